@@ -1,0 +1,237 @@
+"""A BIDS dataset as a whole: is it one, whom does it hold, what do the labels select.
+
+Only folder names and small text files are read, so that a mistake shows at once.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import json
+from pathlib import Path
+from typing import Any
+
+from ssl2_bids.errors import (
+    CannotWriteError,
+    DataError,
+    NoInputError,
+    NotBidsError,
+    NothingSelectedError,
+    UsageError,
+)
+
+
+def check_dataset(bids_dir: Path, *, thorough: bool = True) -> None:
+    """Check that a folder is a BIDS dataset with participants.
+
+    Raises
+    ------
+    NoInputError : the folder does not exist.
+    NotBidsError : it has no ``dataset_description.json`` or no ``sub-*`` folder; with
+        ``thorough`` also if that file cannot be read or lacks Name or BIDSVersion.
+    """
+    if not bids_dir.is_dir():
+        raise NoInputError(
+            'no such folder', advice='Check the path of the BIDS dataset.', path=bids_dir
+        )
+    description = bids_dir / 'dataset_description.json'
+    if not description.is_file():
+        raise NotBidsError(
+            'not a BIDS dataset: dataset_description.json is missing',
+            advice='Give the folder that holds it and the sub-* folders.',
+            path=bids_dir,
+        )
+    if not participant_labels(bids_dir):
+        raise NotBidsError(
+            'not a BIDS dataset: no sub-* folder', advice='Check the path.', path=bids_dir
+        )
+    if thorough:
+        _check_description(description)
+
+
+def _check_description(path: Path) -> None:
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+    except (ValueError, OSError) as error:
+        raise NotBidsError(f'not readable JSON ({error})', path=path) from None
+    missing = [key for key in ('Name', 'BIDSVersion') if key not in dict(content)]
+    if missing:
+        raise NotBidsError(
+            f'the required key {missing[0]} is missing',
+            advice='Add it, or skip this check with --skip-bids-validation.',
+            path=path,
+        )
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """The content of ``dataset_description.json``, empty where it is missing or unreadable."""
+    try:
+        content = json.loads((folder / 'dataset_description.json').read_text(encoding='utf-8'))
+    except (ValueError, OSError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def participant_labels(bids_dir: Path) -> list[str]:
+    """Labels of the ``sub-*`` folders, sorted, without the prefix."""
+    return sorted(p.name[4:] for p in bids_dir.glob('sub-*') if p.is_dir())
+
+
+def session_labels(bids_dir: Path, participant: str) -> list[str | None]:
+    """Labels of a participant's ``ses-*`` folders, sorted; ``[None]`` where there is none."""
+    folder = bids_dir / f'sub-{participant}'
+    return sorted(p.name[4:] for p in folder.glob('ses-*') if p.is_dir()) or [None]
+
+
+def select_participants(
+    bids_dir: Path, wanted: tuple[str, ...] | None, excluded: tuple[str, ...] = ()
+) -> list[str]:
+    """The participants to process, sorted.
+
+    Raises
+    ------
+    NothingSelectedError : a wanted label does not exist (near ones are named), or none is left.
+    """
+    present = participant_labels(bids_dir)
+    for label in wanted or ():
+        if label not in present:
+            raise NothingSelectedError(
+                f'no participant "{label}" in {bids_dir}', advice=_suggest(label, present)
+            )
+    selected = [p for p in (sorted(wanted) if wanted else present) if p not in excluded]
+    if not selected:
+        raise NothingSelectedError('every participant is excluded')
+    return selected
+
+
+def select_sessions(
+    bids_dir: Path, participants: list[str], wanted: tuple[str, ...] | None
+) -> list[tuple[str, str | None]]:
+    """Pairs of participant and session to process, sorted.
+
+    Raises
+    ------
+    NothingSelectedError : no selected participant has a wanted session.
+    """
+    units = [(p, s) for p in participants for s in session_labels(bids_dir, p)]
+    if wanted is None:
+        return units
+    present = sorted({s for _, s in units if s is not None})
+    for label in wanted:
+        if label not in present:
+            raise NothingSelectedError(
+                f'no selected participant has a session "{label}"',
+                advice=_suggest(label, present) if present else 'The dataset has no sessions.',
+            )
+    return [(p, s) for p, s in units if s in wanted]
+
+
+def _suggest(label: str, present: list[str]) -> str:
+    near = difflib.get_close_matches(label, present, n=4, cutoff=0.5) or present[:4]
+    more = '' if len(present) <= len(near) else f' (of {len(present)})'
+    return f'There are: {", ".join(near)}{more}.'
+
+
+def check_output(
+    bids_dir: Path, output_dir: Path, work_dir: Path, *, probe: bool = True
+) -> None:
+    """Check where results and intermediate files may go.
+
+    Raises
+    ------
+    UsageError : the output is the dataset itself or inside it other than below
+        ``derivatives/``, or the work folder is inside the dataset.
+    CannotWriteError : the output is a file, cannot be written, or belongs to another tool.
+    """
+    raw, out, work = bids_dir.resolve(), output_dir.resolve(), work_dir.resolve()
+    if out == raw:
+        raise UsageError(
+            'the output folder is the dataset itself',
+            advice=f'Choose another, e.g. {output_dir}/derivatives/ssl2-bids.',
+            path=output_dir,
+        )
+    if out.is_relative_to(raw) and (
+        out.relative_to(raw).parts[0] != 'derivatives' or len(out.relative_to(raw).parts) < 2
+    ):
+        raise UsageError(
+            'the output folder is inside the dataset',
+            advice=f'Choose one outside, or {bids_dir}/derivatives/ssl2-bids.',
+            path=output_dir,
+        )
+    if work.is_relative_to(raw):
+        raise UsageError(
+            'the work folder is inside the dataset', advice='Choose another.', path=work_dir
+        )
+    if output_dir.exists() and not output_dir.is_dir():
+        raise CannotWriteError('this is a file', advice='Choose a folder.', path=output_dir)
+    if probe:
+        check_writable(output_dir)
+        check_writable(work_dir)
+    owner = read_description(output_dir).get('GeneratedBy')
+    names = [entry.get('Name') for entry in owner or [] if isinstance(entry, dict)]
+    if read_description(output_dir) and 'ssl2-bids' not in names:
+        raise CannotWriteError(
+            'the output folder holds a dataset of another tool '
+            f'({", ".join(str(n) for n in names) or "no GeneratedBy"})',
+            advice='Choose an empty folder.',
+            path=output_dir,
+        )
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder and write a byte into it.
+
+    Raises
+    ------
+    CannotWriteError : that is not possible.
+    """
+    probe = folder / f'.tmp-probe-{id(folder):x}'
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b'0')
+        probe.unlink()
+    except OSError as error:
+        raise CannotWriteError(
+            f'the folder cannot be written ({error.strerror})',
+            advice='Choose a folder that you may write to.',
+            path=folder,
+        ) from None
+
+
+def read_filters(path: Path) -> dict[str, dict[str, Any]]:
+    """Read a filter file: ``{"<contrast key>": {"<entity>": value, [values], null or "*"}}``.
+
+    Raises
+    ------
+    NoInputError : there is no such file.
+    UsageError : not JSON, or of another shape.
+    """
+    if not path.is_file():
+        raise NoInputError('no such filter file', path=path)
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+    except ValueError as error:
+        raise UsageError(f'the filter file is not readable JSON ({error})', path=path) from None
+    if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
+        raise UsageError(
+            'the filter file must map contrast keys to entities',
+            advice='For example {"t1w": {"acquisition": "mprage"}}.',
+            path=path,
+        )
+    return content
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Rows of a BIDS TSV file, empty where there is none.
+
+    Raises
+    ------
+    DataError : the file is not text in UTF-8.
+    """
+    if not path.is_file():
+        return []
+    try:
+        with open(path, encoding='utf-8-sig', newline='') as stream:
+            return list(csv.DictReader(stream, delimiter='\t'))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f'not a readable table ({error})', path=path) from None

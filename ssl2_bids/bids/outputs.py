@@ -1,0 +1,182 @@
+"""Names and writing of all that the App puts into its output folder.
+
+The patterns stand in ``resources/outputs.toml``; nobody else composes a file name.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from ssl2_bids.errors import DataError
+from ssl2_bids.files import write_text
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    import tomli as tomllib  # type: ignore[no-redef]
+
+
+@cache
+def _patterns() -> dict[str, dict[str, str]]:
+    text = files('ssl2_bids.resources').joinpath('outputs.toml').read_text(encoding='utf-8')
+    return tomllib.loads(text)
+
+
+def output_name(kind: str, **entities: str | None) -> str:
+    """The name of an output relative to the output folder.
+
+    Parameters
+    ----------
+    kind : ``<table>.<key>`` of ``resources/outputs.toml``, e.g. ``anat.mask``.
+    entities : values for its braces; a bracketed part whose value is missing or empty is left
+        out.
+    """
+    table, key = kind.split('.')
+    pattern = _patterns()[table][key]
+
+    def optional(match: re.Match[str]) -> str:
+        names = re.findall(r'{(\w+)}', match[1])
+        return match[1] if all(entities.get(name) for name in names) else ''
+
+    pattern = re.sub(r'\[([^\]]*)\]', optional, pattern)
+    return pattern.format(**{name: value or '' for name, value in entities.items()})
+
+
+@dataclass(frozen=True)
+class UnitNames:
+    """Names of one participant's session for one model, as paths in an output folder."""
+
+    root: Path
+    subject: str
+    session: str | None
+    reference: str = ''
+    desc: str = ''
+
+    def path(self, kind: str, **entities: str | None) -> Path:
+        """The path of an output of this unit, see :func:`output_name`."""
+        given = {
+            'subject': self.subject, 'session': self.session, 'reference': self.reference,
+            'space': self.reference, 'desc': self.desc, **entities,
+        }
+        return self.root / output_name(kind, **given)
+
+    @property
+    def done_marker(self) -> Path:
+        """The sidecar that is written last: where it stands, everything stands."""
+        return sidecar_path(self.path('anat.mask'))
+
+
+def sidecar_path(path: Path) -> Path:
+    """The JSON beside an image or table."""
+    return path.with_name(re.sub(r'\.(nii\.gz|nii|tsv)$', '.json', path.name))
+
+
+def table_path(path: Path) -> Path:
+    """The TSV beside an image."""
+    return path.with_name(re.sub(r'\.nii(\.gz)?$', '.tsv', path.name))
+
+
+def join_entities(entities: Mapping[str, str]) -> str:
+    """``acq-x_run-1`` from entities, in the order of the BIDS schema."""
+    order = ('acq', 'ce', 'rec', 'run')
+    return '_'.join(f'{name}-{entities[name]}' for name in order if name in entities)
+
+
+def write_table(path: Path, rows: Iterable[Mapping[str, Any]], columns: Mapping[str, Any]) -> None:
+    """Write a TSV with ``n/a`` for missing values, and the JSON that explains its columns.
+
+    Parameters
+    ----------
+    columns : for each column, in order, its entry in the JSON (Description, Units, ...).
+    """
+    stream = io.StringIO()
+    writer = csv.writer(stream, delimiter='\t', lineterminator='\n')
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([_cell(row.get(name)) for name in columns])
+    write_text(path, stream.getvalue())
+    text = json.dumps(dict(columns), indent=2, ensure_ascii=False) + '\n'
+    write_text(sidecar_path(path), text)
+
+
+def _cell(value: Any) -> str:
+    if value is None or value == '' or (isinstance(value, float) and value != value):
+        return 'n/a'
+    return f'{value:.6g}' if isinstance(value, float) else str(value)
+
+
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """The content of an output's JSON sidecar.
+
+    Raises
+    ------
+    DataError : it is not readable JSON.
+    """
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+    except (ValueError, OSError) as error:
+        raise DataError(
+            f'not readable JSON ({error})',
+            advice='Run the participant level again with --overwrite.',
+            path=path,
+        ) from None
+    return dict(content)
+
+
+def stored_configuration(names: UnitNames) -> str:
+    """``ConfigurationHash`` of a finished unit, empty if it is not finished."""
+    try:
+        content = json.loads(names.done_marker.read_text(encoding='utf-8'))
+        return str(content.get('ConfigurationHash', ''))
+    except (ValueError, OSError):
+        return ''
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished session of the participant level, found by its done marker."""
+
+    names: UnitNames
+    sidecar: dict[str, Any]
+
+
+MASK_NAME = re.compile(
+    r'sub-(?P<subject>[0-9a-zA-Z+]+)(?:_ses-(?P<session>[0-9a-zA-Z+]+))?'
+    r'_space-(?P<space>[0-9a-zA-Z+]+)_label-L(?:_desc-(?P<desc>[0-9a-zA-Z+]+))?_mask\.json'
+)
+
+
+def find_results(output_dir: Path) -> list[Result]:
+    """Finished sessions below an output folder: those whose mask lies on its reference grid.
+
+    Raises
+    ------
+    DataError : a sidecar is not readable JSON.
+    """
+    found = []
+    for path in sorted(output_dir.glob('sub-*/**/*_label-L*_mask.json')):
+        match = MASK_NAME.fullmatch(path.name)
+        if not match:
+            continue
+        names = UnitNames(
+            output_dir, match['subject'], match['session'], match['space'], match['desc'] or ''
+        )
+        sidecar = read_sidecar(path)
+        if 'ConfigurationHash' in sidecar and names.path('anat.mask').is_file():
+            found.append(Result(names, sidecar))
+    return found
+
+
+def find_summaries(output_dir: Path, subject: str) -> list[dict[str, Any]]:
+    """Report summaries of a participant, sorted by session and model."""
+    folder = (output_dir / output_name('report.summary', subject=subject)).parent
+    return [read_sidecar(path) for path in sorted(folder.glob('*summary_report.json'))]

@@ -1,0 +1,131 @@
+"""What identifies a run and its results: dataset files, sidecars, versions, hashes, links."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from ssl2_bids import __version__
+from ssl2_bids.bids.dataset import read_description
+from ssl2_bids.files import write_json, write_text
+
+BIDS_VERSION = '1.11.1'
+CODE_URL = 'https://github.com/ssl2-bids/ssl2-bids'
+BIDSIGNORE = """\
+*.html
+figures
+models
+group_*
+*_xfm.*
+*_morph.*
+.ssl2-bids-group.lock
+"""
+DESCRIPTIONS = {
+    'preproc': 'bias-corrected image, voxel axes reoriented to RAS by flips and permutations only',
+    'brain': 'brain mask',
+    'denoised': 'UNIT1 with the background noise removed by the robust combination of O\'Brien 2014',
+    'meanecho': 'mean magnitude of several echoes',
+    'uncertainty': 'normalised binary entropy of the lesion probability',
+    'adapted': 'result of a model that was adapted to the site',
+}
+README = """\
+Lesion segmentation by ssl2-bids
+================================
+
+Lesion masks (label-L), probabilities, instances (seg-lesions) and volumes, with the preprocessed
+images that they lie on. The suffix of the reference image stands in the space- entity.
+Open sub-*.html for the reports. Methods text and citations: logs/CITATION.md.
+
+For research use only: not a medical device, not for diagnosis or treatment.
+"""
+
+
+def write_dataset_files(output_dir: Path, bids_dir: Path) -> None:
+    """Write the files of the dataset as a whole; the same bytes whoever writes them."""
+    write_json(output_dir / 'dataset_description.json', describe_dataset(output_dir, bids_dir))
+    write_text(output_dir / '.bidsignore', BIDSIGNORE)
+    write_text(output_dir / 'README.md', README)
+    write_text(output_dir / 'CHANGES', f'{__version__} 2026-11-23\n  - made by ssl2-bids\n')
+    lines = ['desc_id\tdescription', *(f'desc-{k}\t{v}' for k, v in DESCRIPTIONS.items())]
+    write_text(output_dir / 'descriptions.tsv', '\n'.join(lines) + '\n')
+    write_json(
+        output_dir / 'descriptions.json',
+        {
+            'desc_id': {'Description': 'value of the desc entity, with its key'},
+            'description': {'Description': 'what it stands for'},
+        },
+    )
+
+
+def describe_dataset(output_dir: Path, bids_dir: Path) -> dict[str, Any]:
+    """Content of the output's ``dataset_description.json``."""
+    raw = read_description(bids_dir)
+    generated: dict[str, Any] = {
+        'Name': 'ssl2-bids', 'Version': __version__, 'CodeURL': CODE_URL,
+    }
+    tag = os.environ.get('SSL2_BIDS_DOCKER_TAG')
+    sif = os.environ.get('APPTAINER_CONTAINER') or os.environ.get('SINGULARITY_CONTAINER')
+    if sif:
+        generated['Container'] = {'Type': 'apptainer', 'URI': Path(sif).name}
+    elif tag:
+        generated['Container'] = {'Type': 'docker', 'Tag': tag}
+    content: dict[str, Any] = {
+        'Name': f'Lesion segmentation of {raw.get("Name", bids_dir.name)}',
+        'BIDSVersion': BIDS_VERSION,
+        'DatasetType': 'derivative',
+        'GeneratedBy': [generated],
+        'DatasetLinks': {'raw': raw_link(output_dir, bids_dir)},
+        'HowToAcknowledge': 'Cite the works listed in logs/CITATION.md.',
+    }
+    if isinstance(raw.get('Authors'), list) and raw['Authors']:
+        content['Authors'] = raw['Authors']
+    if isinstance(raw.get('License'), str):
+        content['License'] = raw['License']
+    if isinstance(raw.get('ReferencesAndLinks'), list) and raw['ReferencesAndLinks']:
+        content['ReferencesAndLinks'] = raw['ReferencesAndLinks']
+    if isinstance(raw.get('DatasetDOI'), str):
+        doi = raw['DatasetDOI'].removeprefix('doi:')
+        content['SourceDatasets'] = [{'DOI': f'doi:{doi}'}]
+    return content
+
+
+def raw_link(output_dir: Path, bids_dir: Path) -> str:
+    """Where ``bids:raw:`` points: a relative path if the output lies in the dataset."""
+    out, raw = output_dir.resolve(), bids_dir.resolve()
+    if out.is_relative_to(raw):
+        return Path(*['..'] * len(out.relative_to(raw).parts)).as_posix()
+    return raw.as_uri()
+
+
+def bids_uri(path: Path, root: Path, dataset: str = '') -> str:
+    """``bids:<dataset>:<path>`` of a file; the empty name is the output dataset itself."""
+    return f'bids:{dataset}:{quote(path.relative_to(root).as_posix())}'
+
+
+def software_versions() -> dict[str, str]:
+    """Versions of what computes the results."""
+    names = (
+        'deepbet', 'monai', 'nibabel', 'nilearn', 'nipype', 'numpy', 'pybids', 'scipy',
+        'SimpleITK', 'torch',
+    )
+    return {'ssl2-bids': __version__, 'python': platform.python_version()} | {
+        name: metadata.version(name) for name in names
+    }
+
+
+def configuration_hash(parts: Mapping[str, Any]) -> str:
+    """A short hash of all that decides a result: settings, model, inputs, version."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def fingerprint(paths: Iterable[Path], root: Path) -> list[tuple[str, int]]:
+    """Names and sizes of input files: what a changed input shows without reading it."""
+    return [(p.relative_to(root).as_posix(), p.stat().st_size) for p in paths]

@@ -1,0 +1,81 @@
+"""JSON sidecars of the derivatives (BIDS.md 2.2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# keys of raw sidecars that stay true after reorientation and bias correction
+KEPT = (
+    'Modality', 'MagneticFieldStrength', 'Manufacturer', 'ManufacturersModelName', 'EchoTime',
+    'RepetitionTime', 'RepetitionTimePreparation', 'RepetitionTimeExcitation', 'InversionTime',
+    'FlipAngle', 'NumberShots', 'MRAcquisitionType', 'PulseSequenceType', 'PulseSequenceDetails',
+)
+
+
+def image_sidecar(
+    raw: dict[str, Any],
+    *,
+    description: str,
+    sources: list[str],
+    spatial_reference: str,
+    skull_stripped: bool,
+) -> dict[str, Any]:
+    """Sidecar of a preprocessed image."""
+    return {
+        'Description': description,
+        'Sources': sources,
+        'SpatialReference': spatial_reference,
+        'SkullStripped': skull_stripped,
+    } | {key: raw[key] for key in KEPT if key in raw}
+
+
+def segmentation_sidecar(
+    kind: str,
+    *,
+    description: str,
+    sources: list[str],
+    spatial_reference: str | None,
+    model: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Sidecar of a mask (``kind`` Brain or Lesion), probability or instance map.
+
+    ``spatial_reference`` is None in a template's space, which names itself; ``model`` holds
+    Model, Threshold and so on, for what a network made.
+    """
+    content = {'Description': description, 'Type': kind, 'Manual': False, 'Sources': sources}
+    if spatial_reference:
+        content['SpatialReference'] = spatial_reference
+    return content | (model or {})
+
+
+LESION_COLUMNS: dict[str, dict[str, Any]] = {
+    'index': {'Description': 'value in the image; lesions are numbered by descending volume'},
+    'name': {'Description': 'name of the lesion'},
+    'mapping': {'Description': 'index of the label in the BIDS list of segmentation labels: 7, lesion'},
+    'volume_mm3': {'Description': 'volume', 'Units': 'mm^3'},
+    'voxel_count': {'Description': 'number of voxels'},
+    'x': {'Description': 'world coordinate of the centroid, to the right', 'Units': 'mm'},
+    'y': {'Description': 'world coordinate of the centroid, to the front', 'Units': 'mm'},
+    'z': {'Description': 'world coordinate of the centroid, upwards', 'Units': 'mm'},
+    'probability_mean': {'Description': 'mean lesion probability in the lesion'},
+    'probability_max': {'Description': 'highest lesion probability in the lesion'},
+    'region': {
+        'Description': 'place, from an affinely registered atlas (approximate)',
+        'Levels': {
+            'periventricular': 'within 3 mm of the ventricles',
+            'juxtacortical': 'within 3 mm of the cerebral cortex',
+            'infratentorial': 'in brain stem or cerebellum',
+            'deep-white-matter': 'elsewhere',
+        },
+    },
+}
+
+VOLUME_COLUMNS: dict[str, dict[str, Any]] = {
+    'index': {'Description': 'row number; 0 is the whole brain'},
+    'name': {'Description': 'region, or all'},
+    'volume-mm3': {'Description': 'volume of the lesions', 'Units': 'mm^3'},
+    'lesion_count': {'Description': 'number of lesions (26-connected)'},
+    'volume_largest-mm3': {'Description': 'volume of the largest lesion', 'Units': 'mm^3'},
+    'brain_volume-mm3': {'Description': 'volume of the brain mask', 'Units': 'mm^3'},
+    'lesion_load': {'Description': 'lesion volume divided by brain volume', 'Units': '1'},
+}

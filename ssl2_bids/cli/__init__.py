@@ -1,0 +1,1 @@
+"""What a person types: the BIDS App and the tools."""

@@ -1,0 +1,125 @@
+"""``ssl2-bids BIDS_DIR OUTPUT_DIR {participant,group}``: parse, check, dispatch, exit code."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from typing import Any
+
+from ssl2_bids.cli import options
+from ssl2_bids.cli.parser import build_parser, check_level
+from ssl2_bids.errors import Ssl2Error
+
+INTERNAL_ERROR = 70
+
+
+class Interrupted(BaseException):
+    """A signal asked the run to end."""
+
+    def __init__(self, number: int):
+        self.exit_code = 128 + number
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the BIDS App.
+
+    Returns
+    -------
+    The exit code; a person's mistakes are told on stderr in one or two sentences.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    _container_environment()
+    debug = '--debug' in argv
+    try:
+        if not argv:
+            build_parser().print_help(sys.stderr)
+            return 64
+        arguments = options.parse(argv)
+        level = check_level(arguments.analysis_level)
+        settings = options.settings_for(level, arguments)
+        return _dispatch(level, settings, arguments, argv)
+    except Ssl2Error as error:
+        if debug:
+            raise
+        print(f'ssl2-bids: error: {error}', file=sys.stderr)
+        return error.exit_code
+    except (Interrupted, KeyboardInterrupt) as error:
+        code = getattr(error, 'exit_code', 128 + signal.SIGINT)
+        print(f'ssl2-bids: interrupted; run the same command again to go on (exit {code})',
+              file=sys.stderr)
+        return code
+    except Exception as error:
+        if debug:
+            raise
+        print(
+            f'ssl2-bids: internal error: {type(error).__name__}: {error}. This is a fault of '
+            'ssl2-bids; run again with --debug and report what it prints.', file=sys.stderr,
+        )
+        return INTERNAL_ERROR
+
+
+def _dispatch(level: str, settings: Any, arguments: argparse.Namespace, argv: list[str]) -> int:
+    from ssl2_bids.cli.terminal import Terminal
+
+    if settings.clean_workdir and not settings.dry_run:
+        options.clean(settings.work_dir)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _interrupt)
+    command = options.shown_command(argv, settings)
+    with Terminal(settings) as terminal:
+        if not settings.dry_run:
+            terminal.open_log(options.recorded(arguments), command)
+        if level == 'participant':
+            from ssl2_bids.workflows.participant import run_participant_level
+
+            code, outcomes = _stopping_children(
+                lambda: run_participant_level(
+                    settings, command=command, say=terminal.say, progress=terminal.progress
+                )
+            )
+            terminal.conclude(code, outcomes)
+        else:
+            from ssl2_bids.workflows.group import run_group_level
+
+            code = run_group_level(settings, command=command, say=terminal.say)
+            terminal.conclude(code, [])
+    return code
+
+
+def _stopping_children(work: Any) -> Any:
+    try:
+        return work()
+    except (Interrupted, KeyboardInterrupt):
+        from ssl2_bids.workflows.running import stop_children
+
+        stop_children()
+        raise
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise Interrupted(number)
+
+
+def _container_environment() -> None:
+    """What a process under an unknown user id or in a container lacks, set to what it may use."""
+    os.environ.setdefault('NIPYPE_NO_ET', '1')
+    os.environ.setdefault('NO_ET', '1')
+    os.environ.setdefault('MPLBACKEND', 'Agg')
+    for name in ('USER', 'LOGNAME'):
+        os.environ.setdefault(name, 'ssl2')
+    home = os.environ.get('HOME', '')
+    if not home or not os.access(home, os.W_OK):
+        import tempfile
+
+        os.environ['HOME'] = tempfile.gettempdir()
+    for name in ('MPLCONFIGDIR', 'XDG_CACHE_HOME'):
+        folder = os.environ.get(name)
+        if folder and not os.access(folder, os.W_OK):
+            os.environ.pop(name)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
+

@@ -1,0 +1,244 @@
+"""From the command line (and a former run's TOML) to settings, with all light checks."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import hashlib
+import os
+import shlex
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ssl2_bids.bids import dataset
+from ssl2_bids.cli.parser import build_parser, check_level, strip_prefix
+from ssl2_bids.errors import CannotWriteError, NoInputError, UsageError
+from ssl2_bids.settings import GroupSettings, ParticipantSettings
+
+# which run, not how: never taken from a former run's file
+PER_RUN = ('bids_dir', 'output_dir', 'analysis_level', 'config_file', 'dry_run', 'debug',
+           'clean_workdir', 'notrack', 'task_id', 'reports_only', 'overwrite')
+MOST_THREADS = 8  # of one segmentation; more stall each other on windows of 96^3
+PARTICIPANT_ONLY = (
+    'contrasts', 'reference', 'field_strength', 'skull_strip', 'device', 'threshold',
+    'min_lesion_volume', 'overlap', 'tta', 'uncertainty', 'low_mem', 'output_spaces',
+    'overwrite', 'reports_only', 'stop_on_first_crash', 'use_plugin', 'model', 'bids_filter_file',
+    'resource_monitor', 'random_seed', 'clean_workdir',
+)
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """Parse the command line; a ``--config-file`` stands below it and above the defaults.
+
+    Raises
+    ------
+    UsageError : wrong options or values.
+    """
+    arguments = build_parser().parse_args(argv)
+    given = _given(argv)
+    arguments.given = given
+    if arguments.config_file:
+        for name, value in _read_config(arguments.config_file, arguments).items():
+            if name not in given:
+                setattr(arguments, name, value)
+    return arguments
+
+
+def _given(argv: list[str]) -> set[str]:
+    """Names of the options that stand on the command line itself."""
+    parser = build_parser()
+    for action in parser._actions:
+        action.default = argparse.SUPPRESS
+    return set(vars(parser.parse_args(argv)))
+
+
+def _read_config(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    try:
+        import tomllib
+    except ModuleNotFoundError:  # Python 3.10
+        import tomli as tomllib  # type: ignore[no-redef]
+
+    if not path.is_file():
+        raise NoInputError('no such configuration file', path=path)
+    try:
+        options = tomllib.loads(path.read_text(encoding='utf-8'))['options']
+    except (ValueError, KeyError) as error:
+        raise UsageError(
+            f'not a configuration of a former run ({error})',
+            advice='Give a logs/*.toml file of an output folder.', path=path,
+        ) from None
+    known = vars(arguments)
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise UsageError(f'unknown option "{unknown[0]}" in the configuration', path=path)
+    paths = ('work_dir', 'bids_filter_file', 'use_plugin')
+    return {
+        name: Path(value) if name in paths else value
+        for name, value in options.items()
+        if name not in PER_RUN
+    }
+
+
+def recorded(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options of a run as TOML can hold them: without those that are not set."""
+    values = {k: v for k, v in vars(arguments).items() if k != 'given' and v is not None}
+    return {k: str(v) if isinstance(v, Path) else v for k, v in sorted(values.items())}
+
+
+def settings_for(level: str, arguments: argparse.Namespace) -> ParticipantSettings | GroupSettings:
+    """Check what can be checked quickly and make the settings of a level.
+
+    Raises
+    ------
+    Ssl2Error : one of its kinds for each mistake of BIDS.md 3.3.
+    """
+    check_level(level)
+    bids_dir, output_dir = _absolute(arguments.bids_dir), _absolute(arguments.output_dir)
+    dataset.check_dataset(bids_dir, thorough=not arguments.skip_bids_validation)
+    work_dir = _absolute(arguments.work_dir or _default_work_dir(bids_dir, output_dir))
+    dataset.check_output(bids_dir, output_dir, work_dir, probe=not arguments.dry_run)
+    participants = strip_prefix(arguments.participant_label, 'sub')
+    excluded = strip_prefix(arguments.exclude_participant_label, 'sub') or ()
+    dataset.select_participants(bids_dir, participants, excluded)
+    nprocs = arguments.nprocs or _available_cpus()
+    common: dict[str, Any] = {
+        'bids_dir': bids_dir,
+        'output_dir': output_dir,
+        'work_dir': work_dir,
+        'participants': participants,
+        'excluded': excluded,
+        'sessions': strip_prefix(arguments.session_label, 'ses'),
+        'clean_workdir': arguments.clean_workdir,
+        'nprocs': nprocs,
+        'omp_nthreads': arguments.omp_nthreads or min(nprocs, MOST_THREADS),
+        'memory_gb': arguments.mem or _available_memory_gb(),
+        'random_seed': arguments.random_seed,
+        'verbose': arguments.verbose,
+        'resource_monitor': arguments.resource_monitor,
+        'debug': arguments.debug,
+        'dry_run': arguments.dry_run,
+    }
+    if level == 'group':
+        _refuse(arguments, PARTICIPANT_ONLY)
+        return GroupSettings(**common)
+    filters = dataset.read_filters(arguments.bids_filter_file) if (
+        arguments.bids_filter_file) else {}
+    return ParticipantSettings(
+        **common,
+        filters=filters,
+        contrasts=tuple(arguments.contrasts) if arguments.contrasts else None,
+        reference=arguments.reference,
+        field_strength=arguments.field_strength,
+        skull_strip=arguments.skull_strip,
+        model=arguments.model,
+        device=arguments.device,
+        threshold=arguments.threshold,
+        min_lesion_volume=arguments.min_lesion_volume,
+        tta=arguments.tta,
+        uncertainty=arguments.uncertainty,
+        overlap=arguments.overlap,
+        low_mem=arguments.low_mem,
+        output_spaces=tuple(arguments.output_spaces),
+        overwrite=arguments.overwrite,
+        reports_only=arguments.reports_only,
+        stop_on_first_crash=arguments.stop_on_first_crash,
+        plugin=_read_plugin(arguments.use_plugin) if arguments.use_plugin else None,
+    )
+
+
+def _refuse(arguments: argparse.Namespace, names: tuple[str, ...]) -> None:
+    """No option is accepted that does nothing."""
+    useless = sorted(set(names) & arguments.given)
+    if useless:
+        option = '--' + useless[0].replace('_', '-')
+        raise UsageError(f'{option} has no meaning at group level', advice='Leave it out.')
+
+
+def _read_plugin(path: Path) -> dict[str, Any]:
+    import yaml
+
+    if not path.is_file():
+        raise NoInputError('no such plugin file', path=path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding='utf-8'))
+    except yaml.YAMLError as error:
+        raise UsageError(f'not readable YAML ({error})', path=path) from None
+    if not isinstance(content, dict) or 'plugin' not in content:
+        raise UsageError(
+            'a plugin file needs the key "plugin"',
+            advice='For example "plugin: SLURM" and "plugin_args: {sbatch_args: ...}".', path=path,
+        )
+    return {key: content[key] for key in ('plugin', 'plugin_args') if key in content}
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(os.path.expanduser(path)))
+
+
+def _default_work_dir(bids_dir: Path, output_dir: Path) -> Path:
+    """The same folder for the same dataset, output and user, so that a rerun finds its cache."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    text = f'{bids_dir.resolve()}\n{output_dir.resolve()}'
+    key = hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()[:10]
+    return Path(tempfile.gettempdir()) / f'ssl2-bids-{user}-{key}'
+
+
+def clean(work_dir: Path) -> None:
+    """Empty the work folder.
+
+    Raises
+    ------
+    CannotWriteError : that is not permitted.
+    """
+    try:
+        for child in ('participant', 'crash'):
+            if (work_dir / child).exists():
+                shutil.rmtree(work_dir / child)
+    except OSError as error:
+        raise CannotWriteError(f'cannot be emptied ({error})', path=work_dir) from None
+
+
+def shown_command(argv: list[str], settings: ParticipantSettings | GroupSettings) -> str:
+    """The command line with the user's folders named: reports are mailed around."""
+    words = []
+    for word in argv:
+        path = os.path.abspath(os.path.expanduser(word))
+        for name, folder in (
+            ('<BIDS_DIR>', settings.bids_dir), ('<OUTPUT_DIR>', settings.output_dir),
+            ('<WORK_DIR>', settings.work_dir),
+        ):
+            if path == str(folder):
+                word = name
+        words.append(word if word.startswith('<') else shlex.quote(word))
+    return ' '.join(['ssl2-bids', *words])
+
+
+def _available_cpus() -> int:
+    """Processors that this process may use: its affinity, and the limit of its cgroup."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    count = count or 1
+    try:
+        quota, period = Path('/sys/fs/cgroup/cpu.max').read_text().split()
+        if quota != 'max':
+            count = min(count, max(1, round(int(quota) / int(period))))
+    except (OSError, ValueError):
+        pass
+    return count
+
+
+def _available_memory_gb() -> float:
+    """Nine tenths of the memory that the machine, or the cgroup, has."""
+    import psutil
+
+    total = psutil.virtual_memory().total
+    for name in ('memory.max', 'memory/memory.limit_in_bytes'):
+        try:
+            total = min(total, int((Path('/sys/fs/cgroup') / name).read_text()))
+        except (OSError, ValueError):
+            continue
+    return round(0.9 * total / 1e9, 2)

@@ -1,0 +1,305 @@
+"""The options of the BIDS App, grouped as `--help` shows them; nothing heavy is imported."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from pathlib import Path
+
+from ssl2_bids import __version__
+from ssl2_bids.errors import UnknownLevelError, UsageError
+
+LEVELS = ('participant', 'group')
+CONTRASTS = ('unit1', 't1w', 'flair', 't2w', 't2starw')
+
+DESCRIPTION = """\
+Segment the white-matter lesions of multiple sclerosis at 7T and 3T.
+
+Reads a BIDS dataset with FLAIR, T1w or UNIT1 (MP2RAGE), T2w and T2starw images, at least FLAIR
+or a T1w-like one per session, and writes BIDS derivatives: lesion masks, probabilities, volumes
+and a report for each participant; a table, a lesion-frequency map and a report for the cohort.
+
+For research use only: not a medical device."""
+
+EXAMPLES = """\
+examples:
+  ssl2-bids /data /out participant                        everybody
+  ssl2-bids /data /out participant --participant-label 01 02 --nprocs 4
+  ssl2-bids /data /out participant --dry-run              what would be used and written
+  ssl2-bids /data /out group                              tables, map and page of the cohort
+
+exit codes: 0 done; 1 some participants failed; 16 not a BIDS dataset; 17 unknown level;
+18 nothing selected; 64 wrong usage; 65 unusable data; 66 missing input; 69 device or model
+not there; 70 internal error; 73 cannot write; 74 disk full; 75 busy; 130, 143 interrupted"""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are ours: exit code 64, not 2."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        """Raise the problem as a usage error."""
+        raise UsageError(message, advice=f'See {self.prog} --help.')
+
+
+def build_parser() -> Parser:
+    """The parser of ``ssl2-bids BIDS_DIR OUTPUT_DIR LEVEL [options]``."""
+    parser = Parser(
+        prog='ssl2-bids',
+        description=DESCRIPTION,
+        usage='ssl2-bids BIDS_DIR OUTPUT_DIR {participant,group} [options]',
+        epilog=EXAMPLES,
+        formatter_class=_Formatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument('bids_dir', type=Path, help='folder of the BIDS dataset (only read)')
+    parser.add_argument('output_dir', type=Path, help='folder for the derivatives')
+    parser.add_argument(
+        'analysis_level', metavar='{participant,group}', help='what to do: each scan, or the cohort'
+    )
+    _add_selection(parser)
+    _add_segmentation(parser)
+    _add_preprocessing(parser)
+    _add_outputs(parser)
+    _add_resources(parser)
+    _add_other(parser)
+    return parser
+
+
+def _add_selection(parser: Parser) -> None:
+    group = parser.add_argument_group('which participants and images')
+    _add(group, '--participant-label', '--participant-labels', '--subject-label',
+         nargs='+', action='extend', metavar='LABEL',
+         help='participants to process, with or without "sub-", or a file with one per line '
+         '(default: all)')
+    _add(group, '--exclude-participant-label', nargs='+', action='extend', metavar='LABEL',
+         help='participants to leave out')
+    _add(group, '--session-label', '--session-id', nargs='+', action='extend', metavar='LABEL',
+         help='sessions to process, with or without "ses-" (default: all)')
+    _add(group, '--bids-filter-file', type=Path, metavar='FILE',
+         help='JSON that narrows the choice of images, e.g. '
+         '{"t1w": {"acquisition": "mprage"}}; null: the entity must be absent, "*": any value')
+    _add(group, '--contrasts', nargs='+', choices=CONTRASTS, metavar='KEY',
+         help=f'use these contrasts only: {", ".join(CONTRASTS)} (default: all that the model '
+         'takes)')
+    _add(group, '--reference', choices=CONTRASTS, metavar='KEY',
+         help='contrast whose grid the results lie on (default: unit1, else t1w, else flair; '
+         'flair where the T1w has thick slices)')
+    _add(group, '--skip-bids-validation', '--skip-bids-validator', action='store_true',
+         help='do not check the dataset (its description file) before starting')
+
+
+def _add_segmentation(parser: Parser) -> None:
+    group = parser.add_argument_group('segmentation')
+    _add(group, '--model', metavar='NAME|LABEL|PATH',
+         help='a bundled model, a label below OUTPUT_DIR/models, or a model folder '
+         '(default: the bundled one)')
+    _add(group, '--threshold', type=_open_unit, metavar='X',
+         help="lesion where the probability is at least X, 0 < X < 1 (default: the model's own)")
+    _add(group, '--min-lesion-volume', type=_not_negative, default=3.0, metavar='MM3',
+         help='drop lesions smaller than this, in mm^3 (default: 3)')
+    _add(group, '--overlap', type=_overlap, metavar='X',
+         help="overlap of neighbouring windows, 0 <= X < 1 (default: the model's own)")
+    _add(group, '--tta', action='store_true',
+         help='also segment the mirrored brain and average: steadier, twice the time')
+    _add(group, '--uncertainty', action='store_true',
+         help='write a map of the uncertainty (normalised entropy of the probability)')
+    _add(group, '--device', type=_device, default='auto', metavar='{auto,cpu,cuda,cuda:N}',
+         help='where the network runs; cuda without a GPU is an error, auto says what it took '
+         '(default: auto)')
+
+
+def _add_preprocessing(parser: Parser) -> None:
+    group = parser.add_argument_group('preprocessing')
+    _add(group, '--skull-strip', '--skull-strip-t1w', '--skull-strip-mode',
+         choices=('auto', 'skip', 'force'), default='auto',
+         help='auto: images that are brain only already are left so; skip: all are; force: strip '
+         'all (default: auto)')
+    _add(group, '--field-strength', type=_positive, metavar='T',
+         help='field strength in tesla for the report where the sidecars do not say it')
+    _add(group, '--random-seed', type=_seed, default=0, metavar='N',
+         help='seed of the sampling in registration (default: 0)')
+
+
+def _add_outputs(parser: Parser) -> None:
+    group = parser.add_argument_group('outputs')
+    _add(group, '--output-spaces', nargs='+', action='extend', metavar='SPACE', default=[],
+         help='more grids for the lesion mask: a contrast suffix used (FLAIR, T1w, ...: its own '
+         'raw grid) or MNI152NLin2009aSym (affine); "anat", the reference, is always written')
+    _add(group, '--overwrite', action='store_true',
+         help='process participants again that are finished with equal settings')
+    _add(group, '--reports-only', action='store_true',
+         help='make the HTML pages again from finished results')
+    _add(group, '--dry-run', action='store_true',
+         help='print which files would be used and written, and stop')
+
+
+def _add_resources(parser: Parser) -> None:
+    group = parser.add_argument_group(
+        'resources', 'Callers may give these to both levels; the group level needs little.'
+    )
+    _add(group, '-w', '--work-dir', type=Path, metavar='PATH',
+         help='folder for intermediate files, the cache of a rerun '
+         '(default: a folder below $TMPDIR or /tmp, the same for the same dataset and output)')
+    _add(group, '--clean-workdir', action='store_true',
+         help='empty the work folder of this dataset before starting')
+    _add(group, '--nprocs', '--nthreads', '--n-cpus', '--ncpus', '--n-procs',
+         type=_positive_int, metavar='N',
+         help='processor cores to use in all (default: those that the job may use)')
+    _add(group, '--omp-nthreads', '--ants-nthreads', type=_positive_int, metavar='N',
+         help='threads of one segmentation (default: nprocs, at most 8)')
+    _add(group, '--mem', '--mem-mb', dest='mem', type=_memory_mb, metavar='MB',
+         help='memory to plan with, in MB, or with a suffix as 16G (default: what the job may use)')
+    _add(group, '--mem-gb', dest='mem', type=_memory_gb, metavar='GB', help='the same in GB')
+    _add(group, '--low-mem', action='store_true',
+         help='smaller windows and one task at a time')
+    _add(group, '--use-plugin', '--nipype-plugin-file', type=Path, metavar='FILE',
+         help='nipype plugin and its arguments as YAML (plugin: SLURM, plugin_args: {...})')
+    _add(group, '--stop-on-first-crash', action='store_true',
+         help='stop at the first failed participant instead of going on with the others')
+    _add(group, '--resource-monitor', '--profile', action='store_true',
+         help='print seconds and peak memory of each stage; also written to logs/')
+
+
+def _add_other(parser: Parser) -> None:
+    group = parser.add_argument_group('other')
+    _add(group, '--config-file', type=Path, metavar='FILE',
+         help='settings of a former run (logs/*.toml); the command line wins over it')
+    _add(group, '-v', '--verbose', action='count', default=0, help='say more; repeat for more')
+    _add(group, '--debug', action='store_true',
+         help='full tracebacks instead of one-line errors')
+    _add(group, '--notrack', action='store_true', help=argparse.SUPPRESS)
+    _add(group, '-t', '--task-id', help=argparse.SUPPRESS)
+    group.add_argument('--version', action='version', version=f'ssl2-bids v{__version__}')
+
+
+def _add(group: argparse._ArgumentGroup, *names: str, **kwargs: object) -> None:
+    """Add an option with all its aliases; ``-`` and ``_`` spellings are one option."""
+    spellings = []
+    for name in names:
+        spellings.append(name)
+        if name.startswith('--') and '-' in name[2:]:
+            spellings.append('--' + name[2:].replace('-', '_'))
+    group.add_argument(*spellings, **kwargs)  # type: ignore[arg-type]
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Help that names each option once: aliases are listed in the documentation."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=30, width=min(_terminal_width(), 100))
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings:
+            return super()._format_action_invocation(action)
+        short = [name for name in action.option_strings if not name.startswith('--')]
+        long = [name for name in action.option_strings if name.startswith('--')][:1]
+        text = ', '.join(short + long)
+        if action.nargs != 0:
+            text += ' ' + self._format_args(action, self._get_default_metavar_for_optional(action))
+        return text
+
+
+def _terminal_width() -> int:
+    import shutil
+
+    return shutil.get_terminal_size((100, 24)).columns
+
+
+def check_level(level: str) -> str:
+    """Return the analysis level.
+
+    Raises
+    ------
+    UnknownLevelError : it is neither participant nor group.
+    """
+    if level not in LEVELS:
+        raise UnknownLevelError(
+            f'unknown analysis level "{level}"', advice=f'Choose one of: {", ".join(LEVELS)}.'
+        )
+    return level
+
+
+def strip_prefix(labels: list[str] | None, prefix: str) -> tuple[str, ...] | None:
+    """Labels without ``sub-`` or ``ses-``; a single existing file is read, one label a line."""
+    if not labels:
+        return None
+    if len(labels) == 1 and os.path.isfile(labels[0]):
+        labels = Path(labels[0]).read_text(encoding='utf-8').split()
+    unique = dict.fromkeys(label.removeprefix(f'{prefix}-') for label in labels)
+    for label in unique:
+        if not re.fullmatch(r'[0-9a-zA-Z+]+', label):
+            raise UsageError(
+                f'"{label}" is not a BIDS label', advice='Labels have letters and digits only.'
+            )
+    return tuple(unique)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'"{text}" is not a number') from None
+
+
+def _open_unit(text: str) -> float:
+    value = _number(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f'{text} is not between 0 and 1')
+    return value
+
+
+def _overlap(text: str) -> float:
+    value = _number(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f'{text} is not at least 0 and below 1')
+    return value
+
+
+def _positive(text: str) -> float:
+    value = _number(text)
+    if not 0 < value < float('inf'):
+        raise argparse.ArgumentTypeError(f'{text} is not above 0')
+    return value
+
+
+def _not_negative(text: str) -> float:
+    value = _number(text)
+    if not 0 <= value < float('inf'):
+        raise argparse.ArgumentTypeError(f'{text} is below 0')
+    return value
+
+
+def _positive_int(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'"{text}" is not a whole number above 0')
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**31:
+        raise argparse.ArgumentTypeError(f'"{text}" is not a whole number from 0 to 2147483647')
+    return int(text)
+
+
+def _device(text: str) -> str:
+    if not re.fullmatch(r'auto|cpu|cuda(:\d+)?', text):
+        raise argparse.ArgumentTypeError(f'"{text}" is none of auto, cpu, cuda, cuda:N')
+    return text
+
+
+def _memory(text: str, bare: float) -> float:
+    """Memory in GB; ``bare`` is the size of a number without suffix, in GB."""
+    match = re.fullmatch(r'(\d+(?:\.\d+)?)([KMGT]?)B?', text.strip().upper())
+    if not match or float(match[1]) == 0:
+        raise argparse.ArgumentTypeError(f'"{text}" is not an amount of memory, as 8000 or 8G')
+    scale = {'': bare, 'K': 1e-6, 'M': 1e-3, 'G': 1.0, 'T': 1e3}[match[2]]
+    return float(match[1]) * scale
+
+
+def _memory_mb(text: str) -> float:
+    return _memory(text, 1e-3)
+
+
+def _memory_gb(text: str) -> float:
+    return _memory(text, 1.0)

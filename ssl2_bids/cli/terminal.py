@@ -1,0 +1,155 @@
+"""What a person sees: lines, a progress bar on a terminal, and the same lines in the log."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import io
+import logging
+import sys
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ssl2_bids.files import write_text
+
+if TYPE_CHECKING:
+    from ssl2_bids.workflows.participant import Outcome
+
+log = logging.getLogger('ssl2_bids')
+
+
+class Terminal:
+    """Lines on stderr, a progress bar where stderr is a terminal, a log file of the run."""
+
+    def __init__(self, settings: Any):
+        self.settings = settings
+        now = datetime.datetime.now()
+        self.run_id = f'{now:%Y%m%d-%H%M%S}_{uuid.uuid4()}'
+        self._bar: Any = None
+        self._tasks: dict[str, Any] = {}
+        self._handlers: list[logging.Handler] = []
+
+    def __enter__(self) -> Terminal:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter('%(message)s'))
+        handler.setLevel(max(logging.DEBUG, 20 - 5 * self.settings.verbose))
+        self._add(handler)
+        log.setLevel(logging.DEBUG)
+        log.propagate = False
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stop_bar()
+        for handler in self._handlers:
+            log.removeHandler(handler)
+            handler.close()
+
+    def _add(self, handler: logging.Handler) -> None:
+        self._handlers.append(handler)
+        log.addHandler(handler)
+
+    def open_log(self, options: dict[str, Any], command: str) -> None:
+        """Begin ``logs/<run id>.log`` and write the options to ``logs/<run id>.toml``."""
+        import tomli_w
+
+        from ssl2_bids.bids.provenance import software_versions
+
+        folder: Path = self.settings.output_dir / 'logs'
+        content = {'options': options, 'versions': software_versions(), 'command': command}
+        write_text(folder / f'{self.run_id}.toml', tomli_w.dumps(content))
+        handler = logging.FileHandler(folder / f'{self.run_id}.log', encoding='utf-8')
+        handler.setFormatter(logging.Formatter('%(asctime)s %(levelname)s %(message)s'))
+        self._add(handler)
+        log.debug(command)
+
+    def say(self, text: str) -> None:
+        """A line that everybody sees; a dry run's plan goes to stdout."""
+        if self.settings.dry_run:
+            print(text)
+        elif self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False)
+            log.debug(text)
+        else:
+            log.info(text)
+
+    def progress(self, session: str, stage: str, status: str) -> None:
+        """A stage of a session starts or ends."""
+        log.debug('%s: %s %s', session, stage, status)
+        if not sys.stderr.isatty():
+            return
+        if self._bar is None:
+            self._start_bar()
+        shown = session.replace('_', ' ')
+        if session not in self._tasks:
+            self._tasks[session] = self._bar.add_task(shown, total=None, stage='')
+        if status == 'start':
+            self._bar.update(self._tasks[session], stage=stage.replace('_', ' '))
+        else:
+            self._bar.advance(self._tasks[session])
+        if stage == 'finish' and status == 'end':
+            self._bar.update(self._tasks.pop(session), visible=False)
+
+    def _start_bar(self) -> None:
+        from rich.console import Console
+        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        self._bar = Progress(
+            SpinnerColumn(), TextColumn('{task.description}'),
+            TextColumn('{task.completed:.0f} stages done'), TextColumn('{task.fields[stage]}'),
+            TimeElapsedColumn(), console=Console(stderr=True), transient=True,
+        )
+        self._bar.start()
+
+    def _stop_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def conclude(self, code: int, outcomes: list[Outcome]) -> None:
+        """The last lines: what failed and why, the counts, and the exit code they agree with."""
+        self._stop_bar()
+        if self.settings.dry_run:
+            return
+        if self.settings.resource_monitor and outcomes:
+            self._tell_resources(outcomes)
+        for outcome in outcomes:
+            if outcome.status in ('failed', 'skipped'):
+                log.error('%s: %s: %s', outcome.name, outcome.status, outcome.reason)
+        counts: dict[str, int] = {}
+        for outcome in outcomes:
+            counts[outcome.status] = counts.get(outcome.status, 0) + 1
+        told = ', '.join(f'{number} {status}' for status, number in counts.items())
+        end = 'finished' if code == 0 else 'ended with errors'
+        log.info('ssl2-bids %s%s (exit code %d)', end, f': {told}' if told else '', code)
+
+    def _tell_resources(self, outcomes: list[Outcome]) -> None:
+        rows = [
+            {'session': o.name, 'stage': r['Node'], 'seconds': r['Seconds'],
+             'peak_memory_MB': r['PeakMemoryMB'], 'gpu_memory_MB': r['GpuMemoryMB']}
+            for o in outcomes for r in o.resources
+        ]
+        if not rows:
+            return
+        stream = io.StringIO()
+        writer = csv.DictWriter(stream, list(rows[0]), delimiter='\t', lineterminator='\n')
+        writer.writeheader()
+        writer.writerows(rows)
+        path = self.settings.output_dir / 'logs' / f'{self.run_id}_resources.tsv'
+        write_text(path, stream.getvalue())
+        log.info(_aligned(rows))
+
+
+def _aligned(rows: list[dict[str, Any]]) -> str:
+    """Rows as a plain table: text to the left, numbers to the right."""
+    names = list(rows[0])
+    table = [names, *[[str(row[name]) for name in names] for row in rows]]
+    widths = [max(len(line[i]) for line in table) for i in range(len(names))]
+    lines = [
+        '  '.join(
+            cell.rjust(width) if i > 1 else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in table
+    ]
+    return '\n'.join(lines)

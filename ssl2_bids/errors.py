@@ -1,0 +1,103 @@
+"""What a person can cause: one exception class per exit code, each with advice.
+
+The numbers are those of the BIDS Apps execution specification (16 to 18, 64 to 75); the
+meaning of each stands in ``docs/usage.md``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SUCCESS = 0
+SOME_FAILED = 1
+
+
+class Ssl2Error(Exception):
+    """Base of all errors that a person can mend.
+
+    Parameters
+    ----------
+    message : what is wrong, in plain words, without a final full stop.
+    advice : what to do about it, one sentence.
+    path : the file or folder it is about.
+    """
+
+    exit_code = 70
+
+    def __init__(self, message: str, *, advice: str = '', path: str | Path | None = None):
+        super().__init__(message)
+        self.message = message
+        self.advice = advice
+        self.path = str(path) if path is not None else ''
+
+    def __reduce__(self):
+        return _rebuild, (type(self), self.message, self.advice, self.path)
+
+    def __str__(self) -> str:
+        text = f'{self.path}: {self.message}' if self.path else self.message
+        text = text.rstrip('.') + '.'
+        return f'{text} {self.advice}' if self.advice else text
+
+
+def _rebuild(kind, message, advice, path):
+    return kind(message, advice=advice, path=path or None)
+
+
+class NotBidsError(Ssl2Error):
+    """The input folder is not a BIDS dataset."""
+
+    exit_code = 16
+
+
+class UnknownLevelError(Ssl2Error):
+    """The analysis level is neither participant nor group."""
+
+    exit_code = 17
+
+
+class NothingSelectedError(Ssl2Error):
+    """Labels or filters select nothing."""
+
+    exit_code = 18
+
+
+class UsageError(Ssl2Error):
+    """The command line contradicts itself or has an impossible value."""
+
+    exit_code = 64
+
+
+class DataError(Ssl2Error):
+    """A file is there but cannot be used."""
+
+    exit_code = 65
+
+
+class NoInputError(Ssl2Error):
+    """Something needed is missing."""
+
+    exit_code = 66
+
+
+class UnavailableError(Ssl2Error):
+    """The requested device, model or template cannot be had."""
+
+    exit_code = 69
+
+
+class CannotWriteError(Ssl2Error):
+    """The output or work folder cannot be written."""
+
+    exit_code = 73
+
+
+class StorageError(Ssl2Error):
+    """The disk is full, or reading from it failed."""
+
+    exit_code = 74
+
+
+class BusyError(Ssl2Error):
+    """Another group run holds the output folder."""
+
+    exit_code = 75

@@ -1,0 +1,1 @@
+"""Masks and instance maps in, numbers out."""

@@ -1,0 +1,79 @@
+"""Files that are whole or not there: a temporary name first, the true one when finished."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ssl2_bids.errors import CannotWriteError, StorageError
+
+
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; rename it to ``path`` when the block ends well.
+
+    The temporary name keeps the suffix (image libraries look at it) and begins with a dot, so
+    that no reader takes it for a result. Missing folders are made. The data are flushed to disk
+    before the rename, so that a crash of the machine leaves the old file or the new one.
+
+    Raises
+    ------
+    StorageError : the disk is full, or writing failed for another reason of the medium.
+    CannotWriteError : the folder does not permit writing.
+    """
+    path = Path(path)
+    temporary = path.with_name(f'.tmp-{os.getpid()}-{path.name}')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with open(temporary, 'rb') as stream:
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise as_ssl2_error(error, path) from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def as_ssl2_error(error: OSError, path: str | Path) -> CannotWriteError | StorageError:
+    """The error of ours that says what an ``OSError`` met while writing ``path`` means."""
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+        return CannotWriteError(
+            f'cannot be written ({error.strerror})',
+            advice='Choose a folder that you may write to.',
+            path=path,
+        )
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageError(
+            'the disk is full',
+            advice='Free some space and run the same command again: finished work is kept.',
+            path=path,
+        )
+    return StorageError(f'writing failed ({error})', path=path)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write UTF-8 text, whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding='utf-8')
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write JSON with an indent of two, keys in the order given, whole or not at all."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + '\n')
+
+
+def sha256(path: str | Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    with open(path, 'rb') as stream:
+        return hashlib.file_digest(stream, 'sha256').hexdigest() if hasattr(
+            hashlib, 'file_digest'
+        ) else hashlib.sha256(stream.read()).hexdigest()

@@ -1,0 +1,1 @@
+"""Networks and the checked loading of their weights; nothing of MRI."""

@@ -1,0 +1,1 @@
+"""Data files of the package: weights and cards, region atlas, patterns, references."""

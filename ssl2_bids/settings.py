@@ -1,0 +1,64 @@
+"""Everything tunable: one frozen dataclass per level, made once by the command line.
+
+A default stands here with its unit and its reason, and nowhere else. What a model decides
+(threshold, overlap, minimum volume) is ``None`` here and read from the model's card.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ATLAS_SPACE = 'MNI152NLin2009aSym'  # nilearn's template: brain only and always at hand
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What both levels share."""
+
+    bids_dir: Path
+    output_dir: Path
+    work_dir: Path
+    participants: tuple[str, ...] | None = None  # labels without sub-; None is everybody
+    excluded: tuple[str, ...] = ()
+    sessions: tuple[str, ...] | None = None  # labels without ses-
+    filters: dict[str, dict[str, Any]] = field(default_factory=dict)
+    check_dataset: bool = True
+    clean_workdir: bool = False
+    nprocs: int = 1
+    omp_nthreads: int = 1
+    memory_gb: float = 8.0
+    random_seed: int = 0
+    verbose: int = 0
+    resource_monitor: bool = False
+    debug: bool = False
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class ParticipantSettings(RunSettings):
+    """The participant level."""
+
+    contrasts: tuple[str, ...] | None = None  # contrast keys (unit1, t1w, ...); None is the best set
+    reference: str | None = None  # contrast key
+    field_strength: float | None = None  # tesla, where the sidecars say nothing
+    skull_strip: str = 'auto'  # auto, skip, force
+    model: str | None = None  # None is the default bundled model
+    device: str = 'auto'  # auto, cpu, cuda, cuda:N
+    threshold: float | None = None  # None is the model's own
+    min_lesion_volume: float = 3.0  # mm^3; papers use 3 to 10, see docs/outputs.md
+    tta: bool = False  # mirror left-right and average: twice the time
+    uncertainty: bool = False
+    overlap: float | None = None  # share of a window; None is the model's own
+    low_mem: bool = False
+    output_spaces: tuple[str, ...] = ()
+    overwrite: bool = False
+    reports_only: bool = False
+    stop_on_first_crash: bool = False
+    plugin: dict[str, Any] | None = None  # nipype plugin and its arguments
+
+
+@dataclass(frozen=True)
+class GroupSettings(RunSettings):
+    """The group level."""

@@ -1,0 +1,1 @@
+"""One file per processing step: images in, images and facts out."""

@@ -1,0 +1,284 @@
+"""What a rater's file says: where lesions are, and where anybody looked.
+
+Where nobody looked is never guessed from where the mask is empty: it is said by a three-valued
+file with its table, by a mask of the annotated extent, or by a list of slices, in this order;
+without any of them the whole image counts as annotated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ssl2_bids.errors import DataError
+from ssl2_bids.volume import Volume, describe_grid, reorient, same_grid
+
+LESION, NOT_LESION, NOT_ANNOTATED = 'lesion', 'not lesion', 'not annotated'
+BIDS_LESION_INDEX = '7'  # "Lesion" in the list of segmentation labels of the BIDS standard
+ROUNDING = 1e-3  # what scl_slope leaves of a whole number
+EXTENTS = ('whole', 'mask', 'dseg', 'slices')
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What is known about one image; there is no lesion outside the extent.
+
+    Attributes
+    ----------
+    label : uint8, 1 in lesions.
+    extent : bool, where the image was judged; same grid.
+    rater : who drew it, empty if unknown.
+    """
+
+    label: Volume
+    extent: Volume
+    rater: str = ''
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of the image was judged."""
+        return bool(self.extent.data.all())
+
+
+def read_label_values(
+    volume: Volume,
+    sidecar: Mapping[str, Any],
+    *,
+    table: Sequence[Mapping[str, str]] | None = None,
+    extent: Volume | None = None,
+    rater: str = '',
+) -> Annotation:
+    """Turn the values of a rater's file into lesions and annotated extent.
+
+    Parameters
+    ----------
+    volume : as stored in the file, not reoriented: AnnotatedSlices counts its voxel axes.
+    sidecar : its JSON; read are AnnotationExtent, AnnotatedSlices, AnnotationEncoding, Rater.
+    table : rows of its ``dseg.tsv`` with ``index``, ``name`` and perhaps ``mapping``; None:
+        the file is binary (0 and 1, or 0 and 255).
+    extent : mask of the annotated extent; a lesion outside of it is known all the same.
+    rater : used where the sidecar names none.
+
+    Raises
+    ------
+    DataError : values that are not whole numbers or mean nothing, an extent on another grid,
+        slices that the image does not have, a sidecar that promises what is not there.
+    """
+    values = _whole_numbers(volume.data)
+    rows = table if table is not None else _encoding(sidecar)
+    three_valued = rows is not None and any(meaning(row) == NOT_ANNOTATED for row in rows)
+    _check_promise(sidecar, three_valued=three_valued, extent=extent)
+    if rows is None:
+        label, judged = _binary(values, 'the mask'), np.ones(volume.shape, bool)
+    else:
+        label, judged = _decode(values, rows)
+    if not three_valued and extent is not None:
+        judged = _extent(extent, volume) | label
+    elif not three_valued and 'AnnotatedSlices' in sidecar:
+        judged = _slices(sidecar['AnnotatedSlices'], volume.shape)
+    named = sidecar.get('Rater') or rater
+    return Annotation(
+        label=volume.with_data((label & judged).astype(np.uint8)),
+        extent=volume.with_data(judged),
+        rater=', '.join(map(str, named)) if isinstance(named, list) else str(named),
+    )
+
+
+def meaning(row: Mapping[str, str]) -> str:
+    """What a row of a ``dseg.tsv`` stands for: one of three words, or empty if unclear."""
+    name = ' '.join((row.get('name') or '').lower().replace('_', ' ').replace('-', ' ').split())
+    if name in (NOT_ANNOTATED, NOT_LESION):
+        return name
+    if name in ('lesion', 'lesions') or (row.get('mapping') or '').strip() == BIDS_LESION_INDEX:
+        return LESION
+    return 'background' if name == 'background' else ''
+
+
+def reoriented(annotation: Annotation) -> Annotation:
+    """The same annotation with voxel axes as close to RAS+ as flips and permutations can."""
+    return replace(
+        annotation, label=reorient(annotation.label), extent=reorient(annotation.extent)
+    )
+
+
+def majority(annotations: Sequence[Annotation]) -> Annotation:
+    """Join raters: lesion where more than half of those who judged the voxel drew one.
+
+    Parameters
+    ----------
+    annotations : at least one, all on one grid.
+
+    Raises
+    ------
+    DataError : they are on different grids.
+    """
+    first = annotations[0]
+    if len(annotations) == 1:
+        return first
+    for other in annotations[1:]:
+        if not same_grid(first.label, other.label):
+            raise DataError(
+                'the masks of the raters are on different grids: '
+                f'{describe_grid(first.label)}; {describe_grid(other.label)}',
+                advice='Keep one of them, or bring them to one grid.',
+            )
+    votes = np.sum([a.label.data for a in annotations], axis=0, dtype=np.int16)
+    judges = np.sum([a.extent.data for a in annotations], axis=0, dtype=np.int16)
+    return Annotation(
+        label=first.label.with_data((2 * votes > judges).astype(np.uint8)),
+        extent=first.extent.with_data(np.asarray(judges > 0)),
+        rater=', '.join(a.rater for a in annotations if a.rater),
+    )
+
+
+def methods(*, raters: int = 1, annotated: float = 1.0) -> str:
+    """The sentence for a paper.
+
+    Parameters
+    ----------
+    raters : how many drew lesions in each image.
+    annotated : mean share of the voxels that were judged, 0 to 1.
+    """
+    who = 'one rater' if raters == 1 else f'{raters} raters; their majority vote was used'
+    text = f'Lesions had been outlined by hand by {who}.'
+    if annotated < 1:
+        text += (
+            f' On average {100 * annotated:.2g} % of an image had been annotated; '
+            'the rest was treated as unknown, not as free of lesions.'
+        )
+    return text
+
+
+def _whole_numbers(data: np.ndarray) -> np.ndarray:
+    if data.dtype.kind in 'biu':
+        return data
+    if not np.isfinite(data).all():
+        raise DataError('the label has voxels that are not finite (NaN)', advice='Set them to 0.')
+    rounded = np.rint(data)
+    worst = float(np.abs(data - rounded).max())
+    if worst > ROUNDING:
+        raise DataError(
+            f'the label has fractional values (range {data.min():.3g} to {data.max():.3g})',
+            advice='Give a mask of whole numbers: threshold a probability, and resample masks '
+            'with nearest neighbour.',
+        )
+    return rounded.astype(np.int32)
+
+
+def _present(values: np.ndarray) -> list[int]:
+    nonzero = values[values != 0]
+    return ([0] if nonzero.size < values.size else []) + np.unique(nonzero).tolist()
+
+
+def _binary(values: np.ndarray, what: str) -> np.ndarray:
+    present = _present(values)
+    if not (set(present) <= {0, 1} or set(present) <= {0, 255}):
+        raise DataError(
+            f'{what} has the values {_list(present)} where 0 and 1 (or 0 and 255) are expected',
+            advice='Say what they mean in a dseg.tsv or in AnnotationEncoding of its JSON.',
+        )
+    return values != 0
+
+
+def _list(values: Sequence[int]) -> str:
+    return ', '.join(map(str, values[:8])) + (', ...' if len(values) > 8 else '')
+
+
+def _encoding(sidecar: Mapping[str, Any]) -> list[dict[str, str]] | None:
+    encoding = sidecar.get('AnnotationEncoding')
+    if encoding is None:
+        return None
+    if not isinstance(encoding, dict):
+        raise DataError(
+            'AnnotationEncoding does not map values to names',
+            advice='For example {"0": "not annotated", "1": "lesion", "2": "not lesion"}.',
+        )
+    return [{'index': str(value), 'name': str(name)} for value, name in encoding.items()]
+
+
+def _decode(
+    values: np.ndarray, rows: Sequence[Mapping[str, str]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lesion and judged, by a table."""
+    meanings: dict[int, str] = {}
+    for row in rows:
+        try:
+            meanings[int(row['index'])] = meaning(row)
+        except (KeyError, TypeError, ValueError):
+            raise DataError(
+                f'the table of label values has a row without a whole index: {dict(row)}'
+            ) from None
+    separate = NOT_LESION in meanings.values()
+    if not separate:
+        # plain dseg: what is not drawn is background, and BIDS lets a table leave out 0
+        meanings.setdefault(0, 'background')
+        meanings = {v: NOT_LESION if m == 'background' else m for v, m in meanings.items()}
+    present = _present(values)
+    unclear = [v for v in present if meanings.get(v) not in (LESION, NOT_LESION, NOT_ANNOTATED)]
+    if unclear:
+        raise DataError(
+            f'the label values {_list(unclear)} have no clear meaning in its table',
+            advice=f'Name each value "{LESION}", "{NOT_LESION}" or "{NOT_ANNOTATED}".',
+        )
+    lesion = np.isin(values, [v for v in present if meanings[v] == LESION])
+    unknown = np.isin(values, [v for v in present if meanings[v] == NOT_ANNOTATED])
+    return lesion, ~unknown
+
+
+def _extent(extent: Volume, volume: Volume) -> np.ndarray:
+    if not same_grid(extent, volume):
+        raise DataError(
+            'the mask of the annotated extent is on another grid than the label: '
+            f'{describe_grid(extent)}; {describe_grid(volume)}',
+            advice='Save both from the same image.',
+        )
+    return _binary(_whole_numbers(extent.data), 'the mask of the annotated extent')
+
+
+def _slices(slices: Any, shape: tuple[int, ...]) -> np.ndarray:
+    axis = slices.get('Axis') if isinstance(slices, dict) else None
+    indices = slices.get('Indices') if isinstance(slices, dict) else None
+    if axis not in ('i', 'j', 'k') or not isinstance(indices, list) or not indices:
+        raise DataError(
+            f'AnnotatedSlices is not understood: {slices}',
+            advice='Write {"Axis": "k", "Indices": [88, 96]}: a voxel axis i, j or k of the '
+            'file, and slices counted from 0.',
+        )
+    number = 'ijk'.index(axis)
+    wrong = [
+        n
+        for n in indices
+        if not isinstance(n, int) or isinstance(n, bool) or not 0 <= n < shape[number]
+    ]
+    if wrong:
+        raise DataError(
+            f'AnnotatedSlices names {_list(wrong)}, but the slices along {axis} are 0 to '
+            f'{shape[number] - 1}',
+            advice='Count slices from 0, as stored in the file.',
+        )
+    judged = np.zeros(shape, bool)
+    np.moveaxis(judged, number, 0)[indices] = True
+    return judged
+
+
+def _check_promise(
+    sidecar: Mapping[str, Any], *, three_valued: bool, extent: Volume | None
+) -> None:
+    declared = sidecar.get('AnnotationExtent', 'whole')
+    if declared not in EXTENTS:
+        raise DataError(
+            f'AnnotationExtent is "{declared}"', advice=f'Choose one of: {", ".join(EXTENTS)}.'
+        )
+    missing = {
+        'mask': extent is None and 'the mask desc-annotated_mask is missing',
+        'dseg': not three_valued and f'no table has a value for "{NOT_ANNOTATED}"',
+        'slices': 'AnnotatedSlices' not in sidecar and 'AnnotatedSlices is missing',
+    }.get(declared)
+    if missing:
+        raise DataError(
+            f'AnnotationExtent is "{declared}", but {missing}',
+            advice='Add it; without it nobody can know where lesions were looked for.',
+        )

@@ -1,0 +1,122 @@
+"""MP2RAGE: the uniform image UNIT1 without its background noise."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+from ssl2_bids.errors import DataError
+from ssl2_bids.volume import Volume, same_grid
+
+FULL_SCALE = 4095.0  # the scanner stores -0.5 to 0.5 as 0 to 4095
+NOISE_FACTOR = 6.0  # beta = (factor x noise of INV2)^2; O'Brien 2014 tried 1 to 10
+STRIPPED_SHARE = 0.3  # share of exact zeros in INV2 from which its background was set to zero
+
+
+def to_signed(unit1: np.ndarray) -> np.ndarray:
+    """UNIT1 in its physical range from -0.5 to 0.5, whatever scale it is stored in.
+
+    Raises
+    ------
+    DataError : neither -0.5 to 0.5 nor 0 to 4095.
+    """
+    low, high = float(unit1.min()), float(unit1.max())
+    if low >= -0.5 - 1e-3 and high <= 0.5 + 1e-3:
+        return unit1
+    if low >= 0 and 1 < high <= 4096:
+        return unit1 / FULL_SCALE - 0.5
+    raise DataError(
+        f'the values of UNIT1 run from {low:g} to {high:g}, neither -0.5 to 0.5 nor 0 to 4095',
+        advice='Give the uniform image as the scanner stored it.',
+    )
+
+
+def noise_level(inv2: np.ndarray) -> float:
+    """Level of the background noise of a magnitude image: the median below Otsu's threshold."""
+    values = inv2[inv2 > 0]
+    if values.size == 0 or (inv2 == 0).mean() > STRIPPED_SHARE:
+        return 0.0
+    counts, edges = np.histogram(values, bins=256)
+    centres = (edges[:-1] + edges[1:]) / 2
+    weight = np.cumsum(counts)
+    mean = np.cumsum(counts * centres)
+    with np.errstate(divide='ignore', invalid='ignore'):
+        between = (mean[-1] * weight / weight[-1] - mean) ** 2 / (weight * (weight[-1] - weight))
+    threshold = centres[int(np.nanargmax(between[:-1]))]
+    return float(np.median(values[values <= threshold]))
+
+
+def signed_inv1(uni: np.ndarray, inv1: np.ndarray, inv2: np.ndarray) -> np.ndarray:
+    """The first inversion image with its sign.
+
+    The root of ``UNI S1^2 - S2 S1 + UNI S2^2 = 0`` that is nearest to sign(UNI) |S1|
+    (Marques 2010, eq. 3 solved for S1); all arrays of one shape, UNI in -0.5 to 0.5.
+    """
+    magnitude = np.sign(uni) * np.abs(inv1)
+    root = np.sqrt(np.maximum(inv2**2 * (1 - 4 * uni**2), 0))
+    safe = np.where(np.abs(uni) < 1e-6, 1e-6, uni)
+    plus, minus = (inv2 + root) / (2 * safe), (inv2 - root) / (2 * safe)
+    nearer = np.where(np.abs(plus - magnitude) < np.abs(minus - magnitude), plus, minus)
+    return np.where(np.abs(uni) < 1e-6, 0, nearer)
+
+
+def remove_background_noise(unit1: Volume, inv1: Volume, inv2: Volume) -> tuple[Volume, float]:
+    """Robust combination of MP2RAGE.
+
+    ``(S1 S2 - beta) / (S1^2 + S2^2 + 2 beta)`` with ``beta = (6 x noise of INV2)^2``
+    (O'Brien 2014, doi 10.1371/journal.pone.0099676); S1 is recovered from UNIT1 and the
+    magnitudes.
+
+    Parameters
+    ----------
+    unit1 : as stored, -0.5 to 0.5 or 0 to 4095.
+    inv1, inv2 : magnitudes on the same grid.
+
+    Returns
+    -------
+    UNIT1 from 0 (background) to 4095, and the noise level found, 0 if the background was
+    zero already (then nothing but the scale changed).
+
+    Raises
+    ------
+    DataError : the grids differ, or the scale of UNIT1 is unknown.
+    """
+    for name, volume in (('INV1', inv1), ('INV2', inv2)):
+        if not same_grid(unit1, volume):
+            raise DataError(f'{name} is not on the grid of UNIT1')
+    uni = to_signed(unit1.data.astype(np.float32))
+    level = noise_level(inv2.data)
+    if level > 0:
+        beta = (NOISE_FACTOR * level) ** 2
+        second = inv2.data.astype(np.float32)
+        first = signed_inv1(uni, inv1.data.astype(np.float32), second)
+        # a voxel's own noise makes its sign jump: nothing is smoothed, only suppressed
+        uni = (first * second - beta) / (first**2 + second**2 + 2 * beta)
+    stored = np.clip((uni + 0.5) * FULL_SCALE, 0, FULL_SCALE).astype(np.float32)
+    return unit1.with_data(stored), level
+
+
+def is_noisy(unit1: Volume) -> bool:
+    """Whether a UNIT1 still has the salt-and-pepper background of the plain ratio image.
+
+    The outermost voxels of a head image are air: noise there spreads over the whole range.
+    """
+    shell = np.ones(unit1.shape, bool)
+    shell[3:-3, 3:-3, 3:-3] = False
+    values = to_signed(unit1.data.astype(np.float32))[shell]
+    return bool(values.std() > 0.15)
+
+
+def smooth_for_masking(unit1: Volume) -> Volume:
+    """UNIT1 with a median filter of 3 voxels: good enough to find the brain in a noisy one."""
+    return unit1.with_data(ndimage.median_filter(unit1.data, 3))
+
+
+def methods(level: float) -> str:
+    """The methods sentence."""
+    if level <= 0:
+        return 'The background of the UNIT1 image was zero already and was left so.'
+    return (
+        'The background noise of the UNIT1 image was removed with the robust combination of '
+        'the two inversion images [@obrien2014; @marques2010].'
+    )

@@ -1,0 +1,70 @@
+"""Is an image usable at all: finite, not constant, of a brain's size."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ssl2_bids.errors import DataError
+from ssl2_bids.volume import Volume
+
+MOSTLY = 0.5  # share of the voxels; more than this not finite is no image
+SMALLEST_EXTENT = 60.0  # mm; a field of view shorter than this along an axis holds no brain
+BRAIN_VOLUMES = (600.0, 2200.0)  # mL; adult intracranial volumes lie well inside
+
+
+def check_image(image: Volume) -> tuple[Volume, list[str]]:
+    """Refuse an unusable image and mend small faults.
+
+    Parameters
+    ----------
+    image : any contrast, shape (I, J, K).
+
+    Returns
+    -------
+    The image with non-finite voxels set to 0, and warnings.
+
+    Raises
+    ------
+    DataError : constant, mostly not finite, or a field of view too small for a brain.
+    """
+    data, warnings = image.data, []
+    bad = ~np.isfinite(data)
+    if bad.mean() > MOSTLY:
+        raise DataError(
+            f'{100 * bad.mean():.0f} % of the voxels are not finite (NaN or infinite)',
+            advice='Convert the image again.',
+        )
+    if bad.any():
+        data = np.where(bad, np.float32(0), data)
+        warnings.append(f'{int(bad.sum())} voxels that are not finite were set to 0')
+    if float(data.min()) == float(data.max()):
+        raise DataError(
+            f'the image is constant (every voxel is {float(data.flat[0]):g})',
+            advice='Convert the image again, or leave it out with --bids-filter-file.',
+        )
+    extent = image.spacing * image.shape
+    if extent.min() < SMALLEST_EXTENT:
+        raise DataError(
+            'the field of view is too small for a brain: '
+            f'{" x ".join(f"{e:.0f}" for e in extent)} mm',
+            advice='Leave the image out with --bids-filter-file.',
+        )
+    return image.with_data(data), warnings
+
+
+def check_brain_volume(mask: Volume) -> list[str]:
+    """Warn of a brain mask whose volume is none of an adult brain.
+
+    Raises
+    ------
+    DataError : the mask is empty.
+    """
+    millilitres = float(np.count_nonzero(mask.data)) * mask.voxel_volume / 1000
+    if millilitres == 0:
+        raise DataError(
+            'no brain was found in the image', advice='Check that it shows a whole brain.'
+        )
+    low, high = BRAIN_VOLUMES
+    if not low <= millilitres <= high:
+        return [f'the brain mask has {millilitres:.0f} mL, outside {low:.0f} to {high:.0f} mL']
+    return []

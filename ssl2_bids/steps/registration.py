@@ -1,0 +1,375 @@
+"""Linear registration by mutual information: one thread, seeded, the same result every time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import SimpleITK as sitk
+from scipy import ndimage
+
+from ssl2_bids.errors import DataError
+from ssl2_bids.volume import Volume, resample, same_grid
+
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # RAS+ to LPS+ and back
+BINS = 40
+MARGIN = 24.0  # mm; kept around the moving brain, the larger part of a usual offset
+TILT = 12.0  # degrees; a start within 8 degrees of a tilt of 20
+CANDIDATES = 4  # starts that are followed up at the coarsest level
+SMALLEST_OVERLAP = 0.1  # share of the points inside the moving image; none is believed below it
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One level of the pyramid.
+
+    Attributes
+    ----------
+    spacing : mm, of the isotropic copies.
+    points : how many points of the fixed image are compared.
+    shell : mm; the rim around the fixed brain that is compared too: wide where the capture range
+        counts, narrow where the remains of skull and skin would blur the result.
+    """
+
+    spacing: float
+    points: int
+    shell: float
+
+
+RIGID = (Stage(4.0, 15_000, 12.0), Stage(2.0, 50_000, 6.0), Stage(1.2, 150_000, 2.0))
+AFFINE = (Stage(4.0, 15_000, 12.0), Stage(2.0, 80_000, 6.0))
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """How well two images fit under a transform.
+
+    Attributes
+    ----------
+    mutual_information : nats, larger is better.
+    normalised : normalised mutual information, 1 (unrelated) to 2 (identical).
+    overlap : share of the points compared that lie inside the moving image.
+    """
+
+    mutual_information: float
+    normalised: float
+    overlap: float
+
+    @property
+    def score(self) -> float:
+        """Normalised information about all points: those outside the moving image tell none."""
+        return (self.normalised - 1) * self.overlap
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A linear transform and how well it fits.
+
+    Attributes
+    ----------
+    matrix : (4, 4), RAS+ mm of the fixed image to RAS+ mm of the moving image.
+    before, after : similarity under the identity and under ``matrix``, over the same points in
+        and closely around the fixed brain.
+    kept_identity : whether nothing better than the scanner's coordinates was found.
+    """
+
+    matrix: np.ndarray
+    before: Similarity
+    after: Similarity
+    kept_identity: bool
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Isotropic copies of both images, and where in the fixed one they are compared."""
+
+    fixed: Volume
+    region: Volume
+    moving: Volume
+
+
+def register_rigid(
+    fixed: Volume,
+    moving: Volume,
+    *,
+    fixed_mask: Volume | None = None,
+    moving_mask: Volume | None = None,
+    seed: int = 0,
+) -> Registration:
+    """Find the rotation and translation between two images of one head, of any contrasts.
+
+    Maximises the mutual information of Mattes et al. (2003) on isotropic copies of 4, 2 and
+    1.2 mm, from the best of several starts: the scanner's coordinates and the centres of both
+    masks, each upright and tilted.
+
+    Parameters
+    ----------
+    fixed, moving : images on any grids; partial coverage is fine.
+    fixed_mask, moving_mask : brain masks on the grids of their images. Without one, what is
+        brighter than the mean of the image stands in.
+    seed : of the choice of the points that are compared.
+
+    Raises
+    ------
+    DataError : a mask is empty, or an image is constant within it.
+    """
+    return align(fixed, moving, masks=(fixed_mask, moving_mask), stages=RIGID, seed=seed)
+
+
+def register_affine(
+    fixed: Volume,
+    moving: Volume,
+    *,
+    fixed_mask: Volume | None = None,
+    moving_mask: Volume | None = None,
+    seed: int = 0,
+) -> Registration:
+    """Find the twelve-parameter transform between two heads; otherwise as register_rigid.
+
+    The copies are of 4 and 2 mm: two heads do not agree more closely than that.
+    """
+    masks = (fixed_mask, moving_mask)
+    return align(fixed, moving, masks=masks, stages=AFFINE, seed=seed, affine=True)
+
+
+def align(
+    fixed: Volume,
+    moving: Volume,
+    *,
+    masks: tuple[Volume | None, Volume | None],
+    stages: tuple[Stage, ...],
+    seed: int,
+    affine: bool = False,
+) -> Registration:
+    """Go through the stages from coarse to fine; see :func:`register_rigid`."""
+    fixed_mask, moving_mask = checked_mask(fixed, masks[0]), checked_mask(moving, masks[1])
+    identity = matrix = np.eye(4)
+    for number, stage in enumerate(stages):
+        pair = copies(fixed, moving, fixed_mask, moving_mask, stage=stage)
+        if number == 0:
+            centres = centre_of(fixed_mask), centre_of(moving_mask)
+            matrix = best_start(pair, centres, stage=stage, seed=seed)
+        matrix = optimise(pair, matrix, stage=stage, seed=seed, affine=affine)
+    before = compare(pair, identity, seed=seed)
+    after = compare(pair, matrix, seed=seed)
+    if after.score <= before.score:
+        return Registration(identity, before, before, kept_identity=True)
+    return Registration(matrix, before, after, kept_identity=False)
+
+
+def checked_mask(image: Volume, mask: Volume | None) -> Volume:
+    """The mask as booleans, or one of what is brighter than the mean.
+
+    Raises
+    ------
+    DataError : the mask is empty, or the image is constant within it.
+    """
+    if mask is None:
+        inside = image.data > np.nanmean(image.data)
+    elif not same_grid(image, mask):
+        raise ValueError('the mask is not on the grid of its image')
+    else:
+        inside = mask.data > 0
+    name = f'the {image.contrast} image' if image.contrast else 'the image'
+    if not inside.any():
+        raise DataError(
+            f'{name} cannot be registered: its brain mask is empty',
+            advice='Look at the image and its mask.',
+        )
+    low, high = np.nanpercentile(image.data[inside], (0.5, 99.5))
+    if not high > low:
+        raise DataError(
+            f'{name} cannot be registered: it is constant within the brain mask',
+            advice='Look at the image, or exclude it with --bids-filter-file.',
+        )
+    return image.with_data(inside)
+
+
+def copies(
+    fixed: Volume, moving: Volume, fixed_mask: Volume, moving_mask: Volume, *, stage: Stage
+) -> Pair:
+    """Cubic copies of both images, cut to the brain, and the brain with its shell."""
+    inside = cubic(fixed_mask, fixed_mask, spacing=stage.spacing, margin=stage.shell)
+    distance = ndimage.distance_transform_edt(inside.data < 0.5) * stage.spacing
+    return Pair(
+        cubic(clipped(fixed, fixed_mask), fixed_mask, spacing=stage.spacing, margin=stage.shell),
+        inside.with_data((distance <= stage.shell).astype(np.uint8)),
+        cubic(clipped(moving, moving_mask), moving_mask, spacing=stage.spacing, margin=MARGIN),
+    )
+
+
+def clipped(image: Volume, mask: Volume) -> Volume:
+    """An image without NaN and without the few brightest voxels of the brain."""
+    low, high = np.nanpercentile(image.data[mask.data], (0.5, 99.5))
+    return image.with_data(np.clip(np.nan_to_num(image.data), min(low, 0), high))
+
+
+def cubic(image: Volume, mask: Volume, *, spacing: float, margin: float) -> Volume:
+    """Copy an image to cubic voxels of ``spacing`` mm along its own axes, around a mask.
+
+    ``margin`` mm are kept on each side of the mask, as far as the image goes.
+    """
+    slices = ndimage.find_objects(mask.data.astype(np.uint8))[0]
+    extra = np.ceil(margin / image.spacing).astype(int)
+    start = np.maximum([s.start for s in slices] - extra, 0)
+    stop = np.minimum([s.stop for s in slices] + extra, image.shape)
+    cut = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+    cropped = Volume(image.data[cut].astype(np.float32), shifted(image.affine, start))
+    step = spacing / image.spacing
+    shape = np.maximum(np.rint((stop - start) / step), 2).astype(int)
+    affine = shifted(cropped.affine, (stop - start - 1) / 2 - (shape - 1) / 2 * step)
+    affine[:3, :3] = image.affine[:3, :3] * step
+    return resample(cropped, affine, tuple(shape.tolist()))
+
+
+def shifted(affine: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """The affine of an image that begins at voxel ``start`` of another."""
+    result = affine.copy()
+    result[:3, 3] += affine[:3, :3] @ start
+    return result
+
+
+def centre_of(mask: Volume) -> np.ndarray:
+    """Centre of mass of a mask in RAS+ mm, shape (3,)."""
+    return (mask.affine @ np.append(ndimage.center_of_mass(mask.data), 1))[:3]
+
+
+def best_start(
+    pair: Pair, centres: tuple[np.ndarray, np.ndarray], *, stage: Stage, seed: int
+) -> np.ndarray:
+    """The best rigid transform on the coarsest copies, (4, 4), over all starts.
+
+    All starts are compared as they are; the scanner's coordinates and the most similar others
+    are followed up, and the most similar end is taken.
+    """
+    fixed_centre, moving_centre = centres
+    starts = []
+    for offset in (np.zeros(3), moving_centre - fixed_centre):
+        for axis, sign in [(None, 0), *product(range(3), (-1, 1))]:
+            starts.append(turned(fixed_centre, axis=axis, degrees=sign * TILT, offset=offset))
+    order = sorted(
+        range(1, len(starts)), key=lambda i: -compare(pair, starts[i], seed=seed).score
+    )
+    ends = [
+        optimise(pair, starts[i], stage=stage, seed=seed, affine=False)
+        for i in [0, *order[:CANDIDATES]]
+    ]
+    return max(ends, key=lambda end: compare(pair, end, seed=seed).score)
+
+
+def turned(
+    centre: np.ndarray, *, axis: int | None, degrees: float, offset: np.ndarray
+) -> np.ndarray:
+    """Rotation by ``degrees`` about an axis through ``centre``, then a shift, (4, 4)."""
+    matrix = np.eye(4)
+    if axis is not None:
+        first, second = [a for a in range(3) if a != axis]
+        cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+        matrix[[first, second], [first, second]] = cosine
+        matrix[first, second], matrix[second, first] = -sine, sine
+    matrix[:3, 3] = centre + offset - matrix[:3, :3] @ centre
+    return matrix
+
+
+def optimise(
+    pair: Pair, matrix: np.ndarray, *, stage: Stage, seed: int, affine: bool
+) -> np.ndarray:
+    """Improve a transform by gradient steps in Mattes' mutual information; (4, 4), RAS+ mm.
+
+    Regular steps from one voxel down to a thousandth of one. The points compared are a regular,
+    jittered selection: on the voxels themselves, the similarity would prefer aligned grids.
+    """
+    start = LPS @ matrix @ LPS
+    centre = LPS[:3, :3] @ centre_of(pair.region)
+    transform = sitk.AffineTransform(3) if affine else sitk.Euler3DTransform()
+    transform.SetCenter(centre.tolist())
+    transform.SetMatrix(start[:3, :3].ravel().tolist(), *([] if affine else [1e-6]))
+    transform.SetTranslation((start[:3, 3] + start[:3, :3] @ centre - centre).tolist())
+    method = sitk.ImageRegistrationMethod()
+    method.SetNumberOfThreads(1)
+    method.SetMetricAsMattesMutualInformation(BINS)
+    method.SetMetricFixedMask(itk_image(pair.region))
+    share = min(stage.points / float(pair.region.data.mean() * pair.region.data.size), 1.0)
+    method.SetMetricSamplingStrategy(method.REGULAR)
+    method.SetMetricSamplingPercentage(share, seed + 1)  # to ITK, 0 is the clock
+    method.SetMetricUseFixedImageGradientFilter(False)
+    method.SetMetricUseMovingImageGradientFilter(False)
+    method.SetInterpolator(sitk.sitkLinear)
+    method.SetOptimizerAsRegularStepGradientDescent(
+        learningRate=stage.spacing, minStep=stage.spacing / 1000, numberOfIterations=200
+    )
+    method.SetOptimizerScalesFromPhysicalShift()
+    method.SetInitialTransform(transform, inPlace=True)
+    try:
+        with one_thread():
+            method.Execute(itk_image(pair.fixed), itk_image(pair.moving))
+    except RuntimeError:  # no point inside the moving image
+        return matrix
+    result = np.eye(4)
+    result[:3, :3] = np.reshape(transform.GetMatrix(), (3, 3))
+    result[:3, 3] = transform.GetTranslation() + centre - result[:3, :3] @ centre
+    return LPS @ result @ LPS
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let ITK use one thread: sums over several differ in the last digits from run to run.
+
+    Setting it at the registration alone is not enough: its optimiser asks the global default.
+    """
+    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
+
+
+def itk_image(volume: Volume) -> sitk.Image:
+    """A volume as SimpleITK has it: axes reversed in memory, LPS+ mm."""
+    image = sitk.GetImageFromArray(np.ascontiguousarray(volume.data.T))
+    affine = LPS @ volume.affine
+    image.SetSpacing(volume.spacing.tolist())
+    image.SetOrigin(affine[:3, 3].tolist())
+    image.SetDirection((affine[:3, :3] / volume.spacing).ravel().tolist())
+    return image
+
+
+def compare(pair: Pair, matrix: np.ndarray, *, seed: int) -> Similarity:
+    """Similarity of a pair under a transform (Studholme et al. 1999), linear interpolation.
+
+    The points are jittered within their voxels, so that no transform gains or loses by putting
+    voxels on voxels.
+    """
+    points = np.argwhere(pair.region.data) + np.random.default_rng(seed).uniform(
+        -0.5, 0.5, (int(pair.region.data.sum(dtype=np.int64)), 3)
+    )
+    there = np.linalg.inv(pair.moving.affine) @ matrix @ pair.fixed.affine
+    mapped = sum(points[:, a, None] * there[:3, a] for a in range(3)) + there[:3, 3]
+    inside = ((mapped >= -0.5) & (mapped <= np.array(pair.moving.shape) - 0.5)).all(axis=1)
+    overlap = float(inside.mean())
+    if overlap < SMALLEST_OVERLAP:
+        return Similarity(0.0, 1.0, overlap)
+    indices = [
+        binned(image, at[inside]) for image, at in ((pair.fixed, points), (pair.moving, mapped))
+    ]
+    joint = np.bincount(indices[0] * BINS + indices[1], minlength=BINS**2) / inside.sum()
+    table = joint.reshape(BINS, BINS)
+    both, one, other = (entropy(p) for p in (joint, table.sum(axis=0), table.sum(axis=1)))
+    return Similarity(one + other - both, (one + other) / max(both, 1e-12), overlap)
+
+
+def binned(image: Volume, points: np.ndarray) -> np.ndarray:
+    """Histogram bins 0..BINS-1 of an image at voxel positions (N, 3)."""
+    values = ndimage.map_coordinates(image.data, points.T, order=1, mode='nearest')
+    low, high = image.data.min(), image.data.max()
+    return np.minimum((values - low) / max(high - low, 1e-9) * BINS, BINS - 1).astype(int)
+
+
+def entropy(shares: np.ndarray) -> float:
+    """Shannon entropy in nats."""
+    present = shares[shares > 0]
+    return float(-(present * np.log(present)).sum())

@@ -1,0 +1,220 @@
+"""Volume: an image as array and affine; reading, writing, reorienting and the only resampling."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from scipy import ndimage
+
+from ssl2_bids.errors import DataError
+from ssl2_bids.files import whole_file
+
+AFFINE_TOLERANCE = 1e-3  # mm; two grids closer than this at every corner are one
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A three-dimensional image.
+
+    Attributes
+    ----------
+    data : array of shape (I, J, K).
+    affine : (4, 4), voxel indices to RAS+ millimetres.
+    contrast : BIDS suffix of the image (``FLAIR``, ``T1w``, ...), empty for maps and masks.
+    """
+
+    data: np.ndarray
+    affine: np.ndarray
+    contrast: str = ''
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels along each axis."""
+        return self.data.shape
+
+    @property
+    def spacing(self) -> np.ndarray:
+        """Voxel edge lengths in mm, shape (3,)."""
+        return np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
+
+    @property
+    def voxel_volume(self) -> float:
+        """Volume of one voxel in mm^3."""
+        return float(abs(np.linalg.det(self.affine[:3, :3])))
+
+    def with_data(self, data: np.ndarray) -> Volume:
+        """The same grid and contrast with other values."""
+        return replace(self, data=data)
+
+
+def read(path: str | Path, *, contrast: str = '', dtype: type | None = np.float32) -> Volume:
+    """Read a NIfTI file into a Volume; a fourth axis of length one is dropped.
+
+    Raises
+    ------
+    DataError : not a NIfTI file, truncated, not three-dimensional, without a usable
+        orientation (neither sform nor qform), or with impossible voxel sizes.
+    """
+    try:
+        image = nib.load(path)
+        if not isinstance(image, nib.Nifti1Image):
+            raise nib.filebasedimages.ImageFileError('another image format')
+    except FileNotFoundError:
+        raise DataError('no such file', path=path) from None
+    except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError,
+            OSError, EOFError, ValueError, zlib.error) as error:
+        raise DataError(
+            f'not a readable NIfTI image ({error})',
+            advice='Convert or copy the file again.',
+            path=path,
+        ) from None
+    shape = image.shape[:-1] if len(image.shape) == 4 and image.shape[-1] == 1 else image.shape
+    check_geometry(image, shape, path)
+    try:
+        data = np.asanyarray(image.dataobj)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise DataError(
+            f'the file is truncated or damaged ({error})',
+            advice='Copy or convert it again.',
+            path=path,
+        ) from None
+    data = data.reshape(shape)
+    if dtype is not None:
+        data = data.astype(dtype)
+    return Volume(data, image.affine.astype(np.float64), contrast)
+
+
+def check_geometry(image: nib.Nifti1Image, shape: tuple[int, ...], path: str | Path) -> None:
+    """Check shape, orientation and voxel sizes of a NIfTI image from its header.
+
+    Raises
+    ------
+    DataError : as in :func:`read`.
+    """
+    if len(shape) != 3:
+        raise DataError(
+            f'the image has {len(shape)} axes (shape {image.shape}) where 3 are needed',
+            advice='Give one volume per file: split the series, or exclude the file with '
+            '--bids-filter-file.',
+            path=path,
+        )
+    if min(shape) < 2:
+        raise DataError(f'the image is a single slice (shape {shape})', path=path)
+    header = image.header
+    if int(header['sform_code']) == 0 and int(header['qform_code']) == 0:
+        raise DataError(
+            'the header gives no orientation (sform and qform codes are both 0)',
+            advice='Convert the image again from DICOM, or set the orientation by hand.',
+            path=path,
+        )
+    affine = image.affine
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
+        raise DataError(
+            'the orientation in the header (sform or qform) is broken: '
+            'it is not finite or not invertible',
+            advice='Convert the image again from DICOM.',
+            path=path,
+        )
+    spacing = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+    extent = spacing * np.array(shape)
+    if spacing.max() > 20 or spacing.min() < 0.05 or extent.max() > 1000:
+        raise DataError(
+            'absurd voxel size: '
+            f'{" x ".join(f"{s:.4g}" for s in spacing)} mm for {shape} voxels',
+            advice='Check the units of the header (they should be millimetres).',
+            path=path,
+        )
+
+
+def write(volume: Volume, path: str | Path, *, dtype: type = np.float32, code: int = 1) -> None:
+    """Write a Volume as NIfTI-1, whole or not at all; equal data give equal bytes.
+
+    Parameters
+    ----------
+    dtype : type on disk; values are stored without scaling.
+    code : NIfTI code of sform and qform (1 scanner, 4 MNI).
+    """
+    path = Path(path)
+    image = nib.Nifti1Image(np.asarray(volume.data).astype(dtype), volume.affine)
+    image.header.set_xyzt_units('mm', 'sec')
+    image.set_sform(volume.affine, code=code)
+    image.set_qform(volume.affine, code=code)
+    with whole_file(path) as temporary:
+        if path.name.endswith('.gz'):
+            with open(temporary, 'wb') as raw, gzip.GzipFile(
+                filename='', mode='wb', compresslevel=6, fileobj=raw, mtime=0
+            ) as stream:
+                stream.write(image.to_bytes())
+        else:
+            temporary.write_bytes(image.to_bytes())
+
+
+def same_grid(a: Volume, b: Volume) -> bool:
+    """Whether two volumes have the same shape and, within 1e-3 mm at every corner, affine."""
+    if a.shape != b.shape:
+        return False
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in a.shape], [1.0])).reshape(4, -1)
+    return bool(np.abs((a.affine - b.affine) @ corners).max() < AFFINE_TOLERANCE)
+
+
+def describe_grid(volume: Volume) -> str:
+    """Shape, voxel size, origin and axes of a grid, for messages."""
+    axes = ''.join(nib.aff2axcodes(volume.affine))
+    spacing = ' x '.join(f'{s:.3g}' for s in volume.spacing)
+    origin = ', '.join(f'{o:.2f}' for o in volume.affine[:3, 3])
+    return f'{volume.shape} voxels of {spacing} mm, axes {axes}, origin ({origin}) mm'
+
+
+def reorient(volume: Volume) -> Volume:
+    """Bring the voxel axes as close to RAS+ as flips and permutations can: no interpolation."""
+    orientation = nib.io_orientation(volume.affine)
+    data = np.ascontiguousarray(nib.apply_orientation(volume.data, orientation))
+    affine = volume.affine @ nib.orientations.inv_ornt_aff(orientation, volume.shape)
+    return replace(volume, data=data, affine=affine)
+
+
+def resample(
+    volume: Volume,
+    affine: np.ndarray,
+    shape: tuple[int, int, int],
+    *,
+    transform: np.ndarray | None = None,
+    order: int = 1,
+    antialias: bool = True,
+) -> Volume:
+    """Resample a volume to another grid, once; zero outside its field of view.
+
+    Parameters
+    ----------
+    affine, shape : the grid wanted.
+    transform : (4, 4), RAS+ mm of the wanted grid to RAS+ mm of ``volume``; identity if None.
+    order : 0 nearest neighbour (labels), 1 linear, 3 cubic.
+    antialias : where the wanted voxels are larger than the given ones, blur first with a
+        Gaussian of the difference of both box widths (sigma = sqrt(r^2 - 1) / sqrt(12) voxels
+        for a ratio r: the standard deviation of a box of width r less that of one of width 1).
+
+    Returns
+    -------
+    Volume of ``shape``; float32 for order > 0, the type of ``volume`` for order 0.
+    """
+    transform = np.eye(4) if transform is None else np.asarray(transform, np.float64)
+    mapping = np.linalg.inv(volume.affine) @ transform @ affine
+    shape = tuple(int(n) for n in shape)
+    data = volume.data if order == 0 else volume.data.astype(np.float32, copy=False)
+    if volume.shape == shape and np.abs(mapping - np.eye(4)).max() < 1e-5:
+        return replace(volume, data=data.copy(), affine=affine)
+    if order and antialias:
+        step = np.abs(mapping[:3, :3]).max(axis=1)
+        sigma = np.sqrt(np.maximum(step**2 - 1, 0) / 12)
+        if sigma.max() > 0.05:
+            data = ndimage.gaussian_filter(data, sigma)
+    data = ndimage.affine_transform(
+        data, mapping[:3, :3], mapping[:3, 3], output_shape=shape, order=order, cval=0,
+        prefilter=order > 1,
+    )
+    return replace(volume, data=data, affine=affine)

@@ -1,0 +1,1 @@
+"""Where file names meet images: order, parallelism, caching."""

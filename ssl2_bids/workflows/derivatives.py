@@ -1,0 +1,274 @@
+"""From the nodes' files to BIDS derivatives: names, sidecars, order of writing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from ssl2_bids.bids.outputs import (
+    UnitNames,
+    join_entities,
+    sidecar_path,
+    table_path,
+    write_table,
+)
+from ssl2_bids.bids.provenance import bids_uri
+from ssl2_bids.bids.sidecars import (
+    LESION_COLUMNS,
+    VOLUME_COLUMNS,
+    image_sidecar,
+    segmentation_sidecar,
+)
+from ssl2_bids.files import write_json, write_text
+from ssl2_bids.settings import ATLAS_SPACE
+from ssl2_bids.volume import Volume, read, resample, write
+from ssl2_bids.workflows.plan import Plan, extra_spaces, preproc_path
+from ssl2_bids.workflows.task import read_json
+
+LESION_INDEX = 7  # "Lesion" among the labels that BIDS names
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the nodes made for one session: paths, and the order of contrasts (reference first)."""
+
+    contrasts: list[str]
+    prepared: list[str]
+    corrected: list[str]
+    resampled: list[str]  # all but the reference
+    matrices: list[str]  # all but the reference
+    brain_mask: str
+    brain_only: list[bool]
+    probability: str
+    uncertainty: str
+    instances: str
+    table: str
+    template_matrix: str
+    channels: list[str]
+    device: str
+
+
+def write_derivatives(plan: Plan, results: Results) -> dict[str, Any]:
+    """Write all outputs of a session but the mask's sidecar, whose content is returned.
+
+    That sidecar is the done marker: the caller writes it when everything else stands. One of
+    a former run is taken away first, so that a stop in between leaves no mixture that looks
+    finished.
+    """
+    plan.names.done_marker.unlink(missing_ok=True)
+    brain_mask = read(results.brain_mask, dtype=np.uint8)
+    _write_brain_mask(plan, brain_mask)
+    _write_images(plan, results)
+    _write_transforms(plan, results)
+    lesions = read(results.instances, dtype=np.uint16)
+    _write_probabilities(plan, results)
+    _write_instances(plan, results, lesions)
+    _write_volumes(plan, results, brain_mask)
+    mask = lesions.with_data((lesions.data > 0).astype(np.uint8))
+    for space in extra_spaces(plan):
+        _write_mask_elsewhere(plan, results, mask, space)
+    write(mask, plan.names.path('anat.mask'), dtype=np.uint8)
+    return segmentation_sidecar(
+        'Lesion',
+        description='Lesion mask: probability at or above the threshold, small lesions dropped.',
+        sources=[_own(plan.names, plan.names.path('anat.probability'))],
+        spatial_reference=_reference_uri(plan),
+        model=model_block(plan, results),
+    )
+
+
+def model_block(plan: Plan, results: Results) -> dict[str, Any]:
+    """The sidecar keys that say how a segmentation came about."""
+    card = plan.card
+    return {
+        'Model': {
+            'Name': card.name, 'Label': card.label, 'Version': card.version, 'Sha256': card.sha256,
+        },
+        'Threshold': plan.threshold,
+        'MinimumLesionVolume': plan.min_lesion_volume,
+        'Connectivity': 26,
+        'Channels': results.channels,
+        'Device': results.device,
+        'ConfigurationHash': plan.configuration,
+    }
+
+
+def _own(names: UnitNames, path: Path) -> str:
+    return bids_uri(path, names.root)
+
+
+def _raw(plan: Plan, contrast: str) -> list[str]:
+    sources = plan.session.scans[contrast].sources
+    return [bids_uri(path, plan.bids_dir, 'raw') for path in sources]
+
+
+def _reference_uri(plan: Plan) -> str:
+    return _own(plan.names, preproc_path(plan, plan.session.reference))
+
+
+def _write_brain_mask(plan: Plan, mask: Volume) -> None:
+    path = plan.names.path('anat.brain_mask')
+    write(mask, path, dtype=np.uint8)
+    sidecar = segmentation_sidecar(
+        'Brain',
+        description='Brain mask of the reference image.',
+        sources=_raw(plan, plan.session.reference),
+        spatial_reference=_reference_uri(plan),
+    )
+    write_json(sidecar_path(path), sidecar)
+
+
+def _write_images(plan: Plan, results: Results) -> None:
+    session = plan.session
+    images = [results.corrected[0], *results.resampled]
+    for number, (contrast, file) in enumerate(zip(results.contrasts, images, strict=True)):
+        path = preproc_path(plan, contrast)
+        write(read(file), path)
+        moved = '' if number == 0 else ', rigidly aligned and resampled to the reference'
+        corrected = '' if contrast == 'UNIT1' else ', corrected for inhomogeneity'
+        sidecar = image_sidecar(
+            session.scans[contrast].metadata,
+            description=f'{contrast} image{corrected}{moved}.',
+            sources=_raw(plan, contrast),
+            spatial_reference=_reference_uri(plan),
+            skull_stripped=results.brain_only[number],
+        )
+        write_json(sidecar_path(path), sidecar)
+    if 'UNIT1' in session.scans and session.scans['UNIT1'].inversions:
+        _write_denoised(plan, results)
+
+
+def _write_denoised(plan: Plan, results: Results) -> None:
+    number = results.contrasts.index('UNIT1')
+    entities = join_entities(plan.session.scans['UNIT1'].entities)
+    path = plan.names.path('anat.denoised', entities=entities)
+    write(read(results.prepared[number]), path)
+    sidecar = image_sidecar(
+        plan.session.scans['UNIT1'].metadata,
+        description='UNIT1 without background noise (robust combination), 0 to 4095.',
+        sources=_raw(plan, 'UNIT1'),
+        spatial_reference=_own(plan.names, path),
+        skull_stripped=results.brain_only[number],
+    )
+    write_json(sidecar_path(path), sidecar)
+
+
+def _write_transforms(plan: Plan, results: Results) -> None:
+    from ssl2_bids.steps.registration import to_itk
+
+    names, reference = plan.names, plan.session.reference
+    for contrast, file in zip(results.contrasts[1:], results.matrices, strict=True):
+        path = names.path('anat.transform', source=contrast, target=reference)
+        write_text(path, to_itk(np.load(file)))
+    matrix = np.load(results.template_matrix)
+    pairs = ((ATLAS_SPACE, reference, np.linalg.inv(matrix)), (reference, ATLAS_SPACE, matrix))
+    for source, target, pull in pairs:
+        # an ITK transform pulls: the one from A to B maps points of B to points of A
+        path = names.path('anat.transform', source=source, target=target)
+        write_text(path, to_itk(pull))
+
+
+def _write_probabilities(plan: Plan, results: Results) -> None:
+    names = plan.names
+    kinds = [('anat.probability', results.probability, 'Lesion probability.')]
+    if results.uncertainty:
+        text = 'Uncertainty: binary entropy of the lesion probability, divided by ln 2.'
+        kinds.append(('anat.uncertainty', results.uncertainty, text))
+    sources = [_own(names, preproc_path(plan, contrast)) for contrast in results.contrasts]
+    for kind, file, description in kinds:
+        write(read(file), names.path(kind))
+        sidecar = segmentation_sidecar(
+            'Lesion',
+            description=description,
+            sources=sources,
+            spatial_reference=_reference_uri(plan),
+            model=model_block(plan, results),
+        )
+        write_json(sidecar_path(names.path(kind)), sidecar)
+
+
+def lesion_rows(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of the ``dseg.tsv``, rounded to what they mean."""
+    return [
+        {
+            'index': row['index'],
+            'name': f'lesion {row["index"]}',
+            'mapping': LESION_INDEX,
+            'volume_mm3': round(row['volume_mm3'], 2),
+            'voxel_count': row['voxel_count'],
+            **{axis: round(row[axis], 1) for axis in 'xyz'},
+            'probability_mean': round(row['probability_mean'], 3),
+            'probability_max': round(row['probability_max'], 3),
+            'region': row['region'],
+        }
+        for row in table
+    ]
+
+
+def volume_rows(table: list[dict[str, Any]], brain_volume: float) -> list[dict[str, Any]]:
+    """Rows of the ``morph.tsv``: the whole brain, then each region."""
+    from ssl2_bids.steps import lesions
+
+    rows = lesions.volumes_by_region([lesions.Lesion(**row) for row in table], brain_volume)
+    return [
+        {
+            'index': index,
+            'name': row['name'],
+            'volume-mm3': round(row['volume_mm3'], 2),
+            'lesion_count': row['lesion_count'],
+            'volume_largest-mm3': round(row['volume_largest_mm3'], 2),
+            'brain_volume-mm3': round(brain_volume, 1),
+            'lesion_load': round(row['lesion_load'], 7),
+        }
+        for index, row in enumerate(rows)
+    ]
+
+
+def _write_instances(plan: Plan, results: Results, lesions: Volume) -> None:
+    path = plan.names.path('anat.instances')
+    write(lesions, path, dtype=np.uint16)
+    write_table(table_path(path), lesion_rows(read_json(results.table)), LESION_COLUMNS)
+    sidecar = segmentation_sidecar(
+        'Lesion',
+        description='Lesions, numbered by descending volume.',
+        sources=[_own(plan.names, plan.names.path('anat.probability'))],
+        spatial_reference=_reference_uri(plan),
+        model=model_block(plan, results),
+    )
+    # image and table share their name, so they share this file: keys of both
+    write_json(sidecar_path(path), sidecar | LESION_COLUMNS)
+
+
+def _write_volumes(plan: Plan, results: Results, brain_mask: Volume) -> None:
+    volume = float(brain_mask.data.sum()) * brain_mask.voxel_volume
+    rows = volume_rows(read_json(results.table), volume)
+    write_table(plan.names.path('anat.volumes'), rows, VOLUME_COLUMNS)
+
+
+def _write_mask_elsewhere(plan: Plan, results: Results, mask: Volume, space: str) -> None:
+    if space == ATLAS_SPACE:
+        from ssl2_bids.steps.template import template
+
+        target = template()
+        transform = np.load(results.template_matrix)
+    else:
+        image = nib.load(plan.session.scans[space].paths[0])
+        target = Volume(np.empty(image.shape[:3], np.uint8), image.affine)
+        matrix = np.load(results.matrices[results.contrasts.index(space) - 1])
+        transform = np.linalg.inv(matrix)
+    share = resample(mask, target.affine, target.shape, transform=transform)
+    path = plan.names.path('anat.mask', space=space)
+    there = Volume((share.data >= 0.5).astype(np.uint8), target.affine)
+    write(there, path, dtype=np.uint8, code=4 if space == ATLAS_SPACE else 1)
+    raw = None if space == ATLAS_SPACE else _raw(plan, space)[0]
+    sidecar = segmentation_sidecar(
+        'Lesion',
+        description=f'Lesion mask on the grid of {space}.',
+        sources=[_own(plan.names, plan.names.path('anat.mask'))],
+        spatial_reference=raw,
+    )
+    write_json(sidecar_path(path), sidecar)

@@ -1,0 +1,187 @@
+"""The participant workflow as a nipype graph: one branch for each session."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from ssl2_bids.settings import ParticipantSettings
+from ssl2_bids.workflows.plan import Plan
+from ssl2_bids.workflows.task import make_node
+
+from nipype import Merge, Node, Workflow  # isort: skip  after task.py has settled nipype's ways
+
+NODES = 'ssl2_bids.workflows.nodes:'
+NAME = 'participant'
+
+
+def build_workflow(
+    plans: list[Plan], settings: ParticipantSettings, *, device: str, command: str
+) -> Workflow:
+    """One workflow for all sessions; a failure in one branch does not touch the others."""
+    workflow = Workflow(NAME, base_dir=str(settings.work_dir))
+    for plan in plans:
+        _add_session(workflow, plan, settings, device, command)
+    return workflow
+
+
+def branch_name(plan: Plan) -> str:
+    """The session's name as nipype allows it: letters, digits, underscores."""
+    return re.sub(r'\W', lambda m: f'_{ord(m[0])}_' if m[0] != '-' else '_', plan.session.name)
+
+
+def branch_folder(plan: Plan, work_dir: Path) -> Path:
+    """Where the nodes of a session keep their files."""
+    return work_dir / NAME / branch_name(plan)
+
+
+def _add_session(
+    workflow: Workflow, plan: Plan, settings: ParticipantSettings, device: str, command: str
+) -> None:
+    branch = Workflow(branch_name(plan))
+    reference = plan.session.reference
+    contrasts = [reference, *(c for c in plan.session.scans if c != reference)]
+    facts: list[tuple[Node, str]] = []
+    prepared = {c: _prepare(plan, c) for c in contrasts}
+    brains = {c: _find_brain(plan, c) for c in contrasts}
+    corrected = {c: _correct(c) for c in contrasts}
+    for c in contrasts:
+        branch.connect(prepared[c], 'image', brains[c], 'image')
+        branch.connect(prepared[c], 'image', corrected[c], 'image')
+        branch.connect(brains[c], 'mask', corrected[c], 'mask')
+    registered = {c: _register(plan, c) for c in contrasts[1:]}
+    for c, node in registered.items():
+        branch.connect(corrected[reference], 'image', node, 'fixed')
+        branch.connect(brains[reference], 'mask', node, 'fixed_mask')
+        branch.connect(corrected[c], 'image', node, 'moving')
+        branch.connect(brains[c], 'mask', node, 'moving_mask')
+    template = _find_template(plan)
+    branch.connect(corrected[reference], 'image', template, 'image')
+    branch.connect(brains[reference], 'mask', template, 'mask')
+    images = _merge(branch, 'corrected_images', [(corrected[c], 'image') for c in contrasts])
+    matrices = _merge(branch, 'matrices', [(n, 'matrix') for n in registered.values()])
+    segment = _segment(plan, contrasts, settings, device)
+    branch.connect(images, 'out', segment, 'images')
+    branch.connect(matrices, 'out', segment, 'matrices')
+    branch.connect(brains[reference], 'mask', segment, 'mask')
+    lesions = _find_lesions(plan)
+    branch.connect(segment, 'probability', lesions, 'probability')
+    branch.connect(template, 'matrix', lesions, 'matrix')
+    facts += [(prepared[c], 'facts') for c in contrasts]
+    facts += [(brains[c], 'facts') for c in contrasts]
+    facts += [(n, 'facts') for n in registered.values()]
+    facts += [(segment, 'facts'), (lesions, 'facts'), (template, 'facts')]
+    finish = _finish(plan, contrasts, command)
+    resampled = _merge(branch, 'resampled', [(n, 'resampled') for n in registered.values()])
+    sources: list[tuple[Node, str, str]] = [
+        (_merge(branch, 'prepared_images', [(prepared[c], 'image') for c in contrasts]), 'out',
+         'prepared'),
+        (images, 'out', 'corrected'),
+        (resampled, 'out', 'resampled'),
+        (matrices, 'out', 'matrices'),
+        (_merge(branch, 'facts', facts), 'out', 'facts'),
+        (brains[reference], 'mask', 'brain_mask'),
+        (segment, 'probability', 'probability'),
+        (segment, 'uncertainty', 'uncertainty'),
+        (lesions, 'instances', 'instances'),
+        (lesions, 'table', 'table'),
+        (template, 'matrix', 'template_matrix'),
+    ]
+    for node, output, name in sources:
+        branch.connect(node, output, finish, name)
+    workflow.add_nodes([branch])
+
+
+def _merge(branch: Workflow, name: str, parts: list[tuple[Node, str]]) -> Node:
+    """A node whose ``out`` is the list of the parts, in order; an empty list for none."""
+    node = Node(Merge(len(parts)), name=name, run_without_submitting=True)
+    for number, (source, output) in enumerate(parts, start=1):
+        branch.connect(source, output, node, f'in{number}')
+    if not parts:
+        branch.add_nodes([node])
+    return node
+
+
+def _prepare(plan: Plan, contrast: str) -> Node:
+    scan = plan.session.scans[contrast]
+    return make_node(
+        f'prepare_{contrast}', NODES + 'prepare', {'scan': scan}, [], ['image', 'facts']
+    )
+
+
+def _find_brain(plan: Plan, contrast: str) -> Node:
+    stripped = plan.session.scans[contrast].metadata.get('SkullStripped')
+    inputs = {
+        'contrast': contrast,
+        'mode': plan.skull_strip,
+        'stripped': stripped if isinstance(stripped, bool) else None,
+        'threads': 1,
+    }
+    return make_node(
+        f'brain_{contrast}', NODES + 'find_brain', inputs, ['image'], ['mask', 'facts'],
+        memory_gb=2.0,
+    )
+
+
+def _correct(contrast: str) -> Node:
+    return make_node(
+        f'inhomogeneity_{contrast}', NODES + 'correct_inhomogeneity', {'contrast': contrast},
+        ['image', 'mask'], ['image'],
+    )
+
+
+def _register(plan: Plan, contrast: str) -> Node:
+    return make_node(
+        f'register_{contrast}', NODES + 'register', {'contrast': contrast, 'seed': plan.seed},
+        ['fixed', 'fixed_mask', 'moving', 'moving_mask'], ['matrix', 'resampled', 'facts'],
+    )
+
+
+def _find_template(plan: Plan) -> Node:
+    inputs = {'contrast': plan.session.reference, 'seed': plan.seed}
+    return make_node(
+        'template', NODES + 'find_template', inputs, ['image', 'mask'], ['matrix', 'facts']
+    )
+
+
+def _segment(
+    plan: Plan, contrasts: list[str], settings: ParticipantSettings, device: str
+) -> Node:
+    on_gpu = device != 'cpu'
+    inputs: dict[str, Any] = {
+        'contrasts': contrasts,
+        'model': str(plan.card.folder),
+        'sha256': plan.card.sha256,
+        'device': device,
+        'threads': settings.omp_nthreads,
+        'overlap': plan.overlap,
+        'tta': plan.tta,
+        'uncertainty': plan.uncertainty,
+        'low_memory': plan.low_memory,
+    }
+    return make_node(
+        'segment', NODES + 'segment', inputs, ['images', 'matrices', 'mask'],
+        ['probability', 'uncertainty', 'facts'],
+        threads=1 if on_gpu else settings.omp_nthreads, memory_gb=3.0, gpu=on_gpu,
+    )
+
+
+def _find_lesions(plan: Plan) -> Node:
+    inputs = {'threshold': plan.threshold, 'minimum_volume': plan.min_lesion_volume}
+    return make_node(
+        'lesions', NODES + 'find_lesions', inputs, ['probability', 'matrix'],
+        ['instances', 'table', 'facts'],
+    )
+
+
+def _finish(plan: Plan, contrasts: list[str], command: str) -> Node:
+    inputs = {'plan': plan, 'command': command, 'contrasts': contrasts}
+    connected = [
+        'prepared', 'corrected', 'resampled', 'matrices', 'brain_mask', 'probability',
+        'uncertainty', 'instances', 'table', 'template_matrix', 'facts',
+    ]
+    return make_node(
+        'finish', 'ssl2_bids.workflows.summary:finish', inputs, connected, ['marker'],
+        memory_gb=2.0, always=True,
+    )

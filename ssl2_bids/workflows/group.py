@@ -1,0 +1,329 @@
+"""The group level: tables, lesion-frequency map and page of a cohort."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssl2_bids import __version__
+from ssl2_bids.bids.dataset import read_table, select_participants, select_sessions
+from ssl2_bids.bids.outputs import Result, find_results, output_name, sidecar_path, write_table
+from ssl2_bids.bids.provenance import bids_uri, write_dataset_files
+from ssl2_bids.errors import SOME_FAILED, SUCCESS, BusyError, DataError, NoInputError, Ssl2Error
+from ssl2_bids.files import as_ssl2_error, write_json
+from ssl2_bids.settings import ATLAS_SPACE, GroupSettings
+from ssl2_bids.steps import quality
+from ssl2_bids.volume import Volume, read, resample, write
+
+log = logging.getLogger('ssl2_bids')
+
+REGIONS = ('periventricular', 'juxtacortical', 'infratentorial', 'deep-white-matter')
+COVARIATES = ('age', 'sex', 'group')
+FEWEST_FOR_OUTLIERS = 5
+OUTLIER = 3.5  # robust z score, Iglewicz and Hoaglin 1993
+
+COLUMNS: dict[str, dict[str, Any]] = {
+    'participant_id': {'Description': 'participant'},
+    'session_id': {'Description': 'session'},
+    'model': {'Description': 'model that segmented'},
+    'model_version': {'Description': 'version of that model'},
+    'reference': {'Description': 'image on whose grid the mask lies'},
+    'channels': {'Description': 'images that the model saw'},
+    'magnetic_field_strength': {'Description': 'field strength', 'Units': 'T'},
+    'lesion_count': {'Description': 'number of lesions (26-connected)'},
+    'volume-mm3': {'Description': 'volume of all lesions', 'Units': 'mm^3'},
+    'volume_largest-mm3': {'Description': 'volume of the largest lesion', 'Units': 'mm^3'},
+    'lesion_load': {'Description': 'lesion volume divided by brain volume', 'Units': '1'},
+    'brain_volume-mm3': {'Description': 'volume of the brain mask', 'Units': 'mm^3'},
+} | {
+    f'{region}_{what}': {'Description': f'{text} of the {region} lesions'} | units
+    for region in REGIONS
+    for what, text, units in (
+        ('count', 'number', {}), ('volume-mm3', 'volume', {'Units': 'mm^3'}),
+    )
+} | {
+    'quality': {
+        'Description': 'remarks on quality, separated by "; ": a brain volume outside 600 to '
+        '2200 mL, or a robust z score above 3.5 of lesion or brain volume in this cohort'
+    },
+    'acq_time': {'Description': 'time of the scan, from sessions.tsv or scans.tsv'},
+    'age': {'Description': 'from participants.tsv or sessions.tsv'},
+    'sex': {'Description': 'from participants.tsv'},
+    'group': {'Description': 'from participants.tsv'},
+}
+
+
+def run_group_level(
+    settings: GroupSettings, *, command: str = '', say: Callable[[str], None] = log.info
+) -> int:
+    """Gather what the participant level left in the output folder.
+
+    Returns
+    -------
+    Exit code: 1 if some results could not be read, else 0.
+
+    Raises
+    ------
+    NoInputError : there are no results.
+    BusyError : another group run holds the output folder.
+    """
+    participants = select_participants(
+        settings.bids_dir, settings.participants, settings.excluded
+    )
+    units = select_sessions(settings.bids_dir, participants, settings.sessions)
+    results = [
+        r for r in find_results(settings.output_dir)
+        if (r.names.subject, r.names.session) in set(units)
+    ]
+    missing = _missing(units, results)
+    if not results:
+        raise NoInputError(
+            'no results of the participant level for the selected participants',
+            advice='Run "ssl2-bids ... participant" first.',
+            path=settings.output_dir,
+        )
+    if settings.dry_run:
+        say(_describe(settings, results, missing))
+        return SUCCESS
+    with _lock(settings.output_dir):
+        write_dataset_files(settings.output_dir, settings.bids_dir)
+        rows, problems = _rows(settings, results)
+        if not rows:
+            raise DataError(problems[0]['reason'], path=settings.output_dir)
+        _write_tables(settings, rows)
+        mapped = _most_used_model(results)
+        frequency = _write_frequency(settings, [r for r in results if _model(r) == mapped], mapped)
+        _write_page(settings, rows, frequency, missing + problems, mapped, command)
+    say(f'{len(rows)} results of {len({r["participant_id"] for r in rows})} participants')
+    for problem in problems:
+        log.error('%s: %s', problem['name'], problem['reason'])
+    if missing:
+        say(f'without result: {", ".join(m["name"] for m in missing)}')
+    say(f'page: {settings.output_dir / output_name("group.page")}')
+    return SOME_FAILED if problems else SUCCESS
+
+
+@contextmanager
+def _lock(output_dir: Path) -> Iterator[None]:
+    """Hold the output folder; the kernel lets go of it when the process ends, however it ends."""
+    path = output_dir / output_name('group.lock')
+    try:
+        stream = open(path, 'w')  # noqa: SIM115
+    except OSError as error:
+        raise as_ssl2_error(error, path) from None
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise BusyError(
+                'another group run works in this output folder',
+                advice='Wait until it has ended.', path=output_dir,
+            ) from None
+        yield
+        path.unlink(missing_ok=True)
+
+
+def _model(result: Result) -> str:
+    return result.names.desc
+
+
+def _most_used_model(results: list[Result]) -> str:
+    """The label of the model with most results; the default's (empty) where there is a draw."""
+    labels = [_model(r) for r in results]
+    return min(set(labels), key=lambda label: (-labels.count(label), label))
+
+
+def _missing(
+    units: list[tuple[str, str | None]], results: list[Result]
+) -> list[dict[str, str]]:
+    have = {(r.names.subject, r.names.session) for r in results}
+    return [
+        {'name': f'sub-{s}' + (f'_ses-{e}' if e else ''), 'subject': s,
+         'reason': 'no result of the participant level'}
+        for s, e in units if (s, e) not in have
+    ]
+
+
+def _describe(
+    settings: GroupSettings, results: list[Result], missing: list[dict[str, str]]
+) -> str:
+    root = settings.output_dir
+    lines = [f'use    {r.names.done_marker.relative_to(root).as_posix()}' for r in results]
+    lines += [f'note   {m["name"]}: {m["reason"]}' for m in missing]
+    frequency = output_name('group.frequency', space=ATLAS_SPACE)
+    table = output_name('group.lesions')
+    for name in (table, sidecar_path(Path(table)), frequency, sidecar_path(Path(frequency)),
+                 output_name('group.frequency_figure', space=ATLAS_SPACE),
+                 output_name('group.page')):
+        lines.append(f'write  {name}')
+    return '\n'.join(lines)
+
+
+def _rows(
+    settings: GroupSettings, results: list[Result]
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """A row for each result, and those that could not be read."""
+    people = {r.get('participant_id', ''): r for r in read_table(
+        settings.bids_dir / 'participants.tsv')}
+    rows, problems = [], []
+    for result in results:
+        try:
+            rows.append(_row(result) | _covariates(settings.bids_dir, result, people))
+        except Ssl2Error as error:
+            name = f'sub-{result.names.subject}'
+            problems.append({'name': name, 'subject': result.names.subject, 'reason': str(error)})
+    _flag(rows)
+    return rows, problems
+
+
+def _row(result: Result) -> dict[str, Any]:
+    names, sidecar = result.names, result.sidecar
+    path = names.path('anat.volumes')
+    try:
+        with open(path, encoding='utf-8', newline='') as stream:
+            volumes = {r['name']: r for r in csv.DictReader(stream, delimiter='\t')}
+        whole = {k: _value(v) for k, v in volumes['all'].items()}
+        row = {
+            'participant_id': f'sub-{names.subject}',
+            'session_id': f'ses-{names.session}' if names.session else None,
+            'model': sidecar['Model']['Name'],
+            'model_version': sidecar['Model']['Version'],
+            'model_label': names.desc,
+            'reference': names.reference,
+            'channels': ' '.join(sidecar['Channels']),
+            'magnetic_field_strength': _field(result),
+            **{k: whole[k] for k in ('lesion_count', 'volume-mm3', 'volume_largest-mm3',
+                                     'lesion_load', 'brain_volume-mm3')},
+        }
+        for region in REGIONS:
+            values = volumes.get(region, {})
+            row[f'{region}_count'] = _value(values.get('lesion_count', '0'))
+            row[f'{region}_volume-mm3'] = _value(values.get('volume-mm3', '0'))
+    except (OSError, KeyError, ValueError, csv.Error) as error:
+        raise DataError(
+            f'a damaged or missing result ({error})',
+            advice='Run the participant level again with --overwrite.', path=path,
+        ) from None
+    return row
+
+
+def _value(text: str) -> float | int | None:
+    if text in ('n/a', ''):
+        return None
+    number = float(text)
+    return int(number) if number.is_integer() and '.' not in text else number
+
+
+def _field(result: Result) -> float | None:
+    """Tesla, as the summary of the participant level has it."""
+    from ssl2_bids.bids.outputs import find_summaries
+
+    for summary in find_summaries(result.names.root, result.names.subject):
+        if summary['session'] == result.names.session and summary['reference']:
+            return summary['reference'].get('MagneticFieldStrength')
+    return None
+
+
+def _covariates(
+    bids_dir: Path, result: Result, people: dict[str, dict[str, str]]
+) -> dict[str, Any]:
+    subject, session = f'sub-{result.names.subject}', result.names.session
+    person = people.get(subject, {})
+    found: dict[str, Any] = {name: person.get(name) for name in COVARIATES}
+    for row in read_table(bids_dir / subject / f'{subject}_sessions.tsv'):
+        if session and row.get('session_id') == f'ses-{session}':
+            found['acq_time'] = row.get('acq_time')
+            found |= {name: row[name] for name in COVARIATES if row.get(name)}
+    folder = bids_dir / subject / (f'ses-{session}' if session else '')
+    scans = folder / (f'{subject}_ses-{session}_scans.tsv' if session else f'{subject}_scans.tsv')
+    for row in read_table(scans):
+        if not found.get('acq_time') and f'_{result.names.reference}.' in row.get('filename', ''):
+            found['acq_time'] = row.get('acq_time')
+    return {k: None if v in (None, 'n/a', '') else v for k, v in found.items()}
+
+
+def _flag(rows: list[dict[str, Any]]) -> None:
+    """Write remarks on quality into the rows."""
+    low, high = quality.BRAIN_VOLUMES
+    for row in rows:
+        millilitres = (row['brain_volume-mm3'] or 0) / 1000
+        row['flags'] = [] if low <= millilitres <= high else ['brain volume implausible']
+    if len(rows) < FEWEST_FOR_OUTLIERS:
+        return
+    for column, text in (('volume-mm3', 'lesion volume'), ('brain_volume-mm3', 'brain volume')):
+        values = np.log1p([row[column] or 0 for row in rows])
+        spread = 1.4826 * np.median(np.abs(values - np.median(values)))
+        if spread > 0:
+            for row, z in zip(rows, (values - np.median(values)) / spread, strict=True):
+                if abs(z) > OUTLIER:
+                    row['flags'].append(f'{text} unlike the cohort (robust z {z:.1f})')
+
+
+def _write_tables(settings: GroupSettings, rows: list[dict[str, Any]]) -> None:
+    told = [row | {'quality': '; '.join(row['flags'])} for row in rows]
+    write_table(settings.output_dir / output_name('group.lesions'), told, COLUMNS)
+
+
+def _write_frequency(
+    settings: GroupSettings, results: list[Result], model: str
+) -> tuple[Volume, Path]:
+    """The share of participants with a lesion at each voxel of the template, and its figure."""
+    from ssl2_bids.reports.figures import draw_frequency
+    from ssl2_bids.steps.registration import from_itk
+    from ssl2_bids.steps.template import template
+
+    target = template()
+    people: dict[str, np.ndarray] = {}
+    for result in results:
+        names = result.names
+        xfm = names.path('anat.transform', source=names.reference, target=ATLAS_SPACE)
+        try:
+            transform = from_itk(xfm.read_text(encoding='utf-8'))
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f'not a readable transform ({error})', path=xfm,
+                advice='Run the participant level again with --overwrite.',
+            ) from None
+        mask = read(names.path('anat.mask'))
+        there = resample(mask, target.affine, target.shape, transform=transform).data >= 0.5
+        # a participant counts once, with the lesions of all sessions
+        people[names.subject] = people.get(names.subject, False) | there
+    share = target.with_data(np.mean(list(people.values()), axis=0, dtype=np.float32))
+    path = settings.output_dir / output_name('group.frequency', space=ATLAS_SPACE)
+    write(share, path, code=4)
+    content = {
+        'Description': 'Share of participants with a lesion at each voxel, all sessions of a '
+        'participant together; aligned by affine transforms.',
+        'Model': model or 'default',
+        'Participants': sorted(f'sub-{s}' for s in people),
+        'Sources': [bids_uri(r.names.path('anat.mask'), settings.output_dir) for r in results],
+    }
+    write_json(sidecar_path(path), content)
+    figure = settings.output_dir / output_name('group.frequency_figure', space=ATLAS_SPACE)
+    figure.parent.mkdir(parents=True, exist_ok=True)
+    draw_frequency(share, target, figure, title=f'Lesion frequency, {len(people)} participants')
+    return share, figure
+
+
+def _write_page(
+    settings: GroupSettings,
+    rows: list[dict[str, Any]],
+    frequency: tuple[Volume, Path],
+    failed: list[dict[str, str]],
+    model: str,
+    command: str,
+) -> None:
+    from ssl2_bids.reports import group
+
+    page = settings.output_dir / output_name('group.page')
+    figure = frequency[1].relative_to(settings.output_dir).as_posix()
+    group.render(
+        rows, page, frequency_figure=figure, failed=failed, version=__version__, command=command,
+    )

@@ -1,0 +1,193 @@
+"""The nodes of the participant workflow: files in, one step, files out in the node's folder.
+
+Each function runs in a folder of its own, reads what it is given, calls steps and returns the
+paths that it wrote. ``facts`` is a JSON with ``warnings``, ``methods`` and what else a report
+needs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssl2_bids.bids.inputs import Scan
+from ssl2_bids.errors import DataError
+from ssl2_bids.files import write_json
+from ssl2_bids.steps import brain as brain_step
+from ssl2_bids.steps import echoes, inhomogeneity, mp2rage, quality
+from ssl2_bids.volume import read, reorient, resample, write
+
+
+def prepare(scan: Scan) -> dict[str, str]:
+    """One contrast as one checked image with RAS+ voxel axes; echoes averaged, UNIT1 denoised."""
+    warnings: list[str] = []
+    methods: list[str] = []
+    images = []
+    for path in scan.sources:
+        try:
+            image, found = quality.check_image(reorient(read(path, contrast=scan.contrast)))
+        except DataError as error:
+            raise _about(error, path) from None
+        images.append(image)
+        warnings += [f'{path.name}: {text}' for text in found]
+    image = images[0]
+    try:
+        if scan.inversions:
+            image, level = mp2rage.remove_background_noise(*images)
+            methods.append(mp2rage.methods(level))
+        elif len(scan.paths) > 1:
+            image = echoes.mean_of_echoes(images)
+            methods.append(echoes.methods(len(images)))
+        elif scan.contrast == 'UNIT1':
+            signed = mp2rage.to_signed(image.data)
+            image = image.with_data((signed + 0.5) * np.float32(mp2rage.FULL_SCALE))
+    except DataError as error:
+        raise _about(error, scan.paths[0]) from None
+    write(image, 'image.nii')
+    return {'image': _here('image.nii'), 'facts': _facts(warnings, methods)}
+
+
+def find_brain(
+    image: str, contrast: str, mode: str, stripped: bool | None, threads: int
+) -> dict[str, str]:
+    """The brain mask of one image; ``mode`` is auto, skip or force."""
+    volume = read(image, contrast=contrast)
+    brain_only = mode == 'skip'
+    if mode == 'auto':
+        brain_only = stripped if stripped is not None else brain_step.is_brain_only(volume)
+    if brain_only:
+        mask = brain_step.mask_of_brain_only(volume)
+    else:
+        if contrast == 'UNIT1' and mp2rage.is_noisy(volume):
+            volume = mp2rage.smooth_for_masking(volume)
+        mask = brain_step.extract_brain(volume, threads=threads)
+    warnings = [f'{contrast}: {text}' for text in quality.check_brain_volume(mask)]
+    write(mask, 'mask.nii', dtype=np.uint8)
+    facts = _facts(warnings, [brain_step.methods(brain_only)], brain_only=brain_only)
+    return {'mask': _here('mask.nii'), 'facts': facts}
+
+
+def correct_inhomogeneity(image: str, mask: str, contrast: str) -> dict[str, str]:
+    """N4, except for UNIT1, where the receive field cancels."""
+    volume, brain_mask = read(image, contrast=contrast), read(mask, dtype=np.uint8)
+    if contrast != 'UNIT1':
+        volume = inhomogeneity.correct_inhomogeneity(volume, brain_mask)
+    write(volume, 'image.nii')
+    return {'image': _here('image.nii')}
+
+
+def register(
+    fixed: str, fixed_mask: str, moving: str, moving_mask: str, contrast: str, seed: int
+) -> dict[str, str]:
+    """Rigid registration of one contrast to the reference; the matrix as ``.npy``."""
+    from ssl2_bids.steps import registration
+
+    fixed_image, moving_image = read(fixed), read(moving, contrast=contrast)
+    found = registration.register_rigid(
+        fixed_image, moving_image,
+        fixed_mask=read(fixed_mask, dtype=np.uint8),
+        moving_mask=read(moving_mask, dtype=np.uint8), seed=seed,
+    )
+    np.save('matrix.npy', found.matrix)
+    write(
+        resample(moving_image, fixed_image.affine, fixed_image.shape, transform=found.matrix),
+        'resampled.nii',
+    )
+    quality_facts = {
+        f'{contrast} mutual information before': round(found.before.normalised, 4),
+        f'{contrast} mutual information after': round(found.after.normalised, 4),
+    }
+    warnings = []
+    if found.kept_identity:
+        warnings.append(
+            f'{contrast}: registration found nothing better than the scanner coordinates, which '
+            'were kept'
+        )
+    facts = _facts(warnings, [registration.methods()], quality=quality_facts)
+    return {
+        'matrix': _here('matrix.npy'), 'resampled': _here('resampled.nii'), 'facts': facts,
+    }
+
+
+def segment(
+    images: list[str], contrasts: list[str], matrices: list[str], mask: str, *,
+    model: str, sha256: str, device: str, threads: int, overlap: float, tta: bool,
+    uncertainty: bool, low_memory: bool,
+) -> dict[str, Any]:
+    """Lesion probability on the reference grid.
+
+    ``matrices`` belong to all but the first image, which is the reference; ``sha256`` of the
+    weights is here so that a model changed in its folder is not taken from the cache.
+    """
+    import torch
+
+    from ssl2_bids.networks.weights import load_network, read_card
+    from ssl2_bids.steps import segmentation
+
+    torch.set_num_threads(threads)
+    card = read_card(Path(model))
+    volumes = {c: read(p, contrast=c) for c, p in zip(contrasts, images, strict=True)}
+    transforms = {c: np.load(path) for c, path in zip(contrasts[1:], matrices, strict=True)}
+    result = segmentation.segment(
+        volumes, transforms, read(mask, dtype=np.uint8), card, load_network(card, device),
+        device=device, overlap=overlap, mirror=tta, uncertainty=uncertainty,
+        low_memory=low_memory,
+    )
+    write(result.probability, 'probability.nii')
+    if result.uncertainty is not None:
+        write(result.uncertainty, 'uncertainty.nii')
+    facts = _facts(
+        [], [segmentation.methods(card, result.contrasts, overlap=overlap, mirror=tta)],
+        channels=list(result.channels), device=device.partition(':')[0],
+    )
+    return {
+        'probability': _here('probability.nii'),
+        'uncertainty': _here('uncertainty.nii') if result.uncertainty is not None else '',
+        'facts': facts,
+    }
+
+
+def find_template(image: str, mask: str, contrast: str, seed: int) -> dict[str, str]:
+    """Affine transform between template and reference, as ``.npy``."""
+    from ssl2_bids.steps import template
+
+    found = template.register_to_template(
+        read(image, contrast=contrast), read(mask, dtype=np.uint8), seed=seed
+    )
+    np.save('matrix.npy', found.matrix)
+    facts = _facts(found.warnings, [template.methods()])
+    return {'matrix': _here('matrix.npy'), 'facts': facts}
+
+
+def find_lesions(
+    probability: str, matrix: str, threshold: float, minimum_volume: float
+) -> dict[str, str]:
+    """Instances and table from the probability; regions by the template's transform."""
+    from ssl2_bids.steps import lesions, regions
+
+    found = lesions.find_lesions(
+        read(probability), threshold=threshold, minimum_volume=minimum_volume
+    )
+    names = regions.assign_regions(found.instances, np.load(matrix))
+    found = lesions.with_regions(found, names)
+    write(found.instances, 'instances.nii', dtype=np.uint16)
+    write_json('table.json', [asdict(lesion) for lesion in found.table])
+    facts = _facts([], [lesions.methods(threshold, minimum_volume), regions.methods()])
+    return {'instances': _here('instances.nii'), 'table': _here('table.json'), 'facts': facts}
+
+
+def _about(error: DataError, path: Path) -> DataError:
+    """The error with the file it is about."""
+    return DataError(error.message, advice=error.advice, path=error.path or path)
+
+
+def _here(name: str) -> str:
+    return str(Path.cwd() / name)
+
+
+def _facts(warnings: list[str], methods: list[str], **more: Any) -> str:
+    write_json('facts.json', {'warnings': list(warnings), 'methods': methods, **more})
+    return _here('facts.json')

@@ -1,0 +1,320 @@
+"""The participant level: choose, run, and say what came of each session."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ssl2_bids import __version__
+from ssl2_bids.bids.dataset import select_participants, select_sessions
+from ssl2_bids.bids.inputs import Session, find_sessions
+from ssl2_bids.bids.outputs import find_summaries, output_name, stored_configuration
+from ssl2_bids.bids.provenance import write_dataset_files
+from ssl2_bids.errors import (
+    SOME_FAILED,
+    SUCCESS,
+    DataError,
+    NoInputError,
+    Ssl2Error,
+    StorageError,
+    UnavailableError,
+    UsageError,
+)
+from ssl2_bids.files import write_text
+from ssl2_bids.networks.weights import Card, find_model
+from ssl2_bids.settings import ATLAS_SPACE, ParticipantSettings
+from ssl2_bids.workflows.plan import Plan, all_paths, extra_spaces, make_plan
+
+log = logging.getLogger('ssl2_bids')
+
+Progress = Callable[[str, str, str], None]  # session, stage, 'start' | 'end' | 'exception'
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one session: done, failed, skipped, or done by a former run."""
+
+    name: str
+    status: str
+    reason: str = ''
+    exit_code: int = 0
+    resources: list[dict[str, Any]] = field(default_factory=list)
+
+
+def plan_sessions(settings: ParticipantSettings) -> list[Plan]:
+    """Find the images of the asked sessions and settle what to do with each.
+
+    Raises
+    ------
+    NothingSelectedError, UnavailableError, DataError : see ``bids.inputs`` and
+        ``networks.weights``.
+    """
+    card = find_model(settings.model, settings.output_dir)
+    _check_spaces(settings)
+    participants = select_participants(
+        settings.bids_dir, settings.participants, settings.excluded
+    )
+    sessions = find_sessions(
+        settings.bids_dir,
+        select_sessions(settings.bids_dir, participants, settings.sessions),
+        accepted=card.channels,
+        required=card.required,
+        filters=settings.filters,
+        contrasts=settings.contrasts,
+        reference=settings.reference,
+    )
+    return [make_plan(_with_missing_spaces(s, settings), card, settings) for s in sessions]
+
+
+def _check_spaces(settings: ParticipantSettings) -> None:
+    suffixes = ('anat', 'FLAIR', 'T1w', 'UNIT1', 'T2w', 'T2starw', ATLAS_SPACE)
+    for space in settings.output_spaces:
+        name, _, modifier = space.partition(':')
+        if name not in suffixes:
+            raise UnavailableError(
+                f'the output space "{space}" cannot be had',
+                advice=f'Choose among: {", ".join(suffixes)}.',
+            )
+        if modifier not in ('', 'res-1') or (modifier and name != ATLAS_SPACE):
+            raise UsageError(f'the output space "{space}" has an unknown modifier')
+
+
+def _with_missing_spaces(session: Session, settings: ParticipantSettings) -> Session:
+    from dataclasses import replace
+
+    wanted = {s.partition(':')[0] for s in settings.output_spaces} - {'anat', ATLAS_SPACE}
+    missing = sorted(wanted - set(session.scans)) if session.scans else []
+    texts = tuple(f'no mask on the grid of {m}: the session has no such image' for m in missing)
+    return replace(session, warnings=session.warnings + texts)
+
+
+def describe_plans(plans: list[Plan], settings: ParticipantSettings) -> str:
+    """What ``--dry-run`` prints: for each session the files used, left out and written."""
+    lines = []
+    for plan in plans:
+        session = plan.session
+        lines.append(session.name)
+        if session.skipped or session.problem:
+            lines.append(f'  nothing would be done: {session.skipped or session.problem}')
+        finished = stored_configuration(plan.names) == plan.configuration
+        if finished and not settings.overwrite:
+            lines.append('  finished by a former run; --overwrite would do it again')
+        for contrast, scan in session.scans.items():
+            mark = ' (reference)' if contrast == session.reference else ''
+            files = ', '.join(_below(p, settings.bids_dir) for p in scan.sources)
+            lines.append(f'  use    {contrast}{mark}: {files}')
+        for path, why in session.dropped:
+            lines.append(f'  leave  {_below(path, settings.bids_dir)}: {why}')
+        lines += [f'  note   {text}' for text in session.warnings]
+        if _runnable(plan):
+            lines += [f'  write  {_below(p, settings.output_dir)}' for p in all_paths(plan)]
+            lines.append(f'  write  {output_name("report.page", subject=session.subject)}')
+    return '\n'.join(lines)
+
+
+def _below(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
+def _runnable(plan: Plan) -> bool:
+    return not plan.session.skipped and plan.session.problem is None
+
+
+def run_participant_level(
+    settings: ParticipantSettings,
+    *,
+    command: str = '',
+    say: Callable[[str], None] = log.info,
+    progress: Progress | None = None,
+) -> tuple[int, list[Outcome]]:
+    """Process the asked sessions.
+
+    Parameters
+    ----------
+    command : the command line, for the reports.
+    say : takes the lines that a user should see; ``progress`` is told of every stage.
+
+    Returns
+    -------
+    Exit code and the outcome of each session, in order.
+
+    Raises
+    ------
+    Ssl2Error : what makes the whole run impossible.
+    """
+    plans = plan_sessions(settings)
+    if settings.dry_run:
+        say(describe_plans(plans, settings))
+        return _dry_code(plans), []
+    if settings.reports_only:
+        pages = write_pages(settings.output_dir, {p.session.subject for p in plans})
+        if not pages:
+            raise NoInputError(
+                'there are no results to report on', path=settings.output_dir,
+                advice='Run the participant level first.',
+            )
+        return SUCCESS, []
+    from ssl2_bids.device import choose_device
+
+    device = choose_device(settings.device)
+    say(f'device: {device}; model: {plans[0].card.name} {plans[0].card.version}')
+    write_dataset_files(settings.output_dir, settings.bids_dir)
+    finished, todo = _split(plans, settings.overwrite)
+    for plan in finished:
+        say(f'{plan.session.name}: finished before with equal settings, skipped')
+    failed_early = [p for p in todo if p.session.problem is not None]
+    runnable = [p for p in todo if _runnable(p)]
+    try:
+        if runnable:
+            _run(runnable, settings, device=device, command=command, progress=progress)
+    finally:
+        outcomes = [_outcome(p, finished, settings, command) for p in plans]
+        write_pages(settings.output_dir, {p.session.subject for p in plans})
+        _write_citation(settings.output_dir)
+    del failed_early
+    return exit_code(outcomes), outcomes
+
+
+def _dry_code(plans: list[Plan]) -> int:
+    return SUCCESS if any(_runnable(p) for p in plans) else NoInputError.exit_code
+
+
+def _split(plans: list[Plan], overwrite: bool) -> tuple[list[Plan], list[Plan]]:
+    finished = [
+        p for p in plans
+        if _runnable(p) and not overwrite and stored_configuration(p.names) == p.configuration
+    ]
+    return finished, [p for p in plans if p not in finished]
+
+
+def _run(
+    plans: list[Plan],
+    settings: ParticipantSettings,
+    *,
+    device: str,
+    command: str,
+    progress: Progress | None,
+) -> None:
+    from ssl2_bids.workflows import graph, running
+
+    for plan in plans:
+        running.forget_failures(graph.branch_folder(plan, settings.work_dir))
+    workflow = graph.build_workflow(plans, settings, device=device, command=command)
+    running.run(workflow, settings, gpus=0 if device == 'cpu' else 1, progress=progress)
+
+
+def _outcome(
+    plan: Plan, finished: list[Plan], settings: ParticipantSettings, command: str
+) -> Outcome:
+    """Look at what a session left behind; a failed or skipped one gets its summary here."""
+    from ssl2_bids.workflows import graph, running, summary, task
+
+    name = plan.session.name
+    if plan in finished:
+        return Outcome(name, 'finished before')
+    if plan.session.skipped:
+        content = summary.base_summary(plan, 'skipped', command)
+        content['warnings'].append(f'not processed: {plan.session.skipped}')
+        summary.write_summary(plan, content)
+        return Outcome(name, 'skipped', plan.session.skipped)
+    folder = graph.branch_folder(plan, settings.work_dir)
+    if plan.session.problem is None and (
+        stored_configuration(plan.names) == plan.configuration
+        and not running.failures(folder)
+    ):
+        return Outcome(name, 'done', resources=running.resources(folder))
+    if plan.session.problem is not None:
+        failure = task.describe_failure(plan.session.problem, 'choice of images')
+    else:
+        found = running.failures(folder)
+        failure = found[0] if found else task.describe_failure(_unexplained(settings), 'run')
+    content = summary.base_summary(plan, 'failed', command)
+    content['error'] = {
+        'Message': failure['Message'],
+        'Advice': failure['Advice'],
+        'File': _shortened(failure['File'], settings),
+        'Step': failure['Step'],
+        'Traceback': _shortened(failure['Traceback'], settings),
+    }
+    try:
+        summary.write_summary(plan, content)
+    except Ssl2Error as error:
+        log.error('%s', error)
+    reason = f'{failure["File"]}: {failure["Message"]}' if failure['File'] else failure['Message']
+    reason = f'{reason.rstrip(".")}. {failure["Advice"]}'.strip()
+    return Outcome(
+        name, 'failed', reason, failure['ExitCode'], running.resources(folder)
+    )
+
+
+def _unexplained(settings: ParticipantSettings) -> Ssl2Error:
+    """Why a session has neither result nor failure: most often nothing could be written."""
+    for folder in (settings.work_dir, settings.output_dir):
+        if folder.exists() and shutil.disk_usage(folder).free < 2**20:
+            return StorageError(
+                'the disk is full', path=folder,
+                advice='Free some space and run the same command again: finished work is kept.',
+            )
+    return Ssl2Error('the run was stopped before this session was finished',
+                     advice='Run the same command again: finished work is kept.')
+
+
+def _shortened(text: str, settings: ParticipantSettings) -> str:
+    """A text with the user's folders named instead of spelled out."""
+    for name, folder in (
+        ('<BIDS_DIR>', settings.bids_dir), ('<OUTPUT_DIR>', settings.output_dir),
+        ('<WORK_DIR>', settings.work_dir),
+    ):
+        text = text.replace(str(folder), name)
+    return text
+
+
+def write_pages(output_dir: Path, subjects: set[str]) -> list[Path]:
+    """Write the page of each participant from its summaries; the pages written."""
+    from ssl2_bids.reports import participant
+
+    pages = []
+    for subject in sorted(subjects):
+        summaries = find_summaries(output_dir, subject)
+        if summaries:
+            page = output_dir / output_name('report.page', subject=subject)
+            participant.render(summaries, page, subject=subject, version=__version__)
+            pages.append(page)
+    return pages
+
+
+def _write_citation(output_dir: Path) -> None:
+    """``logs/CITATION.*``: the methods of all finished sessions below an output folder."""
+    from ssl2_bids.reports import citations
+
+    subjects = sorted(p.name[4:] for p in output_dir.glob('sub-*') if p.is_dir())
+    sentences: dict[str, None] = {}
+    for subject in subjects:
+        for summary in find_summaries(output_dir, subject):
+            sentences.update(dict.fromkeys(summary['methods']))
+    if sentences:
+        for name, text in citations.documents(list(sentences)).items():
+            write_text(output_dir / 'logs' / name, text)
+
+
+def exit_code(outcomes: list[Outcome]) -> int:
+    """The exit code of a run (BIDS.md 3.3)."""
+    failed = [o for o in outcomes if o.status == 'failed']
+    succeeded = [o for o in outcomes if o.status in ('done', 'finished before')]
+    if not failed:
+        return SUCCESS if succeeded else NoInputError.exit_code
+    codes = Counter(o.exit_code for o in failed)
+    for decisive in (StorageError.exit_code, 73):
+        if decisive in codes:
+            return decisive
+    if not succeeded and len(codes) == 1 and next(iter(codes)) in (DataError.exit_code, 69):
+        return next(iter(codes))
+    return SOME_FAILED
+
+
+__all__ = ['Card', 'Outcome', 'describe_plans', 'extra_spaces', 'run_participant_level']

@@ -1,0 +1,115 @@
+"""Running a nipype workflow, and reading what its nodes left: failures and resources."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ssl2_bids.settings import ParticipantSettings
+from ssl2_bids.workflows.task import FAILURE, RESOURCES, ResilientMultiProc, read_json
+
+from nipype import Node, Workflow, config  # isort: skip  after task.py has settled nipype's ways
+
+log = logging.getLogger('ssl2_bids')
+PRELOADED = ['nipype', 'numpy', 'nibabel', 'scipy.ndimage', 'SimpleITK', 'torch',
+             'ssl2_bids.workflows.nodes', 'ssl2_bids.workflows.summary']
+
+
+def run(
+    workflow: Workflow,
+    settings: ParticipantSettings,
+    *,
+    gpus: int,
+    progress: Callable[[str, str, str], None] | None,
+) -> None:
+    """Run a workflow to its end; failed branches leave a file that :func:`failures` reads."""
+    crashes = settings.work_dir / 'crash'
+    crashes.mkdir(parents=True, exist_ok=True)
+    workflow.config['execution'] = {
+        'crashdump_dir': str(crashes),
+        'crashfile_format': 'txt',
+        'stop_on_first_crash': str(settings.stop_on_first_crash).lower(),
+        'poll_sleep_duration': '0.1',
+        'hash_method': 'timestamp',
+        'remove_unnecessary_outputs': 'false',
+        'create_report': 'false',
+    }
+    config.update_config(workflow.config)
+    _quiet(settings.verbose)
+
+    def told(node: Node, status: str) -> None:
+        if progress is not None and not node.run_without_submitting:
+            *_, session, stage = node.fullname.split('.')
+            progress(session, stage, status)
+
+    try:
+        if settings.plugin:
+            workflow.run(**settings.plugin)
+        elif settings.nprocs == 1 or settings.low_mem:
+            workflow.run(plugin='Linear', plugin_args={'status_callback': told})
+        else:
+            workflow.run(plugin=_pool(settings, gpus, told))
+    except (RuntimeError, OSError) as error:
+        # nipype's own summary of what its nodes' failure files say
+        log.debug('nipype: %s', error)
+    finally:
+        shutil.rmtree(crashes, ignore_errors=True)
+
+
+def _pool(
+    settings: ParticipantSettings, gpus: int, told: Callable[[Node, str], None]
+) -> ResilientMultiProc:
+    from multiprocessing import forkserver
+
+    # the server imports once, before any thread exists; each worker is a fork of it
+    forkserver.set_forkserver_preload(PRELOADED)
+    return ResilientMultiProc(
+        plugin_args={
+            'n_procs': settings.nprocs,
+            'memory_gb': settings.memory_gb,
+            'n_gpu_procs': gpus,
+            'raise_insufficient': False,
+            'mp_context': 'forkserver',
+            'status_callback': told,
+        }
+    )
+
+
+def _quiet(verbose: int) -> None:
+    """nipype's loggers speak only when asked twice: failures are told in our own words."""
+    level = logging.INFO if verbose >= 2 else logging.CRITICAL
+    for name in ('nipype', 'nipype.workflow', 'nipype.interface', 'nipype.utils'):
+        logging.getLogger(name).setLevel(level)
+
+
+def forget_failures(folder: Path) -> None:
+    """Take away the failure files of a former run below a session's folder."""
+    for path in folder.glob(f'*/{FAILURE}'):
+        path.unlink()
+
+
+def failures(folder: Path) -> list[dict[str, Any]]:
+    """What the failed nodes of a session wrote, oldest first."""
+    paths = sorted(folder.glob(f'*/{FAILURE}'), key=lambda p: p.stat().st_mtime)
+    return [read_json(path) for path in paths]
+
+
+def resources(folder: Path) -> list[dict[str, Any]]:
+    """Seconds and memory of each finished node of a session, oldest first."""
+    paths = sorted(folder.glob(f'*/{RESOURCES}'), key=lambda p: p.stat().st_mtime)
+    return [{'Node': path.parent.name} | read_json(path) for path in paths]
+
+
+def stop_children() -> None:
+    """End all processes that this one started."""
+    import psutil
+
+    children = psutil.Process(os.getpid()).children(recursive=True)
+    for child in children:
+        child.terminate()
+    for child in psutil.wait_procs(children, timeout=3)[1]:
+        child.kill()

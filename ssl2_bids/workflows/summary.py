@@ -1,0 +1,217 @@
+"""What the report of a session is made from: figures, and one JSON that holds the rest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from ssl2_bids.bids.provenance import software_versions
+from ssl2_bids.files import write_json
+from ssl2_bids.reports import figures
+from ssl2_bids.volume import Volume, read
+from ssl2_bids.workflows.derivatives import Results, lesion_rows, volume_rows, write_derivatives
+from ssl2_bids.workflows.plan import Figure, Plan, planned_figures, planned_outputs
+from ssl2_bids.workflows.task import read_json
+
+INTRODUCTION = (
+    'Lesions were segmented with ssl2-bids [@wang2023], a BIDS App [@gorgolewski2017] that runs '
+    'on nipype [@gorgolewski2011] and PyBIDS [@yarkoni2019].'
+)
+
+
+def finish(plan: Plan, command: str, *, facts: list[str], **files: Any) -> dict[str, str]:
+    """The last node of a session: derivatives, figures, summary, and the done marker at the end.
+
+    Parameters
+    ----------
+    command : the command line, with the user's folders named instead of spelled out.
+    facts : the nodes' JSON files, in the order of processing.
+    files : fields of :class:`Results` (but ``brain_only``, ``channels`` and ``device``, which
+        stand in the facts).
+    """
+    found = [read_json(path) for path in facts]
+    results = Results(
+        **files,
+        brain_only=[f['brain_only'] for f in found if 'brain_only' in f],
+        channels=next(f['channels'] for f in found if 'channels' in f),
+        device=next(f['device'] for f in found if 'device' in f),
+    )
+    marker = write_derivatives(plan, results)
+    drawn = _draw(plan, results)
+    write_summary(plan, _done(plan, results, found, drawn, command))
+    write_json(plan.names.done_marker, marker)
+    return {'marker': str(plan.names.done_marker)}
+
+
+def write_summary(plan: Plan, summary: dict[str, Any]) -> None:
+    """Write the summary of a session to its place."""
+    write_json(plan.names.path('report.summary'), summary)
+
+
+def base_summary(plan: Plan, status: str, command: str) -> dict[str, Any]:
+    """What can be said of any session: done, failed or skipped."""
+    session = plan.session
+    reference = session.scans.get(session.reference)
+    card = plan.card
+    return {
+        'subject': session.subject,
+        'session': session.session,
+        'status': status,
+        'model': {
+            'Name': card.name, 'Label': card.label, 'Version': card.version, 'Sha256': card.sha256,
+        },
+        'reference': {
+            'Contrast': session.reference,
+            'File': _relative(plan, reference.paths[0]),
+            'VoxelSize': [round(s, 3) for s in reference.spacing],
+            'Shape': _shape(reference.paths[0]),
+            'MagneticFieldStrength': field_strength(plan, session.reference),
+        } if reference and reference.spacing else {},
+        'inputs': _inputs(plan),
+        'settings': {
+            'threshold': plan.threshold,
+            'minimum lesion volume (mm^3)': plan.min_lesion_volume,
+            'overlap of windows': plan.overlap,
+            'skull strip': plan.skull_strip,
+            'mirrored average (tta)': plan.tta,
+            'low memory': plan.low_memory,
+            'random seed': plan.seed,
+        },
+        'warnings': list(session.warnings),
+        'methods': [],
+        'figures': [],
+        'lesions': [],
+        'volumes': [],
+        'brain_volume_mm3': None,
+        'quality': {},
+        'outputs': [],
+        'provenance': {
+            'command': command,
+            'configuration': plan.configuration,
+            'model sha256': card.sha256,
+            **{f'version of {name}': version for name, version in software_versions().items()},
+        },
+        'error': None,
+    }
+
+
+def field_strength(plan: Plan, contrast: str) -> float | None:
+    """Tesla, from the sidecar, else as the user said, else unknown."""
+    value = plan.session.scans[contrast].metadata.get('MagneticFieldStrength')
+    return value if isinstance(value, int | float) else plan.field_strength
+
+
+def _shape(path: Path) -> list[int]:
+    return [int(n) for n in nib.load(path).shape[:3]]
+
+
+def _relative(plan: Plan, path: Path) -> str:
+    return path.relative_to(plan.bids_dir).as_posix()
+
+
+def _inputs(plan: Plan) -> list[dict[str, Any]]:
+    session = plan.session
+    rows: list[dict[str, Any]] = []
+    for contrast, scan in session.scans.items():
+        for path in scan.sources:
+            role, why = 'channel', 'seen by the model'
+            if path in scan.inversions:
+                role, why = 'auxiliary', 'for the noise removal of UNIT1'
+            elif contrast == session.reference:
+                role, why = 'reference', 'its grid carries the results; also seen by the model'
+            rows.append(
+                {
+                    'Contrast': contrast, 'File': _relative(plan, path), 'Use': role, 'Why': why,
+                    'VoxelSize': [round(s, 3) for s in scan.spacing],
+                    'MagneticFieldStrength': field_strength(plan, contrast),
+                }
+            )
+    rows += [
+        {'Contrast': '', 'File': _relative(plan, path), 'Use': 'dropped', 'Why': why}
+        for path, why in session.dropped
+    ]
+    return rows
+
+
+def _done(
+    plan: Plan, results: Results, facts: list[dict[str, Any]], drawn: list[dict[str, str]],
+    command: str,
+) -> dict[str, Any]:
+    summary = base_summary(plan, 'done', command)
+    mask = read(results.brain_mask, dtype=np.uint8)
+    brain_volume = float(mask.data.sum()) * mask.voxel_volume
+    table = read_json(results.table)
+    methods = [INTRODUCTION, *_preprocessing(results), *(m for f in facts for m in f['methods'])]
+    if summary['reference']['MagneticFieldStrength'] is None:
+        summary['warnings'].append(
+            'the field strength is unknown: no MagneticFieldStrength in the sidecars and no '
+            '--field-strength'
+        )
+    summary['warnings'] += [w for f in facts for w in f['warnings']]
+    summary['settings'] |= {
+        'device': results.device, 'channels seen by the model': ', '.join(results.channels),
+    }
+    root = plan.names.root
+    return summary | {
+        'methods': list(dict.fromkeys(methods)),
+        'figures': drawn,
+        'lesions': lesion_rows(table),
+        'volumes': volume_rows(table, brain_volume),
+        'brain_volume_mm3': round(brain_volume, 1),
+        'quality': {k: v for f in facts for k, v in f.get('quality', {}).items()},
+        'outputs': [p.relative_to(root).as_posix() for p in planned_outputs(plan)],
+    }
+
+
+def _preprocessing(results: Results) -> list[str]:
+    from ssl2_bids.steps import inhomogeneity
+
+    corrected = [c for c in results.contrasts if c != 'UNIT1']
+    return [inhomogeneity.methods(corrected)] if corrected else []
+
+
+def _draw(plan: Plan, results: Results) -> list[dict[str, str]]:
+    """Draw the figures of a session; their list, in the order of the page."""
+    instances = read(results.instances, dtype=np.uint16)
+    mask = read(results.brain_mask, dtype=np.uint8)
+    reference = read(results.corrected[0], contrast=results.contrasts[0])
+    images = {results.contrasts[0]: reference} | {
+        c: read(path, contrast=c)
+        for c, path in zip(results.contrasts[1:], results.resampled, strict=True)
+    }
+    drawn = []
+    for figure in planned_figures(plan):
+        figure.path.parent.mkdir(parents=True, exist_ok=True)
+        title, caption = _draw_one(figure, reference, images, instances, mask)
+        file = figure.path.relative_to(plan.names.root).as_posix()
+        drawn.append({'File': file, 'Kind': figure.kind, 'Title': title, 'Caption': caption})
+    return drawn
+
+
+def _draw_one(
+    figure: Figure, reference: Volume, images: dict[str, Volume], instances: Volume, mask: Volume
+) -> tuple[str, str]:
+    """Draw a figure; its title and caption."""
+    contrast, path = figure.contrast, figure.path
+    image = images[contrast]
+    if figure.kind == 'lesions':
+        title = f'Lesions on {contrast}'
+        figures.draw_lesions(image, instances, path, title=title)
+        return title, 'Three planes through the largest lesions.'
+    if figure.kind == 'mosaic':
+        title = f'The whole brain on {contrast}'
+        figures.draw_mosaic(image, instances, path, title=title)
+        return title, 'Axial slices at even distances, with the outlines of the lesions.'
+    if figure.kind == 'brain':
+        title = f'Brain mask on {contrast}'
+        figures.draw_brain_mask(reference, mask, path, title=title)
+        return title, 'The outline should follow the surface of the brain.'
+    title = f'{contrast} aligned to {reference.contrast}'
+    figures.draw_registration(
+        reference, image, mask, path, title=title, fixed_name=reference.contrast,
+        moving_name=contrast,
+    )
+    return title, 'The two images alternate: nothing but the contrast should change.'

@@ -1,0 +1,214 @@
+"""How a function of ours becomes a node of nipype: measured, and its failure kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import traceback
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault('NIPYPE_NO_ET', '1')  # no network, and nipype must not ask for it
+
+from nipype import Node  # noqa: E402
+from nipype.interfaces.base import (  # noqa: E402
+    DynamicTraitedSpec,
+    Undefined,
+    isdefined,
+    traits,
+)
+from nipype.interfaces.io import IOBase  # noqa: E402
+from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node  # noqa: E402
+
+from ssl2_bids import __version__  # noqa: E402
+from ssl2_bids.errors import Ssl2Error  # noqa: E402
+from ssl2_bids.files import as_ssl2_error, write_json  # noqa: E402
+
+FAILURE = 'failure.json'
+RESOURCES = 'resources.json'
+_OWN = ('function', 'version', 'use_gpu')
+
+
+class Task(IOBase):
+    """A nipype interface that calls one of our functions in the node's folder.
+
+    The function is named (``module:function``), gets its inputs by keyword, writes its files
+    into the current folder and returns a dictionary of outputs. Inputs that are paths of files
+    are hashed by nipype with their time and size, so that a rerun finds its cache.
+    """
+
+    input_spec = DynamicTraitedSpec
+    output_spec = DynamicTraitedSpec
+
+    def __init__(self, function: str, inputs: list[str], outputs: list[str], gpu: bool = False):
+        super().__init__()
+        self._outputs = outputs
+        self._results: dict[str, Any] = {}
+        for name in (*_OWN, *inputs):
+            self.inputs.add_trait(name, traits.Any)
+        self.inputs.trait_setq(**{name: Undefined for name in (*_OWN, *inputs)})
+        self.inputs.function = function
+        self.inputs.version = __version__
+        self.inputs.use_gpu = gpu
+
+    def _add_output_traits(self, base: DynamicTraitedSpec) -> DynamicTraitedSpec:
+        for name in self._outputs:
+            base.add_trait(name, traits.Any)
+        base.trait_setq(**{name: Undefined for name in self._outputs})
+        return base
+
+    def _run_interface(self, runtime: Any) -> Any:
+        module, name = self.inputs.function.split(':')
+        arguments = {
+            key: value
+            for key, value in self.inputs.get().items()
+            if key not in _OWN and isdefined(value)
+        }
+        started = time.perf_counter()
+        _reset_peak()
+        try:
+            self._results = getattr(import_module(module), name)(**arguments)
+        except Exception as error:  # the one place that turns a failure into an outcome
+            with suppress(Ssl2Error):  # a full disk cannot take this file either
+                write_json(Path.cwd() / FAILURE, describe_failure(error, name))
+            raise
+        write_json(
+            Path.cwd() / RESOURCES,
+            {
+                'Stage': name, 'Seconds': round(time.perf_counter() - started, 2),
+                'PeakMemoryMB': _peak_memory_mb(), 'GpuMemoryMB': _gpu_memory_mb(),
+            },
+        )
+        return runtime
+
+    def _list_outputs(self) -> dict[str, Any]:
+        return {name: self._results[name] for name in self._outputs}
+
+
+def describe_failure(error: BaseException, step: str) -> dict[str, Any]:
+    """What a report and the exit code need of an exception, as JSON."""
+    if isinstance(error, OSError):
+        error_seen: BaseException = as_ssl2_error(error, error.filename or Path.cwd())
+    elif isinstance(error, MemoryError):
+        error_seen = Ssl2Error(
+            'there is not enough memory', advice='Try --low-mem, or fewer --nprocs.'
+        )
+    else:
+        error_seen = error
+    known = isinstance(error_seen, Ssl2Error)
+    return {
+        'Message': error_seen.message if known else f'{type(error).__name__}: {error}',
+        'Advice': error_seen.advice if known else 'This looks like a fault of ssl2-bids: please '
+        'report it with the crash file.',
+        'File': error_seen.path if known else '',
+        'Step': step,
+        'ExitCode': error_seen.exit_code if known else 1,
+        'Traceback': ''.join(traceback.format_exception(error)),
+    }
+
+
+def make_node(
+    name: str,
+    function: str,
+    inputs: dict[str, Any],
+    connected: list[str],
+    outputs: list[str],
+    *,
+    threads: int = 1,
+    memory_gb: float = 1.0,
+    gpu: bool = False,
+    always: bool = False,
+) -> Node:
+    """A node for one function.
+
+    Parameters
+    ----------
+    inputs : values known now; ``connected`` names those that other nodes will give.
+    threads, memory_gb : what the scheduler sets aside.
+    gpu : takes a GPU slot.
+    always : runs although its inputs are unchanged (it writes outside its folder).
+    """
+    task = Task(function, [*inputs, *connected], outputs, gpu)
+    node = Node(task, name=name, n_procs=threads, mem_gb=memory_gb, overwrite=always or None)
+    for key, value in inputs.items():
+        setattr(node.inputs, key, value)
+    return node
+
+
+class ResilientMultiProc(MultiProcPlugin):
+    """nipype's process pool, except that a worker that dies fails its node instead of all.
+
+    Without this, a worker killed by the system (out of memory) leaves the pool broken and the
+    run waits for ever.
+    """
+
+    def _submit_job(self, node: Node, updatehash: bool = False) -> int:
+        self._taskid += 1
+        try:
+            future = self.pool.submit(run_node, node, updatehash, self._taskid)
+        except BrokenProcessPool:
+            self._renew_pool()
+            future = self.pool.submit(run_node, node, updatehash, self._taskid)
+        future.add_done_callback(partial(self._finished, self._taskid, node))
+        self._task_obj[self._taskid] = future
+        return self._taskid
+
+    def _finished(self, taskid: int, node: Node, future: Any) -> None:
+        try:
+            self._taskresult[taskid] = future.result()
+        except BaseException as error:  # noqa: BLE001  the worker is gone; its node has failed
+            broken = Ssl2Error(
+                'the process was ended from outside, most often because memory ran out',
+                advice='Try --low-mem, fewer --nprocs, or ask for more memory.',
+            )
+            failure = describe_failure(broken, node.name)
+            write_json(Path(node.output_dir()) / FAILURE, failure)
+            self._taskresult[taskid] = {
+                'result': None, 'traceback': traceback.format_exception(error), 'taskid': taskid,
+            }
+
+    def _renew_pool(self) -> None:
+        from concurrent.futures import ProcessPoolExecutor
+
+        self.pool = ProcessPoolExecutor(
+            max_workers=self.processors, mp_context=self.pool._mp_context
+        )
+
+
+def _reset_peak() -> None:
+    try:
+        Path('/proc/self/clear_refs').write_text('5')
+    except OSError:
+        return
+
+
+def _peak_memory_mb() -> int:
+    """Peak resident memory of this process since the last reset, in MB."""
+    try:
+        for line in Path('/proc/self/status').read_text().splitlines():
+            if line.startswith('VmHWM:'):
+                return round(int(line.split()[1]) / 1024)
+    except OSError:
+        pass
+    import resource
+
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def _gpu_memory_mb() -> int:
+    import sys
+
+    torch = sys.modules.get('torch')
+    if torch is None or not torch.cuda.is_initialized():
+        return 0
+    return round(torch.cuda.max_memory_allocated() / 2**20)
+
+
+def read_json(path: str | Path) -> Any:
+    """Content of a JSON file that a node wrote."""
+    return json.loads(Path(path).read_text(encoding='utf-8'))

@@ -1,0 +1,231 @@
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from ssl2_bids.bids.labels import find_labels, find_masks
+from ssl2_bids.errors import DataError, NoInputError
+
+THREE_VALUES = 'index\tname\tmapping\n0\tnot annotated\tn/a\n1\tlesion\t7\n2\tnot lesion\tn/a\n'
+
+
+def put(folder: Path, name: str, content: str = '') -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content, encoding='utf-8')
+    return path
+
+
+def only(folder: Path):
+    labels = find_labels(folder)
+    assert len(labels) == 1
+    return labels[0]
+
+
+@pytest.mark.parametrize(
+    ('name', 'pattern', 'facts'),
+    [
+        ('sub-r001s001_ses-1_space-MNI152NLin2009aSym_label-L_desc-T1lesion_mask.nii.gz', 1,
+         {'session': '1', 'space': 'MNI152NLin2009aSym', 'desc': 'T1lesion'}),
+        ('sub-01_space-FLAIR_label-lesion_mask.nii.gz', 1, {'space': 'FLAIR', 'desc': None}),
+        ('sub-01_label-L_mask.nii', 1, {'session': None, 'space': None}),
+        ('sub-01_space-orig_res-1_label-L_mask.nii.gz', 1, {'space': 'orig'}),
+        ('sub-01_acq-space_run-2_label-L_mask.nii.gz', 1, {'entities': '_acq-space_run-2'}),
+        ('sub-jörg_label-L_mask.nii.gz', 1, {'subject': 'jörg'}),
+        ('sub-01_space-TRACE_desc-lesion_mask.nii.gz', 2, {'space': 'TRACE'}),
+        ('sub-01_desc-manual_mask.nii.gz', 2, {'desc': 'manual'}),
+        ('sub-M2001_ses-1076_acq-tfl3_run-4_T2w_desc-lesion_mask.nii.gz', 3,
+         {'kept_suffix': 'T2w', 'session': '1076', 'entities': '_acq-tfl3_run-4'}),
+        ('sub-01_UNIT1_label-lesion_seg.nii.gz', 4, {'kept_suffix': 'UNIT1', 'desc': None}),
+        ('sub-01_ses-M0_PSIR_lesion-manual.nii.gz', 4, {'kept_suffix': 'PSIR', 'desc': None}),
+        ('sub-01_UNIT1_lesion-manual2.nii.gz', 4, {'desc': '2'}),
+        ('sub-01_desc-rater3_label-lesion_seg.nii.gz', 4, {'desc': 'rater3'}),
+        ('sub-01_T1w_label-lesion_roi.nii.gz', 5, {'kept_suffix': 'T1w'}),
+        ('sub-01_label-lesion_roi.nii.gz', 5, {'kept_suffix': None}),
+    ],
+)  # fmt: skip
+def test_names_met_in_public_data(tmp_path, name, pattern, facts):
+    path = put(tmp_path / 'my labels', f'sub-01/anat/{name}')
+    label = only(tmp_path / 'my labels')
+    assert (label.path, label.pattern) == (path, pattern)
+    assert {key: getattr(label, key) for key in facts} == facts
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'sub-01_desc-brain_mask.nii.gz',
+        'sub-01_label-L_desc-change_mask.nii.gz',
+        'sub-01_label-L_desc-annotated_mask.nii.gz',
+        'sub-01_desc-annotated_mask.nii.gz',
+        'sub-01_space-T1w_label-GM_mask.nii.gz',
+        'sub-01_label-L_probseg.nii.gz',
+        'sub-01_FLAIR.nii.gz',
+        'sub-01_label-L_mask.nii.gz.txt',
+        '._sub-01_label-L_mask.nii.gz',
+        'sub-01_seg-lesions_dseg.nii.gz',  # without a table
+    ],
+)
+def test_other_files_are_no_labels(tmp_path, name):
+    put(tmp_path, f'sub-01/anat/{name}')
+    assert find_labels(tmp_path) == []
+
+
+def test_dseg_needs_a_table_with_a_lesion(tmp_path):
+    put(tmp_path, 'sub-01/anat/sub-01_seg-lesions_desc-manual_dseg.nii.gz')
+    table = put(
+        tmp_path, 'sub-01/anat/sub-01_seg-lesions_desc-manual_dseg.tsv', 'index\tname\n1\tGM\n'
+    )
+    assert find_labels(tmp_path) == []
+    table.write_text(THREE_VALUES)
+    label = only(tmp_path)
+    assert (label.pattern, label.desc) == (6, 'manual')
+    assert [row['name'] for row in label.dseg_table] == ['not annotated', 'lesion', 'not lesion']
+    table.write_text('value\tname\n1\tlesion\n')
+    with pytest.raises(DataError, match='sub-01_seg-lesions_desc-manual_dseg.tsv.*"index"'):
+        find_labels(tmp_path)
+
+
+def test_dseg_inherits_its_table_from_the_root(tmp_path):
+    put(tmp_path, 'sub-01/anat/sub-01_seg-lesions_dseg.nii.gz')
+    put(tmp_path, 'seg-lesions_dseg.tsv', THREE_VALUES)
+    put(tmp_path, 'seg-tissue_dseg.tsv', 'index\tname\n1\tGM\n')
+    assert len(only(tmp_path).dseg_table) == 3
+
+
+def test_first_pattern_wins_within_a_session(tmp_path):
+    put(tmp_path, 'sub-01/ses-1/anat/sub-01_ses-1_T1w_label-lesion_roi.nii.gz')
+    put(tmp_path, 'sub-01/ses-1/anat/sub-01_ses-1_desc-lesion_mask.nii.gz')
+    put(tmp_path, 'sub-01/ses-2/anat/sub-01_ses-2_T1w_label-lesion_roi.nii.gz')
+    assert [(x.session, x.pattern) for x in find_labels(tmp_path)] == [('1', 2), ('2', 5)]
+
+
+def test_three_valued_file_goes_before_a_mask_but_instances_do_not(tmp_path):
+    put(tmp_path, 'sub-01/anat/sub-01_label-L_mask.nii.gz')
+    put(tmp_path, 'sub-01/anat/sub-01_seg-lesions_dseg.nii.gz')
+    table = put(tmp_path, 'sub-01/anat/sub-01_seg-lesions_dseg.tsv', 'index\tname\n1\tlesion\n')
+    assert only(tmp_path).pattern == 1
+    table.write_text(THREE_VALUES)
+    assert only(tmp_path).pattern == 6
+
+
+def test_several_raters_are_all_returned_and_share_their_image(tmp_path):
+    for rater in (2, 1):
+        put(tmp_path, f'sub-01/anat/sub-01_space-FLAIR_label-L_desc-rater{rater}_mask.nii.gz')
+    put(tmp_path, 'sub-01/anat/sub-01_space-T1w_label-L_mask.nii.gz')
+    labels = find_labels(tmp_path)
+    assert [x.desc for x in labels] == ['rater1', 'rater2', None]
+    assert labels[0].image == labels[1].image != labels[2].image
+
+
+def test_compressed_and_plain_twin_are_one_label(tmp_path):
+    put(tmp_path, 'sub-01/anat/sub-01_label-L_mask.nii')
+    put(tmp_path, 'sub-01/anat/sub-01_label-L_mask.nii.gz')
+    assert only(tmp_path).path.suffix == '.gz'
+
+
+def test_participants_are_selected_and_sorted(tmp_path):
+    for subject in ('10', '2', '1'):
+        put(tmp_path, f'sub-{subject}/anat/sub-{subject}_label-L_mask.nii.gz')
+    assert [x.subject for x in find_labels(tmp_path)] == ['1', '10', '2']
+    assert [x.subject for x in find_labels(tmp_path, participants=['2'])] == ['2']
+
+
+def test_labels_in_raw_anat_but_not_in_its_derivatives(tmp_path):
+    put(tmp_path, 'sub-01/anat/sub-01_T1w_label-lesion_roi.nii.gz')
+    put(tmp_path, 'derivatives/other/sub-02/anat/sub-02_label-L_mask.nii.gz')
+    assert only(tmp_path).subject == '01'
+
+
+def test_sidecar_beside_the_file_and_inherited_from_the_root(tmp_path):
+    put(tmp_path, 'sub-01/anat/sub-01_label-L_mask.nii.gz')
+    put(tmp_path, 'mask.json', json.dumps({'Manual': True, 'Rater': ['A'], 'Type': 'ROI'}))
+    put(tmp_path, 'label-L_mask.json', json.dumps({'Type': 'Lesion', 'Rater': ['B']}))
+    put(tmp_path, 'label-GM_mask.json', json.dumps({'Type': 'Tissue'}))
+    put(tmp_path, 'dataset_description.json', json.dumps({'Name': 'x'}))
+    put(tmp_path, 'sub-01/anat/sub-01_label-L_mask.json', '\ufeff' + json.dumps({'Rater': ['C']}))
+    assert only(tmp_path).sidecar == {'Manual': True, 'Type': 'Lesion', 'Rater': ['C']}
+
+
+@pytest.mark.parametrize('content', ['{"Manual": tru', '[1, 2]', ''])
+def test_unreadable_sidecar_is_named(tmp_path, content):
+    put(tmp_path, 'sub-01/anat/sub-01_label-L_mask.nii.gz')
+    put(tmp_path, 'sub-01/anat/sub-01_label-L_mask.json', content)
+    with pytest.raises(DataError, match='sub-01_label-L_mask.json: not readable JSON'):
+        find_labels(tmp_path)
+    assert find_labels(tmp_path, participants=['02']) == []
+
+
+@pytest.mark.parametrize(
+    ('label', 'extent'),
+    [
+        ('label-L_mask', 'label-L_desc-annotated_mask'),
+        ('label-lesion_mask', 'label-lesion_desc-annotated_mask'),
+        ('label-L_desc-rater1_mask', 'label-L_desc-annotated_mask'),
+        ('label-L_mask', 'desc-annotated_mask'),
+        ('space-FLAIR_desc-lesion_mask', 'space-FLAIR_desc-annotated_mask'),
+        ('UNIT1_label-lesion_seg', 'UNIT1_desc-annotated_mask'),
+        ('UNIT1_lesion-manual', 'desc-annotated_mask'),
+    ],
+)
+def test_extent_mask_next_to_the_label(tmp_path, label, extent):
+    put(tmp_path, f'sub-01/anat/sub-01_{label}.nii.gz')
+    assert only(tmp_path).extent_path is None
+    path = put(tmp_path, f'sub-01/anat/sub-01_{extent}.nii.gz')
+    assert only(tmp_path).extent_path == path
+
+
+def test_extent_of_another_space_is_not_taken(tmp_path):
+    put(tmp_path, 'sub-01/anat/sub-01_space-FLAIR_label-L_mask.nii.gz')
+    put(tmp_path, 'sub-01/anat/sub-01_space-T1w_label-L_desc-annotated_mask.nii.gz')
+    assert only(tmp_path).extent_path is None
+
+
+@pytest.mark.parametrize(
+    'dangling',
+    ['label-L_mask.nii.gz', 'label-L_desc-annotated_mask.nii.gz', 'label-L_mask.json'],
+)
+def test_link_without_content_leaves_the_label_out_with_a_note(tmp_path, caplog, dangling):
+    # without the extent or the sidecar, a sparse label would be read as a whole one
+    put(tmp_path, 'sub-02/anat/sub-02_label-L_mask.nii.gz')
+    put(tmp_path, 'sub-01/anat/sub-01_label-L_mask.nii.gz').unlink()
+    if dangling != 'label-L_mask.nii.gz':
+        put(tmp_path, 'sub-01/anat/sub-01_label-L_mask.nii.gz')
+    link = tmp_path / f'sub-01/anat/sub-01_{dangling}'
+    link.symlink_to('../../.git/annex/objects/missing')
+    with caplog.at_level(logging.WARNING):
+        labels = find_labels(tmp_path)
+    assert [label.subject for label in labels] == ['02']
+    assert str(link) in caplog.text
+    assert 'datalad get' in caplog.text
+
+
+def test_missing_folder(tmp_path):
+    with pytest.raises(NoInputError, match='no such folder'):
+        find_labels(tmp_path / 'nowhere')
+
+
+def test_masks_of_a_model(tmp_path):
+    for name in (
+        'sub-01_ses-A_space-UNIT1_label-L_mask.nii.gz',
+        'sub-01_ses-A_space-FLAIR_label-L_mask.nii.gz',
+        'sub-01_ses-A_space-MNI152NLin2009cAsym_res-1_label-L_mask.nii.gz',
+        'sub-01_ses-A_space-UNIT1_label-L_desc-adapted_mask.nii.gz',
+        'sub-01_ses-A_space-UNIT1_label-L_probseg.nii.gz',
+        'sub-01_ses-A_desc-brain_mask.nii.gz',
+    ):
+        put(tmp_path, f'sub-01/ses-A/anat/{name}')
+    default = find_masks(tmp_path)
+    assert [mask.space for mask in default] == ['FLAIR', 'MNI152NLin2009cAsym', 'UNIT1']
+    assert {mask.session for mask in default} == {'A'}
+    (adapted,) = find_masks(tmp_path, 'adapted')
+    assert (adapted.desc, adapted.space) == ('adapted', 'UNIT1')
+    with pytest.raises(NoInputError, match='model other.*adapted, the default model'):
+        find_masks(tmp_path, 'other')
+
+
+def test_no_masks_says_what_is_looked_for(tmp_path):
+    put(tmp_path, 'sub-01/anat/sub-01_T1w.nii.gz')
+    with pytest.raises(NoInputError, match='label-L_mask'):
+        find_masks(tmp_path)

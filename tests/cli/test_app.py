@@ -1,0 +1,136 @@
+"""What the command line says to a person's mistakes, and how quickly."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ssl2_bids.cli.app import main
+from ssl2_bids.cli.parser import build_parser
+
+
+@pytest.fixture
+def dataset(make_dataset):
+    return make_dataset(
+        ['sub-01/anat/sub-01_T1w.nii.gz', 'sub-01/anat/sub-01_FLAIR.nii.gz',
+         'sub-02/anat/sub-02_T2w.nii.gz']
+    )
+
+
+def run(*words: object) -> int:
+    return main([str(w) for w in words])
+
+
+MISTAKES = [
+    (['{data}/nope', '{out}', 'participant'], 66, 'no such folder'),
+    (['{data}/sub-01', '{out}', 'participant'], 16, 'dataset_description.json'),
+    (['{data}', '{out}', 'everything'], 17, 'participant, group'),
+    (['{data}', '{out}', 'participant', '--participant-label', '03'], 18, 'There are: 0'),
+    (['{data}', '{out}', 'participant', '--session-label', 'x'], 18, 'no sessions'),
+    (['{data}', '{out}', 'participant', '--bids-filter-file', '{filter}'], 18, "acquisition = 'b'"),
+    (['{data}', '{data}', 'participant'], 64, 'the dataset itself'),
+    (['{data}', '{data}/out', 'participant'], 64, 'inside the dataset'),
+    (['{data}', '{out}', 'participant', '-w', '{data}/work'], 64, 'work folder'),
+    (['{data}', '{out}', 'participant', '--threshold', '2'], 64, 'between 0 and 1'),
+    (['{data}', '{out}', 'participant', '--part', '01'], 64, 'unrecognized'),
+    (['{data}', '{out}', 'participant', '--output-spaces', 'moon'], 69, 'moon'),
+    (['{data}', '{out}', 'participant', '--model', 'nope'], 69, 'nope'),
+    (['{data}', '{out}', 'participant', '--device', 'cuda'], 69, '--device cpu'),
+    (['{data}', '{out}', 'participant', '--participant-label', '02', '--dry-run'], 66, ''),
+    (['{data}', '{out}', 'group'], 66, 'participant'),
+    (['{data}', '{out}', 'group', '--tta'], 64, '--tta'),
+    (['{data}', '{file}', 'participant'], 73, 'this is a file'),
+    (['{data}', '{other}', 'participant'], 73, 'another tool'),
+    (['{data}', '{out}', 'participant', '--config-file', '{file}'], 64, 'configuration'),
+    (['{data}'], 64, 'required'),
+    ([], 64, 'usage'),
+]
+
+
+@pytest.mark.parametrize(('words', 'code', 'text'), MISTAKES)
+def test_mistakes(dataset, tmp_path, capsys, words, code, text):
+    other = tmp_path / 'other'
+    other.mkdir()
+    description = {'Name': 'x', 'BIDSVersion': '1.9.0', 'GeneratedBy': [{'Name': 'fMRIPrep'}]}
+    (other / 'dataset_description.json').write_text(json.dumps(description))
+    (tmp_path / 'file').write_text('text')
+    (tmp_path / 'filter.json').write_text('{"t1w": {"acquisition": "b"}}')
+    places = {'data': dataset, 'out': tmp_path / 'out', 'other': other,
+              'file': tmp_path / 'file', 'filter': tmp_path / 'filter.json'}
+    assert run(*(w.format(**places) for w in words)) == code
+    shown = capsys.readouterr()
+    assert text in shown.err + shown.out
+    assert 'Traceback' not in shown.err
+
+
+def test_dry_run_prints_files_and_writes_nothing(dataset, tmp_path, capsys):
+    out = tmp_path / 'out'
+    assert run(dataset, out, 'participant', '--dry-run') == 0
+    shown = capsys.readouterr().out
+    assert 'use    FLAIR (reference): sub-01/anat/sub-01_FLAIR.nii.gz' in shown
+    assert 'write  sub-01/anat/sub-01_space-FLAIR_label-L_mask.nii.gz' in shown
+    assert 'sub-02\n  nothing would be done' in shown
+    assert not out.exists()
+
+
+def test_output_below_derivatives_is_allowed(dataset, capsys):
+    out = dataset / 'derivatives' / 'ssl2-bids'
+    assert run(dataset, out, 'participant', '--dry-run') == 0
+
+
+@pytest.mark.parametrize('words', [['--help'], ['--version'], ['a', 'b', 'nonsense']])
+def test_light_answers_are_quick_and_import_nothing_heavy(words):
+    script = (
+        'import sys\nfrom ssl2_bids.cli.app import main\n'
+        'try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n'
+        'heavy = {"torch", "numpy", "nibabel", "nipype", "bids", "monai"} & set(sys.modules)\n'
+        'sys.exit(f"imported {heavy}" if heavy else 0)\n'
+    )
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, '-c', script, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert time.perf_counter() - started < 2  # half a second on a quiet machine
+
+
+def test_both_spellings_of_an_option_are_one():
+    parser = build_parser()
+    for spelling in ('--participant-label', '--participant_label', '--participant_labels'):
+        arguments = parser.parse_args(['a', 'b', 'participant', spelling, '01', '02'])
+        assert arguments.participant_label == ['01', '02']
+
+
+@pytest.mark.parametrize(
+    ('words', 'gigabytes'),
+    [(['--mem', '8000'], 8.0), (['--mem-mb', '500'], 0.5), (['--mem-gb', '8'], 8.0),
+     (['--mem', '16G'], 16.0), (['--mem_gb', '512M'], 0.512)],
+)
+def test_memory_follows_its_alias(words, gigabytes):
+    assert build_parser().parse_args(['a', 'b', 'group', *words]).mem == pytest.approx(gigabytes)
+
+
+def test_labels_from_a_file(dataset, tmp_path, capsys):
+    listed = tmp_path / 'people.txt'
+    listed.write_text('sub-01\n')
+    assert run(dataset, tmp_path / 'out', 'participant', '--dry-run',
+               '--participant-label', listed) == 0
+    assert 'sub-02' not in capsys.readouterr().out
+
+
+def test_configuration_of_a_former_run_stands_below_the_command_line(dataset, tmp_path):
+    from ssl2_bids.cli import options
+
+    config = tmp_path / 'run.toml'
+    config.write_text('[options]\nthreshold = 0.3\ntta = true\nbids_dir = "/elsewhere"\n')
+    words = [str(dataset), str(tmp_path / 'out'), 'participant', '--config-file', str(config)]
+    settings = options.settings_for('participant', options.parse([*words, '--threshold', '0.4']))
+    assert (settings.threshold, settings.tta) == (0.4, True)
+    assert settings.bids_dir == dataset
+
+
+def test_every_option_has_help():
+    for action in build_parser()._actions:
+        assert action.help, action.option_strings
