@@ -7,6 +7,7 @@ meaning of each stands in ``docs/usage.md``.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 SUCCESS = 0
 SOME_FAILED = 1
@@ -30,7 +31,7 @@ class Ssl2Error(Exception):
         self.advice = advice
         self.path = str(path) if path is not None else ''
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.message, self.advice, self.path)
 
     def __str__(self) -> str:
@@ -39,7 +40,7 @@ class Ssl2Error(Exception):
         return f'{text} {self.advice}' if self.advice else text
 
 
-def _rebuild(kind, message, advice, path):
+def _rebuild(kind: type[Ssl2Error], message: str, advice: str, path: str) -> Ssl2Error:
     return kind(message, advice=advice, path=path or None)
 
 

@@ -6,12 +6,18 @@ import errno
 import hashlib
 import json
 import os
+import re
+import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from ssl2_bids.errors import CannotWriteError, StorageError
+
+PREFIX = '.tmp-'
+A_DAY = 86400  # s
 
 
 @contextmanager
@@ -28,7 +34,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     CannotWriteError : the folder does not permit writing.
     """
     path = Path(path)
-    temporary = path.with_name(f'.tmp-{os.getpid()}-{path.name}')
+    temporary = path.with_name(f'{PREFIX}{socket.gethostname()}-{os.getpid()}-{path.name}')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -41,6 +47,23 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Take away temporary files directly in a folder whose writer was killed.
+
+    That is known of writers on this machine whose process has ended, and taken for granted of
+    files that nobody touched for a day; those of other running jobs stay.
+    """
+    here = socket.gethostname()
+    for path in folder.glob(f'{PREFIX}*'):
+        match = re.match(rf'{re.escape(PREFIX)}(.+?)-(\d+)-', path.name)
+        ended = False
+        if match and match[1] == here:
+            ended = not Path(f'/proc/{match[2]}').exists()
+        with suppress(OSError):
+            if ended or time.time() - path.stat().st_mtime > A_DAY:
+                path.unlink()
 
 
 def as_ssl2_error(error: OSError, path: str | Path) -> CannotWriteError | StorageError:
@@ -73,7 +96,8 @@ def write_json(path: str | Path, content: Any) -> None:
 
 def sha256(path: str | Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
     with open(path, 'rb') as stream:
-        return hashlib.file_digest(stream, 'sha256').hexdigest() if hasattr(
-            hashlib, 'file_digest'
-        ) else hashlib.sha256(stream.read()).hexdigest()
+        while block := stream.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

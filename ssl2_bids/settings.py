@@ -40,7 +40,9 @@ class RunSettings:
 class ParticipantSettings(RunSettings):
     """The participant level."""
 
-    contrasts: tuple[str, ...] | None = None  # contrast keys (unit1, t1w, ...); None is the best set
+    contrasts: tuple[str, ...] | None = (
+        None  # contrast keys (unit1, t1w, ...); None is the best set
+    )
     reference: str | None = None  # contrast key
     field_strength: float | None = None  # tesla, where the sidecars say nothing
     skull_strip: str = 'auto'  # auto, skip, force

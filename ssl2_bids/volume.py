@@ -60,21 +60,7 @@ def read(path: str | Path, *, contrast: str = '', dtype: type | None = np.float3
     DataError : not a NIfTI file, truncated, not three-dimensional, without a usable
         orientation (neither sform nor qform), or with impossible voxel sizes.
     """
-    try:
-        image = nib.load(path)
-        if not isinstance(image, nib.Nifti1Image):
-            raise nib.filebasedimages.ImageFileError('another image format')
-    except FileNotFoundError:
-        raise DataError('no such file', path=path) from None
-    except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError,
-            OSError, EOFError, ValueError, zlib.error) as error:
-        raise DataError(
-            f'not a readable NIfTI image ({error})',
-            advice='Convert or copy the file again.',
-            path=path,
-        ) from None
-    shape = image.shape[:-1] if len(image.shape) == 4 and image.shape[-1] == 1 else image.shape
-    check_geometry(image, shape, path)
+    image = _open(path)
     try:
         data = np.asanyarray(image.dataobj)
     except (OSError, EOFError, ValueError, zlib.error) as error:
@@ -83,10 +69,48 @@ def read(path: str | Path, *, contrast: str = '', dtype: type | None = np.float3
             advice='Copy or convert it again.',
             path=path,
         ) from None
-    data = data.reshape(shape)
+    data = data.reshape(image.shape[:3])
     if dtype is not None:
         data = data.astype(dtype)
     return Volume(data, image.affine.astype(np.float64), contrast)
+
+
+def read_grid(path: str | Path) -> tuple[tuple[int, int, int], np.ndarray]:
+    """Shape and affine (4, 4) of a NIfTI file, from its header alone.
+
+    Raises
+    ------
+    DataError : as in :func:`read`, but for damage behind the header.
+    """
+    image = _open(path)
+    i, j, k = image.shape[:3]
+    return (i, j, k), image.affine.astype(np.float64)
+
+
+def _open(path: str | Path) -> nib.Nifti1Image:
+    """A NIfTI image whose header is sound; its voxels are not read yet."""
+    try:
+        image = nib.load(path)
+        if not isinstance(image, nib.Nifti1Image):
+            raise nib.filebasedimages.ImageFileError('another image format')
+    except FileNotFoundError:
+        raise DataError('no such file', path=path) from None
+    except (
+        nib.filebasedimages.ImageFileError,
+        nib.spatialimages.HeaderDataError,
+        OSError,
+        EOFError,
+        ValueError,
+        zlib.error,
+    ) as error:
+        raise DataError(
+            f'not a readable NIfTI image ({error})',
+            advice='Convert or copy the file again.',
+            path=path,
+        ) from None
+    single = len(image.shape) == 4 and image.shape[-1] == 1
+    check_geometry(image, image.shape[:3] if single else image.shape, path)
+    return image
 
 
 def check_geometry(image: nib.Nifti1Image, shape: tuple[int, ...], path: str | Path) -> None:
@@ -124,8 +148,7 @@ def check_geometry(image: nib.Nifti1Image, shape: tuple[int, ...], path: str | P
     extent = spacing * np.array(shape)
     if spacing.max() > 20 or spacing.min() < 0.05 or extent.max() > 1000:
         raise DataError(
-            'absurd voxel size: '
-            f'{" x ".join(f"{s:.4g}" for s in spacing)} mm for {shape} voxels',
+            f'absurd voxel size: {" x ".join(f"{s:.4g}" for s in spacing)} mm for {shape} voxels',
             advice='Check the units of the header (they should be millimetres).',
             path=path,
         )
@@ -146,9 +169,12 @@ def write(volume: Volume, path: str | Path, *, dtype: type = np.float32, code: i
     image.set_qform(volume.affine, code=code)
     with whole_file(path) as temporary:
         if path.name.endswith('.gz'):
-            with open(temporary, 'wb') as raw, gzip.GzipFile(
-                filename='', mode='wb', compresslevel=6, fileobj=raw, mtime=0
-            ) as stream:
+            with (
+                open(temporary, 'wb') as raw,
+                gzip.GzipFile(
+                    filename='', mode='wb', compresslevel=6, fileobj=raw, mtime=0
+                ) as stream,
+            ):
                 stream.write(image.to_bytes())
         else:
             temporary.write_bytes(image.to_bytes())
@@ -204,7 +230,7 @@ def resample(
     """
     transform = np.eye(4) if transform is None else np.asarray(transform, np.float64)
     mapping = np.linalg.inv(volume.affine) @ transform @ affine
-    shape = tuple(int(n) for n in shape)
+    shape = (int(shape[0]), int(shape[1]), int(shape[2]))
     data = volume.data if order == 0 else volume.data.astype(np.float32, copy=False)
     if volume.shape == shape and np.abs(mapping - np.eye(4)).max() < 1e-5:
         return replace(volume, data=data.copy(), affine=affine)
@@ -214,7 +240,13 @@ def resample(
         if sigma.max() > 0.05:
             data = ndimage.gaussian_filter(data, sigma)
     data = ndimage.affine_transform(
-        data, mapping[:3, :3], mapping[:3, 3], output_shape=shape, order=order, cval=0,
+        data,
+        mapping[:3, :3],
+        mapping[:3, 3],
+        output_shape=shape,
+        order=order,
+        mode='grid-constant',
+        cval=0,
         prefilter=order > 1,
     )
     return replace(volume, data=data, affine=affine)

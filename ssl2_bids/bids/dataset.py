@@ -80,7 +80,8 @@ def participant_labels(bids_dir: Path) -> list[str]:
 def session_labels(bids_dir: Path, participant: str) -> list[str | None]:
     """Labels of a participant's ``ses-*`` folders, sorted; ``[None]`` where there is none."""
     folder = bids_dir / f'sub-{participant}'
-    return sorted(p.name[4:] for p in folder.glob('ses-*') if p.is_dir()) or [None]
+    labels = sorted(p.name[4:] for p in folder.glob('ses-*') if p.is_dir())
+    return [*labels] or [None]
 
 
 def select_participants(
@@ -132,9 +133,7 @@ def _suggest(label: str, present: list[str]) -> str:
     return f'There are: {", ".join(near)}{more}.'
 
 
-def check_output(
-    bids_dir: Path, output_dir: Path, work_dir: Path, *, probe: bool = True
-) -> None:
+def check_output(bids_dir: Path, output_dir: Path, work_dir: Path, *, probe: bool = True) -> None:
     """Check where results and intermediate files may go.
 
     Raises

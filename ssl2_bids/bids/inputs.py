@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 
 from ssl2_bids.bids.selection import SUFFIXES, Choice, choose, describe_filter, matches
 from ssl2_bids.errors import DataError, NothingSelectedError, Ssl2Error
+from ssl2_bids.volume import read_grid
 
 log = logging.getLogger('ssl2_bids')
 
@@ -109,13 +109,9 @@ def find_sessions(
     _check_filters(files, filters)
     sessions = []
     for subject, session in units:
-        candidates = [
-            f for f in files if f['subject'] == subject and f.get('session') == session
-        ]
+        candidates = [f for f in files if f['subject'] == subject and f.get('session') == session]
         choice = choose(candidates, filters, accepted=accepted, wanted=contrasts)
-        sessions.append(
-            _session(subject, session, choice, required, reference, broken)
-        )
+        sessions.append(_session(subject, session, choice, required, reference, broken))
     return sessions
 
 
@@ -136,10 +132,13 @@ def _index(
     layout = BIDSLayout(bids_dir, validate=False, indexer=indexer)
     found = []
     for entry in layout.get(extension=['.nii', '.nii.gz'], datatype='anat'):
-        entities = {k: v for k, v in entry.get_entities().items()}
+        entities = entry.get_entities()
         found.append(
-            {**{k: v if k == 'suffix' else str(v) for k, v in entities.items()},
-             'path': Path(entry.path), 'metadata': dict(entry.get_metadata())}
+            {
+                **{k: v if k == 'suffix' else str(v) for k, v in entities.items()},
+                'path': Path(entry.path),
+                'metadata': dict(entry.get_metadata()),
+            }
         )
     return sorted(found, key=lambda f: f['path'].name)
 
@@ -202,9 +201,7 @@ def _session(
     except Ssl2Error as error:
         return replace(result, problem=error)
     if reference and (wanted_suffix := SUFFIXES[reference][0]) not in scans:
-        return replace(
-            result, skipped=f'it has no {wanted_suffix}, which --reference asks for'
-        )
+        return replace(result, skipped=f'it has no {wanted_suffix}, which --reference asks for')
     chosen = SUFFIXES[reference][0] if reference else choose_reference(scans)
     warnings = list(choice.warnings)
     for scan in scans.values():
@@ -230,19 +227,13 @@ def choose_reference(scans: dict[str, Scan]) -> str:
 
 
 def _with_header(scan: Scan) -> Scan:
+    """The scan with its voxel sizes; raises DataError for files that cannot be used at all."""
     for path in scan.sources:
         if path.stat().st_size == 0:
             raise DataError('the file is empty', advice='Copy it again.', path=path)
-    try:
-        header = nib.load(scan.paths[0]).header
-        spacing = tuple(float(z) for z in header.get_zooms()[:3])
-    except Exception as error:  # noqa: BLE001  nibabel raises many kinds on broken headers
-        raise DataError(
-            f'not a readable NIfTI image ({error})',
-            advice='Convert or copy the file again.',
-            path=scan.paths[0],
-        ) from None
-    return replace(scan, spacing=spacing if np.isfinite(spacing).all() else (np.inf,))
+    _, affine = read_grid(scan.paths[0])
+    spacing = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+    return replace(scan, spacing=tuple(float(s) for s in spacing))
 
 
 def _check_sidecars(scans: dict[str, Scan], broken: dict[Path, str]) -> None:

@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -48,7 +49,8 @@ def output_name(kind: str, **entities: str | None) -> str:
         return match[1] if all(entities.get(name) for name in names) else ''
 
     pattern = re.sub(r'\[([^\]]*)\]', optional, pattern)
-    return pattern.format(**{name: value or '' for name, value in entities.items()})
+    present = {name: value for name, value in entities.items() if value}
+    return pattern.format_map(defaultdict(str, present))
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,12 @@ class UnitNames:
     def path(self, kind: str, **entities: str | None) -> Path:
         """The path of an output of this unit, see :func:`output_name`."""
         given = {
-            'subject': self.subject, 'session': self.session, 'reference': self.reference,
-            'space': self.reference, 'desc': self.desc, **entities,
+            'subject': self.subject,
+            'session': self.session,
+            'reference': self.reference,
+            'space': self.reference,
+            'desc': self.desc,
+            **entities,
         }
         return self.root / output_name(kind, **given)
 

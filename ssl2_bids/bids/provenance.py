@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ssl2_bids import __version__
+from ssl2_bids import __date__, __version__
 from ssl2_bids.bids.dataset import read_description
 from ssl2_bids.files import write_json, write_text
 
@@ -30,7 +30,7 @@ group_*
 DESCRIPTIONS = {
     'preproc': 'bias-corrected image, voxel axes reoriented to RAS by flips and permutations only',
     'brain': 'brain mask',
-    'denoised': 'UNIT1 with the background noise removed by the robust combination of O\'Brien 2014',
+    'denoised': "UNIT1 without background noise, by the robust combination of O'Brien 2014",
     'meanecho': 'mean magnitude of several echoes',
     'uncertainty': 'normalised binary entropy of the lesion probability',
     'adapted': 'result of a model that was adapted to the site',
@@ -52,12 +52,16 @@ def write_dataset_files(output_dir: Path, bids_dir: Path) -> None:
     write_json(output_dir / 'dataset_description.json', describe_dataset(output_dir, bids_dir))
     write_text(output_dir / '.bidsignore', BIDSIGNORE)
     write_text(output_dir / 'README.md', README)
-    write_text(output_dir / 'CHANGES', f'{__version__} 2026-11-23\n  - made by ssl2-bids\n')
+    write_text(
+        output_dir / 'CHANGES',
+        f'{__version__} {__date__}\n  - made by this version of ssl2-bids\n',
+    )
     lines = ['desc_id\tdescription', *(f'desc-{k}\t{v}' for k, v in DESCRIPTIONS.items())]
     write_text(output_dir / 'descriptions.tsv', '\n'.join(lines) + '\n')
     write_json(
         output_dir / 'descriptions.json',
         {
+            'Description': 'What the desc- labels of this dataset stand for.',
             'desc_id': {'Description': 'value of the desc entity, with its key'},
             'description': {'Description': 'what it stands for'},
         },
@@ -68,7 +72,9 @@ def describe_dataset(output_dir: Path, bids_dir: Path) -> dict[str, Any]:
     """Content of the output's ``dataset_description.json``."""
     raw = read_description(bids_dir)
     generated: dict[str, Any] = {
-        'Name': 'ssl2-bids', 'Version': __version__, 'CodeURL': CODE_URL,
+        'Name': 'ssl2-bids',
+        'Version': __version__,
+        'CodeURL': CODE_URL,
     }
     tag = os.environ.get('SSL2_BIDS_DOCKER_TAG')
     sif = os.environ.get('APPTAINER_CONTAINER') or os.environ.get('SINGULARITY_CONTAINER')
@@ -112,8 +118,16 @@ def bids_uri(path: Path, root: Path, dataset: str = '') -> str:
 def software_versions() -> dict[str, str]:
     """Versions of what computes the results."""
     names = (
-        'deepbet', 'monai', 'nibabel', 'nilearn', 'nipype', 'numpy', 'pybids', 'scipy',
-        'SimpleITK', 'torch',
+        'deepbet',
+        'monai',
+        'nibabel',
+        'nilearn',
+        'nipype',
+        'numpy',
+        'pybids',
+        'scipy',
+        'SimpleITK',
+        'torch',
     )
     return {'ssl2-bids': __version__, 'python': platform.python_version()} | {
         name: metadata.version(name) for name in names

@@ -17,8 +17,12 @@ SUFFIXES: dict[str, tuple[str, ...]] = {
     'mp2rage': ('MP2RAGE',),
 }
 LONG_NAMES = {
-    'sub': 'subject', 'ses': 'session', 'acq': 'acquisition', 'ce': 'ceagent',
-    'rec': 'reconstruction', 'dir': 'direction',
+    'sub': 'subject',
+    'ses': 'session',
+    'acq': 'acquisition',
+    'ce': 'ceagent',
+    'rec': 'reconstruction',
+    'dir': 'direction',
 }
 SHORT_NAMES = {'acquisition': 'acq', 'ceagent': 'ce', 'reconstruction': 'rec', 'run': 'run'}
 LONGEST_ECHO = 0.060  # s; later echoes hold little signal at 7T
@@ -86,7 +90,8 @@ def choose(
     if 'UNIT1' in picks:
         dropped += [
             (f['path'], 'not needed for the noise removal of UNIT1')
-            for f in by_key['mp2rage'] if f['path'] not in used
+            for f in by_key['mp2rage']
+            if f['path'] not in used
         ]
     unique = {path: reason for path, reason in dropped if path not in used}
     return Choice(tuple(picks.values()), tuple(sorted(unique.items())), tuple(warnings))
@@ -229,7 +234,8 @@ def _inversion(
     unit1: dict[str, Any], mp2rage: list[dict[str, Any]], number: str
 ) -> dict[str, Any] | None:
     same = [
-        f for f in mp2rage
+        f
+        for f in mp2rage
         if f.get('inv', '').lstrip('0') == number
         and 'echo' not in f
         and all(f.get(name) == unit1.get(name) for name in ('acquisition', 'run'))
@@ -261,6 +267,4 @@ def _pick_t2starw(
     dropped += [(f['path'], 'echo after 60 ms') for f in first if f not in early]
     early = sorted(early, key=lambda f: int(f.get('echo', 0)))
     pick = _pick('T2starw', early[0])
-    return Pick(
-        'T2starw', tuple(f['path'] for f in early), pick.entities, early[0]['metadata']
-    )
+    return Pick('T2starw', tuple(f['path'] for f in early), pick.entities, early[0]['metadata'])

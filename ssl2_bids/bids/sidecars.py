@@ -6,9 +6,20 @@ from typing import Any
 
 # keys of raw sidecars that stay true after reorientation and bias correction
 KEPT = (
-    'Modality', 'MagneticFieldStrength', 'Manufacturer', 'ManufacturersModelName', 'EchoTime',
-    'RepetitionTime', 'RepetitionTimePreparation', 'RepetitionTimeExcitation', 'InversionTime',
-    'FlipAngle', 'NumberShots', 'MRAcquisitionType', 'PulseSequenceType', 'PulseSequenceDetails',
+    'Modality',
+    'MagneticFieldStrength',
+    'Manufacturer',
+    'ManufacturersModelName',
+    'EchoTime',
+    'RepetitionTime',
+    'RepetitionTimePreparation',
+    'RepetitionTimeExcitation',
+    'InversionTime',
+    'FlipAngle',
+    'NumberShots',
+    'MRAcquisitionType',
+    'PulseSequenceType',
+    'PulseSequenceDetails',
 )
 
 
@@ -49,9 +60,15 @@ def segmentation_sidecar(
 
 
 LESION_COLUMNS: dict[str, dict[str, Any]] = {
-    'index': {'Description': 'value in the image; lesions are numbered by descending volume'},
+    'index': {
+        'Description': 'value in the image; lesions are numbered by descending volume',
+        'Format': 'integer',
+    },
     'name': {'Description': 'name of the lesion'},
-    'mapping': {'Description': 'index of the label in the BIDS list of segmentation labels: 7, lesion'},
+    'mapping': {
+        'Description': 'index in the list of labels that BIDS names: 7, lesion',
+        'Format': 'integer',
+    },
     'volume_mm3': {'Description': 'volume', 'Units': 'mm^3'},
     'voxel_count': {'Description': 'number of voxels'},
     'x': {'Description': 'world coordinate of the centroid, to the right', 'Units': 'mm'},

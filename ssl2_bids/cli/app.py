@@ -47,15 +47,18 @@ def main(argv: list[str] | None = None) -> int:
         return error.exit_code
     except (Interrupted, KeyboardInterrupt) as error:
         code = getattr(error, 'exit_code', 128 + signal.SIGINT)
-        print(f'ssl2-bids: interrupted; run the same command again to go on (exit {code})',
-              file=sys.stderr)
+        print(
+            f'ssl2-bids: interrupted; run the same command again to go on (exit {code})',
+            file=sys.stderr,
+        )
         return code
     except Exception as error:
         if debug:
             raise
         print(
             f'ssl2-bids: internal error: {type(error).__name__}: {error}. This is a fault of '
-            'ssl2-bids; run again with --debug and report what it prints.', file=sys.stderr,
+            'ssl2-bids; run again with --debug and report what it prints.',
+            file=sys.stderr,
         )
         return INTERNAL_ERROR
 
@@ -65,6 +68,8 @@ def _dispatch(level: str, settings: Any, arguments: argparse.Namespace, argv: li
 
     if settings.clean_workdir and not settings.dry_run:
         options.clean(settings.work_dir)
+    if settings.verbose >= 2:
+        os.environ['SSL2_BIDS_NIPYPE_LOG'] = '1'
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     command = options.shown_command(argv, settings)
@@ -122,4 +127,3 @@ def _container_environment() -> None:
 
 if __name__ == '__main__':
     sys.exit(main())
-

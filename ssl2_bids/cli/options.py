@@ -18,14 +18,42 @@ from ssl2_bids.errors import CannotWriteError, NoInputError, UsageError
 from ssl2_bids.settings import GroupSettings, ParticipantSettings
 
 # which run, not how: never taken from a former run's file
-PER_RUN = ('bids_dir', 'output_dir', 'analysis_level', 'config_file', 'dry_run', 'debug',
-           'clean_workdir', 'notrack', 'task_id', 'reports_only', 'overwrite')
+PER_RUN = (
+    'bids_dir',
+    'output_dir',
+    'analysis_level',
+    'config_file',
+    'dry_run',
+    'debug',
+    'clean_workdir',
+    'notrack',
+    'task_id',
+    'reports_only',
+    'overwrite',
+)
 MOST_THREADS = 8  # of one segmentation; more stall each other on windows of 96^3
 PARTICIPANT_ONLY = (
-    'contrasts', 'reference', 'field_strength', 'skull_strip', 'device', 'threshold',
-    'min_lesion_volume', 'overlap', 'tta', 'uncertainty', 'low_mem', 'output_spaces',
-    'overwrite', 'reports_only', 'stop_on_first_crash', 'use_plugin', 'model', 'bids_filter_file',
-    'resource_monitor', 'random_seed', 'clean_workdir',
+    'contrasts',
+    'reference',
+    'field_strength',
+    'skull_strip',
+    'device',
+    'threshold',
+    'min_lesion_volume',
+    'overlap',
+    'tta',
+    'uncertainty',
+    'low_mem',
+    'output_spaces',
+    'overwrite',
+    'reports_only',
+    'stop_on_first_crash',
+    'use_plugin',
+    'model',
+    'bids_filter_file',
+    'resource_monitor',
+    'random_seed',
+    'clean_workdir',
 )
 
 
@@ -67,7 +95,8 @@ def _read_config(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     except (ValueError, KeyError) as error:
         raise UsageError(
             f'not a configuration of a former run ({error})',
-            advice='Give a logs/*.toml file of an output folder.', path=path,
+            advice='Give a logs/*.toml file of an output folder.',
+            path=path,
         ) from None
     known = vars(arguments)
     unknown = sorted(set(options) - set(known))
@@ -123,8 +152,9 @@ def settings_for(level: str, arguments: argparse.Namespace) -> ParticipantSettin
     if level == 'group':
         _refuse(arguments, PARTICIPANT_ONLY)
         return GroupSettings(**common)
-    filters = dataset.read_filters(arguments.bids_filter_file) if (
-        arguments.bids_filter_file) else {}
+    filters = (
+        dataset.read_filters(arguments.bids_filter_file) if (arguments.bids_filter_file) else {}
+    )
     return ParticipantSettings(
         **common,
         filters=filters,
@@ -168,7 +198,8 @@ def _read_plugin(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or 'plugin' not in content:
         raise UsageError(
             'a plugin file needs the key "plugin"',
-            advice='For example "plugin: SLURM" and "plugin_args: {sbatch_args: ...}".', path=path,
+            advice='For example "plugin: SLURM" and "plugin_args: {sbatch_args: ...}".',
+            path=path,
         )
     return {key: content[key] for key in ('plugin', 'plugin_args') if key in content}
 
@@ -209,7 +240,8 @@ def shown_command(argv: list[str], settings: ParticipantSettings | GroupSettings
     for word in argv:
         path = os.path.abspath(os.path.expanduser(word))
         for name, folder in (
-            ('<BIDS_DIR>', settings.bids_dir), ('<OUTPUT_DIR>', settings.output_dir),
+            ('<BIDS_DIR>', settings.bids_dir),
+            ('<OUTPUT_DIR>', settings.output_dir),
             ('<WORK_DIR>', settings.work_dir),
         ):
             if path == str(folder):

@@ -55,7 +55,9 @@ def build_parser() -> Parser:
     parser.add_argument('bids_dir', type=Path, help='folder of the BIDS dataset (only read)')
     parser.add_argument('output_dir', type=Path, help='folder for the derivatives')
     parser.add_argument(
-        'analysis_level', metavar='{participant,group}', help='what to do: each scan, or the cohort'
+        'analysis_level',
+        metavar='{participant,group}',
+        help='what to do: each scan, or the cohort',
     )
     _add_selection(parser)
     _add_segmentation(parser)
@@ -68,106 +70,266 @@ def build_parser() -> Parser:
 
 def _add_selection(parser: Parser) -> None:
     group = parser.add_argument_group('which participants and images')
-    _add(group, '--participant-label', '--participant-labels', '--subject-label',
-         nargs='+', action='extend', metavar='LABEL',
-         help='participants to process, with or without "sub-", or a file with one per line '
-         '(default: all)')
-    _add(group, '--exclude-participant-label', nargs='+', action='extend', metavar='LABEL',
-         help='participants to leave out')
-    _add(group, '--session-label', '--session-id', nargs='+', action='extend', metavar='LABEL',
-         help='sessions to process, with or without "ses-" (default: all)')
-    _add(group, '--bids-filter-file', type=Path, metavar='FILE',
-         help='JSON that narrows the choice of images, e.g. '
-         '{"t1w": {"acquisition": "mprage"}}; null: the entity must be absent, "*": any value')
-    _add(group, '--contrasts', nargs='+', choices=CONTRASTS, metavar='KEY',
-         help=f'use these contrasts only: {", ".join(CONTRASTS)} (default: all that the model '
-         'takes)')
-    _add(group, '--reference', choices=CONTRASTS, metavar='KEY',
-         help='contrast whose grid the results lie on (default: unit1, else t1w, else flair; '
-         'flair where the T1w has thick slices)')
-    _add(group, '--skip-bids-validation', '--skip-bids-validator', action='store_true',
-         help='do not check the dataset (its description file) before starting')
+    _add(
+        group,
+        '--participant-label',
+        '--participant-labels',
+        '--subject-label',
+        nargs='+',
+        action='extend',
+        metavar='LABEL',
+        help='participants to process, with or without "sub-", or a file with one per line '
+        '(default: all)',
+    )
+    _add(
+        group,
+        '--exclude-participant-label',
+        nargs='+',
+        action='extend',
+        metavar='LABEL',
+        help='participants to leave out',
+    )
+    _add(
+        group,
+        '--session-label',
+        '--session-id',
+        nargs='+',
+        action='extend',
+        metavar='LABEL',
+        help='sessions to process, with or without "ses-" (default: all)',
+    )
+    _add(
+        group,
+        '--bids-filter-file',
+        type=Path,
+        metavar='FILE',
+        help='JSON that narrows the choice of images, e.g. '
+        '{"t1w": {"acquisition": "mprage"}}; null: the entity must be absent, "*": any value',
+    )
+    _add(
+        group,
+        '--contrasts',
+        nargs='+',
+        choices=CONTRASTS,
+        metavar='KEY',
+        help=f'use these contrasts only: {", ".join(CONTRASTS)} (default: all that the model '
+        'takes)',
+    )
+    _add(
+        group,
+        '--reference',
+        choices=CONTRASTS,
+        metavar='KEY',
+        help='contrast whose grid the results lie on (default: unit1, else t1w, else flair; '
+        'flair where the T1w has thick slices)',
+    )
+    _add(
+        group,
+        '--skip-bids-validation',
+        '--skip-bids-validator',
+        action='store_true',
+        help='do not check the dataset (its description file) before starting',
+    )
 
 
 def _add_segmentation(parser: Parser) -> None:
     group = parser.add_argument_group('segmentation')
-    _add(group, '--model', metavar='NAME|LABEL|PATH',
-         help='a bundled model, a label below OUTPUT_DIR/models, or a model folder '
-         '(default: the bundled one)')
-    _add(group, '--threshold', type=_open_unit, metavar='X',
-         help="lesion where the probability is at least X, 0 < X < 1 (default: the model's own)")
-    _add(group, '--min-lesion-volume', type=_not_negative, default=3.0, metavar='MM3',
-         help='drop lesions smaller than this, in mm^3 (default: 3)')
-    _add(group, '--overlap', type=_overlap, metavar='X',
-         help="overlap of neighbouring windows, 0 <= X < 1 (default: the model's own)")
-    _add(group, '--tta', action='store_true',
-         help='also segment the mirrored brain and average: steadier, twice the time')
-    _add(group, '--uncertainty', action='store_true',
-         help='write a map of the uncertainty (normalised entropy of the probability)')
-    _add(group, '--device', type=_device, default='auto', metavar='{auto,cpu,cuda,cuda:N}',
-         help='where the network runs; cuda without a GPU is an error, auto says what it took '
-         '(default: auto)')
+    _add(
+        group,
+        '--model',
+        metavar='NAME|LABEL|PATH',
+        help='a bundled model, a label below OUTPUT_DIR/models, or a model folder '
+        '(default: the bundled one)',
+    )
+    _add(
+        group,
+        '--threshold',
+        type=_open_unit,
+        metavar='X',
+        help="lesion where the probability is at least X, 0 < X < 1 (default: the model's own)",
+    )
+    _add(
+        group,
+        '--min-lesion-volume',
+        type=_not_negative,
+        default=3.0,
+        metavar='MM3',
+        help='drop lesions smaller than this, in mm^3 (default: 3)',
+    )
+    _add(
+        group,
+        '--overlap',
+        type=_overlap,
+        metavar='X',
+        help="overlap of neighbouring windows, 0 <= X < 1 (default: the model's own)",
+    )
+    _add(
+        group,
+        '--tta',
+        action='store_true',
+        help='also segment the mirrored brain and average: steadier, twice the time',
+    )
+    _add(
+        group,
+        '--uncertainty',
+        action='store_true',
+        help='write a map of the uncertainty (normalised entropy of the probability)',
+    )
+    _add(
+        group,
+        '--device',
+        type=_device,
+        default='auto',
+        metavar='{auto,cpu,cuda,cuda:N}',
+        help='where the network runs; cuda without a GPU is an error, auto says what it took '
+        '(default: auto)',
+    )
 
 
 def _add_preprocessing(parser: Parser) -> None:
     group = parser.add_argument_group('preprocessing')
-    _add(group, '--skull-strip', '--skull-strip-t1w', '--skull-strip-mode',
-         choices=('auto', 'skip', 'force'), default='auto',
-         help='auto: images that are brain only already are left so; skip: all are; force: strip '
-         'all (default: auto)')
-    _add(group, '--field-strength', type=_positive, metavar='T',
-         help='field strength in tesla for the report where the sidecars do not say it')
-    _add(group, '--random-seed', type=_seed, default=0, metavar='N',
-         help='seed of the sampling in registration (default: 0)')
+    _add(
+        group,
+        '--skull-strip',
+        '--skull-strip-t1w',
+        '--skull-strip-mode',
+        choices=('auto', 'skip', 'force'),
+        default='auto',
+        help='auto: images that are brain only already are left so; skip: all are; force: strip '
+        'all (default: auto)',
+    )
+    _add(
+        group,
+        '--field-strength',
+        type=_positive,
+        metavar='T',
+        help='field strength in tesla for the report where the sidecars do not say it',
+    )
+    _add(
+        group,
+        '--random-seed',
+        type=_seed,
+        default=0,
+        metavar='N',
+        help='seed of the sampling in registration (default: 0)',
+    )
 
 
 def _add_outputs(parser: Parser) -> None:
     group = parser.add_argument_group('outputs')
-    _add(group, '--output-spaces', nargs='+', action='extend', metavar='SPACE', default=[],
-         help='more grids for the lesion mask: a contrast suffix used (FLAIR, T1w, ...: its own '
-         'raw grid) or MNI152NLin2009aSym (affine); "anat", the reference, is always written')
-    _add(group, '--overwrite', action='store_true',
-         help='process participants again that are finished with equal settings')
-    _add(group, '--reports-only', action='store_true',
-         help='make the HTML pages again from finished results')
-    _add(group, '--dry-run', action='store_true',
-         help='print which files would be used and written, and stop')
+    _add(
+        group,
+        '--output-spaces',
+        nargs='+',
+        action='extend',
+        metavar='SPACE',
+        default=[],
+        help='more grids for the lesion mask: a contrast suffix used (FLAIR, T1w, ...: its own '
+        'raw grid) or MNI152NLin2009aSym (affine); "anat", the reference, is always written',
+    )
+    _add(
+        group,
+        '--overwrite',
+        action='store_true',
+        help='process participants again that are finished with equal settings',
+    )
+    _add(
+        group,
+        '--reports-only',
+        action='store_true',
+        help='make the HTML pages again from finished results',
+    )
+    _add(
+        group,
+        '--dry-run',
+        action='store_true',
+        help='print which files would be used and written, and stop',
+    )
 
 
 def _add_resources(parser: Parser) -> None:
     group = parser.add_argument_group(
         'resources', 'Callers may give these to both levels; the group level needs little.'
     )
-    _add(group, '-w', '--work-dir', type=Path, metavar='PATH',
-         help='folder for intermediate files, the cache of a rerun '
-         '(default: a folder below $TMPDIR or /tmp, the same for the same dataset and output)')
-    _add(group, '--clean-workdir', action='store_true',
-         help='empty the work folder of this dataset before starting')
-    _add(group, '--nprocs', '--nthreads', '--n-cpus', '--ncpus', '--n-procs',
-         type=_positive_int, metavar='N',
-         help='processor cores to use in all (default: those that the job may use)')
-    _add(group, '--omp-nthreads', '--ants-nthreads', type=_positive_int, metavar='N',
-         help='threads of one segmentation (default: nprocs, at most 8)')
-    _add(group, '--mem', '--mem-mb', dest='mem', type=_memory_mb, metavar='MB',
-         help='memory to plan with, in MB, or with a suffix as 16G (default: what the job may use)')
+    _add(
+        group,
+        '-w',
+        '--work-dir',
+        type=Path,
+        metavar='PATH',
+        help='folder for intermediate files, the cache of a rerun '
+        '(default: a folder below $TMPDIR or /tmp, the same for the same dataset and output)',
+    )
+    _add(
+        group,
+        '--clean-workdir',
+        action='store_true',
+        help='empty the work folder of this dataset before starting',
+    )
+    _add(
+        group,
+        '--nprocs',
+        '--nthreads',
+        '--n-cpus',
+        '--ncpus',
+        '--n-procs',
+        type=_positive_int,
+        metavar='N',
+        help='processor cores to use in all (default: those that the job may use)',
+    )
+    _add(
+        group,
+        '--omp-nthreads',
+        '--ants-nthreads',
+        type=_positive_int,
+        metavar='N',
+        help='threads of one segmentation (default: nprocs, at most 8)',
+    )
+    _add(
+        group,
+        '--mem',
+        '--mem-mb',
+        dest='mem',
+        type=_memory_mb,
+        metavar='MB',
+        help='memory to plan with, in MB, or with a suffix as 16G (default: what the job may use)',
+    )
     _add(group, '--mem-gb', dest='mem', type=_memory_gb, metavar='GB', help='the same in GB')
-    _add(group, '--low-mem', action='store_true',
-         help='smaller windows and one task at a time')
-    _add(group, '--use-plugin', '--nipype-plugin-file', type=Path, metavar='FILE',
-         help='nipype plugin and its arguments as YAML (plugin: SLURM, plugin_args: {...})')
-    _add(group, '--stop-on-first-crash', action='store_true',
-         help='stop at the first failed participant instead of going on with the others')
-    _add(group, '--resource-monitor', '--profile', action='store_true',
-         help='print seconds and peak memory of each stage; also written to logs/')
+    _add(group, '--low-mem', action='store_true', help='smaller windows and one task at a time')
+    _add(
+        group,
+        '--use-plugin',
+        '--nipype-plugin-file',
+        type=Path,
+        metavar='FILE',
+        help='nipype plugin and its arguments as YAML (plugin: SLURM, plugin_args: {...})',
+    )
+    _add(
+        group,
+        '--stop-on-first-crash',
+        action='store_true',
+        help='stop at the first failed participant instead of going on with the others',
+    )
+    _add(
+        group,
+        '--resource-monitor',
+        '--profile',
+        action='store_true',
+        help='print seconds and peak memory of each stage; also written to logs/',
+    )
 
 
 def _add_other(parser: Parser) -> None:
     group = parser.add_argument_group('other')
-    _add(group, '--config-file', type=Path, metavar='FILE',
-         help='settings of a former run (logs/*.toml); the command line wins over it')
+    _add(
+        group,
+        '--config-file',
+        type=Path,
+        metavar='FILE',
+        help='settings of a former run (logs/*.toml); the command line wins over it',
+    )
     _add(group, '-v', '--verbose', action='count', default=0, help='say more; repeat for more')
-    _add(group, '--debug', action='store_true',
-         help='full tracebacks instead of one-line errors')
+    _add(group, '--debug', action='store_true', help='full tracebacks instead of one-line errors')
     _add(group, '--notrack', action='store_true', help=argparse.SUPPRESS)
     _add(group, '-t', '--task-id', help=argparse.SUPPRESS)
     group.add_argument('--version', action='version', version=f'ssl2-bids v{__version__}')

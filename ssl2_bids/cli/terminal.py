@@ -95,9 +95,13 @@ class Terminal:
         from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
         self._bar = Progress(
-            SpinnerColumn(), TextColumn('{task.description}'),
-            TextColumn('{task.completed:.0f} stages done'), TextColumn('{task.fields[stage]}'),
-            TimeElapsedColumn(), console=Console(stderr=True), transient=True,
+            SpinnerColumn(),
+            TextColumn('{task.description}'),
+            TextColumn('{task.completed:.0f} stages done'),
+            TextColumn('{task.fields[stage]}'),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            transient=True,
         )
         self._bar.start()
 
@@ -125,9 +129,15 @@ class Terminal:
 
     def _tell_resources(self, outcomes: list[Outcome]) -> None:
         rows = [
-            {'session': o.name, 'stage': r['Node'], 'seconds': r['Seconds'],
-             'peak_memory_MB': r['PeakMemoryMB'], 'gpu_memory_MB': r['GpuMemoryMB']}
-            for o in outcomes for r in o.resources
+            {
+                'session': o.name,
+                'stage': r['Node'],
+                'seconds': r['Seconds'],
+                'peak_memory_MB': r['PeakMemoryMB'],
+                'gpu_memory_MB': r['GpuMemoryMB'],
+            }
+            for o in outcomes
+            for r in o.resources
         ]
         if not rows:
             return

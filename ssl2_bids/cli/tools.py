@@ -124,8 +124,73 @@ def run_evaluate(args: argparse.Namespace) -> int:
     return SOME_FAILED if result.cases else DataError.exit_code
 
 
+SIMULATE = """\
+Make a small simulated BIDS dataset with lesions of known truth.
+
+Brain-only images of deformed MNI152 anatomy with painted lesions; the true masks go to
+OUT/derivatives/truth. For trying things out and for tests: simulated results say nothing about
+the accuracy on patients."""
+
+SIMULATE_EPILOG = """\
+example:
+  ssl2 simulate demo --subjects 3 --seed 1
+  ssl2-bids demo demo-out participant
+  ssl2 evaluate demo-out demo/derivatives/truth
+
+The same seed gives the same bytes; a stopped simulation goes on where it stopped."""
+
+
+def add_simulate(subparsers: argparse._SubParsersAction) -> None:
+    """The options of ``ssl2 simulate``."""
+    parser = subparsers.add_parser(
+        'simulate',
+        help='make a simulated dataset of known truth',
+        description=SIMULATE,
+        epilog=SIMULATE_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument('output', type=Path, metavar='OUT', help='folder of the new dataset')
+    parser.add_argument(
+        '--subjects', type=int, default=3, metavar='N', help='participants (default: 3)'
+    )
+    parser.add_argument('--seed', type=int, default=1, metavar='N', help='default: 1')
+    parser.add_argument(
+        '--field',
+        type=int,
+        choices=(3, 7),
+        default=3,
+        help='3: T1w and FLAIR; 7: UNIT1 with INV1 and INV2, and FLAIR (default: 3)',
+    )
+    parser.set_defaults(run=run_simulate)
+
+
+def run_simulate(args: argparse.Namespace) -> int:
+    """Run ``ssl2 simulate`` and return its exit code."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from ssl2_bids.workflows.simulate import simulate
+
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task('simulating', total=args.subjects)
+        simulate(
+            args.output,
+            subjects=args.subjects,
+            seed=args.seed,
+            field=args.field,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    _say(f'{args.subjects} simulated participants in {args.output}')
+    return SUCCESS
+
+
 # every subcommand stands here: add_<name>(subparsers) sets run=run_<name>(args) -> exit code
-SUBCOMMANDS: tuple[Callable[[argparse._SubParsersAction], None], ...] = (add_evaluate,)
+SUBCOMMANDS: tuple[Callable[[argparse._SubParsersAction], None], ...] = (
+    add_evaluate,
+    add_simulate,
+)
 
 
 def build_parser() -> Parser:

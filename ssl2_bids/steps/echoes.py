@@ -21,7 +21,8 @@ def mean_of_echoes(echoes: Sequence[Volume]) -> Volume:
     for number, echo in enumerate(echoes[1:], start=2):
         if not same_grid(first, echo):
             raise DataError(f'echo {number} is not on the grid of the first echo')
-    return first.with_data(np.mean([echo.data for echo in echoes], axis=0, dtype=np.float32))
+    stack = np.stack([echo.data for echo in echoes])
+    return first.with_data(np.asarray(stack.mean(axis=0, dtype=np.float32)))
 
 
 def methods(count: int) -> str:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from ssl2_bids.volume import Volume
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
 
 WORKING_VOXEL = 4.0  # mm; the field is smooth, so it is estimated on a coarse copy
 ITERATIONS = (50, 50, 50)  # per level of the B-spline, N4's usual number
@@ -50,7 +55,7 @@ def correct_inhomogeneity(image: Volume, brain_mask: Volume) -> Volume:
     return image.with_data((image.data / field).astype(np.float32))
 
 
-def _to_itk(data: np.ndarray, spacing: np.ndarray):  # noqa: ANN202  a SimpleITK image
+def _to_itk(data: np.ndarray, spacing: np.ndarray) -> sitk.Image:
     import SimpleITK as sitk
 
     image = sitk.GetImageFromArray(np.ascontiguousarray(data.T))

@@ -28,10 +28,10 @@ class Stage:
 
     Attributes
     ----------
-    spacing : mm, of the isotropic copies.
+    spacing : mm, of the cubic copies.
     points : how many points of the fixed image are compared.
     shell : mm; the rim around the fixed brain that is compared too: wide where the capture range
-        counts, narrow where the remains of skull and skin would blur the result.
+        counts, narrow where remains of skull and skin would blur the result.
     """
 
     spacing: float
@@ -41,6 +41,7 @@ class Stage:
 
 RIGID = (Stage(4.0, 15_000, 12.0), Stage(2.0, 50_000, 6.0), Stage(1.2, 150_000, 2.0))
 AFFINE = (Stage(4.0, 15_000, 12.0), Stage(2.0, 80_000, 6.0))
+STEP = {False: 1.0, True: 0.05}  # voxels, the first step: with twelve parameters 0.2 diverges
 
 
 @dataclass(frozen=True)
@@ -242,34 +243,29 @@ def best_start(
 ) -> np.ndarray:
     """The best rigid transform on the coarsest copies, (4, 4), over all starts.
 
-    All starts are compared as they are; the scanner's coordinates and the most similar others
-    are followed up, and the most similar end is taken.
+    The scanner's coordinates, and the most similar of the other starts, are followed up.
     """
-    fixed_centre, moving_centre = centres
-    starts = []
-    for offset in (np.zeros(3), moving_centre - fixed_centre):
-        for axis, sign in [(None, 0), *product(range(3), (-1, 1))]:
-            starts.append(turned(fixed_centre, axis=axis, degrees=sign * TILT, offset=offset))
-    order = sorted(
-        range(1, len(starts)), key=lambda i: -compare(pair, starts[i], seed=seed).score
-    )
+    turns = [(0, 0.0), *product(range(3), (-TILT, TILT))]
+    starts = [
+        turned(centres[0], axis=axis, degrees=degrees, offset=offset)
+        for offset in (np.zeros(3), centres[1] - centres[0])
+        for axis, degrees in turns
+    ]
+    others = sorted(starts[1:], key=lambda start: -compare(pair, start, seed=seed).score)
     ends = [
-        optimise(pair, starts[i], stage=stage, seed=seed, affine=False)
-        for i in [0, *order[:CANDIDATES]]
+        optimise(pair, start, stage=stage, seed=seed, affine=False)
+        for start in [starts[0], *others[:CANDIDATES]]
     ]
     return max(ends, key=lambda end: compare(pair, end, seed=seed).score)
 
 
-def turned(
-    centre: np.ndarray, *, axis: int | None, degrees: float, offset: np.ndarray
-) -> np.ndarray:
+def turned(centre: np.ndarray, *, axis: int, degrees: float, offset: np.ndarray) -> np.ndarray:
     """Rotation by ``degrees`` about an axis through ``centre``, then a shift, (4, 4)."""
     matrix = np.eye(4)
-    if axis is not None:
-        first, second = [a for a in range(3) if a != axis]
-        cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-        matrix[[first, second], [first, second]] = cosine
-        matrix[first, second], matrix[second, first] = -sine, sine
+    first, second = (a for a in range(3) if a != axis)
+    cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    matrix[first, first] = matrix[second, second] = cosine
+    matrix[first, second], matrix[second, first] = -sine, sine
     matrix[:3, 3] = centre + offset - matrix[:3, :3] @ centre
     return matrix
 
@@ -277,48 +273,54 @@ def turned(
 def optimise(
     pair: Pair, matrix: np.ndarray, *, stage: Stage, seed: int, affine: bool
 ) -> np.ndarray:
-    """Improve a transform by gradient steps in Mattes' mutual information; (4, 4), RAS+ mm.
-
-    Regular steps from one voxel down to a thousandth of one. The points compared are a regular,
-    jittered selection: on the voxels themselves, the similarity would prefer aligned grids.
-    """
+    """Improve a transform by gradient steps in Mattes' mutual information; (4, 4), RAS+ mm."""
     start = LPS @ matrix @ LPS
     centre = LPS[:3, :3] @ centre_of(pair.region)
     transform = sitk.AffineTransform(3) if affine else sitk.Euler3DTransform()
     transform.SetCenter(centre.tolist())
     transform.SetMatrix(start[:3, :3].ravel().tolist(), *([] if affine else [1e-6]))
     transform.SetTranslation((start[:3, 3] + start[:3, :3] @ centre - centre).tolist())
-    method = sitk.ImageRegistrationMethod()
-    method.SetNumberOfThreads(1)
-    method.SetMetricAsMattesMutualInformation(BINS)
-    method.SetMetricFixedMask(itk_image(pair.region))
-    share = min(stage.points / float(pair.region.data.mean() * pair.region.data.size), 1.0)
-    method.SetMetricSamplingStrategy(method.REGULAR)
-    method.SetMetricSamplingPercentage(share, seed + 1)  # to ITK, 0 is the clock
-    method.SetMetricUseFixedImageGradientFilter(False)
-    method.SetMetricUseMovingImageGradientFilter(False)
-    method.SetInterpolator(sitk.sitkLinear)
-    method.SetOptimizerAsRegularStepGradientDescent(
-        learningRate=stage.spacing, minStep=stage.spacing / 1000, numberOfIterations=200
-    )
-    method.SetOptimizerScalesFromPhysicalShift()
-    method.SetInitialTransform(transform, inPlace=True)
-    try:
-        with one_thread():
+    with one_thread():
+        method = mattes(pair, stage=stage, seed=seed)
+        method.SetOptimizerAsRegularStepGradientDescent(
+            learningRate=stage.spacing * STEP[affine],
+            minStep=stage.spacing / 1000,
+            numberOfIterations=200,
+        )
+        method.SetOptimizerScalesFromPhysicalShift()
+        method.SetInitialTransform(transform, inPlace=True)
+        try:
             method.Execute(itk_image(pair.fixed), itk_image(pair.moving))
-    except RuntimeError:  # no point inside the moving image
-        return matrix
+        except RuntimeError:  # no point lies inside the moving image
+            return matrix
     result = np.eye(4)
     result[:3, :3] = np.reshape(transform.GetMatrix(), (3, 3))
     result[:3, 3] = transform.GetTranslation() + centre - result[:3, :3] @ centre
     return LPS @ result @ LPS
 
 
+def mattes(pair: Pair, *, stage: Stage, seed: int) -> sitk.ImageRegistrationMethod:
+    """Mattes' mutual information at a regular, jittered choice of points.
+
+    On the voxels themselves the similarity would prefer grids that fall on one another.
+    """
+    method = sitk.ImageRegistrationMethod()
+    method.SetMetricAsMattesMutualInformation(BINS)
+    method.SetMetricFixedMask(itk_image(pair.region))
+    share = min(stage.points / np.count_nonzero(pair.region.data), 1.0)
+    method.SetMetricSamplingStrategy(method.REGULAR)
+    method.SetMetricSamplingPercentage(share, seed % (2**32 - 1) + 1)  # ITK takes 0 for the clock
+    method.SetMetricUseFixedImageGradientFilter(False)
+    method.SetMetricUseMovingImageGradientFilter(False)
+    method.SetInterpolator(sitk.sitkLinear)
+    return method
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Let ITK use one thread: sums over several differ in the last digits from run to run.
 
-    Setting it at the registration alone is not enough: its optimiser asks the global default.
+    The registration's own setting does not reach its optimiser, which asks the global default.
     """
     before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
@@ -344,18 +346,15 @@ def compare(pair: Pair, matrix: np.ndarray, *, seed: int) -> Similarity:
     The points are jittered within their voxels, so that no transform gains or loses by putting
     voxels on voxels.
     """
-    points = np.argwhere(pair.region.data) + np.random.default_rng(seed).uniform(
-        -0.5, 0.5, (int(pair.region.data.sum(dtype=np.int64)), 3)
-    )
+    points = np.argwhere(pair.region.data).astype(np.float64)
+    points += np.random.default_rng(seed).uniform(-0.5, 0.5, points.shape)
     there = np.linalg.inv(pair.moving.affine) @ matrix @ pair.fixed.affine
     mapped = sum(points[:, a, None] * there[:3, a] for a in range(3)) + there[:3, 3]
     inside = ((mapped >= -0.5) & (mapped <= np.array(pair.moving.shape) - 0.5)).all(axis=1)
     overlap = float(inside.mean())
     if overlap < SMALLEST_OVERLAP:
         return Similarity(0.0, 1.0, overlap)
-    indices = [
-        binned(image, at[inside]) for image, at in ((pair.fixed, points), (pair.moving, mapped))
-    ]
+    indices = binned(pair.fixed, points[inside]), binned(pair.moving, mapped[inside])
     joint = np.bincount(indices[0] * BINS + indices[1], minlength=BINS**2) / inside.sum()
     table = joint.reshape(BINS, BINS)
     both, one, other = (entropy(p) for p in (joint, table.sum(axis=0), table.sum(axis=1)))
@@ -373,3 +372,64 @@ def entropy(shares: np.ndarray) -> float:
     """Shannon entropy in nats."""
     present = shares[shares > 0]
     return float(-(present * np.log(present)).sum())
+
+
+def to_itk(matrix: np.ndarray) -> str:
+    """Text of an ITK affine transform file (LPS+) of a (4, 4) matrix in RAS+ mm.
+
+    ITK's tools resample the moving image onto the fixed one with it.
+    """
+    lps = LPS @ matrix @ LPS
+    parameters = ' '.join(repr(float(p) + 0.0) for p in [*lps[:3, :3].ravel(), *lps[:3, 3]])
+    return (
+        '#Insight Transform File V1.0\n#Transform 0\n'
+        f'Transform: AffineTransform_double_3_3\nParameters: {parameters}\n'
+        'FixedParameters: 0 0 0\n'
+    )
+
+
+def from_itk(text: str) -> np.ndarray:
+    """The (4, 4) matrix in RAS+ mm of the text of an ITK transform file with one affine.
+
+    Raises
+    ------
+    DataError : another kind of transform, several of them, or not a transform file.
+    """
+    fields = [line.split(':', 1) for line in text.splitlines() if ':' in line]
+    entries = {key.strip(): value.split() for key, value in fields}
+    try:
+        (kind,) = entries['Transform']
+        if len(fields) != 3 or not kind.startswith(('AffineTransform_', 'MatrixOffset')):
+            raise ValueError(kind)
+        parameters = np.array(entries['Parameters'], np.float64)
+        centre = np.array(entries['FixedParameters'], np.float64).reshape(3)
+        lps = np.eye(4)
+        lps[:3, :3] = parameters[:9].reshape(3, 3)
+        lps[:3, 3] = parameters[9:].reshape(3) + centre - lps[:3, :3] @ centre
+    except (KeyError, ValueError):
+        raise DataError(
+            'not an ITK text file with one affine transform',
+            advice='Give an affine transform as ANTs or ITK writes it in text (.txt).',
+        ) from None
+    return LPS @ lps @ LPS
+
+
+def methods(contrasts: list[str], reference: str) -> str:
+    """The methods sentences for images that were registered rigidly to the reference.
+
+    Parameters
+    ----------
+    contrasts : BIDS suffixes of the images that were moved; may be empty.
+    reference : BIDS suffix of the reference image.
+    """
+    if not contrasts:
+        return ''
+    named = ' and '.join(
+        [', '.join(contrasts[:-1]), contrasts[-1]] if contrasts[1:] else contrasts
+    )
+    several = 's were' if contrasts[1:] else ' was'
+    return (
+        f'The {named} image{several} registered to the {reference} image with a rigid transform '
+        'that maximises mutual information [@mattes2003] within and closely around the brain, '
+        'on three levels of resolution (SimpleITK [@lowekamp2013]).'
+    )

@@ -114,11 +114,16 @@ def entropy(probability: np.ndarray) -> np.ndarray:
 
 
 def methods(
-    card: Card, contrasts: tuple[str, ...], *, overlap: float | None = None, mirror: bool = False
+    card: Card,
+    contrasts: tuple[str, ...],
+    *,
+    overlap: float | None = None,
+    mirror: bool = False,
+    low_memory: bool = False,
 ) -> str:
-    """The methods sentences for what :func:`segment` did."""
+    """The methods sentences for what :func:`segment` did with these options."""
     share = card.overlap if overlap is None else overlap
-    window = ' x '.join(map(str, card.window))
+    window = ' x '.join(map(str, smaller_window(card) if low_memory else card.window))
     flipped = ' and over the image and its left-right mirror image' if mirror else ''
     trained = card.content.get('TrainedOn', '')
     return (

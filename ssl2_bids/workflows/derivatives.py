@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 
 from ssl2_bids.bids.outputs import (
@@ -25,7 +24,7 @@ from ssl2_bids.bids.sidecars import (
 )
 from ssl2_bids.files import write_json, write_text
 from ssl2_bids.settings import ATLAS_SPACE
-from ssl2_bids.volume import Volume, read, resample, write
+from ssl2_bids.volume import Volume, read, read_grid, resample, write
 from ssl2_bids.workflows.plan import Plan, extra_spaces, preproc_path
 from ssl2_bids.workflows.task import read_json
 
@@ -86,7 +85,10 @@ def model_block(plan: Plan, results: Results) -> dict[str, Any]:
     card = plan.card
     return {
         'Model': {
-            'Name': card.name, 'Label': card.label, 'Version': card.version, 'Sha256': card.sha256,
+            'Name': card.name,
+            'Label': card.label,
+            'Version': card.version,
+            'Sha256': card.sha256,
         },
         'Threshold': plan.threshold,
         'MinimumLesionVolume': plan.min_lesion_volume,
@@ -213,19 +215,25 @@ def volume_rows(table: list[dict[str, Any]], brain_volume: float) -> list[dict[s
     """Rows of the ``morph.tsv``: the whole brain, then each region."""
     from ssl2_bids.steps import lesions
 
-    rows = lesions.volumes_by_region([lesions.Lesion(**row) for row in table], brain_volume)
+    *regions, whole = lesions.volumes_by_region(
+        [lesions.Lesion(**row) for row in table], brain_volume
+    )
     return [
         {
             'index': index,
-            'name': row['name'],
-            'volume-mm3': round(row['volume_mm3'], 2),
-            'lesion_count': row['lesion_count'],
-            'volume_largest-mm3': round(row['volume_largest_mm3'], 2),
+            'name': row.name,
+            'volume-mm3': _rounded(row.volume_mm3, 2),
+            'lesion_count': row.lesion_count,
+            'volume_largest-mm3': _rounded(row.volume_largest_mm3, 2),
             'brain_volume-mm3': round(brain_volume, 1),
-            'lesion_load': round(row['lesion_load'], 7),
+            'lesion_load': _rounded(row.lesion_load, 7),
         }
-        for index, row in enumerate(rows)
+        for index, row in enumerate([whole, *regions])
     ]
+
+
+def _rounded(value: float | None, places: int) -> float | None:
+    return None if value is None else round(value, places)
 
 
 def _write_instances(plan: Plan, results: Results, lesions: Volume) -> None:
@@ -256,8 +264,8 @@ def _write_mask_elsewhere(plan: Plan, results: Results, mask: Volume, space: str
         target = template()
         transform = np.load(results.template_matrix)
     else:
-        image = nib.load(plan.session.scans[space].paths[0])
-        target = Volume(np.empty(image.shape[:3], np.uint8), image.affine)
+        shape, affine = read_grid(plan.session.scans[space].paths[0])
+        target = Volume(np.empty(shape, np.uint8), affine)
         matrix = np.load(results.matrices[results.contrasts.index(space) - 1])
         transform = np.linalg.inv(matrix)
     share = resample(mask, target.affine, target.shape, transform=transform)

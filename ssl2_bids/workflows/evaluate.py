@@ -226,13 +226,13 @@ def _compare(masks: list[Mask], labels: list[Label], minimum_volume: float) -> C
     overlap = msseg = by_size = None
     if annotation.whole:
         voxel_volume = prediction.voxel_volume
-        instances = [
+        drawn, found = (
             label_instances(data > 0, voxel_volume=voxel_volume, minimum_volume=minimum_volume)
             for data in (reference, prediction.data)
-        ]
-        overlap = lesionwise.any_overlap(*instances)
-        msseg = lesionwise.anima(*instances)
-        by_size = lesionwise.detection_by_size(*instances, voxel_volume=voxel_volume)
+        )
+        overlap = lesionwise.any_overlap(drawn, found)
+        msseg = lesionwise.anima(drawn, found)
+        by_size = lesionwise.detection_by_size(drawn, found, voxel_volume=voxel_volume)
     return Case(
         subject=mask.subject,
         session=mask.session,

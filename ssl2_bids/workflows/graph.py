@@ -71,12 +71,15 @@ def _add_session(
     facts += [(prepared[c], 'facts') for c in contrasts]
     facts += [(brains[c], 'facts') for c in contrasts]
     facts += [(n, 'facts') for n in registered.values()]
-    facts += [(segment, 'facts'), (lesions, 'facts'), (template, 'facts')]
+    facts += [(segment, 'facts'), (template, 'facts'), (lesions, 'facts')]
     finish = _finish(plan, contrasts, command)
     resampled = _merge(branch, 'resampled', [(n, 'resampled') for n in registered.values()])
     sources: list[tuple[Node, str, str]] = [
-        (_merge(branch, 'prepared_images', [(prepared[c], 'image') for c in contrasts]), 'out',
-         'prepared'),
+        (
+            _merge(branch, 'prepared_images', [(prepared[c], 'image') for c in contrasts]),
+            'out',
+            'prepared',
+        ),
         (images, 'out', 'corrected'),
         (resampled, 'out', 'resampled'),
         (matrices, 'out', 'matrices'),
@@ -119,22 +122,32 @@ def _find_brain(plan: Plan, contrast: str) -> Node:
         'threads': 1,
     }
     return make_node(
-        f'brain_{contrast}', NODES + 'find_brain', inputs, ['image'], ['mask', 'facts'],
+        f'brain_{contrast}',
+        NODES + 'find_brain',
+        inputs,
+        ['image'],
+        ['mask', 'facts'],
         memory_gb=2.0,
     )
 
 
 def _correct(contrast: str) -> Node:
     return make_node(
-        f'inhomogeneity_{contrast}', NODES + 'correct_inhomogeneity', {'contrast': contrast},
-        ['image', 'mask'], ['image'],
+        f'inhomogeneity_{contrast}',
+        NODES + 'correct_inhomogeneity',
+        {'contrast': contrast},
+        ['image', 'mask'],
+        ['image'],
     )
 
 
 def _register(plan: Plan, contrast: str) -> Node:
     return make_node(
-        f'register_{contrast}', NODES + 'register', {'contrast': contrast, 'seed': plan.seed},
-        ['fixed', 'fixed_mask', 'moving', 'moving_mask'], ['matrix', 'resampled', 'facts'],
+        f'register_{contrast}',
+        NODES + 'register',
+        {'contrast': contrast, 'seed': plan.seed},
+        ['fixed', 'fixed_mask', 'moving', 'moving_mask'],
+        ['matrix', 'resampled', 'facts'],
     )
 
 
@@ -145,9 +158,7 @@ def _find_template(plan: Plan) -> Node:
     )
 
 
-def _segment(
-    plan: Plan, contrasts: list[str], settings: ParticipantSettings, device: str
-) -> Node:
+def _segment(plan: Plan, contrasts: list[str], settings: ParticipantSettings, device: str) -> Node:
     on_gpu = device != 'cpu'
     inputs: dict[str, Any] = {
         'contrasts': contrasts,
@@ -161,16 +172,24 @@ def _segment(
         'low_memory': plan.low_memory,
     }
     return make_node(
-        'segment', NODES + 'segment', inputs, ['images', 'matrices', 'mask'],
+        'segment',
+        NODES + 'segment',
+        inputs,
+        ['images', 'matrices', 'mask'],
         ['probability', 'uncertainty', 'facts'],
-        threads=1 if on_gpu else settings.omp_nthreads, memory_gb=3.0, gpu=on_gpu,
+        threads=1 if on_gpu else settings.omp_nthreads,
+        memory_gb=3.0,
+        gpu=on_gpu,
     )
 
 
 def _find_lesions(plan: Plan) -> Node:
     inputs = {'threshold': plan.threshold, 'minimum_volume': plan.min_lesion_volume}
     return make_node(
-        'lesions', NODES + 'find_lesions', inputs, ['probability', 'matrix'],
+        'lesions',
+        NODES + 'find_lesions',
+        inputs,
+        ['probability', 'matrix'],
         ['instances', 'table', 'facts'],
     )
 
@@ -178,10 +197,24 @@ def _find_lesions(plan: Plan) -> Node:
 def _finish(plan: Plan, contrasts: list[str], command: str) -> Node:
     inputs = {'plan': plan, 'command': command, 'contrasts': contrasts}
     connected = [
-        'prepared', 'corrected', 'resampled', 'matrices', 'brain_mask', 'probability',
-        'uncertainty', 'instances', 'table', 'template_matrix', 'facts',
+        'prepared',
+        'corrected',
+        'resampled',
+        'matrices',
+        'brain_mask',
+        'probability',
+        'uncertainty',
+        'instances',
+        'table',
+        'template_matrix',
+        'facts',
     ]
     return make_node(
-        'finish', 'ssl2_bids.workflows.summary:finish', inputs, connected, ['marker'],
-        memory_gb=2.0, always=True,
+        'finish',
+        'ssl2_bids.workflows.summary:finish',
+        inputs,
+        connected,
+        ['marker'],
+        memory_gb=2.0,
+        always=True,
     )

@@ -17,6 +17,7 @@ from ssl2_bids.bids.dataset import read_table, select_participants, select_sessi
 from ssl2_bids.bids.outputs import Result, find_results, output_name, sidecar_path, write_table
 from ssl2_bids.bids.provenance import bids_uri, write_dataset_files
 from ssl2_bids.errors import SOME_FAILED, SUCCESS, BusyError, DataError, NoInputError, Ssl2Error
+from ssl2_bids.evaluation.cohort import outlying
 from ssl2_bids.files import as_ssl2_error, write_json
 from ssl2_bids.settings import ATLAS_SPACE, GroupSettings
 from ssl2_bids.steps import quality
@@ -26,38 +27,41 @@ log = logging.getLogger('ssl2_bids')
 
 REGIONS = ('periventricular', 'juxtacortical', 'infratentorial', 'deep-white-matter')
 COVARIATES = ('age', 'sex', 'group')
-FEWEST_FOR_OUTLIERS = 5
-OUTLIER = 3.5  # robust z score, Iglewicz and Hoaglin 1993
 
-COLUMNS: dict[str, dict[str, Any]] = {
-    'participant_id': {'Description': 'participant'},
-    'session_id': {'Description': 'session'},
-    'model': {'Description': 'model that segmented'},
-    'model_version': {'Description': 'version of that model'},
-    'reference': {'Description': 'image on whose grid the mask lies'},
-    'channels': {'Description': 'images that the model saw'},
-    'magnetic_field_strength': {'Description': 'field strength', 'Units': 'T'},
-    'lesion_count': {'Description': 'number of lesions (26-connected)'},
-    'volume-mm3': {'Description': 'volume of all lesions', 'Units': 'mm^3'},
-    'volume_largest-mm3': {'Description': 'volume of the largest lesion', 'Units': 'mm^3'},
-    'lesion_load': {'Description': 'lesion volume divided by brain volume', 'Units': '1'},
-    'brain_volume-mm3': {'Description': 'volume of the brain mask', 'Units': 'mm^3'},
-} | {
-    f'{region}_{what}': {'Description': f'{text} of the {region} lesions'} | units
-    for region in REGIONS
-    for what, text, units in (
-        ('count', 'number', {}), ('volume-mm3', 'volume', {'Units': 'mm^3'}),
-    )
-} | {
-    'quality': {
-        'Description': 'remarks on quality, separated by "; ": a brain volume outside 600 to '
-        '2200 mL, or a robust z score above 3.5 of lesion or brain volume in this cohort'
-    },
-    'acq_time': {'Description': 'time of the scan, from sessions.tsv or scans.tsv'},
-    'age': {'Description': 'from participants.tsv or sessions.tsv'},
-    'sex': {'Description': 'from participants.tsv'},
-    'group': {'Description': 'from participants.tsv'},
-}
+COLUMNS: dict[str, dict[str, Any]] = (
+    {
+        'participant_id': {'Description': 'participant'},
+        'session_id': {'Description': 'session'},
+        'model': {'Description': 'model that segmented'},
+        'model_version': {'Description': 'version of that model'},
+        'reference': {'Description': 'image on whose grid the mask lies'},
+        'channels': {'Description': 'images that the model saw'},
+        'magnetic_field_strength': {'Description': 'field strength', 'Units': 'T'},
+        'lesion_count': {'Description': 'number of lesions (26-connected)'},
+        'volume-mm3': {'Description': 'volume of all lesions', 'Units': 'mm^3'},
+        'volume_largest-mm3': {'Description': 'volume of the largest lesion', 'Units': 'mm^3'},
+        'lesion_load': {'Description': 'lesion volume divided by brain volume', 'Units': '1'},
+        'brain_volume-mm3': {'Description': 'volume of the brain mask', 'Units': 'mm^3'},
+    }
+    | {
+        f'{region}_{what}': {'Description': f'{text} of the {region} lesions'} | units
+        for region in REGIONS
+        for what, text, units in (
+            ('count', 'number', {}),
+            ('volume-mm3', 'volume', {'Units': 'mm^3'}),
+        )
+    }
+    | {
+        'quality': {
+            'Description': 'remarks on quality, separated by "; ": a brain volume outside 600 to '
+            '2200 mL, or a robust z score above 3.5 of lesion or brain volume in this cohort'
+        },
+        'acq_time': {'Description': 'time of the scan, from sessions.tsv or scans.tsv'},
+        'age': {'Description': 'from participants.tsv or sessions.tsv'},
+        'sex': {'Description': 'from participants.tsv'},
+        'group': {'Description': 'from participants.tsv'},
+    }
+)
 
 
 def run_group_level(
@@ -74,12 +78,11 @@ def run_group_level(
     NoInputError : there are no results.
     BusyError : another group run holds the output folder.
     """
-    participants = select_participants(
-        settings.bids_dir, settings.participants, settings.excluded
-    )
+    participants = select_participants(settings.bids_dir, settings.participants, settings.excluded)
     units = select_sessions(settings.bids_dir, participants, settings.sessions)
     results = [
-        r for r in find_results(settings.output_dir)
+        r
+        for r in find_results(settings.output_dir)
         if (r.names.subject, r.names.session) in set(units)
     ]
     missing = _missing(units, results)
@@ -124,7 +127,8 @@ def _lock(output_dir: Path) -> Iterator[None]:
         except OSError:
             raise BusyError(
                 'another group run works in this output folder',
-                advice='Wait until it has ended.', path=output_dir,
+                advice='Wait until it has ended.',
+                path=output_dir,
             ) from None
         yield
         path.unlink(missing_ok=True)
@@ -140,14 +144,16 @@ def _most_used_model(results: list[Result]) -> str:
     return min(set(labels), key=lambda label: (-labels.count(label), label))
 
 
-def _missing(
-    units: list[tuple[str, str | None]], results: list[Result]
-) -> list[dict[str, str]]:
+def _missing(units: list[tuple[str, str | None]], results: list[Result]) -> list[dict[str, str]]:
     have = {(r.names.subject, r.names.session) for r in results}
     return [
-        {'name': f'sub-{s}' + (f'_ses-{e}' if e else ''), 'subject': s,
-         'reason': 'no result of the participant level'}
-        for s, e in units if (s, e) not in have
+        {
+            'name': f'sub-{s}' + (f'_ses-{e}' if e else ''),
+            'subject': s,
+            'reason': 'no result of the participant level',
+        }
+        for s, e in units
+        if (s, e) not in have
     ]
 
 
@@ -159,9 +165,14 @@ def _describe(
     lines += [f'note   {m["name"]}: {m["reason"]}' for m in missing]
     frequency = output_name('group.frequency', space=ATLAS_SPACE)
     table = output_name('group.lesions')
-    for name in (table, sidecar_path(Path(table)), frequency, sidecar_path(Path(frequency)),
-                 output_name('group.frequency_figure', space=ATLAS_SPACE),
-                 output_name('group.page')):
+    for name in (
+        table,
+        sidecar_path(Path(table)),
+        frequency,
+        sidecar_path(Path(frequency)),
+        output_name('group.frequency_figure', space=ATLAS_SPACE),
+        output_name('group.page'),
+    ):
         lines.append(f'write  {name}')
     return '\n'.join(lines)
 
@@ -170,8 +181,9 @@ def _rows(
     settings: GroupSettings, results: list[Result]
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """A row for each result, and those that could not be read."""
-    people = {r.get('participant_id', ''): r for r in read_table(
-        settings.bids_dir / 'participants.tsv')}
+    people = {
+        r.get('participant_id', ''): r for r in read_table(settings.bids_dir / 'participants.tsv')
+    }
     rows, problems = [], []
     for result in results:
         try:
@@ -199,8 +211,16 @@ def _row(result: Result) -> dict[str, Any]:
             'reference': names.reference,
             'channels': ' '.join(sidecar['Channels']),
             'magnetic_field_strength': _field(result),
-            **{k: whole[k] for k in ('lesion_count', 'volume-mm3', 'volume_largest-mm3',
-                                     'lesion_load', 'brain_volume-mm3')},
+            **{
+                k: whole[k]
+                for k in (
+                    'lesion_count',
+                    'volume-mm3',
+                    'volume_largest-mm3',
+                    'lesion_load',
+                    'brain_volume-mm3',
+                )
+            },
         }
         for region in REGIONS:
             values = volumes.get(region, {})
@@ -209,7 +229,8 @@ def _row(result: Result) -> dict[str, Any]:
     except (OSError, KeyError, ValueError, csv.Error) as error:
         raise DataError(
             f'a damaged or missing result ({error})',
-            advice='Run the participant level again with --overwrite.', path=path,
+            advice='Run the participant level again with --overwrite.',
+            path=path,
         ) from None
     return row
 
@@ -250,20 +271,20 @@ def _covariates(
 
 
 def _flag(rows: list[dict[str, Any]]) -> None:
-    """Write remarks on quality into the rows."""
+    """Write remarks on quality into the rows; what stands out does so among its model's."""
     low, high = quality.BRAIN_VOLUMES
     for row in rows:
         millilitres = (row['brain_volume-mm3'] or 0) / 1000
         row['flags'] = [] if low <= millilitres <= high else ['brain volume implausible']
-    if len(rows) < FEWEST_FOR_OUTLIERS:
-        return
-    for column, text in (('volume-mm3', 'lesion volume'), ('brain_volume-mm3', 'brain volume')):
-        values = np.log1p([row[column] or 0 for row in rows])
-        spread = 1.4826 * np.median(np.abs(values - np.median(values)))
-        if spread > 0:
-            for row, z in zip(rows, (values - np.median(values)) / spread, strict=True):
-                if abs(z) > OUTLIER:
-                    row['flags'].append(f'{text} unlike the cohort (robust z {z:.1f})')
+    for model in {row['model'] for row in rows}:
+        mine = [row for row in rows if row['model'] == model]
+        for column, name in (
+            ('volume-mm3', 'lesion volume'),
+            ('brain_volume-mm3', 'brain volume'),
+        ):
+            for place, score in outlying([row[column] for row in mine]).items():
+                side = 'high' if score > 0 else 'low'
+                mine[place]['flags'].append(f'{name} unusually {side} (robust z {score:.1f})')
 
 
 def _write_tables(settings: GroupSettings, rows: list[dict[str, Any]]) -> None:
@@ -288,14 +309,15 @@ def _write_frequency(
             transform = from_itk(xfm.read_text(encoding='utf-8'))
         except (OSError, ValueError) as error:
             raise DataError(
-                f'not a readable transform ({error})', path=xfm,
+                f'not a readable transform ({error})',
+                path=xfm,
                 advice='Run the participant level again with --overwrite.',
             ) from None
         mask = read(names.path('anat.mask'))
         there = resample(mask, target.affine, target.shape, transform=transform).data >= 0.5
         # a participant counts once, with the lesions of all sessions
         people[names.subject] = people.get(names.subject, False) | there
-    share = target.with_data(np.mean(list(people.values()), axis=0, dtype=np.float32))
+    share = target.with_data(np.stack(list(people.values())).mean(axis=0, dtype=np.float32))
     path = settings.output_dir / output_name('group.frequency', space=ATLAS_SPACE)
     write(share, path, code=4)
     content = {
@@ -325,5 +347,10 @@ def _write_page(
     page = settings.output_dir / output_name('group.page')
     figure = frequency[1].relative_to(settings.output_dir).as_posix()
     group.render(
-        rows, page, frequency_figure=figure, failed=failed, version=__version__, command=command,
+        rows,
+        page,
+        frequency_figure=figure,
+        failed=failed,
+        version=__version__,
+        command=command,
     )

@@ -20,6 +20,8 @@ from ssl2_bids.steps import brain as brain_step
 from ssl2_bids.steps import echoes, inhomogeneity, mp2rage, quality
 from ssl2_bids.volume import read, reorient, resample, write
 
+WHOLE_BRAIN = 0.98  # share of the brain below which an image's field of view is mentioned
+
 
 def prepare(scan: Scan) -> dict[str, str]:
     """One contrast as one checked image with RAS+ voxel axes; echoes averaged, UNIT1 denoised."""
@@ -87,9 +89,11 @@ def register(
 
     fixed_image, moving_image = read(fixed), read(moving, contrast=contrast)
     found = registration.register_rigid(
-        fixed_image, moving_image,
+        fixed_image,
+        moving_image,
         fixed_mask=read(fixed_mask, dtype=np.uint8),
-        moving_mask=read(moving_mask, dtype=np.uint8), seed=seed,
+        moving_mask=read(moving_mask, dtype=np.uint8),
+        seed=seed,
     )
     np.save('matrix.npy', found.matrix)
     write(
@@ -106,16 +110,28 @@ def register(
             f'{contrast}: registration found nothing better than the scanner coordinates, which '
             'were kept'
         )
-    facts = _facts(warnings, [registration.methods()], quality=quality_facts)
+    facts = _facts(warnings, [], quality=quality_facts)
     return {
-        'matrix': _here('matrix.npy'), 'resampled': _here('resampled.nii'), 'facts': facts,
+        'matrix': _here('matrix.npy'),
+        'resampled': _here('resampled.nii'),
+        'facts': facts,
     }
 
 
 def segment(
-    images: list[str], contrasts: list[str], matrices: list[str], mask: str, *,
-    model: str, sha256: str, device: str, threads: int, overlap: float, tta: bool,
-    uncertainty: bool, low_memory: bool,
+    images: list[str],
+    contrasts: list[str],
+    matrices: list[str],
+    mask: str,
+    *,
+    model: str,
+    sha256: str,
+    device: str,
+    threads: int,
+    overlap: float,
+    tta: bool,
+    uncertainty: bool,
+    low_memory: bool,
 ) -> dict[str, Any]:
     """Lesion probability on the reference grid.
 
@@ -132,16 +148,33 @@ def segment(
     volumes = {c: read(p, contrast=c) for c, p in zip(contrasts, images, strict=True)}
     transforms = {c: np.load(path) for c, path in zip(contrasts[1:], matrices, strict=True)}
     result = segmentation.segment(
-        volumes, transforms, read(mask, dtype=np.uint8), card, load_network(card, device),
-        device=device, overlap=overlap, mirror=tta, uncertainty=uncertainty,
+        volumes,
+        transforms,
+        read(mask, dtype=np.uint8),
+        card,
+        load_network(card, device),
+        device=device,
+        overlap=overlap,
+        mirror=tta,
+        uncertainty=uncertainty,
         low_memory=low_memory,
     )
     write(result.probability, 'probability.nii')
     if result.uncertainty is not None:
         write(result.uncertainty, 'uncertainty.nii')
+    told = segmentation.methods(
+        card, result.contrasts, overlap=overlap, mirror=tta, low_memory=low_memory
+    )
+    warnings = [
+        f'{contrast} shows only {share:.0%} of the brain'
+        for contrast, share in result.coverage.items()
+        if share < WHOLE_BRAIN
+    ]
     facts = _facts(
-        [], [segmentation.methods(card, result.contrasts, overlap=overlap, mirror=tta)],
-        channels=list(result.channels), device=device.partition(':')[0],
+        warnings,
+        [told],
+        channels=list(result.channels),
+        device=device.partition(':')[0],
     )
     return {
         'probability': _here('probability.nii'),
@@ -158,7 +191,9 @@ def find_template(image: str, mask: str, contrast: str, seed: int) -> dict[str, 
         read(image, contrast=contrast), read(mask, dtype=np.uint8), seed=seed
     )
     np.save('matrix.npy', found.matrix)
-    facts = _facts(found.warnings, [template.methods()])
+    warnings = [f'regions are doubtful: {found.warning}'] if found.warning else []
+    agreement = {'brain and template, Dice of the masks': round(found.brain_dice, 3)}
+    facts = _facts(warnings, [template.methods(contrast)], quality=agreement)
     return {'matrix': _here('matrix.npy'), 'facts': facts}
 
 
@@ -171,8 +206,8 @@ def find_lesions(
     found = lesions.find_lesions(
         read(probability), threshold=threshold, minimum_volume=minimum_volume
     )
-    names = regions.assign_regions(found.instances, np.load(matrix))
-    found = lesions.with_regions(found, names)
+    maps = regions.region_maps(found.instances, np.load(matrix))
+    found = lesions.with_regions(found, regions.assign_regions(found.instances, maps))
     write(found.instances, 'instances.nii', dtype=np.uint16)
     write_json('table.json', [asdict(lesion) for lesion in found.table])
     facts = _facts([], [lesions.methods(threshold, minimum_volume), regions.methods()])

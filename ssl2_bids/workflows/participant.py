@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ssl2_bids import __version__
 from ssl2_bids.bids.dataset import select_participants, select_sessions
@@ -25,10 +25,13 @@ from ssl2_bids.errors import (
     UnavailableError,
     UsageError,
 )
-from ssl2_bids.files import write_text
-from ssl2_bids.networks.weights import Card, find_model
+from ssl2_bids.files import remove_leftovers, write_text
+from ssl2_bids.networks.weights import find_model
 from ssl2_bids.settings import ATLAS_SPACE, ParticipantSettings
-from ssl2_bids.workflows.plan import Plan, all_paths, extra_spaces, make_plan
+from ssl2_bids.workflows.plan import Plan, all_paths, make_plan
+
+if TYPE_CHECKING:
+    from ssl2_bids.reports.participant import Summary
 
 log = logging.getLogger('ssl2_bids')
 
@@ -56,9 +59,7 @@ def plan_sessions(settings: ParticipantSettings) -> list[Plan]:
     """
     card = find_model(settings.model, settings.output_dir)
     _check_spaces(settings)
-    participants = select_participants(
-        settings.bids_dir, settings.participants, settings.excluded
-    )
+    participants = select_participants(settings.bids_dir, settings.participants, settings.excluded)
     sessions = find_sessions(
         settings.bids_dir,
         select_sessions(settings.bids_dir, participants, settings.sessions),
@@ -155,7 +156,8 @@ def run_participant_level(
         pages = write_pages(settings.output_dir, {p.session.subject for p in plans})
         if not pages:
             raise NoInputError(
-                'there are no results to report on', path=settings.output_dir,
+                'there are no results to report on',
+                path=settings.output_dir,
                 advice='Run the participant level first.',
             )
         return SUCCESS, []
@@ -163,11 +165,11 @@ def run_participant_level(
 
     device = choose_device(settings.device)
     say(f'device: {device}; model: {plans[0].card.name} {plans[0].card.version}')
+    _remove_leftovers(plans, settings.output_dir)
     write_dataset_files(settings.output_dir, settings.bids_dir)
     finished, todo = _split(plans, settings.overwrite)
     for plan in finished:
         say(f'{plan.session.name}: finished before with equal settings, skipped')
-    failed_early = [p for p in todo if p.session.problem is not None]
     runnable = [p for p in todo if _runnable(p)]
     try:
         if runnable:
@@ -176,8 +178,16 @@ def run_participant_level(
         outcomes = [_outcome(p, finished, settings, command) for p in plans]
         write_pages(settings.output_dir, {p.session.subject for p in plans})
         _write_citation(settings.output_dir)
-    del failed_early
     return exit_code(outcomes), outcomes
+
+
+def _remove_leftovers(plans: list[Plan], output_dir: Path) -> None:
+    """Take away what a killed run left below an output folder, where this run will write."""
+    folders = {output_dir, output_dir / 'logs'}
+    for plan in plans:
+        folders |= {plan.names.done_marker.parent, plan.names.path('report.summary').parent}
+    for folder in folders:
+        remove_leftovers(folder)
 
 
 def _dry_code(plans: list[Plan]) -> int:
@@ -186,7 +196,8 @@ def _dry_code(plans: list[Plan]) -> int:
 
 def _split(plans: list[Plan], overwrite: bool) -> tuple[list[Plan], list[Plan]]:
     finished = [
-        p for p in plans
+        p
+        for p in plans
         if _runnable(p) and not overwrite and stored_configuration(p.names) == p.configuration
     ]
     return finished, [p for p in plans if p not in finished]
@@ -224,8 +235,7 @@ def _outcome(
         return Outcome(name, 'skipped', plan.session.skipped)
     folder = graph.branch_folder(plan, settings.work_dir)
     if plan.session.problem is None and (
-        stored_configuration(plan.names) == plan.configuration
-        and not running.failures(folder)
+        stored_configuration(plan.names) == plan.configuration and not running.failures(folder)
     ):
         return Outcome(name, 'done', resources=running.resources(folder))
     if plan.session.problem is not None:
@@ -247,9 +257,7 @@ def _outcome(
         log.error('%s', error)
     reason = f'{failure["File"]}: {failure["Message"]}' if failure['File'] else failure['Message']
     reason = f'{reason.rstrip(".")}. {failure["Advice"]}'.strip()
-    return Outcome(
-        name, 'failed', reason, failure['ExitCode'], running.resources(folder)
-    )
+    return Outcome(name, 'failed', reason, failure['ExitCode'], running.resources(folder))
 
 
 def _unexplained(settings: ParticipantSettings) -> Ssl2Error:
@@ -257,17 +265,21 @@ def _unexplained(settings: ParticipantSettings) -> Ssl2Error:
     for folder in (settings.work_dir, settings.output_dir):
         if folder.exists() and shutil.disk_usage(folder).free < 2**20:
             return StorageError(
-                'the disk is full', path=folder,
+                'the disk is full',
+                path=folder,
                 advice='Free some space and run the same command again: finished work is kept.',
             )
-    return Ssl2Error('the run was stopped before this session was finished',
-                     advice='Run the same command again: finished work is kept.')
+    return Ssl2Error(
+        'the run was stopped before this session was finished',
+        advice='Run the same command again: finished work is kept.',
+    )
 
 
 def _shortened(text: str, settings: ParticipantSettings) -> str:
     """A text with the user's folders named instead of spelled out."""
     for name, folder in (
-        ('<BIDS_DIR>', settings.bids_dir), ('<OUTPUT_DIR>', settings.output_dir),
+        ('<BIDS_DIR>', settings.bids_dir),
+        ('<OUTPUT_DIR>', settings.output_dir),
         ('<WORK_DIR>', settings.work_dir),
     ):
         text = text.replace(str(folder), name)
@@ -283,7 +295,9 @@ def write_pages(output_dir: Path, subjects: set[str]) -> list[Path]:
         summaries = find_summaries(output_dir, subject)
         if summaries:
             page = output_dir / output_name('report.page', subject=subject)
-            participant.render(summaries, page, subject=subject, version=__version__)
+            participant.render(
+                cast('list[Summary]', summaries), page, subject=subject, version=__version__
+            )
             pages.append(page)
     return pages
 
@@ -315,6 +329,3 @@ def exit_code(outcomes: list[Outcome]) -> int:
     if not succeeded and len(codes) == 1 and next(iter(codes)) in (DataError.exit_code, 69):
         return next(iter(codes))
     return SOME_FAILED
-
-
-__all__ = ['Card', 'Outcome', 'describe_plans', 'extra_spaces', 'run_participant_level']

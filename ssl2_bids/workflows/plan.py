@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ssl2_bids import __version__
 from ssl2_bids.bids.inputs import Session
 from ssl2_bids.bids.outputs import UnitNames, join_entities, sidecar_path, table_path
 from ssl2_bids.bids.provenance import configuration_hash, fingerprint
 from ssl2_bids.networks.weights import Card
 from ssl2_bids.settings import ATLAS_SPACE, ParticipantSettings
-from ssl2_bids import __version__
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,16 @@ from ssl2_bids.workflows.task import FAILURE, RESOURCES, ResilientMultiProc, rea
 from nipype import Node, Workflow, config  # isort: skip  after task.py has settled nipype's ways
 
 log = logging.getLogger('ssl2_bids')
-PRELOADED = ['nipype', 'numpy', 'nibabel', 'scipy.ndimage', 'SimpleITK', 'torch',
-             'ssl2_bids.workflows.nodes', 'ssl2_bids.workflows.summary']
+PRELOADED = [
+    'nipype',
+    'numpy',
+    'nibabel',
+    'scipy.ndimage',
+    'SimpleITK',
+    'torch',
+    'ssl2_bids.workflows.nodes',
+    'ssl2_bids.workflows.summary',
+]
 
 
 def run(
@@ -39,7 +47,6 @@ def run(
         'create_report': 'false',
     }
     config.update_config(workflow.config)
-    _quiet(settings.verbose)
 
     def told(node: Node, status: str) -> None:
         if progress is not None and not node.run_without_submitting:
@@ -57,6 +64,8 @@ def run(
         # nipype's own summary of what its nodes' failure files say
         log.debug('nipype: %s', error)
     finally:
+        for path in sorted(crashes.glob('*.txt')):
+            log.debug('%s', path.read_text(encoding='utf-8', errors='replace'))
         shutil.rmtree(crashes, ignore_errors=True)
 
 
@@ -77,13 +86,6 @@ def _pool(
             'status_callback': told,
         }
     )
-
-
-def _quiet(verbose: int) -> None:
-    """nipype's loggers speak only when asked twice: failures are told in our own words."""
-    level = logging.INFO if verbose >= 2 else logging.CRITICAL
-    for name in ('nipype', 'nipype.workflow', 'nipype.interface', 'nipype.utils'):
-        logging.getLogger(name).setLevel(level)
 
 
 def forget_failures(folder: Path) -> None:

@@ -276,7 +276,7 @@ def truth_sidecar(plan: Plan, subject: str, truth: Volume, lesions: Lesions) -> 
         'Manual': False,
         'SpatialReference': f'bids:raw:{reference}',
         'Sources': [f'bids:raw:{reference}'],
-        'LesionVolume': round(float(truth.data.sum()) * truth.voxel_volume, 1),
+        'LesionVolumeMm3': round(float(truth.data.sum()) * truth.voxel_volume, 1),
         'PaintedLesions': lesions.count,
     }
 

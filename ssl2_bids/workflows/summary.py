@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 
 from ssl2_bids.bids.provenance import software_versions
 from ssl2_bids.files import write_json
 from ssl2_bids.reports import figures
-from ssl2_bids.volume import Volume, read
+from ssl2_bids.volume import Volume, read, read_grid
 from ssl2_bids.workflows.derivatives import Results, lesion_rows, volume_rows, write_derivatives
 from ssl2_bids.workflows.plan import Figure, Plan, planned_figures, planned_outputs
 from ssl2_bids.workflows.task import read_json
@@ -28,7 +27,8 @@ def finish(plan: Plan, command: str, *, facts: list[str], **files: Any) -> dict[
     Parameters
     ----------
     command : the command line, with the user's folders named instead of spelled out.
-    facts : the nodes' JSON files, in the order of processing.
+    facts : the nodes' JSON files: of prepare and find_brain for each contrast, then of the later
+        ones in the order of processing.
     files : fields of :class:`Results` (but ``brain_only``, ``channels`` and ``device``, which
         stand in the facts).
     """
@@ -61,15 +61,20 @@ def base_summary(plan: Plan, status: str, command: str) -> dict[str, Any]:
         'session': session.session,
         'status': status,
         'model': {
-            'Name': card.name, 'Label': card.label, 'Version': card.version, 'Sha256': card.sha256,
+            'Name': card.name,
+            'Label': card.label,
+            'Version': card.version,
+            'Sha256': card.sha256,
         },
         'reference': {
             'Contrast': session.reference,
             'File': _relative(plan, reference.paths[0]),
             'VoxelSize': [round(s, 3) for s in reference.spacing],
-            'Shape': _shape(reference.paths[0]),
+            'Shape': list(read_grid(reference.paths[0])[0]),
             'MagneticFieldStrength': field_strength(plan, session.reference),
-        } if reference and reference.spacing else {},
+        }
+        if reference and reference.spacing
+        else {},
         'inputs': _inputs(plan),
         'settings': {
             'threshold': plan.threshold,
@@ -104,10 +109,6 @@ def field_strength(plan: Plan, contrast: str) -> float | None:
     return value if isinstance(value, int | float) else plan.field_strength
 
 
-def _shape(path: Path) -> list[int]:
-    return [int(n) for n in nib.load(path).shape[:3]]
-
-
 def _relative(plan: Plan, path: Path) -> str:
     return path.relative_to(plan.bids_dir).as_posix()
 
@@ -124,7 +125,10 @@ def _inputs(plan: Plan) -> list[dict[str, Any]]:
                 role, why = 'reference', 'its grid carries the results; also seen by the model'
             rows.append(
                 {
-                    'Contrast': contrast, 'File': _relative(plan, path), 'Use': role, 'Why': why,
+                    'Contrast': contrast,
+                    'File': _relative(plan, path),
+                    'Use': role,
+                    'Why': why,
                     'VoxelSize': [round(s, 3) for s in scan.spacing],
                     'MagneticFieldStrength': field_strength(plan, contrast),
                 }
@@ -137,14 +141,17 @@ def _inputs(plan: Plan) -> list[dict[str, Any]]:
 
 
 def _done(
-    plan: Plan, results: Results, facts: list[dict[str, Any]], drawn: list[dict[str, str]],
+    plan: Plan,
+    results: Results,
+    facts: list[dict[str, Any]],
+    drawn: list[dict[str, str]],
     command: str,
 ) -> dict[str, Any]:
     summary = base_summary(plan, 'done', command)
     mask = read(results.brain_mask, dtype=np.uint8)
     brain_volume = float(mask.data.sum()) * mask.voxel_volume
     table = read_json(results.table)
-    methods = [INTRODUCTION, *_preprocessing(results), *(m for f in facts for m in f['methods'])]
+    methods = _methods(results, facts)
     if summary['reference']['MagneticFieldStrength'] is None:
         summary['warnings'].append(
             'the field strength is unknown: no MagneticFieldStrength in the sidecars and no '
@@ -152,25 +159,37 @@ def _done(
         )
     summary['warnings'] += [w for f in facts for w in f['warnings']]
     summary['settings'] |= {
-        'device': results.device, 'channels seen by the model': ', '.join(results.channels),
+        'device': results.device,
+        'channels seen by the model': ', '.join(results.channels),
     }
     root = plan.names.root
     return summary | {
         'methods': list(dict.fromkeys(methods)),
         'figures': drawn,
         'lesions': lesion_rows(table),
-        'volumes': volume_rows(table, brain_volume),
+        'volumes': [
+            {name.replace('-mm3', '_mm3'): value for name, value in row.items()}
+            for row in volume_rows(table, brain_volume)
+        ],
         'brain_volume_mm3': round(brain_volume, 1),
         'quality': {k: v for f in facts for k, v in f.get('quality', {}).items()},
         'outputs': [p.relative_to(root).as_posix() for p in planned_outputs(plan)],
     }
 
 
-def _preprocessing(results: Results) -> list[str]:
-    from ssl2_bids.steps import inhomogeneity
+def _methods(results: Results, facts: list[dict[str, Any]]) -> list[str]:
+    """The sentences of all steps, in the order of processing."""
+    from ssl2_bids.steps import inhomogeneity, registration
 
+    count = len(results.contrasts)
+    early = [m for f in facts[: 2 * count] for m in f['methods']]
+    late = [m for f in facts[2 * count :] for m in f['methods']]
     corrected = [c for c in results.contrasts if c != 'UNIT1']
-    return [inhomogeneity.methods(corrected)] if corrected else []
+    between = [
+        inhomogeneity.methods(corrected) if corrected else '',
+        registration.methods(results.contrasts[1:], results.contrasts[0]),
+    ]
+    return [m for m in [INTRODUCTION, *early, *between, *late] if m]
 
 
 def _draw(plan: Plan, results: Results) -> list[dict[str, str]]:
@@ -199,11 +218,11 @@ def _draw_one(
     image = images[contrast]
     if figure.kind == 'lesions':
         title = f'Lesions on {contrast}'
-        figures.draw_lesions(image, instances, path, title=title)
+        figures.draw_lesions(image, instances, path, title=title, brain=mask)
         return title, 'Three planes through the largest lesions.'
     if figure.kind == 'mosaic':
         title = f'The whole brain on {contrast}'
-        figures.draw_mosaic(image, instances, path, title=title)
+        figures.draw_mosaic(image, instances, path, title=title, brain=mask)
         return title, 'Axial slices at even distances, with the outlines of the lesions.'
     if figure.kind == 'brain':
         title = f'Brain mask on {contrast}'
@@ -211,7 +230,12 @@ def _draw_one(
         return title, 'The outline should follow the surface of the brain.'
     title = f'{contrast} aligned to {reference.contrast}'
     figures.draw_registration(
-        reference, image, mask, path, title=title, fixed_name=reference.contrast,
+        reference,
+        image,
+        mask,
+        path,
+        title=title,
+        fixed_name=reference.contrast,
         moving_name=contrast,
     )
     return title, 'The two images alternate: nothing but the contrast should change.'

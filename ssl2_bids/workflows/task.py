@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -10,12 +11,13 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault('NIPYPE_NO_ET', '1')  # no network, and nipype must not ask for it
 
-from nipype import Node  # noqa: E402
+from nipype import Node, config, logging  # noqa: E402
 from nipype.interfaces.base import (  # noqa: E402
     DynamicTraitedSpec,
     Undefined,
@@ -29,8 +31,27 @@ from ssl2_bids import __version__  # noqa: E402
 from ssl2_bids.errors import Ssl2Error  # noqa: E402
 from ssl2_bids.files import as_ssl2_error, write_json  # noqa: E402
 
+# workers import this module too: nipype speaks in none of them unless asked (-vv)
+if 'SSL2_BIDS_NIPYPE_LOG' not in os.environ:
+    config.update_config(
+        {
+            'logging': dict.fromkeys(
+                ('workflow_level', 'interface_level', 'utils_level'), 'CRITICAL'
+            )
+        }
+    )
+    logging.update_logging(config)
+
 FAILURE = 'failure.json'
 RESOURCES = 'resources.json'
+STORAGE_ERRORS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EIO,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+)
 _OWN = ('function', 'version', 'use_gpu')
 
 
@@ -47,19 +68,19 @@ class Task(IOBase):
 
     def __init__(self, function: str, inputs: list[str], outputs: list[str], gpu: bool = False):
         super().__init__()
-        self._outputs = outputs
+        self._output_names = outputs
         self._results: dict[str, Any] = {}
         for name in (*_OWN, *inputs):
             self.inputs.add_trait(name, traits.Any)
-        self.inputs.trait_setq(**{name: Undefined for name in (*_OWN, *inputs)})
+        self.inputs.trait_setq(**dict.fromkeys((*_OWN, *inputs), Undefined))
         self.inputs.function = function
         self.inputs.version = __version__
         self.inputs.use_gpu = gpu
 
     def _add_output_traits(self, base: DynamicTraitedSpec) -> DynamicTraitedSpec:
-        for name in self._outputs:
+        for name in self._output_names:
             base.add_trait(name, traits.Any)
-        base.trait_setq(**{name: Undefined for name in self._outputs})
+        base.trait_setq(**dict.fromkeys(self._output_names, Undefined))
         return base
 
     def _run_interface(self, runtime: Any) -> Any:
@@ -80,34 +101,38 @@ class Task(IOBase):
         write_json(
             Path.cwd() / RESOURCES,
             {
-                'Stage': name, 'Seconds': round(time.perf_counter() - started, 2),
-                'PeakMemoryMB': _peak_memory_mb(), 'GpuMemoryMB': _gpu_memory_mb(),
+                'Stage': name,
+                'Seconds': round(time.perf_counter() - started, 2),
+                'PeakMemoryMB': _peak_memory_mb(),
+                'GpuMemoryMB': _gpu_memory_mb(),
             },
         )
         return runtime
 
     def _list_outputs(self) -> dict[str, Any]:
-        return {name: self._results[name] for name in self._outputs}
+        return {name: self._results[name] for name in self._output_names}
 
 
 def describe_failure(error: BaseException, step: str) -> dict[str, Any]:
     """What a report and the exit code need of an exception, as JSON."""
-    if isinstance(error, OSError):
-        error_seen: BaseException = as_ssl2_error(error, error.filename or Path.cwd())
+    if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
+        known: Ssl2Error = as_ssl2_error(error, error.filename or Path.cwd())
     elif isinstance(error, MemoryError):
-        error_seen = Ssl2Error(
-            'there is not enough memory', advice='Try --low-mem, or fewer --nprocs.'
-        )
+        known = Ssl2Error('there is not enough memory', advice='Try --low-mem, or fewer --nprocs.')
+    elif isinstance(error, Ssl2Error):
+        known = error
     else:
-        error_seen = error
-    known = isinstance(error_seen, Ssl2Error)
+        known = Ssl2Error(
+            f'{type(error).__name__}: {error}',
+            advice='This looks like a fault of ssl2-bids: please report it with the traceback in '
+            'the report.',
+        )
     return {
-        'Message': error_seen.message if known else f'{type(error).__name__}: {error}',
-        'Advice': error_seen.advice if known else 'This looks like a fault of ssl2-bids: please '
-        'report it with the crash file.',
-        'File': error_seen.path if known else '',
+        'Message': known.message,
+        'Advice': known.advice,
+        'File': known.path,
         'Step': step,
-        'ExitCode': error_seen.exit_code if known else 1,
+        'ExitCode': known.exit_code,
         'Traceback': ''.join(traceback.format_exception(error)),
     }
 
@@ -169,14 +194,16 @@ class ResilientMultiProc(MultiProcPlugin):
             failure = describe_failure(broken, node.name)
             write_json(Path(node.output_dir()) / FAILURE, failure)
             self._taskresult[taskid] = {
-                'result': None, 'traceback': traceback.format_exception(error), 'taskid': taskid,
+                'result': None,
+                'traceback': traceback.format_exception(error),
+                'taskid': taskid,
             }
 
     def _renew_pool(self) -> None:
         from concurrent.futures import ProcessPoolExecutor
 
         self.pool = ProcessPoolExecutor(
-            max_workers=self.processors, mp_context=self.pool._mp_context
+            max_workers=self.processors, mp_context=get_context('forkserver')
         )
 
 

@@ -21,14 +21,18 @@ def found(root, **options):
 
 def image(spacing):
     shape = [max(4, round(100 / s)) for s in spacing]
-    return nib.Nifti1Image(np.random.default_rng(0).random(shape, np.float32),
-                           np.diag([*spacing, 1.0]))
+    return nib.Nifti1Image(
+        np.random.default_rng(0).random(shape, np.float32), np.diag([*spacing, 1.0])
+    )
 
 
 def test_sessions_are_units_and_lend_nothing_to_each_other(make_dataset):
     root = make_dataset(
-        ['sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz', 'sub-01/ses-a/anat/sub-01_ses-a_FLAIR.nii.gz',
-         'sub-01/ses-b/anat/sub-01_ses-b_FLAIR.nii.gz']
+        [
+            'sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz',
+            'sub-01/ses-a/anat/sub-01_ses-a_FLAIR.nii.gz',
+            'sub-01/ses-b/anat/sub-01_ses-b_FLAIR.nii.gz',
+        ]
     )
     first, second = found(root)
     assert (first.name, sorted(first.scans)) == ('sub-01_ses-a', ['FLAIR', 'T1w'])
@@ -44,8 +48,11 @@ def test_a_session_without_usable_images_is_skipped_with_the_reason(make_dataset
 
 def test_inherited_metadata(make_dataset):
     root = make_dataset(
-        {'sub-01/anat/sub-01_T1w.nii.gz': None, 'T1w.json': {'MagneticFieldStrength': 7, 'A': 1},
-         'sub-01/anat/sub-01_T1w.json': {'A': 2}}
+        {
+            'sub-01/anat/sub-01_T1w.nii.gz': None,
+            'T1w.json': {'MagneticFieldStrength': 7, 'A': 1},
+            'sub-01/anat/sub-01_T1w.json': {'A': 2},
+        }
     )
     assert found(root)[0].scans['T1w'].metadata == {'MagneticFieldStrength': 7, 'A': 2}
 
@@ -61,15 +68,22 @@ def test_inherited_metadata(make_dataset):
 )
 def test_reference(make_dataset, t1w, flair, reference):
     root = make_dataset(
-        {'sub-01/anat/sub-01_T1w.nii.gz': image(t1w), 'sub-01/anat/sub-01_FLAIR.nii.gz': image(flair)}
+        {
+            'sub-01/anat/sub-01_T1w.nii.gz': image(t1w),
+            'sub-01/anat/sub-01_FLAIR.nii.gz': image(flair),
+        }
     )
     assert found(root)[0].reference == reference
 
 
 def test_broken_json_touches_only_those_it_applies_to(make_dataset):
     root = make_dataset(
-        {'sub-01/anat/sub-01_T1w.nii.gz': None, 'sub-01/anat/sub-01_T1w.json': '{"a": ',
-         'sub-02/anat/sub-02_T1w.nii.gz': None, 'sub-02/anat/sub-02_bold.json': 'nonsense'}
+        {
+            'sub-01/anat/sub-01_T1w.nii.gz': None,
+            'sub-01/anat/sub-01_T1w.json': '{"a": ',
+            'sub-02/anat/sub-02_T1w.nii.gz': None,
+            'sub-02/anat/sub-02_bold.json': 'nonsense',
+        }
     )
     first, second = found(root)
     assert first.problem is not None

@@ -65,7 +65,8 @@ def test_unit1_with_its_inversions_is_preferred_to_a_denoised_one(tmp_path):
     pick = chosen(files).picked[0]
     assert pick.paths[0].name == 'sub-01_UNIT1.nii.gz'
     assert [p.name for p in pick.inversions] == [
-        'sub-01_inv-1_MP2RAGE.nii.gz', 'sub-01_inv-2_MP2RAGE.nii.gz'
+        'sub-01_inv-1_MP2RAGE.nii.gz',
+        'sub-01_inv-2_MP2RAGE.nii.gz',
     ]
 
 

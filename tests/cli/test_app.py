@@ -16,8 +16,11 @@ from ssl2_bids.cli.parser import build_parser
 @pytest.fixture
 def dataset(make_dataset):
     return make_dataset(
-        ['sub-01/anat/sub-01_T1w.nii.gz', 'sub-01/anat/sub-01_FLAIR.nii.gz',
-         'sub-02/anat/sub-02_T2w.nii.gz']
+        [
+            'sub-01/anat/sub-01_T1w.nii.gz',
+            'sub-01/anat/sub-01_FLAIR.nii.gz',
+            'sub-02/anat/sub-02_T2w.nii.gz',
+        ]
     )
 
 
@@ -31,7 +34,11 @@ MISTAKES = [
     (['{data}', '{out}', 'everything'], 17, 'participant, group'),
     (['{data}', '{out}', 'participant', '--participant-label', '03'], 18, 'There are: 0'),
     (['{data}', '{out}', 'participant', '--session-label', 'x'], 18, 'no sessions'),
-    (['{data}', '{out}', 'participant', '--bids-filter-file', '{filter}'], 18, "acquisition = 'b'"),
+    (
+        ['{data}', '{out}', 'participant', '--bids-filter-file', '{filter}'],
+        18,
+        "acquisition = 'b'",
+    ),
     (['{data}', '{data}', 'participant'], 64, 'the dataset itself'),
     (['{data}', '{data}/out', 'participant'], 64, 'inside the dataset'),
     (['{data}', '{out}', 'participant', '-w', '{data}/work'], 64, 'work folder'),
@@ -59,8 +66,13 @@ def test_mistakes(dataset, tmp_path, capsys, words, code, text):
     (other / 'dataset_description.json').write_text(json.dumps(description))
     (tmp_path / 'file').write_text('text')
     (tmp_path / 'filter.json').write_text('{"t1w": {"acquisition": "b"}}')
-    places = {'data': dataset, 'out': tmp_path / 'out', 'other': other,
-              'file': tmp_path / 'file', 'filter': tmp_path / 'filter.json'}
+    places = {
+        'data': dataset,
+        'out': tmp_path / 'out',
+        'other': other,
+        'file': tmp_path / 'file',
+        'filter': tmp_path / 'filter.json',
+    }
     assert run(*(w.format(**places) for w in words)) == code
     shown = capsys.readouterr()
     assert text in shown.err + shown.out
@@ -105,8 +117,13 @@ def test_both_spellings_of_an_option_are_one():
 
 @pytest.mark.parametrize(
     ('words', 'gigabytes'),
-    [(['--mem', '8000'], 8.0), (['--mem-mb', '500'], 0.5), (['--mem-gb', '8'], 8.0),
-     (['--mem', '16G'], 16.0), (['--mem_gb', '512M'], 0.512)],
+    [
+        (['--mem', '8000'], 8.0),
+        (['--mem-mb', '500'], 0.5),
+        (['--mem-gb', '8'], 8.0),
+        (['--mem', '16G'], 16.0),
+        (['--mem_gb', '512M'], 0.512),
+    ],
 )
 def test_memory_follows_its_alias(words, gigabytes):
     assert build_parser().parse_args(['a', 'b', 'group', *words]).mem == pytest.approx(gigabytes)
@@ -115,8 +132,10 @@ def test_memory_follows_its_alias(words, gigabytes):
 def test_labels_from_a_file(dataset, tmp_path, capsys):
     listed = tmp_path / 'people.txt'
     listed.write_text('sub-01\n')
-    assert run(dataset, tmp_path / 'out', 'participant', '--dry-run',
-               '--participant-label', listed) == 0
+    assert (
+        run(dataset, tmp_path / 'out', 'participant', '--dry-run', '--participant-label', listed)
+        == 0
+    )
     assert 'sub-02' not in capsys.readouterr().out
 
 

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from conftest import brain_image  # noqa: E402
+from phantoms import brain_image
 
 
 def without_orientation(image: nib.Nifti1Image) -> nib.Nifti1Image:
@@ -20,7 +16,7 @@ def without_orientation(image: nib.Nifti1Image) -> nib.Nifti1Image:
 
 
 def broken_sform(image: nib.Nifti1Image) -> nib.Nifti1Image:
-    image.header['srow_x'] = np.nan
+    image.header['sform_code'] = image.header['qform_code'] = 0
     return image
 
 
@@ -48,11 +44,21 @@ FAULTS: dict[str, tuple[object, str, str]] = {
     'text': (b'this is no image', 'failed', 'not a readable NIfTI image'),
     'empty': (b'', 'failed', 'the file is empty'),
     'nan': (with_data(NAN), 'failed', 'not finite'),
-    'fewnan': (with_data(np.where(np.arange(NAN.size).reshape(SHAPE) == 5, np.nan,
-                                  np.asarray(brain_image().dataobj))), 'done', 'were set to 0'),
+    'fewnan': (
+        with_data(
+            np.where(
+                np.arange(NAN.size).reshape(SHAPE) == 5, np.nan, np.asarray(brain_image().dataobj)
+            )
+        ),
+        'done',
+        'were set to 0',
+    ),
     'constant': (with_data(np.full(SHAPE, 7)), 'failed', 'constant'),
-    'series': (nib.Nifti1Image(np.zeros((*SHAPE, 3), np.float32), brain_image().affine),
-               'failed', '4 axes'),
+    'series': (
+        nib.Nifti1Image(np.zeros((*SHAPE, 3), np.float32), brain_image().affine),
+        'failed',
+        '4 axes',
+    ),
     'noorientation': (without_orientation(brain_image()), 'failed', 'no orientation'),
     'brokensform': (broken_sform(brain_image()), 'failed', 'orientation'),
     'hugevoxels': (with_zooms(brain_image(), 30), 'failed', 'absurd voxel size'),

@@ -1,0 +1,142 @@
+"""Cards: what a model is, and the check of what its ``model.json`` says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ssl2_bids.errors import UnavailableError
+
+CARD_FILE = 'model.json'
+WEIGHTS_FILE = 'weights.safetensors'
+COPY_AGAIN = 'Copy the model folder again, or install the package again if it came with it.'
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a model is: the checked content of its ``model.json``.
+
+    Attributes
+    ----------
+    name, version : as its maker calls it.
+    label : BIDS ``desc-`` label of its outputs, letters and digits; empty for the default model.
+    network : ``Type`` and what the network of that type is built from.
+    channels : names of the input channels, in order.
+    required : alternatives; the channels of at least one of them must be there.
+    voxel_size : edges of a voxel in mm.
+    normalisation : ``Type`` and its parameters.
+    threshold : probability from which a voxel counts as marked.
+    minimum_lesion_volume : in mm^3.
+    window, overlap : sliding window in voxels, and the share of it that neighbours share.
+    sha256 : of the weights file, in hexadecimal digits.
+    folder : where the model lies.
+    content : the whole card as read.
+    """
+
+    name: str
+    version: str
+    label: str
+    network: dict[str, Any]
+    channels: tuple[str, ...]
+    required: tuple[tuple[str, ...], ...]
+    voxel_size: tuple[float, float, float]
+    normalisation: dict[str, Any]
+    threshold: float
+    minimum_lesion_volume: float
+    window: tuple[int, int, int]
+    overlap: float
+    sha256: str
+    folder: Path
+    content: dict[str, Any]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(v, str) for v in value)
+
+
+def _is_three(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3
+
+
+def _is_typed(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get('Type'), str)
+
+
+CARD_KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    'Name': (lambda v: isinstance(v, str) and re.search('[0-9A-Za-z]', v) is not None, 'a name'),
+    'Version': (lambda v: isinstance(v, str), 'a text'),
+    'Network': (_is_typed, 'an object with a "Type"'),
+    'Channels': (lambda v: _is_names(v) and len(set(v)) == len(v), 'a list of different names'),
+    'Required': (
+        lambda v: isinstance(v, list) and bool(v) and all(_is_names(one) for one in v),
+        'a list of lists of names',
+    ),
+    'VoxelSize': (
+        lambda v: _is_three(v) and all(_is_number(n) and 0.05 < n < 20 for n in v),
+        'three lengths in mm',
+    ),
+    'Normalisation': (_is_typed, 'an object with a "Type"'),
+    'Threshold': (lambda v: _is_number(v) and 0 < v < 1, 'a number between 0 and 1'),
+    'MinimumLesionVolume': (lambda v: _is_number(v) and 0 <= v < 1e6, 'a volume in mm^3'),
+    'Window': (lambda v: _is_three(v) and all(map(_is_count, v)), 'three numbers of voxels'),
+    'Overlap': (lambda v: _is_number(v) and 0 <= v < 1, 'a share from 0 to below 1'),
+    'Sha256': (
+        lambda v: isinstance(v, str) and re.fullmatch('[0-9a-f]{64}', v) is not None,
+        '64 hexadecimal digits',
+    ),
+}
+
+
+def check_card(content: Any, path: Path, *, network_types: Collection[str]) -> None:
+    """Check that a card has every key, each of its type, and that the keys agree.
+
+    Parameters
+    ----------
+    content : the card as read.
+    path : its file, for messages.
+    network_types : the types of networks that can be built.
+
+    Raises
+    ------
+    UnavailableError : naming ``path`` and the key.
+    """
+    if not isinstance(content, dict):
+        raise bad_card(path, 'the card is not a JSON object')
+    for key, (check, wanted) in CARD_KEYS.items():
+        if key not in content:
+            raise bad_card(path, f'"{key}" is missing')
+        if not check(content[key]):
+            raise bad_card(path, f'"{key}" is {content[key]!r} where {wanted} is needed')
+    network, channels = content['Network'], content['Channels']
+    if network['Type'] not in network_types:
+        known = ', '.join(sorted(network_types))
+        raise bad_card(
+            path, f'"Network": "Type" is {network["Type"]!r}; this version knows {known}'
+        )
+    label = content.get('Label', 'x')
+    if not isinstance(label, str) or not re.fullmatch('[0-9A-Za-z]+', label):
+        raise bad_card(path, f'"Label" is {label!r} where letters and digits are needed')
+    unknown = sorted(set(sum(content['Required'], [])) - set(channels))
+    if unknown:
+        raise bad_card(path, f'"Required" names {", ".join(unknown)}, not among "Channels"')
+    if network.get('InputChannels', len(channels)) != len(channels):
+        raise bad_card(path, '"Network": "InputChannels" is not the number of "Channels"')
+    multiple = network.get('Multiple', 1)
+    if not _is_count(multiple) or any(size % multiple for size in content['Window']):
+        raise bad_card(path, f'"Window" is not a multiple of "Network": "Multiple" ({multiple})')
+
+
+def bad_card(path: Path, message: str) -> UnavailableError:
+    """The error for a card that cannot be used."""
+    return UnavailableError(message, advice=COPY_AGAIN, path=path)

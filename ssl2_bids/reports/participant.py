@@ -1,0 +1,243 @@
+"""The report of one participant: one HTML page, a section per session and model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+from ssl2_bids.reports.citations import render_html, render_plain
+from ssl2_bids.reports.figures import lesion_colour
+from ssl2_bids.reports.pages import (
+    by_columns,
+    count,
+    cubic_millimetres,
+    millilitres,
+    number,
+    percent,
+    whole_millilitres,
+    write_page,
+)
+
+
+class Model(TypedDict, total=False):
+    """The network that made the result."""
+
+    Name: str
+    Label: str
+    Version: str
+    Sha256: str
+    Description: str
+
+
+class Reference(TypedDict, total=False):
+    """The image whose grid everything lies on."""
+
+    Contrast: str  # BIDS suffix
+    File: str  # relative to the raw dataset
+    VoxelSize: list[float]  # mm
+    Shape: list[int]
+    MagneticFieldStrength: float | None  # tesla
+
+
+class Input(TypedDict, total=False):
+    """One image that was found, used or not."""
+
+    Contrast: str
+    File: str
+    Use: str  # reference, channel, registered only, dropped
+    Why: str
+    VoxelSize: list[float]  # mm
+    MagneticFieldStrength: float | None  # tesla
+
+
+class Figure(TypedDict, total=False):
+    """One SVG of :mod:`ssl2_bids.reports.figures`."""
+
+    File: str  # relative to the page
+    Title: str
+    Caption: str
+    Kind: str  # lesions, mosaic, brain, registration
+
+
+class Lesion(TypedDict, total=False):
+    """One row of the instance table."""
+
+    index: int
+    name: str
+    volume_mm3: float
+    x: float  # centroid, world mm
+    y: float
+    z: float
+    probability_mean: float
+    probability_max: float
+    region: str
+
+
+class Region(TypedDict, total=False):
+    """One row of the morphometry table; the row ``all`` is the whole brain.
+
+    Names may end in ``-mm3`` as in the table.
+    """
+
+    name: str
+    lesion_count: int
+    volume_mm3: float
+    volume_largest_mm3: float
+    lesion_load: float  # share of the brain volume, 0 to 1
+
+
+class Failure(TypedDict, total=False):
+    """Why a session could not be done."""
+
+    Message: str
+    Advice: str
+    File: str
+    Step: str
+    Traceback: str
+
+
+class Summary(TypedDict, total=False):
+    """All that a report says of one session and model, as JSON; unknown values are None.
+
+    Every key may be missing where a run ended early.
+    """
+
+    subject: str  # label without sub-
+    session: str | None  # label without ses-
+    status: str  # done, failed, skipped
+    model: Model | None
+    reference: Reference | None
+    inputs: list[Input]
+    settings: dict[str, Any]  # flat
+    warnings: list[str]
+    methods: list[str]  # sentences with [@key]
+    figures: list[Figure]
+    lesions: list[Lesion]
+    volumes: list[Region]
+    brain_volume_mm3: float | None
+    quality: dict[str, Any]  # flat
+    outputs: list[str]  # relative to the page
+    provenance: dict[str, Any]  # flat
+    error: Failure | None
+
+
+LISTS = ('inputs', 'warnings', 'methods', 'figures', 'lesions', 'volumes', 'outputs')
+TABLES = ('settings', 'quality', 'provenance')
+STATUS = {'done': 'done', 'failed': 'failed', 'skipped': 'not processed'}
+
+
+def render(summaries: Sequence[Summary], path: Path, *, subject: str, version: str) -> None:
+    """Write the page of one participant.
+
+    Parameters
+    ----------
+    summaries : one per session and model, in the order they shall stand.
+    path : the HTML file; figures are linked relative to it.
+    subject : label without ``sub-``.
+    version : of the software.
+
+    Raises
+    ------
+    UnknownReferenceError : a methods sentence cites a work that is not known.
+    """
+    sections = [_section(summary, place) for place, summary in enumerate(summaries, start=1)]
+    models = {_model_name(section) for section in sections}
+    for section in sections:
+        section['heading'] = _heading(section, with_model=len(models) > 1)
+    write_page(
+        path,
+        'participant.html',
+        subject=subject,
+        version=version,
+        sections=sections,
+        failed=[section for section in sections if section['status'] != 'done'],
+    )
+
+
+def _section(summary: Summary, place: int) -> dict[str, Any]:
+    """A summary with every key filled and with what the template does not compute itself."""
+    section: dict[str, Any] = {'session': None, 'status': 'done', 'brain_volume_mm3': None}
+    section |= {key: [] for key in LISTS} | {key: {} for key in TABLES}
+    section |= {key: value for key, value in summary.items() if value is not None}
+    section['anchor'] = f's{place}'
+    section['state'] = STATUS.get(section['status'], section['status'])
+    section['model'] = dict.fromkeys(Model.__annotations__) | dict(summary.get('model') or {})
+    section['reference'] = dict.fromkeys(Reference.__annotations__) | dict(
+        summary.get('reference') or {}
+    )
+    section['inputs'] = _filled(section['inputs'], Input)
+    section['figures'] = _filled(section['figures'], Figure)
+    section['volumes'] = _filled(section['volumes'], Region)
+    section['lesions'] = sorted(
+        _filled(section['lesions'], Lesion), key=lambda row: -(number(row['volume_mm3']) or 0)
+    )
+    for lesion in section['lesions']:
+        lesion['colour'] = lesion_colour(int(number(lesion['index']) or 1))
+    section['error'] = None
+    if section['status'] != 'done' or summary.get('error'):
+        section['error'] = dict.fromkeys(Failure.__annotations__) | dict(
+            summary.get('error') or {}
+        )
+    section['total'] = _total(section)
+    section['headline'] = _headline(section)
+    section['has_regions'] = any(row['name'] != 'all' for row in section['volumes'])
+    anchor = f's{place}-ref-'
+    text, references = render_html(section['methods'], anchor=anchor)
+    section['methods_html'], section['references'] = text, references
+    section['methods_plain'] = render_plain(section['methods'])
+    return section
+
+
+def _filled(rows: Sequence[Any], kind: Any) -> list[dict[str, Any]]:
+    return [dict.fromkeys(kind.__annotations__) | by_columns(row) for row in rows]
+
+
+def _total(section: dict[str, Any]) -> dict[str, Any]:
+    for row in section['volumes']:
+        if row['name'] == 'all':
+            return row
+    return dict.fromkeys(Region.__annotations__)
+
+
+def _headline(section: dict[str, Any]) -> list[dict[str, str]]:
+    """The four numbers that a reader looks for first, formatted."""
+    total = section['total']
+    if number(total['lesion_count']) is None:
+        return []
+    found = int(number(total['lesion_count']) or 0)
+    largest = total['volume_largest_mm3']
+    tiles = [
+        {'name': 'lesion' if found == 1 else 'lesions', 'value': count(found), 'unit': ''},
+        {
+            'name': 'lesion volume',
+            'value': millilitres(total['volume_mm3']),
+            'unit': 'mL',
+            'note': f'largest {cubic_millimetres(largest)} mm³' if found and largest else '',
+        },
+        {
+            'name': 'lesion load',
+            'value': percent(total['lesion_load']),
+            'unit': '%',
+            'note': 'of the brain volume',
+        },
+        {
+            'name': 'brain volume',
+            'value': whole_millilitres(section['brain_volume_mm3']),
+            'unit': 'mL',
+            'note': 'of the brain mask',
+        },
+    ]
+    return [{'note': ''} | tile for tile in tiles]
+
+
+def _heading(section: dict[str, Any], *, with_model: bool) -> str:
+    words = [f'Session {section["session"]}'] if section['session'] else []
+    if with_model:
+        words.append(f'model {_model_name(section) or "not known"}')
+    return ', '.join(words) or 'Results'
+
+
+def _model_name(section: dict[str, Any]) -> str:
+    """The label of a model; the default one has none, and is called by its name."""
+    return section['model']['Label'] or section['model']['Name'] or ''

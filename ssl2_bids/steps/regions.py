@@ -1,0 +1,134 @@
+"""In which region a lesion lies, by a small probabilistic atlas."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from scipy import ndimage
+
+from ssl2_bids.volume import Volume, resample
+
+ATLAS = Path(__file__).parents[1] / 'resources' / 'atlas'
+NEAR = 3.0  # mm; how far from ventricle or cortex a lesion still counts as touching it
+EVEN = 0.5  # probability from which on a voxel belongs to a structure
+
+
+def read_atlas() -> dict[str, Volume]:
+    """The probability, 0..1, of each structure in template space, by name.
+
+    Made by ``tools/make-atlas``; sources and licence stand beside the file.
+    """
+    image = nib.Nifti1Image.from_filename(ATLAS / 'regions.nii.gz')
+    structures = json.loads((ATLAS / 'regions.json').read_text(encoding='utf-8'))['Structures']
+    stack = np.asarray(image.dataobj)
+    return {
+        name: Volume(stack[..., i].astype(np.float32) / 255, image.affine.astype(np.float64))
+        for i, name in enumerate(structures)
+    }
+
+
+def region_maps(grid: Volume, template_to_reference: np.ndarray) -> dict[str, Volume]:
+    """Bring the atlas to a reference image.
+
+    Parameters
+    ----------
+    grid : any image on the reference grid.
+    template_to_reference : (4, 4), RAS+ mm to RAS+ mm.
+
+    Returns
+    -------
+    The probability of each structure by name, on the part of the reference grid that the atlas
+    covers (the affine says where that part begins); empty maps where it covers nothing.
+    """
+    atlas = read_atlas()
+    first = next(iter(atlas.values()))
+    to_grid = np.linalg.inv(grid.affine) @ template_to_reference @ first.affine
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in first.shape], [1.0])).reshape(4, -1)
+    reached = (to_grid @ corners)[:3]
+    start = np.clip(np.floor(reached.min(axis=1)), 0, grid.shape).astype(int)
+    stop = np.clip(np.ceil(reached.max(axis=1)) + 1, start, grid.shape).astype(int)
+    affine = grid.affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ start
+    shape = tuple((stop - start).tolist())
+    if not all(shape):
+        return {name: Volume(np.zeros(shape, np.float32), affine) for name in atlas}
+    way = np.linalg.inv(template_to_reference)
+    return {name: resample(volume, affine, shape, transform=way) for name, volume in atlas.items()}
+
+
+def assign_regions(instances: Volume, maps: dict[str, Volume]) -> list[str]:
+    """The region of each lesion, after McDonald 2017 and MAGNIMS 2019, approximately.
+
+    In this order: *infratentorial* where brain stem (with the fourth ventricle) and cerebellum
+    are more probable over the lesion than the cerebrum; *periventricular* where it comes within
+    3 mm of the lateral or third ventricles; *juxtacortical* where it comes within 3 mm of the
+    cerebral cortex or overlaps with it; else *deep-white-matter*, deep grey matter included.
+
+    Parameters
+    ----------
+    instances : 0 or 1..n, on the reference grid.
+    maps : of :func:`region_maps` for that grid.
+
+    Returns
+    -------
+    One of the four names for each of the lesions 1..n.
+
+    Notes
+    -----
+    Thompson et al. 2018, doi 10.1016/S1474-4422(17)30470-2; Filippi et al. 2019, doi
+    10.1093/brain/awz144: there a lesion has to touch ventricle or cortex, seen by a reader. The
+    atlas knows where these lie in the average head after an affine transform, within some
+    millimetres: hence the 3 mm. It does not see wide ventricles or single sulci of a patient, and
+    cannot tell a cortical from a juxtacortical lesion. Distances run from voxel centre to voxel
+    centre; neighbours count as touching however thick the slices.
+    """
+    first = next(iter(maps.values()))
+    offset = np.linalg.solve(
+        instances.affine[:3, :3], first.affine[:3, 3] - instances.affine[:3, 3]
+    )
+    start = np.rint(offset).astype(int)
+    limit = max(NEAR, float(instances.spacing.max())) + 1e-3
+    margin = np.ceil(limit / instances.spacing).astype(int)
+    regions = []
+    for index, box in enumerate(ndimage.find_objects(instances.data.astype(np.int32)), start=1):
+        low = np.maximum([s.start for s in box] - margin, start)
+        high = np.minimum([s.stop for s in box] + margin, start + first.shape)
+        if (high <= low).any():
+            regions.append('deep-white-matter')
+            continue
+        here = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        there = tuple(slice(a, b) for a, b in zip(low - start, high - start, strict=True))
+        lesion = instances.data[here] == index
+        local = {name: volume.data[there] for name, volume in maps.items()}
+        regions.append(region_of(lesion, local, spacing=instances.spacing, limit=limit))
+    return regions
+
+
+def region_of(
+    lesion: np.ndarray, maps: dict[str, np.ndarray], *, spacing: np.ndarray, limit: float
+) -> str:
+    """The region of one lesion in the box around it; see :func:`assign_regions`."""
+    if not lesion.any():
+        return 'deep-white-matter'
+    share = {name: float(values[lesion].mean()) for name, values in maps.items()}
+    below = share['cerebellum'] + share['brainstem']
+    if below > sum(share.values()) - below:
+        return 'infratentorial'
+    distance = ndimage.distance_transform_edt(~lesion, sampling=spacing)
+    for name, region in (('ventricles', 'periventricular'), ('cortex', 'juxtacortical')):
+        if (distance[maps[name] >= EVEN] <= limit).any():
+            return region
+    return 'deep-white-matter'
+
+
+def methods() -> str:
+    """The methods sentence."""
+    return (
+        'Each lesion was assigned to a region (infratentorial, periventricular, juxtacortical or '
+        'deep white matter [@thompson2018; @filippi2019]) with a probabilistic atlas made from 18 '
+        'label maps [@billot2023] and brought to the image with that transform; a lesion within '
+        f'{NEAR:g} mm of ventricles or cortex counted as touching them.'
+    )

@@ -1,0 +1,201 @@
+"""The page of a cohort: three or three hundred participants, outliers, safety, equal bytes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ssl2_bids.reports import group
+from ssl2_bids.reports.charts import bar_chart, histogram, scatter_chart
+from ssl2_bids.reports.pages import cubic_millimetres, decimals, grid, millilitres, plain
+
+EVIL = '"><script>alert(1)</script>'
+REGIONS = ('periventricular', 'deep-white-matter')
+
+
+def cohort(size, *, models=('default',), seed=0):
+    rng = np.random.default_rng(seed)
+    rows = []
+    for i in range(size):
+        for model in models:
+            volume, brain = float(np.exp(rng.normal(8, 0.7))), float(rng.normal(1.3e6, 8e4))
+            row = {
+                'participant_id': f'sub-{i:03d}', 'session_id': f'ses-{i % 2}', 'model': model,
+                'reference': 'FLAIR', 'magnetic_field_strength': 7.0,
+                'lesion_count': int(volume / 100),
+                'volume_mm3': volume, 'lesion_load': volume / brain, 'brain_volume_mm3': brain,
+                'age': 30 + i % 30, 'sex': 'FM'[i % 2], 'group': ('RRMS', 'SPMS')[i % 3 == 0],
+            }  # fmt: skip
+            for place, region in enumerate(REGIONS):
+                row[f'{region}_count'] = place
+                row[f'{region}_volume-mm3'] = place * volume / 2
+            rows.append(row)
+    return rows
+
+
+@pytest.fixture
+def make_page(tmp_path, read_page):
+    def make(rows, **options):
+        path = tmp_path / 'group_report.html'
+        group.render(rows, path, version='0.1.0', **options)
+        return read_page(path)
+
+    return make
+
+
+@pytest.mark.parametrize('size', [3, 300])
+def test_everybody_is_listed_and_linked(make_page, tmp_path, size):
+    page = make_page(cohort(size))
+    assert page.unbalanced == []
+    assert f'{size} participants, {size} results' in page.text
+    for i in range(size):
+        assert f'sub-{i:03d}.html' in page.targets
+    assert (tmp_path / 'group_report.html').stat().st_size < 20_000 + 1500 * size
+    assert 'Research use only' in page.text
+    assert all(t.startswith('#') or not t.startswith('http') for t in page.targets)
+    assert len(page.ids) == len(set(page.ids))
+    assert {t[1:] for t in page.targets if t.startswith('#')} <= set(page.ids)
+
+
+def test_columns_of_regions_and_covariates(make_page):
+    page = make_page(cohort(6), covariates=('age', 'sex', 'nothing'))
+    for words in ('periventricular', 'deep white matter', 'age', 'sex', 'FLAIR', 'Field (T)'):
+        assert words in page.text
+    assert 'nothing' not in page.text
+
+
+def test_same_rows_give_the_same_bytes_and_stay_as_they_are(tmp_path):
+    rows = cohort(20)
+    for name in 'ab':
+        group.render(rows, tmp_path / name, version='0.1.0')
+    assert (tmp_path / 'a').read_bytes() == (tmp_path / 'b').read_bytes()
+    assert rows == cohort(20)
+
+
+def test_texts_of_a_table_do_as_well_as_numbers(make_page):
+    rows = cohort(8)
+    page = make_page(rows)
+    texts = [{k: str(v) if v is not None else 'n/a' for k, v in row.items()} for row in rows]
+    again = make_page(texts)
+    assert again.values('data-v') == page.values('data-v')
+
+
+def test_missing_values_are_dashes(make_page):
+    rows = cohort(5)
+    for key in ('volume_mm3', 'lesion_load', 'brain_volume_mm3', 'session_id', 'age'):
+        rows[0][key] = 'n/a'
+        rows[1][key] = None
+    rows[2] = {'participant_id': 'sub-bare'}
+    page = make_page(rows)
+    assert 'None' not in page.text
+    assert 'nan' not in page.text
+    assert 'sub-bare' in page.text
+
+
+def test_failed_are_listed_and_linked_where_they_have_a_page(make_page, tmp_path):
+    (tmp_path / 'sub-404.html').touch()
+    lost = [
+        {'name': 'sub-404_ses-1', 'subject': '404', 'reason': 'no FLAIR', 'advice': 'ask PACS'},
+        {'name': 'sub-405', 'subject': '405', 'reason': 'no result of the participant level'},
+    ]
+    page = make_page(cohort(3), failed=lost, command='ssl2-bids a b group')
+    assert '2 without a result' in page.text
+    for words in (
+        'sub-404_ses-1',
+        'No FLAIR.',
+        'Ask PACS.',
+        'No result of the participant level.',
+        'ssl2-bids a b group',
+    ):
+        assert words in page.text
+    assert 'sub-404.html' in page.targets
+    assert 'sub-405.html' not in page.targets
+
+
+def test_labelled_model_is_told_from_the_default(make_page):
+    rows = cohort(3) + [row | {'model_label': 'adapted'} for row in cohort(3)]
+    page = make_page(rows)
+    assert 'Model default (adapted)' in page.text
+    assert 'Models side by side' in page.text
+
+
+def test_no_results_say_what_to_do(make_page):
+    page = make_page([])
+    assert page.unbalanced == []
+    assert 'Run the participant level first' in page.text
+
+
+def test_frequency_figure_is_shown(make_page):
+    name = 'group figure#1.svg'
+    assert 'group%20figure%231.svg' in make_page(cohort(3), frequency_figure=name).values('src')
+    assert 'Where lesions lie' not in make_page(cohort(3)).text
+
+
+def test_two_models_stand_side_by_side(make_page):
+    assert 'Models side by side' in make_page(cohort(30, models=('default', 'adapted'))).text
+
+
+def test_quality_flags_and_lesion_free_participants_are_shown(make_page):
+    rows = cohort(30)
+    rows[3] |= {'lesion_count': 0, 'volume_mm3': 0.0}
+    assert '1 without any lesion' in make_page(rows).text
+    rows[4] |= {'flags': ['FLAIR blurred', '2D acquisition'], 'volume_mm3': 1e6}
+    page = make_page(rows)
+    assert page.text.count('FLAIR blurred; 2D acquisition') == 2
+
+
+def test_evil_texts_stay_text(make_page):
+    rows = [row | {'participant_id': EVIL, 'sex': EVIL, 'group': EVIL} for row in cohort(6)]
+    rows[0] |= {'model': EVIL, 'reference': EVIL, 'flags': [EVIL], 'report': 'javascript:x()'}
+    rows[1] |= {f'{EVIL}_volume-mm3': 1}
+    lost = [{'name': EVIL, 'subject': EVIL, 'reason': EVIL, 'advice': EVIL}]
+    page = make_page(rows, failed=lost, dataset=EVIL, frequency_figure=EVIL, command=EVIL)
+    assert page.unbalanced == []
+    assert page.tags.count('script') == 1
+    assert not [t for t in page.targets if t.startswith('javascript:')]
+
+
+def test_histogram_counts_everything_once():
+    rng = np.random.default_rng(3)
+    values = [0.0, 0.0, 1.0, 2.0, 5.0, 1000.0, *np.exp(rng.normal(2, 2, 200))]
+    bins = histogram(values)
+    assert sum(b.amount for b in bins) == len(values)
+    assert bins[0].low == bins[0].high == 0
+    assert bins[0].amount == 2
+    for part in bins[1:]:
+        assert part.amount == sum(1 for v in values if part.low < v <= part.high)
+    assert [b.high for b in bins[1:-1]] == [b.low for b in bins[2:]]
+
+
+@pytest.mark.parametrize('values', [[0.0] * 5, [3.0], [1e-4, 1e5], [], [5, 5, 5]])
+def test_charts_of_odd_values(values):
+    assert sum(b.amount for b in histogram(values)) == len(values)
+    chart = bar_chart(values, label='x & y')
+    assert bool(chart) == bool(values)
+    assert 'x & y' not in chart
+
+
+def test_scatter_has_a_point_per_result():
+    points = [(30.0 + i, float(i * i), f'sub-{i}') for i in range(9)]
+    chart = scatter_chart(points, label='age', side='volume')
+    assert chart.count('<circle') == 9
+    assert scatter_chart([(40.0, 1.0, 'a')] * 6, label='age', side='volume') == ''
+
+
+def test_numbers_for_people():
+    assert millilitres(12345.6) == '12.35'
+    assert millilitres(0) == '0.00'
+    assert millilitres(2).startswith('<')
+    assert cubic_millimetres(14.04) == '14.0'
+    assert cubic_millimetres(123456.7) == '123\u202f457'
+    assert decimals(-0.04) == '0.0'
+    assert decimals(-1.25, 1) == '−1.2'
+    assert grid([0.71875, 0.71875, 3.0], 'mm') == '0.72 × 0.72 × 3 mm'
+    assert grid([320, 320, 46]) == '320 × 320 × 46'
+    assert [plain(v) for v in (True, None, [], 'n/a', 0.123456)] == [
+        'yes',
+        '–',
+        '–',
+        '–',
+        '0.1235',
+    ]

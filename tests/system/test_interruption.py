@@ -1,0 +1,146 @@
+"""A run that is stopped leaves nothing half-written, and the next one ends in the same bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from running_app import command, digests
+
+
+@pytest.fixture(scope='module')
+def dataset(simulated, tmp_path_factory) -> Path:
+    """One simulated participant, FLAIR only: quick."""
+    root = tmp_path_factory.mktemp('one') / 'data'
+    anat = root / 'sub-01' / 'anat'
+    anat.mkdir(parents=True)
+    (root / 'dataset_description.json').write_text(
+        json.dumps({'Name': 'one', 'BIDSVersion': '1.10.0'})
+    )
+    for path in (simulated / 'sub-01' / 'anat').glob('*_FLAIR.*'):
+        shutil.copy(path, anat)
+    return root
+
+
+@pytest.fixture(scope='module')
+def undisturbed(dataset, run_app, tmp_path_factory) -> tuple[dict[str, str], float]:
+    """Bytes of a run that nobody stopped, and its seconds."""
+    folder = tmp_path_factory.mktemp('undisturbed')
+    started = time.monotonic()
+    done = run_app(dataset, folder / 'out', 'participant', '-w', folder / 'work')
+    assert done.returncode == 0, done.stderr
+    return digests(folder / 'out'), time.monotonic() - started
+
+
+def start(*words: object) -> subprocess.Popen:
+    return subprocess.Popen(
+        command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+
+
+def kill_all(process: subprocess.Popen) -> None:
+    """End a process and all that it started as a power cut would: nobody can clean up."""
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for member in family:
+        try:
+            member.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(family, timeout=10)
+    process.communicate()
+
+
+def readable(folder: Path) -> None:
+    """Every file with a final name is whole."""
+    import nibabel as nib
+    import numpy as np
+
+    for path in folder.rglob('*'):
+        if path.name.startswith('.tmp') or 'logs' in path.parts:
+            continue
+        if path.name.endswith('.nii.gz'):
+            np.asarray(nib.load(path).dataobj)
+        elif path.suffix == '.json':
+            json.loads(path.read_text())
+
+
+def test_killed_again_and_again(dataset, undisturbed, run_app, tmp_path):
+    expected, seconds = undisturbed
+    words = (dataset, tmp_path / 'out', 'participant', '-w', tmp_path / 'work')
+    for share in (0.15, 0.4, 0.65, 0.85):
+        process = start(*words)
+        time.sleep(share * seconds)
+        if process.poll() is None:
+            kill_all(process)
+        if (tmp_path / 'out').exists():
+            readable(tmp_path / 'out')
+    done = run_app(*words)
+    assert done.returncode == 0, done.stderr
+    assert not [p for p in (tmp_path / 'out').rglob('*') if p.name.startswith('.tmp')]
+    assert digests(tmp_path / 'out') == expected
+
+
+@pytest.mark.parametrize(
+    ('number', 'code'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=['SIGTERM', 'SIGINT']
+)
+def test_signals_end_the_run_and_its_children(dataset, undisturbed, tmp_path, number, code):
+    _, seconds = undisturbed
+    process = start(dataset, tmp_path / 'out', 'participant', '-w', tmp_path / 'work')
+    time.sleep(0.5 * seconds)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert f'exit {code}' in errors.strip().splitlines()[-1]
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive
+    assert 'stopped before' in (tmp_path / 'out' / 'sub-01.html').read_text()
+
+
+def test_full_disk(dataset, tmp_path, run_app):
+    """On a file system of 12 MB, mounted where that is permitted."""
+    small = tmp_path / 'small'
+    small.mkdir()
+    mount = ['mount', '-t', 'tmpfs', '-o', 'size=12m', 'tmpfs', str(small)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip('mounting a small file system is not permitted here')
+    try:
+        words = (dataset, small / 'out', 'participant', '-w')
+        done = run_app(*words, tmp_path / 'work')
+        assert done.returncode == 74, done.stderr
+        assert 'disk is full' in done.stderr
+        readable(small / 'out')
+        done = run_app(dataset, tmp_path / 'out', 'participant', '-w', small / 'work')
+        assert done.returncode == 74, done.stderr
+        assert 'Traceback' not in done.stderr
+    finally:
+        subprocess.run(['umount', str(small)], check=True)
+
+
+def test_two_jobs_share_an_output_folder(simulated, run_app, tmp_path):
+    """Each with a participant of its own, as on a cluster; the same bytes as one after another."""
+    options = ('participant', '--contrasts', 'flair', '--omp-nthreads', '1', '--nprocs', '1')
+
+    def words(out: str, label: str, work: str) -> tuple:
+        return (
+            simulated,
+            tmp_path / out,
+            *options,
+            '-w',
+            tmp_path / work,
+            '--participant-label',
+            label,
+        )
+
+    jobs = [start(*words('together', label, f'w{label}')) for label in ('01', '02')]
+    assert [job.wait(timeout=600) for job in jobs] == [0, 0]
+    for label in ('01', '02'):
+        assert run_app(*words('alone', label, f'a{label}')).returncode == 0
+    assert digests(tmp_path / 'together') == digests(tmp_path / 'alone')
