@@ -117,7 +117,7 @@ def write_table(path: Path, rows: Iterable[Mapping[str, Any]], columns: Mapping[
 def _cell(value: Any) -> str:
     if value is None or value == '' or (isinstance(value, float) and value != value):
         return 'n/a'
-    return f'{value:.6g}' if isinstance(value, float) else str(value)
+    return f'{value:.10g}' if isinstance(value, float) else str(value)
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:

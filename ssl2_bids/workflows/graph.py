@@ -42,7 +42,6 @@ def _add_session(
     branch = Workflow(branch_name(plan))
     reference = plan.session.reference
     contrasts = [reference, *(c for c in plan.session.scans if c != reference)]
-    facts: list[tuple[Node, str]] = []
     prepared = {c: _prepare(plan, c) for c in contrasts}
     brains = {c: _find_brain(plan, c) for c in contrasts}
     corrected = {c: _correct(c) for c in contrasts}
@@ -59,51 +58,44 @@ def _add_session(
     template = _find_template(plan)
     branch.connect(corrected[reference], 'image', template, 'image')
     branch.connect(brains[reference], 'mask', template, 'mask')
-    images = _merge(branch, 'corrected_images', [(corrected[c], 'image') for c in contrasts])
-    matrices = _merge(branch, 'matrices', [(n, 'matrix') for n in registered.values()])
+    images = [(corrected[c], 'image') for c in contrasts]
+    matrices = [(node, 'matrix') for node in registered.values()]
     segment = _segment(plan, contrasts, settings, device)
-    branch.connect(images, 'out', segment, 'images')
-    branch.connect(matrices, 'out', segment, 'matrices')
+    _gather(branch, segment, 'images', images)
+    _gather(branch, segment, 'matrices', matrices)
     branch.connect(brains[reference], 'mask', segment, 'mask')
     lesions = _find_lesions(plan)
     branch.connect(segment, 'probability', lesions, 'probability')
     branch.connect(template, 'matrix', lesions, 'matrix')
-    facts += [(prepared[c], 'facts') for c in contrasts]
-    facts += [(brains[c], 'facts') for c in contrasts]
-    facts += [(n, 'facts') for n in registered.values()]
-    facts += [(segment, 'facts'), (template, 'facts'), (lesions, 'facts')]
     finish = _finish(plan, contrasts, command)
-    resampled = _merge(branch, 'resampled', [(n, 'resampled') for n in registered.values()])
-    sources: list[tuple[Node, str, str]] = [
-        (
-            _merge(branch, 'prepared_images', [(prepared[c], 'image') for c in contrasts]),
-            'out',
-            'prepared',
-        ),
-        (images, 'out', 'corrected'),
-        (resampled, 'out', 'resampled'),
-        (matrices, 'out', 'matrices'),
-        (_merge(branch, 'facts', facts), 'out', 'facts'),
+    _gather(branch, finish, 'prepared', [(prepared[c], 'image') for c in contrasts])
+    _gather(branch, finish, 'corrected', images)
+    _gather(branch, finish, 'resampled', [(n, 'resampled') for n in registered.values()])
+    _gather(branch, finish, 'matrices', matrices)
+    told = [prepared[c] for c in contrasts] + [brains[c] for c in contrasts]
+    told += [*registered.values(), segment, template, lesions]
+    _gather(branch, finish, 'facts', [(node, 'facts') for node in told])
+    for node, output, name in (
         (brains[reference], 'mask', 'brain_mask'),
         (segment, 'probability', 'probability'),
         (segment, 'uncertainty', 'uncertainty'),
         (lesions, 'instances', 'instances'),
         (lesions, 'table', 'table'),
         (template, 'matrix', 'template_matrix'),
-    ]
-    for node, output, name in sources:
+    ):
         branch.connect(node, output, finish, name)
     workflow.add_nodes([branch])
 
 
-def _merge(branch: Workflow, name: str, parts: list[tuple[Node, str]]) -> Node:
-    """A node whose ``out`` is the list of the parts, in order; an empty list for none."""
-    node = Node(Merge(len(parts)), name=name, run_without_submitting=True)
+def _gather(branch: Workflow, target: Node, name: str, parts: list[tuple[Node, str]]) -> None:
+    """Give ``target`` the list of the parts, in order, as its input ``name``."""
+    if not parts:
+        setattr(target.inputs, name, [])
+        return
+    node = Node(Merge(len(parts)), f'{target.name}_{name}', run_without_submitting=True)
     for number, (source, output) in enumerate(parts, start=1):
         branch.connect(source, output, node, f'in{number}')
-    if not parts:
-        branch.add_nodes([node])
-    return node
+    branch.connect(node, 'out', target, name)
 
 
 def _prepare(plan: Plan, contrast: str) -> Node:

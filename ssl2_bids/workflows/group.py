@@ -201,7 +201,7 @@ def _row(result: Result) -> dict[str, Any]:
     try:
         with open(path, encoding='utf-8', newline='') as stream:
             volumes = {r['name']: r for r in csv.DictReader(stream, delimiter='\t')}
-        whole = {k: _value(v) for k, v in volumes['all'].items()}
+        whole = {k: _value(v) for k, v in volumes['all'].items() if k != 'name'}
         row = {
             'participant_id': f'sub-{names.subject}',
             'session_id': f'ses-{names.session}' if names.session else None,

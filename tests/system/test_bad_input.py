@@ -10,14 +10,13 @@ import pytest
 from phantoms import brain_image
 
 
-def without_orientation(image: nib.Nifti1Image) -> nib.Nifti1Image:
-    image.header['sform_code'] = image.header['qform_code'] = 0
-    return image
-
-
-def broken_sform(image: nib.Nifti1Image) -> nib.Nifti1Image:
-    image.header['sform_code'] = image.header['qform_code'] = 0
-    return image
+def with_header(image: nib.Nifti1Image, **fields: object) -> bytes:
+    """The bytes of an image whose header says something else than nibabel would write."""
+    content = image.to_bytes()
+    header = nib.Nifti1Header(content[:348], check=False)
+    for name, value in fields.items():
+        header[name] = value
+    return header.binaryblock + content[348:]
 
 
 def with_zooms(image: nib.Nifti1Image, factor: float) -> nib.Nifti1Image:
@@ -59,8 +58,12 @@ FAULTS: dict[str, tuple[object, str, str]] = {
         'failed',
         '4 axes',
     ),
-    'noorientation': (without_orientation(brain_image()), 'failed', 'no orientation'),
-    'brokensform': (broken_sform(brain_image()), 'failed', 'orientation'),
+    'noorientation': (
+        with_header(brain_image(), sform_code=0, qform_code=0),
+        'failed',
+        'no orientation',
+    ),
+    'brokensform': (with_header(brain_image(), srow_x=np.nan), 'failed', 'orientation'),
     'hugevoxels': (with_zooms(brain_image(), 30), 'failed', 'absurd voxel size'),
     'tinyvoxels': (with_zooms(brain_image(), 0.005), 'failed', 'absurd voxel size'),
     'nosession': (None, 'skipped', 'no usable image'),
