@@ -79,10 +79,8 @@ def _dispatch(level: str, settings: Any, arguments: argparse.Namespace, argv: li
         if level == 'participant':
             from ssl2_bids.workflows.participant import run_participant_level
 
-            code, outcomes = _stopping_children(
-                lambda: run_participant_level(
-                    settings, command=command, say=terminal.say, progress=terminal.progress
-                )
+            code, outcomes = run_participant_level(
+                settings, command=command, say=terminal.say, progress=terminal.progress
             )
             terminal.conclude(code, outcomes)
         else:
@@ -91,16 +89,6 @@ def _dispatch(level: str, settings: Any, arguments: argparse.Namespace, argv: li
             code = run_group_level(settings, command=command, say=terminal.say)
             terminal.conclude(code, [])
     return code
-
-
-def _stopping_children(work: Any) -> Any:
-    try:
-        return work()
-    except (Interrupted, KeyboardInterrupt):
-        from ssl2_bids.workflows.running import stop_children
-
-        stop_children()
-        raise
 
 
 def _interrupt(number: int, frame: object) -> None:

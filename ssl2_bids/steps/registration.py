@@ -41,7 +41,6 @@ class Stage:
 
 RIGID = (Stage(4.0, 15_000, 12.0), Stage(2.0, 50_000, 6.0), Stage(1.2, 150_000, 2.0))
 AFFINE = (Stage(4.0, 15_000, 12.0), Stage(2.0, 80_000, 6.0))
-STEP = {False: 1.0, True: 0.05}  # voxels, the first step: with twelve parameters 0.2 diverges
 
 
 @dataclass(frozen=True)
@@ -238,6 +237,12 @@ def centre_of(mask: Volume) -> np.ndarray:
     return (mask.affine @ np.append(ndimage.center_of_mass(mask.data), 1))[:3]
 
 
+def radius_of(region: Volume) -> float:
+    """Root mean square distance in mm of a region's voxels from its centre."""
+    points = np.argwhere(region.data) * region.spacing
+    return float(np.sqrt(points.var(axis=0).sum()))
+
+
 def best_start(
     pair: Pair, centres: tuple[np.ndarray, np.ndarray], *, stage: Stage, seed: int
 ) -> np.ndarray:
@@ -273,29 +278,35 @@ def turned(centre: np.ndarray, *, axis: int, degrees: float, offset: np.ndarray)
 def optimise(
     pair: Pair, matrix: np.ndarray, *, stage: Stage, seed: int, affine: bool
 ) -> np.ndarray:
-    """Improve a transform by gradient steps in Mattes' mutual information; (4, 4), RAS+ mm."""
+    """Improve a transform by gradient steps in Mattes' mutual information; (4, 4), RAS+ mm.
+
+    Lengths are counted in radii of the brain: so a step in a shift, an angle or an entry of the
+    matrix moves the brain about equally, and a regular step in all of them is a length.
+    """
+    centre, radius = LPS[:3, :3] @ centre_of(pair.region), radius_of(pair.region)
     start = LPS @ matrix @ LPS
-    centre = LPS[:3, :3] @ centre_of(pair.region)
     transform = sitk.AffineTransform(3) if affine else sitk.Euler3DTransform()
-    transform.SetCenter(centre.tolist())
+    transform.SetCenter((centre / radius).tolist())
     transform.SetMatrix(start[:3, :3].ravel().tolist(), *([] if affine else [1e-6]))
-    transform.SetTranslation((start[:3, 3] + start[:3, :3] @ centre - centre).tolist())
+    shift = start[:3, 3] + start[:3, :3] @ centre - centre
+    transform.SetTranslation((shift / radius).tolist())
     with one_thread():
         method = mattes(pair, stage=stage, seed=seed)
+        method.SetMetricFixedMask(itk_image(pair.region, unit=radius))
         method.SetOptimizerAsRegularStepGradientDescent(
-            learningRate=stage.spacing * STEP[affine],
-            minStep=stage.spacing / 1000,
+            learningRate=stage.spacing / radius,
+            minStep=stage.spacing / radius / 1000,
             numberOfIterations=200,
         )
-        method.SetOptimizerScalesFromPhysicalShift()
         method.SetInitialTransform(transform, inPlace=True)
         try:
-            method.Execute(itk_image(pair.fixed), itk_image(pair.moving))
+            method.Execute(itk_image(pair.fixed, unit=radius), itk_image(pair.moving, unit=radius))
         except RuntimeError:  # no point lies inside the moving image
             return matrix
     result = np.eye(4)
     result[:3, :3] = np.reshape(transform.GetMatrix(), (3, 3))
-    result[:3, 3] = transform.GetTranslation() + centre - result[:3, :3] @ centre
+    result[:3, 3] = np.array(transform.GetTranslation()) * radius
+    result[:3, 3] += centre - result[:3, :3] @ centre
     return LPS @ result @ LPS
 
 
@@ -306,7 +317,6 @@ def mattes(pair: Pair, *, stage: Stage, seed: int) -> sitk.ImageRegistrationMeth
     """
     method = sitk.ImageRegistrationMethod()
     method.SetMetricAsMattesMutualInformation(BINS)
-    method.SetMetricFixedMask(itk_image(pair.region))
     share = min(stage.points / np.count_nonzero(pair.region.data), 1.0)
     method.SetMetricSamplingStrategy(method.REGULAR)
     method.SetMetricSamplingPercentage(share, seed % (2**32 - 1) + 1)  # ITK takes 0 for the clock
@@ -330,12 +340,12 @@ def one_thread() -> Iterator[None]:
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
 
 
-def itk_image(volume: Volume) -> sitk.Image:
-    """A volume as SimpleITK has it: axes reversed in memory, LPS+ mm."""
+def itk_image(volume: Volume, *, unit: float = 1.0) -> sitk.Image:
+    """A volume as SimpleITK has it: axes reversed in memory, LPS+, lengths in ``unit`` mm."""
     image = sitk.GetImageFromArray(np.ascontiguousarray(volume.data.T))
     affine = LPS @ volume.affine
-    image.SetSpacing(volume.spacing.tolist())
-    image.SetOrigin(affine[:3, 3].tolist())
+    image.SetSpacing((volume.spacing / unit).tolist())
+    image.SetOrigin((affine[:3, 3] / unit).tolist())
     image.SetDirection((affine[:3, :3] / volume.spacing).ravel().tolist())
     return image
 

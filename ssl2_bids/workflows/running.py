@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,16 +54,23 @@ def run(
             *_, session, stage = node.fullname.split('.')
             progress(session, stage, status)
 
+    alone = settings.plugin or settings.nprocs == 1 or settings.low_mem
+    pool = None if alone else _pool(settings, gpus, told)
     try:
         if settings.plugin:
             workflow.run(**settings.plugin)
-        elif settings.nprocs == 1 or settings.low_mem:
+        elif pool is None:
             workflow.run(plugin='Linear', plugin_args={'status_callback': told})
         else:
-            workflow.run(plugin=_pool(settings, gpus, told))
+            workflow.run(plugin=pool)
     except (RuntimeError, OSError) as error:
         # nipype's own summary of what its nodes' failure files say
         log.debug('nipype: %s', error)
+    except BaseException:  # a signal
+        if pool is not None:
+            pool.stopping = True
+        stop_workers()
+        raise
     finally:
         for path in sorted(crashes.glob('*.txt')):
             log.debug('%s', path.read_text(encoding='utf-8', errors='replace'))
@@ -106,12 +114,17 @@ def resources(folder: Path) -> list[dict[str, Any]]:
     return [{'Node': path.parent.name} | read_json(path) for path in paths]
 
 
-def stop_children() -> None:
-    """End all processes that this one started."""
+def stop_workers() -> None:
+    """End the worker processes at once, before they write anything more.
+
+    They are the grandchildren: between them and this process stand multiprocessing's own
+    servers, which end by themselves with this process and clean up after it.
+    """
     import psutil
 
-    children = psutil.Process(os.getpid()).children(recursive=True)
-    for child in children:
-        child.terminate()
-    for child in psutil.wait_procs(children, timeout=3)[1]:
-        child.kill()
+    own = psutil.Process(os.getpid())
+    workers = [w for child in own.children() for w in child.children(recursive=True)]
+    for worker in workers:
+        with suppress(psutil.NoSuchProcess):
+            worker.kill()
+    psutil.wait_procs(workers, timeout=3)

@@ -169,8 +169,10 @@ class ResilientMultiProc(MultiProcPlugin):
     """nipype's process pool, except that a worker that dies fails its node instead of all.
 
     Without this, a worker killed by the system (out of memory) leaves the pool broken and the
-    run waits for ever.
+    run waits for ever. ``stopping`` says that the workers are being ended on purpose.
     """
+
+    stopping = False
 
     def _submit_job(self, node: Node, updatehash: bool = False) -> int:
         self._taskid += 1
@@ -191,8 +193,8 @@ class ResilientMultiProc(MultiProcPlugin):
                 'the process was ended from outside, most often because memory ran out',
                 advice='Try --low-mem, fewer --nprocs, or ask for more memory.',
             )
-            failure = describe_failure(broken, node.name)
-            write_json(Path(node.output_dir()) / FAILURE, failure)
+            if not self.stopping:
+                write_json(Path(node.output_dir()) / FAILURE, describe_failure(broken, node.name))
             self._taskresult[taskid] = {
                 'result': None,
                 'traceback': traceback.format_exception(error),

@@ -90,10 +90,12 @@ def test_killed_again_and_again(dataset, undisturbed, run_app, tmp_path):
 @pytest.mark.parametrize(
     ('number', 'code'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=['SIGTERM', 'SIGINT']
 )
-def test_signals_end_the_run_and_its_children(dataset, undisturbed, tmp_path, number, code):
-    _, seconds = undisturbed
+def test_signals_end_the_run_and_its_children(dataset, tmp_path, number, code):
     process = start(dataset, tmp_path / 'out', 'participant', '-w', tmp_path / 'work')
-    time.sleep(0.5 * seconds)
+    first = tmp_path / 'work' / 'participant' / 'sub_01' / 'prepare_FLAIR' / 'resources.json'
+    deadline = time.monotonic() + 120
+    while not first.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
