@@ -1,0 +1,112 @@
+"""Names of outputs, tables and finished results."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib.resources import files
+
+import pytest
+
+from ssl2_bids.bids.outputs import (
+    UnitNames,
+    find_results,
+    join_entities,
+    output_name,
+    sidecar_path,
+    stored_configuration,
+    table_path,
+    write_table,
+)
+from ssl2_bids.bids.provenance import BIDSIGNORE, bids_uri, raw_link
+
+
+@pytest.mark.parametrize(
+    ('kind', 'entities', 'expected'),
+    [
+        (
+            'anat.mask',
+            {'subject': '01', 'space': 'UNIT1'},
+            'sub-01/anat/sub-01_space-UNIT1_label-L_mask.nii.gz',
+        ),
+        (
+            'anat.mask',
+            {'subject': '01', 'session': 'a', 'space': 'T1w', 'desc': 'adapted'},
+            'sub-01/ses-a/anat/sub-01_ses-a_space-T1w_label-L_desc-adapted_mask.nii.gz',
+        ),
+        (
+            'anat.preproc_reference',
+            {'subject': '1', 'contrast': 'T1w', 'entities': 'acq-x_run-2'},
+            'sub-1/anat/sub-1_acq-x_run-2_desc-preproc_T1w.nii.gz',
+        ),
+        (
+            'anat.uncertainty',
+            {'subject': '1', 'space': 'T1w', 'desc': 'adapted'},
+            'sub-1/anat/sub-1_space-T1w_label-L_desc-adapteduncertainty_probseg.nii.gz',
+        ),
+    ],
+)
+def test_names(kind, entities, expected):
+    assert output_name(kind, **entities) == expected
+
+
+def test_no_pattern_lets_a_raw_name_through():
+    """A derivative must not bear a legal raw name."""
+    text = files('ssl2_bids.resources').joinpath('outputs.toml').read_text()
+    for line in text.splitlines():
+        if 'nii.gz' in line and 'group_' not in line:
+            assert re.search(r'_(desc|label|seg)-', line.split('=', 1)[1]), line
+
+
+def test_entities_stand_in_the_order_of_the_schema():
+    assert join_entities({'run': '1', 'acq': 'a', 'rec': 'n'}) == 'acq-a_rec-n_run-1'
+
+
+def test_files_beside_an_image(tmp_path):
+    image = tmp_path / 'sub-1_dseg.nii.gz'
+    assert sidecar_path(image).name == 'sub-1_dseg.json'
+    assert table_path(image).name == 'sub-1_dseg.tsv'
+
+
+def test_missing_values_are_na(tmp_path):
+    rows = [{'a': 1, 'b': None}, {'a': float('nan'), 'b': ''}, {'a': 1345942.25, 'b': 'x y'}]
+    write_table(tmp_path / 't.tsv', rows, {'a': {'Units': 'mm'}, 'b': {}})
+    lines = (tmp_path / 't.tsv').read_text().splitlines()
+    assert lines == ['a\tb', '1\tn/a', 'n/a\tn/a', '1345942.25\tx y']
+    assert json.loads((tmp_path / 't.json').read_text())['a'] == {'Units': 'mm'}
+
+
+def test_a_result_is_finished_when_its_mask_has_a_sidecar(tmp_path):
+    names = UnitNames(tmp_path, '01', 'x', 'T1w')
+    mask = names.path('anat.mask')
+    mask.parent.mkdir(parents=True)
+    mask.touch()
+    assert find_results(tmp_path) == []
+    assert stored_configuration(names) == ''
+    names.done_marker.write_text('{"ConfigurationHash": "abc"}')
+    elsewhere = names.path('anat.mask', space='FLAIR')
+    elsewhere.touch()
+    sidecar_path(elsewhere).write_text('{}')
+    (result,) = find_results(tmp_path)
+    assert (result.names, stored_configuration(names)) == (names, 'abc')
+
+
+def test_uris_and_links(tmp_path):
+    root = tmp_path / 'mit Leerzeichen'
+    path = root / 'sub-01' / 'a b.nii.gz'
+    assert bids_uri(path, root, 'raw') == 'bids:raw:sub-01/a%20b.nii.gz'
+    assert raw_link(root / 'derivatives' / 'ssl2-bids', root) == '../..'
+    assert raw_link(tmp_path / 'out', root).startswith('file:///')
+    assert raw_link(tmp_path / 'out', root).endswith('mit%20Leerzeichen')
+
+
+def test_bidsignore_covers_all_that_the_schema_does_not_know():
+    assert set(BIDSIGNORE.split()) == {
+        '*.html',
+        'figures',
+        'models',
+        'group_*',
+        '*_xfm.*',
+        '*_morph.*',
+        '.ssl2-bids-group.lock',
+    }

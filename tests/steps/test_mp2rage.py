@@ -1,0 +1,84 @@
+"""Noise removal of MP2RAGE against closed forms and simulated noise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ssl2_bids.errors import DataError
+from ssl2_bids.steps import mp2rage
+from ssl2_bids.volume import Volume
+
+INV1 = np.array([0.01287, -0.00663, -0.01785])  # white matter, cortex, CSF (b = 1)
+INV2 = np.array([0.05545, 0.04166, 0.01962])
+UNI = np.array([0.220, -0.155, -0.498])
+
+
+def volume(data: np.ndarray) -> Volume:
+    return Volume(np.asarray(data, np.float32), np.eye(4))
+
+
+def head(noise: float, seed: int = 0) -> tuple[Volume, Volume, Volume]:
+    """Air around a cube of white matter, as magnitudes and as the ratio image of 0 to 4095."""
+    rng = np.random.default_rng(seed)
+    shape = (40, 40, 40)
+    inside = np.zeros(shape, bool)
+    inside[10:30, 10:30, 10:30] = True
+    first = inside * INV1[0] + noise * (rng.normal(size=shape) + 1j * rng.normal(size=shape))
+    second = inside * INV2[0] + noise * (rng.normal(size=shape) + 1j * rng.normal(size=shape))
+    power = np.maximum(abs(first) ** 2 + abs(second) ** 2, 1e-30)
+    uni = (np.conj(first) * second).real / power
+    return volume((uni + 0.5) * 4095), volume(abs(first) * 1e4), volume(abs(second) * 1e4)
+
+
+def test_the_sign_of_the_first_inversion_is_recovered():
+    uni = INV1 * INV2 / (INV1**2 + INV2**2)
+    assert uni == pytest.approx(UNI, abs=2e-3)
+    found = mp2rage.signed_inv1(uni, np.abs(INV1), INV2)
+    assert found == pytest.approx(INV1, rel=1e-4)
+
+
+def test_background_goes_and_tissue_stays():
+    unit1, inv1, inv2 = head(noise=0.0005)
+    clean, level = mp2rage.remove_background_noise(unit1, inv1, inv2)
+    air = clean.data[:8] / 4095
+    tissue = clean.data[12:28, 12:28, 12:28] / 4095 - 0.5
+    assert level > 0
+    assert (unit1.data[:8] / 4095).std() > 0.2
+    assert air.mean() < 0.02
+    assert air.std() < 0.03
+    assert tissue.mean() == pytest.approx(0.2223, abs=0.02)
+
+
+def test_beta_of_the_reference_values():
+    """With beta of (0.1 INV2 of white matter)^2 UNI goes from 0.220 to 0.207."""
+    beta = (0.1 * INV2[0]) ** 2
+    uni = (INV1[:2] * INV2[:2] - beta) / (INV1[:2] ** 2 + INV2[:2] ** 2 + 2 * beta)
+    assert uni == pytest.approx([0.207, -0.167], abs=2e-3)
+
+
+def test_a_stripped_image_is_only_brought_to_scale():
+    unit1, inv1, inv2 = head(noise=0.0)
+    clean, level = mp2rage.remove_background_noise(unit1, inv1, inv2)
+    assert level == 0
+    assert np.allclose(clean.data, unit1.data, atol=1)
+
+
+def test_both_scales_are_understood_and_no_other():
+    assert mp2rage.to_signed(np.array([-0.5, 0.5])) == pytest.approx([-0.5, 0.5])
+    assert mp2rage.to_signed(np.array([0.0, 4095.0])) == pytest.approx([-0.5, 0.5])
+    with pytest.raises(DataError, match='neither'):
+        mp2rage.to_signed(np.array([0.0, 65535.0]))
+
+
+def test_grids_must_agree():
+    unit1, inv1, inv2 = head(noise=0.001)
+    moved = Volume(inv2.data, np.diag([1, 1, 2.0, 1]))
+    with pytest.raises(DataError, match='INV2'):
+        mp2rage.remove_background_noise(unit1, inv1, moved)
+
+
+def test_the_plain_ratio_image_is_noisy_and_the_clean_one_is_not():
+    unit1, inv1, inv2 = head(noise=0.001)
+    assert mp2rage.is_noisy(unit1)
+    assert not mp2rage.is_noisy(mp2rage.remove_background_noise(unit1, inv1, inv2)[0])

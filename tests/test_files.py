@@ -1,0 +1,78 @@
+"""Files that are whole or not there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+
+import pytest
+
+from ssl2_bids.errors import CannotWriteError, DataError, StorageError
+from ssl2_bids.files import (
+    A_DAY,
+    PREFIX,
+    as_ssl2_error,
+    remove_leftovers,
+    whole_file,
+    write_json,
+    write_text,
+)
+
+
+def test_a_failure_leaves_the_old_file(tmp_path):
+    path = tmp_path / 'folder' / 'x.txt'
+    write_text(path, 'old')
+
+    def fail() -> None:
+        with whole_file(path) as temporary:
+            temporary.write_text('half')
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert path.read_text() == 'old'
+    assert os.listdir(path.parent) == ['x.txt']
+
+
+def test_nobody_sees_the_final_name_before_the_end(tmp_path):
+    path = tmp_path / 'x.nii.gz'
+    with whole_file(path) as temporary:
+        temporary.write_bytes(b'1')
+        assert not path.exists()
+        assert temporary.name.endswith('.nii.gz')
+    assert path.exists()
+
+
+def test_json_has_no_nan(tmp_path):
+    with pytest.raises(ValueError, match='JSON'):
+        write_json(tmp_path / 'x.json', {'a': float('nan')})
+
+
+@pytest.mark.parametrize(
+    ('number', 'kind'),
+    [(errno.ENOSPC, StorageError), (errno.EROFS, CannotWriteError), (errno.EIO, StorageError)],
+)
+def test_what_the_system_says_in_our_words(number, kind):
+    assert type(as_ssl2_error(OSError(number, 'text'), 'file')) is kind
+
+
+def test_leftovers_of_dead_writers_go_and_those_of_living_ones_stay(tmp_path):
+    here = socket.gethostname()
+    dead = tmp_path / f'{PREFIX}{here}-999999999-a.json'
+    alive = tmp_path / f'{PREFIX}{here}-{os.getpid()}-b.json'
+    elsewhere = tmp_path / f'{PREFIX}other-1-c.json'
+    ancient = tmp_path / f'{PREFIX}other-1-d.json'
+    for path in (dead, alive, elsewhere, ancient):
+        path.touch()
+    os.utime(ancient, (0, ancient.stat().st_mtime - 2 * A_DAY))
+    remove_leftovers(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([alive.name, elsewhere.name])
+
+
+def test_errors_survive_the_way_between_processes():
+    import pickle
+
+    error = pickle.loads(pickle.dumps(DataError('bad', advice='Do so.', path='/a b/ü.nii')))
+    assert str(error) == '/a b/ü.nii: bad. Do so.'
+    assert error.exit_code == 65

@@ -1,0 +1,115 @@
+"""Reading, writing, reorienting and resampling of volumes."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from ssl2_bids.volume import Volume, read, reorient, resample, same_grid, write
+
+
+def ramp(shape=(12, 10, 8), affine=None) -> Volume:
+    """Values equal to the world coordinate x + 2 y + 3 z: linear interpolation keeps them."""
+    affine = np.diag([2.0, 3.0, 4.0, 1.0]) if affine is None else affine
+    indices = np.stack(np.meshgrid(*map(np.arange, shape), [1.0], indexing='ij'), -1)[:, :, :, 0]
+    world = indices @ affine.T
+    return Volume((world[..., :3] @ [1, 2, 3]).astype(np.float32), affine)
+
+
+def oblique() -> np.ndarray:
+    angle = np.deg2rad(10)
+    affine = np.diag([1.0, 1.5, 2.0, 1.0])
+    rotation = np.eye(4)
+    rotation[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    affine = rotation @ affine
+    affine[:3, 3] = [-5, 7, 11]
+    return affine
+
+
+@pytest.mark.parametrize('name', ['a.nii', 'a.nii.gz'])
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.float32])
+def test_what_is_written_is_read(tmp_path, name, dtype):
+    volume = Volume(np.arange(24).reshape(2, 3, 4).astype(dtype), oblique())
+    write(volume, tmp_path / name, dtype=dtype)
+    back = read(tmp_path / name, dtype=dtype)
+    assert np.array_equal(back.data, volume.data)
+    assert np.allclose(back.affine, volume.affine, atol=1e-5)
+    header = nib.load(tmp_path / name).header
+    assert header.get_xyzt_units() == ('mm', 'sec')
+    assert (int(header['sform_code']), int(header['qform_code'])) == (1, 1)
+
+
+def test_equal_data_give_equal_bytes_without_a_time(tmp_path):
+    for name in ('a.nii.gz', 'b.nii.gz'):
+        write(ramp(), tmp_path / name)
+    first = (tmp_path / 'a.nii.gz').read_bytes()
+    assert first == (tmp_path / 'b.nii.gz').read_bytes()
+    assert first[4:8] == bytes(4)
+    assert gzip.decompress(first)
+
+
+def test_a_fourth_axis_of_one_is_dropped(tmp_path):
+    nib.Nifti1Image(np.ones((4, 5, 6, 1), np.float32), np.diag([2, 2, 2, 1])).to_filename(
+        tmp_path / 'x.nii'
+    )
+    assert read(tmp_path / 'x.nii').shape == (4, 5, 6)
+
+
+@pytest.mark.parametrize('signs', list(itertools.product((1, -1), repeat=3)))
+@pytest.mark.parametrize('order', list(itertools.permutations(range(3))))
+def test_reorientation_moves_no_value_in_space(signs, order):
+    flips = np.diag([*signs, 1.0])[[*order, 3]]
+    volume = ramp(affine=flips @ np.diag([2.0, 3.0, 4.0, 1.0]))
+    there = reorient(volume)
+    assert nib.aff2axcodes(there.affine) == ('R', 'A', 'S')
+    assert np.allclose(there.data, ramp(there.shape, there.affine).data, atol=1e-4)
+
+
+def test_resampling_is_exact_for_what_is_linear():
+    volume = ramp((30, 30, 30), oblique())
+    target = oblique() @ np.diag([0.5, 0.5, 0.5, 1])
+    target[:3, 3] += [8, 9, 10]
+    there = resample(volume, target, (20, 20, 20))
+    expected = ramp((20, 20, 20), target)
+    inside = there.data != 0
+    assert inside.mean() > 0.9
+    assert np.allclose(there.data[inside], expected.data[inside], atol=1e-3)
+
+
+def test_the_transform_points_from_the_wanted_grid_to_the_volume():
+    volume = Volume(np.zeros((10, 10, 10), np.float32), np.eye(4))
+    volume.data[5, 5, 5] = 1
+    shift = np.eye(4)
+    shift[0, 3] = 2
+    there = resample(volume, np.eye(4), (10, 10, 10), transform=shift)
+    assert np.argwhere(there.data > 0.5).tolist() == [[3, 5, 5]]
+
+
+def test_the_same_grid_is_copied_exactly():
+    volume = ramp()
+    there = resample(volume, volume.affine, volume.shape)
+    assert np.array_equal(there.data, volume.data)
+    assert there.data is not volume.data
+
+
+def test_going_coarse_averages_instead_of_picking():
+    noise = np.random.default_rng(0).normal(0, 1, (40, 40, 40)).astype(np.float32)
+    volume = Volume(noise, np.eye(4))
+    coarse = np.diag([4.0, 4.0, 4.0, 1.0])
+    smooth = resample(volume, coarse, (10, 10, 10)).data[1:-1, 1:-1, 1:-1]
+    picked = resample(volume, coarse, (10, 10, 10), antialias=False).data[1:-1, 1:-1, 1:-1]
+    assert picked.std() > 0.9
+    assert smooth.std() < 0.3
+
+
+def test_grids_within_a_micrometre_are_one():
+    volume = ramp()
+    near = volume.affine.copy()
+    near[0, 3] += 5e-4
+    assert same_grid(volume, Volume(volume.data, near))
+    near[0, 3] += 1e-2
+    assert not same_grid(volume, Volume(volume.data, near))
