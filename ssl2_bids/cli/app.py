@@ -95,22 +95,43 @@ def _interrupt(number: int, frame: object) -> None:
     raise Interrupted(number)
 
 
-def _container_environment() -> None:
-    """What a process under an unknown user id or in a container lacks, set to what it may use."""
+def _container_environment(work_dir: str | os.PathLike[str] | None = None) -> None:
+    """What a process under an unknown user id or in a container lacks, set to what it may use.
+
+    Parameters
+    ----------
+    work_dir : once it is known, where the libraries keep their caches in a container, and where
+        temporary files go if there is no other place for them.
+    """
+    import tempfile
+
     os.environ.setdefault('NIPYPE_NO_ET', '1')
     os.environ.setdefault('NO_ET', '1')
     os.environ.setdefault('MPLBACKEND', 'Agg')
     for name in ('USER', 'LOGNAME'):
         os.environ.setdefault(name, 'ssl2')
-    home = os.environ.get('HOME', '')
+    try:
+        temporary = tempfile.gettempdir()
+    except FileNotFoundError:  # a read-only container without a writable /tmp
+        temporary = os.fspath(work_dir or '/')
+        if work_dir:
+            os.environ['TMPDIR'] = temporary
+    home = os.environ.get('HOME')
     if not home or not os.access(home, os.W_OK):
-        import tempfile
-
-        os.environ['HOME'] = tempfile.gettempdir()
-    for name in ('MPLCONFIGDIR', 'XDG_CACHE_HOME'):
+        os.environ['HOME'] = temporary
+    for name in (
+        'MPLCONFIGDIR',
+        'NUMBA_CACHE_DIR',
+        'TORCHINDUCTOR_CACHE_DIR',
+        'TORCH_HOME',
+        'TRITON_CACHE_DIR',
+        'XDG_CACHE_HOME',
+    ):
         folder = os.environ.get(name)
         if folder and not os.access(folder, os.W_OK):
             os.environ.pop(name)
+        if work_dir and 'SSL2_BIDS_DOCKER_TAG' in os.environ:
+            os.environ.setdefault(name, os.path.join(work_dir, 'cache', name.lower()))
 
 
 if __name__ == '__main__':

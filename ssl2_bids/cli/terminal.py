@@ -73,8 +73,8 @@ class Terminal:
         else:
             log.info(text)
 
-    def progress(self, session: str, stage: str, status: str) -> None:
-        """A stage of a session starts or ends."""
+    def progress(self, session: str, stage: str, status: str, stages: int) -> None:
+        """One of the stages of a session starts or ends."""
         log.debug('%s: %s %s', session, stage, status)
         if not sys.stderr.isatty():
             return
@@ -82,7 +82,7 @@ class Terminal:
             self._start_bar()
         shown = session.replace('_', ' ')
         if session not in self._tasks:
-            self._tasks[session] = self._bar.add_task(shown, total=None, stage='')
+            self._tasks[session] = self._bar.add_task(shown, total=stages, stage='')
         if status == 'start':
             self._bar.update(self._tasks[session], stage=stage.replace('_', ' '))
         else:
@@ -92,14 +92,15 @@ class Terminal:
 
     def _start_bar(self) -> None:
         from rich.console import Console
-        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        from rich.progress import TimeElapsedColumn as Elapsed
 
         self._bar = Progress(
-            SpinnerColumn(),
             TextColumn('{task.description}'),
-            TextColumn('{task.completed:.0f} stages done'),
+            BarColumn(),
+            MofNCompleteColumn(),
+            Elapsed(),
             TextColumn('{task.fields[stage]}'),
-            TimeElapsedColumn(),
             console=Console(stderr=True),
             transient=True,
         )

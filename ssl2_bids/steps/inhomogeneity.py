@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from ssl2_bids.volume import Volume
-
-if TYPE_CHECKING:
-    import SimpleITK as sitk
 
 WORKING_VOXEL = 4.0  # mm; the field is smooth, so it is estimated on a coarse copy
 ITERATIONS = (50, 50, 50)  # per level of the B-spline, N4's usual number
@@ -35,32 +30,21 @@ def correct_inhomogeneity(image: Volume, brain_mask: Volume) -> Volume:
     """
     import SimpleITK as sitk
 
-    threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    try:
-        positive = np.maximum(image.data, 0).astype(np.float32)
-        itk_image = _to_itk(positive, image.spacing)
-        itk_mask = _to_itk((brain_mask.data > 0).astype(np.uint8), image.spacing)
-        factors = [max(1, round(WORKING_VOXEL / s)) for s in image.spacing]
-        factors = [min(f, n // 8 or 1) for f, n in zip(factors, image.shape, strict=True)]
-        corrector = sitk.N4BiasFieldCorrectionImageFilter()
-        corrector.SetMaximumNumberOfIterations(list(ITERATIONS))
-        corrector.Execute(sitk.Shrink(itk_image, factors), sitk.Shrink(itk_mask, factors))
-        log_field = sitk.GetArrayFromImage(corrector.GetLogBiasFieldAsImage(itk_image)).T
-    finally:
-        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
+    from ssl2_bids.itk import itk_image, one_thread
+
+    positive = itk_image(image.with_data(np.maximum(image.data, 0).astype(np.float32)))
+    mask = itk_image(brain_mask.with_data((brain_mask.data > 0).astype(np.uint8)))
+    factors = [max(1, round(WORKING_VOXEL / s)) for s in image.spacing]
+    factors = [min(f, n // 8 or 1) for f, n in zip(factors, image.shape, strict=True)]
+    corrector = sitk.N4BiasFieldCorrectionImageFilter()
+    corrector.SetMaximumNumberOfIterations(list(ITERATIONS))
+    with one_thread():
+        corrector.Execute(sitk.Shrink(positive, factors), sitk.Shrink(mask, factors))
+        log_field = sitk.GetArrayFromImage(corrector.GetLogBiasFieldAsImage(positive)).T
     inside = brain_mask.data > 0
     log_field = log_field - log_field[inside].mean() if inside.any() else log_field
     field = np.exp(np.clip(log_field, -2, 2))
     return image.with_data((image.data / field).astype(np.float32))
-
-
-def _to_itk(data: np.ndarray, spacing: np.ndarray) -> sitk.Image:
-    import SimpleITK as sitk
-
-    image = sitk.GetImageFromArray(np.ascontiguousarray(data.T))
-    image.SetSpacing([float(s) for s in spacing])
-    return image
 
 
 def methods(contrasts: list[str]) -> str:

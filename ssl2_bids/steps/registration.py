@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 
@@ -12,13 +10,13 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from ssl2_bids.errors import DataError
+from ssl2_bids.itk import LPS, itk_image, one_thread
 from ssl2_bids.volume import Volume, resample, same_grid
 
-LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # RAS+ to LPS+ and back
 BINS = 40
 MARGIN = 24.0  # mm; kept around the moving brain, the larger part of a usual offset
 TILT = 12.0  # degrees; a start within 8 degrees of a tilt of 20
-CANDIDATES = 4  # starts that are followed up at the coarsest level
+CANDIDATES = 10  # starts followed up at the coarsest level; with 6, a slab can miss the brain
 SMALLEST_OVERLAP = 0.1  # share of the points inside the moving image; none is believed below it
 
 
@@ -30,8 +28,8 @@ class Stage:
     ----------
     spacing : mm, of the cubic copies.
     points : how many points of the fixed image are compared.
-    shell : mm; the rim around the fixed brain that is compared too: wide where the capture range
-        counts, narrow where remains of skull and skin would blur the result.
+    shell : mm; the rim around the fixed brain that is compared too: outlines help to find the
+        brain, skull and skin distract from it.
     """
 
     spacing: float
@@ -39,8 +37,8 @@ class Stage:
     shell: float
 
 
-RIGID = (Stage(4.0, 15_000, 12.0), Stage(2.0, 50_000, 6.0), Stage(1.2, 150_000, 2.0))
-AFFINE = (Stage(4.0, 15_000, 12.0), Stage(2.0, 80_000, 6.0))
+RIGID = (Stage(4.0, 15_000, 6.0), Stage(2.0, 50_000, 4.0), Stage(1.2, 150_000, 2.0))
+AFFINE = (Stage(4.0, 15_000, 6.0), Stage(2.0, 80_000, 6.0))
 
 
 @dataclass(frozen=True)
@@ -326,30 +324,6 @@ def mattes(pair: Pair, *, stage: Stage, seed: int) -> sitk.ImageRegistrationMeth
     return method
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let ITK use one thread: sums over several differ in the last digits from run to run.
-
-    The registration's own setting does not reach its optimiser, which asks the global default.
-    """
-    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    try:
-        yield
-    finally:
-        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
-
-
-def itk_image(volume: Volume, *, unit: float = 1.0) -> sitk.Image:
-    """A volume as SimpleITK has it: axes reversed in memory, LPS+, lengths in ``unit`` mm."""
-    image = sitk.GetImageFromArray(np.ascontiguousarray(volume.data.T))
-    affine = LPS @ volume.affine
-    image.SetSpacing((volume.spacing / unit).tolist())
-    image.SetOrigin((affine[:3, 3] / unit).tolist())
-    image.SetDirection((affine[:3, :3] / volume.spacing).ravel().tolist())
-    return image
-
-
 def compare(pair: Pair, matrix: np.ndarray, *, seed: int) -> Similarity:
     """Similarity of a pair under a transform (Studholme et al. 1999), linear interpolation.
 
@@ -382,46 +356,6 @@ def entropy(shares: np.ndarray) -> float:
     """Shannon entropy in nats."""
     present = shares[shares > 0]
     return float(-(present * np.log(present)).sum())
-
-
-def to_itk(matrix: np.ndarray) -> str:
-    """Text of an ITK affine transform file (LPS+) of a (4, 4) matrix in RAS+ mm.
-
-    ITK's tools resample the moving image onto the fixed one with it.
-    """
-    lps = LPS @ matrix @ LPS
-    parameters = ' '.join(repr(float(p) + 0.0) for p in [*lps[:3, :3].ravel(), *lps[:3, 3]])
-    return (
-        '#Insight Transform File V1.0\n#Transform 0\n'
-        f'Transform: AffineTransform_double_3_3\nParameters: {parameters}\n'
-        'FixedParameters: 0 0 0\n'
-    )
-
-
-def from_itk(text: str) -> np.ndarray:
-    """The (4, 4) matrix in RAS+ mm of the text of an ITK transform file with one affine.
-
-    Raises
-    ------
-    DataError : another kind of transform, several of them, or not a transform file.
-    """
-    fields = [line.split(':', 1) for line in text.splitlines() if ':' in line]
-    entries = {key.strip(): value.split() for key, value in fields}
-    try:
-        (kind,) = entries['Transform']
-        if len(fields) != 3 or not kind.startswith(('AffineTransform_', 'MatrixOffset')):
-            raise ValueError(kind)
-        parameters = np.array(entries['Parameters'], np.float64)
-        centre = np.array(entries['FixedParameters'], np.float64).reshape(3)
-        lps = np.eye(4)
-        lps[:3, :3] = parameters[:9].reshape(3, 3)
-        lps[:3, 3] = parameters[9:].reshape(3) + centre - lps[:3, :3] @ centre
-    except (KeyError, ValueError):
-        raise DataError(
-            'not an ITK text file with one affine transform',
-            advice='Give an affine transform as ANTs or ITK writes it in text (.txt).',
-        ) from None
-    return LPS @ lps @ LPS
 
 
 def methods(contrasts: list[str], reference: str) -> str:

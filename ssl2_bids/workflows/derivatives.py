@@ -160,7 +160,7 @@ def _write_denoised(plan: Plan, results: Results) -> None:
 
 
 def _write_transforms(plan: Plan, results: Results) -> None:
-    from ssl2_bids.steps.registration import to_itk
+    from ssl2_bids.itk import to_itk
 
     names, reference = plan.names, plan.session.reference
     for contrast, file in zip(results.contrasts[1:], results.matrices, strict=True):

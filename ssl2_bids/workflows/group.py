@@ -296,8 +296,8 @@ def _write_frequency(
     settings: GroupSettings, results: list[Result], model: str
 ) -> tuple[Volume, Path]:
     """The share of participants with a lesion at each voxel of the template, and its figure."""
+    from ssl2_bids.itk import from_itk
     from ssl2_bids.reports.figures import draw_frequency
-    from ssl2_bids.steps.registration import from_itk
     from ssl2_bids.steps.template import template
 
     target = template()

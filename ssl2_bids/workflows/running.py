@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -33,7 +34,7 @@ def run(
     settings: ParticipantSettings,
     *,
     gpus: int,
-    progress: Callable[[str, str, str], None] | None,
+    progress: Callable[[str, str, str, int], None] | None,
 ) -> None:
     """Run a workflow to its end; failed branches leave a file that :func:`failures` reads."""
     crashes = settings.work_dir / 'crash'
@@ -49,10 +50,12 @@ def run(
     }
     config.update_config(workflow.config)
 
+    stages = _stages(workflow)
+
     def told(node: Node, status: str) -> None:
         if progress is not None and not node.run_without_submitting:
             *_, session, stage = node.fullname.split('.')
-            progress(session, stage, status)
+            progress(session, stage, status, stages[session])
 
     alone = settings.plugin or settings.nprocs == 1 or settings.low_mem
     pool = None if alone else _pool(settings, gpus, told)
@@ -75,6 +78,14 @@ def run(
         for path in sorted(crashes.glob('*.txt')):
             log.debug('%s', path.read_text(encoding='utf-8', errors='replace'))
         shutil.rmtree(crashes, ignore_errors=True)
+
+
+def _stages(workflow: Workflow) -> Counter[str]:
+    """How many stages each branch has, without the nodes that only gather lists."""
+    names = workflow.list_node_names()
+    return Counter(
+        name.split('.')[0] for name in names if not workflow.get_node(name).run_without_submitting
+    )
 
 
 def _pool(

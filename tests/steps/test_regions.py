@@ -26,7 +26,7 @@ PLACES = {
 }
 
 
-def grid_in_template(spacing: tuple[float, ...] = (1.0, 1.0, 1.0)) -> Volume:
+def grid_in_template(spacing: tuple[float, ...] = (1.5, 1.5, 1.5)) -> Volume:
     """An empty image that covers the template."""
     shape = tuple(int(n / s) for n, s in zip((180, 216, 180), spacing, strict=True))
     affine = np.diag([-spacing[0], spacing[1], spacing[2], 1.0])

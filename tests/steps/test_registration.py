@@ -11,14 +11,12 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from ssl2_bids.errors import DataError
+from ssl2_bids.itk import from_itk, itk_image, to_itk
 from ssl2_bids.steps.registration import (
     Registration,
-    from_itk,
-    itk_image,
     methods,
     register_affine,
     register_rigid,
-    to_itk,
 )
 from ssl2_bids.volume import Volume, read, resample
 

@@ -83,6 +83,7 @@ def test_what_no_head_can_be_is_warned_of(matrix, dice, reason):
     assert bool(warning) == bool(reason)
 
 
+@pytest.mark.slow
 def test_contrasts_of_a_patient_agree(model, shared_data: Path):
     folder = shared_data / 'ms-stripped' / 'sub-lj19' / 'anat'
     flair = read(folder / 'sub-lj19_FLAIR.nii.gz', contrast='FLAIR')

@@ -1,0 +1,214 @@
+#!/usr/bin/env python3
+"""Seconds and memory of one participant: FLAIR and T1w at 1 mm on a whole-head grid.
+
+The App runs as a person would run it, in a process of its own, on a simulated head; then its
+inference is timed against MONAI's sliding window over the whole grid, with the same network.
+
+    python benchmarks/participant.py [--nprocs 2] [--work FOLDER] [--repeats 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+from scipy import ndimage
+
+from ssl2_bids.inference import predict
+from ssl2_bids.networks.weights import find_model, load_network
+from ssl2_bids.steps.network_input import network_input
+from ssl2_bids.volume import Volume, read, resample, write
+from ssl2_bids.workflows.simulate import simulate
+
+PROJECT = Path(__file__).resolve().parents[1]
+WHOLE_HEAD = (192, 256, 256)  # voxels of 1 mm
+
+
+def make_dataset(folder: Path) -> Path:
+    """A simulated participant with skull and scalp around the brain, on a whole-head grid."""
+    root = folder / 'data'
+    if (root / 'sub-01').is_dir():
+        return root
+    simulate(root, subjects=1, seed=1)
+    random = np.random.default_rng(0)
+    for contrast, scalp in (('T1w', 1.1), ('FLAIR', 0.7)):
+        path = root / 'sub-01' / 'anat' / f'sub-01_{contrast}.nii.gz'
+        image = whole_head(read(path))
+        distance = ndimage.distance_transform_edt(image.data == 0, sampling=image.spacing)
+        level = float(np.median(image.data[image.data > 0]))
+        data = np.where((distance > 5) & (distance < 11), scalp * level, image.data)
+        data = ndimage.gaussian_filter(data, 0.5) + np.abs(
+            random.normal(0, 0.02 * level, image.shape)
+        )
+        write(image.with_data(data), path)
+        sidecar = path.with_name(path.name.replace('.nii.gz', '.json'))
+        content = json.loads(sidecar.read_text()) | {'SkullStripped': False}
+        sidecar.write_text(json.dumps(content))
+    return root
+
+
+def whole_head(image: Volume) -> Volume:
+    """The image on a grid of 1 mm that holds a whole head, around the same centre."""
+    axes = image.affine[:3, :3] / image.spacing
+    order = np.argsort([abs(axes[0, i]) for i in range(3)])[::-1]  # left-right gets the 192
+    shape = [256, 256, 256]
+    shape[int(order[0])] = WHOLE_HEAD[0]
+    affine = np.eye(4)
+    affine[:3, :3] = axes
+    centre = image.affine @ [*(np.array(image.shape) - 1) / 2, 1]
+    affine[:3, 3] = centre[:3] - axes @ ((np.array(shape) - 1) / 2)
+    return resample(image, affine, (shape[0], shape[1], shape[2]))
+
+
+class PeakMemory(threading.Thread):
+    """Largest sum of the unshared memory of a process and its children, sampled, in MB."""
+
+    def __init__(self, process: subprocess.Popen):
+        super().__init__(daemon=True)
+        self.process, self.peak = process, 0.0
+
+    def run(self) -> None:
+        """Sample until the process ends."""
+        while self.process.poll() is None:
+            total = 0
+            try:
+                family = [psutil.Process(self.process.pid)]
+                family += family[0].children(recursive=True)
+            except psutil.NoSuchProcess:
+                break
+            for member in family:
+                try:
+                    total += member.memory_full_info().uss
+                except (psutil.NoSuchProcess, psutil.AccessDenied):
+                    continue
+            self.peak = max(self.peak, total / 2**20)
+            time.sleep(0.1)
+
+
+def run_app(root: Path, folder: Path, nprocs: int) -> None:
+    """Run the participant level from nothing and print its stages."""
+    out, work = folder / 'out', folder / 'work'
+    words = [
+        sys.executable,
+        str(PROJECT / 'run.py'),
+        str(root),
+        str(out),
+        'participant',
+        '-w',
+        str(work),
+        '--nprocs',
+        str(nprocs),
+        '--resource-monitor',
+        '--overwrite',
+        '--clean-workdir',
+    ]
+    started = time.perf_counter()
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    watcher = PeakMemory(process)
+    watcher.start()
+    _, errors = process.communicate()
+    seconds = time.perf_counter() - started
+    if process.returncode:
+        sys.exit(errors.decode())
+    newest = max((out / 'logs').glob('*_resources.tsv'), key=os.path.getmtime)
+    print('| stage | seconds | peak memory of its process, MB |\n| --- | --- | --- |')
+    with open(newest, newline='') as stream:
+        for row in csv.DictReader(stream, delimiter='\t'):
+            print(f'| {row["stage"]} | {row["seconds"]} | {row["peak_memory_MB"]} |')
+    print(
+        f'| **all, from start to end** | **{seconds:.0f}** | **{watcher.peak:.0f}** (all '
+        'processes together) |\n'
+    )
+
+
+def timed(work: Callable[[], np.ndarray], repeats: int) -> tuple[float, np.ndarray]:
+    """Median seconds of a call, and what it returned."""
+    seconds, result = [], np.empty(0)
+    for _ in range(repeats):
+        started = time.perf_counter()
+        result = work()
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds), result
+
+
+def compare_inference(root: Path, folder: Path, *, threads: int, repeats: int) -> None:
+    """Time our inference against MONAI's over the whole grid, and score both."""
+    from monai.inferers import SlidingWindowInferer
+
+    torch.set_num_threads(threads)
+    anat = folder / 'out' / 'sub-01' / 'anat'
+    card = find_model(None, folder)
+    network = load_network(card, 'cpu')
+    mask = read(anat / 'sub-01_desc-brain_mask.nii.gz', dtype=np.uint8)
+    images = {
+        'T1w': read(anat / 'sub-01_desc-preproc_T1w.nii.gz', contrast='T1w'),
+        'FLAIR': read(anat / 'sub-01_space-T1w_desc-preproc_FLAIR.nii.gz', contrast='FLAIR'),
+    }
+    given = network_input(images, {}, mask, card)
+    truth_file = root / 'derivatives/truth/sub-01/anat/sub-01_space-T1w_label-L_mask.nii.gz'
+    truth = resample(read(truth_file, dtype=np.uint8), given.affine, given.brain.shape, order=0)
+
+    whole = torch.zeros((1, given.tensor.shape[0], *WHOLE_HEAD))
+    place = tuple(
+        slice((n - m) // 2, (n - m) // 2 + m)
+        for n, m in zip(WHOLE_HEAD, given.brain.shape, strict=True)
+    )
+    whole[(0, slice(None), *place)] = given.tensor
+    inferer = SlidingWindowInferer(card.window, overlap=0.5, mode='gaussian', sw_batch_size=1)
+
+    def plain() -> np.ndarray:
+        with torch.no_grad():
+            return torch.sigmoid(inferer(whole, network))[(0, 0, *place)].numpy()
+
+    def ours() -> np.ndarray:
+        found = predict(
+            network, given.tensor, given.brain, window=card.window, overlap=card.overlap
+        )
+        return found.numpy()
+
+    print('| inference | seconds | Dice with the truth |\n| --- | --- | --- |')
+    found = {}
+    for name, work in (('MONAI, whole grid, overlap 0.5, float32', plain), ('ours', ours)):
+        seconds, probability = timed(work, repeats)
+        predicted = (probability >= card.threshold) & given.brain.numpy()
+        dice = 2 * (predicted & (truth.data > 0)).sum() / (predicted.sum() + truth.data.sum())
+        found[name] = seconds
+        print(f'| {name} | {seconds:.2f} | {dice:.4f} |')
+    slow, quick = found.values()
+    print(f'\n{slow / quick:.1f} times faster, {threads} threads.')
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--nprocs', type=int, default=2)
+    parser.add_argument('--repeats', type=int, default=3)
+    parser.add_argument('--work', type=Path, help='folder to keep data and results in')
+    arguments = parser.parse_args()
+    folder = arguments.work or Path(tempfile.mkdtemp(prefix='ssl2-benchmark-'))
+    folder.mkdir(parents=True, exist_ok=True)
+    print(
+        f'{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, '
+        f'torch {torch.__version__}; seed 1\n'
+    )
+    root = make_dataset(folder)
+    run_app(root, folder, arguments.nprocs)
+    compare_inference(root, folder, threads=arguments.nprocs, repeats=arguments.repeats)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,78 @@
+"""Between our world (RAS+, arrays) and ITK's (LPS+, its images and transform files)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import SimpleITK as sitk
+
+from ssl2_bids.errors import DataError
+from ssl2_bids.volume import Volume
+
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # RAS+ to LPS+ and back
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let ITK use one thread: sums over several differ in the last digits from run to run.
+
+    The registration's own setting does not reach its optimiser, which asks the global default.
+    """
+    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
+
+
+def itk_image(volume: Volume, *, unit: float = 1.0) -> sitk.Image:
+    """A volume as SimpleITK has it: axes reversed in memory, LPS+, lengths in ``unit`` mm."""
+    image = sitk.GetImageFromArray(np.ascontiguousarray(volume.data.T))
+    affine = LPS @ volume.affine
+    image.SetSpacing((volume.spacing / unit).tolist())
+    image.SetOrigin((affine[:3, 3] / unit).tolist())
+    image.SetDirection((affine[:3, :3] / volume.spacing).ravel().tolist())
+    return image
+
+
+def to_itk(matrix: np.ndarray) -> str:
+    """Text of an ITK affine transform file (LPS+) of a (4, 4) matrix in RAS+ mm.
+
+    ITK's tools resample the moving image onto the fixed one with it.
+    """
+    lps = LPS @ matrix @ LPS
+    parameters = ' '.join(repr(float(p) + 0.0) for p in [*lps[:3, :3].ravel(), *lps[:3, 3]])
+    return (
+        '#Insight Transform File V1.0\n#Transform 0\n'
+        f'Transform: AffineTransform_double_3_3\nParameters: {parameters}\n'
+        'FixedParameters: 0 0 0\n'
+    )
+
+
+def from_itk(text: str) -> np.ndarray:
+    """The (4, 4) matrix in RAS+ mm of the text of an ITK transform file with one affine.
+
+    Raises
+    ------
+    DataError : another kind of transform, several of them, or not a transform file.
+    """
+    fields = [line.split(':', 1) for line in text.splitlines() if ':' in line]
+    entries = {key.strip(): value.split() for key, value in fields}
+    try:
+        (kind,) = entries['Transform']
+        if len(fields) != 3 or not kind.startswith(('AffineTransform_', 'MatrixOffset')):
+            raise ValueError(kind)
+        parameters = np.array(entries['Parameters'], np.float64)
+        centre = np.array(entries['FixedParameters'], np.float64).reshape(3)
+        lps = np.eye(4)
+        lps[:3, :3] = parameters[:9].reshape(3, 3)
+        lps[:3, 3] = parameters[9:].reshape(3) + centre - lps[:3, :3] @ centre
+    except (KeyError, ValueError):
+        raise DataError(
+            'not an ITK text file with one affine transform',
+            advice='Give an affine transform as ANTs or ITK writes it in text (.txt).',
+        ) from None
+    return LPS @ lps @ LPS
