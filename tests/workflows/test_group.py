@@ -1,0 +1,108 @@
+"""The cohort from results on disk: rows, remarks, covariates, damage."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from ssl2_bids.bids.outputs import UnitNames, write_table
+from ssl2_bids.bids.sidecars import VOLUME_COLUMNS
+from ssl2_bids.errors import NoInputError
+from ssl2_bids.files import write_json, write_text
+from ssl2_bids.itk import to_itk
+from ssl2_bids.settings import ATLAS_SPACE, GroupSettings
+from ssl2_bids.volume import Volume, write
+from ssl2_bids.workflows.group import run_group_level
+
+VOLUMES = (5000.0, 6000.0, 5500.0, 0.0, 5200.0, 6100.0, 90000.0)  # the last stands out
+
+
+def add_result(out: Path, subject: str, volume: float, *, session: str | None = None) -> None:
+    """What the participant level leaves of one session, as far as the group level reads it."""
+    names = UnitNames(out, subject, session, 'T1w')
+    data = np.zeros((20, 20, 20), np.uint8)
+    data[10, 10, 10 : 12 if volume else 10] = 1
+    affine = np.diag([4.0, 4.0, 4.0, 1.0])
+    affine[:3, 3] = -40
+    write(Volume(data, affine), names.path('anat.mask'), dtype=np.uint8)
+    row = {
+        'volume-mm3': volume,
+        'lesion_count': int(volume > 0),
+        'lesion_load': volume / 1.4e6,
+        'volume_largest-mm3': volume,
+        'brain_volume-mm3': 1.4e6,
+    }
+    rows = [{'index': 0, 'name': 'all', **row}, {'index': 1, 'name': 'periventricular', **row}]
+    write_table(names.path('anat.volumes'), rows, VOLUME_COLUMNS)
+    xfm = names.path('anat.transform', source='T1w', target=ATLAS_SPACE)
+    write_text(xfm, to_itk(np.eye(4)))
+    write_json(
+        names.done_marker,
+        {'Model': {'Name': 'm', 'Version': '1'}, 'Channels': ['T1w'], 'ConfigurationHash': 'x'},
+    )
+
+
+@pytest.fixture
+def cohort(tmp_path, make_dataset) -> GroupSettings:
+    """Seven results of eight participants."""
+    labels = [f'{n:02d}' for n in range(1, 9)]
+    table = 'participant_id\tage\tsex\n' + ''.join(f'sub-{n}\t{30 + int(n)}\tF\n' for n in labels)
+    root = make_dataset({f'sub-{n}/anat': None for n in labels} | {'participants.tsv': table})
+    for label, volume in zip(labels, VOLUMES, strict=False):
+        add_result(tmp_path / 'out', label, volume)
+    return GroupSettings(root, tmp_path / 'out', tmp_path / 'work')
+
+
+def rows_of(settings: GroupSettings) -> dict[str, dict[str, str]]:
+    with open(settings.output_dir / 'group_lesions.tsv', newline='') as stream:
+        return {r['participant_id']: r for r in csv.DictReader(stream, delimiter='\t')}
+
+
+def test_rows_remarks_and_covariates(cohort):
+    told: list[str] = []
+    assert run_group_level(cohort, say=told.append) == 0
+    rows = rows_of(cohort)
+    assert len(rows) == 7
+    assert 'lesion volume unusually high' in rows['sub-07']['quality']
+    assert rows['sub-04']['quality'] == 'n/a'  # no lesion is a result, not an outlier
+    assert (rows['sub-01']['age'], rows['sub-01']['group']) == ('31', 'n/a')
+    assert rows['sub-02']['periventricular_volume-mm3'] == '6000'
+    assert any('sub-08' in line for line in told)
+
+
+def test_the_share_of_participants(cohort):
+    run_group_level(cohort, say=lambda text: None)
+    name = 'group_space-MNI152NLin2009aSym_lesion-frequency'
+    image = nib.load(cohort.output_dir / f'{name}.nii.gz')
+    assert float(np.asarray(image.dataobj).max()) == pytest.approx(6 / 7)
+    content = json.loads((cohort.output_dir / f'{name}.json').read_text())
+    assert len(content['Participants']) == 7
+
+
+def test_a_participant_counts_once_with_all_sessions(tmp_path, make_dataset):
+    root = make_dataset(['sub-1/ses-a/anat', 'sub-1/ses-b/anat', 'sub-2/ses-a/anat'])
+    for subject, session, volume in (('1', 'a', 9.0), ('1', 'b', 9.0), ('2', 'a', 0.0)):
+        add_result(tmp_path / 'out', subject, volume, session=session)
+    run_group_level(GroupSettings(root, tmp_path / 'out', tmp_path / 'w'), say=lambda text: None)
+    name = 'group_space-MNI152NLin2009aSym_lesion-frequency.nii.gz'
+    assert float(np.asarray(nib.load(tmp_path / 'out' / name).dataobj).max()) == 0.5
+
+
+def test_a_damaged_result_is_told_and_the_others_are_done(cohort):
+    names = UnitNames(cohort.output_dir, '02', None, 'T1w')
+    names.path('anat.volumes').write_text('index\tname\n0\tall\n')
+    assert run_group_level(cohort, say=lambda text: None) == 1
+    assert len(rows_of(cohort)) == 6
+    assert 'sub-02' in (cohort.output_dir / 'group_report.html').read_text()
+
+
+def test_no_results(cohort):
+    shutil.rmtree(cohort.output_dir)
+    with pytest.raises(NoInputError, match='participant'):
+        run_group_level(cohort, say=lambda text: None)
