@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ssl2_bids.steps.lesions import REGIONS
+
 # keys of raw sidecars that stay true after reorientation and bias correction
 KEPT = (
     'Modality',
@@ -96,3 +98,38 @@ VOLUME_COLUMNS: dict[str, dict[str, Any]] = {
     'brain_volume-mm3': {'Description': 'volume of the brain mask', 'Units': 'mm^3'},
     'lesion_load': {'Description': 'lesion volume divided by brain volume', 'Units': '1'},
 }
+
+COHORT_COLUMNS: dict[str, dict[str, Any]] = (
+    {
+        'participant_id': {'Description': 'participant'},
+        'session_id': {'Description': 'session'},
+        'model': {'Description': 'model that segmented'},
+        'model_version': {'Description': 'version of that model'},
+        'reference': {'Description': 'image on whose grid the mask lies'},
+        'channels': {'Description': 'images that the model saw'},
+        'magnetic_field_strength': {'Description': 'field strength', 'Units': 'T'},
+        'lesion_count': {'Description': 'number of lesions (26-connected)'},
+        'volume-mm3': {'Description': 'volume of all lesions', 'Units': 'mm^3'},
+        'volume_largest-mm3': {'Description': 'volume of the largest lesion', 'Units': 'mm^3'},
+        'lesion_load': {'Description': 'lesion volume divided by brain volume', 'Units': '1'},
+        'brain_volume-mm3': {'Description': 'volume of the brain mask', 'Units': 'mm^3'},
+    }
+    | {
+        f'{region}_{what}': {'Description': f'{text} of the {region} lesions'} | units
+        for region in REGIONS
+        for what, text, units in (
+            ('count', 'number', {}),
+            ('volume-mm3', 'volume', {'Units': 'mm^3'}),
+        )
+    }
+    | {
+        'quality': {
+            'Description': 'remarks on quality, separated by "; ": a brain volume outside 600 to '
+            '2200 mL, or a robust z score above 3.5 of lesion or brain volume in this cohort'
+        },
+        'acq_time': {'Description': 'time of the scan, from sessions.tsv or scans.tsv'},
+        'age': {'Description': 'from participants.tsv or sessions.tsv'},
+        'sex': {'Description': 'from participants.tsv'},
+        'group': {'Description': 'from participants.tsv'},
+    }
+)

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ssl2_bids.bids import dataset
-from ssl2_bids.cli.parser import build_parser, check_level, strip_prefix
+from ssl2_bids.cli.parser import build_parser, check_level
+from ssl2_bids.cli.values import strip_prefix
 from ssl2_bids.errors import CannotWriteError, NoInputError, UsageError
 from ssl2_bids.settings import GroupSettings, ParticipantSettings
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
-import re
 from pathlib import Path
 
 from ssl2_bids import __version__
+from ssl2_bids.cli import values
 from ssl2_bids.errors import UnknownLevelError, UsageError
 
 LEVELS = ('participant', 'group')
@@ -144,14 +143,14 @@ def _add_segmentation(parser: Parser) -> None:
     _add(
         group,
         '--threshold',
-        type=_open_unit,
+        type=values.open_unit,
         metavar='X',
         help="lesion where the probability is at least X, 0 < X < 1 (default: the model's own)",
     )
     _add(
         group,
         '--min-lesion-volume',
-        type=_not_negative,
+        type=values.not_negative,
         default=3.0,
         metavar='MM3',
         help='drop lesions smaller than this, in mm^3 (default: 3)',
@@ -159,7 +158,7 @@ def _add_segmentation(parser: Parser) -> None:
     _add(
         group,
         '--overlap',
-        type=_overlap,
+        type=values.overlap,
         metavar='X',
         help="overlap of neighbouring windows, 0 <= X < 1 (default: the model's own)",
     )
@@ -178,7 +177,7 @@ def _add_segmentation(parser: Parser) -> None:
     _add(
         group,
         '--device',
-        type=_device,
+        type=values.device,
         default='auto',
         metavar='{auto,cpu,cuda,cuda:N}',
         help='where the network runs; cuda without a GPU is an error, auto says what it took '
@@ -201,14 +200,14 @@ def _add_preprocessing(parser: Parser) -> None:
     _add(
         group,
         '--field-strength',
-        type=_positive,
+        type=values.positive,
         metavar='T',
         help='field strength in tesla for the report where the sidecars do not say it',
     )
     _add(
         group,
         '--random-seed',
-        type=_seed,
+        type=values.seed,
         default=0,
         metavar='N',
         help='seed of the sampling in registration (default: 0)',
@@ -273,7 +272,7 @@ def _add_resources(parser: Parser) -> None:
         '--n-cpus',
         '--ncpus',
         '--n-procs',
-        type=_positive_int,
+        type=values.positive_int,
         metavar='N',
         help='processor cores to use in all (default: those that the job may use)',
     )
@@ -281,7 +280,7 @@ def _add_resources(parser: Parser) -> None:
         group,
         '--omp-nthreads',
         '--ants-nthreads',
-        type=_positive_int,
+        type=values.positive_int,
         metavar='N',
         help='threads of one segmentation (default: nprocs, at most 8)',
     )
@@ -290,11 +289,11 @@ def _add_resources(parser: Parser) -> None:
         '--mem',
         '--mem-mb',
         dest='mem',
-        type=_memory_mb,
+        type=values.memory_mb,
         metavar='MB',
         help='memory to plan with, in MB, or with a suffix as 16G (default: what the job may use)',
     )
-    _add(group, '--mem-gb', dest='mem', type=_memory_gb, metavar='GB', help='the same in GB')
+    _add(group, '--mem-gb', dest='mem', type=values.memory_gb, metavar='GB', help='the same in GB')
     _add(group, '--low-mem', action='store_true', help='smaller windows and one task at a time')
     _add(
         group,
@@ -380,88 +379,3 @@ def check_level(level: str) -> str:
             f'unknown analysis level "{level}"', advice=f'Choose one of: {", ".join(LEVELS)}.'
         )
     return level
-
-
-def strip_prefix(labels: list[str] | None, prefix: str) -> tuple[str, ...] | None:
-    """Labels without ``sub-`` or ``ses-``; a single existing file is read, one label a line."""
-    if not labels:
-        return None
-    if len(labels) == 1 and os.path.isfile(labels[0]):
-        labels = Path(labels[0]).read_text(encoding='utf-8').split()
-    unique = dict.fromkeys(label.removeprefix(f'{prefix}-') for label in labels)
-    for label in unique:
-        if not re.fullmatch(r'[0-9a-zA-Z+]+', label):
-            raise UsageError(
-                f'"{label}" is not a BIDS label', advice='Labels have letters and digits only.'
-            )
-    return tuple(unique)
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f'"{text}" is not a number') from None
-
-
-def _open_unit(text: str) -> float:
-    value = _number(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f'{text} is not between 0 and 1')
-    return value
-
-
-def _overlap(text: str) -> float:
-    value = _number(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f'{text} is not at least 0 and below 1')
-    return value
-
-
-def _positive(text: str) -> float:
-    value = _number(text)
-    if not 0 < value < float('inf'):
-        raise argparse.ArgumentTypeError(f'{text} is not above 0')
-    return value
-
-
-def _not_negative(text: str) -> float:
-    value = _number(text)
-    if not 0 <= value < float('inf'):
-        raise argparse.ArgumentTypeError(f'{text} is below 0')
-    return value
-
-
-def _positive_int(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'"{text}" is not a whole number above 0')
-    return int(text)
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal() or int(text) >= 2**31:
-        raise argparse.ArgumentTypeError(f'"{text}" is not a whole number from 0 to 2147483647')
-    return int(text)
-
-
-def _device(text: str) -> str:
-    if not re.fullmatch(r'auto|cpu|cuda(:\d+)?', text):
-        raise argparse.ArgumentTypeError(f'"{text}" is none of auto, cpu, cuda, cuda:N')
-    return text
-
-
-def _memory(text: str, bare: float) -> float:
-    """Memory in GB; ``bare`` is the size of a number without suffix, in GB."""
-    match = re.fullmatch(r'(\d+(?:\.\d+)?)([KMGT]?)B?', text.strip().upper())
-    if not match or float(match[1]) == 0:
-        raise argparse.ArgumentTypeError(f'"{text}" is not an amount of memory, as 8000 or 8G')
-    scale = {'': bare, 'K': 1e-6, 'M': 1e-3, 'G': 1.0, 'T': 1e3}[match[2]]
-    return float(match[1]) * scale
-
-
-def _memory_mb(text: str) -> float:
-    return _memory(text, 1e-3)
-
-
-def _memory_gb(text: str) -> float:
-    return _memory(text, 1.0)

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssl2_bids import __version__
-from ssl2_bids.cli.parser import Parser, strip_prefix
+from ssl2_bids.cli import values
+from ssl2_bids.cli.parser import Parser
 from ssl2_bids.errors import SOME_FAILED, SUCCESS, DataError, Ssl2Error, UsageError
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def add_evaluate(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         '--min-lesion-volume',
         '--min_lesion_volume',
-        type=_volume,
+        type=values.not_negative,
         default=3.0,
         metavar='MM3',
         help='leave smaller lesions out of the lesion-wise scores, in mm^3 (default: 3)',
@@ -97,7 +98,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
     """Run ``ssl2 evaluate`` and return its exit code."""
     if args.output and args.output.suffix != '.tsv':
         raise UsageError('the output is a table, its name must end in .tsv', path=args.output)
-    participants = strip_prefix(args.participant_label, 'sub')
+    participants = values.strip_prefix(args.participant_label, 'sub')
     from ssl2_bids.bids.outputs import write_table
     from ssl2_bids.workflows.evaluate import evaluate, table, unit_name
 
@@ -221,16 +222,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _say(text: str) -> None:
     sys.stderr.write(f'ssl2: {text}\n')
-
-
-def _volume(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f'"{text}" is not a volume in mm^3, as 3')
-    return value
 
 
 def _show(result: Evaluation) -> None:

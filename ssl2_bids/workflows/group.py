@@ -16,52 +16,18 @@ from ssl2_bids import __version__
 from ssl2_bids.bids.dataset import read_table, select_participants, select_sessions
 from ssl2_bids.bids.outputs import Result, find_results, output_name, sidecar_path, write_table
 from ssl2_bids.bids.provenance import bids_uri, write_dataset_files
+from ssl2_bids.bids.sidecars import COHORT_COLUMNS
 from ssl2_bids.errors import SOME_FAILED, SUCCESS, BusyError, DataError, NoInputError, Ssl2Error
 from ssl2_bids.evaluation.cohort import outlying
 from ssl2_bids.files import as_ssl2_error, write_json
 from ssl2_bids.settings import ATLAS_SPACE, GroupSettings
 from ssl2_bids.steps import quality
+from ssl2_bids.steps.lesions import REGIONS
 from ssl2_bids.volume import Volume, read, resample, write
 
 log = logging.getLogger('ssl2_bids')
 
-REGIONS = ('periventricular', 'juxtacortical', 'infratentorial', 'deep-white-matter')
 COVARIATES = ('age', 'sex', 'group')
-
-COLUMNS: dict[str, dict[str, Any]] = (
-    {
-        'participant_id': {'Description': 'participant'},
-        'session_id': {'Description': 'session'},
-        'model': {'Description': 'model that segmented'},
-        'model_version': {'Description': 'version of that model'},
-        'reference': {'Description': 'image on whose grid the mask lies'},
-        'channels': {'Description': 'images that the model saw'},
-        'magnetic_field_strength': {'Description': 'field strength', 'Units': 'T'},
-        'lesion_count': {'Description': 'number of lesions (26-connected)'},
-        'volume-mm3': {'Description': 'volume of all lesions', 'Units': 'mm^3'},
-        'volume_largest-mm3': {'Description': 'volume of the largest lesion', 'Units': 'mm^3'},
-        'lesion_load': {'Description': 'lesion volume divided by brain volume', 'Units': '1'},
-        'brain_volume-mm3': {'Description': 'volume of the brain mask', 'Units': 'mm^3'},
-    }
-    | {
-        f'{region}_{what}': {'Description': f'{text} of the {region} lesions'} | units
-        for region in REGIONS
-        for what, text, units in (
-            ('count', 'number', {}),
-            ('volume-mm3', 'volume', {'Units': 'mm^3'}),
-        )
-    }
-    | {
-        'quality': {
-            'Description': 'remarks on quality, separated by "; ": a brain volume outside 600 to '
-            '2200 mL, or a robust z score above 3.5 of lesion or brain volume in this cohort'
-        },
-        'acq_time': {'Description': 'time of the scan, from sessions.tsv or scans.tsv'},
-        'age': {'Description': 'from participants.tsv or sessions.tsv'},
-        'sex': {'Description': 'from participants.tsv'},
-        'group': {'Description': 'from participants.tsv'},
-    }
-)
 
 
 def run_group_level(
@@ -289,7 +255,7 @@ def _flag(rows: list[dict[str, Any]]) -> None:
 
 def _write_tables(settings: GroupSettings, rows: list[dict[str, Any]]) -> None:
     told = [row | {'quality': '; '.join(row['flags'])} for row in rows]
-    write_table(settings.output_dir / output_name('group.lesions'), told, COLUMNS)
+    write_table(settings.output_dir / output_name('group.lesions'), told, COHORT_COLUMNS)
 
 
 def _write_frequency(

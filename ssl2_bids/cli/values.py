@@ -1,0 +1,95 @@
+"""Values of options: from the words of a command line to numbers and labels."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from pathlib import Path
+
+from ssl2_bids.errors import UsageError
+
+
+def strip_prefix(labels: list[str] | None, prefix: str) -> tuple[str, ...] | None:
+    """Labels without ``sub-`` or ``ses-``; a single existing file is read, one label a line."""
+    if not labels:
+        return None
+    if len(labels) == 1 and os.path.isfile(labels[0]):
+        labels = Path(labels[0]).read_text(encoding='utf-8').split()
+    unique = dict.fromkeys(label.removeprefix(f'{prefix}-') for label in labels)
+    for label in unique:
+        if not re.fullmatch(r'[0-9a-zA-Z+]+', label):
+            raise UsageError(
+                f'"{label}" is not a BIDS label', advice='Labels have letters and digits only.'
+            )
+    return tuple(unique)
+
+
+def number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'"{text}" is not a number') from None
+
+
+def open_unit(text: str) -> float:
+    value = number(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f'{text} is not between 0 and 1')
+    return value
+
+
+def overlap(text: str) -> float:
+    value = number(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f'{text} is not at least 0 and below 1')
+    return value
+
+
+def positive(text: str) -> float:
+    value = number(text)
+    if not 0 < value < float('inf'):
+        raise argparse.ArgumentTypeError(f'{text} is not above 0')
+    return value
+
+
+def not_negative(text: str) -> float:
+    value = number(text)
+    if not 0 <= value < float('inf'):
+        raise argparse.ArgumentTypeError(f'{text} is below 0')
+    return value
+
+
+def positive_int(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'"{text}" is not a whole number above 0')
+    return int(text)
+
+
+def seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**31:
+        raise argparse.ArgumentTypeError(f'"{text}" is not a whole number from 0 to 2147483647')
+    return int(text)
+
+
+def device(text: str) -> str:
+    if not re.fullmatch(r'auto|cpu|cuda(:\d+)?', text):
+        raise argparse.ArgumentTypeError(f'"{text}" is none of auto, cpu, cuda, cuda:N')
+    return text
+
+
+def memory(text: str, bare: float) -> float:
+    """Memory in GB; ``bare`` is the size of a number without suffix, in GB."""
+    match = re.fullmatch(r'(\d+(?:\.\d+)?)([KMGT]?)B?', text.strip().upper())
+    if not match or float(match[1]) == 0:
+        raise argparse.ArgumentTypeError(f'"{text}" is not an amount of memory, as 8000 or 8G')
+    scale = {'': bare, 'K': 1e-6, 'M': 1e-3, 'G': 1.0, 'T': 1e3}[match[2]]
+    return float(match[1]) * scale
+
+
+def memory_mb(text: str) -> float:
+    return memory(text, 1e-3)
+
+
+def memory_gb(text: str) -> float:
+    return memory(text, 1.0)
