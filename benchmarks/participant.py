@@ -4,7 +4,7 @@
 The App runs as a person would run it, in a process of its own, on a simulated head; then its
 inference is timed against MONAI's sliding window over the whole grid, with the same network.
 
-    python benchmarks/participant.py [--nprocs 2] [--work FOLDER] [--repeats 3]
+    python benchmarks/participant.py [--nprocs 2] [--work FOLDER] [--participants 4]
 """
 
 from __future__ import annotations
@@ -14,13 +14,11 @@ import csv
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +27,11 @@ import torch
 from scipy import ndimage
 
 from ssl2_bids.inference import predict
+from ssl2_bids.networks.cards import Card
 from ssl2_bids.networks.weights import find_model, load_network
-from ssl2_bids.steps.network_input import network_input
-from ssl2_bids.volume import Volume, read, resample, write
+from ssl2_bids.steps.network_input import NetworkInput, network_input
+from ssl2_bids.steps.registration import register_rigid
+from ssl2_bids.volume import Volume, read, reorient, resample, write
 from ssl2_bids.workflows.simulate import simulate
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -135,68 +135,71 @@ def run_app(root: Path, folder: Path, nprocs: int) -> None:
     )
 
 
-def timed(work: Callable[[], np.ndarray], repeats: int) -> tuple[float, np.ndarray]:
-    """Median seconds of a call, and what it returned."""
-    seconds, result = [], np.empty(0)
-    for _ in range(repeats):
-        started = time.perf_counter()
-        result = work()
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds), result
+def brain_input(root: Path, subject: str, card: Card) -> tuple[NetworkInput, np.ndarray]:
+    """A simulated brain on the model's grid, its FLAIR registered, and its true lesions there."""
+    anat = root / subject / 'anat'
+    images = {c: read(anat / f'{subject}_{c}.nii.gz', contrast=c) for c in ('T1w', 'FLAIR')}
+    images = {c: reorient(image) for c, image in images.items()}
+    masks = {c: i.with_data((i.data > 0).astype(np.uint8)) for c, i in images.items()}
+    found = register_rigid(
+        images['T1w'], images['FLAIR'], fixed_mask=masks['T1w'], moving_mask=masks['FLAIR']
+    )
+    given = network_input(images, {'FLAIR': found.matrix}, masks['T1w'], card)
+    name = f'derivatives/truth/{subject}/anat/{subject}_space-T1w_label-L_mask.nii.gz'
+    truth = reorient(read(root / name, dtype=np.uint8))
+    there = resample(truth, given.affine, given.tensor.shape[1:], order=0)
+    return given, there.data > 0
 
 
-def compare_inference(root: Path, folder: Path, *, threads: int, repeats: int) -> None:
+def compare_inference(folder: Path, *, threads: int, participants: int) -> None:
     """Time our inference against MONAI's over the whole grid, and score both."""
     from monai.inferers import SlidingWindowInferer
 
     torch.set_num_threads(threads)
-    anat = folder / 'out' / 'sub-01' / 'anat'
     card = find_model(None, folder)
     network = load_network(card, 'cpu')
-    mask = read(anat / 'sub-01_desc-brain_mask.nii.gz', dtype=np.uint8)
-    images = {
-        'T1w': read(anat / 'sub-01_desc-preproc_T1w.nii.gz', contrast='T1w'),
-        'FLAIR': read(anat / 'sub-01_space-T1w_desc-preproc_FLAIR.nii.gz', contrast='FLAIR'),
-    }
-    given = network_input(images, {}, mask, card)
-    truth_file = root / 'derivatives/truth/sub-01/anat/sub-01_space-T1w_label-L_mask.nii.gz'
-    truth = resample(read(truth_file, dtype=np.uint8), given.affine, given.brain.shape, order=0)
-
-    whole = torch.zeros((1, given.tensor.shape[0], *WHOLE_HEAD))
-    place = tuple(
-        slice((n - m) // 2, (n - m) // 2 + m)
-        for n, m in zip(WHOLE_HEAD, given.brain.shape, strict=True)
-    )
-    whole[(0, slice(None), *place)] = given.tensor
     inferer = SlidingWindowInferer(card.window, overlap=0.5, mode='gaussian', sw_batch_size=1)
+    simulate(folder / 'brains', subjects=participants, seed=100)
 
-    def plain() -> np.ndarray:
+    def plain(given: NetworkInput) -> np.ndarray:
+        whole = torch.zeros((1, given.tensor.shape[0], *WHOLE_HEAD))
+        sizes = zip(WHOLE_HEAD, given.brain.shape, strict=True)
+        place = tuple(slice((n - m) // 2, (n - m) // 2 + m) for n, m in sizes)
+        whole[(0, slice(None), *place)] = given.tensor
         with torch.no_grad():
             return torch.sigmoid(inferer(whole, network))[(0, 0, *place)].numpy()
 
-    def ours() -> np.ndarray:
-        found = predict(
+    def ours(given: NetworkInput) -> np.ndarray:
+        return predict(
             network, given.tensor, given.brain, window=card.window, overlap=card.overlap
-        )
-        return found.numpy()
+        ).numpy()
 
-    print('| inference | seconds | Dice with the truth |\n| --- | --- | --- |')
-    found = {}
-    for name, work in (('MONAI, whole grid, overlap 0.5, float32', plain), ('ours', ours)):
-        seconds, probability = timed(work, repeats)
-        predicted = (probability >= card.threshold) & given.brain.numpy()
-        dice = 2 * (predicted & (truth.data > 0)).sum() / (predicted.sum() + truth.data.sum())
-        found[name] = seconds
-        print(f'| {name} | {seconds:.2f} | {dice:.4f} |')
-    slow, quick = found.values()
-    print(f'\n{slow / quick:.1f} times faster, {threads} threads.')
+    print('| simulated brain | MONAI, s | ours, s | MONAI, Dice | ours, Dice |')
+    print('| --- | --- | --- | --- | --- |')
+    rows = []
+    for number in range(1, participants + 1):
+        given, truth = brain_input(folder / 'brains', f'sub-{number:02d}', card)
+        row: list[float] = []
+        for work in (plain, ours):
+            started = time.perf_counter()
+            predicted = (work(given) >= card.threshold) & given.brain.numpy()
+            row.append(time.perf_counter() - started)
+            row.append(2 * (predicted & truth).sum() / (predicted.sum() + truth.sum()))
+        rows.append(row)
+        print(f'| sub-{number:02d} | {row[0]:.1f} | {row[2]:.1f} | {row[1]:.3f} | {row[3]:.3f} |')
+    mean = np.mean(rows, axis=0)
+    print(f'| mean | {mean[0]:.1f} | {mean[2]:.1f} | {mean[1]:.3f} | {mean[3]:.3f} |')
+    print(
+        f'\n{mean[0] / mean[2]:.1f} times faster, {threads} threads. MONAI: sliding window over '
+        f'{" x ".join(map(str, WHOLE_HEAD))} voxels, overlap 0.5, Gaussian weights, float32.'
+    )
 
 
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--nprocs', type=int, default=2)
-    parser.add_argument('--repeats', type=int, default=3)
+    parser.add_argument('--participants', type=int, default=4, help='of the inference table')
     parser.add_argument('--work', type=Path, help='folder to keep data and results in')
     arguments = parser.parse_args()
     folder = arguments.work or Path(tempfile.mkdtemp(prefix='ssl2-benchmark-'))
@@ -207,7 +210,7 @@ def main() -> None:
     )
     root = make_dataset(folder)
     run_app(root, folder, arguments.nprocs)
-    compare_inference(root, folder, threads=arguments.nprocs, repeats=arguments.repeats)
+    compare_inference(folder, threads=arguments.nprocs, participants=arguments.participants)
 
 
 if __name__ == '__main__':

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
+from ssl2_bids.reports import viewer
 from ssl2_bids.reports.citations import render_html, render_plain
 from ssl2_bids.reports.figures import lesion_colour
 from ssl2_bids.reports.pages import (
@@ -58,6 +59,14 @@ class Figure(TypedDict, total=False):
     Title: str
     Caption: str
     Kind: str  # lesions, mosaic, brain, registration
+
+
+class Viewer(TypedDict, total=False):
+    """The interactive viewer of :mod:`ssl2_bids.reports.viewer`."""
+
+    Volumes: str  # script with the images and lesions, relative to the page
+    Program: str  # where NiiVue shall lie, relative to the page
+    Resampled: bool  # the images are coarser than the reference
 
 
 class Lesion(TypedDict, total=False):
@@ -113,6 +122,7 @@ class Summary(TypedDict, total=False):
     warnings: list[str]
     methods: list[str]  # sentences with [@key]
     figures: list[Figure]
+    viewer: Viewer | None
     lesions: list[Lesion]
     volumes: list[Region]
     brain_volume_mm3: float | None
@@ -128,7 +138,7 @@ STATUS = {'done': 'done', 'failed': 'failed', 'skipped': 'not processed'}
 
 
 def render(summaries: Sequence[Summary], path: Path, *, subject: str, version: str) -> None:
-    """Write the page of one participant.
+    """Write the page of one participant, and NiiVue where the viewers of its sessions look for it.
 
     Parameters
     ----------
@@ -145,6 +155,7 @@ def render(summaries: Sequence[Summary], path: Path, *, subject: str, version: s
     models = {_model_name(section) for section in sections}
     for section in sections:
         section['heading'] = _heading(section, with_model=len(models) > 1)
+        section['viewer'] = _viewer(section['viewer'], path.parent)
     write_page(
         path,
         'participant.html',
@@ -152,12 +163,23 @@ def render(summaries: Sequence[Summary], path: Path, *, subject: str, version: s
         version=version,
         sections=sections,
         failed=[section for section in sections if section['status'] != 'done'],
+        has_viewer=any((section['viewer'] or {}).get('Installed') for section in sections),
     )
+
+
+def _viewer(asked: Viewer | None, folder: Path) -> dict[str, Any] | None:
+    """What the page needs to know of a session's viewer; puts NiiVue beside the page."""
+    if not asked:
+        return None
+    installed = viewer.provide_program(folder / asked['Program'])
+    name = Path(asked['Volumes']).name
+    return {'Resampled': False, **asked, 'Name': name, 'Installed': installed}
 
 
 def _section(summary: Summary, place: int) -> dict[str, Any]:
     """A summary with every key filled and with what the template does not compute itself."""
     section: dict[str, Any] = {'session': None, 'status': 'done', 'brain_volume_mm3': None}
+    section['viewer'] = None
     section |= {key: [] for key in LISTS} | {key: {} for key in TABLES}
     section |= {key: value for key, value in summary.items() if value is not None}
     section['anchor'] = f's{place}'

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger('ssl2_bids')
 
-Progress = Callable[[str, str, str], None]  # session, stage, 'start' | 'end' | 'exception'
+# session, stage, 'start' | 'end' | 'exception', number of stages of the session
+Progress = Callable[[str, str, str, int], None]
 
 
 @dataclass(frozen=True)

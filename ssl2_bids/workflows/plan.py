@@ -153,10 +153,17 @@ def planned_figures(plan: Plan) -> list[Figure]:
     ]
 
 
+def viewer_contrasts(plan: Plan) -> list[str]:
+    """The two contrasts (or the only one) of the interactive viewer: the reference and FLAIR."""
+    wanted = dict.fromkeys((plan.session.reference, 'FLAIR', 'UNIT1', 'T1w', 'T2w'))
+    return [c for c in wanted if c in plan.session.scans][:2]
+
+
 def all_paths(plan: Plan) -> list[Path]:
-    """Everything that a session writes: images, tables, sidecars, figures, summary."""
+    """Everything that a session writes: images, tables, sidecars, figures, viewer, summary."""
     outputs = planned_outputs(plan)
     with_sidecar = [p for p in outputs if p.suffix != '.txt']
     paths = [*outputs, *(sidecar_path(p) for p in with_sidecar)]
     paths += [figure.path for figure in planned_figures(plan)]
-    return [*dict.fromkeys(paths), plan.names.path('report.summary')]
+    paths += [plan.names.path('report.viewer'), plan.names.path('report.summary')]
+    return list(dict.fromkeys(paths))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,16 @@ import numpy as np
 
 from ssl2_bids.bids.provenance import software_versions
 from ssl2_bids.files import write_json
-from ssl2_bids.reports import figures
+from ssl2_bids.reports import figures, viewer
 from ssl2_bids.volume import Volume, read, read_grid
 from ssl2_bids.workflows.derivatives import Results, lesion_rows, volume_rows, write_derivatives
-from ssl2_bids.workflows.plan import Figure, Plan, planned_figures, planned_outputs
+from ssl2_bids.workflows.plan import (
+    Figure,
+    Plan,
+    planned_figures,
+    planned_outputs,
+    viewer_contrasts,
+)
 from ssl2_bids.workflows.task import read_json
 
 INTRODUCTION = (
@@ -40,8 +47,11 @@ def finish(plan: Plan, command: str, *, facts: list[str], **files: Any) -> dict[
         device=next(f['device'] for f in found if 'device' in f),
     )
     marker = write_derivatives(plan, results)
-    drawn = _draw(plan, results)
-    write_summary(plan, _done(plan, results, found, drawn, command))
+    shown = _read_shown(results)
+    summary = _done(plan, results, found, command)
+    summary['figures'] = _draw(plan, shown)
+    summary['viewer'] = _write_viewer(plan, shown)
+    write_summary(plan, summary)
     write_json(plan.names.done_marker, marker)
     return {'marker': str(plan.names.done_marker)}
 
@@ -88,6 +98,7 @@ def base_summary(plan: Plan, status: str, command: str) -> dict[str, Any]:
         'warnings': list(session.warnings),
         'methods': [],
         'figures': [],
+        'viewer': None,
         'lesions': [],
         'volumes': [],
         'brain_volume_mm3': None,
@@ -141,11 +152,7 @@ def _inputs(plan: Plan) -> list[dict[str, Any]]:
 
 
 def _done(
-    plan: Plan,
-    results: Results,
-    facts: list[dict[str, Any]],
-    drawn: list[dict[str, str]],
-    command: str,
+    plan: Plan, results: Results, facts: list[dict[str, Any]], command: str
 ) -> dict[str, Any]:
     summary = base_summary(plan, 'done', command)
     mask = read(results.brain_mask, dtype=np.uint8)
@@ -165,7 +172,6 @@ def _done(
     root = plan.names.root
     return summary | {
         'methods': list(dict.fromkeys(methods)),
-        'figures': drawn,
         'lesions': lesion_rows(table),
         'volumes': [
             {name.replace('-mm3', '_mm3'): value for name, value in row.items()}
@@ -192,30 +198,52 @@ def _methods(results: Results, facts: list[dict[str, Any]]) -> list[str]:
     return [m for m in [INTRODUCTION, *early, *between, *late] if m]
 
 
-def _draw(plan: Plan, results: Results) -> list[dict[str, str]]:
+@dataclass(frozen=True)
+class Shown:
+    """What the report shows, on the grid of the reference, which is the first image."""
+
+    images: dict[str, Volume]  # by contrast
+    instances: Volume
+    mask: Volume
+
+
+def _read_shown(results: Results) -> Shown:
+    files = [results.corrected[0], *results.resampled]
+    return Shown(
+        images={c: read(f, contrast=c) for c, f in zip(results.contrasts, files, strict=True)},
+        instances=read(results.instances, dtype=np.uint16),
+        mask=read(results.brain_mask, dtype=np.uint8),
+    )
+
+
+def _draw(plan: Plan, shown: Shown) -> list[dict[str, str]]:
     """Draw the figures of a session; their list, in the order of the page."""
-    instances = read(results.instances, dtype=np.uint16)
-    mask = read(results.brain_mask, dtype=np.uint8)
-    reference = read(results.corrected[0], contrast=results.contrasts[0])
-    images = {results.contrasts[0]: reference} | {
-        c: read(path, contrast=c)
-        for c, path in zip(results.contrasts[1:], results.resampled, strict=True)
-    }
     drawn = []
     for figure in planned_figures(plan):
         figure.path.parent.mkdir(parents=True, exist_ok=True)
-        title, caption = _draw_one(figure, reference, images, instances, mask)
+        title, caption = _draw_one(figure, shown)
         file = figure.path.relative_to(plan.names.root).as_posix()
         drawn.append({'File': file, 'Kind': figure.kind, 'Title': title, 'Caption': caption})
     return drawn
 
 
-def _draw_one(
-    figure: Figure, reference: Volume, images: dict[str, Volume], instances: Volume, mask: Volume
-) -> tuple[str, str]:
+def _write_viewer(plan: Plan, shown: Shown) -> dict[str, Any]:
+    """Write the volumes of the interactive viewer; what the page must know of it."""
+    path, root = plan.names.path('report.viewer'), plan.names.root
+    images = [shown.images[contrast] for contrast in viewer_contrasts(plan)]
+    resampled = viewer.write_volumes(path, images, shown.instances, shown.mask)
+    return {
+        'Volumes': path.relative_to(root).as_posix(),
+        'Program': plan.names.path('report.viewer_program').relative_to(root).as_posix(),
+        'Resampled': resampled,
+    }
+
+
+def _draw_one(figure: Figure, shown: Shown) -> tuple[str, str]:
     """Draw a figure; its title and caption."""
     contrast, path = figure.contrast, figure.path
-    image = images[contrast]
+    image, instances, mask = shown.images[contrast], shown.instances, shown.mask
+    reference = next(iter(shown.images.values()))
     if figure.kind == 'lesions':
         title = f'Lesions on {contrast}'
         figures.draw_lesions(image, instances, path, title=title, brain=mask)
