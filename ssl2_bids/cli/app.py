@@ -66,6 +66,7 @@ def main(argv: list[str] | None = None) -> int:
 def _dispatch(level: str, settings: Any, arguments: argparse.Namespace, argv: list[str]) -> int:
     from ssl2_bids.cli.terminal import Terminal
 
+    _container_environment(settings.work_dir)
     if settings.clean_workdir and not settings.dry_run:
         options.clean(settings.work_dir)
     if settings.verbose >= 2:

@@ -217,7 +217,14 @@ def _default_work_dir(bids_dir: Path, output_dir: Path) -> Path:
         user = str(os.getuid())
     text = f'{bids_dir.resolve()}\n{output_dir.resolve()}'
     key = hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()[:10]
-    return Path(tempfile.gettempdir()) / f'ssl2-bids-{user}-{key}'
+    try:
+        folder = Path(tempfile.gettempdir())
+    except FileNotFoundError:
+        raise CannotWriteError(
+            'there is no folder for temporary files that can be written',
+            advice='Name a work folder with -w; for a read-only container, or give --tmpfs /tmp.',
+        ) from None
+    return folder / f'ssl2-bids-{user}-{key}'
 
 
 def clean(work_dir: Path) -> None:
