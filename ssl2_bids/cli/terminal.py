@@ -148,19 +148,18 @@ class Terminal:
         writer.writerows(rows)
         path = self.settings.output_dir / 'logs' / f'{self.run_id}_resources.tsv'
         write_text(path, stream.getvalue())
-        log.info(_aligned(rows))
+        table = [list(rows[0]), *[[str(value) for value in row.values()] for row in rows]]
+        log.info(aligned(table, text_columns=2))
 
 
-def _aligned(rows: list[dict[str, Any]]) -> str:
-    """Rows as a plain table: text to the left, numbers to the right."""
-    names = list(rows[0])
-    table = [names, *[[str(row[name]) for name in names] for row in rows]]
-    widths = [max(len(line[i]) for line in table) for i in range(len(names))]
-    lines = [
+def aligned(rows: list[list[str]], *, text_columns: int) -> str:
+    """Rows as plain lines: the first columns to the left, numbers behind them to the right."""
+    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
+    lines = (
         '  '.join(
-            cell.rjust(width) if i > 1 else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in table
-    ]
+            cell.ljust(width) if n < text_columns else cell.rjust(width)
+            for n, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
     return '\n'.join(lines)

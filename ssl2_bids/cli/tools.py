@@ -229,6 +229,7 @@ def _show(result: Evaluation) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from ssl2_bids.cli.terminal import aligned
     from ssl2_bids.workflows.evaluate import COLUMNS, mean_numbers
 
     headings = ['Participant', 'Session', 'Space', *(entry[0] for entry in COLUMNS.values())]
@@ -258,7 +259,7 @@ def _show(result: Evaluation) -> None:
     if console.is_terminal and needed <= console.width:
         console.print(ruled)
     else:
-        _show_plainly([headings, *rows, mean])
+        sys.stdout.write(aligned([headings, *rows, mean], text_columns=3) + '\n')
 
 
 def _cells(numbers: dict[str, float]) -> list[str]:
@@ -269,13 +270,3 @@ def _cells(numbers: dict[str, float]) -> list[str]:
         value = numbers.get(name, math.nan)
         cells.append(f'{value:.{digits}f}' if math.isfinite(value) else 'n/a')
     return cells
-
-
-def _show_plainly(rows: list[list[str]]) -> None:
-    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
-    for row in rows:
-        cells = [
-            cell.ljust(width) if n < 3 else cell.rjust(width)
-            for n, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        sys.stdout.write('  '.join(cells).rstrip() + '\n')
