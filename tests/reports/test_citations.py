@@ -32,7 +32,7 @@ def test_plain_and_markdown_end_with_the_references():
     assert 'were dropped [1]. The app [1, 2] ran.' in plain
     assert re.search(r'^\[2\] Gorgolewski KJ.*doi:10\.1371/journal\.pcbi\.1005209$', plain, re.M)
     assert '2. Gorgolewski' in markdown
-    assert '<https://doi.org/10.1117/12.2654522>' in markdown
+    assert '<https://doi.org/10.48550/arXiv.2303.05026>' in markdown
 
 
 def test_bibtex_has_authors_title_year_and_doi():
