@@ -153,3 +153,15 @@ def test_configuration_of_a_former_run_stands_below_the_command_line(dataset, tm
 def test_every_option_has_help():
     for action in build_parser()._actions:
         assert action.help, action.option_strings
+
+
+def test_a_fault_of_ours_is_called_one(dataset, tmp_path, capsys, monkeypatch):
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError('nobody thought of this')
+
+    monkeypatch.setattr('ssl2_bids.cli.options.settings_for', broken)
+    assert run(dataset, tmp_path / 'out', 'participant') == 70
+    shown = capsys.readouterr().err
+    assert 'ZeroDivisionError: nobody thought of this' in shown
+    assert '--debug' in shown
+    assert 'Traceback' not in shown
