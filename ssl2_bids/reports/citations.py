@@ -203,7 +203,7 @@ def _bibtex_entry(reference: Reference) -> str:
 
 
 def _bibtex_authors(text: str) -> str:
-    """``Wang J, Li X, et al`` as BibTeX names: family name, initials, joined by ``and``."""
+    """``Wang J, Li H, et al`` as BibTeX names: family name, initials, joined by ``and``."""
     names = []
     for name in text.split(','):
         family, _, initials = name.strip().rpartition(' ')

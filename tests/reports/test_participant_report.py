@@ -112,7 +112,7 @@ def test_page_tells_what_a_reader_looks_for(make_page):
         'MS lesions of sub-01', 'Research use only: not a medical device, not for diagnosis',
         'Session 1', '12.39 mL', '1.03 %', '1200 mL', '0.72 × 0.72 × 3 mm', '3 T',
         'FLAIR is a 2D acquisition.', 'has ce-gd', 'Caption of registration', 'deep white matter',
-        'Lesions were segmented [1].', 'Wang J, Li X', 'threshold', '0.45', 'FLAIR, T1w',
+        'Lesions were segmented [1].', 'Wang J, Li H', 'threshold', '0.45', 'FLAIR, T1w',
         'ssl2-bids a b participant', 'label-L_mask.nii.gz', '−10.0',
     ):  # fmt: skip
         assert words in page.text, words
