@@ -440,7 +440,7 @@ def test_without_webgl_figures_stand_alone(chromium, program, made):
         browser.show(made[0] / 'sub-01.html')
         browser.wait_for('document.querySelector(".said").textContent.includes("WebGL 2")')
         assert browser.run('document.querySelector(".stage").hidden')
-        assert browser.run('document.querySelector("figure img").naturalWidth') == 1200
+        browser.wait_for('document.querySelector("figure img").naturalWidth === 1200')
 
 
 @pytest.mark.browser
