@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ssl2_bids.errors import UnavailableError
+
+if TYPE_CHECKING:
+    import torch
 
 CARD_FILE = 'model.json'
 WEIGHTS_FILE = 'weights.safetensors'
@@ -51,6 +54,24 @@ class Card:
     sha256: str
     folder: Path
     content: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class NetworkType:
+    """A kind of network that a card can ask for.
+
+    Attributes
+    ----------
+    build : makes it, with random weights, from the arguments that ``parameters`` names.
+    parameters : key of the card's ``Network`` -> argument of ``build``.
+    required : the keys that have no default.
+    multiple : from the card's ``Network``, of what the windows' sizes must be multiples.
+    """
+
+    build: Callable[..., torch.nn.Module]
+    parameters: Mapping[str, str]
+    required: Collection[str]
+    multiple: Callable[[Mapping[str, Any]], int]
 
 
 def _is_number(value: Any) -> bool:
@@ -98,7 +119,7 @@ CARD_KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def check_card(content: Any, path: Path, *, network_types: Collection[str]) -> None:
+def check_card(content: Any, path: Path, *, network_types: Mapping[str, NetworkType]) -> None:
     """Check that a card has every key, each of its type, and that the keys agree.
 
     Parameters
@@ -132,9 +153,25 @@ def check_card(content: Any, path: Path, *, network_types: Collection[str]) -> N
         raise bad_card(path, f'"Required" names {", ".join(unknown)}, not among "Channels"')
     if network.get('InputChannels', len(channels)) != len(channels):
         raise bad_card(path, '"Network": "InputChannels" is not the number of "Channels"')
+    network_type = network_types[network['Type']]
+    strange = sorted(network.keys() - network_type.parameters.keys() - {'Type', 'Multiple'})
+    if strange:
+        known = ', '.join(sorted(network_type.parameters))
+        raise bad_card(
+            path, f'"Network": {strange[0]!r} is unknown; {network["Type"]} knows {known}'
+        )
     multiple = network.get('Multiple', 1)
     if not _is_count(multiple) or any(size % multiple for size in content['Window']):
         raise bad_card(path, f'"Window" is not a multiple of "Network": "Multiple" ({multiple})')
+    needed = network_type.multiple(network)
+    if any(size % needed for size in content['Window']):
+        raise bad_card(
+            path, f'"Window" is not a multiple of {needed}, which {network["Type"]} needs'
+        )
+    if all(size == needed for size in content['Window']):
+        raise bad_card(
+            path, f'"Window" is too small: at its coarsest {network["Type"]} would see one voxel'
+        )
 
 
 def bad_card(path: Path, message: str) -> UnavailableError:

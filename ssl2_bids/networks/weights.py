@@ -1,4 +1,4 @@
-"""Finding models, reading their cards and the checked loading of their weights.
+"""Finding models, reading their cards, the checked loading and the storing of their weights.
 
 A model is a folder with ``model.json`` (its card) and ``weights.safetensors``. Reading a card
 needs no torch.
@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssl2_bids.errors import UnavailableError
-from ssl2_bids.files import sha256
+from ssl2_bids.errors import DataError, UnavailableError
+from ssl2_bids.files import sha256, whole_file, write_json
 from ssl2_bids.networks.cards import (
     CARD_FILE,
     COPY_AGAIN,
@@ -22,26 +22,30 @@ from ssl2_bids.networks.cards import (
     bad_card,
     check_card,
 )
+from ssl2_bids.networks.initialisation import Loaded, Tensors, initialise, match
+from ssl2_bids.networks.registry import NETWORKS, new_network
 
 if TYPE_CHECKING:
     import torch
 
+__all__ = [
+    'NETWORKS',
+    'Loaded',
+    'build_network',
+    'bundled_models',
+    'check_tensors',
+    'find_model',
+    'initialise',
+    'load_network',
+    'new_network',
+    'output_label',
+    'read_card',
+    'read_weights',
+    'write_model',
+]
+
 DEFAULT_MODEL = 'bootstrap-3t'
 BUNDLED = Path(__file__).resolve().parent.parent / 'resources' / 'weights'
-
-
-def _fast_unet(network: dict[str, Any]) -> torch.nn.Module:
-    from ssl2_bids.networks.fast_unet import FastUNet
-
-    return FastUNet(
-        inputs=network['InputChannels'],
-        channels=network['Channels'],
-        full=network['FullResolutionChannels'],
-        outputs=network['OutputChannels'],
-    )
-
-
-NETWORKS: dict[str, Callable[[dict[str, Any]], torch.nn.Module]] = {'fast_unet': _fast_unet}
 
 
 def read_card(folder: str | Path) -> Card:
@@ -67,6 +71,10 @@ def read_card(folder: str | Path) -> Card:
             f'the card is damaged ({error})', advice=COPY_AGAIN, path=path
         ) from None
     check_card(content, path, network_types=NETWORKS)
+    return _card(content, folder)
+
+
+def _card(content: dict[str, Any], folder: Path) -> Card:
     return Card(
         name=content['Name'],
         version=content['Version'],
@@ -133,7 +141,7 @@ def find_model(name: str | None, output_dir: Path) -> Card:
     )
 
 
-def build_network(card: Card) -> torch.nn.Module:
+def build_network(card: Card, *, seed: int | None = None) -> torch.nn.Module:
     """Build the network that a card describes, with random weights.
 
     Raises
@@ -142,10 +150,10 @@ def build_network(card: Card) -> torch.nn.Module:
     """
     path = card.folder / CARD_FILE
     try:
-        return NETWORKS[card.network['Type']](card.network)
+        return new_network(card.network, seed=seed)
     except KeyError as error:
         raise bad_card(path, f'"Network": {error.args[0]!r} is missing or unknown') from None
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, AttributeError, ArithmeticError) as error:
         raise bad_card(path, f'"Network" cannot be built ({error})') from None
 
 
@@ -176,7 +184,7 @@ def load_network(card: Card, device: str | torch.device = 'cpu') -> torch.nn.Mod
     return network.eval()
 
 
-def read_weights(card: Card) -> dict[str, torch.Tensor]:
+def read_weights(card: Card) -> Tensors:
     """Read the tensors of a card's weights file in float32, after a check of its SHA-256.
 
     Raises
@@ -203,26 +211,69 @@ def read_weights(card: Card) -> dict[str, torch.Tensor]:
         ) from None
 
 
-def check_tensors(network: torch.nn.Module, state: dict[str, torch.Tensor], card: Card) -> None:
+def check_tensors(network: torch.nn.Module, state: Tensors, card: Card) -> None:
     """Check that names and shapes of stored tensors are exactly those of the network.
 
     Raises
     ------
     UnavailableError : naming the tensors that are missing, left over or of another shape.
     """
-    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    given = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    faults = [f'{name} is missing' for name in sorted(wanted.keys() - given.keys())]
-    faults += [f'{name} is left over' for name in sorted(given.keys() - wanted.keys())]
-    faults += [
-        f'{name} has shape {given[name]} where {wanted[name]} is needed'
-        for name in sorted(wanted.keys() & given.keys())
-        if wanted[name] != given[name]
-    ]
+    faults = match(network, state).faults()
     if faults:
-        shown = '; '.join(faults[:8]) + (f'; and {len(faults) - 8} more' if faults[8:] else '')
         raise UnavailableError(
-            f'the weights do not fit the network {card.network["Type"]} of the card: {shown}',
+            f'the weights do not fit the network {card.network["Type"]} of the card: {faults}',
             advice=COPY_AGAIN,
             path=card.folder / WEIGHTS_FILE,
         )
+
+
+def write_model(
+    folder: str | Path, network: torch.nn.Module, card_content: Mapping[str, Any]
+) -> Card:
+    """Store a network as a model: weights in half precision, then the card that vouches for them.
+
+    Equal weights give equal bytes. The card is written last, so that a new folder holds a model
+    or none; a stop while an old model is replaced leaves weights that the old card refuses.
+
+    Parameters
+    ----------
+    card_content : of ``model.json``; ``Sha256`` and ``Network``'s ``Multiple`` are filled in.
+
+    Raises
+    ------
+    UnavailableError : the card is not complete, or describes another network than this one.
+    DataError : a weight is not finite, or too large for half precision.
+    CannotWriteError, StorageError : see :func:`ssl2_bids.files.whole_file`.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    content = {**card_content, 'Sha256': '0' * 64}
+    check_card(content, folder / CARD_FILE, network_types=NETWORKS)
+    needed = NETWORKS[content['Network']['Type']].multiple(content['Network'])
+    content['Network'] = {'Multiple': needed, **content['Network']}
+    card = _card(content, folder)
+    fit = match(build_network(card, seed=0), network.state_dict())
+    if fit.faults():
+        raise UnavailableError(
+            f'the card describes another network than the one to be stored: {fit.faults()}',
+            advice='Give the "Network" that this network was built from.',
+            path=folder / CARD_FILE,
+        )
+    half = {
+        name: tensor.detach().cpu().to(torch.float16).contiguous().clone()
+        for name, tensor in network.state_dict().items()
+    }
+    if broken := [name for name, tensor in half.items() if not bool(tensor.isfinite().all())]:
+        raise DataError(
+            f'the network cannot be stored: not finite in half precision are {broken[0]}'
+            + (f' and {len(broken) - 1} other tensors' if broken[1:] else ''),
+            advice='The training has diverged: lower the learning rate, or store an earlier step.',
+            path=folder / WEIGHTS_FILE,
+        )
+    with whole_file(folder / WEIGHTS_FILE) as temporary:
+        save_file(half, temporary)
+    content['Sha256'] = sha256(folder / WEIGHTS_FILE)
+    write_json(folder / CARD_FILE, content)
+    return read_card(folder)

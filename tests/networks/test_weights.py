@@ -10,17 +10,22 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from test_swin_unetr import fill, waves
 
-from ssl2_bids.errors import UnavailableError
+from ssl2_bids.errors import DataError, UnavailableError
 from ssl2_bids.networks.cards import CARD_KEYS
 from ssl2_bids.networks.weights import (
     BUNDLED,
     DEFAULT_MODEL,
+    NETWORKS,
     build_network,
     bundled_models,
     find_model,
+    initialise,
     load_network,
+    new_network,
     read_card,
+    write_model,
 )
 
 
@@ -215,3 +220,214 @@ def test_a_device_that_is_not_there_is_refused(tmp_path):
         pytest.skip('this machine has a GPU')
     with pytest.raises(UnavailableError, match='the device cuda cannot be had'):
         load_network(find_model(None, tmp_path), 'cuda')
+
+
+# storing a model, and building every type of network from its card
+
+DESCRIPTIONS = {
+    'fast_unet': {'Channels': [4, 8], 'FullResolutionChannels': 2},
+    'residual_unet': {'Channels': [4, 6, 8]},
+    'swin_unetr': {
+        'FeatureSize': 12,
+        'Depths': [1, 1, 1, 1],
+        'Heads': [2, 2, 4, 4],
+        'Bottleneck': 'thin',
+        'DropPath': 0.1,
+    },
+}
+
+
+def card_content(kind, **network):
+    return {
+        'Name': 'small',
+        'Version': '1',
+        'Network': {'Type': kind, 'InputChannels': 2, 'OutputChannels': 1}
+        | DESCRIPTIONS[kind]
+        | network,
+        'Channels': ['FLAIR', 'T1w'],
+        'Required': [['FLAIR']],
+        'VoxelSize': [1.0, 1.0, 1.0],
+        'Normalisation': {'Type': 'median-mad'},
+        'Threshold': 0.5,
+        'MinimumLesionVolume': 3,
+        'Window': [64, 32, 32],
+        'Overlap': 0.25,
+    }
+
+
+def small_network(kind):
+    return fill(new_network(card_content(kind)['Network'], seed=1))
+
+
+def test_every_type_of_network_is_tried_here():
+    assert set(DESCRIPTIONS) == set(NETWORKS)
+
+
+@pytest.mark.parametrize('kind', sorted(DESCRIPTIONS))
+def test_a_stored_model_computes_what_the_network_computed(kind, tmp_path):
+    network = small_network(kind)
+    card = write_model(tmp_path / 'models' / 'small', network, card_content(kind))
+    assert card == find_model('small', tmp_path)
+    assert card.network['Multiple'] == {'fast_unet': 4, 'residual_unet': 4, 'swin_unetr': 32}[kind]
+    stored = load_file(card.folder / 'weights.safetensors')
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
+    image = waves(1, 2, 64, 32, 32)
+    with torch.inference_mode():
+        before, after = network(image), load_network(card)(image)
+    # half precision keeps 11 bits
+    assert (torch.sigmoid(before) - torch.sigmoid(after)).abs().max() < 0.02
+    assert (before - after).abs().mean() < 2e-3 * before.abs().mean() + 2e-3
+
+
+def test_the_same_network_gives_the_same_bytes(tmp_path):
+    for name in 'ab':
+        write_model(tmp_path / name, small_network('swin_unetr'), card_content('swin_unetr'))
+    for file in ('model.json', 'weights.safetensors'):
+        assert (tmp_path / 'a' / file).read_bytes() == (tmp_path / 'b' / file).read_bytes()
+
+
+@pytest.mark.parametrize('value', [float('nan'), 1e6])
+def test_weights_that_half_precision_cannot_hold_are_not_stored(value, tmp_path):
+    network = small_network('fast_unet')
+    with torch.no_grad():
+        network.out.bias.fill_(value)
+    with pytest.raises(DataError, match='not finite in half precision are out.bias'):
+        write_model(tmp_path / 'new', network, card_content('fast_unet'))
+    assert not (tmp_path / 'new').exists()
+
+
+def test_a_card_of_another_network_is_refused_before_anything_is_written(tmp_path):
+    network = small_network('fast_unet')
+    with pytest.raises(UnavailableError, match='another network .* decoder.0.c1.weight is mis'):
+        write_model(tmp_path / 'new', network, card_content('residual_unet'))
+    content = card_content('fast_unet')
+    del content['Window']
+    with pytest.raises(UnavailableError, match='"Window" is missing'):
+        write_model(tmp_path / 'new', network, content)
+    assert not (tmp_path / 'new').exists()
+
+
+def test_replacing_a_model_that_stops_half_way_is_noticed(tmp_path, monkeypatch):
+    content = card_content('fast_unet')
+    write_model(tmp_path, small_network('fast_unet'), content)
+    other = new_network(content['Network'], seed=9)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('ssl2_bids.networks.weights.write_json', stop)
+    with pytest.raises(KeyboardInterrupt):
+        write_model(tmp_path, other, content)
+    with pytest.raises(UnavailableError, match='SHA-256'):
+        load_network(read_card(tmp_path))
+    assert not list(tmp_path.glob('.tmp-*'))
+
+
+@pytest.mark.parametrize('kind', sorted(DESCRIPTIONS))
+def test_an_unknown_parameter_is_named(kind, tmp_path):
+    content = card_content(kind, Depth=3) | {'Sha256': '0' * 64}
+    (tmp_path / 'model.json').write_text(json.dumps(content))
+    with pytest.raises(UnavailableError, match=f"'Depth' is unknown; {kind} knows .*Channels"):
+        read_card(tmp_path)
+    with pytest.raises(KeyError, match='Depth'):
+        new_network(content['Network'])
+
+
+@pytest.mark.parametrize(
+    ('kind', 'wrong', 'said'),
+    [
+        ('swin_unetr', {'FeatureSize': 18, 'Heads': [3, 6, 12, 24]}, 'divisible by 12'),
+        ('swin_unetr', {'FeatureSize': '24'}, 'cannot be built'),
+        ('swin_unetr', {'Heads': 3}, 'cannot be built'),
+        ('swin_unetr', {'Heads': [0, 2, 4, 4]}, 'cannot be built'),
+        ('swin_unetr', {'Bottleneck': 'fat'}, 'full, thin'),
+        ('residual_unet', {'Channels': [4]}, 'two levels'),
+        ('residual_unet', {'Channels': [4, 0]}, 'features at each'),
+    ],
+)
+def test_impossible_parameters_are_refused_with_the_file(kind, wrong, said, tmp_path):
+    content = card_content(kind, **wrong) | {'Sha256': '0' * 64}
+    (tmp_path / 'model.json').write_text(json.dumps(content))
+    with pytest.raises(UnavailableError, match=f'model.json: "Network" .*{said}'):
+        build_network(read_card(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ('window', 'said'),
+    [([64, 48, 64], 'not a multiple of 32, which swin_unetr needs'), ([32] * 3, 'one voxel')],
+)
+def test_windows_that_swin_unetr_cannot_take_are_refused(window, said, tmp_path):
+    content = card_content('swin_unetr') | {'Sha256': '0' * 64, 'Window': window}
+    (tmp_path / 'model.json').write_text(json.dumps(content))
+    with pytest.raises(UnavailableError, match=said):
+        read_card(tmp_path)
+
+
+@pytest.mark.parametrize('kind', sorted(DESCRIPTIONS))
+def test_a_seed_fixes_the_random_weights_and_leaves_the_generator(kind):
+    description = card_content(kind)['Network']
+    before = torch.random.get_rng_state()
+    first, second = (new_network(description, seed=5).state_dict() for _ in range(2))
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    other = new_network(description, seed=6).state_dict()
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+# starting from the weights of another network
+
+
+def test_initialising_from_all_weights():
+    source = small_network('swin_unetr')
+    target = new_network(card_content('swin_unetr')['Network'], seed=2)
+    wrapped = {f'module._orig_mod.{name}': t for name, t in source.state_dict().items()}
+    loaded = initialise(target, wrapped)
+    assert loaded.share == 1
+    assert (loaded.missing, loaded.unexpected, loaded.mismatched) == ((), (), ())
+    for name, tensor in target.state_dict().items():
+        assert torch.equal(tensor, source.state_dict()[name])
+
+
+def test_initialising_another_head_tells_what_was_left():
+    source = small_network('swin_unetr')
+    description = card_content('swin_unetr', OutputChannels=2)['Network']
+    target = new_network(description, seed=2)
+    own = target.state_dict()['out.bias'].clone()
+    loaded = initialise(target, source.state_dict() | {'mask_token': torch.zeros(3)})
+    assert [fault.split()[0] for fault in loaded.mismatched] == ['out.bias', 'out.weight']
+    assert loaded.unexpected == ('mask_token',)
+    assert 0.95 < loaded.share < 1
+    assert torch.equal(target.state_dict()['out.bias'], own)
+
+
+def test_initialising_the_encoder_alone():
+    source = small_network('swin_unetr').state_dict()
+    encoder = {name: tensor for name, tensor in source.items() if name.startswith('encoder.')}
+    target = new_network(card_content('swin_unetr')['Network'], seed=2)
+    with pytest.raises(UnavailableError, match='bottleneck.deep1.weight is missing'):
+        initialise(target, encoder)
+    untouched = target.state_dict()['out.weight'].clone()
+    loaded = initialise(target, source, part='encoder.')
+    assert set(loaded.loaded) == set(encoder)
+    assert torch.equal(target.state_dict()['out.weight'], untouched)
+
+
+def test_weights_of_other_names_fail_by_name_and_change_nothing():
+    """What a loader that is not strict would pass over: nothing fits, nothing is loaded."""
+    source = {f'swinViT.{name}': t for name, t in small_network('swin_unetr').state_dict().items()}
+    target = new_network(card_content('swin_unetr')['Network'], seed=2)
+    before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
+    with pytest.raises(UnavailableError, match='only 0 of the .* bottleneck.deep1.weight is miss'):
+        initialise(target, source)
+    with pytest.raises(UnavailableError, match='only 0 of'):
+        initialise(target, {})
+    assert all(torch.equal(before[name], t) for name, t in target.state_dict().items())
+
+
+def test_a_smaller_share_can_be_asked_for():
+    source = small_network('residual_unet').state_dict()
+    part = {name: source[name] for name in list(source)[:10]}
+    target = new_network(card_content('residual_unet')['Network'], seed=2)
+    with pytest.raises(UnavailableError):
+        initialise(target, part, minimum_share=0.5)
+    assert len(initialise(target, part, minimum_share=0.1).loaded) == 10

@@ -1,0 +1,95 @@
+"""The types of networks that a card can ask for.
+
+Building one needs torch, knowing them does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ssl2_bids.networks.cards import NetworkType
+
+if TYPE_CHECKING:
+    import torch
+
+
+def _fast_unet(**parameters: Any) -> torch.nn.Module:
+    from ssl2_bids.networks.fast_unet import FastUNet
+
+    return FastUNet(**parameters)
+
+
+def _residual_unet(**parameters: Any) -> torch.nn.Module:
+    from ssl2_bids.networks.unet import ResidualUNet
+
+    return ResidualUNet(**parameters)
+
+
+def _swin_unetr(**parameters: Any) -> torch.nn.Module:
+    from ssl2_bids.networks.swin_unetr import SwinUNETR
+
+    return SwinUNETR(**parameters)
+
+
+def _two_to_the_levels(network: Mapping[str, Any], *, levels: int, less: int) -> int:
+    channels = network.get('Channels')
+    return 2 ** ((len(channels) if isinstance(channels, list) else levels) - less)
+
+
+CHANNELS = {'InputChannels': 'inputs', 'OutputChannels': 'outputs'}
+NETWORKS: dict[str, NetworkType] = {
+    'fast_unet': NetworkType(
+        build=_fast_unet,
+        parameters=CHANNELS | {'Channels': 'channels', 'FullResolutionChannels': 'full'},
+        required=('InputChannels', 'OutputChannels', 'Channels', 'FullResolutionChannels'),
+        multiple=partial(_two_to_the_levels, levels=4, less=0),
+    ),
+    'residual_unet': NetworkType(
+        build=_residual_unet,
+        parameters=CHANNELS | {'Channels': 'channels'},
+        required=('InputChannels', 'OutputChannels'),
+        multiple=partial(_two_to_the_levels, levels=6, less=1),
+    ),
+    'swin_unetr': NetworkType(
+        build=_swin_unetr,
+        parameters=CHANNELS
+        | {
+            'FeatureSize': 'feature_size',
+            'Depths': 'depths',
+            'Heads': 'heads',
+            'AttentionWindow': 'attention_window',
+            'Bottleneck': 'bottleneck',
+            'DropPath': 'drop_path',
+        },
+        required=('InputChannels', 'OutputChannels'),
+        multiple=lambda network: 32,
+    ),
+}
+
+
+def new_network(description: Mapping[str, Any], *, seed: int | None = None) -> torch.nn.Module:
+    """Build a network from what a card says of it (``Network``), with random weights.
+
+    Parameters
+    ----------
+    description : ``Type`` and the parameters of that type.
+    seed : of the weights; torch's random generator is then left as it was. None draws from it.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError, RuntimeError : a parameter is missing, unknown or impossible.
+    """
+    import torch
+
+    kind = NETWORKS[description['Type']]
+    if missing := [key for key in kind.required if key not in description]:
+        raise KeyError(missing[0])
+    given = {key: value for key, value in description.items() if key not in ('Type', 'Multiple')}
+    arguments = {kind.parameters[key]: value for key, value in given.items()}
+    if seed is None:
+        return kind.build(**arguments)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return kind.build(**arguments)

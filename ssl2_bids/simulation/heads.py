@@ -1,0 +1,285 @@
+"""Heads packed for training: small arrays from which the randomised engine draws.
+
+A head is a label map of tissue groups with a few maps of place. Packed, one takes about 1 MB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from ssl2_bids.errors import DataError
+from ssl2_bids.files import whole_file
+
+# Groups of tissue that share one mean intensity, with their labels in FreeSurfer's numbering and,
+# from 200, the extracerebral labels of the SynthSeg maps minus 300. Lesions of ageing (25, 57)
+# and unsegmented hypointensities (77) are healthy white matter here.
+GROUPS: dict[str, tuple[int, ...]] = {
+    'outside': (0,),
+    'white': (2, 41, 25, 57, 77),
+    'cortex': (3, 42),
+    'striatum': (11, 50, 12, 51, 26, 58),
+    'pallidum': (13, 52),
+    'thalamus': (10, 49),
+    'limbic': (17, 53, 18, 54),
+    'cerebellar_cortex': (8, 47),
+    'cerebellar_white': (7, 46),
+    'brainstem': (16, 28, 60),
+    'ventricle': (4, 43, 5, 44, 14, 15, 72),
+    'outer_csf': (24,),
+    'plexus': (31, 63, 136, 137, 163, 164),
+    'vessel': (30, 62, 202, 214),
+    'nerve': (85, 230),
+    'bone': (215, 216),
+    'extracerebral': (206, 207, 208, 209, 211, 212),
+}
+GROUP_NAMES = tuple(GROUPS)
+INDEX = {name: index for index, name in enumerate(GROUP_NAMES)}
+BRAIN = tuple(INDEX[n] for n in GROUP_NAMES[1:13])  # what is left when the skull is stripped
+TISSUE = tuple(INDEX[n] for n in GROUP_NAMES[1:10])
+DISTANCE_SCALE = 8  # steps per mm in the packed distances
+FARTHEST = 31.0  # mm
+CROP = 8  # voxels kept around the tissue
+# Extent in mm of the cerebral cortex of a head rigidly aligned to MNI152: 0.5th and 99.5th
+# percentile of coordinates to the right, front and top.
+MNI_CEREBRUM = ((-65.0, 65.0), (-99.0, 66.0), (-38.0, 75.0))
+
+
+@dataclass(frozen=True, eq=False)
+class RealLesions:
+    """Voxels of one patient's lesions in a head.
+
+    Attributes
+    ----------
+    voxels : (V,) int32, flat indices into the head's grid.
+    instance : (V,) int16, which lesion, from 0.
+    """
+
+    voxels: np.ndarray
+    instance: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """One anatomy of 1 mm voxels, axes towards right, front, top.
+
+    Attributes
+    ----------
+    name : of the person.
+    groups : (I, J, K) uint8, indices into ``GROUP_NAMES``.
+    to_ventricle, to_cortex : (I, J, K) uint8, distances in steps of 1/8 mm.
+    tract : (I, J, K) uint8, 0 to 255: likeness to tracts that are bright in healthy FLAIR.
+    patients : real lesions that fit into this head, one item per patient.
+    t1w : None, or a real T1w of this head (I, J, K) uint8, healthy white matter at 160.
+    """
+
+    name: str
+    groups: np.ndarray
+    to_ventricle: np.ndarray
+    to_cortex: np.ndarray
+    tract: np.ndarray
+    patients: tuple[RealLesions, ...] = ()
+    t1w: np.ndarray | None = None
+
+
+def make_head(
+    name: str,
+    labels: np.ndarray,
+    *,
+    patients: Sequence[np.ndarray] = (),
+    patient_affine: np.ndarray | None = None,
+    t1w: np.ndarray | None = None,
+) -> Head:
+    """Pack a label map.
+
+    Parameters
+    ----------
+    labels : (I, J, K) integers in FreeSurfer's numbering, 1 mm, axes towards right, front, top.
+    patients : lesion masks of real patients, rigidly aligned to MNI152.
+    patient_affine : (4, 4), voxels of the masks to mm.
+    t1w : real image on the same grid, white matter at 160.
+
+    Raises
+    ------
+    DataError : unknown labels, or a head without white matter.
+    """
+    groups = group_map(name, labels)
+    inside = np.argwhere(np.isin(groups, TISSUE))
+    if not (groups == INDEX['white']).any() or not len(inside):
+        raise DataError(f'the label map of {name} has no white matter', advice='Leave it out.')
+    box = tuple(
+        slice(max(int(low) - CROP, 0), int(high) + CROP + 1)
+        for low, high in zip(inside.min(axis=0), inside.max(axis=0), strict=True)
+    )
+    groups = np.ascontiguousarray(groups[box])
+    head = with_places(name, groups, None if t1w is None else np.ascontiguousarray(t1w[box]))
+    if patient_affine is None:
+        return head
+    return with_patients(head, patients, patient_affine)
+
+
+def with_places(
+    name: str,
+    groups: np.ndarray,
+    t1w: np.ndarray | None,
+    patients: tuple[RealLesions, ...] = (),
+) -> Head:
+    """A head from its groups: the maps of place follow from them."""
+    return Head(
+        name,
+        groups,
+        packed_distance(np.isin(groups, (INDEX['ventricle'], INDEX['plexus']))),
+        packed_distance(groups == INDEX['cortex']),
+        tract_map(groups),
+        patients,
+        t1w,
+    )
+
+
+def group_map(name: str, labels: np.ndarray) -> np.ndarray:
+    """Tissue groups (uint8) of FreeSurfer's labels.
+
+    Raises
+    ------
+    DataError : naming the labels that are unknown.
+    """
+    table = np.full(256, 255, np.uint8)
+    for group, numbers in GROUPS.items():
+        table[list(numbers)] = INDEX[group]
+    present = np.unique(labels)
+    unknown = [int(n) for n in present if not 0 <= n < 256 or table[int(n)] == 255]
+    if unknown:
+        shown = ', '.join(map(str, unknown[:10]))
+        raise DataError(
+            f'the label map of {name} has labels that are unknown: {shown}',
+            advice="Use FreeSurfer's numbering of whole-brain segmentations (aseg).",
+        )
+    return table[labels.astype(np.uint8)]
+
+
+def packed_distance(mask: np.ndarray) -> np.ndarray:
+    """Distance to a mask in steps of 1/8 mm, 0 inside, at most 31 mm."""
+    if not mask.any():
+        return np.full(mask.shape, 255, np.uint8)
+    distance = np.minimum(ndimage.distance_transform_edt(~mask), FARTHEST)
+    return (distance * DISTANCE_SCALE).astype(np.uint8)
+
+
+def tract_map(groups: np.ndarray) -> np.ndarray:
+    """Where healthy FLAIR has bright tracts: corticospinal tract and optic radiation.
+
+    The former runs between thalamus and lentiform nucleus, up into the white matter above and
+    down into the brain stem; the latter behind the thalamus, beside the ventricle. Both are
+    approximate shapes from distances, not tractography.
+    """
+    white = np.isin(groups, (INDEX['white'], INDEX['brainstem']))
+    thalamus = np.argwhere(groups == INDEX['thalamus'])
+    lentiform = np.argwhere((groups == INDEX['pallidum']) | (groups == INDEX['striatum']))
+    likeness = np.zeros(groups.shape, np.float32)
+    if not len(thalamus) or not len(lentiform):
+        return likeness.astype(np.uint8)
+    middle = thalamus[:, 0].mean()
+    where = np.indices(groups.shape, dtype=np.float32)
+    for side in (-1, 1):
+        nucleus = thalamus[(thalamus[:, 0] - middle) * side > 0]
+        lens = lentiform[(lentiform[:, 0] - middle) * side > 0]
+        if not len(nucleus) or not len(lens):
+            continue
+        low = nucleus.min(axis=0)
+        edge = nucleus[:, 0].max() if side > 0 else nucleus[:, 0].min()
+        # The internal capsule: beside the thalamus, at its height; it fans out upwards.
+        height = where[2] - nucleus[:, 2].mean()
+        x = edge + side * (2.0 + 0.35 * np.clip(height, -25, 30))
+        y = nucleus[:, 1].mean() - 2.0 + 0.1 * height
+        width = 3.0 + 0.08 * np.clip(height, 0, 40)
+        tube = np.exp(-((where[0] - x) ** 2 + (where[1] - y) ** 2) / (2 * width**2))
+        likeness = np.maximum(likeness, tube * (height > -45) * (height < 45))
+        # The optic radiation: a sheet behind the thalamus, lateral of the occipital horn.
+        behind = low[1] - where[1]
+        x = edge + side * (9.0 - 0.12 * np.clip(behind, 0, 60))
+        sheet = np.exp(-((where[0] - x) ** 2) / (2 * 2.5**2))
+        sheet *= np.exp(-((where[2] - low[2] - 3) ** 2) / (2 * 7.0**2))
+        likeness = np.maximum(likeness, sheet * (behind > -8) * (behind < 55))
+    return (255 * likeness * white).astype(np.uint8)
+
+
+def with_patients(head: Head, masks: Sequence[np.ndarray], affine: np.ndarray) -> Head:
+    """A head with the lesions of real patients brought to it.
+
+    Each axis of MNI space is stretched so that the cerebrum fits; single lesions of which less
+    than half then falls on tissue that can hold them are left out, the rest is cut.
+    """
+    cortex = np.argwhere(head.groups == INDEX['cortex'])
+    low, high = np.percentile(cortex, (0.5, 99.5), axis=0)
+    mni_low, mni_high = np.array(MNI_CEREBRUM).T
+    to_mni = np.eye(4)
+    to_mni[:3, :3] = np.diag((mni_high - mni_low) / (high - low))
+    to_mni[:3, 3] = mni_low - to_mni[:3, :3] @ low
+    matrix = np.linalg.inv(affine) @ to_mni
+    allowed = np.isin(head.groups, TISSUE)
+    allowed &= (head.groups != INDEX['cortex']) | (head.to_ventricle < 6 * DISTANCE_SCALE)
+    patients = []
+    shape = head.groups.shape
+    for mask in masks:
+        pieces, _ = ndimage.label(mask > 0, np.ones((3, 3, 3)))
+        placed = ndimage.affine_transform(pieces, matrix[:3, :3], matrix[:3, 3], shape, order=0)
+        voxels = np.flatnonzero(placed)
+        number = placed.ravel()[voxels]
+        kept = allowed.ravel()[voxels]
+        whole = np.bincount(number)
+        fits = np.bincount(number, weights=kept) >= 0.5 * np.maximum(whole, 1)
+        kept &= fits[number]
+        _, instance = np.unique(number[kept], return_inverse=True)
+        patients.append(RealLesions(voxels[kept].astype(np.int32), instance.astype(np.int16)))
+    return replace(head, patients=tuple(p for p in patients if len(p.voxels)))
+
+
+def save_heads(path: str | Path, heads: Sequence[Head]) -> None:
+    """Write heads into one compressed ``.npz``, whole or not at all."""
+    arrays: dict[str, np.ndarray] = {'names': np.array([head.name for head in heads])}
+    for number, head in enumerate(heads):
+        arrays[f'{number}_groups'] = head.groups
+        if head.t1w is not None:
+            arrays[f'{number}_t1w'] = head.t1w
+        for patient, lesions in enumerate(head.patients):
+            # Steps between sorted voxels are mostly 1: they pack into a tenth of the size.
+            arrays[f'{number}_steps_{patient}'] = np.diff(lesions.voxels, prepend=0)
+            arrays[f'{number}_instance_{patient}'] = lesions.instance
+    with whole_file(path) as temporary, open(temporary, 'wb') as stream:
+        np.savez_compressed(stream, **arrays)
+
+
+def load_heads(path: str | Path) -> tuple[Head, ...]:
+    """Read what :func:`save_heads` wrote.
+
+    Raises
+    ------
+    DataError : the file is missing or damaged.
+    """
+    try:
+        with np.load(path) as stored:
+            arrays = dict(stored)
+        names = [str(name) for name in arrays['names']]
+        return tuple(_unpack(arrays, number, name) for number, name in enumerate(names))
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(
+            f'these packed heads cannot be read ({error})',
+            advice='Pack them again.',
+            path=path,
+        ) from None
+
+
+def _unpack(arrays: dict[str, np.ndarray], number: int, name: str) -> Head:
+    count = sum(key.startswith(f'{number}_steps_') for key in arrays)
+    patients = tuple(
+        RealLesions(
+            np.cumsum(arrays[f'{number}_steps_{i}'], dtype=np.int32),
+            arrays[f'{number}_instance_{i}'],
+        )
+        for i in range(count)
+    )
+    return with_places(name, arrays[f'{number}_groups'], arrays.get(f'{number}_t1w'), patients)

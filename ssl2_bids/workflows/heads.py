@@ -1,0 +1,128 @@
+"""Heads for the training engine, from label maps and from T1w scans of healthy people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ssl2_bids.errors import DataError, NoInputError, Ssl2Error
+from ssl2_bids.simulation.heads import Head, make_head
+from ssl2_bids.simulation.healthy import label_t1w
+from ssl2_bids.volume import Volume, read, reorient, resample
+
+IMAGES = ('*.nii', '*.nii.gz')
+Progress = Callable[[str], None]
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Images of a folder, sorted by name.
+
+    Raises
+    ------
+    NoInputError : it is missing, or holds none.
+    """
+    found = sorted(path for pattern in IMAGES for path in Path(folder).glob(pattern))
+    if not found:
+        raise NoInputError('holds no image', advice='Give a folder of .nii.gz files.', path=folder)
+    return found
+
+
+def read_lesion_masks(folder: Path) -> tuple[list[np.ndarray], np.ndarray]:
+    """Lesion masks on one MNI152 grid.
+
+    Returns
+    -------
+    The masks (I, J, K), axes towards right, front, top; their affine (4, 4).
+
+    Raises
+    ------
+    DataError : two grids differ.
+    """
+    volumes = [(path, reorient(read(path))) for path in image_files(folder)]
+    _, first = volumes[0]
+    for path, volume in volumes:
+        if volume.shape != first.shape or not np.allclose(volume.affine, first.affine, atol=1e-3):
+            raise DataError(
+                f'lies on another grid than {volumes[0][0].name}',
+                advice='Bring all masks to one MNI152 grid.',
+                path=path,
+            )
+    return [volume.data > 0 for _, volume in volumes], first.affine
+
+
+def name_of(path: Path) -> str:
+    """The participant's label, or the file's name without endings."""
+    return path.name.split('_')[0].split('.')[0].removeprefix('sub-')
+
+
+def heads_from_label_maps(
+    folder: Path,
+    *,
+    masks: Sequence[np.ndarray] = (),
+    affine: np.ndarray | None = None,
+    hold_out: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> list[Head]:
+    """Heads of all label maps of a folder but those held out."""
+    heads = []
+    for path in image_files(folder):
+        name = name_of(path)
+        if name in hold_out:
+            continue
+        labels = millimetre(reorient(read(path)), order=0)
+        heads.append(make_head(name, labels.data, patients=masks, patient_affine=affine))
+        if progress:
+            progress(name)
+    return heads
+
+
+def heads_from_t1w(
+    scans: Sequence[Path],
+    *,
+    masks: Sequence[np.ndarray] = (),
+    affine: np.ndarray | None = None,
+    hold_out: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> tuple[list[Head], list[str]]:
+    """Heads of T1w scans of healthy people, with the scan inside.
+
+    Returns
+    -------
+    The heads, and one sentence for each scan that could not be used.
+    """
+    from ssl2_bids.steps.brain import extract_brain, is_brain_only, mask_of_brain_only
+    from ssl2_bids.steps.inhomogeneity import correct_inhomogeneity
+
+    heads, refused = [], []
+    for path in scans:
+        name = name_of(path)
+        if name in hold_out:
+            continue
+        try:
+            image = reorient(read(path, contrast='T1w'))
+            find = mask_of_brain_only if is_brain_only(image) else extract_brain
+            mask = find(image)
+            even = millimetre(correct_inhomogeneity(image, mask))
+            brain = millimetre(mask.with_data(mask.data.astype(np.float32))).data > 0.5
+            labels, scaled = label_t1w(even.data, brain)
+            heads.append(
+                make_head(name, labels, patients=masks, patient_affine=affine, t1w=scaled)
+            )
+        except Ssl2Error as error:
+            refused.append(f'{path.name}: {error.message}')
+        if progress:
+            progress(name)
+    return heads, refused
+
+
+def millimetre(volume: Volume, *, order: int = 1) -> Volume:
+    """On voxels of 1 mm with axes along right, front, top; labels with order 0."""
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in volume.shape])).reshape(3, -1)
+    corners = volume.affine[:3, :3] @ corners + volume.affine[:3, 3:]
+    low, high = np.floor(corners.min(axis=1)), np.ceil(corners.max(axis=1))
+    affine = np.eye(4)
+    affine[:3, 3] = low
+    shape = tuple(int(n) + 1 for n in high - low)
+    return resample(volume, affine, shape, order=order)

@@ -1,0 +1,148 @@
+import numpy as np
+import pytest
+import torch
+from label_phantom import label_head
+
+from ssl2_bids.simulation.appearance import CHANNELS, CONTRAST_SETS, draw_appearances
+from ssl2_bids.simulation.heads import INDEX, make_head
+from ssl2_bids.simulation.randomised import (
+    Randomisation,
+    blur,
+    draw,
+    shift,
+    thick,
+    weighted_median,
+)
+
+PATCH = (48, 48, 48)
+
+
+@pytest.fixture(scope='module')
+def heads():
+    return [make_head('one', label_head())]
+
+
+@pytest.fixture(scope='module')
+def many(heads):
+    return draw(heads, Randomisation(), seed=(1,), batch=24, patch=PATCH)
+
+
+def test_shapes_types_and_zeros(many):
+    assert many.image.shape == (24, 4, *PATCH)
+    assert many.image.dtype == torch.float32
+    assert many.present.shape == (24, 4)
+    assert many.present.any(dim=1).all()
+    for mask in (many.brain, many.label, many.known):
+        assert mask.shape == (24, 1, *PATCH)
+        assert set(mask.unique().tolist()) <= {0.0, 1.0}
+    absent = many.image[~many.present]
+    assert not absent.any()
+    outside = many.image * (1 - many.brain)
+    assert not outside.any()
+    assert not (many.label * (1 - many.brain)).any()
+    assert torch.isfinite(many.image).all()
+
+
+def test_same_seed_same_batch_and_another_seed_another(heads, many):
+    again = draw(heads, Randomisation(), seed=(1,), batch=24, patch=PATCH)
+    assert all(torch.equal(a, b) for a, b in zip(many, again, strict=True))
+    other = draw(heads, Randomisation(), seed=(2,), batch=1, patch=PATCH)
+    assert not torch.equal(many.image[:1], other.image)
+
+
+def test_a_sample_does_not_depend_on_the_batch(heads, many):
+    fewer = draw(heads, Randomisation(), seed=(1,), batch=2, patch=PATCH)
+    assert torch.equal(fewer.image, many.image[:2])
+
+
+def test_all_contrast_sets_occur(heads):
+    weights = [weight for _, weight in CONTRAST_SETS]
+    assert sum(weights) == pytest.approx(1)
+    chosen = draw(heads, Randomisation(), seed=(3,), batch=1, patch=PATCH, contrasts=('T2w',))
+    assert chosen.present[0].tolist() == [False, False, True, False]
+
+
+def test_a_channel_does_not_depend_on_which_others_are_there(heads):
+    alone, both = (
+        draw(heads, Randomisation(), seed=(4,), batch=1, patch=PATCH, contrasts=contrasts)
+        for contrasts in (('FLAIR',), ('FLAIR', 'T1w'))
+    )
+    assert torch.equal(alone.label, both.label)
+    assert torch.equal(alone.brain, both.brain)
+
+
+def test_lesions_are_brighter_than_white_matter_in_flair_and_darker_in_t1w(heads):
+    differences = {'FLAIR': [], 'T1w': []}
+    calm = Randomisation(misregistration=0, thick_slices=0, noise=0.01, bias=0.02)
+    for number in range(24):
+        patch = draw(
+            heads, calm, seed=(5, number), batch=1, patch=(64, 64, 64), contrasts=CHANNELS
+        )
+        label = patch.label[0, 0] > 0
+        if label.sum() < 15:
+            continue
+        rest = (patch.brain[0, 0] > 0) & ~label
+        for channel in differences:
+            image = patch.image[0, CHANNELS.index(channel)]
+            differences[channel].append(float(image[label].median() - image[rest].median()))
+    assert len(differences['FLAIR']) >= 5
+    assert np.median(differences['FLAIR']) > 0.2
+    assert np.median(differences['T1w']) < 0
+
+
+def test_whole_brains_are_normalised_as_real_ones(heads):
+    """Patches weigh tissues so that the statistics are those of the whole brain."""
+    middles, spreads = [], []
+    for number in range(12):
+        whole = draw(
+            heads, Randomisation(), seed=(6, number), batch=1, patch=(72, 72, 72),
+            contrasts=('FLAIR',),
+        )  # fmt: skip
+        values = whole.image[0, 0][whole.brain[0, 0] > 0] * 3
+        middles.append(float(values.median()))
+        spreads.append(1.4826 * float((values - values.median()).abs().median()))
+    assert abs(np.median(middles)) < 0.3
+    assert 0.7 < np.median(spreads) < 1.4
+
+
+def test_nuisance_is_as_bright_as_faint_lesions():
+    drawn = [draw_appearances(np.random.default_rng(n)) for n in range(300)]
+    nuisance = np.array([look['FLAIR'].nuisance for look in drawn])
+    lesion = np.array([look['FLAIR'].lesion for look in drawn])
+    assert (nuisance > np.percentile(lesion, 25)).mean() > 0.3
+    for look in drawn:
+        assert look['FLAIR'].means.shape == (2, len(INDEX))
+        assert (look['FLAIR'].means[:, 0] == 0).all()
+
+
+def test_a_real_t1w_shows_through():
+    scan = np.zeros(label_head().shape, np.uint8)
+    scan[::2] = 160
+    striped = make_head('striped', label_head(), t1w=scan)
+    calm = Randomisation(
+        rotation=0, scaling=0, elastic=0, misregistration=0, thick_slices=0, real_t1w=1
+    )
+    patch = draw([striped], calm, seed=(0,), batch=1, patch=(72, 72, 72), contrasts=('T1w',))
+    inner = patch.image[0, 1, 30:42, 30:42, 30:42]
+    contrast = (inner[::2].mean() - inner[1::2].mean()).abs()
+    assert contrast > 3 * (inner[:, ::2].mean() - inner[:, 1::2].mean()).abs()
+
+
+def test_blur_shift_and_thick_slices():
+    image = torch.zeros((15, 15, 15))
+    image[7, 7, 7] = 1
+    soft = blur(image, 1.0)
+    assert float(soft.sum()) == pytest.approx(1, abs=1e-4)
+    steps = torch.arange(15.0) - 7
+    assert float((soft.sum(dim=(1, 2)) * steps**2).sum()) == pytest.approx(1, abs=0.1)
+    moved = shift(image, np.array([1.0, -1.0, 0.5]))
+    assert float(moved[8, 6, 7]) == pytest.approx(0.5)
+    assert float(moved[8, 6, 8]) == pytest.approx(0.5)
+    ramp = torch.arange(16.0).reshape(1, 16, 1).expand(4, 16, 5)
+    assert torch.allclose(thick(ramp, 1, 4)[:, 4:12], ramp[:, 4:12], atol=1e-4)
+    assert thick(torch.randn(5, 7, 6), 2, 4).shape == (5, 7, 6)
+
+
+def test_weighted_median():
+    assert weighted_median(np.array([3.0, 1, 2]), np.array([1.0, 1, 1])) == 2
+    assert weighted_median(np.array([3.0, 1, 2]), np.array([5.0, 1, 1])) == 3
