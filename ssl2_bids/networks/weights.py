@@ -246,7 +246,7 @@ def write_model(
     CannotWriteError, StorageError : see :func:`ssl2_bids.files.whole_file`.
     """
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     folder = Path(folder)
     content = {**card_content, 'Sha256': '0' * 64}
@@ -273,7 +273,7 @@ def write_model(
             path=folder / WEIGHTS_FILE,
         )
     with whole_file(folder / WEIGHTS_FILE) as temporary:
-        save_file(half, temporary)
+        temporary.write_bytes(save(half))  # save_file gives a mode that others cannot read
     content['Sha256'] = sha256(folder / WEIGHTS_FILE)
     write_json(folder / CARD_FILE, content)
     return read_card(folder)

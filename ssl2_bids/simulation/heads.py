@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from scipy import ndimage
@@ -250,7 +251,7 @@ def save_heads(path: str | Path, heads: Sequence[Head]) -> None:
             arrays[f'{number}_steps_{patient}'] = np.diff(lesions.voxels, prepend=0)
             arrays[f'{number}_instance_{patient}'] = lesions.instance
     with whole_file(path) as temporary, open(temporary, 'wb') as stream:
-        np.savez_compressed(stream, **arrays)
+        np.savez_compressed(stream, allow_pickle=False, **arrays)
 
 
 def load_heads(path: str | Path) -> tuple[Head, ...]:
@@ -265,7 +266,7 @@ def load_heads(path: str | Path) -> tuple[Head, ...]:
             arrays = dict(stored)
         names = [str(name) for name in arrays['names']]
         return tuple(_unpack(arrays, number, name) for number, name in enumerate(names))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise DataError(
             f'these packed heads cannot be read ({error})',
             advice='Pack them again.',

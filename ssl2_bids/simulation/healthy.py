@@ -76,7 +76,8 @@ def class_means(values: np.ndarray) -> tuple[float, float, float]:
         if np.allclose(moved, means, rtol=1e-4):
             break
         means = moved
-    return tuple(float(m) for m in means)
+    fluid, grey, white = (float(m) for m in means)
+    return fluid, grey, white
 
 
 def deep_fluid(fluid: np.ndarray, depth: np.ndarray) -> np.ndarray:

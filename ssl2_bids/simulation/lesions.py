@@ -1,201 +1,258 @@
-"""White-matter lesions of known truth: where they lie, their shape, what they do to the tissue."""
+"""Lesions of known truth in an anatomy: how many, how large and where; painting all of them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
-from scipy import ndimage, special
+from scipy import ndimage
 
-from ssl2_bids.simulation.phantom import Anatomy, smooth_field
+from ssl2_bids.simulation.anatomy import EXTRACEREBRAL, Anatomy
+from ssl2_bids.simulation.lesion_growth import Lesion, Patch
+from ssl2_bids.simulation.lesion_statistics import Statistics, statistics_for
+from ssl2_bids.simulation.painter import SMALLEST, Painter
+from ssl2_bids.simulation.real_lesions import LesionShapes
+from ssl2_bids.simulation.surroundings import SHARES, Surroundings, survey
+from ssl2_bids.volume import Volume, resample
 
-PLACES = ('periventricular', 'juxtacortical', 'deep')
-PLACE_SHARES = (0.45, 0.20, 0.35)
-LARGE_SHARE = 0.06  # the confluent ones: few, yet most of the volume
-SMALLEST = 3  # mm^3; what is smaller is removed before lesions are counted
-ATTEMPTS = 5000  # an end for anatomies too small for the load
-CORTEX_SHARE = 0.4  # of the grey matter in reach, so much is taken by a white-matter lesion
+__all__ = ['Lesion', 'Lesions', 'Statistics', 'Truth', 'paint', 'statistics_for', 'truth_on']
+
+FAILURES = 60  # in a row; then there is no more room
+UNTOUCHED = (*EXTRACEREBRAL, 'csf', 'choroid_plexus')  # by lesions and their veins
 
 
 @dataclass(frozen=True)
 class Lesions:
-    """Painted lesions on the anatomy's grid.
+    """An anatomy with painted lesions; all maps on its grid, shape (I, J, K).
 
     Attributes
     ----------
-    anatomy : the anatomy with a fraction ``lesion`` taken from white and grey matter.
-    damage : loss of R1 against white matter, 0 to 1, shape (I, J, K).
-    count : lesions painted; some of them touch.
+    anatomy : with a fraction ``lesion`` taken from its tissues, and where they were drawn ``rim``
+        (iron) and ``vein``. After :func:`nuisances.with_nuisances` the fraction ``lesion`` also
+        holds what resembles lesions: only ``severity`` is the truth.
+    severity : 0 to 1; the truth is where it is at least one half, on any grid it is sampled on.
+    damage : loss of R1 of the fraction ``lesion`` against white matter, 0 to 1.
+    t2_factor : its T2 as a multiple of white matter's, at least 1.
+    instances : uint16, number of the lesion in the truth, or 0.
+    table : one entry per lesion in the order of their numbers; vanished ones stand last.
+    ignore : None, or bool, where nobody could say whether there is a lesion.
+    pulsation : None, or the share 0 to 1 of the fluid's signal that escapes the inversion.
+    nuisances : None, or the draw of what resembles lesions.
+    healthy, around, patches : what they were made from.
     """
 
     anatomy: Anatomy
+    severity: np.ndarray
     damage: np.ndarray
-    count: int
+    t2_factor: np.ndarray
+    instances: np.ndarray
+    table: tuple[Lesion, ...]
+    healthy: Anatomy = field(repr=False)
+    around: Surroundings = field(repr=False)
+    patches: tuple[Patch, ...] = field(repr=False)
+    ignore: np.ndarray | None = None
+    pulsation: np.ndarray | None = None
+    nuisances: Any = None
 
     @property
-    def severity(self) -> np.ndarray:
-        """Lesion fraction of each voxel: the truth is where it is at least one half."""
-        return self.anatomy.fractions['lesion']
+    def count(self) -> int:
+        """Lesions painted."""
+        return len(self.patches)
+
+    @property
+    def truth(self) -> np.ndarray:
+        """Voxels of which a lesion fills at least one half."""
+        return self.severity >= 0.5
+
+    @property
+    def volume_ml(self) -> float:
+        """Volume of the truth in mL."""
+        return float(self.truth.sum() * self.anatomy.voxel_volume / 1000)
+
+
+def paint(
+    anatomy: Anatomy,
+    random: np.random.Generator,
+    *,
+    load: float,
+    statistics: Statistics | None = None,
+    shapes: LesionShapes | None = None,
+) -> Lesions:
+    """Paint lesions until their volume is ``load`` mL, or until there is no more room.
+
+    Parameters
+    ----------
+    anatomy : 1 mm voxels or finer, along RAS+.
+    load : mL, 0 for a head without lesions.
+    statistics : sizes and places; those of 3 T by default.
+    shapes : real lesions; by default all shapes are procedural.
+
+    Raises
+    ------
+    DataError : the anatomy has no white matter.
+    """
+    statistics = statistics or Statistics()
+    around = survey(anatomy)
+    painter = Painter(around, random, statistics, shapes)
+    wanted = painter.draw_sizes(load * 1000)
+    left, failed = load * 1000.0, 0
+    while left >= max(SMALLEST, 0.5 * anatomy.voxel_volume) and failed < FAILURES:
+        volume, place = wanted.pop(0) if wanted else painter.draw_size(load * 1000)
+        volume = min(volume, left)
+        patch = painter.add(volume, place)
+        failed = failed + 1 if patch is None else 0
+        if patch is not None:
+            left -= patch.lesion.volume_mm3
+        elif volume > 4 * SMALLEST:
+            wanted.insert(0, (volume / 2, place))
+    return compose(anatomy, around, tuple(painter.patches))
+
+
+def compose(anatomy: Anatomy, around: Surroundings, patches: tuple[Patch, ...]) -> Lesions:
+    """Put patches into an anatomy: where they overlap the more severe one counts."""
+    amount = {kind: np.zeros(around.shape, np.float32) for kind in SHARES}
+    severity, rim, vein = (np.zeros(around.shape, np.float32) for _ in range(3))
+    damage = np.zeros(around.shape, np.float32)
+    t2_factor = np.ones(around.shape, np.float32)
+    instances = np.zeros(around.shape, np.uint16)
+    for patch in patches:
+        look, kind, box = patch.lesion.appearance, patch.lesion.kind, patch.box
+        part = patch.severity * around.susceptible[kind][box]
+        deeper = part > severity[box]
+        severity[box][deeper] = part[deeper]
+        damage[box][deeper] = patch.damage[deeper]
+        t2_factor[box][deeper] = look.t2_factor
+        for values in amount.values():
+            values[box][deeper] = 0
+        amount[kind][box][deeper] = look.strength * patch.severity[deeper]
+        rim[box][deeper] = patch.rim[deeper]
+        np.maximum(vein[box], patch.vein, out=vein[box])
+        instances[box][deeper & (part >= 0.5)] = patch.lesion.index
+    fractions = taken(anatomy, around, amount, rim, vein)
+    return Lesions(
+        anatomy=replace(anatomy, fractions=fractions),
+        severity=pasted(severity, anatomy.shape, around.box),
+        damage=pasted(damage, anatomy.shape, around.box),
+        t2_factor=pasted(t2_factor, anatomy.shape, around.box, np.ones(anatomy.shape, 'f4')),
+        instances=pasted(instances, anatomy.shape, around.box),
+        table=measured(patches, instances, around),
+        healthy=anatomy,
+        around=around,
+        patches=patches,
+    )
+
+
+def taken(
+    anatomy: Anatomy,
+    around: Surroundings,
+    amount: dict[str, np.ndarray],
+    rim: np.ndarray,
+    vein: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """Fractions after lesions, iron rims and veins have taken their part; their sum is kept."""
+    fractions = dict(anatomy.fractions)
+    touched = vein > 0
+    for values in amount.values():
+        touched |= values > 0
+    where = np.nonzero(touched)
+    through = vein[where]
+    lesion, veins = np.zeros((2, len(through)), np.float32)
+    for name, fraction in anatomy.fractions.items():
+        if name in UNTOUCHED:
+            continue
+        before = fraction[around.box][where]
+        shares = [values[where] * SHARES[k].get(name, 0) for k, values in amount.items()]
+        part = np.sum(shares, axis=0, dtype=np.float32) * before
+        lesion += part
+        left = before - part
+        veins += through * left
+        fractions[name] = fraction.copy()
+        fractions[name][around.box][where] = left - through * left
+    veins += through * lesion
+    lesion -= through * lesion
+    iron = rim[where] * lesion
+    gained = {'lesion': lesion - iron, 'rim': iron, 'vein': veins}
+    for name, values in gained.items():
+        if name == 'lesion' or values.any():
+            if name not in fractions:
+                fractions[name] = np.zeros(anatomy.shape, np.float32)
+            fractions[name][around.box][where] += values
+    return fractions
+
+
+def pasted(
+    part: np.ndarray,
+    shape: tuple[int, ...],
+    box: tuple[slice, ...],
+    outside: np.ndarray | None = None,
+) -> np.ndarray:
+    """A part of the grid within a whole: of zeros, or of what is given for the outside."""
+    whole = np.zeros(shape, part.dtype) if outside is None else outside.copy()
+    whole[box] = part
+    return whole
+
+
+def measured(
+    patches: tuple[Patch, ...], instances: np.ndarray, around: Surroundings
+) -> tuple[Lesion, ...]:
+    """The table of lesions, with the volumes that they have in the instance map."""
+    counts = np.bincount(
+        instances.ravel(), minlength=1 + max((p.lesion.index for p in patches), default=0)
+    )
+    volume = float(np.prod(around.spacing))
+    return tuple(
+        replace(patch.lesion, volume_mm3=float(counts[patch.lesion.index] * volume))
+        for patch in patches
+    )
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """Where lesions can lie; distances in voxels."""
+class Truth:
+    """What is known of a head on the grid of a scan; arrays of its shape.
 
-    candidates: dict[str, np.ndarray]  # by place, flat indices of voxels that can be a centre
-    to_ventricle: np.ndarray
-    to_cortex: np.ndarray
-    grey_share: np.ndarray  # of the grey matter in reach, what a lesion takes
-    susceptible: np.ndarray  # fraction of each voxel that a lesion can take
-
-
-def paint(anatomy: Anatomy, random: np.random.Generator, *, load: float) -> Lesions:
-    """Paint lesions on an anatomy of 1 mm voxels until their volume is ``load`` mL.
-
-    Sizes follow the consensus masks of 30 patients (Lesjak et al. 2018, doi
-    10.1007/s12021-017-9348-7: quartiles 6.5, 17 and 47 mm^3, most of the volume in few large
-    ones). Periventricular lesions stand on the ventricle, juxtacortical ones lie along the cortex.
+    Attributes
+    ----------
+    mask : bool, voxels of which a lesion fills at least one half.
+    instances : uint16, number of the lesion there.
+    ignore : bool, where nobody could say.
+    affine : (4, 4).
     """
-    around = survey(anatomy)
-    warp = smooth_field(anatomy.brain.shape, random, scale=7)
-    severity, damage = np.zeros((2, *anatomy.brain.shape), np.float32)
-    remaining, count = int(load * 1000), 0
-    for _ in range(ATTEMPTS):
-        if remaining < SMALLEST:
-            break
-        volume, place = draw_size_and_place(random)
-        volume = min(volume, remaining)
-        chosen = random.choice(around.candidates[place])
-        centre = np.array(np.unravel_index(chosen, severity.shape))
-        half = int(np.ceil(2.6 * radius_of(volume))) + 5
-        box = tuple(
-            slice(max(c - half, 0), min(c + half + 1, n))
-            for c, n in zip(centre, severity.shape, strict=True)
-        )
-        distance = outline(box, centre, around, random, volume=volume, place=place)
-        distance *= np.exp(0.18 * warp[box])
-        # Only what is connected to the centre: lesions do not leap a sulcus.
-        pieces, _ = ndimage.label((around.susceptible[box] >= 0.55) & (severity[box] < 0.5))
-        free = (pieces > 0) & (pieces == pieces[tuple(centre - [b.start for b in box])])
-        if free.sum() < volume:
-            continue
-        edge = np.partition(distance[free], volume - 1)[volume - 1]
-        profile = fuzzy(distance - edge, random, volume=volume)
-        deeper = (profile > severity[box]) & ndimage.binary_dilation(free)
-        damage[box][deeper] = random.uniform(0.2, 0.55)
-        severity[box][deeper] = profile[deeper]
-        remaining -= volume
-        count += 1
-    return Lesions(take(anatomy, severity, around.grey_share), damage, count)
+
+    mask: np.ndarray
+    instances: np.ndarray
+    ignore: np.ndarray
+    affine: np.ndarray
 
 
-def survey(anatomy: Anatomy) -> Surroundings:
-    """Find ventricles and cortex, and from them the voxels in which lesions can be centred."""
-    wm, gm, csf = (anatomy.fractions[name] for name in ('wm', 'gm', 'csf'))
-    depth = ndimage.distance_transform_edt(anatomy.brain)
-    to_ventricle = distance_to(ndimage.binary_opening(csf > 0.5) & (depth > 25))
-    to_cortex = distance_to((gm > 0.5) & (depth < 25) & (to_ventricle > 8))
-    white = (wm > 0.75) & (depth > 4)
-    masks = {
-        'periventricular': white & (to_ventricle < 6),
-        'juxtacortical': white & (to_cortex < 2.5) & (to_ventricle > 6),
-        'deep': white & (to_cortex >= 2.5) & (to_ventricle >= 6),
-    }
-    # The tissue maps have a grey rim around the ventricles; lesions there reach the ventricle.
-    taken = np.where(to_ventricle < 4, 1.0, CORTEX_SHARE).astype(np.float32)
-    return Surroundings(
-        {k: np.flatnonzero(mask if mask.any() else white) for k, mask in masks.items()},
-        to_ventricle,
-        to_cortex,
-        taken,
-        wm + taken * gm,
-    )
-
-
-def distance_to(mask: np.ndarray) -> np.ndarray:
-    """Distance in voxels to a mask, far beyond any head if it is empty."""
-    if not mask.any():
-        return np.full(mask.shape, 1e4, np.float32)
-    return ndimage.distance_transform_edt(~mask).astype(np.float32)
-
-
-def draw_size_and_place(random: np.random.Generator) -> tuple[int, str]:
-    """Volume in mm^3 (lognormal, with a second mode of confluent lesions) and place."""
-    if random.random() < LARGE_SHARE:
-        return int(random.lognormal(np.log(900), 0.8)), 'periventricular'
-    volume = max(int(random.lognormal(np.log(17.4), 1.47)), SMALLEST)
-    return volume, str(random.choice(PLACES, p=PLACE_SHARES))
-
-
-def radius_of(volume: float) -> float:
-    """Radius of the ball of a volume."""
-    return float(np.cbrt(volume * 3 / (4 * np.pi)))
-
-
-def outline(
-    box: tuple[slice, ...],
-    centre: np.ndarray,
-    around: Surroundings,
-    random: np.random.Generator,
+def truth_on(
+    lesions: Lesions,
+    affine: np.ndarray,
+    shape: tuple[int, int, int],
     *,
-    volume: float,
-    place: str,
-) -> np.ndarray:
-    """Distance to a union of ellipsoids in units of their size, on the voxels of a box."""
-    field = around.to_cortex if place == 'juxtacortical' else around.to_ventricle
-    axis = direction(field, centre, random)
-    stretch = {
-        'periventricular': random.uniform(1.2, 2.2),
-        'juxtacortical': random.uniform(0.4, 0.7),
-        'deep': random.uniform(0.7, 1.5),
-    }[place]
-    parts = 1 if volume < 30 else int(random.integers(2, 7))
-    spread = 0.8 * radius_of(volume)
-    where = np.stack(np.meshgrid(*(np.arange(b.start, b.stop) for b in box), indexing='ij'), -1)
-    distances = []
-    for part in range(parts):
-        offset = random.normal(0, spread, 3) if part else np.zeros(3)
-        offset -= 0.5 * axis * (axis @ offset)
-        relative = where - (centre + offset)
-        along = relative @ axis
-        across = (relative**2).sum(axis=-1) - along**2
-        distances.append(np.sqrt((along / stretch) ** 2 + across * stretch))
-    return np.min(distances, axis=0)
+    transform: np.ndarray | None = None,
+) -> Truth:
+    """The truth on another grid: severity is sampled, then thresholded.
 
-
-def direction(field: np.ndarray, at: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Unit vector up the slope of a distance field; a random one where it is flat."""
-    ahead, behind = (
-        np.clip(at + step * np.eye(3, dtype=int), 0, np.array(field.shape) - 1) for step in (2, -2)
-    )
-    slope = field[tuple(ahead.T)] - field[tuple(behind.T)]
-    if not slope.any():
-        slope = random.standard_normal(3)
-    return slope / np.linalg.norm(slope)
-
-
-def fuzzy(distance: np.ndarray, random: np.random.Generator, *, volume: int) -> np.ndarray:
-    """Severity from the signed distance to the edge in mm: soft border and faint halo.
-
-    One half lies at distance 0, so the halo (at most a quarter) never belongs to the truth.
+    Parameters
+    ----------
+    affine, shape : the grid wanted.
+    transform : (4, 4), RAS+ mm of the wanted grid to RAS+ mm of the anatomy; identity if None.
     """
-    width = min(random.uniform(0.25, 0.6), 0.25 * radius_of(volume))
-    core = special.expit(-distance / width)
-    halo = random.uniform(0.05, 0.25) * np.exp(-np.maximum(distance, 0) / random.uniform(0.7, 1.5))
-    profile = np.maximum(core, halo)
-    return np.where(profile < 0.01, 0, profile).astype(np.float32)
 
+    def sampled(values: np.ndarray, order: int) -> np.ndarray:
+        volume = Volume(values, lesions.anatomy.affine)
+        return resample(volume, affine, shape, transform=transform, order=order).data
 
-def take(anatomy: Anatomy, severity: np.ndarray, grey_share: np.ndarray) -> Anatomy:
-    """Move the share of white and grey matter that is diseased to a fraction ``lesion``."""
-    white = anatomy.fractions['wm'] * severity
-    grey = anatomy.fractions['gm'] * severity * grey_share
-    return Anatomy(
-        {
-            'wm': anatomy.fractions['wm'] - white,
-            'gm': anatomy.fractions['gm'] - grey,
-            'csf': anatomy.fractions['csf'],
-            'lesion': white + grey,
-        },
-        anatomy.affine,
-    )
+    mask = sampled(lesions.severity, 1) >= 0.5
+    instances = sampled(lesions.instances, 0)
+    lost = mask & (instances == 0)
+    if lost.any() and instances.any():
+        nearest = ndimage.distance_transform_edt(
+            instances == 0, return_distances=False, return_indices=True
+        )
+        instances[lost] = instances[tuple(nearest)][lost]
+    ignore = np.zeros(shape, bool)
+    if lesions.ignore is not None:
+        ignore = (sampled(lesions.ignore.astype(np.float32), 1) >= 0.5) & ~mask
+    return Truth(mask, np.where(mask, instances, 0).astype(np.uint16), ignore, affine)

@@ -287,8 +287,11 @@ def paint_lesions(
     device: str,
 ) -> Painted:
     """Real and drawn lesions of a patch, on tissue alone."""
-    maps = (m.to('cpu', torch.uint8) for m in (groups, to_ventricle, to_cortex))
-    strength, specks, spaces = (m.to(device) for m in draw_lesions(*maps, random))
+    group, ventricle, cortex = (
+        m.to('cpu', torch.uint8) for m in (groups, to_ventricle, to_cortex)
+    )
+    drawn = draw_lesions(group, ventricle, cortex, random)
+    strength, specks, spaces = (m.to(device) for m in drawn)
     if real is not None:
         strength = torch.maximum(strength, real * members(groups, TISSUE))
     if random.random() < LESION_FREE:

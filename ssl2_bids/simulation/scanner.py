@@ -1,147 +1,195 @@
-"""What a scanner stores of a simulated head: grids, poses, coil gain, blur, noise, magnitudes."""
+"""What a scanner stores of a head: coil, slices, distortion, noise, magnitudes and phases."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-import nibabel as nib
 import numpy as np
-from scipy import ndimage
 
-from ssl2_bids.simulation.lesions import Lesions
-from ssl2_bids.simulation.phantom import (
-    Anatomy,
-    individual,
-    render,
-    rigid,
-    smooth_field,
-    transmit_field,
+from ssl2_bids.simulation.artefacts import (
+    Artefacts,
+    apply,
+    dephasing,
+    distorted,
+    draw_artefacts,
 )
-from ssl2_bids.simulation.sequences import (
-    PROTOCOLS,
-    TISSUES,
-    Tissue,
-    lesion_tissue,
-    signals,
-    uniform,
+from ssl2_bids.simulation.fields import (
+    HYDROGEN,
+    ReceiveDraw,
+    draw_receive,
+    echo_phase,
+    receive_map,
+    receive_phase,
 )
-from ssl2_bids.volume import Volume, resample
+from ssl2_bids.simulation.grids import Placement, draw_placement, place, sample, voxel_steps
+from ssl2_bids.simulation.protocols import Geometry, Protocol, Scanner
+from ssl2_bids.simulation.rendering import FATS, Head, render
+from ssl2_bids.simulation.sequences import signals, stored_uniform, uniform
+from ssl2_bids.simulation.tissues import read_tissues
+from ssl2_bids.volume import Volume
 
 WHITE_MATTER = 600.0  # stored value of white matter
-FULL_SCALE = 4095.0  # UNIT1 from -0.5 to 0.5 is stored as 0 to this
-COIL_SPREAD = {3: 0.12, 7: 0.25}  # of the log of the receive gain; at 3T after normalisation
-COIL_SCALE = 90.0  # mm between the knots of the receive gain
-SIGNAL_TO_NOISE = (25, 50)  # of white matter
+LARGEST = 32767.0  # of the whole numbers that are stored
+FAT_SHIFT = -3.4  # parts per million, of fat's frequency against water's
+RINGING = 0.3  # share of the scans whose k-space was cut
 
 
 @dataclass(frozen=True)
-class Geometry:
-    """Voxel axes (towards), voxel edge in mm, and field of view in mm to the right, front, top."""
+class ScanDraw:
+    """One scan: where the head lies, the coil's gain, and the faults of the day."""
 
-    axes: str
-    edge: float
-    extent: tuple[int, int, int]
-
-
-GEOMETRIES = {
-    'T1w': Geometry('LAS', 1.0, (180, 224, 196)),
-    'FLAIR': Geometry('PSR', 1.0, (176, 216, 208)),
-    'T2w': Geometry('RAS', 1.0, (184, 232, 192)),
-    'UNIT1': Geometry('LAS', 0.8, (180, 224, 196)),
-}
+    placement: Placement
+    receive: ReceiveDraw
+    artefacts: Artefacts
 
 
 @dataclass(frozen=True)
-class Head:
-    """One participant in the scanner.
+class Image:
+    """One image as the scanner stores it; ``volume.contrast`` is its BIDS suffix.
 
     Attributes
     ----------
-    anatomy : with lesions.
-    tissues : of each of its fractions.
-    transmit : B1+ as a fraction of nominal, on the anatomy's grid.
-    field : T.
+    volume : whole numbers (int16); float32 radians if it is a phase.
+    inversion, echo : which one of the sequence, from 1; 0 where there is one only.
+    phase : whether it is a phase; all others are magnitudes, or UNIT1.
     """
 
-    anatomy: Anatomy
-    tissues: dict[str, Tissue]
-    transmit: np.ndarray
-    field: int
+    volume: Volume
+    inversion: int = 0
+    echo: int = 0
+    phase: bool = False
 
 
-def make_head(lesions: Lesions, random: np.random.Generator, *, field: int) -> Head:
-    """Give an anatomy with lesions the tissues and the transmit field of one participant."""
-    shape = lesions.damage.shape
-    tissues = individual(TISSUES[field], random, shape)
-    tissues['lesion'] = lesion_tissue(tissues['wm'], lesions.damage)
-    transmit = transmit_field(lesions.anatomy, random, field=field)
-    return Head(lesions.anatomy, tissues, transmit, field)
+def draw_scan(
+    random: np.random.Generator, scanner: Scanner, *, motion: float = 0.0, spikes: float = 0.0
+) -> ScanDraw:
+    """Draw a scan.
 
-
-def place(head: Head, contrast: str, random: np.random.Generator) -> tuple[np.ndarray, Volume]:
-    """Where a scan finds the head, and its grid: a few mm and degrees off, each scan anew.
-
-    Returns
-    -------
-    pose : (4, 4), RAS+ mm of the anatomy to RAS+ mm of the scanner.
-    grid : empty volume whose middle is near that of the brain, slightly oblique.
+    Parameters
+    ----------
+    motion, spikes : probability of motion, and of spikes in k-space.
     """
-    geometry = GEOMETRIES[contrast]
-    pose = rigid(random, shift=3, angle=3)
-    towards = nib.orientations.axcodes2ornt(geometry.axes)
-    extent = [geometry.extent[int(axis)] for axis in towards[:, 0]]
-    shape = tuple(round(length / geometry.edge) for length in extent)
-    affine = np.eye(4)
-    affine[:3, :3] = 0
-    for column, (axis, sign) in enumerate(towards):
-        affine[int(axis), column] = sign * geometry.edge
-    affine = rigid(random, shift=0, angle=3) @ affine
-    middle = pose[:3, :3] @ head.anatomy.centre + pose[:3, 3] + random.uniform(-2, 2, 3)
-    affine[:3, 3] = middle - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
-    return pose, Volume(np.broadcast_to(np.uint8(0), shape), affine, contrast)
+    placement = draw_placement(random)
+    receive = draw_receive(random, scanner.receive)
+    moves, struck, rings, severity = random.random(4)
+    count = int(random.integers(1, 4))
+    artefacts = draw_artefacts(
+        random,
+        snr=scanner.snr,
+        motion=0.5 + severity if moves < motion else 0.0,
+        spikes=count if struck < spikes else 0,
+        ringing=bool(rings < RINGING),
+    )
+    return ScanDraw(placement, receive, artefacts)
 
 
-def sample(values: np.ndarray, anatomy: Anatomy, grid: Volume, *, pose: np.ndarray) -> np.ndarray:
-    """Values on an anatomy's grid, moved by a pose and sampled on a scan's grid."""
-    image = Volume(values, anatomy.affine)
-    return resample(image, grid.affine, grid.shape, transform=np.linalg.inv(pose)).data
+def grid_of(head: Head, scanner: Scanner, suffix: str, draw: ScanDraw) -> Volume:
+    """The empty grid of a scan of a head."""
+    return place(draw.placement, scanner.geometries[suffix], head.centre, suffix)
 
 
 def scan(
-    head: Head, grid: Volume, random: np.random.Generator, *, pose: np.ndarray
-) -> dict[str, Volume]:
-    """Scan a head with the protocol of the grid's contrast.
+    head: Head,
+    scanner: Scanner,
+    suffix: str,
+    draw: ScanDraw,
+    *,
+    whole_head: bool = False,
+    phase: bool = False,
+) -> Iterator[Image]:
+    """Scan a head with one sequence of a scanner, image by image.
 
-    Returns
-    -------
-    One image as the scanner stores it (whole numbers), zero outside the brain; or, for UNIT1,
-    ``UNIT1`` from 0 to 4095 and the magnitudes ``INV1`` and ``INV2``, all with the noise of the
-    air around.
+    Parameters
+    ----------
+    suffix : of the sequence; ``UNIT1`` gives the two inversion images (``MP2RAGE``) and then
+        UNIT1, ``MEGRE`` its echoes.
+    whole_head : keep what lies outside the brain. Without, it is zero, but for MP2RAGE, where a
+        scanner gives noise around.
+    phase : also the phase images of MP2RAGE and MEGRE.
     """
-    protocol = PROTOCOLS[head.field, grid.contrast]
-    white = float(np.abs(signals(TISSUES[head.field]['wm'], protocol)[-1]))
-    noise = white / random.uniform(*SIGNAL_TO_NOISE)
-    gain = np.exp(
-        COIL_SPREAD[head.field]
-        * smooth_field(grid.shape, random, scale=COIL_SCALE / grid.spacing[0])
-    )
-    received = [
-        receive(sample(image, head.anatomy, grid, pose=pose) * gain, random, noise=noise)
-        for image in render(head.anatomy, head.tissues, protocol, head.transmit)
-    ]
-    magnitudes = [np.rint(np.abs(image) * WHITE_MATTER / white) for image in received]
-    if len(received) == 1:
-        brain = sample(head.anatomy.brain.astype(np.float32), head.anatomy, grid, pose=pose)
-        return {grid.contrast: grid.with_data(magnitudes[0] * (brain >= 0.5))}
-    stored = np.rint((uniform(*received) + 0.5) * FULL_SCALE)
-    return {
-        'UNIT1': grid.with_data(stored),
-        'INV1': grid.with_data(magnitudes[0]),
-        'INV2': grid.with_data(magnitudes[1]),
-    }
+    protocol, geometry = scanner.protocols[suffix], scanner.geometries[suffix]
+    grid = grid_of(head, scanner, suffix, draw)
+    pose = draw.placement.pose
+    several = protocol.kind in ('mp2rage', 'megre')
+    white = white_signal(protocol, head.field)
+    inside: np.ndarray | bool = True
+    if not whole_head and protocol.kind != 'mp2rage':
+        inside = sample(head.brain.astype(np.float32), head.affine, grid, pose) >= 0.5
+    error = None
+    if protocol.bandwidth or (phase and several):
+        error = sample(head.off_resonance, head.affine, grid, pose, box=head.box, thin=True)
+    middle = (np.array(pose) @ [*head.centre, 1])[:3]
+    gain = receive_map(draw.receive, grid.shape, grid.affine, middle)
+    pair = []
+    for number, image in enumerate(received(head, protocol, geometry, grid, pose, error)):
+        image *= gain
+        noisy = apply(
+            image,
+            draw.artefacts,
+            white=white,
+            phase_axis=geometry.phase_axis,
+            spacing=float(grid.spacing[geometry.phase_axis]),
+            image_number=number,
+        )
+        name = 'MP2RAGE' if protocol.kind == 'mp2rage' else suffix
+        inversion = number + 1 if protocol.kind == 'mp2rage' else 0
+        echo = number + 1 if protocol.kind == 'megre' else 0
+        stored = stored_magnitude(noisy, white) * inside
+        yield Image(Volume(stored, grid.affine, name), inversion, echo)
+        if phase and several and error is not None:
+            te = protocol.echo_times[number if protocol.echoes else 0]
+            coil = receive_phase(draw.receive, grid.shape, grid.affine, middle)
+            turned = echo_phase(error, te, coil + np.angle(noisy)) * inside
+            yield Image(Volume(turned, grid.affine, name), inversion, echo, phase=True)
+        if name == 'MP2RAGE':
+            pair.append(noisy)
+    if pair:
+        yield Image(Volume(stored_uniform(uniform(*pair)), grid.affine, suffix))
 
 
-def receive(image: np.ndarray, random: np.random.Generator, *, noise: float) -> np.ndarray:
-    """Complex image with the scanner's blur and Gaussian noise (std of either component)."""
-    parts = random.standard_normal((2, *image.shape), dtype=np.float32) * np.float32(noise)
-    return ndimage.gaussian_filter(image, 0.4) + parts[0] + 1j * parts[1]
+def white_signal(protocol: Protocol, field: float) -> float:
+    """Signal of white matter in the image that noise and stored values refer to."""
+    images = signals(read_tissues(field)['wm'], protocol)
+    return abs(float(images[1 if protocol.kind == 'mp2rage' else 0]))
+
+
+def received(
+    head: Head,
+    protocol: Protocol,
+    geometry: Geometry,
+    grid: Volume,
+    pose: tuple[tuple[float, ...], ...],
+    error: np.ndarray | None,
+) -> Iterator[np.ndarray]:
+    """Signed images on a scan's grid, displaced along the readout, one after the other.
+
+    Parameters
+    ----------
+    error : of the static field in Hz on that grid; None displaces nothing.
+    """
+    water = render(head, protocol)
+    fatty = any(part.name in FATS for part in head.parts)
+    fat = render(head, protocol, names=FATS) if fatty else []
+    for number in range(protocol.image_count):
+        parts = [water[number], *fat[number : number + 1]]
+        water[number] = np.empty(0)
+        if protocol.kind in ('gre', 'megre'):
+            steps = voxel_steps(grid, head.spacing)
+            left = dephasing(head.off_resonance, protocol.echo_times[number], steps)
+            parts = [part * left for part in parts]
+        images = [sample(part, head.affine, grid, pose) for part in parts]
+        if error is not None and protocol.bandwidth:
+            away = np.float32(FAT_SHIFT * HYDROGEN * head.field)
+            images = [
+                distorted(image, shift, bandwidth=protocol.bandwidth, axis=geometry.readout_axis)
+                for image, shift in zip(images, (error, error + away), strict=False)
+            ]
+        yield images[0] if len(images) == 1 else images[0] + images[1]
+
+
+def stored_magnitude(image: np.ndarray, white: float) -> np.ndarray:
+    """Magnitude as whole numbers (int16), white matter at 600."""
+    scaled = np.abs(image)
+    scaled *= np.float32(WHITE_MATTER / white)
+    return np.rint(np.minimum(scaled, LARGEST, out=scaled), out=scaled).astype(np.int16)

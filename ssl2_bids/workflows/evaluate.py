@@ -1,10 +1,11 @@
-"""Lesion masks against manual labels: one case per participant and session."""
+"""Lesion masks against manual labels: one case per participant, session and model."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,59 +13,46 @@ import numpy as np
 
 from ssl2_bids.bids.labels import Label, Mask, find_labels, find_masks
 from ssl2_bids.errors import DataError, NoInputError, Ssl2Error
-from ssl2_bids.evaluation import lesionwise, voxelwise
+from ssl2_bids.evaluation import calibration, lesionwise, voxelwise
 from ssl2_bids.steps import annotation as annotate
 from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.steps.lesions import label_instances
-from ssl2_bids.volume import Volume, describe_grid, read, reorient, same_grid
+from ssl2_bids.volume import Volume, describe_grid, read, same_grid
+from ssl2_bids.workflows import segmented
 
-# each number of a case: name in tables, heading on screen, digits, meaning
-COLUMNS: dict[str, tuple[str, int, dict[str, str]]] = {
-    'dice': ('Dice', 3, {'Description': 'voxel-wise Dice coefficient'}),
-    'ppv': ('PPV', 3, {'Description': 'voxel-wise positive predictive value'}),
-    'sensitivity': ('Sens', 3, {'Description': 'voxel-wise sensitivity'}),
-    'volume_predicted': ('Pred mL', 2, {'Description': 'predicted lesions', 'Units': 'mL'}),
-    'volume_reference': ('Ref mL', 2, {'Description': 'reference lesions', 'Units': 'mL'}),
-    'lesion_f1': ('Lesion F1', 3, {'Description': 'lesion-wise F1, any overlap counts'}),
-    'lesion_sensitivity': ('Lesion sens', 3, {'Description': 'reference lesions detected'}),
-    'lesion_precision': ('Lesion prec', 3, {'Description': 'predicted lesions that are true'}),
-    'lesion_f1_msseg': ('MSSEG F1', 3, {'Description': 'lesion-wise F1, rule of MSSEG (Anima)'}),
-    'hd95': ('HD95 mm', 1, {'Description': '95th percentile Hausdorff distance', 'Units': 'mm'}),
-}
-MORE_COLUMNS = {
-    'surface_dice': {'Description': 'share of both surfaces within 1 mm of the other'},
-    'volume_error': {'Description': '(predicted - reference) / reference volume'},
-    'lesions_reference': {'Description': 'lesions in the reference'},
-    'lesions_predicted': {'Description': 'predicted lesions'},
-    'annotated': {'Description': 'share of the voxels judged by raters; others are left out'},
-    'raters': {'Description': 'number of raters, joined by majority vote'},
-} | {
-    f'detected_{edge:g}': {'Description': f'share detected from {edge:g} mm^3 to the next size'}
-    for edge in lesionwise.SIZE_EDGES
-}
-UNIT_COLUMNS = {
-    'participant_id': {'Description': 'participant'},
-    'session_id': {'Description': 'session'},
-    'space': {'Description': 'grid on which the masks were compared'},
-}
+
+@dataclass(frozen=True)
+class Calibration:
+    """Scores of a probability near lesions; undefined (NaN) where there are none."""
+
+    ece: float
+    brier: float
 
 
 @dataclass(frozen=True)
 class Case:
-    """One session compared; ``overlap``, ``msseg`` and ``by_size`` are None if partly annotated.
+    """One session compared; what is lesion-wise is None if partly annotated.
 
     Attributes
     ----------
+    model : label of the model, None for the default one.
+    false_volume : of predicted lesions that touch no reference lesion, in mm^3.
+    calibration : None without a probability and a brain mask on this grid.
+    ndsc : NaN without a brain mask on this grid.
     annotated : share of the voxels that were judged.
     """
 
     subject: str
     session: str | None
+    model: str | None
     space: str
     voxels: voxelwise.VoxelScores
     overlap: lesionwise.LesionScores | None
     msseg: lesionwise.LesionScores | None
     by_size: tuple[lesionwise.SizeBin, ...] | None
+    false_volume: float | None
+    calibration: Calibration | None
+    ndsc: float
     annotated: float
     prediction: Path
     labels: tuple[Path, ...]
@@ -80,6 +68,8 @@ class Case:
             'hd95': self.voxels.hausdorff_95,
             'surface_dice': self.voxels.surface_dice,
             'volume_error': self.voxels.volume_error,
+            'absolute_volume_error': self.voxels.absolute_volume_error,
+            'ndsc': self.ndsc,
             'annotated': self.annotated,
             'raters': len(self.labels),
         }
@@ -91,8 +81,16 @@ class Case:
                 'lesion_f1_msseg': self.msseg.f1,
                 'lesions_reference': self.overlap.reference_count,
                 'lesions_predicted': self.overlap.prediction_count,
+                'false_lesions': self.overlap.prediction_count - self.overlap.confirmed,
             }
-        return values | {f'detected_{b.lower:g}': b.sensitivity for b in self.by_size or ()}
+        if self.false_volume is not None:
+            values['false_volume'] = self.false_volume / 1000
+        if self.calibration:
+            values |= asdict(self.calibration)
+        for size in self.by_size or ():
+            values[f'detected_{size.lower:g}'] = size.sensitivity
+            values[f'lesions_{size.lower:g}'] = size.count
+        return values
 
 
 @dataclass(frozen=True)
@@ -102,6 +100,7 @@ class Failure:
     subject: str
     session: str | None
     error: Ssl2Error
+    model: str | None = None
 
 
 @dataclass(frozen=True)
@@ -122,41 +121,49 @@ def evaluate(
     predictions: Path,
     labels: Path,
     *,
-    model: str | None = None,
+    model: str | None | Sequence[str | None] = None,
     participants: Sequence[str] | None = None,
     minimum_volume: float = 3.0,
+    figures: Path | None = None,
 ) -> Evaluation:
     """Compare the lesion masks of an output folder with a dataset of manual labels.
 
     Parameters
     ----------
-    model : its label (``desc-``); None is the default bundled one.
+    model : its label (``desc-``), None for the default bundled one; or several, whose cases
+        follow one another in this order.
     participants : labels without ``sub-``; None is everybody.
     minimum_volume : mm^3; smaller lesions are left out of lesion-wise scores, on both sides.
+    figures : folder for one picture of each case.
 
     Raises
     ------
     NoInputError : a folder is missing, or no session has both a mask and a label.
     """
-    masks = _by_unit(find_masks(predictions, model))
-    drawn = _by_unit(find_labels(labels, participants=participants))
-    common = [unit for unit in drawn if unit in masks]
-    if not common:
+    models = (model,) if model is None or isinstance(model, str) else tuple(model)
+    masks = {name: by_unit(find_masks(predictions, name)) for name in models}
+    drawn = by_unit(find_labels(labels, participants=participants))
+    pairs = [(name, unit) for unit in drawn for name in models if unit in masks[name]]
+    if not pairs:
         among = f' among the participants {", ".join(participants)}' if participants else ''
+        known = sorted({unit for units in masks.values() for unit in units})
         raise NoInputError(
             f'no session has both a mask and a label{among}',
-            advice=f'{predictions} has masks of: {_names(masks)}. '
-            f'{labels} has labels of: {_names(_by_unit(find_labels(labels)))}.',
+            advice=f'{predictions} has masks of: {names_of(known)}. '
+            f'{labels} has labels of: {names_of(by_unit(find_labels(labels)))}.',
         )
     cases, failures = [], []
-    for unit in common:
+    for name, unit in pairs:
         try:
-            cases.append(_compare(masks[unit], drawn[unit], minimum_volume))
+            cases.append(_compare(masks[name][unit], drawn[unit], minimum_volume, figures))
         except Ssl2Error as error:
-            failures.append(Failure(unit[0], unit[1] or None, error))
+            failures.append(Failure(unit[0], unit[1] or None, error, name))
+    cases.sort(key=lambda case: models.index(case.model))
     notes = _notes(cases, drawn)
-    if unmatched := [unit for unit in drawn if unit not in masks]:
-        notes.append(f'labelled, but without a mask: {_names(unmatched)}')
+    for name in models:
+        if unmatched := [unit for unit in drawn if unit not in masks[name]]:
+            whose = f' of {name or "the default model"}' if len(models) > 1 else ''
+            notes.append(f'labelled, but without a mask{whose}: {names_of(unmatched)}')
     return Evaluation(tuple(cases), tuple(failures), tuple(notes))
 
 
@@ -168,62 +175,42 @@ def read_annotation(label: Label) -> Annotation:
     DataError : a file cannot be read or its values mean nothing; it is named.
     """
     extent = read(label.extent_path, dtype=None) if label.extent_path else None
-    annotation = _read_values(
-        label.path, label.sidecar, table=label.dseg_table, extent=extent, rater=label.desc or ''
-    )
+    volume = read(label.path, dtype=None)
+    try:
+        annotation = annotate.read_label_values(
+            volume,
+            label.sidecar,
+            table=label.dseg_table,
+            extent=extent,
+            rater=label.desc or '',
+        )
+    except DataError as error:
+        raise DataError(error.message, advice=error.advice, path=label.path) from None
     return annotate.reoriented(annotation)
 
 
-def _read_values(path: Path, sidecar: dict[str, Any], **known: Any) -> Annotation:
-    volume = read(path, dtype=None)
-    try:
-        return annotate.read_label_values(volume, sidecar, **known)
-    except DataError as error:
-        raise DataError(error.message, advice=error.advice, path=path) from None
-
-
-def mean_numbers(cases: Sequence[Case]) -> dict[str, float]:
-    """Mean of each column over the cases where it is defined; NaN where it never is."""
-    means = {}
-    for name in COLUMNS:
-        values = np.array([case.numbers().get(name, math.nan) for case in cases])
-        means[name] = float(np.nanmean(values)) if np.isfinite(values).any() else math.nan
-    return means
-
-
-def table(cases: Sequence[Case]) -> tuple[list[dict[str, object]], dict[str, dict[str, str]]]:
-    """One row per case for a TSV, and the description of each column."""
-    columns = UNIT_COLUMNS | {name: entry[2] for name, entry in COLUMNS.items()} | MORE_COLUMNS
-    rows: list[dict[str, object]] = [
-        {
-            'participant_id': f'sub-{case.subject}',
-            'session_id': f'ses-{case.session}' if case.session else None,
-            'space': case.space,
-            **case.numbers(),
-        }
-        for case in cases
-    ]
-    return rows, columns
-
-
-def _by_unit(found: Sequence) -> dict[tuple[str, str], list]:
+def by_unit(found: Sequence[Any]) -> dict[tuple[str, str], list]:
+    """Masks or labels by subject and session (empty without one), sorted."""
     units: dict[tuple[str, str], list] = {}
     for entry in found:
         units.setdefault(_unit(entry), []).append(entry)
     return dict(sorted(units.items()))
 
 
-def _names(units: Iterable[tuple[str, str]]) -> str:
+def names_of(units: Iterable[tuple[str, str]]) -> str:
+    """The first ten names of sessions, and how many more there are."""
     names = [unit_name(*unit) for unit in units]
     return ', '.join(names[:10]) + (f' and {len(names) - 10} more' if names[10:] else '') or 'none'
 
 
-def _compare(masks: list[Mask], labels: list[Label], minimum_volume: float) -> Case:
+def _compare(
+    masks: list[Mask], labels: list[Label], minimum_volume: float, figures: Path | None
+) -> Case:
     mask, prediction, annotation, raters = _match_grids(masks, labels)
     reference, extent = annotation.label.data, annotation.extent.data
     spacing = prediction.spacing
     voxels = voxelwise.compare(reference, prediction.data, spacing=spacing, extent=extent)
-    overlap = msseg = by_size = None
+    overlap = msseg = by_size = false_volume = None
     if annotation.whole:
         voxel_volume = prediction.voxel_volume
         drawn, found = (
@@ -233,17 +220,79 @@ def _compare(masks: list[Mask], labels: list[Label], minimum_volume: float) -> C
         overlap = lesionwise.any_overlap(drawn, found)
         msseg = lesionwise.anima(drawn, found)
         by_size = lesionwise.detection_by_size(drawn, found, voxel_volume=voxel_volume)
-    return Case(
+        confirmed = np.unique(found[drawn > 0])
+        false_volume = float((~np.isin(found, [0, *confirmed])).sum()) * voxel_volume
+    brain = segmented.brain_of(mask, prediction)
+    case = Case(
         subject=mask.subject,
         session=mask.session,
+        model=mask.desc,
         space=mask.space,
         voxels=voxels,
         overlap=overlap,
         msseg=msseg,
         by_size=by_size,
+        false_volume=false_volume,
+        calibration=_calibration(mask, prediction, annotation, brain),
+        ndsc=_normalised_dice(prediction, annotation, brain),
         annotated=float(extent.mean()),
         prediction=mask.path,
         labels=tuple(label.path for label in raters),
+    )
+    if figures is not None:
+        _draw(case, mask, prediction, annotation, brain, figures)
+    return case
+
+
+def _calibration(
+    mask: Mask, prediction: Volume, annotation: Annotation, brain: Volume | None
+) -> Calibration | None:
+    probability = segmented.probability_of(mask, prediction) if brain else None
+    if brain is None or probability is None:
+        return None
+    near = calibration.near_lesions(
+        annotation.label.data,
+        prediction.data,
+        prediction.spacing,
+        inside=(brain.data > 0) & annotation.extent.data,
+    )
+    values, truth = probability.data[near], annotation.label.data[near] > 0
+    return Calibration(
+        ece=calibration.reliability(values, truth).expected_error,
+        brier=calibration.brier(values, truth),
+    )
+
+
+def _normalised_dice(prediction: Volume, annotation: Annotation, brain: Volume | None) -> float:
+    if brain is None:
+        return math.nan
+    inside = (brain.data > 0) & annotation.extent.data
+    return calibration.normalised_dice(
+        annotation.label.data[inside] > 0, prediction.data[inside] > 0
+    )
+
+
+def _draw(
+    case: Case,
+    mask: Mask,
+    prediction: Volume,
+    annotation: Annotation,
+    brain: Volume | None,
+    folder: Path,
+) -> None:
+    from ssl2_bids.reports.evaluation import draw_case
+
+    image, name = segmented.image_of(mask, prediction) or (None, 'no image on this grid')
+    whose = f', {case.model}' if case.model else ''
+    draw_case(
+        image,
+        annotation.label,
+        prediction,
+        folder / re.sub(r'\.nii(\.gz)?$', '.svg', mask.path.name),
+        title=f'{unit_name(case.subject, case.session)}{whose}: Dice {case.voxels.dice:.3f}',
+        image_name=name,
+        brain=brain,
+        judged=annotation.extent,
     )
 
 
@@ -262,7 +311,7 @@ def _match_grids(
         except DataError as error:
             raise DataError(error.message, advice=error.advice, path=raters[0].path) from None
         for mask in sorted(masks, key=lambda m: (m.space != raters[0].space, m.path)):
-            prediction = reorient(_read_values(mask.path, {}).label)
+            prediction = segmented.read_mask(mask.path)
             if same_grid(annotation.label, prediction):
                 return mask, prediction, annotation, raters
             misfits.append(_misfit(raters[0], annotation.label, mask, prediction))
@@ -293,7 +342,11 @@ def _notes(cases: list[Case], drawn: dict[tuple[str, str], list]) -> list[str]:
             c for c in empty if not all(x.sidecar.get('Manual') for x in drawn[_unit(c)])
         ],
     }
-    return [f'{_names(map(_unit, found))}: {text}' for text, found in concerned.items() if found]
+    return [
+        f'{names_of(dict.fromkeys(map(_unit, found)))}: {text}'
+        for text, found in concerned.items()
+        if found
+    ]
 
 
 def _unit(entry: Case | Mask | Label) -> tuple[str, str]:

@@ -124,5 +124,5 @@ def millimetre(volume: Volume, *, order: int = 1) -> Volume:
     low, high = np.floor(corners.min(axis=1)), np.ceil(corners.max(axis=1))
     affine = np.eye(4)
     affine[:3, 3] = low
-    shape = tuple(int(n) + 1 for n in high - low)
-    return resample(volume, affine, shape, order=order)
+    first, second, third = (int(n) + 1 for n in high - low)
+    return resample(volume, affine, (first, second, third), order=order)

@@ -12,6 +12,7 @@ from ssl2_bids.cli.tools import main
 from ssl2_bids.errors import DataError, NoInputError
 from ssl2_bids.volume import Volume, read, reorient, resample, write
 from ssl2_bids.workflows.evaluate import evaluate
+from ssl2_bids.workflows.lesion_free import look_for_false_lesions
 
 SHAPE = (20, 22, 24)
 RAS = np.array([[1.0, 0, 0, -10], [0, 1, 0, -20], [0, 0, 1, 5], [0, 0, 0, 1]])
@@ -188,6 +189,172 @@ def test_same_result_twice(datasets):
     assert evaluate(*datasets) == evaluate(*datasets)
 
 
+# probabilities, brains and images beside the mask
+
+
+BRAIN = np.zeros(SHAPE, np.uint8)
+BRAIN[1:19, 1:21, 1:23] = 1
+
+
+def put_beside(root: Path, unit: str, *, probability=None, brain=BRAIN, desc='') -> None:
+    """What the App writes beside a mask: probability, brain mask, image."""
+    folder = root / unit.replace('_', '/') / 'anat'
+    if probability is not None:
+        name = f'{unit}_space-FLAIR_label-L{desc}_probseg.nii.gz'
+        write(Volume(probability.astype(np.float32), RAS), folder / name)
+    if brain is not None:
+        name = f'{unit}_desc-brain_mask.nii.gz'
+        write(Volume(brain, RAS), folder / name, dtype=np.uint8)
+    image = np.random.default_rng(0).normal(100, 10, SHAPE) * (BRAIN > 0)
+    write(
+        Volume(image.astype(np.float32), RAS), folder / f'{unit}_acq-x_desc-preproc_FLAIR.nii.gz'
+    )
+
+
+def test_calibration_is_that_of_the_brain_near_lesions(datasets):
+    pred, manual = datasets
+    probability = np.full(SHAPE, 0.1)
+    probability[lesions(LARGE, STRAY) > 0] = 0.9
+    put_beside(pred, 'sub-01', probability=probability)
+    (case,) = evaluate(pred, manual, participants=['01']).cases
+    # by hand, from coordinates
+    grid = np.argwhere(BRAIN > 0)
+    lesion = np.argwhere(lesions(LARGE, STRAY, SMALL) > 0)
+    near = (((grid[:, None] - lesion[None]) ** 2).sum(-1).min(1)) <= 25
+    said = probability[tuple(grid[near].T)]
+    true = lesions(LARGE, SMALL)[tuple(grid[near].T)]
+    assert case.calibration.brier == pytest.approx(((said - true) ** 2).mean())
+    gaps = [(said == p).sum() * abs(p - true[said == p].mean()) for p in (0.1, 0.9)]
+    assert case.calibration.ece == pytest.approx(sum(gaps) / near.sum())
+    assert case.numbers()['ece'] == case.calibration.ece
+    k = 0.999 * 133 / (0.001 * (BRAIN.sum() - 133))
+    assert case.ndsc == pytest.approx(2 * 125 / (2 * 125 + k * 8 + 8))
+
+
+def test_calibration_needs_a_probability_and_a_brain_on_the_grid(datasets):
+    pred, manual = datasets
+    put_beside(pred, 'sub-01', probability=np.zeros(SHAPE), brain=None)
+    put_beside(pred, 'sub-02_ses-A', brain=BRAIN[1:])
+    for case in evaluate(pred, manual).cases:
+        assert case.calibration is None
+        assert math.isnan(case.ndsc)
+        assert 'ece' not in case.numbers()
+
+
+def test_a_probability_that_is_none_is_named(datasets):
+    pred, manual = datasets
+    put_beside(pred, 'sub-01', probability=np.full(SHAPE, 80.0))
+    (failure,) = evaluate(pred, manual).failures
+    assert 'label-L_probseg.nii.gz: not a probability: values from 80' in str(failure.error)
+
+
+def test_false_lesions_are_those_that_touch_nothing(datasets):
+    pred, manual = datasets
+    first, second = evaluate(pred, manual).cases
+    assert first.false_volume == 8
+    assert first.numbers()['false_lesions'] == 1
+    assert (second.false_volume, second.numbers()['false_lesions']) == (0, 0)
+    assert [first.numbers()[f'lesions_{edge}'] for edge in (3, 10, 30, 100)] == [1, 0, 0, 1]
+
+
+# several models
+
+
+@pytest.fixture
+def two_models(tmp_path) -> tuple[Path, Path]:
+    """Eight participants; the model "better" finds one lesion more."""
+    pred, manual = tmp_path / 'out', tmp_path / 'labels'
+    for number in range(1, 9):
+        unit = f'sub-{number:02d}'
+        larger = (LARGE[0], LARGE[1], (2, 7 + number % 3))
+        put_label(manual, unit, lesions(larger, SMALL))
+        put_mask(pred, unit, lesions(LARGE))
+        put_mask(pred, unit, lesions(LARGE, SMALL), desc='_desc-better')
+    put_mask(pred, 'sub-09', lesions(LARGE))
+    put_label(manual, 'sub-09', lesions(LARGE))
+    return pred, manual
+
+
+def test_cases_of_several_models_follow_one_another(two_models):
+    result = evaluate(*two_models, model=('better', None))
+    assert [case.model for case in result.cases] == ['better'] * 8 + [None] * 9
+    assert result.notes == ('labelled, but without a mask of better: sub-09',)
+
+
+def test_a_model_that_is_not_there_is_refused(two_models):
+    with pytest.raises(NoInputError, match='no lesion mask of the model best'):
+        evaluate(*two_models, model=(None, 'best'))
+
+
+def test_figures_show_both_outlines(datasets, tmp_path):
+    pred, manual = datasets
+    put_beside(pred, 'sub-01', probability=np.zeros(SHAPE))
+    put_mask(pred, 'sub-01', lesions(LARGE, STRAY), desc='_desc-mine')
+    folder = tmp_path / 'pictures'
+    evaluate(pred, manual, model=(None, 'mine'), figures=folder)
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == [
+        'sub-01_space-FLAIR_label-L_desc-mine_mask.svg',
+        'sub-01_space-FLAIR_label-L_mask.svg',
+        'sub-02_ses-A_space-FLAIR_label-L_mask.svg',
+    ]
+    first, other = ((folder / names[n]).read_text() for n in (1, 2))
+    assert '<title>manual</title>' in first
+    assert '<title>predicted</title>' in first
+    assert 'Most disagreement' in first
+    assert 'acq-x_desc-preproc_FLAIR.nii.gz' in first
+    assert first.count('data:image/jpeg') == 8
+    assert 'sub-01, mine: Dice 0.940' in (folder / names[0]).read_text()
+    # no disagreement, no image
+    assert 'Most disagreement' not in other
+    assert 'no image on this grid' in other
+    again = tmp_path / 'again'
+    evaluate(pred, manual, figures=again)
+    assert (again / names[1]).read_text() == first
+
+
+def test_figures_of_empty_masks_and_of_partly_judged_images(datasets, tmp_path):
+    pred, manual = datasets
+    put_mask(pred, 'sub-03', lesions())
+    put_label(manual, 'sub-03', lesions(), Manual=True)
+    put_label(manual, 'sub-01', lesions(LARGE), AnnotatedSlices={'Axis': 'k', 'Indices': [4]})
+    evaluate(pred, manual, figures=tmp_path / 'pictures')
+    texts = [path.read_text() for path in sorted((tmp_path / 'pictures').iterdir())]
+    assert 'judged by a rater' in texts[0]
+    assert 'No lesion' in texts[2]
+    assert 'judged by a rater' not in texts[2]
+
+
+# people without lesions
+
+
+def test_all_that_is_found_in_the_healthy_is_false(datasets, tmp_path):
+    pred, _ = datasets
+    put_beside(pred, 'sub-01')
+    put_mask(pred, 'sub-03', lesions())
+    first, second, third = look_for_false_lesions(pred).brains
+    assert (first.subject, first.volume, first.count, first.largest) == ('01', 133, 2, 125)
+    assert first.brain_volume == BRAIN.sum()
+    assert (second.subject, second.session) == ('02', 'A')
+    assert math.isnan(second.brain_volume)
+    assert (third.volume, third.count, third.largest) == (0, 0, 0)
+    (only,) = look_for_false_lesions(pred, participants=['01'], minimum_volume=9).brains
+    assert (only.volume, only.count) == (125, 1)
+    with pytest.raises(NoInputError, match='There are masks of: sub-01, sub-02_ses-A, sub-03'):
+        look_for_false_lesions(pred, participants=['99'])
+
+
+def test_the_grid_of_the_brain_mask_is_measured_not_the_template(datasets):
+    pred, _ = datasets
+    put_beside(pred, 'sub-01')
+    doubled = resample(Volume(lesions(LARGE), RAS), np.diag([2.0, 2, 2, 1]), (10, 11, 12), order=0)
+    for space in ('AAA', 'MNI152NLin2009cAsym'):
+        write(doubled, pred / f'sub-01/anat/sub-01_space-{space}_label-L_mask.nii.gz',
+              dtype=np.uint8)  # fmt: skip
+    (brain,) = look_for_false_lesions(pred, participants=['01']).brains
+    assert (brain.space, brain.volume) == ('FLAIR', 133)
+
+
 # through the command line
 
 
@@ -238,6 +405,73 @@ def test_writes_a_table(datasets, tmp_path):
     assert output.read_bytes() == first
 
 
+def test_prints_calibration_where_there_is_a_probability(datasets, capsys):
+    pred, manual = datasets
+    put_beside(pred, 'sub-01', probability=lesions(LARGE) * 0.8)
+    assert main(['evaluate', str(pred), str(manual)]) == 0
+    out, err = capsys.readouterr()
+    heading, first, second, _ = out.splitlines()
+    assert heading.split()[-2:] == ['ECE', 'Brier']
+    assert 0 < float(first.split()[-2]) < 1
+    assert second.split()[-2:] == ['n/a', 'n/a']
+    assert 'lesions detected: 3 to 10 mm^3 0 of 1, ' in err
+    assert 'from 100 mm^3 2 of 2; false are 1 lesions, 0.01 mL in all' in err
+
+
+def test_compares_models(two_models, tmp_path, capsys):
+    output = tmp_path / 'scores.tsv'
+    command = ['evaluate', *map(str, two_models), '--compare', 'default', 'desc-better']
+    assert main([*command, '--output', str(output)]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[0].split()[:4] == ['Participant', 'Session', 'Model', 'Space']
+    assert 'mean of 9' in out
+    assert 'mean of 8' in out
+    line = next(line for line in out.splitlines() if line.startswith('lesion_f1 ')).split()
+    # one lesion more of two: 2/3 and 1, in eight participants; sub-09 has no mask of "better"
+    assert line[:6] == ['lesion_f1', 'better', 'default', '1.000', '0.667', '0.333']
+    assert line[-4:] == ['0.0078', '0.0078', '8', '0']
+    with open(tmp_path / 'scores_comparison.tsv', newline='') as stream:
+        rows = {row['score']: row for row in csv.DictReader(stream, delimiter='\t')}
+    assert float(rows['lesion_f1']['difference']) == pytest.approx(1 / 3)
+    assert float(rows['dice']['low']) > 0
+    assert rows['ece']['difference'] == 'n/a'
+    described = json.loads((tmp_path / 'scores_comparison.json').read_text())
+    assert set(described) == set(rows['dice'])
+    with open(output, newline='') as stream:
+        models = [row['model'] for row in csv.DictReader(stream, delimiter='\t')]
+    assert models == ['default'] * 9 + ['better'] * 8
+    first = (tmp_path / 'scores_comparison.tsv').read_bytes()
+    assert main([*command, '--output', str(output)]) == 0
+    assert (tmp_path / 'scores_comparison.tsv').read_bytes() == first
+
+
+def test_one_of_several_models_can_be_the_default(two_models, capsys):
+    for name in ('default', ''):
+        assert main(['evaluate', *map(str, two_models), '--model', 'better', name]) == 0
+        out = capsys.readouterr().out
+        assert [line.split()[2] for line in out.splitlines()[1:3]] == ['better', 'better']
+        assert out.count(' default ') == 10
+    assert main(['evaluate', *map(str, two_models), '--model', 'default']) == 0
+    assert 'Model' not in capsys.readouterr().out
+
+
+def test_lesion_free_brains_on_the_command_line(datasets, tmp_path, capsys):
+    pred, _ = datasets
+    output = tmp_path / 'false.tsv'
+    assert main(['evaluate', str(pred), '--lesion-free', '--output', str(output)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [
+        'Participant', 'sub-01', 'sub-02', 'sub-03', 'median', 'smallest', 'largest',
+    ]  # fmt: skip
+    assert lines[1].split()[3:] == ['0.133', '2', '0.125', 'n/a']
+    assert lines[4].split()[:5] == ['median', 'of', '3', '0.125', '1']
+    assert lines[6].split()[1] == '0.133'
+    with open(output, newline='') as stream:
+        rows = list(csv.DictReader(stream, delimiter='\t'))
+    assert [row['false_volume'] for row in rows] == ['0.133', '0.125', '0.125']
+    assert list(json.loads(output.with_suffix('.json').read_text())) == list(rows[0])
+
+
 def test_some_failed_is_1_and_all_failed_is_65(datasets, capsys):
     pred, manual = datasets
     put_label(manual, 'sub-01', lesions(LARGE) * 3)
@@ -273,6 +507,10 @@ def test_nothing_to_compare_is_66(datasets, tmp_path, capsys):
         ['evaluate', 'a', 'b', '--min-lesion-volume', '-1'],
         ['evaluate', 'a', 'b', '--output', 'scores.csv'],
         ['evaluate', 'a', 'b', '--participant-label', 'no/label'],
+        ['evaluate', 'a', 'b', '--compare', 'mine'],
+        ['evaluate', 'a', 'b', '--compare', 'default', ''],
+        ['evaluate', 'a', 'b', '--lesion-free'],
+        ['evaluate', 'a', '--lesion-free', '--compare', 'x', 'y'],
     ],
 )
 def test_usage_errors_are_64(arguments, capsys):

@@ -1,0 +1,1 @@
+"""What learns: arrays and settings in, models and curves out; never looks for a dataset."""

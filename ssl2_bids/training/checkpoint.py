@@ -1,0 +1,168 @@
+"""Saving a run so that it goes on as if nothing had happened, and the checked way back.
+
+A checkpoint holds the modules, the optimiser, the averaged weights, the curves and the step.
+Random numbers need no saving of their own: the loop seeds them from (seed, process, step).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor, nn
+
+from ssl2_bids.errors import DataError, UsageError
+from ssl2_bids.files import whole_file
+from ssl2_bids.networks.initialisation import match
+
+log = logging.getLogger('ssl2_bids')
+
+FORMAT = 1
+KEPT = 2  # the last good one, and the one before in case a medium damages it
+NAME = re.compile(r'checkpoint-(\d{8})\.pt')
+
+
+def fingerprint(content: Any) -> str:
+    """Sixteen hexadecimal digits that tell one configuration from another."""
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class _Stream:
+    """Keeps the system's own error: torch's writer hides it behind one of its own."""
+
+    def __init__(self, stream: BinaryIO):
+        self.stream = stream
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self.stream.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        try:
+            self.stream.flush()
+        except OSError as error:
+            self.error = error
+            raise
+
+
+def write_tensors(content: Any, path: Path) -> None:
+    """Write what ``torch.save`` can, whole or not at all.
+
+    Raises
+    ------
+    StorageError, CannotWriteError : as :func:`ssl2_bids.files.whole_file`.
+    """
+    with whole_file(path) as temporary, open(temporary, 'wb') as file:
+        stream = _Stream(file)
+        try:
+            torch.save(content, stream)  # type: ignore[arg-type]
+            stream.flush()
+        except RuntimeError:
+            if stream.error is None:
+                raise
+            raise stream.error from None
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, the newest first."""
+    found = (path for path in folder.glob('checkpoint-*.pt') if NAME.fullmatch(path.name))
+    return sorted(found, reverse=True)
+
+
+def save(folder: Path, content: Mapping[str, Any]) -> Path:
+    """Write the checkpoint of ``content['step']`` and remove all but the last two.
+
+    Raises
+    ------
+    StorageError, CannotWriteError : the former checkpoints are kept.
+    """
+    path = folder / f'checkpoint-{content["step"]:08d}.pt'
+    write_tensors({'format': FORMAT, **content}, path)
+    for old in checkpoints(folder)[KEPT:]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU.
+
+    Raises
+    ------
+    DataError : it is damaged, or none of this version's.
+    """
+    try:
+        content = torch.load(path, map_location='cpu', weights_only=True)
+    except FileNotFoundError:
+        raise DataError('no such checkpoint', path=path) from None
+    except Exception as error:  # torch.load names a damaged file by any of a dozen exceptions
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(
+            f'the checkpoint cannot be read ({reason})',
+            advice='Remove it: the run goes on from the one before.',
+            path=path,
+        ) from None
+    if not isinstance(content, dict) or content.get('format') != FORMAT:
+        raise DataError('not a checkpoint of this version', path=path)
+    return content
+
+
+def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint that can be read; None where there is none at all.
+
+    Raises
+    ------
+    DataError : there are checkpoints, and every one is damaged.
+    """
+    found = checkpoints(folder)
+    for path in found:
+        try:
+            return path, read(path)
+        except DataError as error:
+            if path == found[-1]:
+                raise
+            log.warning('%s', error)
+    return None
+
+
+def check_identity(content: Mapping[str, Any], identity: str, path: Path) -> None:
+    """Check that a checkpoint belongs to a configuration.
+
+    Raises
+    ------
+    UsageError : it is of another one.
+    """
+    if content['identity'] != identity:
+        raise UsageError(
+            'the run in this folder was started with another configuration '
+            f'({content["identity"]}, now {identity})',
+            advice='Give the configuration that is saved beside it, or another folder.',
+            path=path,
+        )
+
+
+def load_all(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, name: str) -> None:
+    """Load tensors that must fit a module one by one.
+
+    Raises
+    ------
+    DataError : naming the tensors that do not.
+    """
+    found = match(module, tensors)
+    if found.missing or found.unexpected or found.mismatched:
+        raise DataError(
+            f'the checkpoint is of another network ({name}: {found.faults()})',
+            advice='Give the network that it was trained with, or another folder.',
+            path=path,
+        )
+    module.load_state_dict(dict(tensors))

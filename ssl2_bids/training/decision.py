@@ -1,0 +1,82 @@
+"""Whether an adapted model is taken: by its gain on people that it has not seen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+LEAST_GAIN = 0.01  # of the mean Dice; less is within what another seed would change
+MOST_LOST = 0.05  # of the mean lesion-wise F1: voxels must not be bought with whole lesions
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Taken or not, and why, in a sentence."""
+
+    accepted: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Scores of one case before and after; lesion-wise ones are NaN where annotated in part.
+
+    Attributes
+    ----------
+    participant : whose case it is.
+    dice, lesion_f1 : (before, after).
+    """
+
+    participant: str
+    dice: tuple[float, float]
+    lesion_f1: tuple[float, float] = (math.nan, math.nan)
+
+
+def decide(pairs: Sequence[Pair], *, always: bool = False) -> Decision:
+    """Decide by out-of-fold scores: participants count alike, however many sessions they have.
+
+    Taken if the mean Dice rises by at least 0.01 and the mean lesion-wise F1, where it is known,
+    does not fall by more than 0.05.
+
+    Parameters
+    ----------
+    pairs : one per case, of models that saw nothing of its participant.
+    always : take the adapted model whatever the scores are.
+    """
+    dice = mean_of_participants([(p.participant, *p.dice) for p in pairs])
+    f1 = mean_of_participants([(p.participant, *p.lesion_f1) for p in pairs])
+    if dice is None:
+        told = 'there are no scores of people that were not trained on'
+        return Decision(always, f'{told}; taken because it was asked for' if always else told)
+    told = f'mean Dice on people not trained on: {dice[0]:.3f} before, {dice[1]:.3f} after'
+    if f1 is not None:
+        told += f'; lesion-wise F1: {f1[0]:.3f} before, {f1[1]:.3f} after'
+    fault = ''
+    if dice[1] - dice[0] < LEAST_GAIN:
+        fault = f'the Dice did not rise by {LEAST_GAIN:g}'
+    elif f1 is not None and f1[0] - f1[1] > MOST_LOST:
+        fault = f'the lesion-wise F1 fell by more than {MOST_LOST:g}'
+    if fault and not always:
+        return Decision(False, f'{fault} ({told})')
+    if fault:
+        return Decision(True, f'taken because it was asked for, although {fault} ({told})')
+    return Decision(True, told)
+
+
+def mean_of_participants(
+    rows: Sequence[tuple[str, float, float]],
+) -> tuple[float, float] | None:
+    """Means over participants of (participant, before, after); None without a finite pair."""
+    people: dict[str, list[tuple[float, float]]] = {}
+    for participant, before, after in rows:
+        if math.isfinite(before) and math.isfinite(after):
+            people.setdefault(participant, []).append((before, after))
+    if not people:
+        return None
+    means = [[sum(column) / len(pairs) for column in zip(*pairs, strict=True)]
+             for pairs in people.values()]  # fmt: skip
+    return (
+        sum(before for before, _ in means) / len(means),
+        sum(after for _, after in means) / len(means),
+    )

@@ -1,0 +1,191 @@
+"""The one loop that trains: any task, on a CPU, a GPU or many, resumed where it stopped."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ssl2_bids.files import remove_leftovers
+from ssl2_bids.training import checkpoint, distributed
+from ssl2_bids.training.prefetch import Batches, stream
+from ssl2_bids.training.run import History, Run, Task, Validate
+
+log = logging.getLogger('ssl2_bids')
+
+STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+OFTEN = 15.0  # s; the curves on disk are not older than that while the run goes well
+
+Progress = Callable[[int, int, Mapping[str, float]], None]
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How the loop runs; the defaults suit the fast U-Net.
+
+    Attributes
+    ----------
+    steps : of the optimiser.
+    learning_rate : the highest, after the warm-up.
+    warm_up : share of the steps.
+    floor : share of the highest rate that is left at the end.
+    weight_decay : of AdamW, on weights of two and more dimensions alone.
+    clip : largest norm of the gradient.
+    average : weight of the past in the averaged weights that are validated and shipped; 0 for
+        none.
+    accumulate : batches per step.
+    precision : ``bfloat16``, ``float32``, or ``auto``: bfloat16 where the device is fast at it.
+    validate_every, checkpoint_every, log_every : steps; 0 for never (but at the end).
+    checkpoint_minutes : a checkpoint also when the last one is older; 0 for never.
+    workers, ahead : see :func:`ssl2_bids.training.prefetch.stream`.
+    again : steps of a second warm-up where a run goes on without the optimiser's moments.
+    """
+
+    steps: int = 20_000
+    learning_rate: float = 1e-3
+    warm_up: float = 0.02
+    floor: float = 0.01
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip: float = 1.0
+    average: float = 0.999
+    accumulate: int = 1
+    seed: int = 0
+    precision: str = 'auto'
+    channels_last: bool = True
+    log_every: int = 20
+    validate_every: int = 1000
+    checkpoint_every: int = 500
+    checkpoint_minutes: float = 10.0
+    workers: int = 0
+    ahead: int = 2
+    again: int = 100
+
+
+# what may change when a run goes on: none of it is seen in the curves
+FREE = frozenset(
+    'log_every validate_every checkpoint_every checkpoint_minutes workers ahead again'.split()
+)
+
+
+def train(
+    task: Task,
+    batches: Batches,
+    settings: LoopSettings,
+    folder: Path,
+    *,
+    device: str | torch.device,
+    validate: Validate | None = None,
+    progress: Progress | None = None,
+    identity: str = '',
+) -> History:
+    """Train until the last step, or until a signal; go on from a checkpoint if there is one.
+
+    SIGTERM, SIGUSR1 and SIGINT (Ctrl-C) end the run after the step that they met, which is
+    saved; a second SIGINT does not wait.
+
+    Writes ``curves.csv`` and ``checkpoint-*.pt`` (the last two) into ``folder``. The task's
+    predictor holds the averaged weights when all steps are done.
+
+    Parameters
+    ----------
+    batches : ``batches[step]`` is the batch of a step, a pure function of it.
+    validate : gets the averaged predictor in evaluation mode and gives numbers to be logged.
+    progress : called after each step with the steps done, all steps and the latest numbers.
+    identity : what else, beside the settings, makes this run what it is (a fingerprint).
+
+    Raises
+    ------
+    UsageError : the folder holds a run with another configuration.
+    DataError : its checkpoints are of another network or damaged; or the loss is not a number.
+    UnavailableError : the device's memory is too small.
+    StorageError, CannotWriteError : the disk is full, or not writable; checkpoints are kept.
+    """
+    device = torch.device(device)
+    identity = checkpoint.fingerprint([curve_settings(settings), identity])
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
+    run = Run(task, settings, folder, device, identity)
+    run.resume()
+    history = run.history
+    steps = range(history.step * settings.accumulate, settings.steps * settings.accumulate)
+    source = stream(
+        batches,
+        steps,
+        workers=settings.workers,
+        ahead=settings.ahead,
+        pin=device.type == 'cuda',
+    )
+    last_saved = last_written = time.monotonic()
+    with stop_signals() as asked, closing(source):  # type: ignore[type-var]
+        while history.step < settings.steps:
+            run.step(source)
+            step, end = history.step, history.step == settings.steps
+            stop = distributed.anywhere(bool(asked), device)
+            now = time.monotonic()
+            if due(step, settings.log_every) or end:
+                run.log()
+            if validate is not None and (due(step, settings.validate_every) or end):
+                run.validate(validate)
+            late = 0 < settings.checkpoint_minutes * 60 <= now - last_saved
+            if due(step, settings.checkpoint_every) or distributed.anywhere(late, device):
+                run.save()
+                last_saved = last_written = time.monotonic()
+            elif stop or end:
+                run.save()
+            elif now - last_written > OFTEN:
+                run.write_curves()
+                last_written = now
+            if progress is not None:
+                progress(step, settings.steps, run.latest)
+            if stop:
+                history.stopped = max(asked, default=int(STOPPING[0]))
+                log.info('stopped by signal %d after step %d', history.stopped, step)
+                break
+        if not history.stopped and distributed.anywhere(bool(asked), device):  # as it ended
+            history.stopped = max(asked, default=int(STOPPING[0]))
+    if history.step == settings.steps:
+        run.conclude()
+    return history
+
+
+def due(step: int, every: int) -> bool:
+    """Whether something is to be done after ``step`` steps."""
+    return every > 0 and step % every == 0
+
+
+def curve_settings(settings: LoopSettings) -> dict[str, Any]:
+    """The settings that make the curves what they are."""
+    return {key: value for key, value in asdict(settings).items() if key not in FREE}
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """A list that gets the numbers of the signals that ask for an end.
+
+    Signals can be caught by a program's main thread alone; in another one the list stays empty.
+    """
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def ask(number: int, _: object) -> None:
+        if number == signal.SIGINT and asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    former = {number: signal.signal(number, ask) for number in STOPPING}
+    try:
+        yield asked
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)

@@ -1,0 +1,311 @@
+"""The moving parts of a run: what a step does, what is logged, saved and taken up again."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import io
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ssl2_bids.errors import DataError, UnavailableError
+from ssl2_bids.files import write_text
+from ssl2_bids.inference import bfloat16_is_fast, is_out_of_memory
+from ssl2_bids.training import checkpoint, distributed
+from ssl2_bids.training.prefetch import to_device
+from ssl2_bids.training.schedule import average_weight, rate
+from ssl2_bids.training.strategy import ema_
+
+if TYPE_CHECKING:
+    from ssl2_bids.training.loop import LoopSettings
+
+log = logging.getLogger('ssl2_bids')
+
+CURVES = 'curves.csv'
+CRITIC = 'critic'  # a module of this name has an optimiser of its own
+
+Validate = Callable[[nn.Module], Mapping[str, float]]
+
+
+class Task(Protocol):
+    """What is trained: its modules, the loss of a batch, and what is shipped in the end.
+
+    A task with a state beyond its modules (generators, optimisers of its own) also has
+    ``state() -> dict`` and ``load_state(dict)``.
+    """
+
+    def modules(self) -> dict[str, nn.Module]: ...
+
+    def loss(self, batch: Any, step: int) -> tuple[Tensor, dict[str, Any]]: ...
+
+    def after_step(self, step: int) -> None: ...
+
+    def predictor(self) -> nn.Module: ...
+
+
+@dataclass
+class History:
+    """What a run has come to.
+
+    Attributes
+    ----------
+    step : steps done.
+    finished : whether these are all; else a signal ended the run, and it can go on.
+    stopped : number of the signal that asked for an end, at the last step too; 0 for none.
+    rows : the curves, one row per logged step and per validation.
+    seconds : time of all steps, also before an interruption.
+    """
+
+    step: int = 0
+    finished: bool = False
+    rows: list[dict[str, float]] = field(default_factory=list)
+    seconds: float = 0.0
+    sums: dict[str, float] = field(default_factory=dict)
+    counted: int = 0
+    resumed: int | None = None  # step at which the optimiser's moments were lost
+    stopped: int = 0
+
+
+class Run:
+    """The moving parts of a run."""
+
+    def __init__(
+        self, task: Task, settings: LoopSettings, folder: Path, device: torch.device, identity: str
+    ):
+        self.task, self.settings, self.folder = task, settings, folder
+        self.device, self.identity = device, identity
+        self.channels_last = settings.channels_last
+        # patches have one size, so looking once for the fastest convolution pays
+        torch.backends.cudnn.benchmark = device.type == 'cuda'
+        fast = settings.precision == 'auto' and bfloat16_is_fast(device)
+        self.bfloat16 = fast or settings.precision == 'bfloat16'
+        layout = torch.channels_last_3d if self.channels_last else torch.preserve_format
+        for module in task.modules().values():
+            module.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+        distributed.share_start(task.modules().values())
+        self.optimiser = make_optimiser(task, settings)
+        self.learning = [p for group in self.optimiser.param_groups for p in group['params']]
+        self.average = averaged(task.predictor()) if settings.average > 0 else None
+        self.history = History()
+        self.latest: dict[str, float] = {}
+        self.watched: Tensor | None = None
+        self.waited = 0.0
+
+    def resume(self) -> None:
+        """Go on from the newest checkpoint of the folder, if there is one."""
+        found = checkpoint.newest(self.folder)
+        if found is None:
+            return
+        path, content = found
+        checkpoint.check_identity(content, self.identity, path)
+        modules = self.task.modules()
+        if content['modules'].keys() != modules.keys():
+            raise DataError(
+                f'the checkpoint holds {", ".join(content["modules"])}, '
+                f'this task has {", ".join(modules)}',
+                path=path,
+            )
+        for name, module in modules.items():
+            checkpoint.load_all(module, content['modules'][name], path, name)
+        if self.average is not None:
+            checkpoint.load_all(self.average, content['average'], path, 'averaged weights')
+        history = History(**{**content['history'], 'finished': False, 'stopped': 0})
+        if content['optimiser'] is None:
+            history.resumed = history.step
+        else:
+            self.optimiser.load_state_dict(content['optimiser'])
+        if hasattr(self.task, 'load_state'):
+            self.task.load_state(content['task'])
+        self.history = history
+        self.write_curves()
+        log.info('going on after step %d of %s', history.step, path.name)
+
+    def step(self, source: Iterator[Any]) -> None:
+        """One step of the optimiser."""
+        history, settings = self.history, self.settings
+        began = time.monotonic()
+        for module in self.task.modules().values():
+            if any(parameter.requires_grad for parameter in module.parameters()):
+                module.train()
+        share = rate(
+            history.step,
+            steps=settings.steps,
+            warm_up=settings.warm_up,
+            floor=settings.floor,
+            resumed=history.resumed,
+            again=settings.again,
+        )
+        for group in self.optimiser.param_groups:
+            group['lr'] = settings.learning_rate * share
+        self.optimiser.zero_grad(set_to_none=True)
+        numbers: dict[str, Any] = {}
+        try:
+            for part in range(settings.accumulate):
+                for name, value in self._backward(source, part).items():
+                    numbers[name] = numbers.get(name, 0.0) + value / settings.accumulate
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise UnavailableError(
+                f'the memory of {self.device} is too small for this batch',
+                advice='Make the batch or the patch smaller and accumulate more batches.',
+            ) from error
+        distributed.average_gradients(self.learning)
+        norm = torch.nn.utils.clip_grad_norm_(self.learning, settings.clip)
+        self.check()
+        self.watched = norm.detach()
+        self.optimiser.step()
+        self.task.after_step(history.step)
+        if self.average is not None:
+            alpha = average_weight(history.step, settings.average)
+            ema_(self.average, self.task.predictor(), alpha)
+        history.step += 1
+        history.counted += 1
+        for name, value in {**numbers, 'gradient': norm.detach()}.items():
+            history.sums[name] = history.sums.get(name, 0.0) + value
+        history.seconds += time.monotonic() - began
+
+    def _backward(self, source: Iterator[Any], part: int) -> dict[str, Any]:
+        began = time.monotonic()
+        batch = to_device(next(source), self.device, channels_last=self.channels_last)
+        self.waited += time.monotonic() - began
+        step, rank = self.history.step, distributed.rank()
+        torch.manual_seed(seed_of(self.settings.seed, rank, step, part))  # of drop-out and paths
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+            loss, scalars = self.task.loss(batch, self.history.step)
+        (loss / self.settings.accumulate).backward()
+        values = {'loss': loss, **scalars}
+        return {k: v.detach().float() if isinstance(v, Tensor) else v for k, v in values.items()}
+
+    def check(self) -> None:
+        """See that the last gradient was a number; a step late, so that a GPU need not wait.
+
+        Raises
+        ------
+        DataError : it was not.
+        """
+        if self.watched is not None and not math.isfinite(float(self.watched)):
+            raise DataError(
+                f'the loss or its gradient is not a number (step {self.history.step})',
+                advice='Lower the learning rate, or use precision float32; the last good '
+                'checkpoint is kept, and the run goes on from there.',
+                path=self.folder,
+            )
+        self.watched = None
+
+    def log(self) -> None:
+        """A row of the means since the last one."""
+        self.check()
+        history = self.history
+        if not history.counted:
+            return
+        means = {name: float(value) / history.counted for name, value in history.sums.items()}
+        learning_rate = self.optimiser.param_groups[0]['lr']
+        self.latest = {'step': history.step, 'rate': learning_rate, **means}
+        waited = self.waited / history.counted
+        self.waited = 0.0
+        timing = {'seconds': round(history.seconds, 3), 'waited': round(waited, 4)}
+        history.rows.append({**self.latest, **timing})
+        history.sums, history.counted = {}, 0
+
+    def validate(self, validate: Validate) -> None:
+        """A row of what validation says; one process does it."""
+        self.check()
+        if distributed.rank() == 0:
+            predictor = self.average if self.average is not None else self.task.predictor()
+            training = predictor.training
+            numbers = validate(predictor.eval())
+            predictor.train(training)
+            row = {'step': self.history.step, **{k: float(v) for k, v in numbers.items()}}
+            self.history.rows.append(row)
+            self.latest = {**self.latest, **row}
+        distributed.wait_for_all()
+
+    def save(self) -> None:
+        """Write checkpoint and curves."""
+        self.check()
+        if distributed.rank() == 0:
+            history = self.history
+            history.sums = {name: float(value) for name, value in history.sums.items()}
+            predictor = self.task.predictor()
+            names = [n for n, m in self.task.modules().items() if m is predictor]
+            average = None if self.average is None else self.average.state_dict()
+            checkpoint.save(
+                self.folder,
+                {
+                    'step': history.step,
+                    'identity': self.identity,
+                    'modules': {n: m.state_dict() for n, m in self.task.modules().items()},
+                    'average': average,
+                    'predictor': ''.join(names),
+                    'optimiser': self.optimiser.state_dict(),
+                    'task': self.task.state() if hasattr(self.task, 'state') else None,
+                    'history': asdict(history),
+                },
+            )
+        self.write_curves()
+        distributed.wait_for_all()
+
+    def write_curves(self) -> None:
+        """Write ``curves.csv``."""
+        if distributed.rank() == 0:
+            write_text(self.folder / CURVES, as_csv(self.history.rows))
+
+    def conclude(self) -> None:
+        """All steps are done: the predictor gets the averaged weights."""
+        self.history.finished = True
+        if self.average is not None:
+            self.task.predictor().load_state_dict(self.average.state_dict())
+
+
+def make_optimiser(task: Task, settings: LoopSettings) -> torch.optim.Optimizer:
+    """AdamW over what learns, without decay of biases and of normalisations' scales."""
+    learning = [
+        parameter
+        for name, module in task.modules().items()
+        if name != CRITIC
+        for parameter in module.parameters()
+        if parameter.requires_grad
+    ]
+    groups = [
+        {'params': [p for p in learning if p.ndim > 1], 'weight_decay': settings.weight_decay},
+        {'params': [p for p in learning if p.ndim <= 1], 'weight_decay': 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group['params']],
+        lr=settings.learning_rate,
+        betas=settings.betas,
+        fused=True,
+    )
+
+
+def averaged(predictor: nn.Module) -> nn.Module | None:
+    """A copy that will follow a module; None for a module that is an average itself."""
+    if not any(parameter.requires_grad for parameter in predictor.parameters()):
+        return None
+    return copy.deepcopy(predictor).requires_grad_(False).eval()
+
+
+def as_csv(rows: list[dict[str, float]]) -> str:
+    """Rows as comma-separated values, with a column for every name that occurs."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, names, restval='', lineterminator='\n')
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: f'{value:.6g}' for name, value in row.items()})
+    return stream.getvalue()
+
+
+def seed_of(*numbers: int) -> int:
+    """A seed of 63 bits for torch, mixed from several numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,150 @@
+"""What a pretraining leaves: the threshold, the model with its card, the curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ssl2_bids.files import write_text
+from ssl2_bids.networks.weights import write_model
+from ssl2_bids.reports.curves import curves_svg
+from ssl2_bids.simulation.appearance import CHANNELS
+from ssl2_bids.training import distributed
+from ssl2_bids.training.config import Config, stages
+from ssl2_bids.training.pretrain import WholeVolumes, choose_threshold, whole_heads
+from ssl2_bids.training.run import CURVES, History, as_csv
+from ssl2_bids.training.scans import NORMALISATION
+from ssl2_bids.workflows.packing import Packed
+
+FIGURE = 'curves.svg'
+TIMING = ('seconds', 'waited')
+
+
+def whole_validation(config: Config, packed: Packed, device: str) -> WholeVolumes | None:
+    """Whole simulated scans of the heads of validation; None without any."""
+    if not packed.validation_heads or distributed.rank() > 0:
+        return None if not packed.validation_heads else WholeVolumes((), config.window)
+    volumes = whole_heads(
+        packed.validation_heads, config.randomisation, seed=config.seed, device=device
+    )
+    return WholeVolumes(volumes, config.window, overlap=config.overlap, device=device)
+
+
+def conclude(
+    config: Config,
+    packed: Packed,
+    folder: Path,
+    network: nn.Module,
+    histories: Mapping[str, History],
+    device: str,
+) -> None:
+    """Choose the threshold, write the model, its curves and their figure."""
+    write_text(folder / CURVES, all_curves(histories))
+    write_text(folder / FIGURE, figure(config, histories))
+    if 'supervised' not in histories:
+        return
+    threshold = 0.5
+    scores: dict[str, float] = {}
+    validation = whole_validation(config, packed, device)
+    if validation is not None:
+        validation(network.eval())
+        threshold, scores = choose_threshold(validation.probabilities, validation.volumes)
+    write_model(folder, network, card_content(config, packed, histories, threshold, scores))
+
+
+def all_curves(histories: Mapping[str, History]) -> str:
+    """The curves of all stages as one table, with the stage's name in the first column."""
+    rows = [
+        {'stage': number, **row}
+        for number, history in enumerate(histories.values(), start=1)
+        for row in history.rows
+    ]
+    return as_csv(rows)
+
+
+def figure(config: Config, histories: Mapping[str, History]) -> str:
+    """The curves of all stages."""
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for name, history in histories.items():
+        for row in history.rows:
+            for key, value in row.items():
+                if key not in ('step', *TIMING):
+                    label = f'{name.replace("_", "-")}: {key.replace("_", " ")}'
+                    curves.setdefault(label, []).append((row['step'], value))
+    return curves_svg(curves, title=f'Curves of the training of {config.name}')
+
+
+def card_content(
+    config: Config,
+    packed: Packed,
+    histories: Mapping[str, History],
+    threshold: float,
+    scores: Mapping[str, float],
+) -> dict[str, Any]:
+    """The card of the model, but for its hash."""
+    network = {'InputChannels': len(CHANNELS), **config.network, 'OutputChannels': 1}
+    content: dict[str, Any] = {
+        'Name': config.name,
+        'Version': config.version,
+        'Network': network,
+        'Channels': list(CHANNELS),
+        'Required': [[contrast] for contrast in config.required],
+        'Absent': 'all-zero channel',
+        'Orientation': 'RAS',
+        'VoxelSize': [1.0, 1.0, 1.0],
+        'Normalisation': dict(NORMALISATION),
+        'SkullStripped': True,
+        'Output': 'lesion logit',
+        'Threshold': threshold,
+        'MinimumLesionVolume': 3,
+        'Window': list(config.window),
+        'Overlap': config.overlap,
+        'TrainedOn': trained_on(packed),
+        'Seed': config.seed,
+        'Stages': {
+            name: training_of(config, name, history) for name, history in histories.items()
+        },
+        'Use': 'research only',
+    }
+    if scores:
+        content['Validation'] = {
+            'Data': f'one simulated scan each on the anatomy of {len(packed.validation_heads)} '
+            'people not trained on',
+            'Threshold': 'chosen on the same scans',
+            'LesionRule': 'MSSEG',
+            **{name: round(value, 4) for name, value in scores.items()},
+        }
+    return content | ({'License': config.licence} if config.licence else {})
+
+
+def trained_on(packed: Packed) -> str:
+    """The data in a sentence; simulated and real are told apart."""
+    parts = []
+    if packed.heads:
+        real = sum(head.t1w is not None for head in packed.heads)
+        more = f' ({real} with their real T1w scan)' if real else ''
+        parts.append(
+            f'images simulated on the anatomy of {len(packed.heads)} people{more} with lesions '
+            'painted in'
+        )
+    unlabelled = len(packed.scans) - len(packed.labelled)
+    if unlabelled:
+        parts.append(f'{unlabelled} real scans without labels')
+    if packed.labelled:
+        parts.append(f'{len(packed.labelled)} real scans with labels')
+    return '; '.join(parts)
+
+
+def training_of(config: Config, name: str, history: History) -> dict[str, Any]:
+    """What a card says of a stage."""
+    stage = stages(config)[name]
+    content: dict[str, Any] = {
+        'Steps': history.step,
+        'BatchSize': stage.batch,
+        'Patch': list(stage.patch),
+        'LearningRate': stage.loop.learning_rate,
+    }
+    return content | ({'Pretext': stage.pretext} if name == 'self_supervised' else {})

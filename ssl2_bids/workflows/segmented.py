@@ -1,0 +1,84 @@
+"""What the App wrote beside a lesion mask, if it lies on the mask's grid: as RAS+ volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ssl2_bids.bids.labels import Mask
+from ssl2_bids.bids.outputs import UnitNames
+from ssl2_bids.errors import DataError
+from ssl2_bids.steps import annotation
+from ssl2_bids.volume import Volume, read, reorient, same_grid
+
+
+def read_mask(path: Path) -> Volume:
+    """Read a lesion mask.
+
+    Raises
+    ------
+    DataError : it cannot be read, or its values are not those of a mask; it is named.
+    """
+    volume = read(path, dtype=None)
+    try:
+        return reorient(annotation.read_label_values(volume, {}).label)
+    except DataError as error:
+        raise DataError(error.message, advice=error.advice, path=path) from None
+
+
+def probability_of(mask: Mask, grid: Volume) -> Volume | None:
+    """The lesion probability that a mask was made of.
+
+    Raises
+    ------
+    DataError : it cannot be read, or has values outside 0 to 1.
+    """
+    path = mask.path.with_name(_names(mask).path('anat.probability').name)
+    # a mask of another name was not made from the file of this one
+    if mask.path.name != _names(mask).path('anat.mask').name or not path.exists():
+        return None
+    volume = reorient(read(path))
+    if not same_grid(volume, grid):
+        return None
+    values = np.nan_to_num(volume.data)
+    if values.min() < -1e-3 or values.max() > 1 + 1e-3:
+        raise DataError(
+            f'not a probability: values from {values.min():.3g} to {values.max():.3g}',
+            advice='Segment again, or remove the file.',
+            path=path,
+        )
+    return volume.with_data(values.clip(0, 1))
+
+
+def brain_of(mask: Mask, grid: Volume) -> Volume | None:
+    """The brain mask of a session; values 0 and 1."""
+    path = mask.path.with_name(_names(mask).path('anat.brain_mask').name)
+    if not path.exists():
+        return None
+    volume = reorient(read(path, dtype=None))
+    if not same_grid(volume, grid):
+        return None
+    return volume.with_data((volume.data > 0).astype(np.uint8))
+
+
+def image_of(mask: Mask, grid: Volume) -> tuple[Volume, str] | None:
+    """A preprocessed image on a mask's grid, FLAIR before others, and its file name."""
+    found = sorted(set(_images(mask)), key=lambda path: ('FLAIR' not in path.name, path.name))
+    for path in found:
+        volume = reorient(read(path))
+        if same_grid(volume, grid):
+            return volume, path.name
+    return None
+
+
+def _images(mask: Mask) -> Iterator[Path]:
+    for kind in ('anat.preproc_reference', 'anat.preproc'):
+        for entities in ('', '*'):
+            pattern = _names(mask).path(kind, contrast='*', entities=entities).name
+            yield from mask.path.parent.glob(pattern)
+
+
+def _names(mask: Mask) -> UnitNames:
+    return UnitNames(Path(), mask.subject, mask.session, mask.space, mask.desc or '')

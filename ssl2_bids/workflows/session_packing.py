@@ -1,0 +1,153 @@
+"""One session of a dataset as training wants it: the very steps of a run of the App."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ssl2_bids.bids.inputs import Session
+from ssl2_bids.errors import DataError, NoInputError
+from ssl2_bids.networks.cards import Card
+from ssl2_bids.simulation.appearance import CHANNELS
+from ssl2_bids.steps.annotation import majority
+from ssl2_bids.steps.network_input import network_input, onto_grid
+from ssl2_bids.training.scans import NORMALISATION, PackedScan, to_bytes
+from ssl2_bids.volume import Volume, describe_grid, read, reorient, same_grid
+from ssl2_bids.workflows.evaluate import read_annotation
+
+if TYPE_CHECKING:
+    from ssl2_bids.bids.labels import Label
+
+VOXEL = (1.0, 1.0, 1.0)  # mm
+
+
+def pack_session(session: Session, labels: Sequence[Label], *, strip: str = 'auto') -> PackedScan:
+    """Strip, correct and normalise the images of a session, as a run of the App does.
+
+    Raises
+    ------
+    Ssl2Error : an image or a label cannot be used.
+    """
+    from ssl2_bids.steps.inhomogeneity import correct_inhomogeneity
+    from ssl2_bids.steps.registration import register_rigid
+
+    if session.problem:
+        raise session.problem
+    if session.skipped or not session.scans:
+        raise NoInputError(session.skipped or 'no usable image')
+    images = {name: read_scan(scan.paths, name) for name, scan in session.scans.items()}
+    brains = {
+        name: find_brain(image, strip, session.scans[name].metadata)
+        for name, image in images.items()
+    }
+    even = {name: correct_inhomogeneity(images[name], brains[name]) for name in images}
+    reference = session.reference
+    transforms = {
+        name: register_rigid(
+            even[reference], image, fixed_mask=brains[reference], moving_mask=brains[name]
+        ).matrix
+        for name, image in even.items()
+        if name != reference
+    }
+    ready = network_input(even, transforms, brains[reference], packing_card())
+    brain = ready.brain.numpy()
+    stored = {
+        contrast: to_bytes(values.numpy(), (values != 0).numpy())
+        for contrast, values in zip(ready.present, ready.tensor, strict=True)
+        if contrast is not None
+    }
+    scan = PackedScan('', '', stored, brain)
+    if not labels:
+        return scan
+    label, known = drawn_label(labels, images, transforms, ready.affine, brain)
+    return replace(scan, label=label & brain, known=known & brain)
+
+
+def read_scan(paths: Sequence[Path], contrast: str) -> Volume:
+    """One checked image; echoes are averaged."""
+    from ssl2_bids.steps.echoes import mean_of_echoes
+    from ssl2_bids.steps.quality import check_image
+
+    images = []
+    for path in paths:
+        try:
+            images.append(check_image(reorient(read(path, contrast=contrast)))[0])
+        except DataError as error:
+            raise DataError(error.message, advice=error.advice, path=error.path or path) from None
+    return images[0] if len(images) == 1 else mean_of_echoes(images)
+
+
+def find_brain(image: Volume, strip: str, metadata: dict[str, Any]) -> Volume:
+    """The brain mask of an image; whether it is stripped already, its sidecar says first."""
+    from ssl2_bids.steps import brain
+
+    told = metadata.get('SkullStripped')
+    stripped = told if isinstance(told, bool) else brain.is_brain_only(image)
+    if strip == 'skip' or (strip == 'auto' and stripped):
+        return brain.mask_of_brain_only(image)
+    return brain.extract_brain(image)
+
+
+def drawn_label(
+    labels: Sequence[Label],
+    images: dict[str, Volume],
+    transforms: dict[str, np.ndarray],
+    affine: np.ndarray,
+    brain: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lesions and where they were looked for, on the packed grid: at least half a voxel.
+
+    Raises
+    ------
+    DataError : the label is on the grid of none of the images.
+    """
+    by_image: dict[tuple[str, str, str], list[Label]] = {}
+    for label in labels:
+        by_image.setdefault(label.image, []).append(label)
+    raters = next(iter(by_image.values()))
+    annotation = majority([read_annotation(label) for label in raters])
+    named = [name for name in images if name in (raters[0].kept_suffix, raters[0].space)]
+    order = [*named, *(name for name in images if name not in named)]
+    on_grid = [name for name in order if same_grid(annotation.label, images[name])]
+    if not on_grid:
+        raise DataError(
+            f'the label lies on the grid of none of the images: {describe_grid(annotation.label)}',
+            advice='Save it from the image that it was drawn on.',
+            path=raters[0].path,
+        )
+    shape = (brain.shape[0], brain.shape[1], brain.shape[2])
+    lesions, extent = (
+        onto_grid(
+            one.with_data(one.data.astype(np.float32)),
+            affine,
+            shape,
+            transform=transforms.get(on_grid[0]),
+        ).data
+        for one in (annotation.label, annotation.extent)
+    )
+    return np.asarray(lesions >= 0.5), np.asarray(extent >= 0.5)
+
+
+def packing_card() -> Card:
+    """What packed scans are made for: every channel, each of them enough."""
+    return Card(
+        name='packing',
+        version='',
+        label='',
+        network={},
+        channels=CHANNELS,
+        required=tuple((channel,) for channel in CHANNELS),
+        voxel_size=VOXEL,
+        normalisation=dict(NORMALISATION),
+        threshold=0.5,
+        minimum_lesion_volume=0.0,
+        window=(96, 96, 96),
+        overlap=0.0,
+        sha256='',
+        folder=Path(),
+        content={},
+    )

@@ -1,0 +1,363 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from label_phantom import label_head
+from phantoms import brain_image
+
+from ssl2_bids.cli import pretrain_tool
+from ssl2_bids.cli.tools import main
+from ssl2_bids.errors import DataError, NoInputError, NothingSelectedError, UsageError
+from ssl2_bids.networks.weights import load_network, read_card
+from ssl2_bids.simulation.appearance import CHANNELS
+from ssl2_bids.steps.segmentation import segment
+from ssl2_bids.training import checkpoint
+from ssl2_bids.training.config import read_config
+from ssl2_bids.training.scans import from_bytes
+from ssl2_bids.volume import Volume
+from ssl2_bids.workflows.packing import load_packed, pack
+
+NETWORK = """
+window = [32, 32, 32]
+[network]
+Type = "fast_unet"
+Channels = [4, 8]
+FullResolutionChannels = 2
+"""
+STAGES = """
+[self_supervised]
+steps = 4
+patch = [16, 16, 16]
+log_every = 2
+checkpoint_every = 2
+validate_every = 2
+workers = 0
+ahead = 0
+[supervised]
+steps = 6
+patch = [16, 16, 16]
+log_every = 2
+checkpoint_every = 2
+ahead = 0
+"""
+
+
+def ball(image: nib.Nifti1Image) -> nib.Nifti1Image:
+    """The bright ball of a phantom as its lesion mask."""
+    data = (np.asarray(image.dataobj) > 150).astype(np.uint8)
+    mask = nib.Nifti1Image(data, image.affine)
+    mask.set_sform(image.affine, 1)
+    return mask
+
+
+def configuration(tmp_path, data: str, *, stages: str = STAGES, name: str = 'c.toml'):
+    path = tmp_path / name
+    path.write_text(f'{NETWORK}[data]\n{data}\n{stages}')
+    return path
+
+
+@pytest.fixture(scope='module')
+def label_maps(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('maps')
+    for name in ('01', '02', '03'):
+        image = nib.Nifti1Image(label_head(40), np.diag([1.0, 1, 1, 1]))
+        nib.save(image, folder / f'sub-{name}_dseg.nii.gz')
+    return folder
+
+
+@pytest.fixture(scope='module')
+def packed_heads(label_maps, tmp_path_factory):
+    """A folder of packed data without scans, and its configuration."""
+    folder = tmp_path_factory.mktemp('packed')
+    path = configuration(folder, f'label_maps = ["{label_maps}"]\nvalidation = ["sub-02"]')
+    pack(read_config(path), folder / 'packed')
+    return folder / 'packed', path
+
+
+class TestPacking:
+    def test_people_go_where_the_configuration_says(self, make_dataset, label_maps, tmp_path):
+        data = make_dataset(
+            [
+                'sub-11/anat/sub-11_T1w.nii.gz',
+                'sub-12/ses-2/anat/sub-12_ses-2_FLAIR.nii.gz',
+                'sub-13/anat/sub-13_T1w.nii.gz',
+                'sub-14/anat/sub-14_T1w.nii.gz',
+                'sub-15/anat/sub-15_PDw.nii.gz',
+            ]
+        )
+        path = configuration(
+            tmp_path,
+            f'unlabelled = ["{data}"]\nlabel_maps = ["{label_maps}"]\n'
+            'hold_out = ["sub-13", "sub-01"]\nvalidation = ["sub-14"]',
+        )
+        told = []
+        pack(read_config(path), tmp_path / 'packed', progress=told.append)
+        packed = load_packed(tmp_path / 'packed')
+        assert [scan.name for scan in packed.scans] == ['00-sub-11', '00-sub-12_ses-2']
+        assert [scan.person for scan in packed.scans] == ['00-sub-11', '00-sub-12']
+        assert [scan.name for scan in packed.validation_scans] == ['00-sub-14']
+        assert [head.name for head in packed.heads] == ['02']
+        assert [head.name for head in packed.validation_heads] == ['03']
+        assert told == ['02', '03', 'sub-11', 'sub-12_ses-2', 'sub-14']
+        index = json.loads((tmp_path / 'packed' / 'pack.json').read_text())
+        assert len(index['LeftOut']) == 1
+        assert 'sub-15' in index['LeftOut'][0]
+        for path in (tmp_path / 'packed').rglob('*'):
+            assert 'sub-13' not in path.name
+        flair = packed.scans[1].images['FLAIR']
+        assert list(packed.scans[1].images) == ['FLAIR']
+        inside = from_bytes(torch.from_numpy(flair[packed.scans[1].brain]))
+        assert abs(float(inside.median())) < 0.02
+        assert flair.dtype == np.uint8
+        assert packed.scans[1].brain.sum() == pytest.approx(1.25e6, rel=0.05)  # voxels of 1 mm
+
+    def test_labels_come_along_on_the_same_grid(self, make_dataset, tmp_path):
+        image = brain_image()
+        data = make_dataset(
+            {
+                'sub-01/anat/sub-01_FLAIR.nii.gz': image,
+                'sub-01/anat/sub-01_label-L_mask.nii.gz': ball(image),
+                'sub-02/anat/sub-02_FLAIR.nii.gz': image,
+            }
+        )
+        path = configuration(tmp_path, f'labelled = ["{data}"]')
+        pack(read_config(path), tmp_path / 'packed')
+        packed = load_packed(tmp_path / 'packed')
+        (scan,) = packed.labelled
+        drawn = float((np.asarray(ball(image).dataobj) > 0).sum()) * 4**3
+        assert float(scan.label.sum()) == pytest.approx(drawn, rel=0.15)
+        assert np.array_equal(scan.known, scan.brain)
+        assert len(scan.lesions) == 1
+        values = from_bytes(torch.from_numpy(scan.images['FLAIR'])).numpy()
+        bright = values > (values[scan.label].max() + np.median(values[scan.brain])) / 2
+        assert (bright & scan.label).sum() > 0.9 * bright.sum()
+        assert (bright & scan.label).sum() > 0.6 * scan.label.sum()
+        left_out = json.loads((tmp_path / 'packed' / 'pack.json').read_text())['LeftOut']
+        assert 'no lesion mask' in left_out[0]
+
+    def test_a_label_on_no_images_grid_is_refused(self, make_dataset, tmp_path):
+        data = make_dataset(
+            {
+                'sub-01/anat/sub-01_FLAIR.nii.gz': brain_image(),
+                'sub-01/anat/sub-01_label-L_mask.nii.gz': ball(brain_image(5.0)),
+            }
+        )
+        path = configuration(tmp_path, f'labelled = ["{data}"]')
+        with pytest.raises(NoInputError, match='grid of none of the images'):
+            pack(read_config(path), tmp_path / 'packed')
+
+    def test_packing_goes_on_and_other_data_are_refused(self, make_dataset, tmp_path):
+        data = make_dataset(['sub-01/anat/sub-01_T1w.nii.gz', 'sub-02/anat/sub-02_T1w.nii.gz'])
+        config = read_config(configuration(tmp_path, f'unlabelled = ["{data}"]'))
+        folder = tmp_path / 'packed'
+
+        def stop(name):
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            pack(config, folder, progress=stop)
+        with pytest.raises(NoInputError, match='pack.json is missing'):
+            load_packed(folder)
+        told = []
+        pack(config, folder, progress=told.append)
+        assert told == ['sub-02']
+        pack(config, folder, progress=stop)
+        other = configuration(
+            tmp_path, f'unlabelled = ["{data}"]\nhold_out = ["01"]', name='other.toml'
+        )
+        with pytest.raises(UsageError, match='another configuration'):
+            pack(read_config(other), folder)
+
+    def test_mistakes_are_named(self, make_dataset, tmp_path):
+        empty = make_dataset(['sub-01/anat/sub-01_PDw.nii.gz'])
+        cases = [
+            ('', UsageError, 'names nothing'),
+            (f'unlabelled = ["{tmp_path}/nowhere"]', NoInputError, 'no such folder'),
+            (f'unlabelled = ["{empty}"]', NoInputError, 'no session could be used'),
+            (f'label_maps = ["{tmp_path}"]', NoInputError, 'no image'),
+        ]
+        for number, (data, kind, message) in enumerate(cases):
+            config = read_config(configuration(tmp_path, data))
+            with pytest.raises(kind, match=message):
+                pack(config, tmp_path / str(number))
+
+    def test_somebody_unknown_is_told(self, label_maps, tmp_path):
+        data = f'label_maps = ["{label_maps}"]\nhold_out = ["sub-77"]'
+        with pytest.raises(NothingSelectedError, match='nobody is called sub-77'):
+            pack(read_config(configuration(tmp_path, data)), tmp_path / 'packed')
+
+
+@pytest.fixture(scope='module')
+def finished(packed_heads, tmp_path_factory):
+    packed, path = packed_heads
+    out = tmp_path_factory.mktemp('out')
+    words = ['pretrain', str(path), str(out), '--device', 'cpu', '--data', str(packed)]
+    assert main(words) == 0
+    return out
+
+
+class TestRun:
+    def test_the_result_is_a_model_that_segments(self, finished):
+        card = read_card(finished)
+        assert card.channels == CHANNELS
+        assert card.required == (('FLAIR',), ('T1w',))
+        assert 0.1 <= card.threshold <= 0.7
+        assert 'anatomy of 1 people' in card.content['Validation']['Data']
+        assert 'anatomy of 2 people' in card.content['TrainedOn']
+        assert card.content['Stages']['self_supervised']['Pretext'] == 'masked'
+        shape = (40, 40, 40)
+        image = np.random.default_rng(0).normal(100, 10, shape).astype(np.float32)
+        mask = np.zeros(shape, np.uint8)
+        mask[8:-8, 8:-8, 8:-8] = 1
+        result = segment(
+            {'FLAIR': Volume(image, np.eye(4), 'FLAIR')},
+            {},
+            Volume(mask, np.eye(4)),
+            card,
+            load_network(card),
+            precision='float32',
+        )
+        assert result.probability.shape == shape
+        assert np.isfinite(result.probability.data).all()
+
+    def test_curves_and_configuration_lie_beside_it(self, finished, packed_heads):
+        assert (finished / 'config.toml').read_text() == packed_heads[1].read_text()
+        lines = (finished / 'curves.csv').read_text().splitlines()
+        assert lines[0].startswith('stage,step,rate,loss,hidden')
+        assert 'validation_hidden' in lines[0]
+        assert lines[-1].startswith('2,6,')
+        assert 'supervised: validation dice' in (finished / 'curves.svg').read_text()
+
+    def test_a_signal_is_an_exit_code_and_the_same_command_goes_on(
+        self, packed_heads, finished, tmp_path, monkeypatch
+    ):
+        packed, path = packed_heads
+        words = ['pretrain', str(path), str(tmp_path), '--device', 'cpu', '--data', str(packed)]
+        counted = []
+
+        def until(number, code):
+            def update(stage, done, steps, latest):
+                counted.append((stage, done))
+                if len(counted) == number:
+                    os.kill(os.getpid(), code)
+
+            return update
+
+        # within a stage, just before its last step, just before the last of all
+        for number, code in ((1, signal.SIGINT), (3, signal.SIGUSR1), (9, signal.SIGTERM)):
+            monkeypatch.setattr(pretrain_tool, 'lines', lambda n=number, c=code: until(n, c))
+            assert main(words) == 128 + code
+        monkeypatch.setattr(pretrain_tool, 'lines', lambda: until(-1, 0))
+        assert main(words) == 0
+        assert len(set(counted)) == len(counted) == 4 + 6
+        for name in ('weights.safetensors', 'model.json'):
+            assert (tmp_path / name).read_bytes() == (finished / name).read_bytes()
+
+    def test_a_run_moves_with_little_to_carry(self, packed_heads, finished, tmp_path):
+        packed, path = packed_heads
+        (newest,) = checkpoint.checkpoints(finished / 'supervised')[:1]
+        newest.unlink()  # as if it had been stopped two steps before the end
+        assert main(['pretrain', str(path), str(finished), '--lean']) == 0
+        words = [str(path), str(tmp_path), '--device', 'cpu', '--data', str(packed)]
+        lean = finished / 'lean'
+        assert sum(p.stat().st_size for p in lean.rglob('*')) < 1e6
+        for _ in range(2):  # the same command again does no harm
+            assert main(['pretrain', *words, '--from-lean', str(lean)]) == 0
+        assert not (tmp_path / 'self_supervised').exists()
+        history = checkpoint.newest(tmp_path / 'supervised')[1]['history']
+        assert history['step'] == 6
+        assert history['resumed'] is None
+        moved, stayed = (load_network(read_card(f)).state_dict() for f in (tmp_path, finished))
+        for name, tensor in stayed.items():
+            assert torch.allclose(moved[name], tensor, atol=5e-3), name
+
+    def test_it_runs_where_nothing_but_torch_is_installed(self, packed_heads, tmp_path):
+        packed, path = packed_heads
+        missing = ['bids', 'nipype', 'SimpleITK', 'nilearn', 'deepbet', 'PIL', 'jinja2', 'rich']
+        missing += ['markupsafe', 'tomli_w', 'psutil', 'yaml', 'pandas']
+        code = (
+            'import sys\n'
+            f'for name in {missing}: sys.modules[name] = None\n'
+            'from ssl2_bids.cli.tools import main\n'
+            'sys.exit(main(sys.argv[1:]))'
+        )
+        words = ['pretrain', str(path), str(tmp_path), '--device', 'cpu', '--data', str(packed)]
+        done = subprocess.run(
+            [sys.executable, '-c', code, *words],
+            env={**os.environ, 'OMP_NUM_THREADS': '1'},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert 'supervised: step 6 of 6' in done.stderr
+        read_card(tmp_path)
+
+    def test_nothing_to_learn_from_is_told(self, make_dataset, tmp_path):
+        data = make_dataset(['sub-01/anat/sub-01_T1w.nii.gz'])
+        stages = '[self_supervised]\nsteps = 0\n[supervised]\nsteps = 2\npatch = [16, 16, 16]'
+        path = configuration(tmp_path, f'unlabelled = ["{data}"]', stages=stages)
+        assert main(['pretrain', str(path), str(tmp_path / 'out'), '--device', 'cpu']) == 66
+
+    def test_a_start_from_a_model_and_tangs_tasks(self, packed_heads, finished, tmp_path):
+        packed, _ = packed_heads
+        stages = (
+            '[self_supervised]\nsteps = 2\npretext = "tang"\nview = 16\npatch = [32, 32, 32]\n'
+            'ahead = 0\n[supervised]\nsteps = 0'
+        )
+        path = configuration(tmp_path, '', stages=stages)
+        path.write_text(f'start = "{finished}"\n' + path.read_text())
+        words = [str(path), str(tmp_path / 'out'), '--device', 'cpu', '--data', str(packed)]
+        assert main(['pretrain', *words]) == 0
+        head = (tmp_path / 'out' / 'curves.csv').read_text().splitlines()[0]
+        assert 'inpainting,rotation,contrast' in head
+        assert not (tmp_path / 'out' / 'model.json').exists()
+
+    @pytest.mark.parametrize(
+        ('words', 'code', 'message'),
+        [
+            (['{tmp}/nope.toml', '{tmp}/o'], 66, 'no such configuration'),
+            (['{tmp}/bad.toml', '{tmp}/o'], 64, '"nam" is unknown'),
+            (['{tmp}/good.toml', '{tmp}/o', '--lean'], 66, 'no checkpoint'),
+            (['{tmp}/good.toml', '{tmp}/o', '--lean', '--pack'], 64, 'not allowed'),
+            (['{tmp}/good.toml', '{tmp}/o', '--from-lean', '{tmp}'], 66, 'no lean checkpoint'),
+            (['{tmp}/good.toml', '{tmp}/o', '--data', '{tmp}'], 66, 'pack.json is missing'),
+            (['{tmp}/good.toml', '{tmp}/o', '--device', 'tpu'], 64, 'none of auto'),
+            (['{tmp}/good.toml'], 64, 'OUT'),
+        ],
+    )
+    def test_mistakes_have_their_exit_codes(self, tmp_path, capsys, words, code, message):
+        (tmp_path / 'bad.toml').write_text('nam = 1')
+        (tmp_path / 'good.toml').write_text('')
+        given = [word.format(tmp=tmp_path) for word in words]
+        assert main(['pretrain', *given]) == code
+        assert message in capsys.readouterr().err
+
+    def test_a_network_that_cannot_be_built_is_told(self, packed_heads, tmp_path, capsys):
+        packed, _ = packed_heads
+        path = tmp_path / 'c.toml'
+        path.write_text('[network]\nType = "fast_unet"\nChannels = [4, 8]\n' + STAGES)
+        words = [str(path), str(tmp_path / 'out'), '--device', 'cpu', '--data', str(packed)]
+        assert main(['pretrain', *words]) == 64
+        assert 'FullResolutionChannels' in capsys.readouterr().err
+
+
+def test_an_image_that_cannot_be_read_is_named(make_dataset, tmp_path):
+    data = make_dataset(
+        {
+            'sub-01/anat/sub-01_T1w.nii.gz': b'nothing',
+            'sub-02/anat/sub-02_T1w.nii.gz': brain_image(),
+        }
+    )
+    path = configuration(tmp_path, f'unlabelled = ["{data}"]')
+    pack(read_config(path), tmp_path / 'packed')
+    left_out = json.loads((tmp_path / 'packed' / 'pack.json').read_text())['LeftOut']
+    assert 'sub-01_T1w.nii.gz' in left_out[0]
+    (tmp_path / 'packed' / 'train' / 'scan-00-sub-02.npz').write_bytes(b'x')
+    with pytest.raises(DataError, match='cannot be read'):
+        load_packed(tmp_path / 'packed')
