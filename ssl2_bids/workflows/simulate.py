@@ -2,58 +2,50 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ssl2_bids import __version__
-from ssl2_bids.bids.outputs import output_name, sidecar_path, write_table
-from ssl2_bids.bids.provenance import BIDS_VERSION, CODE_URL
-from ssl2_bids.errors import CannotWriteError, UsageError
-from ssl2_bids.files import write_json, write_text
-from ssl2_bids.simulation.lesions import Lesions, paint
-from ssl2_bids.simulation.phantom import Anatomy, deform
-from ssl2_bids.simulation.scanner import make_head, place, sample, scan
-from ssl2_bids.simulation.sequences import PROTOCOLS
-from ssl2_bids.volume import Volume, write
+from ssl2_bids.errors import CannotWriteError, Ssl2Error, UsageError
+from ssl2_bids.files import remove_leftovers, sha256
+from ssl2_bids.simulation.label_maps import read_label_map
+from ssl2_bids.simulation.participant import (
+    Habits,
+    ParticipantDraw,
+    draw_participant,
+    knowledge,
+    make_visits,
+)
+from ssl2_bids.simulation.scanner import scan
+from ssl2_bids.workflows.heads import image_files
+from ssl2_bids.workflows.simulated_dataset import (
+    claim_folder,
+    descriptions,
+    write_participants,
+    write_readme,
+)
+from ssl2_bids.workflows.simulated_files import MANUAL, write_image, write_truth
+from ssl2_bids.workflows.simulated_labels import (
+    Labelling,
+    check_labelling,
+    labelled_numbers,
+    write_manual,
+)
+from ssl2_bids.workflows.simulation_plan import (
+    MNI,
+    Plan,
+    fingerprint,
+    make_plan,
+    settings_of,
+)
 
-TRUTH = Path('derivatives') / 'truth'
-DEFAULT_CONTRASTS = {3: ('T1w', 'FLAIR'), 7: ('UNIT1', 'FLAIR')}
-REFERENCES = ('UNIT1', 'T1w', 'FLAIR')  # the first one made is the App's reference image
-LOAD = (9.0, 0.6, 3.0, 25.0)  # lesion volume in mL: median, spread of the log, least, most
-README = """\
-SIMULATED DATA. Nobody was scanned.
-
-Heads made from the MNI152 tissue maps by random deformation, with white-matter lesions of known
-truth, as MR sequences would show them. The true lesion masks stand in derivatives/truth, on the
-grid of the {reference} images.
-
-Made by: ssl2 simulate --subjects {subjects} --seed {seed} --field {field} --contrasts {contrasts}
-
-Tissue maps: MNI ICBM 152, copyright (C) 1993-2009 Louis Collins, McConnell Brain Imaging Centre,
-Montreal Neurological Institute, McGill University (Fonov et al. 2011,
-https://doi.org/10.1016/j.neuroimage.2010.07.033). As simulated data these images prove nothing
-about the accuracy of a method on patients.
-"""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What makes a simulated dataset what it is."""
-
-    root: Path
-    seed: int
-    field: int
-    contrasts: tuple[str, ...]
-
-    @property
-    def reference(self) -> str:
-        """Suffix of the App's reference image, on whose grid the truth is written."""
-        return next(suffix for suffix in REFERENCES if suffix in self.contrasts)
+Progress = Callable[[int, int], None]
+Job = tuple[Plan, int, Labelling | None]
 
 
 def simulate(
@@ -61,237 +53,236 @@ def simulate(
     *,
     subjects: int,
     seed: int,
-    field: int = 3,
+    field: float | None = None,
     contrasts: tuple[str, ...] = (),
-    progress: Callable[[int, int], None] | None = None,
+    sessions: int = 1,
+    labels: Path | None = None,
+    lesion_masks: Path | None = None,
+    load: float = Habits.load,
+    load_spread: float = Habits.spread,
+    labelled: int = 0,
+    sparse: float = 1.0,
+    encoding: str = 'mask',
+    whole_head: bool = False,
+    protocol: Path | None = None,
+    motion: float = 0.0,
+    spikes: float = 0.0,
+    phase: bool = False,
+    nprocs: int = 1,
+    progress: Progress | None = None,
 ) -> None:
-    """Write a simulated raw BIDS dataset and, below ``derivatives/truth``, its true lesion masks.
+    """Write a simulated raw BIDS dataset and, below ``derivatives``, truth and manual labels.
 
     Parameters
     ----------
     output_dir : empty, missing, or holding the same simulation: finished participants are kept.
     subjects : number of participants; each depends on ``seed`` and its own number alone.
-    field : 3 or 7 T.
-    contrasts : BIDS suffixes; empty for T1w and FLAIR at 3 T, UNIT1 and FLAIR at 7 T. UNIT1
-        brings the two inversion images along.
+    field : T, of a bundled scanner; None for that of the protocol file, or 3 T.
+    contrasts : BIDS suffixes; empty for UNIT1 (else T1w) and FLAIR, or all of a protocol file.
+        UNIT1 brings the two inversion images along.
+    sessions : visits of everybody; lesions change from one to the next.
+    labels : folder of label maps with FreeSurfer's numbers; None for the MNI152 tissue maps.
+    lesion_masks : folder of real lesion masks in MNI152 space, from which half of the lesions
+        get their shapes.
+    load, load_spread : median lesion volume in mL, and standard deviation of its logarithm.
+    labelled : how many participants get a manual label, drawn by seed.
+    sparse, encoding : of the manual labels, see :class:`simulated_labels.Labelling`.
+    whole_head : with skull and scalp; needs ``labels``.
+    protocol : TOML file of another scanner.
+    motion, spikes : share of the scans with motion, with spikes in k-space.
+    phase : also the phase images of MP2RAGE and MEGRE.
+    nprocs : participants at a time, each in a process; the bytes are the same.
     progress : called after each participant with the number done and the number of all.
 
     Raises
     ------
-    UsageError : an impossible number, field or contrast.
+    UsageError : an impossible number, field, contrast or combination.
+    NoInputError, DataError : what was given to read is missing or cannot be used.
     CannotWriteError : the folder holds something else, or cannot be written.
     """
-    plan = make_plan(output_dir, subjects=subjects, seed=seed, field=field, contrasts=contrasts)
-    claim_folder(plan)
-    text = README.format(
-        subjects=subjects,
-        reference=plan.reference,
-        contrasts=' '.join(plan.contrasts),
+    if not 1 <= subjects <= 9999:
+        raise UsageError(f'{subjects} participants cannot be simulated', advice='Give 1 to 9999.')
+    labelling = Labelling(labelled, sparse, encoding)
+    check_labelling(labelling, subjects)
+    plan = make_plan(
+        Path(output_dir),
         seed=seed,
         field=field,
+        protocol=protocol,
+        contrasts=contrasts,
+        sessions=sessions,
+        habits=Habits(load=load, spread=load_spread, motion=motion, spikes=spikes),
+        labels=labels,
+        lesion_masks=lesion_masks,
+        whole_head=whole_head,
+        phase=phase,
     )
-    write_text(plan.root / 'README', text)
-    template = None
-    for number in range(1, subjects + 1):
-        if not sidecar_path(truth_path(plan, label(number))).is_file():
-            template = template or tissue_maps()
-            simulate_participant(plan, template, number)
-        if progress:
-            progress(number, subjects)
-    write_participants(plan)
+    plan = replace(plan, settings=settings_of(plan, own_protocol=protocol is not None))
+    numbers = range(1, subjects + 1)
+    chosen = labelled_numbers(seed, subjects, labelled)
+    needed = {plan.label_map(number) for number in numbers if not plan.finished(number)}
+    for path in sorted(path for path in needed if path):
+        read_label_map(path)
+    refuse_other_labels(plan, chosen)
+    begin(plan, labelling)
+    jobs = [(plan, number, labelling if number in chosen else None) for number in numbers]
+    run_jobs(jobs, nprocs=nprocs, progress=progress)
+    write_participants(plan.root, anatomies(plan, numbers))
 
 
-def make_plan(
-    output_dir: Path, *, subjects: int, seed: int, field: int, contrasts: tuple[str, ...]
-) -> Plan:
-    """Check what was asked for.
-
-    Raises
-    ------
-    UsageError : an impossible number, field or contrast.
-    """
-    if subjects < 1:
-        raise UsageError(f'{subjects} participants cannot be simulated', advice='Give 1 or more.')
-    if seed < 0:
-        raise UsageError(f'the seed {seed} is negative', advice='Give 0 or more.')
-    if field not in DEFAULT_CONTRASTS:
-        raise UsageError(f'a field of {field} T cannot be simulated', advice='Give 3 or 7.')
-    known = tuple(suffix for strength, suffix in PROTOCOLS if strength == field)
-    chosen = tuple(dict.fromkeys(contrasts)) or DEFAULT_CONTRASTS[field]
-    unknown = [suffix for suffix in chosen if suffix not in known]
-    if unknown or not set(chosen) & set(REFERENCES):
-        problem = f'no {" or ".join(unknown)}' if unknown else f'none of {", ".join(REFERENCES)}'
-        raise UsageError(
-            f'there is {problem} among the contrasts that can be simulated at {field} T',
-            advice=f'Choose from {", ".join(known)}, one of {", ".join(REFERENCES)} among them.',
-        )
-    return Plan(Path(output_dir), seed, field, tuple(s for s in known if s in chosen))
-
-
-def claim_folder(plan: Plan) -> None:
-    """Write the dataset descriptions, unless the folder holds something else.
+def begin(plan: Plan, labelling: Labelling) -> None:
+    """Claim the folder and write what stands at its root.
 
     Raises
     ------
-    CannotWriteError : it does; nothing was written.
+    CannotWriteError : it holds something else.
     """
-    raw, truth = descriptions(plan)
-    path = plan.root / 'dataset_description.json'
-    if plan.root.exists() and not plan.root.is_dir():
-        raise CannotWriteError('is a file', advice='Give a folder.', path=plan.root)
-    if path.exists():
-        try:
-            found = json.loads(path.read_text(encoding='utf-8')).get('GeneratedBy')
-        except (ValueError, AttributeError):
-            found = None
-        if found != raw['GeneratedBy']:
-            raise CannotWriteError(
-                'the folder holds another dataset, or a simulation with other settings',
-                advice='Choose an empty folder; nothing was changed.',
-                path=plan.root,
-            )
-    elif plan.root.is_dir() and any(
-        not entry.name.startswith('.tmp-') for entry in plan.root.iterdir()
-    ):
+    given = bool(plan.label_maps)
+    labels = f'{labelling.sparse:g} of the slices as {labelling.encoding}'
+    claim_folder(
+        plan.root,
+        descriptions(plan.settings, labels=labels if labelling.participants else '', given=given),
+    )
+    write_readme(
+        plan.root,
+        field=plan.scanner.field,
+        settings=plan.settings,
+        reference=plan.reference,
+        given=given,
+        labelled=bool(labelling.participants),
+    )
+
+
+def refuse_other_labels(plan: Plan, chosen: Iterable[int]) -> None:
+    """Check that no participant has a manual label who should have none.
+
+    Raises
+    ------
+    CannotWriteError : one has.
+    """
+    folders = {f'sub-{plan.names(number, 0).subject}' for number in chosen}
+    others = sorted(p.name for p in (plan.root / MANUAL).glob('sub-*') if p.name not in folders)
+    if others:
         raise CannotWriteError(
-            'the folder is not empty and holds no simulated dataset',
-            advice='Choose an empty folder; nothing was changed.',
-            path=plan.root,
+            f'there are manual labels of others already ({", ".join(others[:5])})',
+            advice='Choose an empty folder, or the --subjects and --labelled of before.',
+            path=plan.root / MANUAL,
         )
-    write_json(path, raw)
-    write_json(plan.root / TRUTH / 'dataset_description.json', truth)
 
 
-def descriptions(plan: Plan) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Content of both ``dataset_description.json``: raw, truth."""
-    settings = f'seed {plan.seed}, {plan.field} T, {" ".join(plan.contrasts)}'
-    generated = {'Version': __version__, 'Description': settings, 'CodeURL': CODE_URL}
-    shared = {
-        'BIDSVersion': BIDS_VERSION,
-        'License': 'CC0',
-        'Authors': ['The ssl2-bids developers'],
-        'ReferencesAndLinks': ['https://doi.org/10.1016/j.neuroimage.2010.07.033'],
-    }
-    raw = {
-        'Name': 'SIMULATED brains with lesions of known truth',
-        'DatasetType': 'raw',
-        'GeneratedBy': [{'Name': 'ssl2 simulate', **generated}],
-    }
-    # The specification wants the name of a nested derivative's maker in its folder's name.
-    truth = {
-        'Name': 'Known truth of the SIMULATED brains',
-        'DatasetType': 'derivative',
-        'GeneratedBy': [{'Name': 'truth', **generated}],
-        'DatasetLinks': {'raw': '../..'},
-    }
-    return raw | shared, truth | shared
+def run_jobs(jobs: list[Job], *, nprocs: int, progress: Progress | None) -> None:
+    """Make all participants, some at a time.
+
+    Raises
+    ------
+    Ssl2Error : a process was ended from outside.
+    """
+    done = 0
+
+    def tell() -> None:
+        nonlocal done
+        done += 1
+        if progress:
+            progress(done, len(jobs))
+
+    if nprocs <= 1 or len(jobs) == 1:
+        for job in jobs:
+            run_job(job)
+            tell()
+        return
+    pool = ProcessPoolExecutor(min(nprocs, len(jobs)), mp_context=get_context('spawn'))
+    try:
+        for future in as_completed([pool.submit(run_job, job) for job in jobs]):
+            future.result()
+            tell()
+    except BrokenProcessPool:
+        raise Ssl2Error(
+            'a process was ended from outside, most often because memory ran out',
+            advice='Run the same command with fewer --nprocs: finished participants are kept.',
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def tissue_maps() -> Anatomy:
-    """White matter, grey matter and CSF of the MNI152 template that nilearn carries, 1 mm."""
-    from nilearn import datasets
-
-    template = datasets.load_mni152_template(resolution=1)
-    brain = template.get_fdata(dtype=np.float32) > 0
-    grey = datasets.load_mni152_gm_template(resolution=1).get_fdata(dtype=np.float32) * brain
-    white = datasets.load_mni152_wm_template(resolution=1).get_fdata(dtype=np.float32) * brain
-    fluid = np.clip(brain - grey - white, 0, 1).astype(np.float32)
-    return Anatomy({'wm': white, 'gm': grey, 'csf': fluid}, template.affine)
-
-
-def simulate_participant(plan: Plan, template: Anatomy, number: int) -> None:
-    """Write one participant's images and, last of all, the sidecar of the truth."""
-    random = np.random.default_rng([plan.seed, number])
-    median, spread, least, most = LOAD
-    load = float(np.clip(random.lognormal(np.log(median), spread), least, most))
-    lesions = paint(deform(template, random), random, load=load)
-    head = make_head(lesions, random, field=plan.field)
-    subject = label(number)
-    for suffix in plan.contrasts:
-        # A stream of its own, so that a contrast does not depend on which others are made.
-        random = np.random.default_rng([plan.seed, number, *suffix.encode()])
-        pose, grid = place(head, suffix, random)
-        for name, image in scan(head, grid, random, pose=pose).items():
-            write_scan(plan, subject, name, image)
-        if suffix == plan.reference:
-            severity = sample(lesions.severity, lesions.anatomy, grid, pose=pose)
-            truth = grid.with_data(severity >= 0.5)
-    write(truth, truth_path(plan, subject), dtype=np.uint8)
-    content = truth_sidecar(plan, subject, truth, lesions)
-    write_json(sidecar_path(truth_path(plan, subject)), content)
+def run_job(job: Job) -> None:
+    """Make what is missing of one participant."""
+    plan, number, labelling = job
+    if not plan.finished(number):
+        simulate_participant(plan, number)
+    for visit in range(plan.sessions if labelling else 0):
+        names = plan.names(number, visit)
+        if labelling and not names.manual_marker(labelling.encoding).is_file():
+            write_manual(names, labelling, seed=plan.seed, number=number, visit=visit)
 
 
-def label(number: int) -> str:
-    """Participant label: at least two digits."""
-    return f'{number:02d}'
+def simulate_participant(plan: Plan, number: int, draw: ParticipantDraw | None = None) -> None:
+    """Write one participant's images and truth; what is finished of it is kept.
+
+    Parameters
+    ----------
+    draw : all that is random of it; None draws it.
+    """
+    draw = draw or draw_participant(
+        plan.seed,
+        number,
+        plan.scanner,
+        plan.habits,
+        sessions=plan.sessions,
+        contrasts=plan.contrasts,
+    )
+    record = {'Version': __version__, 'Number': number, 'Settings': recorded(plan, number)}
+    visits = make_visits(draw, plan.template(number), plan.scanner, shapes=plan.shapes())
+    for place, visit in enumerate(visits):
+        names = plan.names(number, place)
+        if names.done_marker.is_file():
+            continue
+        remove_leftovers(names.reference_image().parent)
+        scans = draw.visits[place].scans
+        for suffix in plan.contrasts:
+            images = scan(
+                visit.head,
+                plan.scanner,
+                suffix,
+                scans[suffix],
+                whole_head=plan.whole_head,
+                phase=plan.phase,
+            )
+            for image in images:
+                write_image(
+                    names,
+                    image,
+                    plan.scanner,
+                    suffix,
+                    whole_head=plan.whole_head,
+                    phase=plan.phase,
+                )
+        known = knowledge(visit, plan.scanner, plan.reference, scans[plan.reference])
+        draws = {'Visit': place, 'Draws': asdict(draw)}
+        write_truth(names, known, visit.known.table, visit.names, record | draws)
 
 
-def raw_path(plan: Plan, subject: str, name: str) -> Path:
-    """Path of a raw image; INV1 and INV2 are the two images of ``_MP2RAGE``."""
-    suffix = {'INV1': 'inv-1_MP2RAGE', 'INV2': 'inv-2_MP2RAGE'}.get(name, name)
-    return plan.root / f'sub-{subject}' / 'anat' / f'sub-{subject}_{suffix}.nii.gz'
-
-
-def truth_path(plan: Plan, subject: str) -> Path:
-    """Path of a true lesion mask."""
-    return plan.root / TRUTH / output_name('anat.mask', subject=subject, space=plan.reference)
-
-
-def write_scan(plan: Plan, subject: str, name: str, image: Volume) -> None:
-    """Write a raw image and its sidecar."""
-    path = raw_path(plan, subject, name)
-    write(image, path, dtype=np.int16)
-    write_json(sidecar_path(path), scan_sidecar(plan, name))
-
-
-def scan_sidecar(plan: Plan, name: str) -> dict[str, Any]:
-    """Sidecar of a raw image: what the sequence was, times in s, angles in degrees."""
-    protocol = PROTOCOLS[plan.field, 'UNIT1' if name.startswith('INV') else name]
-    content: dict[str, Any] = {
-        'Description': 'SIMULATED',
-        'MagneticFieldStrength': plan.field,
-        'EchoTime': protocol.te,
-        'SkullStripped': len(protocol.angles) < 2,
-    }
-    if len(protocol.angles) < 2:
-        content['RepetitionTime'] = protocol.tr
-        content['FlipAngle'] = protocol.angles[0] if protocol.angles else 90
-        return content | ({'InversionTime': protocol.ti[0]} if protocol.ti else {})
-    content['RepetitionTimePreparation'] = protocol.tr
-    content['RepetitionTimeExcitation'] = protocol.spacing
-    content['NumberShots'] = list(protocol.pulses)
-    if name.startswith('INV'):
-        train = int(name[-1]) - 1
-        content['InversionTime'] = protocol.ti[train]
-        content['FlipAngle'] = protocol.angles[train]
-    return content
-
-
-def truth_sidecar(plan: Plan, subject: str, truth: Volume, lesions: Lesions) -> dict[str, Any]:
-    """Sidecar of a true lesion mask."""
-    reference = raw_path(plan, subject, plan.reference).relative_to(plan.root).as_posix()
+def recorded(plan: Plan, number: int) -> dict[str, Any]:
+    """Settings of a participant's record, as JSON."""
+    path = plan.label_map(number)
+    masks = plan.lesion_masks
     return {
-        'Description': 'Voxels of which a simulated lesion fills at least one half',
-        'Type': 'Lesion',
-        'Manual': False,
-        'SpatialReference': f'bids:raw:{reference}',
-        'Sources': [f'bids:raw:{reference}'],
-        'LesionVolumeMm3': round(float(truth.data.sum()) * truth.voxel_volume, 1),
-        'PaintedLesions': lesions.count,
+        'Description': plan.settings,
+        'Seed': plan.seed,
+        'Contrasts': list(plan.contrasts),
+        'WholeHead': plan.whole_head,
+        'Phase': plan.phase,
+        'Anatomy': path.name if path else MNI,
+        'AnatomySha256': sha256(path) if path else None,
+        'LesionMasks': fingerprint(image_files(masks)) if masks else None,
+        'Habits': asdict(plan.habits),
+        'Scanner': asdict(plan.scanner),
     }
 
 
-def write_participants(plan: Plan) -> None:
-    """List the participants that stand in the folder."""
-    rows = [
-        {'participant_id': folder.name, 'group': 'simulated'}
-        for folder in sorted(plan.root.glob('sub-*'))
-    ]
-    columns = {
-        'participant_id': {'Description': 'label of the participant'},
-        'group': {
-            'Description': 'kind of participant',
-            'Levels': {'simulated': 'simulated brain with white-matter lesions'},
-        },
+def anatomies(plan: Plan, numbers: Iterable[int]) -> dict[str, str]:
+    """Name of each participant's template, by folder."""
+    templates = {n: plan.label_map(n) for n in numbers}
+    return {
+        f'sub-{plan.names(n, 0).subject}': path.name.split('.')[0] if path else MNI
+        for n, path in templates.items()
     }
-    write_table(plan.root / 'participants.tsv', rows, columns)
