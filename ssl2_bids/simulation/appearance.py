@@ -49,7 +49,6 @@ MEANS: dict[str, dict[str, tuple[float, float]]] = {
 }  # fmt: skip
 WILD = 0.03  # share of samples whose tissue means have nothing to do with a sequence
 TWO_FACED = 0.3  # share of channels whose contrast changes over the head, as B1+ makes it
-FAINTEST, BRIGHTEST = 0.2, 1.2  # a lesion in FLAIR against white matter
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,12 +71,19 @@ class Appearance:
     space: float
 
 
-def draw_appearances(random: np.random.Generator) -> dict[str, Appearance]:
-    """Draw all channels of one sample together: a lesion is as severe in each of them."""
+def draw_appearances(
+    random: np.random.Generator, *, faintest: float = 0.2, brightest: float = 1.2
+) -> dict[str, Appearance]:
+    """Draw all channels of one sample together: a lesion is as severe in each of them.
+
+    Parameters
+    ----------
+    faintest, brightest : what a lesion adds in FLAIR, white matter = 1.
+    """
     severity = random.random()
     wild = random.random() < WILD
     lesion = {
-        'FLAIR': FAINTEST * (BRIGHTEST / FAINTEST) ** severity,
+        'FLAIR': faintest * (brightest / faintest) ** severity,
         'T1w': -0.02 - 0.5 * np.clip(severity + random.normal(0, 0.3), 0, 1),
         'T2w': 0.12 * (1.4 / 0.12) ** np.clip(severity + random.normal(0, 0.25), 0, 1),
         'T2starw': 0.05 + 0.6 * np.clip(severity + random.normal(0, 0.3), 0, 1),

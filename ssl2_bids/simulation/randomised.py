@@ -46,6 +46,8 @@ class Randomisation:
     thick_slices: float = 0.3  # share of channels
     noise: float = 0.10  # most, standard deviation relative to white matter
     bias: float = 0.3  # most, standard deviation of the log
+    faintest: float = 0.2  # a lesion in FLAIR, more than white matter
+    brightest: float = 1.2
     real_t1w: float = 0.7  # share of samples that use a head's real T1w, where it has one
 
 
@@ -157,7 +159,9 @@ def draw_one(
     glow = torch.maximum(soft, halo) * patchy + painted.specks
     nuisance = nuisances(groups, to_ventricle, tract, along, ready, random, fields)
     flow = flowing(groups, random, fields)
-    appearances = draw_appearances(random)
+    appearances = draw_appearances(
+        random, faintest=randomisation.faintest, brightest=randomisation.brightest
+    )
     present = contrasts or draw_present(random)
     texture = random.uniform(0.0, 0.05) * fields(2.5) + random.uniform(0.0, 0.05) * fields(7.0)
     channels = []
