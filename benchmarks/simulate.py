@@ -1,102 +1,83 @@
 #!/usr/bin/env python3
-"""How fast images are simulated.
+"""Seconds and memory of one simulated 7 T participant: UNIT1, FLAIR, T2w and T2starw.
 
-    python benchmarks/simulate.py engine [--steps 5] [--threads 1]
+The command runs as a person would run it, in a process of its own, once for the brain alone and
+once for a whole head; with --participants N also N of them at a time.
 
-``engine``: what the training engine takes for a batch, against the step of the network that it
-feeds: 4 patches of 96^3 with three contrasts, the fast U-Net, the same device and threads. Both
-alternate within one run, so that they meet the same machine. The engine should take less than a
-third of a step: it works beside the training in a process of its own and must not be waited for.
+    python benchmarks/simulate.py --labels FOLDER [--participants 2] [--sessions 1] [--work FOLDER]
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
+import os
 import platform
-import statistics
+import shutil
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
-from train import NETWORKS, template_head
+import numpy as np
+from participant import PeakMemory
 
-from ssl2_bids.device import choose_device
-from ssl2_bids.networks.registry import new_network
-from ssl2_bids.simulation.appearance import CHANNELS
-from ssl2_bids.simulation.randomised import Randomisation, draw
-from ssl2_bids.training.loop import LoopSettings
-from ssl2_bids.training.pretrain import Supervised
-from ssl2_bids.training.run import Run
-
-BATCH, PATCH = 4, (96, 96, 96)
-CONTRASTS = ('FLAIR', 'T1w', 'T2w')
+CONTRASTS = ('UNIT1', 'FLAIR', 'T2w', 'T2starw')
 
 
-def engine(args: argparse.Namespace) -> None:
-    """Print the seconds of a batch of the engine and of a training step, and their ratio."""
-    torch.set_num_threads(args.threads)
-    device, heads = choose_device(args.device), (template_head(),)
-    network = new_network(
-        {'InputChannels': len(CHANNELS), 'OutputChannels': 1, **NETWORKS['fast_unet']}, seed=0
+def run(folder: Path, labels: Path | None, *options: str) -> tuple[float, float, float]:
+    """Seconds, seconds of all processors together, and peak memory in MB of one simulation."""
+    words = [str(Path(sys.executable).with_name('ssl2')), 'simulate', str(folder), '--field', '7']
+    words += ['--contrasts', *CONTRASTS, '--labelled', '1', '--sparse', '0.1', *options]
+    words += ['--labels', str(labels)] if labels else []
+    shutil.rmtree(folder, ignore_errors=True)
+    before, started = os.times(), time.perf_counter()
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    watcher = PeakMemory(process)
+    watcher.start()
+    _, errors = process.communicate()
+    seconds = time.perf_counter() - started
+    if process.returncode:
+        sys.exit(errors.decode())
+    after = os.times()
+    busy = sum(after[2:4]) - sum(before[2:4])
+    return seconds, busy, watcher.peak
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--labels', type=Path, help='folder of label maps of whole heads')
+    parser.add_argument(
+        '--participants', type=int, default=1, help='at a time, in a run of its own'
     )
-    settings = LoopSettings(steps=args.steps + 1)
-    run = Run(Supervised(network), settings, Path('nowhere'), torch.device(device), '')
-    times: dict[str, list[float]] = {'engine': [], 'step': []}
-    for number in range(args.steps + 1):
-        began = time.perf_counter()
-        batch = draw(
-            heads,
-            Randomisation(),
-            seed=(0, number),
-            batch=BATCH,
-            patch=PATCH,
-            device=device,
-            contrasts=CONTRASTS,
+    parser.add_argument('--sessions', type=int, default=1)
+    parser.add_argument('--work', type=Path, help='folder to keep the data in')
+    arguments = parser.parse_args()
+    folder = arguments.work or Path(tempfile.mkdtemp(prefix='ssl2-benchmark-'))
+    print(
+        f'{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the '
+        f'start, Python {platform.python_version()}, numpy {np.__version__}; '
+        f'{", ".join(CONTRASTS)}; {arguments.sessions} session(s)\n'
+    )
+    sessions = ('--sessions', str(arguments.sessions))
+    runs: list[tuple[str, tuple[str, ...]]] = [('brain', ('--subjects', '1', *sessions))]
+    if arguments.labels:
+        runs.append(('whole head', ('--subjects', '1', '--whole-head', *sessions)))
+    if arguments.participants > 1:
+        count = str(arguments.participants)
+        runs.append(
+            (
+                f'{count} brains at a time',
+                ('--subjects', count, '--nprocs', count, *sessions),
+            )
         )
-        float(batch.image.sum())  # waits for a GPU
-        drawn = time.perf_counter()
-        run.step(itertools.repeat(batch))
-        float(run.watched if run.watched is not None else 0)
-        if number:  # the first of each prepares what the others use
-            times['engine'].append(drawn - began)
-            times['step'].append(time.perf_counter() - drawn)
-    middle = {name: statistics.median(seconds) for name, seconds in times.items()}
-    print(f'{machine(device)}, {args.threads} threads, bfloat16 {"on" if run.bfloat16 else "off"}')
-    print('| what | seconds, median | fastest | slowest | patches a second |')
-    print('| --- | --- | --- | --- | --- |')
-    for name, seconds in times.items():
-        cells = (middle[name], min(seconds), max(seconds), BATCH / middle[name])
-        print(f'| {name} | ' + ' | '.join(f'{cell:.2f}' for cell in cells) + ' |')
-    print(f'\nThe engine takes {middle["engine"] / middle["step"]:.2f} of a training step.')
-
-
-def machine(device: str) -> str:
-    """The device and the versions that matter for speed."""
-    name = platform.machine()
-    if device.startswith('cuda'):
-        name = torch.cuda.get_device_name(device)
-    return f'{name}, torch {torch.__version__}'
-
-
-PARTS: dict[str, Callable[[argparse.Namespace], None]] = {'engine': engine}
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure the parts asked for."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('parts', nargs='*', choices=PARTS, default=list(PARTS))
-    parser.add_argument('--steps', type=int, default=5, help='counted batches and steps')
-    parser.add_argument('--threads', type=int, default=1)
-    parser.add_argument('--device', default='auto')
-    args = parser.parse_args(arguments)
-    for part in args.parts:
-        PARTS[part](args)
+    print('| simulated | seconds | seconds of processors | peak memory, MB |')
+    print('| --- | --- | --- | --- |')
+    for name, options in runs:
+        seconds, busy, peak = run(folder / name.replace(' ', '-'), arguments.labels, *options)
+        print(f'| {name} | {seconds:.0f} | {busy:.0f} | {peak:.0f} |', flush=True)
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    main()

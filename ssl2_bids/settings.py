@@ -62,5 +62,45 @@ class ParticipantSettings(RunSettings):
 
 
 @dataclass(frozen=True)
+class AdaptationPreset:
+    """How a model is adapted on a kind of device.
+
+    Attributes
+    ----------
+    steps : of the optimiser, for each fold and for the model that is shipped.
+    patch : edge in voxels; smaller where the model's window is.
+    labelled, unlabelled : patches of a step.
+    """
+
+    steps: int
+    patch: int
+    labelled: int
+    unlabelled: int
+
+
+# On a CPU a step should take seconds and the whole an evening; a GPU makes a step of six larger
+# patches in a fraction of a second. The time is measured and told before a training starts.
+ADAPTATION = {
+    'cpu': AdaptationPreset(steps=300, patch=64, labelled=2, unlabelled=2),
+    'cuda': AdaptationPreset(steps=2000, patch=80, labelled=4, unlabelled=2),
+}
+
+
+@dataclass(frozen=True)
 class GroupSettings(RunSettings):
-    """The group level."""
+    """The group level: tables of a cohort, and the adaptation of a model to its site."""
+
+    labels: tuple[Path, ...] = ()  # folders of manual masks; empty: the usual ones in bids_dir
+    strategy: str | None = None  # None: by the number of labels; none: tables only
+    label: str = 'adapted'  # of the model: its folder, and desc- of its results
+    folds: int | str | None = None  # None: 5, or the labelled participants if fewer; slices
+    steps: int | None = None  # None: the preset of the device
+    max_minutes: float | None = None  # fewer steps where all would take longer
+    empty_labels: str = 'ignore'  # ignore, negative
+    holdout: tuple[str, ...] = ()  # labelled participants that are never trained on
+    resegment: bool = True
+    accept: str = 'auto'  # auto, always
+    model: str | None = None  # what to start from; None is the default bundled model
+    device: str = 'auto'  # auto, cpu, cuda, cuda:N
+    learning_rate: float = 3e-4  # a third of that from noise: what is known shall not be lost
+    suggestions: int = 20  # slices named as worth labelling next

@@ -53,6 +53,21 @@ def output_name(kind: str, **entities: str | None) -> str:
     return pattern.format_map(defaultdict(str, present))
 
 
+def raw_name(
+    subject: str, session: str | None, suffix: str, entities: Mapping[str, int | str]
+) -> str:
+    """The name of a raw anatomical image relative to its dataset.
+
+    Parameters
+    ----------
+    entities : short names in the order of the BIDS schema, e.g. ``{'inv': 1, 'part': 'phase'}``.
+    """
+    labels = {'sub': subject, 'ses': session, **entities}
+    stem = '_'.join(f'{name}-{value}' for name, value in labels.items() if value)
+    folder = f'sub-{subject}/ses-{session}' if session else f'sub-{subject}'
+    return f'{folder}/anat/{stem}_{suffix}.nii.gz'
+
+
 @dataclass(frozen=True)
 class UnitNames:
     """Names of one participant's session for one model, as paths in an output folder."""

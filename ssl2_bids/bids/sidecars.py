@@ -89,6 +89,44 @@ LESION_COLUMNS: dict[str, dict[str, Any]] = {
     },
 }
 
+SIMULATED_LESION_COLUMNS: dict[str, dict[str, Any]] = {
+    name: LESION_COLUMNS[name] for name in ('index', 'name', 'mapping')
+} | {
+    'volume_mm3': {'Description': 'volume as painted', 'Units': 'mm^3'},
+    'voxel_count': {'Description': 'number of voxels of the image', 'Format': 'integer'},
+    'place': {
+        'Description': 'where the lesion lies',
+        'Levels': {
+            'periventricular': 'touches the ventricles',
+            'juxtacortical': 'touches the cortex from the white matter',
+            'deep': 'elsewhere in the white matter of the cerebrum',
+            'infratentorial': 'in brain stem or cerebellum',
+            'deep_grey': 'in deep grey matter',
+            'cortical': 'in the cortex',
+        },
+    },
+    'damage': {'Description': 'loss of R1 against white matter, 0 to 1'},
+    'change': {
+        'Description': 'since the visit before',
+        'Levels': {
+            'stable': 'unchanged',
+            'new': 'was not there',
+            'enlarging': 'has grown',
+            'shrinking': 'has become smaller',
+            'vanished': 'is no longer there',
+        },
+    },
+}
+
+LABEL_COLUMNS: dict[str, dict[str, Any]] = {
+    name: LESION_COLUMNS[name] for name in ('index', 'name')
+} | {
+    'mapping': {
+        'Description': 'index in the list of labels that BIDS names',
+        'Format': 'integer',
+    }
+}
+
 VOLUME_COLUMNS: dict[str, dict[str, Any]] = {
     'index': {'Description': 'row number; 0 is the whole brain'},
     'name': {'Description': 'region, or all'},
@@ -133,3 +171,68 @@ COHORT_COLUMNS: dict[str, dict[str, Any]] = (
         'group': {'Description': 'from participants.tsv'},
     }
 )
+
+METRICS = (
+    ('dice', 'Dice coefficient of the voxels', {}),
+    ('lesion_f1', 'lesion-wise F1, any overlap; n/a where annotated in part', {}),
+    ('lesion_sensitivity', 'share of the drawn lesions that were found; n/a likewise', {}),
+    ('lesion_ppv', 'share of the found lesions that were drawn; n/a likewise', {}),
+    ('volume_bias', '(found - drawn) / drawn volume; negative where too little was found', {}),
+)
+
+PERFORMANCE_COLUMNS: dict[str, dict[str, Any]] = {
+    'participant_id': {'Description': 'labelled participant'},
+    'session_id': {'Description': 'session'},
+    'fold': {
+        'Description': 'training that saw nothing of this participant',
+        'Levels': {
+            'slices': 'put together from trainings that did not see the slices',
+            'holdout': 'held out of all trainings; the model of everybody else was tested',
+        },
+    },
+    'annotated': {'Description': 'share of the brain that was annotated', 'Units': '1'},
+    'volume_reference-mm3': {'Description': 'volume of what was drawn', 'Units': 'mm^3'},
+} | {
+    f'{name}_{when}': {'Description': f'{text}; model {which}'} | units
+    for name, text, units in METRICS
+    for when, which in (
+        ('before', 'of the start'),
+        ('after', 'adapted without this participant'),
+    )
+}
+
+ANNOTATE_COLUMNS: dict[str, dict[str, Any]] = {
+    'participant_id': {'Description': 'participant; the best slice to label next comes first'},
+    'session_id': {'Description': 'session'},
+    'axis': {'Description': 'voxel axis of the image that the slices are counted along'},
+    'slice': {'Description': 'number of the slice, the first is 0', 'Format': 'integer'},
+    'expected_gain-mm3': {
+        'Description': 'volume that several adapted models are expected to get wrong in the '
+        'slice; halved for each better slice of the same participant',
+        'Units': 'mm^3',
+    },
+    'image': {'Description': 'image to draw on, relative to this folder'},
+}
+
+SPLIT_COLUMNS: dict[str, dict[str, Any]] = {
+    'participant_id': {'Description': 'participant'},
+    'session_id': {'Description': 'session'},
+    'role': {'Description': 'labelled or unlabelled'},
+    'fold': {
+        'Description': 'training that did not see the participant; slices: some slices were '
+        'left out; holdout: seen by none; n/a: seen by all'
+    },
+}
+
+HISTORY_COLUMNS: dict[str, dict[str, Any]] = {
+    'training': {'Description': 'number of the fold that was left out, or final'},
+    'step': {'Description': 'steps done'},
+    'rate': {'Description': 'learning rate'},
+    'loss': {'Description': 'mean loss since the last row'},
+    'labelled': {'Description': 'labelled part of the loss'},
+    'unlabelled': {'Description': 'unlabelled part of the loss, before its weight'},
+    'weight': {'Description': 'weight of the unlabelled part'},
+    'gradient': {'Description': 'norm of the gradient'},
+    'seconds': {'Description': 'time since the start of the training', 'Units': 's'},
+    'waited': {'Description': 'time per step spent waiting for data', 'Units': 's'},
+}

@@ -38,7 +38,6 @@ PARTICIPANT_ONLY = (
     'reference',
     'field_strength',
     'skull_strip',
-    'device',
     'threshold',
     'min_lesion_volume',
     'overlap',
@@ -50,11 +49,20 @@ PARTICIPANT_ONLY = (
     'reports_only',
     'stop_on_first_crash',
     'use_plugin',
-    'model',
     'bids_filter_file',
     'resource_monitor',
-    'random_seed',
-    'clean_workdir',
+)
+GROUP_ONLY = (
+    'labels',
+    'strategy',
+    'label',
+    'folds',
+    'holdout_label',
+    'steps',
+    'max_time',
+    'empty_labels',
+    'accept',
+    'no_resegment',
 )
 
 
@@ -103,9 +111,9 @@ def _read_config(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise UsageError(f'unknown option "{unknown[0]}" in the configuration', path=path)
-    paths = ('work_dir', 'bids_filter_file', 'use_plugin')
+    paths = ('work_dir', 'bids_filter_file', 'use_plugin', 'labels')
     return {
-        name: Path(value) if name in paths else value
+        name: _as_paths(value) if name in paths else value
         for name, value in options.items()
         if name not in PER_RUN
     }
@@ -114,7 +122,17 @@ def _read_config(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
 def recorded(arguments: argparse.Namespace) -> dict[str, Any]:
     """The options of a run as TOML can hold them: without those that are not set."""
     values = {k: v for k, v in vars(arguments).items() if k != 'given' and v is not None}
-    return {k: str(v) if isinstance(v, Path) else v for k, v in sorted(values.items())}
+    return {k: _as_text(v) for k, v in sorted(values.items())}
+
+
+def _as_text(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_as_text(one) for one in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _as_paths(value: Any) -> Any:
+    return [Path(one) for one in value] if isinstance(value, list) else Path(value)
 
 
 def settings_for(level: str, arguments: argparse.Namespace) -> ParticipantSettings | GroupSettings:
@@ -151,8 +169,9 @@ def settings_for(level: str, arguments: argparse.Namespace) -> ParticipantSettin
         'dry_run': arguments.dry_run,
     }
     if level == 'group':
-        _refuse(arguments, PARTICIPANT_ONLY)
-        return GroupSettings(**common)
+        _refuse(arguments, PARTICIPANT_ONLY, level)
+        return GroupSettings(**common, **_adaptation(arguments))
+    _refuse(arguments, GROUP_ONLY, level)
     filters = (
         dataset.read_filters(arguments.bids_filter_file) if (arguments.bids_filter_file) else {}
     )
@@ -179,12 +198,47 @@ def settings_for(level: str, arguments: argparse.Namespace) -> ParticipantSettin
     )
 
 
-def _refuse(arguments: argparse.Namespace, names: tuple[str, ...]) -> None:
+def _adaptation(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The settings of an adaptation.
+
+    Raises
+    ------
+    UsageError : they contradict one another.
+    NoInputError : a folder of labels does not exist.
+    """
+    labels = tuple(_absolute(path) for path in arguments.labels or ())
+    for folder in labels:
+        if not folder.is_dir():
+            raise NoInputError('no such folder of labels', advice='Check the path.', path=folder)
+    if arguments.strategy == 'none':
+        useless = sorted(set(GROUP_ONLY) & arguments.given - {'strategy'})
+        if useless:
+            option = '--' + useless[0].replace('_', '-')
+            raise UsageError(
+                f'{option} has no meaning with --strategy none', advice='Leave one of them out.'
+            )
+    return {
+        'labels': labels,
+        'strategy': arguments.strategy,
+        'label': arguments.label,
+        'folds': arguments.folds,
+        'holdout': strip_prefix(arguments.holdout_label, 'sub') or (),
+        'steps': arguments.steps,
+        'max_minutes': arguments.max_time,
+        'empty_labels': arguments.empty_labels,
+        'accept': arguments.accept,
+        'resegment': not arguments.no_resegment,
+        'model': arguments.model,
+        'device': arguments.device,
+    }
+
+
+def _refuse(arguments: argparse.Namespace, names: tuple[str, ...], level: str) -> None:
     """No option is accepted that does nothing."""
     useless = sorted(set(names) & arguments.given)
     if useless:
         option = '--' + useless[0].replace('_', '-')
-        raise UsageError(f'{option} has no meaning at group level', advice='Leave it out.')
+        raise UsageError(f'{option} has no meaning at {level} level', advice='Leave it out.')
 
 
 def _read_plugin(path: Path) -> dict[str, Any]:
@@ -235,7 +289,7 @@ def clean(work_dir: Path) -> None:
     CannotWriteError : that is not permitted.
     """
     try:
-        for child in ('participant', 'crash'):
+        for child in ('participant', 'crash', 'adaptation'):
             if (work_dir / child).exists():
                 shutil.rmtree(work_dir / child)
     except OSError as error:

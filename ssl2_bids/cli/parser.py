@@ -27,6 +27,8 @@ examples:
   ssl2-bids /data /out participant --participant-label 01 02 --nprocs 4
   ssl2-bids /data /out participant --dry-run              what would be used and written
   ssl2-bids /data /out group                              tables, map and page of the cohort
+  ssl2-bids /data /out group --labels /masks              adapt the model to your scans
+  ssl2-bids /data /out participant --model adapted        use it for later scans
 
 exit codes: 0 done; 1 some participants failed; 16 not a BIDS dataset; 17 unknown level;
 18 nothing selected; 64 wrong usage; 65 unusable data; 66 missing input; 69 device or model
@@ -62,6 +64,7 @@ def build_parser() -> Parser:
     _add_segmentation(parser)
     _add_preprocessing(parser)
     _add_outputs(parser)
+    _add_adaptation(parser)
     _add_resources(parser)
     _add_other(parser)
     return parser
@@ -138,7 +141,7 @@ def _add_segmentation(parser: Parser) -> None:
         '--model',
         metavar='NAME|LABEL|PATH',
         help='a bundled model, a label below OUTPUT_DIR/models, or a model folder '
-        '(default: the bundled one)',
+        '(default: the bundled one); at group level, the one to start the adaptation from',
     )
     _add(
         group,
@@ -210,7 +213,8 @@ def _add_preprocessing(parser: Parser) -> None:
         type=values.seed,
         default=0,
         metavar='N',
-        help='seed of the sampling in registration (default: 0)',
+        help='seed of all that is drawn by chance: sampling in registration, folds and training '
+        '(default: 0)',
     )
 
 
@@ -246,10 +250,101 @@ def _add_outputs(parser: Parser) -> None:
     )
 
 
-def _add_resources(parser: Parser) -> None:
+def _add_adaptation(parser: Parser) -> None:
     group = parser.add_argument_group(
-        'resources', 'Callers may give these to both levels; the group level needs little.'
+        'adapting the model to your site (group level)',
+        'Draw the lesions of a few participants by hand, and the group level trains a model on '
+        'them and on all your other scans, tests it on people that it has not seen, and segments '
+        'everybody again if it is better. It prints how long that will take, and it goes on '
+        'where it was stopped.',
     )
+    _add(
+        group,
+        '--labels',
+        nargs='+',
+        type=Path,
+        action='extend',
+        metavar='PATH',
+        help='folders with manual lesion masks, named as in BIDS '
+        '(sub-01/anat/sub-01_label-lesion_mask.nii.gz), whole or only some slices '
+        '(default with any other of these options: labels, manual_masks, lesion_masks or manual '
+        'in BIDS_DIR/derivatives)',
+    )
+    _add(
+        group,
+        '--strategy',
+        metavar='NAME',
+        help='how scans without labels are used: supervised (not at all), mean_teacher, fixmatch, '
+        'bcp, ...; self_training needs no labels; none: only tables, no training '
+        '(default: mean_teacher below 10 labelled participants, else supervised; none without '
+        'labels)',
+    )
+    _add(
+        group,
+        '--label',
+        type=values.model_label,
+        default='adapted',
+        metavar='NAME',
+        help='name of the new model, letters and digits: OUTPUT_DIR/models/NAME, and desc-NAME '
+        'in the names of its results (default: adapted)',
+    )
+    _add(
+        group,
+        '--folds',
+        type=values.folds,
+        metavar='{K,slices}',
+        help='how often the labelled participants are split to test the adaptation: in each of K '
+        'rounds some are left out and then segmented; slices: leave slices out, for a single '
+        'labelled participant (default: 5, or as many as are labelled)',
+    )
+    _add(
+        group,
+        '--holdout-label',
+        nargs='+',
+        action='extend',
+        metavar='LABEL',
+        help='labelled participants that are never trained on, only tested',
+    )
+    _add(
+        group,
+        '--steps',
+        type=values.positive_int,
+        metavar='N',
+        help='steps of each training (default: 300 on a CPU, 2000 on a GPU)',
+    )
+    _add(
+        group,
+        '--max-time',
+        type=values.positive,
+        metavar='MIN',
+        help='minutes that all trainings may take together: fewer steps where it would be longer',
+    )
+    _add(
+        group,
+        '--empty-labels',
+        choices=('ignore', 'negative'),
+        default='ignore',
+        help='what a mask without any lesion means: not drawn yet (ignore), or looked at and free '
+        'of lesions (negative); "Manual": true in its JSON means the latter (default: ignore)',
+    )
+    _add(
+        group,
+        '--accept',
+        choices=('auto', 'always'),
+        default='auto',
+        help='auto: the adapted model is kept only if it is better on people that it has not '
+        'seen, else nothing is segmented again; always: kept in any case (default: auto)',
+    )
+    _add(
+        group,
+        '--no-resegment',
+        action='store_true',
+        help='train and test, but do not segment everybody again',
+    )
+
+
+def _add_resources(parser: Parser) -> None:
+    group = parser.add_argument_group('resources', 'For both levels.')
     _add(
         group,
         '-w',

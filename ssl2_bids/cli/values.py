@@ -72,6 +72,20 @@ def seed(text: str) -> int:
     return int(text)
 
 
+def model_label(text: str) -> str:
+    if not re.fullmatch('[0-9A-Za-z]+', text):
+        raise argparse.ArgumentTypeError(f'"{text}" has other signs than letters and digits')
+    return text
+
+
+def folds(text: str) -> int | str:
+    if text == 'slices':
+        return text
+    if not text.isdecimal() or int(text) < 2:
+        raise argparse.ArgumentTypeError(f'"{text}" is neither a number from 2 on nor "slices"')
+    return int(text)
+
+
 def device(text: str) -> str:
     if not re.fullmatch(r'auto|cpu|cuda(:\d+)?', text):
         raise argparse.ArgumentTypeError(f'"{text}" is none of auto, cpu, cuda, cuda:N')

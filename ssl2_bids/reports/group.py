@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 import numpy as np
 from markupsafe import Markup
 
+from ssl2_bids.reports.adaptation import section
 from ssl2_bids.reports.charts import bar_chart, scatter_chart
 from ssl2_bids.reports.pages import by_columns, number, write_page
 
@@ -56,6 +57,7 @@ def render(
     covariates: Sequence[str] = ('age', 'sex', 'group'),
     dataset: str = '',
     command: str = '',
+    adaptations: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Write the page of the cohort.
 
@@ -69,6 +71,7 @@ def render(
     covariates : columns shown beside the results, where any row has them.
     dataset : name of the dataset.
     command : the command line.
+    adaptations : the ``report.json`` of each model that was adapted, or refused.
     """
     shown = [_complete(row) for row in rows]
     models = list(dict.fromkeys(row['model'] for row in shown))
@@ -84,6 +87,7 @@ def render(
         participants=len({row['participant_id'] for row in shown}),
         regions=region_names(shown),
         command=command,
+        adaptations=[section(facts) for facts in adaptations],
         covariates=[c for c in covariates if any(_known(row.get(c)) for row in shown)],
         frequency_figure=frequency_figure,
         columns={

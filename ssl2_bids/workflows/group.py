@@ -1,4 +1,4 @@
-"""The group level: tables, lesion-frequency map and page of a cohort."""
+"""The group level: adaptation of a model, tables, lesion-frequency map and page of a cohort."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ import numpy as np
 
 from ssl2_bids import __version__
 from ssl2_bids.bids.dataset import read_table, select_participants, select_sessions
-from ssl2_bids.bids.outputs import Result, find_results, output_name, sidecar_path, write_table
+from ssl2_bids.bids.outputs import (
+    Result,
+    find_results,
+    output_name,
+    read_sidecar,
+    sidecar_path,
+    write_table,
+)
 from ssl2_bids.bids.provenance import bids_uri, write_dataset_files
 from ssl2_bids.bids.sidecars import COHORT_COLUMNS
 from ssl2_bids.errors import SOME_FAILED, SUCCESS, BusyError, DataError, NoInputError, Ssl2Error
@@ -24,6 +31,8 @@ from ssl2_bids.settings import ATLAS_SPACE, GroupSettings
 from ssl2_bids.steps import quality
 from ssl2_bids.steps.lesions import REGIONS
 from ssl2_bids.volume import Volume, read, resample, write
+from ssl2_bids.workflows.adaptation_plan import Adaptation, plan_adaptation
+from ssl2_bids.workflows.adaptation_plan import describe as describe_adaptation
 
 log = logging.getLogger('ssl2_bids')
 
@@ -46,11 +55,7 @@ def run_group_level(
     """
     participants = select_participants(settings.bids_dir, settings.participants, settings.excluded)
     units = select_sessions(settings.bids_dir, participants, settings.sessions)
-    results = [
-        r
-        for r in find_results(settings.output_dir)
-        if (r.names.subject, r.names.session) in set(units)
-    ]
+    results = _selected(settings, set(units))
     missing = _missing(units, results)
     if not results:
         raise NoInputError(
@@ -58,12 +63,20 @@ def run_group_level(
             advice='Run "ssl2-bids ... participant" first.',
             path=settings.output_dir,
         )
+    adaptation = plan_adaptation(settings, results)
     if settings.dry_run:
         say(_describe(settings, results, missing))
+        if adaptation:
+            say('\n'.join(describe_adaptation(adaptation)))
         return SUCCESS
     with _lock(settings.output_dir):
+        lost: list[dict[str, str]] = []
+        if adaptation:
+            lost = _adapt(adaptation, say)
+            results = _selected(settings, set(units))
         write_dataset_files(settings.output_dir, settings.bids_dir)
         rows, problems = _rows(settings, results)
+        problems = lost + problems
         if not rows:
             raise DataError(problems[0]['reason'], path=settings.output_dir)
         _write_tables(settings, rows)
@@ -77,6 +90,36 @@ def run_group_level(
         say(f'without result: {", ".join(m["name"] for m in missing)}')
     say(f'page: {settings.output_dir / output_name("group.page")}')
     return SOME_FAILED if problems else SUCCESS
+
+
+def _selected(settings: GroupSettings, units: set[tuple[str, str | None]]) -> list[Result]:
+    found = find_results(settings.output_dir)
+    return [r for r in found if (r.names.subject, r.names.session) in units]
+
+
+def _adapt(adaptation: Adaptation, say: Callable[[str], None]) -> list[dict[str, str]]:
+    """Adapt, or take up what was adapted before; the sessions that were not segmented again."""
+    from ssl2_bids.networks.weights import load_network, read_card
+    from ssl2_bids.workflows.adaptation import run
+    from ssl2_bids.workflows.adaptation_outputs import write_adapted
+    from ssl2_bids.workflows.adaptation_work import begin, finished_before
+    from ssl2_bids.workflows.resegment import resegment
+
+    settings = adaptation.settings
+    work = begin(adaptation, say)
+    if finished_before(work):
+        say(f'{settings.label}: adapted before with equal labels and settings')
+        card = read_card(settings.output_dir / adaptation.folder)
+    else:
+        card = write_adapted(work, run(work))
+    if not (card.content['Accepted'] and settings.resegment):
+        return []
+    cases = [one.case for one in work.people]
+    failures = resegment(cases, card, load_network(card, work.device), device=work.device, say=say)
+    return [
+        {'name': f.case.name, 'subject': f.case.participant, 'reason': str(f.error)}
+        for f in failures
+    ]
 
 
 @contextmanager
@@ -319,4 +362,11 @@ def _write_page(
         failed=failed,
         version=__version__,
         command=command,
+        adaptations=_adaptations(settings.output_dir),
     )
+
+
+def _adaptations(output_dir: Path) -> list[dict[str, Any]]:
+    """What the page says of each model that was adapted in this output folder."""
+    pattern = output_name('model.report', desc='*')
+    return [read_sidecar(path) for path in sorted(output_dir.glob(pattern))]

@@ -13,8 +13,8 @@ from ssl2_bids.errors import DataError, UsageError
 from ssl2_bids.files import write_json
 from ssl2_bids.simulation.lesion_growth import Lesion
 from ssl2_bids.simulation.lesions import Truth
-from ssl2_bids.simulation.protocols import from_table
 from ssl2_bids.simulation.readers import Extent, annotated_slices, draw_reader, read_by_hand
+from ssl2_bids.simulation.tables import from_table
 from ssl2_bids.volume import Volume, read, write
 from ssl2_bids.workflows.simulated_files import MANUAL, TRUTH, VisitNames, references
 

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from ssl2_bids.cli import options
 from ssl2_bids.cli.app import main
 from ssl2_bids.cli.parser import build_parser
 
@@ -50,6 +51,14 @@ MISTAKES = [
     (['{data}', '{out}', 'participant', '--participant-label', '02', '--dry-run'], 66, ''),
     (['{data}', '{out}', 'group'], 66, 'participant'),
     (['{data}', '{out}', 'group', '--tta'], 64, '--tta'),
+    (['{data}', '{out}', 'participant', '--labels', '{data}'], 64, '--labels has no meaning'),
+    (['{data}', '{out}', 'participant', '--folds', '3'], 64, 'at participant level'),
+    (['{data}', '{out}', 'group', '--labels', '{out}/nope'], 66, 'no such folder of labels'),
+    (['{data}', '{out}', 'group', '--folds', '1'], 64, 'slices'),
+    (['{data}', '{out}', 'group', '--label', 'my_site'], 64, 'letters and digits'),
+    (['{data}', '{out}', 'group', '--max-time', '0'], 64, 'not above 0'),
+    (['{data}', '{out}', 'group', '--empty-labels', 'maybe'], 64, 'negative'),
+    (['{data}', '{out}', 'group', '--strategy', 'none', '--steps', '5'], 64, '--strategy none'),
     (['{data}', '{file}', 'participant'], 73, 'this is a file'),
     (['{data}', '{other}', 'participant'], 73, 'another tool'),
     (['{data}', '{out}', 'participant', '--config-file', '{file}'], 64, 'configuration'),
@@ -127,6 +136,34 @@ def test_both_spellings_of_an_option_are_one():
 )
 def test_memory_follows_its_alias(words, gigabytes):
     assert build_parser().parse_args(['a', 'b', 'group', *words]).mem == pytest.approx(gigabytes)
+
+
+def test_options_of_an_adaptation_become_settings(dataset, tmp_path):
+    (tmp_path / 'a').mkdir()
+    (tmp_path / 'b').mkdir()
+    words = ['group', '--labels', tmp_path / 'a', tmp_path / 'b', '--label', 'mysite', '--folds']
+    words += ['slices', '--steps', '7', '--max-time', '90', '--holdout-label', 'sub-01']
+    words += ['--empty-labels', 'negative', '--accept', 'always', '--no-resegment']
+    words += ['--model', 'm', '--device', 'cpu', '--random-seed', '3', '--strategy', 'bcp']
+    arguments = options.parse([str(w) for w in (dataset, tmp_path / 'out', *words)])
+    made = options.settings_for('group', arguments)
+    assert made.labels == (tmp_path / 'a', tmp_path / 'b')
+    assert (made.label, made.folds, made.steps, made.max_minutes) == ('mysite', 'slices', 7, 90)
+    assert (made.holdout, made.empty_labels, made.accept) == (('01',), 'negative', 'always')
+    assert (made.resegment, made.model, made.device) == (False, 'm', 'cpu')
+    assert (made.random_seed, made.strategy) == (3, 'bcp')
+
+
+def test_a_former_adaptation_can_be_run_again_from_its_file(dataset, tmp_path):
+    import tomli_w
+
+    (tmp_path / 'labels').mkdir()
+    words = [dataset, tmp_path / 'out', 'group', '--labels', tmp_path / 'labels', '--folds', '3']
+    former = options.recorded(options.parse([str(w) for w in words]))
+    (tmp_path / 'former.toml').write_text(tomli_w.dumps({'options': former}))
+    again = [dataset, tmp_path / 'out', 'group', '--config-file', tmp_path / 'former.toml']
+    made = options.settings_for('group', options.parse([str(w) for w in again]))
+    assert (made.labels, made.folds) == ((tmp_path / 'labels',), 3)
 
 
 def test_labels_from_a_file(dataset, tmp_path, capsys):

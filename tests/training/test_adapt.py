@@ -8,7 +8,7 @@ import torch
 from tiny_training import tiny_network
 
 from ssl2_bids.errors import UsageError
-from ssl2_bids.training import adapt
+from ssl2_bids.training import adapt, strategies
 from ssl2_bids.training.adapt import AdaptSettings
 from ssl2_bids.training.decision import Pair, decide
 from ssl2_bids.training.views import Participant
@@ -100,8 +100,8 @@ def test_another_identity_does_not_go_on(tmp_path):
         adapt.adapt(tiny_network(), people, SETTINGS, tmp_path, device='cpu', identity='y')
 
 
-@pytest.mark.parametrize('strategy', ['cps', 'cross_teach', 'supervised', 'self_training'])
-def test_strategies_with_peers_and_without_unlabelled_images(strategy, tmp_path):
+@pytest.mark.parametrize('strategy', strategies.available())
+def test_every_strategy_adapts(strategy, tmp_path):
     settings = AdaptSettings(strategy, 2, 1e-3, (16, 16, 16), 1, 2)
     people = [person('a'), person('b', labelled=False, seed=1)]
     made = adapt.make_strategy(tiny_network(), settings, 2)
