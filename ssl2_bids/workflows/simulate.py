@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 from ssl2_bids import __version__
 from ssl2_bids.errors import CannotWriteError, Ssl2Error, UsageError
 from ssl2_bids.files import remove_leftovers, sha256
-from ssl2_bids.simulation.label_maps import read_label_map
 from ssl2_bids.simulation.participant import (
     Habits,
     ParticipantDraw,
@@ -120,9 +122,7 @@ def simulate(
     plan = replace(plan, settings=settings_of(plan, own_protocol=protocol is not None))
     numbers = range(1, subjects + 1)
     chosen = labelled_numbers(seed, subjects, labelled)
-    needed = {plan.label_map(number) for number in numbers if not plan.finished(number)}
-    for path in sorted(path for path in needed if path):
-        read_label_map(path)
+    plan.check_label_maps(number for number in numbers if not plan.finished(number))
     refuse_other_labels(plan, chosen)
     begin(plan, labelling)
     jobs = [(plan, number, labelling if number in chosen else None) for number in numbers]
@@ -190,7 +190,9 @@ def run_jobs(jobs: list[Job], *, nprocs: int, progress: Progress | None) -> None
             run_job(job)
             tell()
         return
-    pool = ProcessPoolExecutor(min(nprocs, len(jobs)), mp_context=get_context('spawn'))
+    pool = ProcessPoolExecutor(
+        min(nprocs, len(jobs)), mp_context=get_context('spawn'), initializer=end_with_parent
+    )
     try:
         for future in as_completed([pool.submit(run_job, job) for job in jobs]):
             future.result()
@@ -202,6 +204,19 @@ def run_jobs(jobs: list[Job], *, nprocs: int, progress: Progress | None) -> None
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def end_with_parent() -> None:
+    """Make this process end when the one that started it is killed, which tells nobody."""
+    parent = parent_process()
+    if parent is None:
+        return
+
+    def watch(sentinel: int) -> None:
+        wait([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
 
 
 def run_job(job: Job) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import psutil
 import pytest
 from label_phantom import label_head
 from scipy import ndimage
@@ -420,8 +421,11 @@ def test_killed_parallel_run_goes_on(three, site, tmp_path):
         if list(root.rglob('*_T1w.nii.gz')) or process.poll() is not None:
             break
         time.sleep(0.1)
+    workers = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.wait()
+    assert len(workers) >= 2
+    assert psutil.wait_procs(workers, timeout=30)[1] == []
     assert main(words) == 0
     killed = {name: b for name, b in contents(root).items() if '.tmp-' not in name}
     assert killed == contents(three)
@@ -547,6 +551,12 @@ def test_unusable_label_maps_are_refused_by_name_before_writing(site, tmp_path):
         assert name in str(caught.value)
     with pytest.raises(NoInputError):
         simulate(tmp_path / 'out', subjects=1, seed=1, labels=tmp_path / 'nowhere')
+    bare = tmp_path / 'bare'
+    bare.mkdir()
+    nib.save(nib.Nifti1Image(label_head(72, skull=False), affine), bare / 'brain.nii.gz')
+    options = site | {'labels': bare, 'whole_head': True}
+    with pytest.raises(DataError, match='nothing outside the brain'):
+        simulate(tmp_path / 'out', subjects=1, seed=1, **options)
     assert not (tmp_path / 'out').exists()
 
 

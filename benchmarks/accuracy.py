@@ -1,0 +1,115 @@
+#!/usr/bin/env python3
+"""Accuracy of bundled models on a labelled dataset, for several sets of contrasts.
+
+    python benchmarks/accuracy.py DATASET LABELS OUT [--contrasts flair flair,t1w all]
+
+Runs the App as a user would, one output folder per set of contrasts below OUT, and prints one
+Markdown table of all cases. What was done before is not done again. Without lesions (healthy
+people) give ``none`` for LABELS: then the volume of what is marked is the error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from ssl2_bids.networks.weights import DEFAULT_MODEL
+
+COLUMNS = {
+    'participant_id': 'case',
+    'dice': 'Dice',
+    'sensitivity': 'sensitivity',
+    'ppv': 'PPV',
+    'lesion_f1': 'lesion F1',
+    'lesion_sensitivity': 'lesion sensitivity',
+    'lesion_precision': 'lesion precision',
+    'lesion_f1_msseg': 'F1, MSSEG rule',
+    'ece': 'ECE near lesions',
+    'volume_predicted': 'mL',
+    'volume_reference': 'mL, truth',
+    'false_volume': 'false mL',
+    'false_lesions': 'false lesions',
+}
+PROGRAMS = Path(sys.executable).parent
+
+
+def label(model: str) -> str:
+    """The name of a model in the files' names and in ``ssl2 evaluate``."""
+    return 'default' if model == DEFAULT_MODEL else re.sub('[^0-9A-Za-z]', '', model)
+
+
+def segment(args: argparse.Namespace, contrasts: str, model: str) -> Path:
+    """Run the App on one set of contrasts with one model; its output folder."""
+    name = contrasts.replace(',', '-')
+    folder = args.out / name
+    command = [
+        str(PROGRAMS / 'ssl2-bids'),
+        str(args.dataset),
+        str(folder),
+        'participant',
+        '--model',
+        model,
+    ]
+    command += ['-w', str(args.out / f'work-{name}'), '--random-seed', '0']
+    if contrasts != 'all':
+        command += ['--contrasts', *contrasts.split(',')]
+    if args.participants:
+        command += ['--participant-label', *args.participants]
+    done = subprocess.run(command, stdout=sys.stderr, check=False)
+    if done.returncode not in (0, 1):
+        sys.exit(done.returncode)
+    return folder
+
+
+def evaluate(args: argparse.Namespace, folder: Path) -> list[dict[str, str]]:
+    """The rows of ``ssl2 evaluate`` for all models."""
+    table = args.out / f'{folder.name}.tsv'
+    command = [str(PROGRAMS / 'ssl2'), 'evaluate', str(folder)]
+    command += ['--lesion-free'] if args.labels == 'none' else [args.labels]
+    command += ['--model', *map(label, args.models), '--output', str(table)]
+    if args.figures:
+        command += ['--figures', str(args.out / f'figures-{folder.name}')]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    with open(table, encoding='utf-8', newline='') as stream:
+        return list(csv.DictReader(stream, delimiter='\t'))
+
+
+def shown(value: str) -> str:
+    """A number with three decimals, anything else as it is."""
+    try:
+        return f'{float(value):.3f}'
+    except ValueError:
+        return value
+
+
+def main() -> None:
+    """Run all and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('dataset', type=Path)
+    parser.add_argument('labels', help='dataset of masks, or none')
+    parser.add_argument('out', type=Path)
+    parser.add_argument('--models', nargs='+', default=['bootstrap-3t', 'fast-3t'])
+    parser.add_argument('--contrasts', nargs='+', default=['flair', 'flair,t1w', 'all'])
+    parser.add_argument('--participants', nargs='+', default=[])
+    parser.add_argument('--figures', action='store_true')
+    args = parser.parse_args()
+    rows = []
+    for contrasts in args.contrasts:
+        for model in args.models:
+            folder = segment(args, contrasts, model)
+        rows += [{'contrasts': contrasts, **row} for row in evaluate(args, folder)]
+    columns = [name for name in COLUMNS if name in rows[0]]
+    head = ['contrasts', 'model', *(COLUMNS.get(name, name) for name in columns)]
+    print('| ' + ' | '.join(head) + ' |')
+    print('| ' + ' | '.join('---' for _ in head) + ' |')
+    for row in rows:
+        cells = [row['contrasts'], row.get('model', ''), *(shown(row[name]) for name in columns)]
+        print('| ' + ' | '.join(cells) + ' |')
+
+
+if __name__ == '__main__':
+    main()

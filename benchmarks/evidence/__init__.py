@@ -1,0 +1,1 @@
+"""What ``realism.py`` is made of."""

@@ -1,0 +1,311 @@
+#!/usr/bin/env python3
+"""How far simulated scans are from real ones: contrasts, quantities, a classifier, pictures.
+
+    python benchmarks/realism.py --real ../shared/data > realism.md
+
+prints all tables of docs/simulation.md as Markdown. DATA holds labels (label maps that the
+simulated heads are made from), t1w-3t, flair-3t, ms-stripped and ms-wholehead; parts of which
+the scans are not there are left out. Real and simulated scans go the same way: bias field
+corrected, brought to 1 mm, measured in regions that the same rule finds.
+
+``--keep FOLDER`` keeps what was measured of each head, so that a run that was ended goes on;
+measurements are only as new as that folder. ``--pictures FOLDER`` makes the figures as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from evidence import contrast, looks, pictures  # noqa: E402
+from evidence.heads import (  # noqa: E402
+    Scans,
+    anatomy,
+    clinical,
+    healthy,
+    healthy_person,
+    label_maps,
+    millimetre_scanner,
+    simulated,
+    stored,
+    stripped,
+    visit_of,
+)
+
+from ssl2_bids.files import write_json  # noqa: E402
+from ssl2_bids.simulation.participant import knowledge  # noqa: E402
+from ssl2_bids.simulation.protocols import Scanner, read_scanner  # noqa: E402
+from ssl2_bids.volume import reorient  # noqa: E402
+
+CLINICAL = Path(__file__).with_name('clinical-3t.toml')
+SEQUENCES = {
+    '3': ('T1w', 'FLAIR', 'T2w', 'T2starw', 'MEGRE'),
+    '3 clinical': ('FLAIR', 'T1w', 'T2w'),
+    '1.5': ('FLAIR', 'T1w', 'T2w', 'T2starw'),
+    '7': ('UNIT1', 'T1w', 'FLAIR', 'T2w', 'T2starw', 'MEGRE'),
+}
+SITES = {'sub-cl': 'Siemens', 'sub-rs': 'Philips', 'sub-sf': 'Philips, 0.7 mm'}
+PARTS = ('contrasts', 'looks', 'pictures')
+
+
+class Kept:
+    """Measurements of single heads, each made once."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __call__(self, name: str, make: Callable[[], Any]) -> Any:
+        """What stands under a name, made if it is not there."""
+        path = self.folder / f'{name.replace(" ", "_")}.json'
+        if not path.is_file():
+            print(f'measuring {name}', file=sys.stderr, flush=True)
+            write_json(path, make())
+        return json.loads(path.read_text(encoding='utf-8'))
+
+
+def scanner_of(kind: str) -> Scanner:
+    """The scanner of a kind of simulated heads, at 1 mm where its voxels are not thicker."""
+    if kind == '3 clinical':
+        return millimetre_scanner(read_scanner(CLINICAL))
+    return millimetre_scanner(read_scanner(None, float(kind)))
+
+
+def simulated_patient(data: Path, kind: str, seed: int, number: int) -> dict[str, Any]:
+    """What the contrast tables need of one simulated head with lesions."""
+    maps = label_maps(data)
+    scanner = scanner_of(kind)
+    template = anatomy(maps[number % len(maps)])
+    made = simulated(scanner, template, SEQUENCES[kind], seed=seed, number=number)
+    return {
+        'rule': contrast.measured_by_rule(made),
+        'truth': contrast.ratios(made, contrast.by_truth(made)),
+        'quantities': contrast.quantities(made, scanner.protocols),
+    }
+
+
+def simulated_healthy(data: Path, seed: int, number: int) -> dict[str, Any]:
+    """What the classifier needs of one simulated healthy head at 3 T."""
+    maps = label_maps(data)
+    template = anatomy(maps[number % len(maps)])
+    made = simulated(scanner_of('3'), template, ('T1w',), seed=seed, number=number, load=0.0)
+    return measured_healthy(made)
+
+
+def measured_healthy(scans: Scans) -> dict[str, Any]:
+    """Ratios and features of a healthy T1w."""
+    return {'rule': contrast.measured_by_rule(scans), 'features': looks.features(scans)}
+
+
+def real_rows(data: Path, kept: Kept) -> list[list[str]]:
+    """Rows of the contrast table that come from real scans."""
+    rows = []
+    people = {name: kept(name, lambda make=make: measured_healthy(make()))
+              for name, make in healthy(data).items()}  # fmt: skip
+    for prefix, site in SITES.items():
+        these = [kept_one['rule'] for name, kept_one in people.items() if name.startswith(prefix)]
+        rows += contrast.ratio_rows(['3 T', f'real, healthy, {site}'], these)
+    if (data / 'flair-3t').is_dir():
+        one = kept(
+            'sub-st01',
+            lambda: contrast.measured_by_rule(
+                stripped(data / 'flair-3t', 'sub-st01', ('T1w', 'FLAIR'))
+            ),
+        )
+        rows += contrast.ratio_rows(['3 T', 'real, stroke'], [one])
+    if (data / 'ms-stripped').is_dir():
+        both = [
+            kept(
+                name,
+                lambda name=name: contrast.measured_by_rule(
+                    stripped(data / 'ms-stripped', name, ('FLAIR', 'T1w', 'T2w'))
+                ),
+            )
+            for name in ('sub-lj07', 'sub-lj19')
+        ]
+        rows += contrast.ratio_rows(['3 T', 'real, MS, 2D T1w and T2w'], both)
+    if (data / 'ms-wholehead').is_dir():
+        these = [
+            kept(
+                f'{name} {session}',
+                lambda name=name, session=session: contrast.measured_by_rule(
+                    clinical(data, name, session)
+                ),
+            )
+            for name, session in (('sub-lj01', '1'), ('sub-lj12', '1'))
+        ]
+        rows += contrast.ratio_rows(['1.5 T', 'real, MS'], these)
+    return rows
+
+
+def contrasts(data: Path, kept: Kept, heads: int, seed: int) -> None:
+    """Print the tables of contrast ratios and of quantities."""
+    found = {
+        kind: [
+            kept(
+                f'simulated {kind} {seed} {number}',
+                lambda kind=kind, number=number: simulated_patient(data, kind, seed, number),
+            )
+            for number in range(heads)
+        ]
+        for kind in SEQUENCES
+    }
+    names = {'3': '3 T', '3 clinical': '3 T', '1.5': '1.5 T', '7': '7 T'}
+    header = ['sequence', 'field', 'scans', 'heads', *(f'{r}/WM' for r in contrast.REGIONS)]
+    rows = []
+    for kind, these in found.items():
+        label = 'simulated, MS' + (', 2D T1w and T2w' if kind == '3 clinical' else '')
+        rows += contrast.ratio_rows([names[kind], label], [head['rule'] for head in these])
+    rows += real_rows(data, kept)
+    order = ('T1w', 'UNIT1', 'INV2', 'FLAIR', 'T2w', 'T2starw')
+    rows.sort(key=lambda row: (order.index(row[0]), float(row[1].split()[0]), '2D' in row[2]))
+    print('### By one rule\n')
+    print(contrast.table(header, rows))
+    rows = []
+    for kind, these in found.items():
+        if kind != '3 clinical':
+            truth = [head['truth'] for head in these]
+            rows += contrast.ratio_rows([names[kind], 'simulated, MS'], truth)
+    rows.sort(key=lambda row: (order.index(row[0]), float(row[1].split()[0])))
+    print('\n### In the true tissues\n')
+    print(contrast.table(header, rows))
+    rows = []
+    for kind in ('1.5', '3', '7'):
+        rows += contrast.quantity_rows(kind, [head['quantities'] for head in found[kind]])
+    print('\n### Quantities\n')
+    print(contrast.table(['field', 'quantity', 'simulated', 'published', 'source'], rows))
+
+
+def classifier(data: Path, kept: Kept, heads: int, seed: int) -> None:
+    """Print how well simple features tell simulated from real scans."""
+    real = {
+        name: kept(name, lambda make=make: measured_healthy(make()))['features']
+        for name, make in healthy(data).items()
+    }
+    made = {
+        f'head {number}': kept(
+            f'simulated healthy {seed} {number}',
+            lambda number=number: simulated_healthy(data, seed, number),
+        )['features']
+        for number in range(heads)
+    }
+    sites = {
+        site: {name: rows for name, rows in real.items() if name.startswith(prefix)}
+        for prefix, site in SITES.items()
+    }
+    pairs = {
+        'simulated and all real': (made, real),
+        'simulated and Siemens': (made, sites['Siemens']),
+        'simulated and Philips': (made, sites['Philips']),
+        'Siemens and Philips, both real': (sites['Siemens'], sites['Philips']),
+    }
+    rows = []
+    for name, (one, other) in pairs.items():
+        cells = []
+        for chosen in (looks.FEATURES, *looks.GROUPS.values()):
+            verdict = looks.told_apart(one, other, chosen=chosen, seed=seed)
+            cells.append(f'{verdict.auc:.2f}')
+            if chosen is looks.FEATURES:
+                cells += [f'{verdict.auc_people:.2f}', f'{verdict.accuracy:.2f}']
+        rows.append([name, f'{len(one)}, {len(other)}', *cells])
+    print('\n### Told apart\n')
+    header = ['which', 'people', 'AUC of slabs', 'AUC of people', 'accuracy of slabs']
+    print(contrast.table([*header, *(f'{g} alone' for g in looks.GROUPS)], rows))
+    alone = {name: looks.single_features(*pair) for name, pair in pairs.items()}
+    first, yardstick = alone['simulated and all real'], alone['Siemens and Philips, both real']
+    rows = [
+        [name, f'{auc:.2f}', f'{yardstick[name][0]:.2f}', f'{ours:.3g}', f'{theirs:.3g}',
+         f'{yardstick[name][1]:.3g}', f'{yardstick[name][2]:.3g}']
+        for name, (auc, ours, theirs) in sorted(first.items(), key=lambda item: -item[1][0])
+    ]  # fmt: skip
+    print('\n### Single features\n')
+    header = ['feature', 'AUC of people', 'between the real sites', 'simulated', 'real']
+    print(contrast.table([*header, 'Siemens', 'Philips'], rows))
+
+
+def draw_pictures(data: Path, folder: Path, seed: int) -> None:
+    """Write both sheets; people, heads and slices are what the seed says."""
+    random = np.random.default_rng(seed)
+    people = sorted(healthy(data))
+    maps = label_maps(data)
+    heights = (0.45, 0.62)
+    columns: list[list[pictures.Panel]] = []
+    for prefix in ('sub-cl', 'sub-rs'):
+        name = str(random.choice([p for p in people if p.startswith(prefix)]))
+        path = next((data / 't1w-3t' / name / 'anat').glob('*_T1w.nii.gz'))
+        scans = healthy_person(path)
+        image = scans.images['T1w'] * scans.brain
+        columns.append(
+            [(f'REAL 3 T {SITES[prefix]} {name[4:]}',
+              pictures.axial(image, scans.brain, np.eye(4), height=h)) for h in heights]
+        )  # fmt: skip
+    for _ in range(2):
+        number = int(random.integers(1000))
+        made = simulated(
+            scanner_of('3'), anatomy(maps[number % len(maps)]), ('T1w',), seed=seed,
+            number=number, load=0.0,
+        )  # fmt: skip
+        image = made.images['T1w'] * made.brain
+        columns.append(
+            [(f'SIMULATED 3 T, head {number}',
+              pictures.axial(image, made.brain, np.eye(4), height=h)) for h in heights]
+        )  # fmt: skip
+    pictures.sheet(list(zip(*columns, strict=True)), folder / 'simulation-t1w-3t.png')
+    number = int(random.integers(1000))
+    rows = []
+    for field, suffixes in ((3.0, ('T1w', 'FLAIR', 'T2w', 'T2starw')),
+                            (7.0, ('UNIT1', 'FLAIR', 'T2w', 'T2starw'))):  # fmt: skip
+        scanner = read_scanner(None, field)
+        visit, scans = visit_of(
+            scanner, anatomy(maps[number % len(maps)]), suffixes, seed=seed, number=number,
+            load=20.0,
+        )  # fmt: skip
+        row = []
+        for suffix in suffixes:
+            last = list(stored(visit, scanner, suffix, scans[suffix]))[-1][1]
+            brain = knowledge(visit, scanner, suffix, scans[suffix]).brain
+            image = reorient(last.with_data(last.data))
+            mask = reorient(last.with_data(brain))
+            row.append(
+                (f'SIMULATED {field:g} T {suffix}',
+                 pictures.axial(image.data, mask.data, image.affine, height=0.6))
+            )  # fmt: skip
+        rows.append(row)
+    pictures.sheet(rows, folder / 'simulation-contrasts.png')
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--real', type=Path, required=True, metavar='DATA')
+    parser.add_argument('--heads', type=int, default=4, help='simulated patients per scanner')
+    parser.add_argument('--healthy', type=int, default=12, help='simulated healthy heads at 3 T')
+    parser.add_argument('--seed', type=int, default=1)
+    parser.add_argument('--keep', type=Path, metavar='FOLDER')
+    parser.add_argument('--pictures', type=Path, metavar='FOLDER')
+    parser.add_argument('--only', choices=PARTS, nargs='+', default=PARTS)
+    options = parser.parse_args()
+    if not label_maps(options.real):
+        raise SystemExit(f'{options.real}: there are no label maps in the folder labels.')
+    with tempfile.TemporaryDirectory() as temporary:
+        kept = Kept(options.keep or Path(temporary))
+        if 'contrasts' in options.only:
+            contrasts(options.real, kept, options.heads, options.seed)
+        if 'looks' in options.only:
+            classifier(options.real, kept, options.healthy, options.seed)
+    if options.pictures and 'pictures' in options.only:
+        draw_pictures(options.real, options.pictures, options.seed)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,122 @@
+"""Adaptation on the page of the cohort: before and after, and the slices to label next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from ssl2_bids.files import write_text
+from ssl2_bids.reports.pages import by_columns, number
+from ssl2_bids.reports.panels import outline_path, sheet, slice_panel
+from ssl2_bids.reports.scene import AXIAL, cut, prepare
+from ssl2_bids.volume import Volume, reorient
+
+DOUBT_COLOUR = '#ffb000'
+DOUBTED = 0.15  # expected error from which a voxel is outlined; at most 0.5
+WIDTH, HEIGHT, SIDE, TOP, BOTTOM = 300, 230, 60, 14, 34
+NAMES = {
+    'dice': 'Dice',
+    'lesion_f1': 'Lesion F1',
+    'lesion_sensitivity': 'Lesion sensitivity',
+    'lesion_ppv': 'Lesion precision (PPV)',
+    'volume_bias': 'Volume bias',
+}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A slice to label next; all volumes on one grid, ``index`` along its RAS+ third axis."""
+
+    title: str
+    image: Volume
+    brain: Volume
+    doubt: Volume
+    index: int
+
+
+def draw_suggestions(shown: Sequence[Shown], path: Path) -> None:
+    """The slices, plain below and with an outline around what models are unsure of above."""
+    rows: list[list[Any]] = [[], []]
+    for one in shown:
+        scene = prepare(one.image, one.brain)
+        unsure = cut(reorient(one.doubt).data >= DOUBTED, AXIAL, one.index, scene.box)
+        layers = outline_path(unsure, DOUBT_COLOUR, label='unsure')
+        head = f'{one.title}, k = {one.index}'
+        rows[0].append(replace(slice_panel(scene, AXIAL, one.index, layers=layers), head=head))
+        rows[1].append(slice_panel(scene, AXIAL, one.index))
+    contrasts = ', '.join(dict.fromkeys(one.image.contrast for one in shown if one.image.contrast))
+    note = f'{contrasts}. Outlined: where the models are unsure or contradict one another.'
+    write_text(path, sheet('Slices to label next, the best first', rows, note=note))
+
+
+def section(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What the template shows of one adaptation.
+
+    Parameters
+    ----------
+    facts : the content of ``models/<label>/report.json``.
+    """
+    rows = [by_columns(row) for row in facts['Performance']]
+    columns = [name for name in NAMES if any(_known(row, name) for row in rows)]
+    enough = any(entry['P'] is not None for entry in facts['Comparison'].values())
+    return {
+        'facts': facts,
+        'rows': rows,
+        'columns': [(name, NAMES[name]) for name in columns],
+        'chart': before_and_after(rows),
+        'comparison': [
+            {'name': NAMES[name], **entry}
+            for name, entry in facts['Comparison'].items()
+            if entry['Before'] is not None
+        ],
+        'enough': enough,
+        'annotate': [by_columns(row) for row in facts['Annotate']],
+    }
+
+
+def _known(row: Mapping[str, Any], name: str) -> bool:
+    return number(row.get(f'{name}_before')) is not None
+
+
+def before_and_after(rows: Sequence[Mapping[str, Any]]) -> Markup:
+    """A line from Dice before to Dice after for each case; nothing without a case."""
+    pairs = [
+        (before, after, f'{row["participant_id"]} {row.get("session_id") or ""}'.strip())
+        for row in rows
+        if (before := number(row.get('dice_before'))) is not None
+        and (after := number(row.get('dice_after'))) is not None
+    ]
+    if not pairs:
+        return Markup('')
+    floor = HEIGHT - BOTTOM
+    top = min(1.0, math.ceil(10 * max(max(a, b) for a, b, _ in pairs) + 1e-9) / 10)
+
+    def height(value: float) -> float:
+        return floor - (floor - TOP) * value / top
+
+    left, right = SIDE, WIDTH - SIDE
+    parts = []
+    for mark in (0.0, top / 2, top):
+        y = height(mark)
+        parts.append(f'<path class="axis" d="M{left - 14} {y:.1f}H{right + 14}"/>')
+        parts.append(f'<text x="{left - 20}" y="{y + 4:.1f}" text-anchor="end">{mark:g}</text>')
+    for before, after, name in pairs:
+        a, b = height(before), height(after)
+        parts.append(
+            f'<g><title>{escape(name)}: {before:.3f}, {after:.3f}</title>'
+            f'<path class="axis" style="stroke-width:1.5" d="M{left} {a:.1f}L{right} {b:.1f}"/>'
+            f'<circle class="point" cx="{left}" cy="{a:.1f}" r="4"/>'
+            f'<circle class="point" cx="{right}" cy="{b:.1f}" r="4"/></g>'
+        )
+    for x, words in ((left, 'before'), (right, 'after')):
+        parts.append(f'<text x="{x}" y="{HEIGHT - 10}" text-anchor="middle">{words}</text>')
+    # every word in it was escaped above
+    return Markup(  # noqa: S704
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'aria-label="Dice of {len(pairs)} cases before and after">{"".join(parts)}</svg>'
+    )

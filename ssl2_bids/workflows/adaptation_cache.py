@@ -1,0 +1,199 @@
+"""Participants prepared for training: network inputs and labels as files mapped into memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ssl2_bids import __version__
+from ssl2_bids.errors import DataError, NoInputError
+from ssl2_bids.files import write_json
+from ssl2_bids.networks.cards import Card
+from ssl2_bids.steps.annotation import Annotation
+from ssl2_bids.steps.network_input import network_input
+from ssl2_bids.training.checkpoint import fingerprint
+from ssl2_bids.training.views import Participant, read_participant, write_participant
+from ssl2_bids.volume import Volume, read, read_grid, reorient, resample
+from ssl2_bids.workflows.adaptation_labels import Case
+
+MADE = 'prepared.json'  # written last: with it everything stands
+HALF = 0.5  # share of a voxel that must be lesion
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A case as the network sees it; its arrays lie in the files of ``folder``.
+
+    Attributes
+    ----------
+    affine : (4, 4), voxel indices of the network's grid to RAS+ mm.
+    channels : the card's channels that are there.
+    size : bytes on disk.
+    """
+
+    case: Case
+    folder: Path
+    affine: np.ndarray
+    channels: tuple[str, ...]
+    size: int
+
+    def read(self) -> Participant:
+        """The arrays, mapped into memory."""
+        return read_participant(self.folder)
+
+    def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Image (C, D, H, W) float32 and brain (D, H, W) bool, as the segmentation wants them."""
+        found = self.read()
+        image = torch.from_numpy(np.asarray(found.image, np.float32))
+        return image, torch.from_numpy(np.asarray(found.brain) > 0)
+
+
+def prepare(case: Case, annotation: Annotation | None, card: Card, folder: Path) -> Prepared:
+    """Bring a case onto the grid of a model, or take it up where it is there already.
+
+    Raises
+    ------
+    NoInputError : contrasts that the card requires are missing.
+    DataError : an image cannot be used; it is named.
+    """
+    key = fingerprint([_grid_of(card), _stamps(case), __version__])
+    found = _taken_up(case, folder, key)
+    if found is not None:
+        return found
+    brain = read(case.brain_mask, dtype=np.uint8)
+    images = {c: read(path, contrast=c) for c, path in case.images.items()}
+    given = network_input(images, {}, brain, card)
+    label = extent = None
+    if annotation is not None:
+        shape = (given.brain.shape[0], given.brain.shape[1], given.brain.shape[2])
+        label, extent = onto_model_grid(annotation, given.affine, shape)
+    write_participant(
+        Participant(
+            name=case.name,
+            image=given.tensor.numpy(),
+            present=tuple(name is not None for name in given.present),
+            brain=given.brain.numpy(),
+            label=label,
+            annotated=extent,
+        ),
+        folder,
+    )
+    pairs = zip(card.channels, given.present, strict=True)
+    content = {
+        'Key': key,
+        'Affine': given.affine.tolist(),
+        'Channels': [channel for channel, contrast in pairs if contrast is not None],
+    }
+    write_json(folder / MADE, content)
+    made = _taken_up(case, folder, key)
+    assert made is not None
+    return made
+
+
+def prepare_all(
+    cases: Sequence[Case],
+    annotations: dict[str, Annotation],
+    card: Card,
+    folder: Path,
+) -> tuple[list[Prepared], list[tuple[Case, str]]]:
+    """Prepare all cases one by one; those that cannot be used, and why.
+
+    Raises
+    ------
+    DataError, NoInputError : a labelled case cannot be used: better to know before the training.
+    """
+    made, left_out = [], []
+    for case in cases:
+        try:
+            made.append(prepare(case, annotations.get(case.name), card, folder / case.name))
+        except (DataError, NoInputError) as error:
+            if case.labels:
+                path = error.path or case.brain_mask
+                raise type(error)(error.message, advice=error.advice, path=path) from None
+            left_out.append((case, str(error)))
+    return made, left_out
+
+
+def estimated_size(cases: Sequence[Case], card: Card) -> int:
+    """Bytes that the prepared cases will take at most: the whole reference at the card's size."""
+    total = 0.0
+    for case in cases:
+        shape, affine = read_grid(case.brain_mask)
+        volume = np.prod(shape) * abs(np.linalg.det(affine[:3, :3]))
+        masks = 3 if case.labels else 1
+        total += volume / np.prod(card.voxel_size) * (2 * len(card.channels) + masks)
+    return int(total)
+
+
+def onto_model_grid(
+    annotation: Annotation, affine: np.ndarray, shape: tuple[int, int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Label and annotated extent (uint8) on the grid of a network.
+
+    A whole label is interpolated linearly and cut at one half, which keeps its volume. Of one in
+    part nothing is interpolated: a larger voxel is annotated if any annotated voxel has its
+    centre in it, and lesion if most of those are (the nearest voxel alone would lose thin
+    annotated slices); a smaller voxel takes what the one around it has.
+    """
+    if annotation.whole:
+        share = resample(
+            annotation.label.with_data((annotation.label.data > 0).astype(np.float32)),
+            affine,
+            shape,
+        )
+        return (share.data >= HALF).astype(np.uint8), np.ones(shape, np.uint8)
+    label, extent = reorient(annotation.label), reorient(annotation.extent)
+    drawn, judged = label.data > 0, extent.data > 0
+    forward = np.linalg.inv(affine) @ label.affine
+    counts = np.zeros((2, int(np.prod(shape))), np.int32)
+    for k in range(drawn.shape[2]):  # by slices: all coordinates at once would fill the memory
+        ij = np.argwhere(judged[:, :, k])
+        if not len(ij):
+            continue
+        points = np.column_stack([ij, np.full(len(ij), k), np.ones(len(ij))]) @ forward.T
+        voxels = np.rint(points[:, :3]).astype(np.int64)
+        inside = ((voxels >= 0) & (voxels < shape)).all(axis=1)
+        flat = np.ravel_multi_index(tuple(voxels[inside].T), shape)
+        np.add.at(counts[0], flat, 1)
+        lesion = drawn[ij[:, 0], ij[:, 1], k][inside]
+        np.add.at(counts[1], flat[lesion], 1)
+    seen, marked = counts.reshape(2, *shape)
+    near_drawn, near_judged = (_nearest(v, affine, shape) for v in (label, extent))
+    most = (2 * marked > seen) | ((2 * marked == seen) & near_drawn)
+    found = np.where(seen > 0, most, near_drawn & near_judged)
+    return found.astype(np.uint8), ((seen > 0) | near_judged).astype(np.uint8)
+
+
+def _nearest(volume: Volume, affine: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    values = volume.with_data((volume.data > 0).astype(np.uint8))
+    there = resample(values, affine, shape, order=0).data > 0
+    return np.asarray(there)
+
+
+def _taken_up(case: Case, folder: Path, key: str) -> Prepared | None:
+    try:
+        content = json.loads((folder / MADE).read_text(encoding='utf-8'))
+        if content['Key'] != key:
+            return None
+        read_participant(folder)
+    except (OSError, ValueError, KeyError, DataError):
+        return None
+    size = sum(path.stat().st_size for path in folder.glob('*.npy'))
+    return Prepared(case, folder, np.array(content['Affine']), tuple(content['Channels']), size)
+
+
+def _grid_of(card: Card) -> list[object]:
+    """What of a card decides how images are prepared."""
+    return [card.channels, card.voxel_size, card.normalisation]
+
+
+def _stamps(case: Case) -> list[tuple[str, int, int]]:
+    """Names, sizes and times of all files of a case."""
+    return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in case.files] + [
+        ('labels', len(case.labels), 0)
+    ]

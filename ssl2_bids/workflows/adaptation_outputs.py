@@ -1,0 +1,287 @@
+"""What an adaptation leaves: the model and its card, the tables, the slices to label next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssl2_bids import __version__
+from ssl2_bids.bids.outputs import output_name, sidecar_path, write_table
+from ssl2_bids.bids.provenance import bids_uri, software_versions
+from ssl2_bids.bids.sidecars import (
+    ANNOTATE_COLUMNS,
+    HISTORY_COLUMNS,
+    PERFORMANCE_COLUMNS,
+    SPLIT_COLUMNS,
+)
+from ssl2_bids.files import sha256, write_json, write_text
+from ssl2_bids.networks.cards import Card
+from ssl2_bids.networks.weights import write_model
+from ssl2_bids.reports import adaptation as pictures
+from ssl2_bids.training import suggestions as suggesting
+from ssl2_bids.training.adapt import curves
+from ssl2_bids.training.suggestions import SliceGain, Suggestion
+from ssl2_bids.volume import read, reorient
+from ssl2_bids.workflows import adaptation_scores as scoring
+from ssl2_bids.workflows.adaptation import FINAL, HOLDOUT, SLICES, Adapted
+from ssl2_bids.workflows.adaptation_cache import Prepared
+from ssl2_bids.workflows.adaptation_work import Work, settings_table
+
+PEERS = 2  # networks of folds that are asked beside the model: more tell little that is new
+SHOWN = 6  # suggestions in the picture
+LEFT_BEHIND = ('Evaluation', 'Validation', 'Stages', 'Steps', 'BatchSize', 'Patch', 'Label',
+               'Seed', 'Sha256')  # fmt: skip
+
+
+def write_adapted(work: Work, adapted: Adapted) -> Card:
+    """Write model, tables and report facts; the card, which vouches for all, comes last."""
+    settings = work.adaptation.settings
+    root, label = settings.output_dir, settings.label
+    compared = scoring.compared(adapted.rows, seed=settings.random_seed)
+    write_performance(root, adapted, compared)
+    _write_histories(work, root / output_name('model.history', desc=label))
+    _write_splits(work, root / output_name('model.splits', desc=label))
+    _write_configuration(work, root / output_name('model.configuration', desc=label))
+    suggested = suggest_slices(work, adapted)
+    write_table(
+        root / output_name('group.annotate'), annotate_rows(work, suggested), ANNOTATE_COLUMNS
+    )
+    write_json(
+        root / output_name('model.report', desc=label),
+        report_facts(work, adapted, compared, suggested),
+    )
+    folder = root / output_name('model.folder', desc=label)
+    return write_model(folder, adapted.network, card_content(work, adapted, compared))
+
+
+def write_performance(root: Path, adapted: Adapted, compared: dict[str, Any]) -> None:
+    """``group_performance.tsv``, and its JSON with the comparison."""
+    path = root / output_name('group.performance')
+    write_table(path, scoring.table_rows(adapted.rows), PERFORMANCE_COLUMNS)
+    write_json(
+        sidecar_path(path),
+        PERFORMANCE_COLUMNS
+        | {
+            'Comparison': compared,
+            'Accepted': adapted.decision.accepted,
+            'Reason': adapted.decision.reason,
+        },
+    )
+
+
+def _write_histories(work: Work, path: Path) -> None:
+    rows = curves(work.histories)
+    names = list(dict.fromkeys(name for row in rows for name in row)) or ['training', 'step']
+    columns = {
+        name: HISTORY_COLUMNS.get(
+            name, {'Description': f'{name} of the strategy, mean of the steps'}
+        )
+        for name in names
+    }
+    write_table(path, rows, columns)
+
+
+def _write_splits(work: Work, path: Path) -> None:
+    rows = []
+    for one in work.people:
+        names = one.case.result.names
+        labelled = one.case.name in work.annotations
+        fold = work.fold_of.get(names.subject)
+        if names.subject in work.held:
+            fold = HOLDOUT
+        elif labelled and work.adaptation.settings.folds == SLICES:
+            fold = SLICES
+        rows.append(
+            {
+                'participant_id': f'sub-{names.subject}',
+                'session_id': f'ses-{names.session}' if names.session else None,
+                'role': 'labelled' if labelled else 'unlabelled',
+                'fold': fold,
+            }
+        )
+    write_table(path, rows, SPLIT_COLUMNS)
+
+
+def _write_configuration(work: Work, path: Path) -> None:
+    import tomli_w
+
+    write_text(path, tomli_w.dumps(settings_table(work)))
+
+
+def card_content(work: Work, adapted: Adapted, compared: dict[str, Any]) -> dict[str, Any]:
+    """The card: the parent's, with what was done; of a refused model, the parent's network."""
+    parent, settings = work.adaptation.card, work.adaptation.settings
+    kept = {k: v for k, v in parent.content.items() if k not in LEFT_BEHIND}
+    accepted = adapted.decision.accepted
+    trained = [one for one in work.people if one.case.participant not in work.held]
+    labelled = sum(one.case.name in work.annotations for one in trained)
+    data = str(parent.content.get('TrainedOn', 'see the parent'))
+    if accepted:
+        data += f'; then adapted to {len(trained)} scans of a site, {labelled} of them labelled'
+    return kept | {
+        'Name': f'{parent.name}-{settings.label}',
+        'Version': __version__,
+        'Label': settings.label,
+        'TrainedOn': data,
+        'Accepted': accepted,
+        'Reason': adapted.decision.reason,
+        'Parent': {'Name': parent.name, 'Version': parent.version, 'Sha256': parent.sha256},
+        'Strategy': work.training.strategy,
+        'Steps': work.training.steps if accepted else 0,
+        'Patch': list(work.training.patch),
+        'Seed': work.training.seed,
+        'Folds': sorted({row.fold for row in adapted.rows if row.fold != HOLDOUT}),
+        'Participants': sorted({f'sub-{one.case.participant}' for one in trained}),
+        'Labels': _label_files(work),
+        'Metrics': compared,
+        'ConfigurationHash': work.configuration,
+        'Software': software_versions(),
+        'Use': 'research only',
+    }
+
+
+def _label_files(work: Work) -> list[dict[str, str]]:
+    settings = work.adaptation.settings
+    files = []
+    for one in work.labelled:
+        for label in one.case.labels:
+            for path in (label.path, label.extent_path):
+                if path is None:
+                    continue
+                folder = next((f for f in settings.labels if path.is_relative_to(f)), None)
+                uri = (
+                    bids_uri(path, settings.bids_dir, 'raw')
+                    if path.is_relative_to(settings.bids_dir)
+                    else bids_uri(path, folder or path.parent, 'labels')
+                )
+                files.append({'File': uri, 'Sha256': sha256(path)})
+    return files
+
+
+def suggest_slices(work: Work, adapted: Adapted) -> list[Suggestion]:
+    """The slices from whose labels most is to be learnt, by what several models make of them."""
+    card, device = work.adaptation.card, work.device
+    networks = [adapted.network, *adapted.peers[:PEERS]]
+    if len(networks) == 1:
+        networks.append(work.network)
+    gains: list[SliceGain] = []
+    for one in work.people:
+        if one.case.participant in work.held:
+            continue
+        found = one.read()
+        known = None if found.annotated is None else np.asarray(found.annotated) > 0
+        if known is not None and bool((known | ~(np.asarray(found.brain) > 0)).all()):
+            continue
+        maps = []
+        for network in networks:
+            network.to(device)
+            maps.append(scoring.probability_of(network, one, card, device))
+        error = suggesting.expected_error(maps)
+        gains += suggesting.slice_gains(
+            one.case.name, one.case.participant, error, voxel_size=card.voxel_size, known=known
+        )
+        best = max(
+            (g for g in gains if g.case == one.case.name), key=lambda g: g.gain, default=None
+        )
+        if best is not None:
+            work.say(f'{one.case.name}: {best.gain:.0f} mm³ of doubt in its best slice')
+        np.save(work.folder / f'doubt-{one.case.name}.npy', error.astype(np.float16))
+    return suggesting.suggest(gains, most=work.adaptation.settings.suggestions)
+
+
+def annotate_rows(work: Work, suggested: Sequence[Suggestion]) -> list[dict[str, Any]]:
+    """Rows of ``group_annotate.tsv``: slices as numbered in the file that is to be drawn on."""
+    people = {one.case.name: one for one in work.people}
+    rows = []
+    for suggestion in suggested:
+        one = people[suggestion.case]
+        names = one.case.result.names
+        image = one.case.images[names.reference]
+        rows.append(
+            {
+                'participant_id': f'sub-{names.subject}',
+                'session_id': f'ses-{names.session}' if names.session else None,
+                'axis': 'k',
+                'slice': reference_slice(one, suggestion.index),
+                'expected_gain-mm3': round(suggestion.gain, 2),
+                'image': image.relative_to(names.root).as_posix(),
+            }
+        )
+    return rows
+
+
+def reference_slice(one: Prepared, index: int) -> int:
+    """The axial slice of the reference image that a slice of the network's grid lies in."""
+    brain = read(one.case.brain_mask, dtype=np.uint8)
+    centre = np.array([*(np.array(one.read().brain.shape[:2]) - 1) / 2, index, 1.0])
+    voxel = np.linalg.inv(reorient(brain).affine) @ one.affine @ centre
+    return int(np.clip(np.rint(voxel[2]), 0, brain.shape[2] - 1))
+
+
+def report_facts(
+    work: Work, adapted: Adapted, compared: dict[str, Any], suggested: Sequence[Suggestion]
+) -> dict[str, Any]:
+    """All that the page of the cohort says of this adaptation."""
+    settings = work.adaptation.settings
+    rows = [
+        {key: value for key, value in row.items() if not _is_nan(value)}
+        for row in scoring.table_rows(adapted.rows)
+    ]
+    return {
+        'Label': settings.label,
+        'Parent': work.adaptation.card.name,
+        'Accepted': adapted.decision.accepted,
+        'Reason': adapted.decision.reason,
+        'Strategy': work.training.strategy,
+        'Steps': work.training.steps,
+        'Device': work.device.partition(':')[0],
+        'Slices': settings.folds == SLICES,
+        'Labelled': len(work.annotations),
+        'Sessions': len(work.people),
+        'LeftOut': [{'name': name, 'reason': reason} for name, reason in work.left_out],
+        'Performance': rows,
+        'Comparison': compared,
+        'Annotate': annotate_rows(work, suggested),
+        'AnnotateFigure': draw_suggestions(work, suggested),
+        'Minutes': round(sum(h.seconds for h in work.histories.values()) / 60, 1),
+        'Final': FINAL in work.histories,
+    }
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def draw_suggestions(work: Work, suggested: Sequence[Suggestion]) -> str:
+    """The picture of the first suggestions; its path relative to the output folder, or empty."""
+    from ssl2_bids.steps.network_input import to_reference
+
+    if not suggested:
+        return ''
+    people = {one.case.name: one for one in work.people}
+    shown = []
+    for suggestion in suggested[:SHOWN]:
+        one = people[suggestion.case]
+        names = one.case.result.names
+        shown_on = next(c for c in ('FLAIR', names.reference) if c in one.case.images)
+        brain = read(one.case.brain_mask, dtype=np.uint8)
+        doubt = np.load(work.folder / f'doubt-{one.case.name}.npy').astype(np.float32)
+        shown.append(
+            pictures.Shown(
+                title=one.case.name.replace('_', ' '),
+                image=read(one.case.images[shown_on], contrast=shown_on),
+                brain=brain,
+                doubt=to_reference(doubt, one.affine, brain),
+                index=reference_slice(one, suggestion.index),
+            )
+        )
+    settings = work.adaptation.settings
+    name = output_name('group.annotate_figure', desc=settings.label)
+    path = settings.output_dir / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pictures.draw_suggestions(shown, path)
+    return name

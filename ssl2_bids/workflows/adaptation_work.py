@@ -1,0 +1,236 @@
+"""An adaptation under way: what is prepared, how long it will take, and each training."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ssl2_bids.device import choose_device
+from ssl2_bids.errors import DataError, StorageError, UnavailableError, UsageError
+from ssl2_bids.files import remove_leftovers, write_json
+from ssl2_bids.networks.weights import load_network
+from ssl2_bids.steps.annotation import Annotation
+from ssl2_bids.training import adapt as training
+from ssl2_bids.training.adapt import AdaptSettings, Cost
+from ssl2_bids.training.run import History
+from ssl2_bids.training.views import Participant
+from ssl2_bids.workflows import adaptation_cache as cache
+from ssl2_bids.workflows.adaptation_cache import Prepared
+from ssl2_bids.workflows.adaptation_labels import read_labels
+from ssl2_bids.workflows.adaptation_plan import (
+    Adaptation,
+    check_existing,
+    check_folds,
+    configuration_of,
+    fold_count,
+    training_settings,
+)
+
+log = logging.getLogger('ssl2_bids')
+
+FEWEST_STEPS = 10  # fewer are no training
+TOLD = 5  # lines about the progress of one training
+WINDOWS = 12  # of one brain, for the estimate before any was cut into windows
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Work:
+    """An adaptation under way: what is known of the site, and where its files lie."""
+
+    adaptation: Adaptation
+    training: AdaptSettings
+    configuration: str
+    device: str
+    network: nn.Module
+    people: list[Prepared]
+    annotations: dict[str, Annotation]
+    folder: Path
+    say: Say
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+    histories: dict[str, History] = field(default_factory=dict)
+    fold_of: dict[str, str] = field(default_factory=dict)
+    minimum_volume: float = 3.0
+
+    @property
+    def labelled(self) -> list[Prepared]:
+        """Prepared cases with a label, held out or not."""
+        return [one for one in self.people if one.case.name in self.annotations]
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """Participants that no training sees."""
+        return self.adaptation.settings.holdout
+
+
+def begin(adaptation: Adaptation, say: Say) -> Work:
+    """Read labels, prepare everybody, settle the settings: what can go wrong early does here.
+
+    Raises
+    ------
+    DataError, UsageError, NoInputError, UnavailableError : see the modules that are called.
+    """
+    settings = adaptation.settings
+    device = choose_device(settings.device)
+    torch.set_num_threads(settings.omp_nthreads)
+    network = load_network(adaptation.card)
+    cases, annotations = read_labels(adaptation.cases, settings)
+    adaptation = replace(adaptation, cases=tuple(cases))
+    check_folds(adaptation)
+    size = cache.estimated_size(cases, adaptation.card)
+    say(
+        f'adaptation: {len(cases)} sessions, {len(annotations)} of them labelled; device: '
+        f'{device}; prepared images take up to {size / 1e9:.2g} GB in {settings.work_dir}'
+    )
+    root = settings.work_dir / 'adaptation'
+    root.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(root).free
+    if free < size:
+        raise StorageError(
+            f'the work folder needs {size / 1e9:.2g} GB for prepared images, {free / 1e9:.2g} GB '
+            'are free',
+            advice='Name another one with -w, or free some space.',
+            path=settings.work_dir,
+        )
+    key = f'{adaptation.card.name}-{adaptation.card.sha256[:8]}'
+    people, lost = cache.prepare_all(cases, annotations, adaptation.card, root / 'people' / key)
+    for case, reason in lost:
+        log.warning('%s is left out of the adaptation: %s', case.name, reason)
+    if not people:
+        raise DataError('no session can be prepared for this model', advice=lost[0][1])
+    unannotated = any(
+        one.case.name not in annotations or not annotations[one.case.name].whole for one in people
+    )
+    chosen = training_settings(adaptation, device, unannotated=unannotated)
+    configuration = configuration_of(adaptation, chosen)
+    folder = root / configuration
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
+    smallest = [one.case.result.sidecar.get('MinimumLesionVolume', 3.0) for one in people]
+    return Work(
+        adaptation,
+        chosen,
+        configuration,
+        device,
+        network,
+        people,
+        annotations,
+        folder,
+        say,
+        left_out=[(case.name, reason) for case, reason in lost],
+        minimum_volume=float(min(smallest)),
+    )
+
+
+def fit_into_time(work: Work, trainings: int) -> AdaptSettings:
+    """Measure a step, say how long all will take, and take fewer steps where that is too long.
+
+    The number of steps is kept beside the checkpoints, for a run that goes on must have it.
+
+    Raises
+    ------
+    UsageError : not even ten steps fit into ``--max-time``.
+    """
+    kept = work.folder / 'steps.json'
+    if kept.is_file():
+        steps = int(json.loads(kept.read_text(encoding='utf-8'))['Steps'])
+        work.say(f'going on with an adaptation of {trainings} trainings of {steps} steps')
+        return replace(work.training, steps=steps)
+    people = [one.read() for one in work.people]
+    cost = training.probe(
+        work.network, people, work.training, window=work.adaptation.card.window,
+        device=work.device,
+    )  # fmt: skip
+    work.network.to('cpu')
+    steps, most = work.training.steps, work.adaptation.settings.max_minutes
+    beside = inference_seconds(work, cost)
+    if most is not None:
+        room = (most * 60 - beside) / (trainings * max(cost.step, 1e-6))
+        if room < FEWEST_STEPS:
+            least = (FEWEST_STEPS * trainings * cost.step + beside) / 60
+            raise UsageError(
+                f'in {most:g} minutes {trainings} trainings do not get {FEWEST_STEPS} steps each',
+                advice=f'Give --max-time {max(1, int(np.ceil(least)))} or more, fewer --folds, '
+                'or a GPU.',
+            )
+        steps = min(steps, int(room))
+    minutes = (trainings * steps * cost.step + beside) / 60
+    work.say(
+        f'{trainings} trainings of {steps} steps by {work.training.strategy}, patches of '
+        f'{" x ".join(map(str, work.training.patch))} voxels: about {minutes:.3g} minutes '
+        f'({cost.step:.2g} s a step, {cost.memory / 1e9:.2g} GB of memory); a stop loses at most '
+        f'{work.training.checkpoint_minutes:g} minutes, the same command goes on'
+    )
+    write_json(kept, {'Steps': steps, 'SecondsPerStep': cost.step, 'PeakMemory': cost.memory})
+    return replace(work.training, steps=steps)
+
+
+def inference_seconds(work: Work, cost: Cost) -> float:
+    """Everybody by three models for the suggestions and one for the results, labels twice."""
+    brains = 4 * len(work.people) + 2 * len(work.labelled)
+    return brains * WINDOWS * cost.window
+
+
+def train_one(work: Work, name: str, people: Sequence[Participant]) -> nn.Module:
+    """One training, or the rest of it; a signal that asks for an end ends the run.
+
+    Raises
+    ------
+    DataError, UnavailableError, StorageError : see :func:`training.adapt.adapt`.
+    """
+    steps, began = work.training.steps, time.monotonic()
+    first: list[int] = []
+
+    def progress(done: int, total: int, latest: Any) -> None:
+        first.append(done - 1) if not first else None
+        if done == total or (done * TOLD // total) > ((done - 1) * TOLD // total):
+            left = (time.monotonic() - began) / (done - first[0]) * (total - done)
+            work.say(
+                f'training {name}: step {done} of {total}, loss {latest.get("loss", 0):.3f}, '
+                f'about {left / 60:.1f} minutes left'
+            )
+
+    network, history = training.adapt(
+        work.network,
+        people,
+        work.training,
+        work.folder / f'training-{name}',
+        device=work.device,
+        identity=work.configuration,
+        progress=progress,
+    )
+    work.histories[name] = history
+    if not history.finished:
+        work.say(f'training {name} was stopped after step {history.step} of {steps}')
+        # the handlers of the App are in place again: they end the run with the right exit code
+        signal.raise_signal(signal.SIGTERM)
+        raise UnavailableError('the run was asked to end', advice='The same command goes on.')
+    return network
+
+
+def finished_before(work: Work) -> dict[str, Any] | None:
+    """The card of this very adaptation if it stands in the output folder."""
+    return check_existing(work.adaptation, work.configuration)
+
+
+def settings_table(work: Work) -> dict[str, Any]:
+    """What ``config.toml`` holds."""
+    content = {k: v for k, v in asdict(work.training).items() if v is not None}
+    return content | {
+        'folds': str(work.adaptation.settings.folds or fold_count(work.adaptation)),
+        'start': work.adaptation.card.name,
+        'device': work.device,
+        'configuration_hash': work.configuration,
+    }

@@ -1,0 +1,191 @@
+"""Segmenting finished sessions again with a site's model, beside the first results."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from ssl2_bids import __version__
+from ssl2_bids.bids.outputs import (
+    UnitNames,
+    sidecar_path,
+    stored_configuration,
+    table_path,
+    write_table,
+)
+from ssl2_bids.bids.provenance import bids_uri, configuration_hash
+from ssl2_bids.bids.sidecars import LESION_COLUMNS, VOLUME_COLUMNS, segmentation_sidecar
+from ssl2_bids.errors import DataError, Ssl2Error
+from ssl2_bids.files import remove_leftovers, write_json
+from ssl2_bids.itk import from_itk
+from ssl2_bids.networks.cards import Card
+from ssl2_bids.settings import ATLAS_SPACE
+from ssl2_bids.steps import lesions, regions
+from ssl2_bids.steps.segmentation import segment
+from ssl2_bids.volume import Volume, read, write
+from ssl2_bids.workflows.adaptation_labels import Case
+from ssl2_bids.workflows.derivatives import lesion_rows, volume_rows
+
+log = logging.getLogger('ssl2_bids')
+
+RESULT = 'Result of a model adapted to the site, from the preprocessed images.'
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A session that could not be segmented again, and why."""
+
+    case: Case
+    error: Ssl2Error
+
+
+def resegment(
+    cases: Sequence[Case],
+    card: Card,
+    network: nn.Module,
+    *,
+    device: str,
+    say: Callable[[str], None],
+) -> list[Failure]:
+    """Segment all cases that this model has not segmented before.
+
+    The preprocessed images on the reference's grid are what the model sees, as in its training;
+    a later run of the participant level goes back to the images' own grids.
+    """
+    failures = []
+    todo = [case for case in cases if not is_done(case, card)]
+    if len(todo) < len(cases):
+        say(f'{len(cases) - len(todo)} sessions are segmented by {card.label} already')
+    for number, case in enumerate(todo, start=1):
+        try:
+            segment_case(case, card, network, device=device)
+            say(f'{case.name}: segmented by {card.label} ({number} of {len(todo)})')
+        except Ssl2Error as error:
+            log.error('%s: not segmented by %s: %s', case.name, card.label, error)
+            failures.append(Failure(case, error))
+    return failures
+
+
+def is_done(case: Case, card: Card) -> bool:
+    """Whether this model's result stands."""
+    return stored_configuration(_names(case, card)) == _configuration(case, card)
+
+
+def segment_case(case: Case, card: Card, network: nn.Module, *, device: str) -> None:
+    """Segment one session and write its derivatives; the sidecar of the mask comes last.
+
+    Raises
+    ------
+    DataError : an image or the transform to the template cannot be read.
+    """
+    names = _names(case, card)
+    names.done_marker.unlink(missing_ok=True)
+    remove_leftovers(names.done_marker.parent)
+    brain = read(case.brain_mask, dtype=np.uint8)
+    images = {contrast: read(path, contrast=contrast) for contrast, path in case.images.items()}
+    made = segment(images, {}, brain, card, network, device=device)
+    found = lesions.find_lesions(
+        made.probability, threshold=card.threshold, minimum_volume=_minimum_volume(case)
+    )
+    maps = regions.region_maps(found.instances, _to_template(names))
+    found = lesions.with_regions(found, regions.assign_regions(found.instances, maps))
+    block = _model_block(case, card, made.channels, device)
+    _write(names, made.probability, found, brain, case, block)
+
+
+def _write(
+    names: UnitNames,
+    probability: Volume,
+    found: lesions.Lesions,
+    brain: Volume,
+    case: Case,
+    block: Mapping[str, Any],
+) -> None:
+    root, reference = names.root, bids_uri(case.images[names.reference], names.root)
+
+    def sidecar(text: str, sources: Sequence[Path]) -> dict[str, Any]:
+        return segmentation_sidecar(
+            'Lesion',
+            description=text,
+            sources=[bids_uri(path, root) for path in sources],
+            spatial_reference=reference,
+            model=dict(block),
+        )
+
+    path = names.path('anat.probability')
+    write(probability, path)
+    write_json(
+        sidecar_path(path), sidecar(f'Lesion probability. {RESULT}', list(case.images.values()))
+    )
+    rows = [asdict(lesion) for lesion in found.table]
+    instances = names.path('anat.instances')
+    write(found.instances, instances, dtype=np.uint16)
+    write_table(table_path(instances), lesion_rows(rows), LESION_COLUMNS)
+    numbered = sidecar('Lesions, numbered by descending volume.', [path])
+    write_json(sidecar_path(instances), numbered | LESION_COLUMNS)
+    volume = float((brain.data > 0).sum()) * brain.voxel_volume
+    write_table(names.path('anat.volumes'), volume_rows(rows, volume), VOLUME_COLUMNS)
+    write(found.mask, names.path('anat.mask'), dtype=np.uint8)
+    write_json(
+        names.done_marker,
+        sidecar(
+            'Lesion mask: probability at or above the threshold, small lesions dropped.', [path]
+        ),
+    )
+
+
+def _names(case: Case, card: Card) -> UnitNames:
+    own = case.result.names
+    return UnitNames(own.root, own.subject, own.session, own.reference, card.label)
+
+
+def _minimum_volume(case: Case) -> float:
+    """That of the first result, so that both can be compared."""
+    return float(case.result.sidecar.get('MinimumLesionVolume', 3.0))
+
+
+def _configuration(case: Case, card: Card) -> str:
+    return configuration_hash(
+        {
+            'version': __version__,
+            'model': card.sha256,
+            'from': case.result.sidecar.get('ConfigurationHash'),
+            'threshold': card.threshold,
+            'step': 'resegmented',
+        }
+    )
+
+
+def _model_block(case: Case, card: Card, channels: Sequence[str], device: str) -> dict[str, Any]:
+    return {
+        'Model': {
+            'Name': card.name,
+            'Label': card.label,
+            'Version': card.version,
+            'Sha256': card.sha256,
+        },
+        'Threshold': card.threshold,
+        'MinimumLesionVolume': _minimum_volume(case),
+        'Connectivity': 26,
+        'Channels': list(channels),
+        'Device': device.partition(':')[0],
+        'ConfigurationHash': _configuration(case, card),
+    }
+
+
+def _to_template(names: UnitNames) -> np.ndarray:
+    path = names.path('anat.transform', source=names.reference, target=ATLAS_SPACE)
+    try:
+        return from_itk(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f'not a readable transform ({error})',
+            path=path,
+            advice='Run the participant level again with --overwrite.',
+        ) from None

@@ -1,0 +1,133 @@
+"""The part of the cohort's page that tells of an adaptation."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from ssl2_bids.reports import adaptation, group
+from ssl2_bids.volume import Volume
+
+METRICS = ('dice', 'lesion_f1', 'lesion_sensitivity', 'lesion_ppv', 'volume_bias')
+
+
+def facts(*, accepted=True, p=None, rows=2, **more):
+    entry = {'Before': 0.4, 'After': 0.6, 'Difference': 0.2, 'Interval': [0.1, 0.3], 'P': p}
+    unknown = dict.fromkeys(('Before', 'After', 'Difference', 'P')) | {'Interval': [None, None]}
+    return {
+        'Label': 'mysite',
+        'Parent': 'fast-3t',
+        'Accepted': accepted,
+        'Reason': 'mean Dice rose',
+        'Strategy': 'mean_teacher',
+        'Steps': 300,
+        'Device': 'cpu',
+        'Slices': False,
+        'Labelled': rows,
+        'Sessions': 5,
+        'LeftOut': [{'name': 'sub-09', 'reason': 'no <FLAIR>'}],
+        'Performance': [
+            {
+                'participant_id': f'sub-0{n}',
+                'session_id': None,
+                'fold': '1',
+                'annotated': 0.25,
+                'dice_before': 0.4,
+                'dice_after': 0.6,
+                'lesion_f1_before': None,
+                'lesion_f1_after': None,
+            }
+            for n in range(rows)
+        ],
+        'Comparison': {name: entry if name == 'dice' else unknown for name in METRICS},
+        'Annotate': [
+            {
+                'participant_id': 'sub-07',
+                'session_id': None,
+                'axis': 'k',
+                'slice': 88,
+                'expected_gain-mm3': 41.2,
+                'image': 'sub-07/anat/x.nii.gz',
+            }
+        ],
+        'AnnotateFigure': 'figures/x.svg',
+        'Minutes': 12.5,
+        'Final': accepted,
+    } | more
+
+
+def page_of(tmp_path, *given) -> str:
+    path = tmp_path / 'group_report.html'
+    group.render([], path, version='1', adaptations=given)
+    return path.read_text(encoding='utf-8')
+
+
+def test_the_page_tells_what_became_of_the_model(tmp_path):
+    page = page_of(tmp_path, facts())
+    assert 'The adapted model is used' in page
+    assert '0.400</td><td class="n">0.600' in page
+    assert 'Fewer than 6 participants' in page
+    assert 'Lesion F1' not in page  # nowhere known
+    assert 'no &lt;FLAIR&gt;' in page
+    assert re.search(r'sub-07.*88.*41\.2', page, re.DOTALL)
+    refused = page_of(tmp_path, facts(accepted=False))
+    assert 'refused: the first one is kept' in refused
+
+
+def test_p_values_where_there_are_enough(tmp_path):
+    page = page_of(tmp_path, facts(p=0.031, rows=6))
+    assert '0.031' in page
+    assert '0.100 to 0.300' in page
+    assert 'Fewer than 6' not in page
+
+
+def test_slices_of_one_person_are_called_too_hopeful(tmp_path):
+    assert 'less well than these numbers say' in page_of(tmp_path, facts(Slices=True))
+
+
+def test_without_labels_or_suggestions_nothing_is_promised(tmp_path):
+    bare = facts(Performance=[], Annotate=[], AnnotateFigure='', LeftOut=[])
+    page = page_of(tmp_path, bare)
+    assert 'What to label next' not in page
+    assert 'Not used' not in page
+
+
+def test_two_adaptations_have_a_section_each(tmp_path):
+    page = page_of(tmp_path, facts(), facts(Label='other'))
+    assert 'id="adaptation-1"' in page
+    assert 'id="adaptation-2"' in page
+
+
+def test_a_line_for_each_case():
+    rows = [{'participant_id': f'sub-{n}', 'dice_before': 0.1 * n, 'dice_after': 0.5}
+            for n in range(4)]  # fmt: skip
+    chart = str(adaptation.before_and_after(rows))
+    assert chart.count('<circle') == 8
+    ElementTree.fromstring(chart)
+    assert adaptation.before_and_after([]) == ''
+
+
+@pytest.mark.parametrize('count', [1, 6])
+def test_the_picture_of_the_suggestions(tmp_path, count):
+    random = np.random.default_rng(0)
+    grid = np.indices((20, 24, 18)) - np.array([10, 12, 9])[:, None, None, None]
+    brain = ((grid / np.array([8, 10, 7])[:, None, None, None]) ** 2).sum(0) < 1
+    affine = np.diag([2.0, 2, 2, 1])
+    doubt = np.zeros(brain.shape, np.float32)
+    doubt[8:12, 8:12, 9] = 0.4
+    one = adaptation.Shown(
+        'sub-01',
+        Volume((brain * random.uniform(1, 2, brain.shape)).astype(np.float32), affine, 'FLAIR'),
+        Volume(brain.astype(np.uint8), affine),
+        Volume(doubt, affine),
+        9,
+    )
+    adaptation.draw_suggestions([one] * count, tmp_path / 'a.svg')
+    text = (tmp_path / 'a.svg').read_text(encoding='utf-8')
+    ElementTree.fromstring(text)
+    assert text.count('<image') == 2 * count
+    assert text.count('unsure') == count + 1  # outlines, and the note
+    assert 'k = 9' in text

@@ -1,0 +1,566 @@
+"""Adapting a model to a site of phantoms: better, refused, stopped and gone on with, mistaken."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from running_app import command, digests, validate
+from site_phantom import AFFINE, SHAPE, VOXEL, head, make_model, make_site, put_label
+
+from ssl2_bids.errors import (
+    DataError,
+    NoInputError,
+    Ssl2Error,
+    UnavailableError,
+    UsageError,
+)
+from ssl2_bids.networks.weights import find_model, read_weights
+from ssl2_bids.settings import GroupSettings
+from ssl2_bids.steps.annotation import Annotation
+from ssl2_bids.training import adapt as training
+from ssl2_bids.volume import Volume, read, write
+from ssl2_bids.workflows.adaptation_cache import onto_model_grid
+from ssl2_bids.workflows.adaptation_plan import plan_adaptation
+from ssl2_bids.workflows.adaptation_work import Work
+from ssl2_bids.workflows.adaptation_work import begin as begin_work
+from ssl2_bids.workflows.group import run_group_level
+
+PEOPLE = 6
+
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory) -> Path:
+    return make_model(tmp_path_factory.mktemp('model'))
+
+
+@pytest.fixture(scope='module')
+def fresh(model, tmp_path_factory) -> Path:
+    """A site after the participant level, to be copied."""
+    root = tmp_path_factory.mktemp('fresh')
+    make_site(root, model, PEOPLE)
+    return root
+
+
+@pytest.fixture
+def site(fresh, model, tmp_path) -> GroupSettings:
+    """A copy of the site; labels of nobody yet, in an empty folder."""
+    shutil.copytree(fresh, tmp_path, dirs_exist_ok=True)
+    (tmp_path / 'labels').mkdir()
+    return settings_of(tmp_path, model)
+
+
+def settings_of(root: Path, model: Path, **changes) -> GroupSettings:
+    given = {
+        'labels': (root / 'labels',),
+        'model': str(model),
+        'device': 'cpu',
+        'folds': 2,
+        'steps': 60,
+        'learning_rate': 1e-2,
+    }
+    return GroupSettings(root / 'data', root / 'out', root / 'work', **(given | changes))
+
+
+def put_labels(site: GroupSettings, *people: int, of: dict[int, int] | None = None) -> None:
+    """True lesions; ``of`` says whose lesions a participant gets instead."""
+    for number in people:
+        put_label(site.labels[0], f'{number:02d}', head((of or {}).get(number, number)).lesion)
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with open(path, newline='', encoding='utf-8') as stream:
+        return list(csv.DictReader(stream, delimiter='\t'))
+
+
+def run(settings: GroupSettings) -> tuple[int, str]:
+    told: list[str] = []
+    code = run_group_level(settings, say=told.append)
+    return code, '\n'.join(told)
+
+
+def card_of(settings: GroupSettings) -> dict:
+    return json.loads((settings.output_dir / 'models/adapted/model.json').read_text())
+
+
+@pytest.fixture(scope='module')
+def adapted(fresh, model, tmp_path_factory) -> tuple[GroupSettings, str]:
+    """Four of six people labelled, a model adapted and everybody segmented again."""
+    root = tmp_path_factory.mktemp('adapted')
+    shutil.copytree(fresh, root, dirs_exist_ok=True)
+    settings = settings_of(root, model)
+    put_labels(settings, 1, 2, 3, 4)
+    code, told = run(settings)
+    assert code == 0
+    return settings, told
+
+
+def test_the_adapted_model_is_better_on_people_that_it_has_not_seen(adapted):
+    settings, told = adapted
+    rows = rows_of(settings.output_dir / 'group_performance.tsv')
+    assert sorted(row['participant_id'] for row in rows) == [f'sub-0{n}' for n in range(1, 5)]
+    before, after = (
+        np.mean([float(row[f'dice_{when}']) for row in rows]) for when in ('before', 'after')
+    )
+    assert after > before + 0.05
+    card = card_of(settings)
+    assert card['Accepted'] is True
+    assert card['Metrics']['dice']['After'] == pytest.approx(after, abs=1e-3)
+    assert card['Metrics']['dice']['P'] is None  # too few people for a p-value
+    # people who were never labelled are segmented better too
+    for number in (5, 6):
+        truth = head(number).lesion
+        dice = []
+        for desc in ('', '_desc-adapted'):
+            name = f'sub-0{number}/anat/sub-0{number}_space-T1w_label-L{desc}_mask.nii.gz'
+            found = read(settings.output_dir / name).data > 0
+            dice.append(2 * (found & truth).sum() / (found.sum() + truth.sum()))
+        assert dice[1] > dice[0]
+    assert 'minutes' in told.split('training 1')[0]  # the estimate comes before the training
+
+
+def test_what_an_adaptation_leaves(adapted, model):
+    settings, _ = adapted
+    out = settings.output_dir
+    names = sorted(path.name for path in (out / 'models/adapted').iterdir())
+    assert names == [
+        'config.toml', 'history.json', 'history.tsv', 'model.json', 'report.json', 'splits.json',
+        'splits.tsv', 'weights.safetensors',
+    ]  # fmt: skip
+    card = card_of(settings)
+    parent = json.loads((model / 'model.json').read_text())
+    assert card['Parent']['Sha256'] == parent['Sha256'] != card['Sha256']
+    assert [entry['File'] for entry in card['Labels']] == [
+        f'bids:labels:sub-0{n}/anat/sub-0{n}_label-lesion_mask.nii.gz' for n in range(1, 5)
+    ]
+    splits = {row['participant_id']: row for row in rows_of(out / 'models/adapted/splits.tsv')}
+    assert {row['fold'] for row in splits.values()} == {'1', '2', 'n/a'}
+    assert splits['sub-05']['role'] == 'unlabelled'
+    trainings = {row['training'] for row in rows_of(out / 'models/adapted/history.tsv')}
+    assert trainings == {'1', '2', 'final'}
+    lesions = rows_of(out / 'group_lesions.tsv')
+    assert len(lesions) == 2 * PEOPLE
+    assert {row['model'] for row in lesions} == {'phantom-3t', 'phantom-3t-adapted'}
+    annotate = rows_of(out / 'group_annotate.tsv')
+    assert {row['participant_id'] for row in annotate} == {'sub-05', 'sub-06'}
+    gains = [float(row['expected_gain-mm3']) for row in annotate]
+    assert gains == sorted(gains, reverse=True)
+    for row in annotate:
+        image = read(out / row['image'])
+        name = row['participant_id']
+        brain = read(out / f'{name}/anat/{name}_desc-brain_mask.nii.gz')
+        assert brain.data[:, :, int(row['slice'])].any()
+        assert image.shape == brain.shape
+    page = (out / 'group_report.html').read_text()
+    assert 'The adapted model is used' in page
+    assert 'figures/group_desc-adapted_annotate.svg' in page
+    assert (out / 'figures/group_desc-adapted_annotate.svg').stat().st_size > 1000
+    assert validate(out) == []
+
+
+def test_later_scans_find_the_model(adapted):
+    settings, _ = adapted
+    card = find_model('adapted', settings.output_dir)
+    assert card.label == 'adapted'
+    assert read_weights(card)
+
+
+def test_running_again_trains_nothing_and_changes_nothing(adapted):
+    settings, _ = adapted
+    before = digests(settings.output_dir)
+    code, told = run(settings)
+    assert code == 0
+    assert 'adapted before' in told
+    assert 'training' not in told
+    assert digests(settings.output_dir) == before
+
+
+def test_a_name_in_use_is_not_overwritten(adapted):
+    settings, _ = adapted
+    with pytest.raises(UsageError, match='another model named adapted') as raised:
+        run(replace(settings, random_seed=1))
+    assert '--label' in str(raised.value)
+
+
+def test_tables_alone_keep_telling_of_the_adaptation(adapted):
+    settings, _ = adapted
+    code, told = run(replace(settings, labels=(), strategy='none'))
+    assert code == 0
+    assert 'adaptation' not in told
+    assert 'What to label next' in (settings.output_dir / 'group_report.html').read_text()
+
+
+def test_labels_of_other_people_are_no_help_and_are_refused(site, model):
+    put_labels(site, 1, 2, 3, 4, of={1: 2, 2: 3, 3: 4, 4: 1})
+    code, told = run(replace(site, steps=30))
+    assert code == 0
+    assert 'not accepted' in told
+    card = card_of(site)
+    assert card['Accepted'] is False
+    assert 'Dice did not rise' in card['Reason']
+    parent = json.loads((model / 'model.json').read_text())
+    assert card['Sha256'] == parent['Sha256']  # the first weights, to the byte
+    assert not list(site.output_dir.rglob('*desc-adapted_mask*'))
+    assert len(rows_of(site.output_dir / 'group_lesions.tsv')) == PEOPLE
+    assert 'was refused' in (site.output_dir / 'group_report.html').read_text()
+    assert rows_of(site.output_dir / 'group_annotate.tsv')
+
+
+def test_a_refused_model_may_be_replaced(site):
+    put_labels(site, 1, 2)
+    few = replace(site, steps=10, learning_rate=1e-9, resegment=False)
+    run(few)
+    assert card_of(site)['Accepted'] is False
+    run(replace(few, accept='always'))
+    card = card_of(site)
+    assert card['Accepted'] is True
+    assert 'although' in card['Reason']
+
+
+def test_whoever_is_left_out_is_seen_by_no_training(site, monkeypatch):
+    """Neither the labels nor the images of the people of a fold, nor those held out."""
+    put_labels(site, 1, 2, 3)
+    seen: dict[str, list[str]] = {}
+    real = training.adapt
+
+    def watched(network, people, settings, folder, **options):
+        seen[folder.name] = [person.name for person in people]
+        return real(network, people, settings, folder, **options)
+
+    monkeypatch.setattr(training, 'adapt', watched)
+    run(replace(site, steps=10, accept='always', holdout=('03',), resegment=False))
+    out = {row['participant_id'][4:]: row['fold'] for row in rows_of(
+        site.output_dir / 'models/adapted/splits.tsv')}  # fmt: skip
+    assert out['03'] == 'holdout'
+    for fold in ('1', '2'):
+        left_out = {'sub-03'} | {f'sub-{p}' for p, number in out.items() if number == fold}
+        assert len(left_out) == 2
+        everybody = {f'sub-0{n}' for n in range(1, PEOPLE + 1)}
+        assert set(seen[f'training-{fold}']) == everybody - left_out
+    assert 'sub-03' not in seen['training-final']
+    rows = rows_of(site.output_dir / 'group_performance.tsv')
+    assert [row['fold'] for row in rows if row['participant_id'] == 'sub-03'] == ['holdout']
+    assert not list(site.output_dir.rglob('*desc-adapted_mask*'))  # --no-resegment
+
+
+def test_sparse_labels_count_where_they_are(site):
+    for number in (1, 2):
+        lesion = head(number).lesion
+        slices = [int(k) for k in np.argsort(-lesion.sum((0, 1)))[:6]]
+        drawn = np.zeros_like(lesion)
+        drawn[:, :, slices] = lesion[:, :, slices]
+        put_label(
+            site.labels[0],
+            f'{number:02d}',
+            drawn,
+            AnnotationExtent='slices',
+            AnnotatedSlices={'Axis': 'k', 'Indices': sorted(slices)},
+        )
+    sparse = replace(site, steps=10, accept='always', resegment=False)
+    run(sparse)
+    for row in rows_of(site.output_dir / 'group_performance.tsv'):
+        assert 0.1 < float(row['annotated']) < 0.5
+        assert row['lesion_f1_after'] == 'n/a'  # lesions are cut by the annotated slices
+        assert 0 <= float(row['dice_before']) <= 1
+    (folder,) = (site.work_dir / 'adaptation/people').iterdir()
+    annotated = np.load(folder / 'sub-01/annotated.npy')
+    assert annotated.any(axis=(0, 1)).sum() == 6
+    # the labelled are suggested, too, in slices that nobody has looked at
+    suggested = {r['participant_id'] for r in rows_of(site.output_dir / 'group_annotate.tsv')}
+    assert 'sub-01' in suggested
+
+
+@pytest.mark.slow
+def test_a_single_labelled_participant_is_tested_on_slices(site):
+    put_labels(site, 1)
+    code, told = run(replace(site, folds='slices', steps=10, accept='always', resegment=False))
+    assert code == 0
+    assert '6 trainings' in told
+    (row,) = rows_of(site.output_dir / 'group_performance.tsv')
+    assert row['fold'] == 'slices'
+    assert 'Tested on slices' in (site.output_dir / 'group_report.html').read_text()
+
+
+@pytest.mark.slow
+def test_self_training_without_labels(site):
+    shutil.rmtree(site.labels[0])
+    bare = replace(site, labels=(), strategy='self_training', folds=None, steps=10)
+    with pytest.raises(UsageError, match='nothing can show'):
+        run(bare)
+    code, _ = run(replace(bare, accept='always'))
+    assert code == 0
+    assert len(list(site.output_dir.rglob('*desc-adapted_mask.nii.gz'))) == PEOPLE
+    assert rows_of(site.output_dir / 'group_performance.tsv') == []
+
+
+def test_a_label_drawn_on_another_raw_image(site):
+    """FLAIR of half the voxel size and another origin: brought over with the transform."""
+    shape = tuple(2 * n for n in SHAPE)
+    affine = np.diag([VOXEL / 2] * 3 + [1.0])
+    affine[:3, 3] = AFFINE[:3, 3] - VOXEL / 4
+    raw = site.bids_dir / 'sub-01/anat/sub-01_FLAIR.nii.gz'
+    write(Volume(np.ones(shape, np.float32), affine), raw)
+    fine = head(1).lesion.repeat(2, 0).repeat(2, 1).repeat(2, 2)
+    put_label(site.labels[0], '01', fine, affine=affine)
+    put_labels(site, 2)
+    work = begin(site)
+    moved = work.annotations['sub-01'].label.data > 0
+    # nearest neighbours of halves: at most the outermost voxels are others
+    truth = head(1).lesion
+    assert 2 * (moved & truth).sum() / (moved.sum() + truth.sum()) > 0.99
+
+
+def begin(settings: GroupSettings) -> Work:
+    from ssl2_bids.bids.outputs import find_results
+
+    plan = plan_adaptation(settings, find_results(settings.output_dir))
+    assert plan is not None
+    return begin_work(plan, lambda text: None)
+
+
+def test_thin_annotated_slices_survive_larger_voxels():
+    fine = np.diag([0.7, 0.7, 0.7, 1.0])
+    label = np.zeros((30, 30, 30), np.uint8)
+    extent = np.zeros(label.shape, bool)
+    extent[:, :, [4, 11, 17, 23]] = True
+    label[10:20, 10:20] = 1
+    label *= extent
+    coarse = np.eye(4)
+    drawn, judged = onto_model_grid(
+        Annotation(Volume(label, fine), Volume(extent, fine)), coarse, (20, 20, 20)
+    )
+    assert np.flatnonzero(judged.any((0, 1))).tolist() == [3, 8, 12, 16]
+    assert drawn[10, 10, [3, 8, 12, 16]].all()
+    assert not drawn[~judged.astype(bool)].any()
+    # and on smaller ones nothing is missing in between
+    finer = np.diag([0.35] * 3 + [1.0])
+    both = Annotation(Volume(label, fine), Volume(extent, fine))
+    _, judged = onto_model_grid(both, finer, (60, 60, 60))
+    assert judged.any((0, 1)).sum() == 8
+
+
+@pytest.mark.parametrize('whole', [True, False])
+def test_lesions_keep_their_volume_on_larger_voxels(whole):
+    fine = np.diag([0.7, 0.7, 0.7, 1.0])
+    grid = np.indices((60, 60, 60))
+    label = np.zeros((60, 60, 60), bool)
+    for centre, radius in (((20, 22, 21), 5.3), ((42, 40, 38), 8.1), ((20, 45, 40), 3.2)):
+        away = grid - np.array(centre)[:, None, None, None]
+        label |= (away**2).sum(0) < radius**2
+    extent = np.ones(label.shape, bool)
+    extent[0, 0, 0] = whole
+    both = Annotation(Volume(label.astype(np.uint8), fine), Volume(extent, fine))
+    drawn, _ = onto_model_grid(both, np.eye(4), (42, 42, 42))
+    assert drawn.sum() == pytest.approx(label.sum() * 0.7**3, rel=0.04)
+
+
+def test_prepared_people_are_taken_up_until_a_label_changes(site):
+    put_labels(site, 1, 2)
+    first = begin(site)
+    times = {p.case.name: (p.folder / 'image.npy').stat().st_mtime_ns for p in first.people}
+    put_label(site.labels[0], '02', np.roll(head(2).lesion, 1, axis=0))
+    second = begin(site)
+    changed = [
+        p.case.name
+        for p in second.people
+        if (p.folder / 'image.npy').stat().st_mtime_ns != times[p.case.name]
+    ]
+    assert changed == ['sub-02']
+    assert first.configuration != second.configuration
+
+
+def test_time_that_is_given_decides_on_the_steps(site):
+    put_labels(site, 1, 2)
+    with pytest.raises(UsageError, match='10 steps'):
+        run(replace(site, max_minutes=1e-6))
+    long = replace(site, steps=100_000, max_minutes=0.3, accept='always', resegment=False)
+    code, _ = run(long)
+    assert code == 0
+    assert 10 <= card_of(site)['Steps'] < 1000
+
+
+def test_a_dry_run_names_labels_and_files(site):
+    put_labels(site, 1, 2)
+    code, told = run(replace(site, dry_run=True))
+    assert code == 0
+    assert 'label  sub-02' in told
+    assert 'write  models/adapted/model.json' in told
+    assert not (site.output_dir / 'models').exists()
+
+
+def test_usual_folders_are_looked_into(site, caplog):
+    shutil.move(site.labels[0], site.bids_dir / 'derivatives' / 'labels')
+    usual = replace(site, labels=(), folds=None, steps=None)
+    put_labels(replace(site, labels=(site.bids_dir / 'derivatives' / 'labels',)), 1, 2)
+    code, told = run(replace(usual, strategy='supervised', dry_run=True))
+    assert code == 0
+    assert 'label  sub-01' in told
+    # without an option that asks for it, nobody waits for a training
+    caplog.set_level('INFO', 'ssl2_bids')
+    code, told = run(usual)
+    assert code == 0
+    assert 'give --labels' in caplog.text
+    assert not (site.output_dir / 'models').exists()
+
+
+def mistakes(case: str, site: GroupSettings) -> GroupSettings:
+    """Do something wrong."""
+    folder = site.labels[0]
+    put_labels(site, 1, 2)
+    if case == 'unknown participant':
+        put_label(folder, '99', head(1).lesion)
+    elif case == 'off the grid':
+        moved = AFFINE.copy()
+        moved[0, 3] += 3
+        put_label(folder, '02', head(2).lesion, affine=moved)
+    elif case == 'all empty':
+        for number in ('01', '02'):
+            put_label(folder, number, np.zeros(SHAPE))
+    elif case == 'all free of lesions':
+        for number in ('01', '02'):
+            put_label(folder, number, np.zeros(SHAPE), Manual=True)
+    elif case == 'too many folds':
+        return replace(site, folds=3)
+    elif case == 'a single one':
+        shutil.rmtree(folder / 'sub-02')
+        return replace(site, folds=None)
+    elif case == 'one left by empty labels':
+        put_label(folder, '02', np.zeros(SHAPE))
+        return replace(site, folds=None)
+    elif case == 'slices of several':
+        return replace(site, folds='slices')
+    elif case == 'another version':
+        path = site.output_dir / 'dataset_description.json'
+        content = json.loads(path.read_text())
+        content['GeneratedBy'][0]['Version'] = '99.1.0'
+        path.write_text(json.dumps(content))
+    elif case == 'damaged model':
+        copy = Path(shutil.copytree(site.model, site.work_dir / 'copy'))
+        with open(copy / 'weights.safetensors', 'r+b') as stream:
+            stream.seek(200)
+            stream.write(b'xxxx')
+        return replace(site, model=str(copy))
+    elif case == 'no such model':
+        return replace(site, model='nobody')
+    elif case == 'no label':
+        shutil.rmtree(folder)
+        folder.mkdir()
+    elif case == 'no label for a strategy':
+        return replace(site, labels=(), strategy='bcp')
+    elif case == 'strategy':
+        return replace(site, strategy='magic')
+    elif case == 'name':
+        return replace(site, label='preproc')
+    elif case == 'held out without label':
+        return replace(site, holdout=('05',))
+    elif case == 'all held out':
+        return replace(site, holdout=('01', '02'))
+    elif case == 'lost image':
+        (site.output_dir / 'sub-04/anat/sub-04_space-T1w_desc-preproc_FLAIR.nii.gz').unlink()
+    elif case == 'cuda':
+        return replace(site, device='cuda:77')
+    return site
+
+
+@pytest.mark.parametrize(
+    ('case', 'kind', 'text'),
+    [
+        ('unknown participant', DataError, 'sub-99'),
+        ('off the grid', DataError, r'origin \(-63.00.*origin \(-66.00'),
+        ('all empty', DataError, 'all labels are empty'),
+        ('all free of lesions', DataError, 'no label has a lesion'),
+        ('too many folds', UsageError, '--folds 2'),
+        ('a single one', UsageError, '--folds slices'),
+        ('one left by empty labels', UsageError, '--folds slices'),
+        ('slices of several', UsageError, 'single labelled'),
+        ('another version', DataError, '99.1.0'),
+        ('damaged model', UnavailableError, 'SHA-256'),
+        ('no such model', UnavailableError, 'nobody'),
+        ('no label', NoInputError, 'no label of a processed participant'),
+        ('no label for a strategy', NoInputError, 'needs labels'),
+        ('strategy', UsageError, 'magic'),
+        ('name', UsageError, 'preproc'),
+        ('held out without label', UsageError, 'Labelled are: 01, 02'),
+        ('all held out', UsageError, 'held out'),
+        ('lost image', DataError, 'sub-04_space-T1w_desc-preproc_FLAIR'),
+        ('cuda', UnavailableError, 'cuda:77'),
+    ],
+)
+def test_mistakes_are_named_before_anything_is_trained(case, kind, text, site):
+    wrong = mistakes(case, site)
+    with pytest.raises(Ssl2Error, match=text) as raised:
+        run(wrong)
+    assert type(raised.value) is kind
+    assert raised.value.advice
+    assert not list(site.work_dir.glob('adaptation/*/training-*'))
+    assert not (site.output_dir / 'models').exists()
+
+
+def test_empty_labels_that_somebody_vouches_for(site):
+    put_labels(site, 1, 2)
+    put_label(site.labels[0], '03', np.zeros(SHAPE))
+    assert set(begin(site).annotations) == {'sub-01', 'sub-02'}
+    negative = begin(replace(site, empty_labels='negative'))
+    assert set(negative.annotations) == {'sub-01', 'sub-02', 'sub-03'}
+    put_label(site.labels[0], '03', np.zeros(SHAPE), Manual=True)
+    assert 'sub-03' in begin(site).annotations
+
+
+def interrupted(words: list[str], until: str, number: int) -> int:
+    """Run the App until it says something, and send it a signal."""
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
+    with subprocess.Popen(
+        command(*words), stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if until in line:
+                process.send_signal(number)
+                break
+        else:
+            pytest.fail(f'it never said "{until}"')
+        process.stderr.read()
+        return process.wait(timeout=120)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == 'win32', reason='signals of Unix')
+def test_stopped_and_killed_it_goes_on_to_the_same_model(site, model, tmp_path):
+    put_labels(site, 1, 2)
+
+    def words(out: str, work: str) -> list[str]:
+        return [
+            str(w)
+            for w in (
+                site.bids_dir, tmp_path / out, 'group', '--labels', site.labels[0], '--model',
+                model, '--device', 'cpu', '--steps', 60, '--accept', 'always', '--no-resegment',
+                '--nprocs', 1, '-w', tmp_path / work,
+            )
+        ]  # fmt: skip
+
+    shutil.copytree(site.output_dir, tmp_path / 'straight')
+    first = words('out', 'work')
+    assert interrupted(first, 'training 1: step 12', signal.SIGTERM) == 143
+    assert interrupted(first, 'training 2: step 48', signal.SIGKILL) == -signal.SIGKILL
+    done = subprocess.run(command(*first), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 'going on' in done.stderr
+    assert 'training 1: step 12 ' not in done.stderr  # that one was finished
+    straight = subprocess.run(command(*words('straight', 'other')), capture_output=True, text=True)
+    assert straight.returncode == 0, straight.stderr
+    weights = [
+        (tmp_path / out / 'models/adapted/weights.safetensors').read_bytes()
+        for out in ('out', 'straight')
+    ]
+    assert weights[0] == weights[1]
+    tables = [(tmp_path / o / 'group_performance.tsv').read_bytes() for o in ('out', 'straight')]
+    assert tables[0] == tables[1]
