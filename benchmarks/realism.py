@@ -19,6 +19,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -148,16 +149,12 @@ def real_rows(data: Path, kept: Kept) -> list[list[str]]:
 
 def contrasts(data: Path, kept: Kept, heads: int, seed: int) -> None:
     """Print the tables of contrast ratios and of quantities."""
-    found = {
-        kind: [
-            kept(
-                f'simulated {kind} {seed} {number}',
-                lambda kind=kind, number=number: simulated_patient(data, kind, seed, number),
-            )
-            for number in range(heads)
-        ]
-        for kind in SEQUENCES
-    }
+    found: dict[str, list[Any]] = {kind: [] for kind in SEQUENCES}
+    for number in range(heads):  # outside, so that all scanners meet the anatomy in memory
+        for kind, these in found.items():
+            name = f'simulated {kind} {seed} {number}'
+            make = partial(simulated_patient, data, kind, seed, number)
+            these.append(kept(name, make))
     names = {'3': '3 T', '3 clinical': '3 T', '1.5': '1.5 T', '7': '7 T'}
     header = ['sequence', 'field', 'scans', 'heads', *(f'{r}/WM' for r in contrast.REGIONS)]
     rows = []
@@ -289,7 +286,7 @@ def main() -> None:
     )
     parser.add_argument('--real', type=Path, required=True, metavar='DATA')
     parser.add_argument('--heads', type=int, default=4, help='simulated patients per scanner')
-    parser.add_argument('--healthy', type=int, default=12, help='simulated healthy heads at 3 T')
+    parser.add_argument('--healthy', type=int, default=8, help='simulated healthy heads at 3 T')
     parser.add_argument('--seed', type=int, default=1)
     parser.add_argument('--keep', type=Path, metavar='FOLDER')
     parser.add_argument('--pictures', type=Path, metavar='FOLDER')

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -139,8 +139,8 @@ def clinical(data: Path, name: str, session: str) -> Scans:
     return on_one_grid(f'{name} session {session}', flair, mask, images)
 
 
-@cache
-def anatomy(path: Path | None, *, whole_head: bool = False) -> Anatomy:
+@lru_cache(maxsize=1)
+def anatomy(path: Path, *, whole_head: bool = False) -> Anatomy:
     """The anatomy of a label map."""
     return from_label_map(path, skull_stripped=not whole_head)
 

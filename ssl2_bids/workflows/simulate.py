@@ -251,7 +251,8 @@ def simulate_participant(plan: Plan, number: int, draw: ParticipantDraw | None =
         names = plan.names(number, place)
         if names.done_marker.is_file():
             continue
-        remove_leftovers(names.reference_image().parent)
+        for marker in (names.reference_image(), names.done_marker):
+            remove_leftovers(marker.parent)
         scans = draw.visits[place].scans
         for suffix in plan.contrasts:
             images = scan(

@@ -50,7 +50,7 @@ SEQUENCES = {
     'gre': ('spoiled gradient echo', ['GR'], ['SP']),
     'megre': ('multi-echo spoiled gradient echo', ['GR'], ['SP']),
 }
-THICK = 2.0  # times the shortest edge; a voxel with a longer one belongs to a 2D sequence
+THICK = 2.0  # mm, and times the shortest edge; thicker slices belong to a 2D sequence
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def image_sidecar(
     """Sidecar of a raw image: what the sequence was, times in s, angles in degrees."""
     protocol, geometry = scanner.protocols[suffix], scanner.geometries[suffix]
     name, sequence, variant = SEQUENCES[protocol.kind]
-    thick = max(geometry.voxel) > THICK * min(geometry.voxel)
+    thick = max(geometry.voxel) > THICK * max(min(geometry.voxel), 1.0)
     combined = image.volume.contrast == 'UNIT1'
     content: dict[str, Any] = {
         'Description': 'SIMULATED',

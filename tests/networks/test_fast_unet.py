@@ -44,7 +44,7 @@ def test_it_computes_what_the_reference_computes(reference, inputs, channels, fu
 
 
 def test_the_bundled_weights_give_the_stored_activations(tmp_path):
-    network = load_network(find_model(None, tmp_path))
+    network = load_network(find_model('bootstrap-3t', tmp_path))
     with torch.inference_mode():
         logits = network(waves(1, 3, 32, 32, 32))
     assert logits.shape == (1, 1, 32, 32, 32)

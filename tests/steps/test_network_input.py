@@ -25,7 +25,7 @@ REFERENCE = Path(__file__).resolve().parents[2] / '../shared/weights/bootstrap-3
 
 @pytest.fixture
 def card(tmp_path):
-    return find_model(None, tmp_path)
+    return find_model('bootstrap-3t', tmp_path)
 
 
 def grid(shape=(40, 44, 36), spacing=(1.0, 1.0, 1.0), *, turn=0.0):

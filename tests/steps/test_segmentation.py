@@ -20,7 +20,7 @@ LESION = MIDDLE + (16, 5, 4)
 
 @pytest.fixture(scope='module')
 def card(tmp_path_factory):
-    return find_model(None, tmp_path_factory.mktemp('out'))
+    return find_model('bootstrap-3t', tmp_path_factory.mktemp('out'))
 
 
 @pytest.fixture(scope='module')
