@@ -172,15 +172,15 @@ COHORT_COLUMNS: dict[str, dict[str, Any]] = (
     }
 )
 
-METRICS = (
-    ('dice', 'Dice coefficient of the voxels', {}),
-    ('lesion_f1', 'lesion-wise F1, any overlap; n/a where annotated in part', {}),
-    ('lesion_sensitivity', 'share of the drawn lesions that were found; n/a likewise', {}),
-    ('lesion_ppv', 'share of the found lesions that were drawn; n/a likewise', {}),
-    ('volume_bias', '(found - drawn) / drawn volume; negative where too little was found', {}),
+METRICS: tuple[tuple[str, str], ...] = (
+    ('dice', 'Dice coefficient of the voxels'),
+    ('lesion_f1', 'lesion-wise F1, any overlap; n/a where annotated in part'),
+    ('lesion_sensitivity', 'share of the drawn lesions that were found; n/a likewise'),
+    ('lesion_ppv', 'share of the found lesions that were drawn; n/a likewise'),
+    ('volume_bias', '(found - drawn) / drawn volume; negative where too little was found'),
 )
 
-PERFORMANCE_COLUMNS: dict[str, dict[str, Any]] = {
+_LABELLED_CASE: dict[str, dict[str, Any]] = {
     'participant_id': {'Description': 'labelled participant'},
     'session_id': {'Description': 'session'},
     'fold': {
@@ -192,9 +192,11 @@ PERFORMANCE_COLUMNS: dict[str, dict[str, Any]] = {
     },
     'annotated': {'Description': 'share of the brain that was annotated', 'Units': '1'},
     'volume_reference-mm3': {'Description': 'volume of what was drawn', 'Units': 'mm^3'},
-} | {
-    f'{name}_{when}': {'Description': f'{text}; model {which}'} | units
-    for name, text, units in METRICS
+}
+
+PERFORMANCE_COLUMNS: dict[str, dict[str, Any]] = _LABELLED_CASE | {
+    f'{name}_{when}': {'Description': f'{text}; model {which}'}
+    for name, text in METRICS
     for when, which in (
         ('before', 'of the start'),
         ('after', 'adapted without this participant'),
