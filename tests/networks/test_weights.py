@@ -27,7 +27,6 @@ from ssl2_bids.networks.weights import (
     read_card,
     write_model,
 )
-from ssl2_bids.simulation.appearance import CHANNELS
 
 
 @pytest.fixture
@@ -45,15 +44,13 @@ def edit(folder, **changes):
 
 def test_the_default_card_says_what_the_model_is(tmp_path):
     card = find_model(None, tmp_path)
-    assert (card.name, card.label, card.channels) == (DEFAULT_MODEL, '', CHANNELS)
+    assert (card.name, card.label, card.channels) == (DEFAULT_MODEL, '', ('FLAIR', 'T1w', 'T2w'))
     assert card.required == (('FLAIR',), ('T1w',))
     assert card.voxel_size == (1.0, 1.0, 1.0)
     assert (card.window, card.overlap) == ((96, 96, 96), 0.25)
-    assert 0.1 <= card.threshold <= 0.7
-    assert card.minimum_lesion_volume == 3.0
+    assert (card.threshold, card.minimum_lesion_volume) == (0.5, 3.0)
     assert card.normalisation['Type'] == 'median-mad'
-    assert 'simulated' in card.content['TrainedOn']
-    assert card.content['Use'] == 'research only'
+    assert card.content['TrainedOn'].startswith('synthetic images only')
     assert card.folder == BUNDLED / DEFAULT_MODEL
 
 
@@ -138,7 +135,7 @@ def test_a_network_without_its_parameters_is_refused(model):
 def test_a_network_that_cannot_be_built_is_refused(model, channels):
     network = {
         'Type': 'fast_unet',
-        'InputChannels': 4,
+        'InputChannels': 3,
         'Channels': channels,
         'FullResolutionChannels': 4,
         'OutputChannels': 1,
@@ -152,7 +149,7 @@ def test_models_are_found_by_name_label_and_path(model, tmp_path):
     assert find_model(DEFAULT_MODEL, tmp_path).label == ''
     for name in ('mine', str(model)):
         card = find_model(name, tmp_path)
-        assert (card.folder, card.label) == (model, 'fast3t')
+        assert (card.folder, card.label) == (model, 'bootstrap3t')
     edit(model, Label='adapted')
     assert find_model('mine', tmp_path).label == 'adapted'
 
