@@ -253,10 +253,10 @@ def _add_outputs(parser: Parser) -> None:
 def _add_adaptation(parser: Parser) -> None:
     group = parser.add_argument_group(
         'adapting the model to your site (group level)',
-        'Draw the lesions of a few participants by hand, and the group level trains a model on '
-        'them and on all your other scans, tests it on people that it has not seen, and segments '
-        'everybody again if it is better. It prints how long that will take, and it goes on '
-        'where it was stopped.',
+        'Draw the lesions of a few participants by hand, and the group level trains a model on\n'
+        'them and on all your other scans, tests it on people that it has not seen, and segments\n'
+        'everybody again if it is better. It prints how long that will take, and goes on where it\n'
+        'was stopped.',
     )
     _add(
         group,
