@@ -200,7 +200,9 @@ def quantity_rows(field: str, heads: Sequence[Mapping[str, float]]) -> list[list
         known = PUBLISHED.get((field, name))
         places = 2 if name.endswith(' s') else 1
         values = spread([head[name] for head in heads if name in head], places)
-        source = f'{known.source}{"" if known.checked else " (as commonly quoted, not checked)"}'
-        rows.append([f'{field} T', name, values, known.text, source] if known else
-                    [f'{field} T', name, values, '–', '–'])  # fmt: skip
+        published = ['–', '–']
+        if known:
+            doubt = '' if known.checked else ' (as commonly quoted, not checked)'
+            published = [known.text, f'{known.source}{doubt}']
+        rows.append([f'{field} T', name, values, *published])
     return rows
