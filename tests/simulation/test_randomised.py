@@ -109,7 +109,7 @@ def test_nuisance_is_as_bright_as_faint_lesions():
     drawn = [draw_appearances(np.random.default_rng(n)) for n in range(300)]
     nuisance = np.array([look['FLAIR'].nuisance for look in drawn])
     lesion = np.array([look['FLAIR'].lesion for look in drawn])
-    assert (nuisance > np.percentile(lesion, 25)).mean() > 0.3
+    assert (nuisance > np.percentile(lesion, 25)).mean() > 0.2
     for look in drawn:
         assert look['FLAIR'].means.shape == (2, len(INDEX))
         assert (look['FLAIR'].means[:, 0] == 0).all()
