@@ -255,8 +255,8 @@ def _add_adaptation(parser: Parser) -> None:
         'adapting the model to your site (group level)',
         'Draw the lesions of a few participants by hand, and the group level trains a model on\n'
         'them and on all your other scans, tests it on people that it has not seen, and segments\n'
-        'everybody again if it is better. It prints how long that will take, and goes on where it\n'
-        'was stopped.',
+        'everybody again if it is better. It prints how long that will take, and goes on where\n'
+        'it was stopped.',
     )
     _add(
         group,
