@@ -1,18 +1,27 @@
 #!/usr/bin/env python3
-"""Seconds and memory of one simulated 7 T participant: UNIT1, FLAIR, T2w and T2starw.
+"""Seconds and memory of one simulated 7 T participant: UNIT1, FLAIR, T2w and T2starw; or, with
+--engine, how fast the training engine draws patches.
 
 The command runs as a person would run it, in a process of its own, once for the brain alone and
 once for a whole head; with --participants N also N of them at a time.
 
     python benchmarks/simulate.py --labels FOLDER [--participants 2] [--sessions 1] [--work FOLDER]
+    python benchmarks/simulate.py --engine [--steps 5] [--threads 1]
+
+``--engine`` times a batch (4 patches of 96^3 with three contrasts) against the step of the network
+that it feeds, the fast U-Net; both alternate within one run on the same device and threads, so
+that they meet the same machine. Below a third of a step the engine, which works in a process of
+its own, is never waited for.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import platform
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,9 +29,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 from participant import PeakMemory
 
 CONTRASTS = ('UNIT1', 'FLAIR', 'T2w', 'T2starw')
+BATCH, PATCH, DRAWN = 4, (96, 96, 96), ('FLAIR', 'T1w', 'T2w')  # of the training engine
 
 
 def run(folder: Path, labels: Path | None, *options: str) -> tuple[float, float, float]:
@@ -44,6 +55,57 @@ def run(folder: Path, labels: Path | None, *options: str) -> tuple[float, float,
     return seconds, busy, watcher.peak
 
 
+def engine(*, steps: int, threads: int, device: str) -> None:
+    """Print the seconds of a batch of the training engine and of a training step."""
+    from train import NETWORKS, template_head
+
+    from ssl2_bids.device import choose_device
+    from ssl2_bids.networks.registry import new_network
+    from ssl2_bids.simulation.appearance import CHANNELS
+    from ssl2_bids.simulation.randomised import Randomisation, draw
+    from ssl2_bids.training.loop import LoopSettings
+    from ssl2_bids.training.pretrain import Supervised
+    from ssl2_bids.training.run import Run
+
+    torch.set_num_threads(threads)
+    device, heads = choose_device(device), (template_head(),)
+    network = new_network(
+        {'InputChannels': len(CHANNELS), 'OutputChannels': 1, **NETWORKS['fast_unet']}, seed=0
+    )
+    settings = LoopSettings(steps=steps + 1)
+    training = Run(Supervised(network), settings, Path('nowhere'), torch.device(device), '')
+    times: dict[str, list[float]] = {'batch of the engine': [], 'training step': []}
+    for number in range(steps + 1):
+        began = time.perf_counter()
+        batch = draw(
+            heads,
+            Randomisation(),
+            seed=(0, number),
+            batch=BATCH,
+            patch=PATCH,
+            device=device,
+            contrasts=DRAWN,
+        )
+        float(batch.image.sum())  # waits for a GPU
+        drawn = time.perf_counter()
+        training.step(itertools.repeat(batch))
+        float(training.watched if training.watched is not None else 0)
+        if number:  # the first of each prepares what the others use
+            times['batch of the engine'].append(drawn - began)
+            times['training step'].append(time.perf_counter() - drawn)
+    print(
+        f'{platform.machine()}, {device}, {threads} threads, load {os.getloadavg()[0]:.1f} at the '
+        f'end, torch {torch.__version__}, bfloat16 {"on" if training.bfloat16 else "off"}\n'
+    )
+    print('| what | seconds, median | fastest | slowest | patches a second |')
+    print('| --- | --- | --- | --- | --- |')
+    middle = [statistics.median(seconds) for seconds in times.values()]
+    for (name, seconds), half in zip(times.items(), middle, strict=True):
+        cells = (half, min(seconds), max(seconds), BATCH / half)
+        print(f'| {name} | ' + ' | '.join(f'{cell:.2f}' for cell in cells) + ' |')
+    print(f'\nThe engine takes {middle[0] / middle[1]:.2f} of a training step.')
+
+
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -53,7 +115,14 @@ def main() -> None:
     )
     parser.add_argument('--sessions', type=int, default=1)
     parser.add_argument('--work', type=Path, help='folder to keep the data in')
+    parser.add_argument('--engine', action='store_true', help='time the training engine instead')
+    parser.add_argument('--steps', type=int, default=5, help='counted batches of --engine')
+    parser.add_argument('--threads', type=int, default=1, help='of --engine')
+    parser.add_argument('--device', default='auto', help='of --engine')
     arguments = parser.parse_args()
+    if arguments.engine:
+        engine(steps=arguments.steps, threads=arguments.threads, device=arguments.device)
+        return
     folder = arguments.work or Path(tempfile.mkdtemp(prefix='ssl2-benchmark-'))
     print(
         f'{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the '

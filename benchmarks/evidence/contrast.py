@@ -32,33 +32,32 @@ class Published:
     ----------
     text : as published, with its unit.
     source : where.
-    checked : whether the value was read in the source; else it is as commonly quoted.
+    doubt : how the value is known, where it was not read in the source itself.
     """
 
     text: str
     source: str
-    checked: bool
+    doubt: str = ''
 
 
 WRIGHT = 'Wright 2008, MAGMA 21:121'
+PETERS = 'Peters 2007, MRI 25:748'
 PUBLISHED = {
-    ('7', 'T1 of white matter, s'): Published('1.126 ± 0.10', WRIGHT, True),
-    ('7', 'T1 of cortex, s'): Published('1.939 ± 0.15', WRIGHT, True),
-    ('7', 'T1 of caudate, s'): Published('1.684', WRIGHT, True),
-    ('7', 'T1 of putamen, s'): Published('1.644', WRIGHT, True),
-    ('3', 'T2* of white matter, ms'): Published('53.2 ± 1.2', 'Peters 2007, MRI 25:748', True),
-    ('3', 'T2* of cortex, ms'): Published('66.0 ± 1.4', 'Peters 2007, MRI 25:748', True),
-    ('7', 'T2* of white matter, ms'): Published('26.8', 'Peters 2007, MRI 25:748', False),
-    ('7', 'T2* of cortex, ms'): Published(
-        '32.2 ± 1.4', 'Cohen-Adad 2012, NeuroImage 60:1006', True
-    ),
+    ('7', 'T1 of white matter, s'): Published('1.126 ± 0.10', WRIGHT),
+    ('7', 'T1 of cortex, s'): Published('1.939 ± 0.15', WRIGHT),
+    ('7', 'T1 of caudate, s'): Published('1.684', WRIGHT),
+    ('7', 'T1 of putamen, s'): Published('1.644', WRIGHT),
+    ('3', 'T2* of white matter, ms'): Published('53.2 ± 1.2', PETERS, 'as quoted by others'),
+    ('3', 'T2* of cortex, ms'): Published('66.0 ± 1.4', PETERS, 'as quoted by others'),
+    ('7', 'T2* of white matter, ms'): Published('26.8', PETERS, 'as commonly quoted, not checked'),
+    ('7', 'T2* of cortex, ms'): Published('32.2 ± 1.4', 'Cohen-Adad 2012, NeuroImage 60:1006'),
     ('3', 'spread of B1+ over the brain, %'): Published(
-        '3.7 (373 brains)', 'ISMRM 2021, abstract 0501', True
+        '3.7 (373 brains)', 'ISMRM 2021, abstract 0501'
     ),
     ('7', 'spread of B1+ over the brain, %'): Published(
-        'about 10 with 8 shimmed channels', 'Pan 2018, MRM 81:2924', True
+        'about 10 with 8 shimmed channels', 'Pan 2018, MRM 81:2924'
     ),
-}  # fmt: skip
+}
 
 
 def by_rule(scans: Scans) -> dict[str, np.ndarray]:
@@ -202,7 +201,7 @@ def quantity_rows(field: str, heads: Sequence[Mapping[str, float]]) -> list[list
         values = spread([head[name] for head in heads if name in head], places)
         published = ['–', '–']
         if known:
-            doubt = '' if known.checked else ' (as commonly quoted, not checked)'
+            doubt = f' ({known.doubt})' if known.doubt else ''
             published = [known.text, f'{known.source}{doubt}']
         rows.append([f'{field} T', name, values, *published])
     return rows

@@ -29,7 +29,7 @@ STRENGTH = 0.1  # inverse of the penalty: more features than people
 FEWEST = 200  # voxels
 
 GROUPS = {
-    'histogram': tuple(f'{q}th percentile' for q in QUANTILES),
+    'histogram': tuple(f'intensity, percentile {q}' for q in QUANTILES),
     'contrast': ('grey/white', 'CSF/white', 'spread of grey'),
     'sharpness': ('steepest border', 'mean gradient', 'spectrum slope, coarse',
                   'spectrum slope, fine'),

@@ -219,8 +219,8 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
         '--nprocs',
         type=values.positive_int,
         metavar='N',
-        help='participants at a time; each needs about 1.5 GB of memory, 4 GB for whole heads at '
-        '7 T (default: the number of processors)',
+        help='participants at a time; each needs about 1.3 GB of memory at 3 T, 2.3 GB at '
+        '7 T, 3 to 4 GB for whole heads at 7 T (default: the number of processors)',
     )
     group.add_argument(
         '--again',

@@ -13,6 +13,8 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from ssl2_bids import __version__
 from ssl2_bids.errors import CannotWriteError, Ssl2Error, UsageError
 from ssl2_bids.files import remove_leftovers, sha256
@@ -219,6 +221,7 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
 
 
+@threadpool_limits.wrap(limits=1)  # sums of several threads depend on how many there are
 def run_job(job: Job) -> None:
     """Make what is missing of one participant."""
     plan, number, labelling = job
@@ -230,6 +233,7 @@ def run_job(job: Job) -> None:
             write_manual(names, labelling, seed=plan.seed, number=number, visit=visit)
 
 
+@threadpool_limits.wrap(limits=1)
 def simulate_participant(plan: Plan, number: int, draw: ParticipantDraw | None = None) -> None:
     """Write one participant's images and truth; what is finished of it is kept.
 

@@ -141,6 +141,8 @@ def read_truth(names: VisitNames) -> tuple[Truth, list[Lesion], Volume]:
             advice='Simulate into an empty folder.',
             path=sidecar_path(path),
         ) from None
+    # A reader does not know from which real lesion a shape was taken.
+    rows = [row | {'origin': None} for row in rows]
     table = [from_table(Lesion, row, path=sidecar_path(path)) for row in rows]
     return Truth(mask.data > 0, instances, ignore, mask.affine), table, brain
 

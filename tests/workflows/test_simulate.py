@@ -365,6 +365,24 @@ def test_labelled_participants_are_drawn_and_nested():
     assert {labelled_numbers(seed, 20, 1) for seed in range(10)} != {sets[1]}
 
 
+def test_shapes_of_real_lesions_are_labelled_too(three, site, tmp_path):
+    root = copied(three, tmp_path)
+    (number,) = labelled_numbers(4, 3, 1)
+    sidecar = next((root / TRUTH / f'sub-{number:02d}').rglob('*label-L_mask.json'))
+    content = json.loads(sidecar.read_text())
+    content['Simulation']['Lesions'][0]['origin'] = {
+        'patient': 'lj01',
+        'component': 3,
+        'mirrored': True,
+        'scale': 1.1,
+        'turn': [1.0, 2.0, 3.0],
+        'cut': None,
+    }
+    sidecar.write_text(json.dumps(content))
+    simulate(root, subjects=3, labelled=1, **PAIR, **site)
+    assert len(annotations(root)) == 1
+
+
 def test_more_labels_can_follow_and_fewer_are_refused(three, site, tmp_path):
     root = copied(three, tmp_path)
     options = {**PAIR, **site}
