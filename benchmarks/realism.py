@@ -257,7 +257,13 @@ def draw_pictures(data: Path, folder: Path, seed: int) -> None:
         )  # fmt: skip
     pictures.sheet(list(zip(*columns, strict=True)), folder / 'simulation-t1w-3t.png')
     number = int(random.integers(1000))
-    rows = []
+    name = str(random.choice(['sub-lj07', 'sub-lj19']))
+    scans = stripped(data / 'ms-stripped', name, ('T1w', 'FLAIR', 'T2w'))
+    rows = [
+        [(f'REAL 3 T {contrast} {name[4:]}',
+          pictures.axial(image * scans.brain, scans.brain, np.eye(4), height=0.6))
+         for contrast, image in scans.images.items()]
+    ]  # fmt: skip
     for field, suffixes in ((3.0, ('T1w', 'FLAIR', 'T2w', 'T2starw')),
                             (7.0, ('UNIT1', 'FLAIR', 'T2w', 'T2starw'))):  # fmt: skip
         scanner = read_scanner(None, field)

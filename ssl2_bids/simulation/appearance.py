@@ -72,7 +72,7 @@ class Appearance:
 
 
 def draw_appearances(
-    random: np.random.Generator, *, faintest: float = 0.2, brightest: float = 1.2
+    random: np.random.Generator, *, faintest: float = 0.25, brightest: float = 1.3
 ) -> dict[str, Appearance]:
     """Draw all channels of one sample together: a lesion is as severe in each of them.
 

@@ -25,8 +25,11 @@ from ssl2_bids.simulation.appearance import (
 )
 from ssl2_bids.simulation.heads import BRAIN, DISTANCE_SCALE, INDEX, TISSUE, Head
 from ssl2_bids.simulation.randomised_lesions import (
+    CONFLUENT_SHARE,
+    FADING_SHARE,
     LESION_FREE,
     Painted,
+    confluent_lesions,
     draw_lesions,
     real_lesions,
 )
@@ -46,8 +49,8 @@ class Randomisation:
     thick_slices: float = 0.3  # share of channels
     noise: float = 0.10  # most, standard deviation relative to white matter
     bias: float = 0.3  # most, standard deviation of the log
-    faintest: float = 0.2  # a lesion in FLAIR, more than white matter
-    brightest: float = 1.2
+    faintest: float = 0.25  # a lesion in FLAIR, more than white matter
+    brightest: float = 1.3
     real_t1w: float = 0.7  # share of samples that use a head's real T1w, where it has one
 
 
@@ -151,11 +154,11 @@ def draw_one(
     to_ventricle, to_cortex, tract = (packed >> shift & 255 for shift in (8, 16, 24))
     brain = brain_mask(groups, to_cortex, random)
     real_strength = None if real is None else real[0].to(device)[where].float() / 200
-    painted = paint_lesions(real_strength, groups, to_ventricle, to_cortex, random, device)
-    soft = blur(painted.strength, random.uniform(0.35, 0.65))
+    painted = paint_lesions(real_strength, groups, to_ventricle, to_cortex, random, fields)
+    soft = blur(fading(painted.strength, random), random.uniform(0.35, 0.65))
     label = lesion_label(painted.strength, random)
-    halo = blur(painted.strength, random.uniform(1.2, 2.5)) * random.uniform(0, 0.35)
-    patchy = 1 + random.uniform(0, 0.3) * fields(5.0)
+    halo = blur(painted.strength, random.uniform(1.2, 2.5)) * random.uniform(0, 0.3)
+    patchy = (1 + random.uniform(0, 0.5) * fields(5.0)).clamp(min=0.3)
     glow = torch.maximum(soft, halo) * patchy + painted.specks
     nuisance = nuisances(groups, to_ventricle, tract, along, ready, random, fields)
     flow = flowing(groups, random, fields)
@@ -288,19 +291,31 @@ def paint_lesions(
     to_ventricle: Tensor,
     to_cortex: Tensor,
     random: np.random.Generator,
-    device: str,
+    fields: Fields,
 ) -> Painted:
     """Real and drawn lesions of a patch, on tissue alone."""
     group, ventricle, cortex = (
         m.to('cpu', torch.uint8) for m in (groups, to_ventricle, to_cortex)
     )
     drawn = draw_lesions(group, ventricle, cortex, random)
-    strength, specks, spaces = (m.to(device) for m in drawn)
+    strength, specks, spaces = (m.to(fields.device) for m in drawn)
     if real is not None:
         strength = torch.maximum(strength, real * members(groups, TISSUE))
+    if random.random() < CONFLUENT_SHARE:
+        large = confluent_lesions(groups, to_ventricle, random, fields)
+        strength = torch.maximum(strength, large)
     if random.random() < LESION_FREE:
         strength = torch.zeros_like(strength)
     return Painted(strength, specks, spaces)
+
+
+def fading(strength: Tensor, random: np.random.Generator) -> Tensor:
+    """Lesions that, in some samples, are fainter at their border, which a reader includes."""
+    if random.random() > FADING_SHARE:
+        return strength
+    core = blur((strength > 0).float(), random.uniform(0.8, 2.0))
+    least = random.uniform(0.2, 0.8)
+    return strength * (least + (1 - least) * (1.4 * core).clamp(max=1))
 
 
 def lesion_label(strength: Tensor, random: np.random.Generator) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,8 @@ PLACES = ('periventricular', 'juxtacortical', 'deep', 'infratentorial', 'deep gr
 PLACE_SHARES = (0.36, 0.26, 0.27, 0.07, 0.04)
 REAL_SHARE = 0.75  # of the samples take real lesions, alone or beside drawn ones
 DRAWN_SHARE = 0.65  # of the samples take drawn lesions
+CONFLUENT_SHARE = 0.2  # of the samples take large lesions that fade outwards
+FADING_SHARE = 0.5  # of the samples have lesions whose labelled border is fainter than the core
 LESION_FREE = 0.08
 MEDIAN_VOLUME, VOLUME_SPREAD = 13.0, 1.25  # mm^3 and of its log: a heavy small tail
 
@@ -24,7 +27,7 @@ class Painted:
 
     Attributes
     ----------
-    strength : float32, 0 where there is nothing, else the lesion's strength, 0.4 to 1.2.
+    strength : float32, 0 where there is nothing, else the lesion's strength, 0.3 to 1.2.
     specks : float32, strength of gliosis-like specks that no reader would draw.
     spaces : bool, perivascular spaces.
     """
@@ -53,7 +56,7 @@ def real_lesions(head: Head, random: np.random.Generator) -> tuple[Tensor, np.nd
         count = int(patient.instance.max()) + 1
         kept = random.random(count) < min(1.0, 0.12 * (1 / 0.05) ** random.random())
         kept[int(random.integers(count))] = True
-        strength = np.clip(random.normal(0.9, 0.2, count), 0.4, 1.2) * kept * 200
+        strength = np.clip(random.normal(0.9, 0.2, count), 0.5, 1.2) * kept * 200
         shift = random.integers(-3, 4, 3)
         offset = int((shift[0] * shape[1] + shift[1]) * shape[2] + shift[2])
         where = np.clip(patient.voxels + offset, 0, flat.size - 1)
@@ -61,6 +64,33 @@ def real_lesions(head: Head, random: np.random.Generator) -> tuple[Tensor, np.nd
     chosen = random.choice(np.flatnonzero(kept))
     one = int(where[int(random.choice(np.flatnonzero(patient.instance == chosen)))])
     return torch.from_numpy(flat), np.array(np.unravel_index(one, shape))
+
+
+def confluent_lesions(
+    groups: Tensor,
+    to_ventricle: Tensor,
+    random: np.random.Generator,
+    smooth: Callable[[float], Tensor],
+) -> Tensor:
+    """Large patchy lesions of white matter, densest near the ventricles, that fade outwards.
+
+    Where a sum of two smooth fields and of nearness to a ventricle lies above a threshold.
+
+    Parameters
+    ----------
+    groups, to_ventricle : (D, H, W).
+    smooth : gives a field (D, H, W) of mean 0 and deviation 1 of a length in voxels.
+
+    Returns
+    -------
+    (D, H, W) float32, strength 0.3 to 1, 0 outside.
+    """
+    near = torch.exp(-to_ventricle.float() / (DISTANCE_SCALE * random.uniform(4, 12)))
+    field = random.uniform(0.8, 2.5) * near
+    field = field + 0.7 * smooth(random.uniform(10, 18)) + 0.4 * smooth(random.uniform(4, 8))
+    inside = field - random.uniform(1.2, 2.4)
+    shown = 0.3 + 0.7 * (inside / random.uniform(0.2, 1.0)).clamp(0, 1)
+    return shown * ((inside > 0) & (groups == INDEX['white']))
 
 
 def draw_lesions(

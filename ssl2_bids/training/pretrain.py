@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from ssl2_bids.evaluation.lesionwise import anima
 from ssl2_bids.inference import predict
 from ssl2_bids.networks.initialisation import Loaded, initialise
+from ssl2_bids.simulation.appearance import CHANNELS
 from ssl2_bids.simulation.heads import Head
 from ssl2_bids.simulation.randomised import Patches, Randomisation, draw
 from ssl2_bids.steps.lesions import label_instances
 from ssl2_bids.training.losses import cross_entropy, dice, focal_tversky_loss
+from ssl2_bids.training.scans import PackedScan, whole_scan
 
 ENCODER = ('stem.', 'enc.', 'encoder.')
 LAST = 'out.'
@@ -130,9 +132,19 @@ def whole_heads(
     return volumes
 
 
+def whole_scans(scans: Sequence[PackedScan]) -> list[Patches]:
+    """Scans that have a label, as :func:`whole_heads` gives simulated ones."""
+    volumes = []
+    for scan in scans:
+        if scan.label is not None:
+            image, present, *masks = (part[None] for part in whole_scan(scan, CHANNELS))
+            volumes.append(Patches(image.half(), present, *masks))
+    return volumes
+
+
 @dataclass
 class WholeVolumes:
-    """Validation: Dice of whole simulated volumes, by the very inference of a run.
+    """Validation: Dice of whole volumes, by the very inference of a run.
 
     Attributes
     ----------

@@ -47,6 +47,7 @@ class PackedScan:
     brain : (I, J, K) bool.
     label, known : (I, J, K) bool, lesions and where they were looked for; None without label.
     lesions : (L, 3), a voxel of each lesion.
+    simulated : whether ``ssl2 simulate`` made it.
     """
 
     name: str
@@ -56,6 +57,7 @@ class PackedScan:
     label: np.ndarray | None = None
     known: np.ndarray | None = None
     lesions: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), int))
+    simulated: bool = False
 
 
 class RealPatch(NamedTuple):
@@ -87,7 +89,7 @@ def save_scan(folder: Path, scan: PackedScan) -> Path:
         f'image_{contrast}': image for contrast, image in scan.images.items()
     }
     arrays |= {'name': np.array(scan.name), 'person': np.array(scan.person)}
-    arrays['brain'] = np.packbits(scan.brain)
+    arrays |= {'brain': np.packbits(scan.brain), 'simulated': np.array(scan.simulated)}
     if scan.label is not None and scan.known is not None:
         arrays |= {'label': np.packbits(scan.label), 'known': np.packbits(scan.known)}
     with whole_file(path) as temporary, open(temporary, 'wb') as stream:
@@ -129,7 +131,8 @@ def load_scan(path: Path) -> PackedScan:
             f'this packed scan cannot be read ({error})', advice='Pack it again.', path=path
         ) from None
     lesions = np.zeros((0, 3), int) if label is None else one_voxel_each(label)
-    return PackedScan(name, person, images, brain, label, known, lesions)
+    simulated = bool(arrays.get('simulated', False))
+    return PackedScan(name, person, images, brain, label, known, lesions, simulated)
 
 
 def load_scans(folder: Path) -> tuple[PackedScan, ...]:
@@ -207,6 +210,19 @@ def patch_of(
     parts = (image, brain, label, known)
     if random.random() < MIRROR:
         image, brain, label, known = (part.flip(1) for part in parts)
+    return RealPatch(image, present, brain, label, known)
+
+
+def whole_scan(scan: PackedScan, channels: Sequence[str], *, multiple: int = 16) -> RealPatch:
+    """All of a scan, on the CPU; sizes are rounded up to a multiple with zeros."""
+    shape = scan.brain.shape
+    missing = [(0, -size % multiple) for size in shape]
+    nothing = np.zeros(shape, np.uint8)
+    stored = np.stack([scan.images.get(channel, nothing) for channel in channels])
+    masks = (nothing if mask is None else mask for mask in (scan.brain, scan.label, scan.known))
+    brain, label, known = (torch.from_numpy(np.pad(m, missing))[None] > 0 for m in masks)
+    image = from_bytes(torch.from_numpy(np.pad(stored, [(0, 0), *missing])))
+    present = torch.tensor([channel in scan.images for channel in channels])
     return RealPatch(image, present, brain, label, known)
 
 

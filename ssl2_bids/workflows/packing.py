@@ -46,13 +46,18 @@ class Packed:
     @property
     def labelled(self) -> tuple[PackedScan, ...]:
         """The scans to learn from that have a label."""
-        return tuple(scan for scan in self.scans if scan.label is not None)
+        return labelled_only(self.scans)
 
     def names(self) -> list[list[str]]:
         """What tells one set of data from another."""
         heads = [[head.name for head in group] for group in (self.heads, self.validation_heads)]
         scans = [[scan.name for scan in group] for group in (self.scans, self.validation_scans)]
         return heads + scans
+
+
+def labelled_only(scans: Sequence[PackedScan]) -> tuple[PackedScan, ...]:
+    """Those of some scans that have a label."""
+    return tuple(scan for scan in scans if scan.label is not None)
 
 
 def load_packed(folder: Path) -> Packed:
@@ -206,6 +211,7 @@ def pack_dataset(
     validation = {plain(label) for label in data.validation}
     sessions = find_sessions(root, CHANNELS)
     people |= {session.subject for session in sessions}
+    simulated = is_simulated(root)
     drawn: dict[tuple[str, str | None], list[Label]] = {}
     for label in find_labels(labels) if labels else ():
         drawn.setdefault((label.subject, label.session), []).append(label)
@@ -227,7 +233,7 @@ def pack_dataset(
             reasons.append(f'{session.name}: {error}')
             continue
         person = f'{number:02d}-sub-{session.subject}'
-        save_scan(folder / part, replace(scan, name=name, person=person))
+        save_scan(folder / part, replace(scan, name=name, person=person, simulated=simulated))
         packed += 1
         if progress:
             progress(session.name)
@@ -238,6 +244,12 @@ def pack_dataset(
             path=root,
         )
     left_out += reasons
+
+
+def is_simulated(root: Path) -> bool:
+    """Whether ``ssl2 simulate`` made a dataset, as its description says."""
+    content = json.loads((root / 'dataset_description.json').read_text(encoding='utf-8'))
+    return any(one.get('Name') == 'ssl2 simulate' for one in content.get('GeneratedBy') or ())
 
 
 def find_sessions(root: Path, contrasts: Sequence[str]) -> list[Session]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +14,25 @@ from ssl2_bids.reports.curves import curves_svg
 from ssl2_bids.simulation.appearance import CHANNELS
 from ssl2_bids.training import distributed
 from ssl2_bids.training.config import Config, stages
-from ssl2_bids.training.pretrain import WholeVolumes, choose_threshold, whole_heads
+from ssl2_bids.training.pretrain import WholeVolumes, choose_threshold, whole_heads, whole_scans
 from ssl2_bids.training.run import CURVES, History, as_csv
-from ssl2_bids.training.scans import NORMALISATION
-from ssl2_bids.workflows.packing import Packed
+from ssl2_bids.training.scans import NORMALISATION, PackedScan
+from ssl2_bids.workflows.packing import Packed, labelled_only
 
 FIGURE = 'curves.svg'
 TIMING = ('seconds', 'waited')
 
 
 def whole_validation(config: Config, packed: Packed, device: str) -> WholeVolumes | None:
-    """Whole simulated scans of the heads of validation; None without any."""
-    if not packed.validation_heads or distributed.rank() > 0:
-        return None if not packed.validation_heads else WholeVolumes((), config.window)
-    volumes = whole_heads(
-        packed.validation_heads, config.randomisation, seed=config.seed, device=device
+    """The labelled scans of validation or, without any, simulated ones of its heads; or None."""
+    heads = packed.validation_heads
+    labelled = labelled_only(packed.validation_scans)
+    if not heads and not labelled:
+        return None
+    if distributed.rank() > 0:
+        return WholeVolumes((), config.window)
+    volumes = whole_scans(labelled) or whole_heads(
+        heads, config.randomisation, seed=config.seed, device=device
     )
     return WholeVolumes(volumes, config.window, overlap=config.overlap, device=device)
 
@@ -111,8 +115,7 @@ def card_content(
     }
     if scores:
         content['Validation'] = {
-            'Data': f'one simulated scan each on the anatomy of {len(packed.validation_heads)} '
-            'people not trained on',
+            'Data': validated_on(packed),
             'Threshold': 'chosen on the same scans',
             'LesionRule': 'MSSEG',
             **{name: round(value, 4) for name, value in scores.items()},
@@ -130,11 +133,8 @@ def trained_on(packed: Packed) -> str:
             f'images simulated on the anatomy of {len(packed.heads)} people{more} with lesions '
             'painted in'
         )
-    unlabelled = len(packed.scans) - len(packed.labelled)
-    if unlabelled:
-        parts.append(f'{unlabelled} real scans without labels')
-    if packed.labelled:
-        parts.append(f'{len(packed.labelled)} real scans with labels')
+    without = [scan for scan in packed.scans if scan.label is None]
+    parts += counted(without, 'without labels') + counted(packed.labelled, 'with labels')
     return '; '.join(parts)
 
 
@@ -148,3 +148,19 @@ def training_of(config: Config, name: str, history: History) -> dict[str, Any]:
         'LearningRate': stage.loop.learning_rate,
     }
     return content | ({'Pretext': stage.pretext} if name == 'self_supervised' else {})
+
+
+def validated_on(packed: Packed) -> str:
+    """The data of validation in a sentence."""
+    labelled = labelled_only(packed.validation_scans)
+    if labelled:
+        return '; '.join(counted(labelled, 'with labels, not trained on'))
+    people = len(packed.validation_heads)
+    return f'one simulated scan each on the anatomy of {people} people not trained on'
+
+
+def counted(scans: Sequence[PackedScan], text: str) -> list[str]:
+    """How many scans there are, simulated and real ones apart."""
+    simulated = sum(scan.simulated for scan in scans)
+    kinds = (('simulated', simulated), ('real', len(scans) - simulated))
+    return [f'{number} {kind} scans {text}' for kind, number in kinds if number]
