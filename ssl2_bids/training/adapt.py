@@ -21,8 +21,7 @@ from torch import nn
 from ssl2_bids.networks.unet import ResidualUNet
 from ssl2_bids.training import strategies
 from ssl2_bids.training.loop import LoopSettings, Progress, train
-from ssl2_bids.training.prefetch import to_device
-from ssl2_bids.training.run import History, make_optimiser
+from ssl2_bids.training.run import History, Run
 from ssl2_bids.training.strategy import Strategy
 from ssl2_bids.training.views import AXIAL, Participant, Views, ViewSettings, masks_of
 
@@ -251,22 +250,17 @@ def probe(
     """
     device = torch.device(device)
     strategy = make_strategy(network, settings, len(people[0].present))
-    strategy.to(device)
-    strategy.train()
-    views, optimiser = views_of(people, settings), make_optimiser(strategy, LoopSettings())
-    middle = settings.steps - 1  # the unlabelled term is at its full weight by then
-    times = []
+    run = Run(strategy, loop_settings(settings), Path(), device, '')
+    run.history.step = settings.steps - 1  # the unlabelled term is at its full weight by then
+    views, times = views_of(people, settings), []
     for number in range(PROBED):
         began = clock()
-        batch = to_device(views[number], device, channels_last=True)
-        optimiser.zero_grad(set_to_none=True)
-        loss, _ = strategy.loss(batch, middle)
-        loss.backward()
-        optimiser.step()
+        run.step(iter([views[number]]))
         settle(device)
         times.append(clock() - began)
     image = torch.zeros(1, len(people[0].present), *window, device=device)
-    with torch.inference_mode():
+    fast = torch.autocast(device.type, torch.bfloat16, enabled=run.bfloat16)
+    with torch.inference_mode(), fast:
         began = clock()
         strategy.predictor().eval()(image)
         settle(device)
