@@ -163,4 +163,5 @@ def counted(scans: Sequence[PackedScan], text: str) -> list[str]:
     """How many scans there are, simulated and real ones apart."""
     simulated = sum(scan.simulated for scan in scans)
     kinds = (('simulated', simulated), ('real', len(scans) - simulated))
-    return [f'{number} {kind} scans {text}' for kind, number in kinds if number]
+    found = [(number, kind, 'scan' if number == 1 else 'scans') for kind, number in kinds]
+    return [f'{number} {kind} {word} {text}' for number, kind, word in found if number]

@@ -6,13 +6,16 @@ from label_phantom import label_head
 from ssl2_bids.simulation.appearance import CHANNELS, CONTRAST_SETS, draw_appearances
 from ssl2_bids.simulation.heads import INDEX, make_head
 from ssl2_bids.simulation.randomised import (
+    Fields,
     Randomisation,
     blur,
     draw,
+    fading,
     shift,
     thick,
     weighted_median,
 )
+from ssl2_bids.simulation.randomised_lesions import confluent_lesions
 
 PATCH = (48, 48, 48)
 
@@ -110,10 +113,38 @@ def test_nuisance_is_as_bright_as_faint_lesions():
     drawn = [draw_appearances(np.random.default_rng(n)) for n in range(300)]
     nuisance = np.array([look['FLAIR'].nuisance for look in drawn])
     lesion = np.array([look['FLAIR'].lesion for look in drawn])
-    assert (nuisance > np.percentile(lesion, 25)).mean() > 0.2
+    assert (nuisance > np.percentile(lesion, 20)).mean() > 0.2
     for look in drawn:
         assert look['FLAIR'].means.shape == (2, len(INDEX))
         assert (look['FLAIR'].means[:, 0] == 0).all()
+
+
+def test_the_labelled_border_of_a_lesion_may_be_fainter_than_its_core():
+    strength = torch.zeros((24, 24, 24))
+    strength[6:18, 6:18, 6:18] = 1
+    made = [fading(strength, np.random.default_rng(n)) for n in range(20)]
+    assert any(torch.equal(one, strength) for one in made)
+    faded = [one for one in made if not torch.equal(one, strength)]
+    assert len(faded) >= 5
+    for one in faded:
+        assert torch.equal(one > 0, strength > 0)  # nothing of the label is lost
+        assert one[6, 6, 6] < one[12, 12, 12] <= 1
+
+
+def test_confluent_lesions_lie_in_white_matter_mostly_near_ventricles_and_fade():
+    groups = torch.full((48, 48, 48), INDEX['white'], dtype=torch.int32)
+    groups[:, :, :8] = INDEX['cortex']
+    to_ventricle = (4 * torch.arange(48)).expand(48, 48, 48).permute(2, 0, 1)  # along the first
+    near, far = 0.0, 0.0
+    for number in range(12):
+        fields = Fields((48, 48, 48), torch.Generator().manual_seed(number), 'cpu')
+        made = confluent_lesions(groups, to_ventricle, np.random.default_rng(number), fields)
+        assert not made[:, :, :8].any()
+        shown = made[made > 0]
+        assert len(shown) == 0 or (shown.min() >= 0.3 and shown.max() <= 1)
+        near, far = near + float(made[:12].sum()), far + float(made[36:].sum())
+    assert near > 3 * far
+    assert ((made > 0) & (made < 0.6)).any()
 
 
 def test_a_real_t1w_shows_through():

@@ -6,6 +6,7 @@ from tiny_training import settings
 
 from ssl2_bids.errors import DataError, NoInputError, UnavailableError, UsageError
 from ssl2_bids.networks.registry import new_network
+from ssl2_bids.simulation.appearance import CHANNELS
 from ssl2_bids.simulation.heads import make_head
 from ssl2_bids.simulation.randomised import Patches, Randomisation, draw
 from ssl2_bids.training.batches import LabelledBatches, UnlabelledBatches
@@ -20,6 +21,7 @@ from ssl2_bids.training.pretrain import (
     start_from,
     volume_dice,
     whole_heads,
+    whole_scans,
 )
 from ssl2_bids.training.scans import (
     HIGH,
@@ -35,6 +37,7 @@ from ssl2_bids.training.scans import (
     to_bytes,
     transformed,
     varied,
+    whole_scan,
 )
 
 TINY = {'Type': 'fast_unet', 'Channels': [4, 8], 'FullResolutionChannels': 2}
@@ -234,6 +237,23 @@ class TestSupervised:
 
 
 class TestValidation:
+    def test_whole_scans_are_those_with_labels(self):
+        scan = a_scan()
+        one = whole_scan(scan, CHANNELS)
+        assert one.image.shape == (4, 32, 32, 32)
+        assert one.present.tolist() == [True, True, False, False]
+        assert torch.equal(
+            one.image[1, :24, :28, :20], from_bytes(torch.from_numpy(scan.images['T1w']))
+        )
+        assert not one.image[:, 24:].any()
+        assert not one.image[2:].any()
+        assert int(one.label.sum()) == int(scan.label.sum())
+        assert int(one.known.sum()) == int(scan.known.sum())
+        (volume,) = whole_scans([scan, a_scan(label=False)])
+        assert volume.image.shape == (1, 4, 32, 32, 32)
+        assert volume.label.shape == volume.brain.shape == (1, 1, 32, 32, 32)
+        assert volume_dice(volume.label[0, 0].float(), volume, 0.5) == 1
+
     def test_whole_heads_are_the_same_every_time_and_not_of_the_training(self, heads):
         one, again = (whole_heads(heads, Randomisation(), seed=3) for _ in range(2))
         assert len(one) == 2

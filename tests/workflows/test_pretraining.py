@@ -22,6 +22,7 @@ from ssl2_bids.training.config import read_config
 from ssl2_bids.training.scans import from_bytes
 from ssl2_bids.volume import Volume
 from ssl2_bids.workflows.packing import load_packed, pack
+from ssl2_bids.workflows.pretrained import trained_on, whole_validation
 
 NETWORK = """
 window = [32, 32, 32]
@@ -140,6 +141,25 @@ class TestPacking:
         assert (bright & scan.label).sum() > 0.6 * scan.label.sum()
         left_out = json.loads((tmp_path / 'packed' / 'pack.json').read_text())['LeftOut']
         assert 'no lesion mask' in left_out[0]
+
+    def test_simulated_scans_are_known_and_validate(self, make_dataset, tmp_path):
+        image = brain_image()
+        names = [f'sub-0{n}/anat/sub-0{n}_' for n in (1, 2)]
+        files = {f'{name}FLAIR.nii.gz': image for name in names}
+        data = make_dataset(files | {f'{name}label-L_mask.nii.gz': ball(image) for name in names})
+        description = json.loads((data / 'dataset_description.json').read_text())
+        description['GeneratedBy'] = [{'Name': 'ssl2 simulate'}]
+        (data / 'dataset_description.json').write_text(json.dumps(description))
+        config = read_config(
+            configuration(tmp_path, f'labelled = ["{data}"]\nvalidation = ["02"]')
+        )
+        pack(config, tmp_path / 'packed')
+        packed = load_packed(tmp_path / 'packed')
+        assert [scan.simulated for scan in packed.scans + packed.validation_scans] == [True, True]
+        assert trained_on(packed) == '1 simulated scan with labels'
+        validation = whole_validation(config, packed, 'cpu')
+        assert len(validation.volumes) == 1
+        assert int(validation.volumes[0].label.sum()) == packed.validation_scans[0].label.sum()
 
     def test_a_label_on_no_images_grid_is_refused(self, make_dataset, tmp_path):
         data = make_dataset(
