@@ -94,6 +94,8 @@ def _is_typed(value: Any) -> bool:
     return isinstance(value, dict) and isinstance(value.get('Type'), str)
 
 
+LESION, IMAGE = 'lesion logit', 'image'  # what a network gives; without the key, the first
+
 CARD_KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
     'Name': (lambda v: isinstance(v, str) and re.search('[0-9A-Za-z]', v) is not None, 'a name'),
     'Version': (lambda v: isinstance(v, str), 'a text'),
@@ -145,6 +147,8 @@ def check_card(content: Any, path: Path, *, network_types: Mapping[str, NetworkT
         raise bad_card(
             path, f'"Network": "Type" is {network["Type"]!r}; this version knows {known}'
         )
+    if content.get('Output', LESION) not in (LESION, IMAGE):
+        raise bad_card(path, f'"Output" is neither {LESION!r} nor {IMAGE!r}')
     label = content.get('Label', 'x')
     if not isinstance(label, str) or not re.fullmatch('[0-9A-Za-z]+', label):
         raise bad_card(path, f'"Label" is {label!r} where letters and digits are needed')

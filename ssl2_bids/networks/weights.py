@@ -17,6 +17,7 @@ from ssl2_bids.files import sha256, whole_file, write_json
 from ssl2_bids.networks.cards import (
     CARD_FILE,
     COPY_AGAIN,
+    LESION,
     WEIGHTS_FILE,
     Card,
     bad_card,
@@ -165,10 +166,17 @@ def load_network(card: Card, device: str | torch.device = 'cpu') -> torch.nn.Mod
     Raises
     ------
     UnavailableError : the weights are missing, damaged, not those of the card, or do not fit
-        the network (the message names the tensors); or the device cannot be had.
+        the network (the message names the tensors); the network gives no lesions; or the
+        device cannot be had.
     """
     import torch
 
+    if card.content.get('Output', LESION) != LESION:
+        raise UnavailableError(
+            f'{card.name} fills in images; it was not taught to mark lesions',
+            advice='Give it as "start" to ssl2 pretrain, and the result of that here.',
+            path=card.folder / CARD_FILE,
+        )
     state = read_weights(card)
     with torch.random.fork_rng(devices=[]):
         network = build_network(card)

@@ -25,7 +25,7 @@ from ssl2_bids.training.pretext.tang import Tang
 from ssl2_bids.training.pretrain import Supervised, start_from
 from ssl2_bids.training.run import History, Task, Validate
 from ssl2_bids.workflows.packing import Packed, load_packed, pack
-from ssl2_bids.workflows.pretrained import conclude, whole_validation
+from ssl2_bids.workflows.pretrained import conclude, whole_validation, write_start
 
 log = logging.getLogger('ssl2_bids')
 
@@ -109,6 +109,8 @@ def pretrain(
             if stage.history.stopped:
                 return Outcome(folder, False, stage.history.stopped)
             network, histories[name] = stage.network, stage.history
+            if first and name == 'self_supervised':
+                write_start(config, packed, folder / name, network, stage.history)
         if first and network is not None:
             conclude(config, packed, folder, network, histories, device)
         distributed.wait_for_all()

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from ssl2_bids.files import write_text
+from ssl2_bids.networks.cards import IMAGE, LESION
 from ssl2_bids.networks.weights import write_model
 from ssl2_bids.reports.curves import curves_svg
 from ssl2_bids.simulation.appearance import CHANNELS
@@ -81,6 +82,15 @@ def figure(config: Config, histories: Mapping[str, History]) -> str:
     return curves_svg(curves, title=f'Curves of the training of {config.name}')
 
 
+def write_start(
+    config: Config, packed: Packed, folder: Path, network: nn.Module, history: History
+) -> None:
+    """Write what the first stage came to, as a model to start from: it marks no lesions."""
+    content = card_content(config, packed, {'self_supervised': history}, 0.5, {})
+    content['Network']['OutputChannels'] = len(CHANNELS)
+    write_model(folder, network, content | {'Output': IMAGE})
+
+
 def card_content(
     config: Config,
     packed: Packed,
@@ -101,7 +111,7 @@ def card_content(
         'VoxelSize': [1.0, 1.0, 1.0],
         'Normalisation': dict(NORMALISATION),
         'SkullStripped': True,
-        'Output': 'lesion logit',
+        'Output': LESION,
         'Threshold': threshold,
         'MinimumLesionVolume': 3,
         'Window': list(config.window),

@@ -13,8 +13,14 @@ from phantoms import brain_image
 
 from ssl2_bids.cli import pretrain_tool
 from ssl2_bids.cli.tools import main
-from ssl2_bids.errors import DataError, NoInputError, NothingSelectedError, UsageError
-from ssl2_bids.networks.weights import load_network, read_card
+from ssl2_bids.errors import (
+    DataError,
+    NoInputError,
+    NothingSelectedError,
+    UnavailableError,
+    UsageError,
+)
+from ssl2_bids.networks.weights import load_network, read_card, read_weights
 from ssl2_bids.simulation.appearance import CHANNELS
 from ssl2_bids.steps.segmentation import segment
 from ssl2_bids.training import checkpoint
@@ -245,6 +251,14 @@ class TestRun:
         )
         assert result.probability.shape == shape
         assert np.isfinite(result.probability.data).all()
+
+    def test_the_first_stage_is_a_model_to_start_from_that_marks_nothing(self, finished):
+        card = read_card(finished / 'self_supervised')
+        assert card.content['Stages'].keys() == {'self_supervised'}
+        assert card.network['OutputChannels'] == len(CHANNELS)
+        assert read_weights(card)['out.weight'].shape[0] == len(CHANNELS)
+        with pytest.raises(UnavailableError, match='not taught to mark lesions'):
+            load_network(card)
 
     def test_curves_and_configuration_lie_beside_it(self, finished, packed_heads):
         assert (finished / 'config.toml').read_text() == packed_heads[1].read_text()
