@@ -25,16 +25,15 @@ TIMING = ('seconds', 'waited')
 
 
 def whole_validation(config: Config, packed: Packed, device: str) -> WholeVolumes | None:
-    """The labelled scans of validation or, without any, simulated ones of its heads; or None."""
+    """The labelled scans of validation and one simulated scan of each of its heads, or None."""
     heads = packed.validation_heads
     labelled = labelled_only(packed.validation_scans)
     if not heads and not labelled:
         return None
     if distributed.rank() > 0:
         return WholeVolumes((), config.window)
-    volumes = whole_scans(labelled) or whole_heads(
-        heads, config.randomisation, seed=config.seed, device=device
-    )
+    volumes = whole_scans(labelled)
+    volumes += whole_heads(heads, config.randomisation, seed=config.seed, device=device)
     return WholeVolumes(volumes, config.window, overlap=config.overlap, device=device)
 
 
@@ -162,11 +161,10 @@ def training_of(config: Config, name: str, history: History) -> dict[str, Any]:
 
 def validated_on(packed: Packed) -> str:
     """The data of validation in a sentence."""
-    labelled = labelled_only(packed.validation_scans)
-    if labelled:
-        return '; '.join(counted(labelled, 'with labels, not trained on'))
-    people = len(packed.validation_heads)
-    return f'one simulated scan each on the anatomy of {people} people not trained on'
+    parts = counted(labelled_only(packed.validation_scans), 'with labels, not trained on')
+    if people := len(packed.validation_heads):
+        parts.append(f'one simulated scan each on the anatomy of {people} people not trained on')
+    return '; '.join(parts)
 
 
 def counted(scans: Sequence[PackedScan], text: str) -> list[str]:
