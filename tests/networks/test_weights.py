@@ -44,13 +44,14 @@ def edit(folder, **changes):
 
 def test_the_default_card_says_what_the_model_is(tmp_path):
     card = find_model(None, tmp_path)
-    assert (card.name, card.label, card.channels) == (DEFAULT_MODEL, '', ('FLAIR', 'T1w', 'T2w'))
+    assert (card.name, card.label) == (DEFAULT_MODEL, '')
+    assert card.channels == ('FLAIR', 'T1w', 'T2w', 'T2starw')
     assert card.required == (('FLAIR',), ('T1w',))
     assert card.voxel_size == (1.0, 1.0, 1.0)
     assert (card.window, card.overlap) == ((96, 96, 96), 0.25)
     assert (card.threshold, card.minimum_lesion_volume) == (0.5, 3.0)
     assert card.normalisation['Type'] == 'median-mad'
-    assert card.content['TrainedOn'].startswith('synthetic images only')
+    assert card.content['TrainedOn'].startswith('images simulated on the anatomy of 28 people')
     assert card.folder == BUNDLED / DEFAULT_MODEL
 
 
@@ -135,7 +136,7 @@ def test_a_network_without_its_parameters_is_refused(model):
 def test_a_network_that_cannot_be_built_is_refused(model, channels):
     network = {
         'Type': 'fast_unet',
-        'InputChannels': 3,
+        'InputChannels': 4,
         'Channels': channels,
         'FullResolutionChannels': 4,
         'OutputChannels': 1,
@@ -149,7 +150,7 @@ def test_models_are_found_by_name_label_and_path(model, tmp_path):
     assert find_model(DEFAULT_MODEL, tmp_path).label == ''
     for name in ('mine', str(model)):
         card = find_model(name, tmp_path)
-        assert (card.folder, card.label) == (model, 'bootstrap3t')
+        assert (card.folder, card.label) == (model, 'fast3t')
     edit(model, Label='adapted')
     assert find_model('mine', tmp_path).label == 'adapted'
 
