@@ -1,13 +1,19 @@
 """The grid of starts, strategies, numbers of labelled people and densities, on simulated 7T scans.
 
-    ssl2 simulate data --subjects 16 --field 7
-    ssl2-bids data out participant
-    python benchmarks/ssl2_grid.py data out --test 13 14 15 16 --results grid.csv
+    ssl2-bids site out participant                        # people to train with
+    python benchmarks/ssl2_grid.py pack site out people
+    ssl2-bids further out2 participant                    # others, to test on
+    python benchmarks/ssl2_grid.py pack further out2 test
+    python benchmarks/ssl2_grid.py run people test --results grid.csv
+    python benchmarks/ssl2_grid.py table grid.csv
 
-Each cell is a training; a cell that stands in the results is not done again, so the grid can be
-stopped at any time. Small by default; the whole of it is::
+``pack`` brings everybody onto the network's grid (1 mm), with the truth, in about 4 MB each; what
+comes after needs no imaging software beside nibabel, so the folders can move to a machine with a
+GPU. ``run`` trains one cell after another; a cell that stands in the results is not done again, so
+it can be stopped at any time, and ``--part 1/8`` to ``--part 8/8`` with a file of results each
+share the cells among processes. Small by default; the whole of it is::
 
-    --start scratch --start selfsup-3t=FOLDER --start sup-3t=fast-3t
+    --start sup-3t=fast-3t --start selfsup-3t=FOLDER --start scratch
     --strategies supervised mean_teacher fixmatch bcp cps --labelled 1 2 4 --density 1 0.1
     --seeds 0 1 2
 
@@ -15,8 +21,9 @@ Rules: labelled sets are nested in a seed (1 in 2 in 4), so that curves are pair
 pool is always all training people; steps, patches, augmentation and optimiser are those of every
 cell; no labelled scan beside those of the cell decides anything: a fixed schedule and the last
 averaged weights. Two bounds are added: each start without any training (strategy none), and all
-training people labelled wholly. The labels are the truth of the simulation, and the numbers say
-how the methods compare on simulated scans: nothing about patients.
+training people labelled wholly. The labels are the truth of the simulation, and scores are taken
+on the network's grid. The numbers say how the methods compare on simulated scans: nothing about
+patients.
 """
 
 from __future__ import annotations
@@ -26,6 +33,7 @@ import csv
 import itertools
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,21 +42,25 @@ import numpy as np
 import torch
 from torch import nn
 
-from ssl2_bids.bids.outputs import find_results
+from ssl2_bids.evaluation import lesionwise, voxelwise
 from ssl2_bids.files import whole_file
-from ssl2_bids.networks.cards import Card
+from ssl2_bids.inference import predict
+from ssl2_bids.networks.cards import LESION, Card
 from ssl2_bids.networks.weights import build_network, find_model, initialise, read_weights
 from ssl2_bids.settings import ADAPTATION, GroupSettings
-from ssl2_bids.steps.annotation import Annotation
+from ssl2_bids.steps.lesions import label_instances
 from ssl2_bids.training.adapt import AdaptSettings, adapt, patch_for
 from ssl2_bids.training.checkpoint import fingerprint
+from ssl2_bids.training.scans import PackedScan, from_bytes, load_scans, save_scan, to_bytes
 from ssl2_bids.training.views import AXIAL, Participant
-from ssl2_bids.workflows.adaptation_cache import Prepared, prepare
-from ssl2_bids.workflows.adaptation_labels import find_cases, read_labels
-from ssl2_bids.workflows.adaptation_scores import METRICS, probability_of, score
 
-SCRATCH, NOTHING = 'scratch', 'none'
-COLUMNS = ('start', 'strategy', 'labelled', 'density', 'seed', 'participant', *METRICS, 'seconds')
+SCRATCH, NOTHING, SUPERVISED = 'scratch', 'none', 'supervised'
+METRICS = ('dice', 'lesion_f1', 'lesion_sensitivity', 'lesion_ppv', 'volume_bias')
+CELL = ('start', 'strategy', 'labelled', 'density', 'seed', 'steps', 'learning_rate')
+COLUMNS = (*CELL, 'participant', *METRICS, 'seconds')
+RESAMPLES = 2000  # of the bootstrap
+
+Rows = list[dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -60,11 +72,14 @@ class Cell:
     labelled: int
     density: float
     seed: int
+    steps: int
+    learning_rate: float
 
     @property
     def key(self) -> tuple[str, ...]:
         """As it stands in the results."""
-        return (self.start, self.strategy, str(self.labelled), f'{self.density:g}', str(self.seed))
+        values = (getattr(self, name) for name in CELL)
+        return tuple(v if isinstance(v, str) else f'{v:g}' for v in values)
 
 
 @dataclass(frozen=True)
@@ -72,25 +87,32 @@ class Grid:
     """What is equal in all cells."""
 
     card: Card
-    people: tuple[Prepared, ...]
-    test: tuple[Prepared, ...]
-    annotations: dict[str, Annotation]
+    people: tuple[Participant, ...]
+    test: tuple[Participant, ...]
     starts: dict[str, str]
     settings: AdaptSettings
     work: Path
     device: str
 
 
-def cells(options: argparse.Namespace, starts: Sequence[str], people: int) -> Iterator[Cell]:
+def cells(options: argparse.Namespace, starts: dict[str, str], people: int) -> Iterator[Cell]:
     """All cells, seed by seed, so that what is there when it is stopped can be compared."""
-    for seed in options.seeds:
-        for start in starts:
-            yield Cell(start, NOTHING, 0, 0, seed)
-            yield Cell(start, 'supervised', people, 1, seed)
-            for labelled, density, strategy in itertools.product(
-                options.labelled, options.density, options.strategies
-            ):
-                yield Cell(start, strategy, labelled, density, seed)
+    trained = (options.steps, options.learning_rate)
+    for start, model in starts.items():
+        if start != SCRATCH and segments(model, options.work):
+            yield Cell(start, NOTHING, 0, 0, 0, 0, 0)
+    for seed, start in itertools.product(options.seeds, starts):
+        if options.bound:
+            yield Cell(start, SUPERVISED, people, 1, seed, *trained)
+        for labelled, density, strategy in itertools.product(
+            options.labelled, options.density, options.strategies
+        ):
+            yield Cell(start, strategy, labelled, density, seed, *trained)
+
+
+def segments(model: str, work: Path) -> bool:
+    """Whether a model marks lesions: one that has learnt without labels gives an image."""
+    return find_model(model, work).content.get('Output', LESION) == LESION
 
 
 def sparse(participant: Participant, density: float, offset: float) -> Participant:
@@ -112,14 +134,12 @@ def people_of(grid: Grid, cell: Cell) -> list[Participant]:
     random = np.random.default_rng(cell.seed)
     order, offsets = random.permutation(len(grid.people)), random.random(len(grid.people))
     chosen = set(order[: cell.labelled].tolist())
-    found = []
-    for number, one in enumerate(grid.people):
-        person = one.read()
-        if number in chosen:
-            found.append(sparse(person, cell.density, float(offsets[number])))
-        else:
-            found.append(replace(person, label=None, annotated=None))
-    return found
+    return [
+        sparse(person, cell.density, float(offsets[number]))
+        if number in chosen
+        else replace(person, label=None, annotated=None)
+        for number, person in enumerate(grid.people)
+    ]
 
 
 def network_of(grid: Grid, cell: Cell) -> nn.Module:
@@ -131,38 +151,61 @@ def network_of(grid: Grid, cell: Cell) -> nn.Module:
     return network
 
 
-def run_cell(grid: Grid, cell: Cell) -> list[dict[str, object]]:
+def run_cell(grid: Grid, cell: Cell) -> Rows:
     """Train and test; one row for each person of the test."""
     began, network = time.monotonic(), network_of(grid, cell)
     if cell.strategy != NOTHING:
         settings = replace(grid.settings, strategy=cell.strategy, seed=cell.seed)
-        key = fingerprint([cell.key, settings, [one.case.name for one in grid.people]])
-        folder = grid.work / 'cells' / key
+        key = fingerprint([cell.key, settings, [person.name for person in grid.people]])
         network, history = adapt(
-            network, people_of(grid, cell), settings, folder, device=grid.device, identity=key
+            network,
+            people_of(grid, cell),
+            settings,
+            grid.work / 'cells' / key,
+            device=grid.device,
+            identity=key,
         )
         if not history.finished:
             sys.exit(f'stopped after step {history.step}; the same command goes on')
-    seconds = round(time.monotonic() - began, 1)
-    rows: list[dict[str, object]] = []
-    network.to(grid.device)
-    for one in grid.test:
-        scores = score(
-            probability_of(network, one, grid.card, grid.device),
-            one,
-            grid.annotations[one.case.name],
-            threshold=grid.card.threshold,
-            minimum_volume=grid.card.minimum_lesion_volume,
-        )
-        values = {name: f'{getattr(scores, name):.5f}' for name in METRICS}
-        identity = dict(zip(COLUMNS, cell.key, strict=False))
-        rows.append(
-            {**identity, 'participant': one.case.name, **values, 'seconds': f'{seconds:g}'}
-        )
-    return rows
+        for path in (grid.work / 'cells' / key).glob('checkpoint-*'):
+            path.unlink()
+    seconds = time.monotonic() - began
+    network.to(grid.device).eval()
+    identity = dict(zip(CELL, cell.key, strict=True))
+    return [
+        {**identity, 'participant': person.name, **tested(network, person, grid)}
+        | {'seconds': f'{seconds:.1f}'}
+        for person in grid.test
+    ]
 
 
-def read_rows(path: Path) -> list[dict[str, object]]:
+def tested(network: nn.Module, person: Participant, grid: Grid) -> dict[str, str]:
+    """Scores of one person of the test, on the network's grid of 1 mm."""
+    image = torch.from_numpy(np.asarray(person.image, np.float32))
+    brain, truth = person.brain > 0, np.asarray(person.label) > 0
+    probability = predict(
+        network,
+        image,
+        torch.from_numpy(brain),
+        window=grid.card.window,
+        overlap=grid.card.overlap,
+        device=grid.device,
+        batch_size=1 if grid.device == 'cpu' else 8,
+    ).numpy()
+    least = {'voxel_volume': 1.0, 'minimum_volume': grid.card.minimum_lesion_volume}
+    found = label_instances(probability >= grid.card.threshold, **least)
+    lesions = lesionwise.any_overlap(label_instances(truth, **least), found)
+    values = {
+        'dice': voxelwise.dice(truth, found > 0),
+        'lesion_f1': lesions.f1,
+        'lesion_sensitivity': lesions.sensitivity,
+        'lesion_ppv': lesions.precision,
+        'volume_bias': voxelwise.volume_error(truth, found > 0),
+    }
+    return {name: f'{values[name]:.5f}' for name in METRICS}
+
+
+def read_rows(path: Path) -> Rows:
     """The results so far."""
     if not path.is_file():
         return []
@@ -170,7 +213,7 @@ def read_rows(path: Path) -> list[dict[str, object]]:
         return list(csv.DictReader(stream))
 
 
-def write_rows(rows: list[dict[str, object]], path: Path) -> None:
+def write_rows(rows: Rows, path: Path) -> None:
     """Write all results, whole or not at all."""
     with whole_file(path) as temporary, open(temporary, 'w', newline='') as stream:
         writer = csv.DictWriter(stream, COLUMNS, lineterminator='\n')
@@ -178,77 +221,194 @@ def write_rows(rows: list[dict[str, object]], path: Path) -> None:
         writer.writerows(rows)
 
 
-def make_grid(options: argparse.Namespace) -> Grid:
-    """Prepare everybody for the network of the card."""
-    starts = dict(text.partition('=')[::2] for text in options.start)
+def as_participant(scan: PackedScan, channels: Sequence[str]) -> Participant:
+    """A packed scan as training reads it, in a network's channels."""
+    empty = np.zeros(scan.brain.shape, np.uint8)
+    stored = np.stack([scan.images.get(channel, empty) for channel in channels])
+    assert scan.label is not None
+    assert scan.known is not None
+    return Participant(
+        name=scan.name,
+        image=from_bytes(torch.from_numpy(stored)).half().numpy(),
+        present=tuple(channel in scan.images for channel in channels),
+        brain=scan.brain.astype(np.uint8),
+        label=scan.label.astype(np.uint8),
+        annotated=scan.known.astype(np.uint8),
+    )
+
+
+def pack(options: argparse.Namespace) -> None:
+    """Everybody of a dataset, with the truth, into one small file each."""
+    # here, for they need imaging software
+    from ssl2_bids.bids.outputs import find_results
+    from ssl2_bids.workflows.adaptation_cache import prepare
+    from ssl2_bids.workflows.adaptation_labels import find_cases, read_labels
+
+    root = options.bids_dir.absolute()
     settings = GroupSettings(
-        options.bids_dir.absolute(),
+        root,
         options.output_dir.absolute(),
-        options.work.absolute(),
-        labels=(options.labels or options.bids_dir.absolute() / 'derivatives' / 'truth',),
+        options.folder.absolute(),
+        labels=(options.labels or root / 'derivatives' / 'truth',),
         empty_labels='negative',
     )
-    cases, annotations = read_labels(
-        find_cases(settings, find_results(settings.output_dir)), settings
-    )
+    found = find_cases(settings, find_results(settings.output_dir))
+    cases, annotations = read_labels(found, settings)
     card = find_model(options.architecture, settings.output_dir)
-    made = [
-        prepare(case, annotations[case.name], card, options.work / 'people' / case.name)
-        for case in cases
-        if case.name in annotations
-    ]
-    test = tuple(one for one in made if one.case.participant in options.test)
-    people = tuple(one for one in made if one.case.participant not in options.test)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    for case in cases:
+        if case.name not in annotations:
+            continue
+        folder = options.folder / 'prepared' / case.name
+        person = prepare(case, annotations[case.name], card, folder).read()
+        pairs = zip(card.channels, person.image, person.present, strict=True)
+        brain = person.brain > 0
+        assert person.label is not None
+        assert person.annotated is not None
+        scan = PackedScan(
+            name=case.name,
+            person=case.participant,
+            images={name: to_bytes(image, image != 0) for name, image, there in pairs if there},
+            brain=brain,
+            label=person.label > 0,
+            known=person.annotated > 0,
+        )
+        save_scan(options.folder, scan)
+        sys.stderr.write(f'{case.name}\n')
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run what is missing of the grid."""
+    starts = dict(text.partition('=')[::2] for text in options.start or [SCRATCH])
+    card = find_model(options.architecture, options.work)
+    people, test = (
+        tuple(as_participant(scan, card.channels) for scan in load_scans(folder))
+        for folder in (options.people, options.test)
+    )
     if not test or len(people) < max(options.labelled):
         sys.exit(f'{len(people)} people to train with and {len(test)} to test on are too few')
     preset = ADAPTATION[options.device.partition(':')[0]]
-    multiple = card.network.get('Multiple', 1)
+    options.steps = options.steps or preset.steps
     training = AdaptSettings(
-        strategy='supervised',
-        steps=options.steps or preset.steps,
+        strategy=SUPERVISED,
+        steps=options.steps,
         learning_rate=options.learning_rate,
-        patch=patch_for(card.window, multiple, preset.patch),
+        patch=patch_for(card.window, card.network.get('Multiple', 1), options.patch),
         labelled=preset.labelled,
         unlabelled=preset.unlabelled,
+        checkpoint_minutes=1,
     )
-    return Grid(card, people, test, annotations, starts, training, options.work, options.device)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run what is missing of the grid."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('bids_dir', type=Path)
-    parser.add_argument('output_dir', type=Path, help='after the participant level')
-    parser.add_argument('--labels', type=Path, help='default: BIDS_DIR/derivatives/truth')
-    parser.add_argument('--test', nargs='+', required=True, help='participants never trained on')
-    parser.add_argument('--start', action='append', default=[], metavar='NAME[=MODEL]',
-                        help='scratch, or a name and a model to start from')  # fmt: skip
-    parser.add_argument('--architecture', help='model whose card is taken for all cells')
-    parser.add_argument('--strategies', nargs='+', default=['supervised', 'mean_teacher'])
-    parser.add_argument('--labelled', nargs='+', type=int, default=[2])
-    parser.add_argument('--density', nargs='+', type=float, default=[1.0])
-    parser.add_argument('--seeds', nargs='+', type=int, default=[0])
-    parser.add_argument('--steps', type=int)
-    parser.add_argument('--learning-rate', type=float, default=5e-4)
-    parser.add_argument('--device', default='cpu')
-    parser.add_argument('--work', type=Path, default=Path('grid-work'))
-    parser.add_argument('--results', type=Path, required=True)
-    options = parser.parse_args(argv)
-    options.start = options.start or [SCRATCH]
-    grid = make_grid(options)
+    grid = Grid(card, people, test, starts, training, options.work, options.device)
     rows = read_rows(options.results)
-    done = {tuple(str(row[name]) for name in COLUMNS[:5]) for row in rows}
-    torch.manual_seed(0)
-    for cell in cells(options, list(grid.starts), len(grid.people)):
+    done = {tuple(row[name] for name in CELL) for row in rows}
+    number, of = (int(text) for text in options.part.split('/'))
+    for cell in list(cells(options, starts, len(people)))[number - 1 :: of]:
         if cell.key in done:
             continue
+        torch.manual_seed(cell.seed)
         rows += run_cell(grid, cell)
         done.add(cell.key)
         write_rows(rows, options.results)
-        dice = np.mean([float(str(row['dice'])) for row in rows[-len(grid.test) :]])
-        sys.stderr.write(f'{" ".join(cell.key)}: Dice {dice:.3f}\n')
+        dice = np.mean([float(row['dice']) for row in rows[-len(test) :]])
+        sys.stderr.write(f'{" ".join(cell.key)}: Dice {dice:.3f}, {rows[-1]["seconds"]} s\n')
+
+
+def table(options: argparse.Namespace) -> None:
+    """The results as Markdown: means over people of the test, and how far seeds differ."""
+    rows = [row for path in options.results for row in read_rows(path)]
+    steps = sorted({(row['steps'], row['learning_rate']) for row in rows} - {('0', '0')})
+    for chosen in steps:
+        print(f'\n{chosen[0]} steps, learning rate {chosen[1]}\n')
+        print('| start | labelled | slices | strategy | Dice | minus supervised | lesion F1 | s |')
+        print('| --- | --- | --- | --- | --- | --- | --- | --- |')
+        groups: dict[tuple[str, ...], Rows] = defaultdict(list)
+        for row in rows:
+            if (row['steps'], row['learning_rate']) in (chosen, ('0', '0')):
+                groups[tuple(row[n] for n in ('start', 'labelled', 'density', 'strategy'))] += [
+                    row
+                ]
+        for (start, labelled, density, strategy), own in groups.items():
+            base = groups.get((start, labelled, density, SUPERVISED), [])
+            share = f'{float(density):.0%}' if strategy != NOTHING else ''
+            cell = f'| {start} | {labelled} | {share} | {strategy} '
+            means = [by_seed(own, metric) for metric in ('dice', 'lesion_f1', 'seconds')]
+            spread = f' ± {means[0].std(ddof=1):.3f}' if len(means[0]) > 1 else ''
+            print(
+                f'{cell}| {means[0].mean():.3f}{spread} | {difference(own, base)} '
+                f'| {means[1].mean():.3f} | {means[2].mean():.0f} |'
+            )
+
+
+def by_seed(rows: Rows, metric: str) -> np.ndarray:
+    """Means over the people of the test, one for each seed."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        values[row['seed']].append(float(row[metric]))
+    return np.array([np.nanmean(numbers) for numbers in values.values()])
+
+
+def difference(rows: Rows, base: Rows) -> str:
+    """Mean difference of Dice to the same seeds and people, with a 95 % bootstrap interval.
+
+    Seeds and people are drawn anew, each as a whole.
+    """
+    first = {(row['seed'], row['participant']): float(row['dice']) for row in rows}
+    second = {(row['seed'], row['participant']): float(row['dice']) for row in base}
+    if rows is base or not first.keys() <= second.keys():
+        return ''
+    seeds, people = (sorted({key[part] for key in first}) for part in (0, 1))
+    gain = np.array([[first[s, p] - second[s, p] for p in people] for s in seeds])
+    random = np.random.default_rng(0)
+    drawn = [
+        gain[np.ix_(*(random.integers(size, size=size) for size in gain.shape))].mean()
+        for _ in range(RESAMPLES)
+    ]
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return f'{gain.mean():+.3f} ({low:+.3f} to {high:+.3f})'
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Pack, run or print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    tasks = parser.add_subparsers(required=True)
+
+    packing = tasks.add_parser('pack', help='people of a dataset into small files')
+    packing.add_argument('bids_dir', type=Path)
+    packing.add_argument('output_dir', type=Path, help='after the participant level')
+    packing.add_argument('folder', type=Path, help='of the small files')
+    packing.add_argument('--labels', type=Path, help='default: BIDS_DIR/derivatives/truth')
+    packing.add_argument('--architecture', help='model whose grid and channels are taken')
+    packing.set_defaults(task=pack)
+
+    running = tasks.add_parser('run', help='run what is missing of the grid')
+    running.add_argument('people', type=Path, help='packed, to train with')
+    running.add_argument('test', type=Path, help='packed, to test on')
+    running.add_argument('--start', action='append', default=[], metavar='NAME[=MODEL]',
+                         help='scratch, or a name and a model to start from')  # fmt: skip
+    running.add_argument('--architecture', help='model whose card is taken for all cells')
+    running.add_argument('--strategies', nargs='+', default=[SUPERVISED, 'mean_teacher'])
+    running.add_argument('--labelled', nargs='+', type=int, default=[2])
+    running.add_argument('--density', nargs='+', type=float, default=[1.0])
+    running.add_argument('--seeds', nargs='+', type=int, default=[0])
+    running.add_argument('--no-bound', dest='bound', action='store_false',
+                         help='leave out the cells with everybody labelled')  # fmt: skip
+    running.add_argument('--steps', type=int)
+    running.add_argument('--learning-rate', type=float, default=GroupSettings.learning_rate)
+    running.add_argument('--patch', type=int, default=64)
+    running.add_argument('--device', default='cpu')
+    running.add_argument('--part', default='1/1', metavar='I/N', help='every N-th cell')
+    running.add_argument('--work', type=Path, default=Path('grid-work'))
+    running.add_argument('--results', type=Path, required=True)
+    running.set_defaults(task=run)
+
+    printing = tasks.add_parser('table', help='results as Markdown')
+    printing.add_argument('results', type=Path, nargs='+')
+    printing.set_defaults(task=table)
+
+    options = parser.parse_args(argv)
+    options.task(options)
     return 0
 
 

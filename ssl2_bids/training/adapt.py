@@ -29,6 +29,7 @@ FEW = 10  # labelled participants from which on labels alone are trusted
 REMEMBERED = 0.1  # share of the steps that the shipped average is the mean of
 PEER_CHANNELS = (16, 32, 64, 96)  # of the other architecture that cross-teaching needs
 PEER_NOISE = 0.1  # of a tensor's spread: two equal networks would have nothing to tell each other
+SMALLEST_PATCH = 32  # voxels; a smaller one shows a lesion without its surroundings
 PROBED = 3  # steps timed; the first one warms up and is not counted
 
 
@@ -42,6 +43,7 @@ class AdaptSettings:
     steps : of the optimiser.
     learning_rate : highest; below that of a training from noise, for the weights are good.
     patch, labelled, unlabelled : of a batch, see :class:`ViewSettings`.
+    accumulate : batches of a step; more where the memory holds smaller ones only.
     checkpoint_minutes : a run that is stopped loses at most this.
     """
 
@@ -51,6 +53,7 @@ class AdaptSettings:
     patch: tuple[int, int, int]
     labelled: int
     unlabelled: int
+    accumulate: int = 1
     seed: int = 0
     checkpoint_minutes: float = 3.0
 
@@ -79,6 +82,27 @@ def patch_for(window: Sequence[int], multiple: int, edge: int) -> tuple[int, int
         max(multiple, min(edge, size) // multiple * multiple) for size in window
     )
     return first, second, third
+
+
+def lighter(settings: AdaptSettings, multiple: int) -> AdaptSettings | None:
+    """Settings that need less memory; None where nothing smaller makes sense.
+
+    First half of the labelled patches at a time and twice as many batches, so that a step sees
+    as many; then smaller patches.
+
+    Parameters
+    ----------
+    multiple : of voxels, that the network needs.
+    """
+    if settings.labelled > 1:
+        half = (settings.labelled + 1) // 2
+        return replace(settings, labelled=half, accumulate=2 * settings.accumulate)
+    first, second, third = (
+        max((edge - 1) // multiple * multiple, multiple) for edge in settings.patch
+    )
+    if min(first, second, third) < SMALLEST_PATCH:
+        return None
+    return replace(settings, patch=(first, second, third))
 
 
 def assign_folds(loads: Mapping[str, float], folds: int, *, seed: int) -> dict[str, int]:
@@ -186,6 +210,7 @@ def loop_settings(settings: AdaptSettings) -> LoopSettings:
         learning_rate=settings.learning_rate,
         warm_up=0.05,
         average=1 - 1 / remembered,
+        accumulate=settings.accumulate,
         seed=settings.seed,
         log_every=max(1, settings.steps // 50),
         validate_every=0,
@@ -247,6 +272,10 @@ def probe(
     """Measure a few steps with everything on, and a window of the segmentation.
 
     The networks of the training are copies: nothing is changed.
+
+    Raises
+    ------
+    UnavailableError : the memory is too small for a step.
     """
     device = torch.device(device)
     strategy = make_strategy(network, settings, len(people[0].present))
@@ -255,7 +284,8 @@ def probe(
     views, times = views_of(people, settings), []
     for number in range(PROBED):
         began = clock()
-        run.step(iter([views[number]]))
+        first = number * settings.accumulate
+        run.step(iter([views[first + part] for part in range(settings.accumulate)]))
         settle(device)
         times.append(clock() - began)
     image = torch.zeros(1, len(people[0].present), *window, device=device)

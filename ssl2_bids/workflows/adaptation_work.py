@@ -19,6 +19,8 @@ from torch import nn
 from ssl2_bids.device import choose_device
 from ssl2_bids.errors import DataError, StorageError, UnavailableError, UsageError
 from ssl2_bids.files import remove_leftovers, write_json
+from ssl2_bids.inference import is_out_of_memory
+from ssl2_bids.networks.registry import NETWORKS
 from ssl2_bids.networks.weights import load_network
 from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.training import adapt as training
@@ -41,6 +43,12 @@ log = logging.getLogger('ssl2_bids')
 
 FEWEST_STEPS = 10  # fewer are no training
 TOLD = 5  # lines about the progress of one training
+BATCH = {
+    'labelled': 'Labelled',
+    'unlabelled': 'Unlabelled',
+    'accumulate': 'Accumulate',
+    'patch': 'Patch',
+}  # what of a batch is kept for a run that goes on
 WINDOWS = 12  # of one brain, for the estimate before any was cut into windows
 
 Say = Callable[[str], None]
@@ -137,23 +145,21 @@ def begin(adaptation: Adaptation, say: Say) -> Work:
 def fit_into_time(work: Work, trainings: int) -> AdaptSettings:
     """Measure a step, say how long all will take, and take fewer steps where that is too long.
 
-    The number of steps is kept beside the checkpoints, for a run that goes on must have it.
+    What was settled is kept beside the checkpoints, for a run that goes on must have it.
 
     Raises
     ------
     UsageError : not even ten steps fit into ``--max-time``.
+    UnavailableError : the memory is too small even for the smallest batch.
     """
     kept = work.folder / 'steps.json'
     if kept.is_file():
-        steps = int(json.loads(kept.read_text(encoding='utf-8'))['Steps'])
+        found = json.loads(kept.read_text(encoding='utf-8'))
+        steps = int(found['Steps'])
         work.say(f'going on with an adaptation of {trainings} trainings of {steps} steps')
-        return replace(work.training, steps=steps)
-    people = [one.read() for one in work.people]
-    cost = training.probe(
-        work.network, people, work.training, window=work.adaptation.card.window,
-        device=work.device,
-    )  # fmt: skip
-    work.network.to('cpu')
+        batch = {n: found.get(key, getattr(work.training, n)) for n, key in BATCH.items()}
+        return replace(work.training, steps=steps, **{**batch, 'patch': tuple(batch['patch'])})
+    cost = cost_of_step(work)
     steps, most = work.training.steps, work.adaptation.settings.max_minutes
     beside = inference_seconds(work, cost)
     if most is not None:
@@ -173,8 +179,51 @@ def fit_into_time(work: Work, trainings: int) -> AdaptSettings:
         f'({cost.step:.2g} s a step, {cost.memory / 1e9:.2g} GB of memory); a stop loses at most '
         f'{work.training.checkpoint_minutes:g} minutes, the same command goes on'
     )
-    write_json(kept, {'Steps': steps, 'SecondsPerStep': cost.step, 'PeakMemory': cost.memory})
+    batch = {key: getattr(work.training, name) for name, key in BATCH.items()}
+    settled = {'Steps': steps, 'SecondsPerStep': cost.step, 'PeakMemory': cost.memory}
+    write_json(kept, settled | batch)
     return replace(work.training, steps=steps)
+
+
+def cost_of_step(work: Work) -> Cost:
+    """Measure a step; where the memory is too small, make its batch smaller and say so.
+
+    Raises
+    ------
+    UnavailableError : the memory is too small even for the smallest batch.
+    """
+    people = [one.read() for one in work.people]
+    network = work.adaptation.card.network
+    multiple = NETWORKS[network['Type']].multiple(network)
+    while True:
+        try:
+            return training.probe(
+                work.network,
+                people,
+                work.training,
+                window=work.adaptation.card.window,
+                device=work.device,
+            )
+        except UnavailableError as error:
+            settings = training.lighter(work.training, multiple)
+            if settings is None or not out_of_memory(error):
+                raise
+            work.training = settings
+        finally:
+            work.network.to('cpu')
+        if work.device != 'cpu':
+            torch.cuda.empty_cache()
+        work.say(
+            f'the memory of {work.device} is too small: going on with {settings.labelled} + '
+            f'{settings.unlabelled} patches of {" x ".join(map(str, settings.patch))} voxels at a '
+            f'time, {settings.accumulate} times a step'
+        )
+
+
+def out_of_memory(error: UnavailableError) -> bool:
+    """Whether it was the memory that a step could not have."""
+    cause = error.__cause__
+    return isinstance(cause, RuntimeError) and is_out_of_memory(cause)
 
 
 def inference_seconds(work: Work, cost: Cost) -> float:

@@ -130,6 +130,23 @@ def test_a_probe_measures_and_changes_nothing():
     assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
 
 
+def test_a_lighter_step_sees_as_many_labelled_patches():
+    settings = AdaptSettings('supervised', 6, 1e-3, (48, 48, 48), 4, 2)
+    smaller = []
+    while (settings := adapt.lighter(settings, 16)) is not None:
+        smaller.append((settings.labelled, settings.accumulate, settings.patch[0]))
+    assert smaller == [(2, 2, 48), (1, 4, 48), (1, 4, 32)]
+
+
+def test_a_step_of_several_batches_draws_each_once(monkeypatch, tmp_path):
+    drawn = []
+    original = adapt.Views.__getitem__
+    monkeypatch.setattr(adapt.Views, '__getitem__', lambda v, n: drawn.append(n) or original(v, n))
+    settings = AdaptSettings('supervised', 3, 1e-3, (16,) * 3, 1, 2, accumulate=2)
+    adapt.adapt(tiny_network(), [person('a')], settings, tmp_path, device='cpu')
+    assert drawn == list(range(6))
+
+
 def test_the_choice_of_a_strategy_and_of_a_patch():
     assert adapt.choose_strategy(2, unannotated=True) == 'mean_teacher'
     assert adapt.choose_strategy(2, unannotated=False) == 'supervised'

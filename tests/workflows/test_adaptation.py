@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from running_app import command, digests, validate
 from site_phantom import AFFINE, SHAPE, VOXEL, head, make_model, make_site, put_label
 
@@ -31,7 +32,7 @@ from ssl2_bids.training import adapt as training
 from ssl2_bids.volume import Volume, read, write
 from ssl2_bids.workflows.adaptation_cache import onto_model_grid
 from ssl2_bids.workflows.adaptation_plan import plan_adaptation
-from ssl2_bids.workflows.adaptation_work import Work
+from ssl2_bids.workflows.adaptation_work import Work, fit_into_time
 from ssl2_bids.workflows.adaptation_work import begin as begin_work
 from ssl2_bids.workflows.group import run_group_level
 
@@ -386,6 +387,29 @@ def test_time_that_is_given_decides_on_the_steps(site):
     code, _ = run(long)
     assert code == 0
     assert 10 <= card_of(site)['Steps'] < 1000
+
+
+def test_too_little_memory_makes_batches_smaller_and_a_rerun_keeps_them(site, monkeypatch):
+    put_labels(site, 1, 2)
+    told: list[str] = []
+    work = begin(site)
+    work.say = told.append
+    original = training.probe
+
+    def small_memory(network, people, settings, **options):
+        if settings.labelled > 1:
+            error = UnavailableError('the memory is too small')
+            raise error from torch.cuda.OutOfMemoryError('CUDA out of memory.')
+        return original(network, people, settings, **options)
+
+    monkeypatch.setattr(training, 'probe', small_memory)
+    patches = work.training.labelled
+    settled = fit_into_time(work, 1)
+    assert (settled.labelled, settled.accumulate) == (1, patches)
+    assert any('memory of cpu is too small' in text for text in told)
+    again = begin(site)
+    assert again.training.labelled == patches
+    assert fit_into_time(again, 1) == settled
 
 
 def test_a_dry_run_names_labels_and_files(site):
