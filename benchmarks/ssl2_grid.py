@@ -287,15 +287,13 @@ def run(options: argparse.Namespace) -> None:
     )
     if not test or len(people) < max(options.labelled):
         sys.exit(f'{len(people)} people to train with and {len(test)} to test on are too few')
-    preset = ADAPTATION[options.device.partition(':')[0]]
-    options.steps = options.steps or preset.steps
     training = AdaptSettings(
         strategy=SUPERVISED,
         steps=options.steps,
         learning_rate=options.learning_rate,
         patch=patch_for(card.window, card.network.get('Multiple', 1), options.patch),
-        labelled=preset.labelled,
-        unlabelled=preset.unlabelled,
+        labelled=options.batch[0],
+        unlabelled=options.batch[1],
         checkpoint_minutes=1,
     )
     grid = Grid(card, people, test, starts, training, options.work, options.device)
@@ -394,9 +392,13 @@ def main(argv: list[str] | None = None) -> int:
     running.add_argument('--seeds', nargs='+', type=int, default=[0])
     running.add_argument('--no-bound', dest='bound', action='store_false',
                          help='leave out the cells with everybody labelled')  # fmt: skip
-    running.add_argument('--steps', type=int)
+    preset = ADAPTATION['cpu']
+    running.add_argument('--steps', type=int, default=preset.steps)
     running.add_argument('--learning-rate', type=float, default=GroupSettings.learning_rate)
-    running.add_argument('--patch', type=int, default=64)
+    running.add_argument('--patch', type=int, default=preset.patch, help='edge, voxels')
+    running.add_argument('--batch', type=int, nargs=2, metavar=('LABELLED', 'UNLABELLED'),
+                         default=[preset.labelled, preset.unlabelled],
+                         help='patches of a step')  # fmt: skip
     running.add_argument('--device', default='cpu')
     running.add_argument('--part', default='1/1', metavar='I/N', help='every N-th cell')
     running.add_argument('--work', type=Path, default=Path('grid-work'))

@@ -18,6 +18,7 @@ from ssl2_bids.workflows.adaptation_cache import Prepared
 from ssl2_bids.workflows.adaptation_plan import fold_count
 from ssl2_bids.workflows.adaptation_scores import Row, Scores
 from ssl2_bids.workflows.adaptation_work import Work, fit_into_time, train_one
+from ssl2_bids.workflows.adaptation_workers import train_side_by_side
 
 FINAL, SLICES, HOLDOUT = 'final', 'slices', 'holdout'
 
@@ -48,13 +49,15 @@ def run(work: Work) -> Adapted:
     if work.adaptation.settings.folds == SLICES and folds:
         rows, peers = leave_slices_out(work, folds)
     elif folds:
+        jobs = {name: seen_without(work, out) for name, out in folds.items()}
+        # the last one is for nothing if the model is refused; else nobody waits for it alone
+        train_side_by_side(work, jobs | {FINAL: seen_without(work, set())})
         rows, peers = leave_people_out(work, folds)
     decision = decide(scoring.pairs_of(rows), always=work.adaptation.settings.accept == 'always')
     work.say(f'{"accepted" if decision.accepted else "not accepted"}: {decision.reason}')
     if not decision.accepted:
         return Adapted(decision, tuple(rows), work.network, tuple(peers))
-    seen = [one.read() for one in work.people if one.case.participant not in work.held]
-    network = train_one(work, FINAL, seen)
+    network = train_one(work, FINAL, [one.read() for one in seen_without(work, set())])
     held = [one for one in work.labelled if one.case.participant in work.held]
     rows += [tested(work, one, network, HOLDOUT) for one in held]
     return Adapted(decision, tuple(rows), network, tuple(peers))
@@ -80,17 +83,18 @@ def make_folds(work: Work) -> dict[str, set[str]]:
     }
 
 
+def seen_without(work: Work, out: set[str]) -> list[Prepared]:
+    """Everybody whom a training sees that leaves some participants out."""
+    unseen = out.union(work.held)
+    return [one for one in work.people if one.case.participant not in unseen]
+
+
 def leave_people_out(work: Work, folds: dict[str, set[str]]) -> tuple[list[Row], list[nn.Module]]:
     """Train without some participants, test on them; no image of theirs is seen by any loss."""
     rows: list[Row] = []
     networks: list[nn.Module] = []
     for name, out in folds.items():
-        seen = [
-            one.read()
-            for one in work.people
-            if one.case.participant not in out and one.case.participant not in work.held
-        ]
-        network = train_one(work, name, seen)
+        network = train_one(work, name, [one.read() for one in seen_without(work, out)])
         networks.append(network)
         rows += [
             tested(work, one, network, name)

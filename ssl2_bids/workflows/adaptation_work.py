@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shutil
 import signal
 import time
@@ -71,6 +72,7 @@ class Work:
     histories: dict[str, History] = field(default_factory=dict)
     fold_of: dict[str, str] = field(default_factory=dict)
     minimum_volume: float = 3.0
+    memory: int = 0  # bytes of one training, once it is measured
 
     @property
     def labelled(self) -> list[Prepared]:
@@ -142,6 +144,18 @@ def begin(adaptation: Adaptation, say: Say) -> Work:
     )
 
 
+def devices_of(work: Work) -> list[str]:
+    """The devices that may train at the same time; ``cpu`` as often as cores and memory allow."""
+    settings = work.adaptation.settings
+    if work.device != 'cpu':
+        every = settings.device in ('auto', 'cuda')
+        return [f'cuda:{n}' for n in range(torch.cuda.device_count())] if every else [work.device]
+    count = settings.nprocs // settings.omp_nthreads
+    if work.memory:
+        count = min(count, int(settings.memory_gb * 1e9 / work.memory))
+    return ['cpu'] * max(1, count)
+
+
 def fit_into_time(work: Work, trainings: int) -> AdaptSettings:
     """Measure a step, say how long all will take, and take fewer steps where that is too long.
 
@@ -155,24 +169,27 @@ def fit_into_time(work: Work, trainings: int) -> AdaptSettings:
     kept = work.folder / 'steps.json'
     if kept.is_file():
         found = json.loads(kept.read_text(encoding='utf-8'))
+        work.memory = int(found['PeakMemory'])
         steps = int(found['Steps'])
         work.say(f'going on with an adaptation of {trainings} trainings of {steps} steps')
         batch = {n: found.get(key, getattr(work.training, n)) for n, key in BATCH.items()}
         return replace(work.training, steps=steps, **{**batch, 'patch': tuple(batch['patch'])})
     cost = cost_of_step(work)
+    work.memory = cost.memory
     steps, most = work.training.steps, work.adaptation.settings.max_minutes
+    rounds = math.ceil(trainings / len(devices_of(work)))
     beside = inference_seconds(work, cost)
     if most is not None:
-        room = (most * 60 - beside) / (trainings * max(cost.step, 1e-6))
+        room = (most * 60 - beside) / (rounds * max(cost.step, 1e-6))
         if room < FEWEST_STEPS:
-            least = (FEWEST_STEPS * trainings * cost.step + beside) / 60
+            least = (FEWEST_STEPS * rounds * cost.step + beside) / 60
             raise UsageError(
                 f'in {most:g} minutes {trainings} trainings do not get {FEWEST_STEPS} steps each',
                 advice=f'Give --max-time {max(1, int(np.ceil(least)))} or more, fewer --folds, '
                 'or a GPU.',
             )
         steps = min(steps, int(room))
-    minutes = (trainings * steps * cost.step + beside) / 60
+    minutes = (rounds * steps * cost.step + beside) / 60
     work.say(
         f'{trainings} trainings of {steps} steps by {work.training.strategy}, patches of '
         f'{" x ".join(map(str, work.training.patch))} voxels: about {minutes:.3g} minutes '
@@ -232,6 +249,11 @@ def inference_seconds(work: Work, cost: Cost) -> float:
     return brains * WINDOWS * cost.window
 
 
+def training_folder(work: Work, name: str) -> Path:
+    """Where the checkpoints and curves of a training lie."""
+    return work.folder / f'training-{name}'
+
+
 def train_one(work: Work, name: str, people: Sequence[Participant]) -> nn.Module:
     """One training, or the rest of it; a signal that asks for an end ends the run.
 
@@ -255,7 +277,7 @@ def train_one(work: Work, name: str, people: Sequence[Participant]) -> nn.Module
         work.network,
         people,
         work.training,
-        work.folder / f'training-{name}',
+        training_folder(work, name),
         device=work.device,
         identity=work.configuration,
         progress=progress,

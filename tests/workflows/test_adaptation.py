@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -183,6 +182,22 @@ def test_running_again_trains_nothing_and_changes_nothing(adapted):
     assert 'adapted before' in told
     assert 'training' not in told
     assert digests(settings.output_dir) == before
+
+
+def test_trainings_side_by_side_come_to_the_same_model(fresh, adapted, model, tmp_path):
+    shutil.copytree(fresh, tmp_path, dirs_exist_ok=True)
+    settings = settings_of(tmp_path, model, nprocs=3, resegment=False)
+    put_labels(settings, 1, 2, 3, 4)
+    code, told = run(settings)
+    assert code == 0
+    assert '3 trainings, 3 at a time' in told
+    assert 'training final on cpu: step 60 of 60' in told
+    models = [s.output_dir / 'models/adapted' for s in (adapted[0], settings)]
+    first, second = ((folder / 'weights.safetensors').read_bytes() for folder in models)
+    assert first == second
+    assert rows_of(adapted[0].output_dir / 'group_performance.tsv') == rows_of(
+        settings.output_dir / 'group_performance.tsv'
+    )
 
 
 def test_a_name_in_use_is_not_overwritten(adapted):
@@ -557,8 +572,8 @@ def interrupted(words: list[str], until: str, number: int) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform == 'win32', reason='signals of Unix')
-def test_stopped_and_killed_it_goes_on_to_the_same_model(site, model, tmp_path):
+@pytest.mark.parametrize('nprocs', [1, 2])
+def test_stopped_and_killed_it_goes_on_to_the_same_model(nprocs, site, model, tmp_path):
     put_labels(site, 1, 2)
 
     def words(out: str, work: str) -> list[str]:
@@ -567,7 +582,7 @@ def test_stopped_and_killed_it_goes_on_to_the_same_model(site, model, tmp_path):
             for w in (
                 site.bids_dir, tmp_path / out, 'group', '--labels', site.labels[0], '--model',
                 model, '--device', 'cpu', '--steps', 60, '--accept', 'always', '--no-resegment',
-                '--nprocs', 1, '-w', tmp_path / work,
+                '--nprocs', nprocs, '--omp-nthreads', 1, '-w', tmp_path / work,
             )
         ]  # fmt: skip
 
