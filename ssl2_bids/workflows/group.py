@@ -103,6 +103,7 @@ def _adapt(adaptation: Adaptation, say: Callable[[str], None]) -> list[dict[str,
     from ssl2_bids.workflows.adaptation import run
     from ssl2_bids.workflows.adaptation_outputs import write_adapted
     from ssl2_bids.workflows.adaptation_work import begin, finished_before
+    from ssl2_bids.workflows.participant import write_pages
     from ssl2_bids.workflows.resegment import resegment
 
     settings = adaptation.settings
@@ -116,6 +117,7 @@ def _adapt(adaptation: Adaptation, say: Callable[[str], None]) -> list[dict[str,
         return []
     cases = [one.case for one in work.people]
     failures = resegment(cases, card, load_network(card, work.device), device=work.device, say=say)
+    write_pages(settings.output_dir, {case.participant for case in cases})
     return [
         {'name': f.case.name, 'subject': f.case.participant, 'reason': str(f.error)}
         for f in failures

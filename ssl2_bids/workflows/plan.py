@@ -13,6 +13,14 @@ from ssl2_bids.bids.provenance import configuration_hash, fingerprint
 from ssl2_bids.networks.weights import Card
 from ssl2_bids.settings import ATLAS_SPACE, ParticipantSettings
 
+VIEWED = (
+    'FLAIR',
+    'UNIT1',
+    'T1w',
+    'T2w',
+    'T2starw',
+)  # beside the reference, the first that is there
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -155,7 +163,7 @@ def planned_figures(plan: Plan) -> list[Figure]:
 
 def viewer_contrasts(plan: Plan) -> list[str]:
     """The two contrasts (or the only one) of the interactive viewer: the reference and FLAIR."""
-    wanted = dict.fromkeys((plan.session.reference, 'FLAIR', 'UNIT1', 'T1w', 'T2w'))
+    wanted = dict.fromkeys((plan.session.reference, *VIEWED))
     return [c for c in wanted if c in plan.session.scans][:2]
 
 

@@ -31,6 +31,7 @@ from ssl2_bids.steps.segmentation import segment
 from ssl2_bids.volume import Volume, read, write
 from ssl2_bids.workflows.adaptation_labels import Case
 from ssl2_bids.workflows.derivatives import lesion_rows, volume_rows
+from ssl2_bids.workflows.resegmented_summary import write_section
 
 log = logging.getLogger('ssl2_bids')
 
@@ -96,6 +97,7 @@ def segment_case(case: Case, card: Card, network: nn.Module, *, device: str) -> 
     maps = regions.region_maps(found.instances, _to_template(names))
     found = lesions.with_regions(found, regions.assign_regions(found.instances, maps))
     block = _model_block(case, card, made.channels, device)
+    write_section(case, names, card, images, brain, found, _configuration(case, card))
     _write(names, made.probability, found, brain, case, block)
 
 

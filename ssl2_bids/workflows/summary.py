@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def finish(plan: Plan, command: str, *, facts: list[str], **files: Any) -> dict[
     marker = write_derivatives(plan, results)
     shown = _read_shown(results)
     summary = _done(plan, results, found, command)
-    summary['figures'] = _draw(plan, shown)
+    summary['figures'] = draw(planned_figures(plan), shown, plan.names.root)
     summary['viewer'] = _write_viewer(plan, shown)
     write_summary(plan, summary)
     write_json(plan.names.done_marker, marker)
@@ -173,14 +174,25 @@ def _done(
     return summary | {
         'methods': list(dict.fromkeys(methods)),
         'lesions': lesion_rows(table),
-        'volumes': [
-            {name.replace('-mm3', '_mm3'): value for name, value in row.items()}
-            for row in volume_rows(table, brain_volume)
-        ],
+        'volumes': region_rows(table, brain_volume),
         'brain_volume_mm3': round(brain_volume, 1),
         'quality': {k: v for f in facts for k, v in f.get('quality', {}).items()},
         'outputs': [p.relative_to(root).as_posix() for p in planned_outputs(plan)],
     }
+
+
+def region_rows(table: list[dict[str, Any]], brain_volume: float) -> list[dict[str, Any]]:
+    """The rows of the volumes' table under the names of the report.
+
+    Parameters
+    ----------
+    table : lesions.
+    brain_volume : mm^3.
+    """
+    return [
+        {name.replace('-mm3', '_mm3'): value for name, value in row.items()}
+        for row in volume_rows(table, brain_volume)
+    ]
 
 
 def _methods(results: Results, facts: list[dict[str, Any]]) -> list[str]:
@@ -216,13 +228,18 @@ def _read_shown(results: Results) -> Shown:
     )
 
 
-def _draw(plan: Plan, shown: Shown) -> list[dict[str, str]]:
-    """Draw the figures of a session; their list, in the order of the page."""
+def draw(planned: Sequence[Figure], shown: Shown, root: Path) -> list[dict[str, str]]:
+    """Draw the figures of a session; their list, in the order of the page.
+
+    Parameters
+    ----------
+    root : the output folder.
+    """
     drawn = []
-    for figure in planned_figures(plan):
+    for figure in planned:
         figure.path.parent.mkdir(parents=True, exist_ok=True)
         title, caption = _draw_one(figure, shown)
-        file = figure.path.relative_to(plan.names.root).as_posix()
+        file = figure.path.relative_to(root).as_posix()
         drawn.append({'File': file, 'Kind': figure.kind, 'Title': title, 'Caption': caption})
     return drawn
 

@@ -17,6 +17,7 @@ import torch
 from running_app import command, digests, validate
 from site_phantom import AFFINE, SHAPE, VOXEL, head, make_model, make_site, put_label
 
+from ssl2_bids.bids.outputs import UnitNames, read_sidecar
 from ssl2_bids.errors import (
     DataError,
     NoInputError,
@@ -24,6 +25,7 @@ from ssl2_bids.errors import (
     UnavailableError,
     UsageError,
 )
+from ssl2_bids.files import write_json
 from ssl2_bids.networks.weights import find_model, read_weights
 from ssl2_bids.settings import GroupSettings
 from ssl2_bids.steps.annotation import Annotation
@@ -99,9 +101,24 @@ def adapted(fresh, model, tmp_path_factory) -> tuple[GroupSettings, str]:
     shutil.copytree(fresh, root, dirs_exist_ok=True)
     settings = settings_of(root, model)
     put_labels(settings, 1, 2, 3, 4)
+    summarise(settings, '05')
     code, told = run(settings)
     assert code == 0
     return settings, told
+
+
+def summarise(site: GroupSettings, subject: str) -> None:
+    """The summary that the participant level leaves of a session (the phantoms have none)."""
+    names = UnitNames(site.output_dir, subject, None, 'T1w')
+    content = {
+        'subject': subject, 'session': None, 'status': 'done',
+        'model': {'Name': 'phantom-3t', 'Label': '', 'Version': '1', 'Sha256': '0'},
+        'settings': {'threshold': 0.5}, 'warnings': [], 'methods': ['Phantoms were segmented.'],
+        'viewer': {'Volumes': 'none.js', 'Program': 'figures/niivue.js', 'Resampled': False},
+        'reference': None,
+        'figures': [], 'lesions': [], 'volumes': [], 'outputs': [], 'provenance': {},
+    }  # fmt: skip
+    write_json(names.path('report.summary'), content)
 
 
 def test_the_adapted_model_is_better_on_people_that_it_has_not_seen(adapted):
@@ -165,6 +182,23 @@ def test_what_an_adaptation_leaves(adapted, model):
     assert 'figures/group_desc-adapted_annotate.svg' in page
     assert (out / 'figures/group_desc-adapted_annotate.svg').stat().st_size > 1000
     assert validate(out) == []
+
+
+def test_the_page_of_a_participant_shows_both_results(adapted):
+    out = adapted[0].output_dir
+    page = (out / 'sub-05.html').read_text()
+    assert 'model phantom-3t<' in page
+    assert 'model adapted<' in page
+    assert 'was adapted to the site from phantom-3t 1 (mean_teacher, 60 steps)' in page
+    for name in ('adaptedlesions_T1w.svg', 'adaptedlesions_FLAIR.svg', 'adaptedmosaic_FLAIR.svg'):
+        figure = f'sub-05/figures/sub-05_desc-{name}'
+        assert figure in page
+        assert (out / figure).stat().st_size > 1000
+    name = 'sub-05/anat/sub-05_space-T1w_seg-lesions_desc-adapted_dseg'
+    summary = read_sidecar(out / 'sub-05/figures/sub-05_desc-adaptedsummary_report.json')
+    assert len(summary['lesions']) == len(rows_of(out / f'{name}.tsv')) > 0
+    assert f'{name}.nii.gz' in page
+    assert not (out / 'sub-06.html').exists()  # it has no summary of the first result
 
 
 def test_later_scans_find_the_model(adapted):
