@@ -47,9 +47,26 @@ For research use only: not a medical device, not for diagnosis or treatment.
 """
 
 
-def write_dataset_files(output_dir: Path, bids_dir: Path) -> None:
-    """Write the files of the dataset as a whole; the same bytes whoever writes them."""
-    write_json(output_dir / 'dataset_description.json', describe_dataset(output_dir, bids_dir))
+def write_dataset_files(
+    output_dir: Path, bids_dir: Path, links: Mapping[str, Path] | None = None
+) -> None:
+    """Write the files of the dataset as a whole; the same bytes whoever writes them.
+
+    Parameters
+    ----------
+    links : further datasets by the names that BIDS URIs have for them; those that are linked
+        already stay.
+    """
+    path = output_dir / 'dataset_description.json'
+    content = describe_dataset(output_dir, bids_dir)
+    former = read_description(output_dir).get('DatasetLinks')
+    more = {name: raw_link(output_dir, folder) for name, folder in (links or {}).items()}
+    content['DatasetLinks'] = {
+        **(former if isinstance(former, dict) else {}),
+        **content['DatasetLinks'],
+        **more,
+    }
+    write_json(path, content)
     write_text(output_dir / '.bidsignore', BIDSIGNORE)
     write_text(output_dir / 'README.md', README)
     write_text(

@@ -29,6 +29,7 @@ from ssl2_bids.volume import read, reorient
 from ssl2_bids.workflows import adaptation_scores as scoring
 from ssl2_bids.workflows.adaptation import FINAL, HOLDOUT, SLICES, Adapted
 from ssl2_bids.workflows.adaptation_cache import Prepared
+from ssl2_bids.workflows.adaptation_plan import label_links
 from ssl2_bids.workflows.adaptation_work import Work, settings_table
 
 PEERS = 2  # networks of folds that are asked beside the model: more tell little that is new
@@ -146,19 +147,17 @@ def card_content(work: Work, adapted: Adapted, compared: dict[str, Any]) -> dict
 
 def _label_files(work: Work) -> list[dict[str, str]]:
     settings = work.adaptation.settings
+    roots = {'raw': settings.bids_dir} | label_links(settings)
     files = []
     for one in work.labelled:
         for label in one.case.labels:
             for path in (label.path, label.extent_path):
                 if path is None:
                     continue
-                folder = next((f for f in settings.labels if path.is_relative_to(f)), None)
-                uri = (
-                    bids_uri(path, settings.bids_dir, 'raw')
-                    if path.is_relative_to(settings.bids_dir)
-                    else bids_uri(path, folder or path.parent, 'labels')
+                dataset, root = next(
+                    (name, root) for name, root in roots.items() if path.is_relative_to(root)
                 )
-                files.append({'File': uri, 'Sha256': sha256(path)})
+                files.append({'File': bids_uri(path, root, dataset), 'Sha256': sha256(path)})
     return files
 
 

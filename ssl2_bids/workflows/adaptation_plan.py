@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl2_bids import __version__
@@ -282,6 +283,12 @@ def configuration_of(adaptation: Adaptation, training: AdaptSettings) -> str:
             },
         }
     )  # fmt: skip
+
+
+def label_links(settings: GroupSettings) -> dict[str, Path]:
+    """The folders of labels outside of the raw dataset, by the names that URIs have for them."""
+    outside = [f for f in settings.labels if not f.is_relative_to(settings.bids_dir)]
+    return {'labels' + (str(n) if n > 1 else ''): f for n, f in enumerate(outside, start=1)}
 
 
 def describe(adaptation: Adaptation) -> list[str]:

@@ -31,7 +31,7 @@ from ssl2_bids.settings import ATLAS_SPACE, GroupSettings
 from ssl2_bids.steps import quality
 from ssl2_bids.steps.lesions import REGIONS
 from ssl2_bids.volume import Volume, read, resample, write
-from ssl2_bids.workflows.adaptation_plan import Adaptation, plan_adaptation
+from ssl2_bids.workflows.adaptation_plan import Adaptation, label_links, plan_adaptation
 from ssl2_bids.workflows.adaptation_plan import describe as describe_adaptation
 
 log = logging.getLogger('ssl2_bids')
@@ -74,7 +74,8 @@ def run_group_level(
         if adaptation:
             lost = _adapt(adaptation, say)
             results = _selected(settings, set(units))
-        write_dataset_files(settings.output_dir, settings.bids_dir)
+        links = label_links(settings) if adaptation else {}
+        write_dataset_files(settings.output_dir, settings.bids_dir, links)
         rows, problems = _rows(settings, results)
         problems = lost + problems
         if not rows:

@@ -87,7 +87,8 @@ def write_start(
     """Write what the first stage came to, as a model to start from: it marks no lesions."""
     content = card_content(config, packed, {'self_supervised': history}, 0.5, {})
     content['Network']['OutputChannels'] = len(CHANNELS)
-    write_model(folder, network, content | {'Output': IMAGE})
+    seen = trained_on(packed, labels=False)
+    write_model(folder, network, content | {'Output': IMAGE, 'TrainedOn': seen})
 
 
 def card_content(
@@ -132,8 +133,13 @@ def card_content(
     return content | ({'License': config.licence} if config.licence else {})
 
 
-def trained_on(packed: Packed) -> str:
-    """The data in a sentence; simulated and real are told apart."""
+def trained_on(packed: Packed, *, labels: bool = True) -> str:
+    """The data in a sentence; simulated and real are told apart.
+
+    Parameters
+    ----------
+    labels : whether they were looked at.
+    """
     parts = []
     if packed.heads:
         real = sum(head.t1w is not None for head in packed.heads)
@@ -142,8 +148,9 @@ def trained_on(packed: Packed) -> str:
             f'images simulated on the anatomy of {len(packed.heads)} people{more} with lesions '
             'painted in'
         )
-    without = [scan for scan in packed.scans if scan.label is None]
-    parts += counted(without, 'without labels') + counted(packed.labelled, 'with labels')
+    used = packed.labelled if labels else ()
+    without = [scan for scan in packed.scans if scan not in used]
+    parts += counted(without, 'without labels') + counted(used, 'with labels')
     return '; '.join(parts)
 
 

@@ -17,7 +17,9 @@ import torch
 from running_app import command, digests, validate
 from site_phantom import AFFINE, SHAPE, VOXEL, head, make_model, make_site, put_label
 
+from ssl2_bids.bids.dataset import read_description
 from ssl2_bids.bids.outputs import UnitNames, read_sidecar
+from ssl2_bids.bids.provenance import write_dataset_files
 from ssl2_bids.errors import (
     DataError,
     NoInputError,
@@ -159,6 +161,10 @@ def test_what_an_adaptation_leaves(adapted, model):
     assert [entry['File'] for entry in card['Labels']] == [
         f'bids:labels:sub-0{n}/anat/sub-0{n}_label-lesion_mask.nii.gz' for n in range(1, 5)
     ]
+    links = read_description(out)['DatasetLinks']
+    assert links['labels'] == settings.labels[0].as_uri()
+    write_dataset_files(out, settings.bids_dir)  # as a later run of the participant level does
+    assert read_description(out)['DatasetLinks'] == links
     splits = {row['participant_id']: row for row in rows_of(out / 'models/adapted/splits.tsv')}
     assert {row['fold'] for row in splits.values()} == {'1', '2', 'n/a'}
     assert splits['sub-05']['role'] == 'unlabelled'

@@ -163,6 +163,7 @@ class TestPacking:
         packed = load_packed(tmp_path / 'packed')
         assert [scan.simulated for scan in packed.scans + packed.validation_scans] == [True, True]
         assert trained_on(packed) == '1 simulated scan with labels'
+        assert trained_on(packed, labels=False) == '1 simulated scan without labels'
         validation = whole_validation(config, packed, 'cpu')
         assert len(validation.volumes) == 1
         assert int(validation.volumes[0].label.sum()) == packed.validation_scans[0].label.sum()
