@@ -99,7 +99,7 @@ def cells(options: argparse.Namespace, starts: dict[str, str], people: int) -> I
     """All cells, seed by seed, so that what is there when it is stopped can be compared."""
     trained = (options.steps, options.learning_rate)
     for start, model in starts.items():
-        if start != SCRATCH and segments(model, options.work):
+        if options.bound and start != SCRATCH and segments(model, options.work):
             yield Cell(start, NOTHING, 0, 0, 0, 0, 0)
     for seed, start in itertools.product(options.seeds, starts):
         if options.bound:
@@ -391,7 +391,7 @@ def main(argv: list[str] | None = None) -> int:
     running.add_argument('--density', nargs='+', type=float, default=[1.0])
     running.add_argument('--seeds', nargs='+', type=int, default=[0])
     running.add_argument('--no-bound', dest='bound', action='store_false',
-                         help='leave out the cells with everybody labelled')  # fmt: skip
+                         help='leave out the two bounds')  # fmt: skip
     preset = ADAPTATION['cpu']
     running.add_argument('--steps', type=int, default=preset.steps)
     running.add_argument('--learning-rate', type=float, default=GroupSettings.learning_rate)

@@ -144,16 +144,26 @@ def begin(adaptation: Adaptation, say: Say) -> Work:
     )
 
 
-def devices_of(work: Work) -> list[str]:
-    """The devices that may train at the same time; ``cpu`` as often as cores and memory allow."""
+def devices_of(work: Work, trainings: int) -> list[str]:
+    """The devices that train at the same time, at most as many as there are trainings.
+
+    Every GPU unless one was asked for; on a CPU ``cpu`` as often as cores and memory allow.
+    """
     settings = work.adaptation.settings
     if work.device != 'cpu':
         every = settings.device in ('auto', 'cuda')
-        return [f'cuda:{n}' for n in range(torch.cuda.device_count())] if every else [work.device]
-    count = settings.nprocs // settings.omp_nthreads
+        found = [f'cuda:{n}' for n in range(torch.cuda.device_count())] if every else [work.device]
+        return found[:trainings]
+    count = min(settings.nprocs, trainings)
     if work.memory:
         count = min(count, int(settings.memory_gb * 1e9 / work.memory))
     return ['cpu'] * max(1, count)
+
+
+def threads_of(work: Work, devices: Sequence[str]) -> int:
+    """Threads of each of the trainings that run at the same time."""
+    settings = work.adaptation.settings
+    return max(1, min(settings.omp_nthreads, settings.nprocs // len(devices)))
 
 
 def fit_into_time(work: Work, trainings: int) -> AdaptSettings:
@@ -174,10 +184,12 @@ def fit_into_time(work: Work, trainings: int) -> AdaptSettings:
         work.say(f'going on with an adaptation of {trainings} trainings of {steps} steps')
         batch = {n: found.get(key, getattr(work.training, n)) for n, key in BATCH.items()}
         return replace(work.training, steps=steps, **{**batch, 'patch': tuple(batch['patch'])})
+    torch.set_num_threads(threads_of(work, devices_of(work, trainings)))
     cost = cost_of_step(work)
+    torch.set_num_threads(work.adaptation.settings.omp_nthreads)
     work.memory = cost.memory
     steps, most = work.training.steps, work.adaptation.settings.max_minutes
-    rounds = math.ceil(trainings / len(devices_of(work)))
+    rounds = math.ceil(trainings / len(devices_of(work, trainings)))
     beside = inference_seconds(work, cost)
     if most is not None:
         room = (most * 60 - beside) / (rounds * max(cost.step, 1e-6))

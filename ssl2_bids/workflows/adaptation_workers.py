@@ -25,7 +25,7 @@ from ssl2_bids.training import adapt as training
 from ssl2_bids.training.adapt import AdaptSettings
 from ssl2_bids.training.views import read_participant
 from ssl2_bids.workflows.adaptation_cache import Prepared
-from ssl2_bids.workflows.adaptation_work import TOLD, Work, devices_of, training_folder
+from ssl2_bids.workflows.adaptation_work import TOLD, Work, devices_of, threads_of, training_folder
 
 log = logging.getLogger('ssl2_bids')
 
@@ -53,8 +53,8 @@ def train_side_by_side(work: Work, jobs: Mapping[str, Sequence[Prepared]]) -> No
     ----------
     jobs : by name of a training, whom it sees.
     """
-    devices = devices_of(work)
-    if len(devices) < 2 or len(jobs) < 2:
+    devices = devices_of(work, len(jobs))
+    if len(devices) < 2:
         return
     waiting = [
         Job(
@@ -64,11 +64,11 @@ def train_side_by_side(work: Work, jobs: Mapping[str, Sequence[Prepared]]) -> No
             work.training,
             training_folder(work, name),
             work.configuration,
-            work.adaptation.settings.omp_nthreads,
+            threads_of(work, devices),
         )
         for name, people in jobs.items()
     ]
-    work.say(f'{len(waiting)} trainings, {min(len(devices), len(waiting))} at a time')
+    work.say(f'{len(waiting)} trainings, {len(devices)} at a time')
     context = multiprocessing.get_context('spawn')
     told = context.Queue()
     running: dict[int, BaseProcess] = {}

@@ -226,7 +226,7 @@ def test_running_again_trains_nothing_and_changes_nothing(adapted):
 
 def test_trainings_side_by_side_come_to_the_same_model(fresh, adapted, model, tmp_path):
     shutil.copytree(fresh, tmp_path, dirs_exist_ok=True)
-    settings = settings_of(tmp_path, model, nprocs=3, resegment=False)
+    settings = settings_of(tmp_path, model, nprocs=3, memory_gb=64, resegment=False)
     put_labels(settings, 1, 2, 3, 4)
     code, told = run(settings)
     assert code == 0
