@@ -1,0 +1,102 @@
+"""From a simulated 7T site to the grid of the benchmark, small: adapted beats unadapted."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from running_app import PROJECT, command
+
+# like the bundled 7 T scanner, with voxels large enough for a test
+SCANNER = """
+name = "7 T, large voxels"
+field = 7.0
+
+[sequences.UNIT1]
+kind = "mp2rage"
+tr = 6.0
+te = 0.0027
+ti = [0.8, 2.7]
+angles = [7, 5]
+spacing = 0.0068
+pulses = [80, 80]
+bandwidth = 250
+geometry = { axes = "LAS", voxel = [1.2, 1.2, 1.2], extent = [180, 224, 196], phase = "j", \
+readout = "k" }
+
+[sequences.T2starw]
+kind = "gre"
+tr = 0.040
+te = 0.020
+angles = [10]
+bandwidth = 120
+geometry = { axes = "RAS", voxel = [1.2, 1.2, 1.5], extent = [184, 224, 168], phase = "i", \
+readout = "j" }
+"""
+PEOPLE, TESTED = 5, 2
+STEPS = 60
+
+
+def run(*words: object) -> str:
+    done = subprocess.run(
+        [str(w) for w in words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'OMP_NUM_THREADS': '2'},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def grid(*words: object) -> str:
+    return run(sys.executable, PROJECT / 'benchmarks/ssl2_grid.py', *words)
+
+
+@pytest.fixture(scope='module')
+def packed(tmp_path_factory) -> Path:
+    """A folder with ``people`` and ``test``, the last of a site's participants."""
+    root = tmp_path_factory.mktemp('site')
+    (root / 'scanner.toml').write_text(SCANNER)
+    tools = [sys.executable, '-c', 'import sys; from ssl2_bids.cli.tools import main; main()']
+    run(*tools, 'simulate', root / 'data', '--protocol', root / 'scanner.toml',
+        '--subjects', PEOPLE, '--seed', 3)  # fmt: skip
+    run(*command(root / 'data', root / 'out', 'participant', '-w', root / 'work'))
+    grid('pack', root / 'data', root / 'out', root / 'people')
+    (root / 'test').mkdir()
+    for scan in sorted((root / 'people').glob('scan-*.npz'))[-TESTED:]:
+        scan.rename(root / 'test' / scan.name)
+    return root
+
+
+def test_adapted_beats_unadapted_on_people_left_out(packed):
+    words = [
+        'run', packed / 'people', packed / 'test', '--start', 'sup-3t=fast-3t',
+        '--steps', STEPS, '--labelled', 2, '--work', packed / 'work',
+        '--results', packed / 'grid.csv',
+    ]  # fmt: skip
+    grid(*words)
+    with open(packed / 'grid.csv', newline='') as stream:
+        rows = list(csv.DictReader(stream))
+    dice: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        dice.setdefault((row['strategy'], row['labelled']), []).append(float(row['dice']))
+    bound = str(PEOPLE - TESTED)
+    assert dice.keys() == {
+        ('none', '0'), ('supervised', '2'), ('mean_teacher', '2'), ('supervised', bound)
+    }  # fmt: skip
+    assert all(len(values) == TESTED for values in dice.values())
+    before = np.array(dice['none', '0'])
+    for strategy in ('supervised', 'mean_teacher'):
+        assert np.mean(dice[strategy, '2'] - before) > 0.01
+
+    assert 'Dice' not in grid(*words)  # all cells stand
+    told = grid('table', packed / 'grid.csv')
+    assert f'{STEPS} steps' in told
+    assert (
+        f'| sup-3t | 2 | 100% | mean_teacher | {np.mean(dice["mean_teacher", "2"]):.3f} |' in told
+    )
