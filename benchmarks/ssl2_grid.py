@@ -317,24 +317,33 @@ def table(options: argparse.Namespace) -> None:
     steps = sorted({(row['steps'], row['learning_rate']) for row in rows} - {('0', '0')})
     for chosen in steps:
         print(f'\n{chosen[0]} steps, learning rate {chosen[1]}\n')
-        print('| start | labelled | slices | strategy | Dice | minus supervised | lesion F1 | s |')
-        print('| --- | --- | --- | --- | --- | --- | --- | --- |')
+        names = ('start', 'labelled', 'slices', 'strategy', 'seeds', 'Dice', 'minus supervised')
+        print(f'| {" | ".join(names)} | lesion F1 |\n|{" --- |" * (len(names) + 1)}')
         groups: dict[tuple[str, ...], Rows] = defaultdict(list)
         for row in rows:
             if (row['steps'], row['learning_rate']) in (chosen, ('0', '0')):
                 groups[tuple(row[n] for n in ('start', 'labelled', 'density', 'strategy'))] += [
                     row
                 ]
-        for (start, labelled, density, strategy), own in groups.items():
+        for (start, labelled, density, strategy), own in sorted(groups.items(), key=in_order):
             base = groups.get((start, labelled, density, SUPERVISED), [])
             share = f'{float(density):.0%}' if strategy != NOTHING else ''
             cell = f'| {start} | {labelled} | {share} | {strategy} '
-            means = [by_seed(own, metric) for metric in ('dice', 'lesion_f1', 'seconds')]
+            means = [by_seed(own, metric) for metric in ('dice', 'lesion_f1')]
+            seeds = len(means[0]) if strategy != NOTHING else ''
             spread = f' ± {means[0].std(ddof=1):.3f}' if len(means[0]) > 1 else ''
             print(
-                f'{cell}| {means[0].mean():.3f}{spread} | {difference(own, base)} '
-                f'| {means[1].mean():.3f} | {means[2].mean():.0f} |'
+                f'{cell}| {seeds} | {means[0].mean():.3f}{spread} | {difference(own, base)} '
+                f'| {means[1].mean():.3f} |'
             )
+
+
+def in_order(group: tuple[tuple[str, ...], Rows]) -> tuple[str, int, float, int, str]:
+    """By start, labelled people and density; no training first, then supervised."""
+    start, labelled, density, strategy = group[0]
+    first = (NOTHING, SUPERVISED)
+    place = first.index(strategy) if strategy in first else len(first)
+    return start, int(labelled), float(density), place, strategy
 
 
 def by_seed(rows: Rows, metric: str) -> np.ndarray:

@@ -310,7 +310,7 @@ def _add_adaptation(parser: Parser) -> None:
         '--steps',
         type=values.positive_int,
         metavar='N',
-        help='steps of each training (default: 300 on a CPU, 2000 on a GPU)',
+        help='steps of each training (default: 200 on a CPU, 400 on a GPU)',
     )
     _add(
         group,

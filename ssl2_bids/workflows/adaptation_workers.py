@@ -7,7 +7,6 @@ many ran at a time, and what fails here fails again, with its message, where it 
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import queue
 from collections.abc import Mapping, Sequence
@@ -26,8 +25,6 @@ from ssl2_bids.training.adapt import AdaptSettings
 from ssl2_bids.training.views import read_participant
 from ssl2_bids.workflows.adaptation_cache import Prepared
 from ssl2_bids.workflows.adaptation_work import TOLD, Work, devices_of, threads_of, training_folder
-
-log = logging.getLogger('ssl2_bids')
 
 POLL = 0.5  # s between two looks at the processes
 PATIENCE = 60.0  # s that a process has to save its state when the run is asked to end
@@ -101,10 +98,13 @@ def _pass_on(told: Any, work: Work) -> None:
 
 
 def _train(job: Job, device: str, told: Any) -> None:
-    """What a process does."""
+    """What a process does; it ends with the one that started it, however that ends."""
     torch.set_num_threads(job.threads)
+    parent = multiprocessing.parent_process()
 
     def progress(done: int, total: int, latest: Mapping[str, float]) -> None:
+        if parent is not None and not parent.is_alive():
+            raise SystemExit
         if done == total or (done * TOLD // total) > ((done - 1) * TOLD // total):
             told.put(
                 f'training {job.name} on {device}: step {done} of {total}, '

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from running_app import command, digests, validate
@@ -603,17 +604,20 @@ def interrupted(words: list[str], until: str, number: int) -> int:
         assert process.stderr is not None
         for line in process.stderr:
             if until in line:
+                workers = psutil.Process(process.pid).children(recursive=True)
                 process.send_signal(number)
                 break
         else:
             pytest.fail(f'it never said "{until}"')
         process.stderr.read()
-        return process.wait(timeout=120)
+        code = process.wait(timeout=120)
+    assert not psutil.wait_procs(workers, timeout=20)[1]  # nobody is left behind
+    return code
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('nprocs', [1, 2])
-def test_stopped_and_killed_it_goes_on_to_the_same_model(nprocs, site, model, tmp_path):
+@pytest.mark.parametrize(('nprocs', 'place'), [(1, ''), (2, ' on cpu')])
+def test_stopped_and_killed_it_goes_on_to_the_same_model(nprocs, place, site, model, tmp_path):
     put_labels(site, 1, 2)
 
     def words(out: str, work: str) -> list[str]:
@@ -628,12 +632,12 @@ def test_stopped_and_killed_it_goes_on_to_the_same_model(nprocs, site, model, tm
 
     shutil.copytree(site.output_dir, tmp_path / 'straight')
     first = words('out', 'work')
-    assert interrupted(first, 'training 1: step 12', signal.SIGTERM) == 143
-    assert interrupted(first, 'training 2: step 48', signal.SIGKILL) == -signal.SIGKILL
+    assert interrupted(first, f'training 1{place}: step 12', signal.SIGTERM) == 143
+    assert interrupted(first, f'training 2{place}: step 48', signal.SIGKILL) == -signal.SIGKILL
     done = subprocess.run(command(*first), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert 'going on' in done.stderr
-    assert 'training 1: step 12 ' not in done.stderr  # that one was finished
+    assert f'training 1{place}: step 12 ' not in done.stderr  # that one was further
     straight = subprocess.run(command(*words('straight', 'other')), capture_output=True, text=True)
     assert straight.returncode == 0, straight.stderr
     weights = [
