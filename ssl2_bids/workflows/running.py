@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
+import threading
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from ssl2_bids.settings import ParticipantSettings
@@ -51,8 +54,10 @@ def run(
     config.update_config(workflow.config)
 
     stages = _stages(workflow)
+    asked: list[int] = []
 
     def told(node: Node, status: str) -> None:
+        _ask_again(asked)
         if progress is not None and not node.run_without_submitting:
             *_, session, stage = node.fullname.split('.')
             progress(session, stage, status, stages[session])
@@ -63,7 +68,8 @@ def run(
         if settings.plugin:
             workflow.run(**settings.plugin)
         elif pool is None:
-            workflow.run(plugin='Linear', plugin_args={'status_callback': told})
+            with _noted_signals(asked):
+                workflow.run(plugin='Linear', plugin_args={'status_callback': told})
         else:
             workflow.run(plugin=pool)
     except (RuntimeError, OSError) as error:
@@ -78,6 +84,41 @@ def run(
         for path in sorted(crashes.glob('*.txt')):
             log.debug('%s', path.read_text(encoding='utf-8', errors='replace'))
         shutil.rmtree(crashes, ignore_errors=True)
+
+
+@contextmanager
+def _noted_signals(asked: list[int]) -> Iterator[None]:
+    """Write down each signal that asks for an end, before its handler raises.
+
+    nipype swallows whatever is raised while one of its interfaces runs, the end of the run too.
+    """
+    former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+        handler = former[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are not handled here
+        return
+    for number, handler in former.items():
+        if callable(handler):
+            signal.signal(number, note)
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def _ask_again(asked: list[int]) -> None:
+    """Between two nodes, raise what a signal's handler raised within one."""
+    if asked:
+        number = asked[0]
+        asked.clear()
+        signal.raise_signal(number)
 
 
 def _stages(workflow: Workflow) -> Counter[str]:

@@ -87,11 +87,13 @@ def test_killed_again_and_again(dataset, undisturbed, run_app, tmp_path):
     assert digests(tmp_path / 'out') == expected
 
 
+@pytest.mark.parametrize('nprocs', [1, 2])
 @pytest.mark.parametrize(
     ('number', 'code'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=['SIGTERM', 'SIGINT']
 )
-def test_signals_end_the_run_and_its_children(dataset, tmp_path, number, code):
-    process = start(dataset, tmp_path / 'out', 'participant', '-w', tmp_path / 'work')
+def test_signals_end_the_run_and_its_children(dataset, tmp_path, number, code, nprocs):
+    words = (dataset, tmp_path / 'out', 'participant', '-w', tmp_path / 'work')
+    process = start(*words, '--nprocs', nprocs)
     first = tmp_path / 'work' / 'participant' / 'sub_01' / 'prepare_FLAIR' / 'resources.json'
     deadline = time.monotonic() + 120
     while not first.exists() and time.monotonic() < deadline:
