@@ -156,7 +156,7 @@ def check_ranges(scanner: Scanner, path: Path) -> None:
         'tissues.texture': (0, 0.2),
         'tissues.texture_scale': (2, 200),
         'transmit.mean': (0.4, 1.5),
-        'transmit.dome': (0, 1.5),
+        'transmit.dome': (0, 3),
         'transmit.width': (10, 300),
         'transmit.drop': (0, 0.8),
         'transmit.asymmetry': (0, 0.5),
