@@ -65,9 +65,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def _dispatch(level: str, settings: Any, arguments: argparse.Namespace, argv: list[str]) -> int:
     from ssl2_bids.cli.terminal import Terminal
+    from ssl2_bids.workflows.adaptation_nodes import rank
 
     _container_environment(settings.work_dir)
-    if settings.clean_workdir and not settings.dry_run:
+    helps = level == 'group' and rank() > 0  # torchrun has started several processes
+    if settings.clean_workdir and not settings.dry_run and not helps:
         options.clean(settings.work_dir)
     if settings.verbose >= 2:
         os.environ['SSL2_BIDS_NIPYPE_LOG'] = '1'
@@ -84,6 +86,10 @@ def _dispatch(level: str, settings: Any, arguments: argparse.Namespace, argv: li
                 settings, command=command, say=terminal.say, progress=terminal.progress
             )
             terminal.conclude(code, outcomes)
+        elif helps:
+            from ssl2_bids.workflows.adaptation_workers import take_part
+
+            code = take_part(settings, terminal.say)
         else:
             from ssl2_bids.workflows.group import run_group_level
 

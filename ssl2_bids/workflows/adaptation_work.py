@@ -23,12 +23,14 @@ from ssl2_bids.files import remove_leftovers, write_json
 from ssl2_bids.inference import is_out_of_memory
 from ssl2_bids.networks.registry import NETWORKS
 from ssl2_bids.networks.weights import load_network
+from ssl2_bids.settings import GroupSettings
 from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.training import adapt as training
 from ssl2_bids.training.adapt import AdaptSettings, Cost
 from ssl2_bids.training.run import History
 from ssl2_bids.training.views import Participant
 from ssl2_bids.workflows import adaptation_cache as cache
+from ssl2_bids.workflows import adaptation_nodes as nodes
 from ssl2_bids.workflows.adaptation_cache import Prepared
 from ssl2_bids.workflows.adaptation_labels import read_labels
 from ssl2_bids.workflows.adaptation_plan import (
@@ -145,25 +147,40 @@ def begin(adaptation: Adaptation, say: Say) -> Work:
 
 
 def devices_of(work: Work, trainings: int) -> list[str]:
+    """The devices of this process that train at the same time, of trainings all in all."""
+    own = math.ceil(trainings / nodes.processes())
+    return devices_for(work.adaptation.settings, work.device, own, work.memory)
+
+
+def devices_for(
+    settings: GroupSettings, device: str, trainings: int, memory: int = 0
+) -> list[str]:
     """The devices that train at the same time, at most as many as there are trainings.
 
-    Every GPU unless one was asked for; on a CPU ``cpu`` as often as cores and memory allow.
+    Every GPU unless one was asked for, or that of this process where torchrun started several on
+    the node; on a CPU ``cpu`` as often as its share of cores and memory allows.
+
+    Parameters
+    ----------
+    memory : bytes of one training; 0 where it is not known.
     """
-    settings = work.adaptation.settings
-    if work.device != 'cpu':
+    number, beside = nodes.on_this_node()
+    if device != 'cpu':
+        if beside > 1:
+            return [f'cuda:{number % torch.cuda.device_count()}']
         every = settings.device in ('auto', 'cuda')
-        found = [f'cuda:{n}' for n in range(torch.cuda.device_count())] if every else [work.device]
+        found = [f'cuda:{n}' for n in range(torch.cuda.device_count())] if every else [device]
         return found[:trainings]
-    count = min(settings.nprocs, trainings)
-    if work.memory:
-        count = min(count, int(settings.memory_gb * 1e9 / work.memory))
+    count = min(settings.nprocs // beside, trainings)
+    if memory:
+        count = min(count, int(settings.memory_gb * 1e9 / beside / memory))
     return ['cpu'] * max(1, count)
 
 
-def threads_of(work: Work, devices: Sequence[str]) -> int:
+def threads_for(settings: GroupSettings, devices: Sequence[str]) -> int:
     """Threads of each of the trainings that run at the same time."""
-    settings = work.adaptation.settings
-    return max(1, min(settings.omp_nthreads, settings.nprocs // len(devices)))
+    cores = settings.nprocs // nodes.on_this_node()[1]
+    return max(1, min(settings.omp_nthreads, cores // len(devices)))
 
 
 def fit_into_time(work: Work, trainings: int) -> AdaptSettings:
@@ -184,12 +201,13 @@ def fit_into_time(work: Work, trainings: int) -> AdaptSettings:
         work.say(f'going on with an adaptation of {trainings} trainings of {steps} steps')
         batch = {n: found.get(key, getattr(work.training, n)) for n, key in BATCH.items()}
         return replace(work.training, steps=steps, **{**batch, 'patch': tuple(batch['patch'])})
-    torch.set_num_threads(threads_of(work, devices_of(work, trainings)))
+    torch.set_num_threads(threads_for(work.adaptation.settings, devices_of(work, trainings)))
     cost = cost_of_step(work)
     torch.set_num_threads(work.adaptation.settings.omp_nthreads)
     work.memory = cost.memory
     steps, most = work.training.steps, work.adaptation.settings.max_minutes
-    rounds = math.ceil(trainings / len(devices_of(work, trainings)))
+    at_a_time = nodes.processes() * len(devices_of(work, trainings))
+    rounds = math.ceil(trainings / at_a_time)
     beside = inference_seconds(work, cost)
     if most is not None:
         room = (most * 60 - beside) / (rounds * max(cost.step, 1e-6))

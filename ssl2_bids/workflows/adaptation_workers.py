@@ -1,4 +1,4 @@
-"""Trainings side by side: one on each GPU, or several on the cores of a CPU.
+"""Trainings side by side: one on each GPU, several on the cores of a CPU, or on several nodes.
 
 Each training runs in a process of its own until it is done and leaves its checkpoint; whoever
 asks for its network afterwards finds nothing left to train. So the result does not depend on how
@@ -7,27 +7,40 @@ many ran at a time, and what fails here fails again, with its message, where it 
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import queue
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ssl2_bids.errors import Ssl2Error
+from ssl2_bids.device import choose_device
+from ssl2_bids.errors import SUCCESS, NoInputError, Ssl2Error
+from ssl2_bids.files import write_json
 from ssl2_bids.networks.cards import Card
-from ssl2_bids.networks.weights import load_network
+from ssl2_bids.networks.weights import find_model, load_network
+from ssl2_bids.settings import GroupSettings
 from ssl2_bids.training import adapt as training
 from ssl2_bids.training.adapt import AdaptSettings
 from ssl2_bids.training.views import read_participant
+from ssl2_bids.workflows import adaptation_nodes as nodes
 from ssl2_bids.workflows.adaptation_cache import Prepared
-from ssl2_bids.workflows.adaptation_work import TOLD, Work, devices_of, threads_of, training_folder
+from ssl2_bids.workflows.adaptation_work import (
+    TOLD,
+    Work,
+    devices_for,
+    devices_of,
+    threads_for,
+    training_folder,
+)
 
 POLL = 0.5  # s between two looks at the processes
 PATIENCE = 60.0  # s that a process has to save its state when the run is asked to end
+JOBS = 'trainings.json'  # in the work folder, for the processes of other nodes
 
 
 @dataclass(frozen=True)
@@ -35,12 +48,10 @@ class Job:
     """One training, in what can be handed to another process."""
 
     name: str
-    card: Card
     people: tuple[Path, ...]
     settings: AdaptSettings
     folder: Path
     identity: str
-    threads: int
 
 
 def train_side_by_side(work: Work, jobs: Mapping[str, Sequence[Prepared]]) -> None:
@@ -50,33 +61,120 @@ def train_side_by_side(work: Work, jobs: Mapping[str, Sequence[Prepared]]) -> No
     ----------
     jobs : by name of a training, whom it sees.
     """
-    devices = devices_of(work, len(jobs))
-    if len(devices) < 2:
+    settings, devices = work.adaptation.settings, devices_of(work, len(jobs))
+    everywhere = nodes.processes()
+    if everywhere * len(devices) < 2:
         return
     waiting = [
         Job(
             name,
-            work.adaptation.card,
             tuple(one.folder for one in people),
             work.training,
             training_folder(work, name),
             work.configuration,
-            threads_of(work, devices),
         )
         for name, people in jobs.items()
     ]
-    work.say(f'{len(waiting)} trainings, {len(devices)} at a time')
+    work.say(
+        f'{len(waiting)} trainings, {len(devices)} at a time'
+        + (f' in each of {everywhere} processes' if everywhere > 1 else '')
+    )
+    if everywhere > 1:
+        write_json(work.folder / JOBS, [content_of(job) for job in waiting])
+        nodes.tell(work.folder / JOBS)
+    run_jobs(waiting[::everywhere], work.adaptation.card, devices, settings, work.say)
+    if everywhere > 1:
+        for problem in nodes.wait_for_reports():
+            work.say(problem)
+
+
+def take_part(settings: GroupSettings, say: Callable[[str], None]) -> int:
+    """What a process that is not torchrun's first one does at the group level.
+
+    Returns
+    -------
+    Exit code.
+
+    Raises
+    ------
+    NoInputError : the work folder is another one here.
+    UnavailableError : the device or the model cannot be had; the first process has gone.
+    """
+    path = None if settings.dry_run else nodes.wait_for_trainings()
+    if path is None:
+        return SUCCESS
+    if not path.is_file():
+        raise NoInputError(
+            'the trainings that the first process has prepared are not to be seen here',
+            advice='Name a work folder on a disk that all nodes share, with -w.',
+            path=path,
+        )
+    jobs = [job_of(content) for content in json.loads(path.read_text(encoding='utf-8'))]
+    own = jobs[nodes.rank() :: nodes.processes()]
+    devices = devices_for(settings, choose_device(settings.device), max(len(own), 1))
+    problems: list[str] = []
+    run_jobs(own, find_model(settings.model, settings.output_dir), devices, settings,
+             say, problems)  # fmt: skip
+    nodes.report(problems)
+    return SUCCESS
+
+
+def content_of(job: Job) -> dict[str, Any]:
+    """A job as it is written for other nodes."""
+    return {
+        **asdict(job),
+        'people': [str(folder) for folder in job.people],
+        'folder': str(job.folder),
+    }
+
+
+def job_of(content: dict[str, Any]) -> Job:
+    """Undo :func:`content_of`."""
+    settings = dict(content['settings'])
+    settings['patch'] = tuple(settings['patch'])
+    return Job(
+        content['name'],
+        tuple(Path(folder) for folder in content['people']),
+        AdaptSettings(**settings),
+        Path(content['folder']),
+        content['identity'],
+    )
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    card: Card,
+    devices: Sequence[str],
+    settings: GroupSettings,
+    say: Callable[[str], None],
+    problems: list[str] | None = None,
+) -> None:
+    """Run trainings in processes, one on each device at a time; ``problems`` gets what failed."""
+    waiting, threads = list(jobs), threads_for(settings, devices)
     context = multiprocessing.get_context('spawn')
     told = context.Queue()
     running: dict[int, BaseProcess] = {}
+
+    def pass_on() -> None:
+        """Say what the processes have told since, waiting a moment for it."""
+        try:
+            text, failed = told.get(timeout=POLL)
+            while True:
+                say(text)
+                if failed and problems is not None:
+                    problems.append(text)
+                text, failed = told.get_nowait()
+        except queue.Empty:
+            pass
+
     try:
         while waiting or running:
             for slot, device in enumerate(devices):
                 if waiting and slot not in running:
-                    job = waiting.pop(0)
-                    running[slot] = context.Process(target=_train, args=(job, device, told))
+                    arguments = (waiting.pop(0), card, device, threads, told)
+                    running[slot] = context.Process(target=_train, args=arguments)
                     running[slot].start()
-            _pass_on(told, work)
+            pass_on()
             running = {slot: one for slot, one in running.items() if one.is_alive()}
     finally:
         for one in running.values():  # empty unless the run is asked to end
@@ -84,22 +182,12 @@ def train_side_by_side(work: Work, jobs: Mapping[str, Sequence[Prepared]]) -> No
         for one in running.values():
             one.join(PATIENCE)
             one.kill()
-        _pass_on(told, work)
+        pass_on()
 
 
-def _pass_on(told: Any, work: Work) -> None:
-    """Say what the processes have told since, waiting a moment for it."""
-    try:
-        work.say(told.get(timeout=POLL))
-        while True:
-            work.say(told.get_nowait())
-    except queue.Empty:
-        pass
-
-
-def _train(job: Job, device: str, told: Any) -> None:
+def _train(job: Job, card: Card, device: str, threads: int, told: Any) -> None:
     """What a process does; it ends with the one that started it, however that ends."""
-    torch.set_num_threads(job.threads)
+    torch.set_num_threads(threads)
     parent = multiprocessing.parent_process()
 
     def progress(done: int, total: int, latest: Mapping[str, float]) -> None:
@@ -107,13 +195,16 @@ def _train(job: Job, device: str, told: Any) -> None:
             raise SystemExit
         if done == total or (done * TOLD // total) > ((done - 1) * TOLD // total):
             told.put(
-                f'training {job.name} on {device}: step {done} of {total}, '
-                f'loss {latest.get("loss", 0):.3f}'
+                (
+                    f'training {job.name} on {device}: step {done} of {total}, '
+                    f'loss {latest.get("loss", 0):.3f}',
+                    False,
+                )
             )
 
     try:
         training.adapt(
-            load_network(job.card),
+            load_network(card),
             [read_participant(folder) for folder in job.people],
             job.settings,
             job.folder,
@@ -122,4 +213,4 @@ def _train(job: Job, device: str, told: Any) -> None:
             progress=progress,
         )
     except Ssl2Error as error:
-        told.put(f'training {job.name} on {device} failed: {error}')
+        told.put((f'training {job.name} on {device} failed: {error}', True))

@@ -31,6 +31,7 @@ from ssl2_bids.settings import ATLAS_SPACE, GroupSettings
 from ssl2_bids.steps import quality
 from ssl2_bids.steps.lesions import REGIONS
 from ssl2_bids.volume import Volume, read, resample, write
+from ssl2_bids.workflows import adaptation_nodes as nodes
 from ssl2_bids.workflows.adaptation_plan import Adaptation, label_links, plan_adaptation
 from ssl2_bids.workflows.adaptation_plan import describe as describe_adaptation
 
@@ -71,9 +72,12 @@ def run_group_level(
         return SUCCESS
     with _lock(settings.output_dir):
         lost: list[dict[str, str]] = []
-        if adaptation:
-            lost = _adapt(adaptation, say)
-            results = _selected(settings, set(units))
+        try:
+            if adaptation:
+                lost = _adapt(adaptation, say)
+                results = _selected(settings, set(units))
+        finally:
+            nodes.tell(None)  # where nothing was trained, the others need not wait
         links = label_links(settings) if adaptation else {}
         write_dataset_files(settings.output_dir, settings.bids_dir, links)
         rows, problems = _rows(settings, results)

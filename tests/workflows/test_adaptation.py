@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,10 +35,12 @@ from ssl2_bids.settings import GroupSettings
 from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.training import adapt as training
 from ssl2_bids.volume import Volume, read, write
+from ssl2_bids.workflows import adaptation_nodes as nodes
 from ssl2_bids.workflows.adaptation_cache import onto_model_grid
 from ssl2_bids.workflows.adaptation_plan import plan_adaptation
 from ssl2_bids.workflows.adaptation_work import Work, fit_into_time
 from ssl2_bids.workflows.adaptation_work import begin as begin_work
+from ssl2_bids.workflows.adaptation_workers import take_part
 from ssl2_bids.workflows.group import run_group_level
 
 PEOPLE = 6
@@ -239,6 +242,43 @@ def test_trainings_side_by_side_come_to_the_same_model(fresh, adapted, model, tm
     assert rows_of(adapted[0].output_dir / 'group_performance.tsv') == rows_of(
         settings.output_dir / 'group_performance.tsv'
     )
+
+
+def test_processes_of_torchrun_share_the_trainings(fresh, model, tmp_path):
+    settings = []
+    for name in ('alone', 'shared'):
+        shutil.copytree(fresh, tmp_path / name)
+        settings.append(
+            settings_of(tmp_path / name, model, steps=20, accept='always', resegment=False,
+                        learning_rate=GroupSettings.learning_rate)
+        )  # fmt: skip
+        put_labels(settings[-1], 1, 2)
+    alone, shared = settings
+    assert run(alone)[0] == 0
+    launch = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2']
+    words = [
+        shared.bids_dir, shared.output_dir, 'group', '--labels', shared.labels[0], '--model',
+        model, '--device', 'cpu', '--folds', 2, '--steps', 20, '--accept', 'always',
+        '--no-resegment', '--nprocs', 2, '--omp-nthreads', 1, '-w', shared.work_dir,
+    ]  # fmt: skip
+    done = subprocess.run(
+        [*launch, *command(*words)[1:]], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert '3 trainings, 1 at a time in each of 2 processes' in done.stderr
+    logs = [path.read_text() for path in (shared.output_dir / 'logs').glob('*.log')]
+    # the first process has trained the first and the last, the other one what lies between
+    trained = [[n for n in ('1', '2', 'final') if f'{n} on cpu: step 20' in log] for log in logs]
+    assert sorted(trained) == [['1', 'final'], ['2']]
+    models = [s.output_dir / 'models/adapted/weights.safetensors' for s in settings]
+    assert models[0].read_bytes() == models[1].read_bytes()
+
+
+def test_a_node_that_does_not_see_the_work_folder_says_so(site, monkeypatch):
+    monkeypatch.setattr(nodes, 'wait_for_trainings', lambda: Path('/elsewhere/trainings.json'))
+    with pytest.raises(NoInputError, match='not to be seen here') as raised:
+        take_part(site, print)
+    assert '-w' in str(raised.value)
 
 
 def test_a_name_in_use_is_not_overwritten(adapted):
