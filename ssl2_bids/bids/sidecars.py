@@ -235,6 +235,10 @@ HISTORY_COLUMNS: dict[str, dict[str, Any]] = {
     'unlabelled': {'Description': 'unlabelled part of the loss, before its weight'},
     'weight': {'Description': 'weight of the unlabelled part'},
     'gradient': {'Description': 'norm of the gradient'},
+    'dice_left_out': {
+        'Description': 'Dice on labelled people left out of the training, of the teacher that '
+        'makes pseudo-labels or, without one, of the student; it decides nothing'
+    },
     'seconds': {'Description': 'time since the start of the training', 'Units': 's'},
     'waited': {'Description': 'time per step spent waiting for data', 'Units': 's'},
 }

@@ -11,6 +11,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from ssl2_bids.files import write_text
+from ssl2_bids.reports.charts import line_chart
 from ssl2_bids.reports.pages import by_columns, number
 from ssl2_bids.reports.panels import outline_path, sheet, slice_panel
 from ssl2_bids.reports.scene import AXIAL, cut, prepare
@@ -69,6 +70,11 @@ def section(facts: Mapping[str, Any]) -> dict[str, Any]:
         'rows': rows,
         'columns': [(name, NAMES[name]) for name in columns],
         'chart': before_and_after(rows),
+        'curves': line_chart(
+            {f'left out of {name}': points for name, points in facts.get('Curves', {}).items()},
+            label='steps',
+            side='Dice on people left out',
+        ),
         'comparison': [
             {'name': NAMES[name], **entry}
             for name, entry in facts['Comparison'].items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
@@ -117,6 +117,41 @@ def scatter_chart(points: Sequence[tuple[float, float, str]], *, label: str, sid
         parts.append(
             f'<circle class="point" cx="{across:.1f}" cy="{up:.1f}" r="4">'
             f'<title>{escape(name)}: {x:g}, {y:.3g}</title></circle>'
+        )
+    return _chart(parts, label=label, side=side, summary=f'{side} against {label}')
+
+
+def line_chart(
+    lines: Mapping[str, Sequence[tuple[float, float]]], *, label: str, side: str
+) -> Markup:
+    """Lines through points (x, y), y from 0 to the tenth above the highest; each says its name."""
+    points = [point for line in lines.values() for point in line]
+    if len({x for x, _ in points}) < 2:
+        return Markup('')
+    low, high = min(x for x, _ in points), max(x for x, _ in points)
+    top = max(0.1, math.ceil(10 * max(y for _, y in points) - 1e-9) / 10)
+    floor, width = HEIGHT - BOTTOM, WIDTH - LEFT - RIGHT
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return LEFT + width * (x - low) / (high - low), floor - (floor - TOP) * y / top
+
+    parts = []
+    for mark in (0.0, top / 2, top):
+        y = at(low, mark)[1]
+        parts.append(f'<path class="axis" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
+        parts.append(_text(LEFT - 6, y + 4, f'{mark:.3g}', anchor='end'))
+    for value, anchor in ((low, 'start'), ((low + high) / 2, 'middle'), (high, 'end')):
+        parts.append(_text(at(value, 0)[0], floor + 16, f'{value:g}', anchor=anchor))
+    for name, line in lines.items():
+        placed = [at(x, y) for x, y in line]
+        path = ' '.join(f'{x:.1f},{y:.1f}' for x, y in placed)
+        told = ', '.join(f'{y:.3f} at {x:g}' for x, y in line)
+        dots = ''.join(
+            f'<circle class="point" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in placed
+        )
+        parts.append(
+            f'<g><title>{escape(name)}: {told}</title><polyline class="line" points="{path}"/>'
+            f'{dots}</g>'
         )
     return _chart(parts, label=label, side=side, summary=f'{side} against {label}')
 

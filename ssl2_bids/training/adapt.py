@@ -20,8 +20,9 @@ from torch import nn
 
 from ssl2_bids.networks.unet import ResidualUNet
 from ssl2_bids.training import strategies
+from ssl2_bids.training.left_out import MEASURED
 from ssl2_bids.training.loop import LoopSettings, Progress, train
-from ssl2_bids.training.run import History, Run
+from ssl2_bids.training.run import History, Run, Validate
 from ssl2_bids.training.strategy import Strategy
 from ssl2_bids.training.views import AXIAL, Participant, Views, ViewSettings, masks_of
 
@@ -229,6 +230,7 @@ def adapt(
     device: str | torch.device,
     identity: str = '',
     progress: Progress | None = None,
+    measure: Validate | None = None,
 ) -> tuple[nn.Module, History]:
     """Train a copy of a network on a site's participants; go on where a former call stopped.
 
@@ -237,6 +239,8 @@ def adapt(
     people : those to train with, labelled or not; nobody else is seen.
     folder : checkpoints and curves of this training.
     identity : what else makes the training what it is.
+    measure : gives numbers of a network for the curves, from people who are left out; of the
+        given one too. They decide nothing.
 
     Returns
     -------
@@ -248,15 +252,19 @@ def adapt(
     DataError, UsageError, UnavailableError, StorageError : see :func:`training.loop.train`.
     """
     strategy = make_strategy(network, settings, len(people[0].present))
+    every = -(-settings.steps // MEASURED) if measure else 0
     history = train(
         strategy,
         views_of(people, settings),
-        loop_settings(settings),
+        replace(loop_settings(settings), validate_every=every),
         folder,
         device=device,
         identity=f'{settings.strategy} {identity}',
+        validate=measure,
         progress=progress,
     )
+    if measure and history.finished:
+        history.rows.insert(0, {'step': 0, **measure(network.to(device).eval())})
     return strategy.predictor().eval(), history
 
 

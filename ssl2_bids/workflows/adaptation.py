@@ -49,16 +49,18 @@ def run(work: Work) -> Adapted:
     if work.adaptation.settings.folds == SLICES and folds:
         rows, peers = leave_slices_out(work, folds)
     elif folds:
-        jobs = {name: seen_without(work, out) for name, out in folds.items()}
+        jobs = {
+            name: (seen_without(work, out), labelled_of(work, out)) for name, out in folds.items()
+        }
         # the last one is for nothing if the model is refused; else nobody waits for it alone
-        train_side_by_side(work, jobs | {FINAL: seen_without(work, set())})
+        train_side_by_side(work, jobs | {FINAL: (seen_without(work, set()), [])})
         rows, peers = leave_people_out(work, folds)
     decision = decide(scoring.pairs_of(rows), always=work.adaptation.settings.accept == 'always')
     work.say(f'{"accepted" if decision.accepted else "not accepted"}: {decision.reason}')
     if not decision.accepted:
         return Adapted(decision, tuple(rows), work.network, tuple(peers))
     network = train_one(work, FINAL, [one.read() for one in seen_without(work, set())])
-    held = [one for one in work.labelled if one.case.participant in work.held]
+    held = labelled_of(work, set(work.held))
     rows += [tested(work, one, network, HOLDOUT) for one in held]
     return Adapted(decision, tuple(rows), network, tuple(peers))
 
@@ -89,18 +91,25 @@ def seen_without(work: Work, out: set[str]) -> list[Prepared]:
     return [one for one in work.people if one.case.participant not in unseen]
 
 
+def labelled_of(work: Work, participants: set[str]) -> list[Prepared]:
+    """The labelled sessions of some participants."""
+    return [one for one in work.labelled if one.case.participant in participants]
+
+
 def leave_people_out(work: Work, folds: dict[str, set[str]]) -> tuple[list[Row], list[nn.Module]]:
     """Train without some participants, test on them; no image of theirs is seen by any loss."""
     rows: list[Row] = []
     networks: list[nn.Module] = []
     for name, out in folds.items():
-        network = train_one(work, name, [one.read() for one in seen_without(work, out)])
+        left_out = labelled_of(work, out)
+        network = train_one(
+            work,
+            name,
+            [one.read() for one in seen_without(work, out)],
+            [one.read() for one in left_out],
+        )
         networks.append(network)
-        rows += [
-            tested(work, one, network, name)
-            for one in work.labelled
-            if one.case.participant in out
-        ]
+        rows += [tested(work, one, network, name) for one in left_out]
     return rows, networks
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,11 @@ from ssl2_bids.files import sha256, write_json, write_text
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.networks.weights import write_model
 from ssl2_bids.reports import adaptation as pictures
+from ssl2_bids.training import strategies
 from ssl2_bids.training import suggestions as suggesting
 from ssl2_bids.training.adapt import curves
+from ssl2_bids.training.left_out import DICE
+from ssl2_bids.training.run import History
 from ssl2_bids.training.suggestions import SliceGain, Suggestion
 from ssl2_bids.volume import read, reorient
 from ssl2_bids.workflows import adaptation_scores as scoring
@@ -243,12 +246,23 @@ def report_facts(
         'Sessions': len(work.people),
         'LeftOut': [{'name': name, 'reason': reason} for name, reason in work.left_out],
         'Performance': rows,
+        'Curves': left_out_curves(work.histories),
+        'Teacher': 'teacher' in strategies.find(work.training.strategy).extra,
         'Comparison': compared,
         'Annotate': annotate_rows(work, suggested),
         'AnnotateFigure': draw_suggestions(work, suggested),
         'Minutes': round(sum(h.seconds for h in work.histories.values()) / 60, 1),
         'Final': FINAL in work.histories,
     }
+
+
+def left_out_curves(histories: Mapping[str, History]) -> dict[str, list[list[float]]]:
+    """By training, (step, Dice on the people left out of it)."""
+    found = {
+        name: [[row['step'], round(row[DICE], 4)] for row in history.rows if DICE in row]
+        for name, history in histories.items()
+    }
+    return {name: points for name, points in found.items() if points}
 
 
 def _is_nan(value: Any) -> bool:

@@ -27,6 +27,7 @@ from ssl2_bids.settings import GroupSettings
 from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.training import adapt as training
 from ssl2_bids.training.adapt import AdaptSettings, Cost
+from ssl2_bids.training.left_out import MEASURED, quality
 from ssl2_bids.training.run import History
 from ssl2_bids.training.views import Participant
 from ssl2_bids.workflows import adaptation_cache as cache
@@ -274,8 +275,8 @@ def out_of_memory(error: UnavailableError) -> bool:
 
 
 def inference_seconds(work: Work, cost: Cost) -> float:
-    """Everybody by three models for the suggestions and one for the results, labels twice."""
-    brains = 4 * len(work.people) + 2 * len(work.labelled)
+    """Everybody by three models for the suggestions and one for the results; labels for curves."""
+    brains = 4 * len(work.people) + (3 + MEASURED) * len(work.labelled)
     return brains * WINDOWS * cost.window
 
 
@@ -284,8 +285,17 @@ def training_folder(work: Work, name: str) -> Path:
     return work.folder / f'training-{name}'
 
 
-def train_one(work: Work, name: str, people: Sequence[Participant]) -> nn.Module:
+def train_one(
+    work: Work,
+    name: str,
+    people: Sequence[Participant],
+    left_out: Sequence[Participant] = (),
+) -> nn.Module:
     """One training, or the rest of it; a signal that asks for an end ends the run.
+
+    Parameters
+    ----------
+    left_out : labelled people who are not among ``people``, for the curves alone.
 
     Raises
     ------
@@ -311,6 +321,7 @@ def train_one(work: Work, name: str, people: Sequence[Participant]) -> nn.Module
         device=work.device,
         identity=work.configuration,
         progress=progress,
+        measure=quality(left_out, work.adaptation.card, work.device) if left_out else None,
     )
     work.histories[name] = history
     if not history.finished:

@@ -26,6 +26,7 @@ from ssl2_bids.networks.weights import find_model, load_network
 from ssl2_bids.settings import GroupSettings
 from ssl2_bids.training import adapt as training
 from ssl2_bids.training.adapt import AdaptSettings
+from ssl2_bids.training.left_out import quality
 from ssl2_bids.training.views import read_participant
 from ssl2_bids.workflows import adaptation_nodes as nodes
 from ssl2_bids.workflows.adaptation_cache import Prepared
@@ -49,17 +50,20 @@ class Job:
 
     name: str
     people: tuple[Path, ...]
+    left_out: tuple[Path, ...]
     settings: AdaptSettings
     folder: Path
     identity: str
 
 
-def train_side_by_side(work: Work, jobs: Mapping[str, Sequence[Prepared]]) -> None:
+def train_side_by_side(
+    work: Work, jobs: Mapping[str, tuple[Sequence[Prepared], Sequence[Prepared]]]
+) -> None:
     """Run trainings at the same time, as many as there are devices; returns when all have ended.
 
     Parameters
     ----------
-    jobs : by name of a training, whom it sees.
+    jobs : by name of a training, whom it sees, and the labelled people left out of it.
     """
     settings, devices = work.adaptation.settings, devices_of(work, len(jobs))
     everywhere = nodes.processes()
@@ -69,11 +73,12 @@ def train_side_by_side(work: Work, jobs: Mapping[str, Sequence[Prepared]]) -> No
         Job(
             name,
             tuple(one.folder for one in people),
+            tuple(one.folder for one in left_out),
             work.training,
             training_folder(work, name),
             work.configuration,
         )
-        for name, people in jobs.items()
+        for name, (people, left_out) in jobs.items()
     ]
     work.say(
         f'{len(waiting)} trainings, {len(devices)} at a time'
@@ -124,6 +129,7 @@ def content_of(job: Job) -> dict[str, Any]:
     return {
         **asdict(job),
         'people': [str(folder) for folder in job.people],
+        'left_out': [str(folder) for folder in job.left_out],
         'folder': str(job.folder),
     }
 
@@ -135,6 +141,7 @@ def job_of(content: dict[str, Any]) -> Job:
     return Job(
         content['name'],
         tuple(Path(folder) for folder in content['people']),
+        tuple(Path(folder) for folder in content['left_out']),
         AdaptSettings(**settings),
         Path(content['folder']),
         content['identity'],
@@ -202,6 +209,7 @@ def _train(job: Job, card: Card, device: str, threads: int, told: Any) -> None:
                 )
             )
 
+    left_out = [read_participant(folder) for folder in job.left_out]
     try:
         training.adapt(
             load_network(card),
@@ -211,6 +219,7 @@ def _train(job: Job, card: Card, device: str, threads: int, told: Any) -> None:
             device=device,
             identity=job.identity,
             progress=progress,
+            measure=quality(left_out, card, device) if left_out else None,
         )
     except Ssl2Error as error:
         told.put((f'training {job.name} on {device} failed: {error}', True))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
 from ssl2_bids.reports import group
-from ssl2_bids.reports.charts import bar_chart, histogram, scatter_chart
+from ssl2_bids.reports.charts import bar_chart, histogram, line_chart, scatter_chart
 from ssl2_bids.reports.pages import cubic_millimetres, decimals, grid, millilitres, plain
 
 EVIL = '"><script>alert(1)</script>'
@@ -180,6 +182,17 @@ def test_scatter_has_a_point_per_result():
     chart = scatter_chart(points, label='age', side='volume')
     assert chart.count('<circle') == 9
     assert scatter_chart([(40.0, 1.0, 'a')] * 6, label='age', side='volume') == ''
+
+
+def test_lines_share_their_axes_and_say_their_values():
+    lines = {'<1>': [(0, 0.5), (50, 0.62), (100, 0.7)], '2': [(0, 0.3), (100, 0.4)]}
+    chart = line_chart(lines, label='steps', side='Dice')
+    found = re.findall(r'<polyline class="line" points="([^"]+)"', chart)
+    first, second = ([tuple(map(float, p.split(','))) for p in line.split()] for line in found)
+    assert first[0][0] == second[0][0] < first[1][0] < first[2][0] == second[1][0]
+    assert first[2][1] < first[0][1] < second[1][1] < second[0][1]  # higher is less far down
+    assert '&lt;1&gt;: 0.500 at 0, 0.620 at 50, 0.700 at 100' in chart
+    assert line_chart({'1': [(0, 0.5)]}, label='steps', side='Dice') == ''
 
 
 def test_numbers_for_people():

@@ -174,6 +174,18 @@ def test_what_an_adaptation_leaves(adapted, model):
     assert splits['sub-05']['role'] == 'unlabelled'
     trainings = {row['training'] for row in rows_of(out / 'models/adapted/history.tsv')}
     assert trainings == {'1', '2', 'final'}
+    curves = {
+        name: [
+            (int(row['step']), float(row['dice_left_out']))
+            for row in rows_of(out / 'models/adapted/history.tsv')
+            if row['training'] == name and row['dice_left_out'] != 'n/a'
+        ]
+        for name in ('1', '2', 'final')
+    }
+    assert curves['final'] == []  # nobody is left out of it
+    for name in ('1', '2'):
+        assert [step for step, _ in curves[name]] == [0, 12, 24, 36, 48, 60]
+        assert curves[name][-1][1] > curves[name][0][1]
     lesions = rows_of(out / 'group_lesions.tsv')
     assert len(lesions) == 2 * PEOPLE
     assert {row['model'] for row in lesions} == {'phantom-3t', 'phantom-3t-adapted'}
@@ -189,6 +201,8 @@ def test_what_an_adaptation_leaves(adapted, model):
         assert image.shape == brain.shape
     page = (out / 'group_report.html').read_text()
     assert 'The adapted model is used' in page
+    assert 'Quality of pseudo-labels while training' in page
+    assert page.count('class="line"') == 2
     assert 'figures/group_desc-adapted_annotate.svg' in page
     assert (out / 'figures/group_desc-adapted_annotate.svg').stat().st_size > 1000
     assert validate(out) == []

@@ -1,0 +1,56 @@
+"""How good a model becomes on people left out of its training: for curves, and nothing else.
+
+For strategies with a teacher it is the teacher that is measured: its Dice is the quality of the
+pseudo-labels that scans without labels are taught by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from ssl2_bids.evaluation import voxelwise
+from ssl2_bids.inference import predict
+from ssl2_bids.training.views import Participant, masks_of
+
+if TYPE_CHECKING:
+    from ssl2_bids.networks.cards import Card
+    from ssl2_bids.training.run import Validate
+
+MEASURED = 5  # times in a training
+DICE = 'dice_left_out'
+
+
+def quality(people: Sequence[Participant], card: Card, device: str | torch.device) -> Validate:
+    """What measures a network: the mean Dice of people, on its own grid, where they are annotated.
+
+    Parameters
+    ----------
+    people : labelled ones that the training does not see.
+    card : of the network: window, overlap and threshold.
+    """
+
+    def measure(network: nn.Module) -> dict[str, float]:
+        return {DICE: float(np.mean([dice_of(network, one, card, device) for one in people]))}
+
+    return measure
+
+
+def dice_of(
+    network: nn.Module, person: Participant, card: Card, device: str | torch.device
+) -> float:
+    """Dice of one person at the card's threshold, in the annotated part of the brain."""
+    brain, drawn, judged = masks_of(person, (slice(None),) * 3)
+    probability = predict(
+        network,
+        torch.from_numpy(np.asarray(person.image, np.float32)),
+        torch.from_numpy(brain),
+        window=card.window,
+        overlap=card.overlap,
+        device=device,
+    ).numpy()
+    return voxelwise.dice(drawn & judged, (probability >= card.threshold) & judged & brain)
