@@ -124,7 +124,7 @@ def scatter_chart(points: Sequence[tuple[float, float, str]], *, label: str, sid
 def line_chart(
     lines: Mapping[str, Sequence[tuple[float, float]]], *, label: str, side: str
 ) -> Markup:
-    """Lines through points (x, y), y from 0 to the tenth above the highest; each says its name."""
+    """Lines through points (x, y), y from 0 to the tenth above the highest; each tells its name."""
     points = [point for line in lines.values() for point in line]
     if len({x for x, _ in points}) < 2:
         return Markup('')
@@ -136,10 +136,11 @@ def line_chart(
         return LEFT + width * (x - low) / (high - low), floor - (floor - TOP) * y / top
 
     parts = []
-    for mark in (0.0, top / 2, top):
+    step = 0.2 if top > 0.2 else 0.1
+    for mark in [step * n for n in range(round(top / step) + 1) if step * n <= top + 1e-9]:
         y = at(low, mark)[1]
         parts.append(f'<path class="axis" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
-        parts.append(_text(LEFT - 6, y + 4, f'{mark:.3g}', anchor='end'))
+        parts.append(_text(LEFT - 6, y + 4, f'{mark:.1f}', anchor='end'))
     for value, anchor in ((low, 'start'), ((low + high) / 2, 'middle'), (high, 'end')):
         parts.append(_text(at(value, 0)[0], floor + 16, f'{value:g}', anchor=anchor))
     for name, line in lines.items():
