@@ -124,7 +124,7 @@ def scatter_chart(points: Sequence[tuple[float, float, str]], *, label: str, sid
 def line_chart(
     lines: Mapping[str, Sequence[tuple[float, float]]], *, label: str, side: str
 ) -> Markup:
-    """Lines through points (x, y), y from 0 to the tenth above the highest; each tells its name."""
+    """Lines through points (x, y), y from 0 to the tenth above the highest, each with its name."""
     points = [point for line in lines.values() for point in line]
     if len({x for x, _ in points}) < 2:
         return Markup('')
