@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 LEAST_GAIN = 0.01  # of the mean Dice; less is within what another seed would change
+LEAST_DICE = 0.15  # below it a model does not know these labels: they may be of other scans
 MOST_LOST = 0.05  # of the mean lesion-wise F1: voxels must not be bought with whole lesions
 
 
@@ -36,8 +37,8 @@ class Pair:
 def decide(pairs: Sequence[Pair], *, always: bool = False) -> Decision:
     """Decide by out-of-fold scores: participants count alike, however many sessions they have.
 
-    Taken if the mean Dice rises by at least 0.01 and the mean lesion-wise F1, where it is known,
-    does not fall by more than 0.05.
+    Taken if the mean Dice rises by at least 0.01, to 0.15 at least, and the mean lesion-wise F1,
+    where it is known, does not fall by more than 0.05.
 
     Parameters
     ----------
@@ -55,6 +56,8 @@ def decide(pairs: Sequence[Pair], *, always: bool = False) -> Decision:
     fault = ''
     if dice[1] - dice[0] < LEAST_GAIN:
         fault = f'the Dice did not rise by {LEAST_GAIN:g}'
+    elif dice[1] < LEAST_DICE:
+        fault = f'the Dice is below {LEAST_DICE:g}: see whether the labels belong to these scans'
     elif f1 is not None and f1[0] - f1[1] > MOST_LOST:
         fault = f'the lesion-wise F1 fell by more than {MOST_LOST:g}'
     if fault and not always:

@@ -165,6 +165,9 @@ def test_the_decision():
     assert decide(hardly, always=True).accepted
     lesions_lost = [Pair('a', (0.5, 0.6), (0.5, 0.4))]
     assert 'F1 fell' in decide(lesions_lost).reason
+    unrelated = [Pair('a', (0.05, 0.09))]
+    assert 'labels belong to these scans' in decide(unrelated).reason
+    assert not decide(unrelated).accepted
     assert not decide([]).accepted
     assert decide([], always=True).accepted
 
