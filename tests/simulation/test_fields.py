@@ -3,6 +3,7 @@ import json
 
 import numpy as np
 import pytest
+from running_app import PROJECT
 
 from ssl2_bids.simulation.fields import (
     CAVITIES,
@@ -46,9 +47,9 @@ def world():
     return (where - [0, -15, 8]).T.reshape(3, *SHAPE)
 
 
-def transmit_maps(field, count=60):
+def transmit_maps(field, count=60, protocol=None):
     random = generator(1)
-    ranges = read_scanner(None, field).transmit
+    ranges = read_scanner(protocol, field).transmit
     return [transmit_map(draw_transmit(random, ranges), BRAIN, AFFINE) for _ in range(count)]
 
 
@@ -107,6 +108,12 @@ def test_transmit_covers_the_range_of_7t():
     assert 0.35 <= values.min() < 0.5
     assert 1.3 < values.max() <= 1.5
     assert np.percentile(values, [5, 50, 95]) == pytest.approx([0.74, 0.94, 1.19], abs=0.05)
+
+
+def test_without_shimming_transmit_spreads_as_far_as_reported():
+    maps = transmit_maps(7.0, protocol=PROJECT / 'benchmarks/unshimmed-7t.toml')
+    spread = [b[BRAIN].std() / b[BRAIN].mean() for b in maps]
+    assert np.median(spread) == pytest.approx(0.23, abs=0.025)
 
 
 def test_transmit_is_bright_in_the_middle_and_low_below():
