@@ -268,6 +268,22 @@ def adapt(
     return strategy.predictor().eval(), history
 
 
+@torch.no_grad()
+def between(start: nn.Module, trained: nn.Module, share: float) -> nn.Module:
+    """A copy of a trained network whose weights lie a share of the way from those of the start.
+
+    Parameters
+    ----------
+    share : 0 is the start, 1 the trained one.
+    """
+    found = copy.deepcopy(trained)
+    begin = start.state_dict()
+    for name, value in found.state_dict().items():
+        if value.is_floating_point():
+            value.copy_(torch.lerp(begin[name].to(value.device), value, share))
+    return found
+
+
 def probe(
     network: nn.Module,
     people: Sequence[Participant],

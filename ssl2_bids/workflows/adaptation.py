@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import nn
 from ssl2_bids.errors import DataError, UsageError
 from ssl2_bids.files import write_json
 from ssl2_bids.training import adapt as training
-from ssl2_bids.training.decision import Decision, decide
+from ssl2_bids.training.decision import SHARES, Decision, best_share, decide
 from ssl2_bids.training.views import AXIAL
 from ssl2_bids.workflows import adaptation_scores as scoring
 from ssl2_bids.workflows.adaptation_cache import Prepared
@@ -21,6 +22,7 @@ from ssl2_bids.workflows.adaptation_work import Work, fit_into_time, train_one
 from ssl2_bids.workflows.adaptation_workers import train_side_by_side
 
 FINAL, SLICES, HOLDOUT = 'final', 'slices', 'holdout'
+BEFORE = 'before'
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,14 @@ class Adapted:
     Attributes
     ----------
     network : the adapted one where it was accepted, else that of the start.
+    share : of the way from the weights of the start to the trained ones, where the network lies.
     peers : further networks of the folds, for disagreement.
     """
 
     decision: Decision
     rows: tuple[Row, ...]
     network: nn.Module
+    share: float
     peers: tuple[nn.Module, ...]
 
 
@@ -44,25 +48,29 @@ def run(work: Work) -> Adapted:
     folds = make_folds(work)
     trainings = len(folds) + 1
     work.training = fit_into_time(work, trainings)
-    rows: list[Row] = []
+    tests: list[dict[float, Row]] = []
     peers: list[nn.Module] = []
     if work.adaptation.settings.folds == SLICES and folds:
-        rows, peers = leave_slices_out(work, folds)
+        tests, peers = leave_slices_out(work, folds)
     elif folds:
         jobs = {
             name: (seen_without(work, out), labelled_of(work, out)) for name, out in folds.items()
         }
         # the last one is for nothing if the model is refused; else nobody waits for it alone
         train_side_by_side(work, jobs | {FINAL: (seen_without(work, set()), [])})
-        rows, peers = leave_people_out(work, folds)
-    decision = decide(scoring.pairs_of(rows), always=work.adaptation.settings.accept == 'always')
+        tests, peers = leave_people_out(work, folds)
+    pairs = {share: scoring.pairs_of([test[share] for test in tests]) for share in SHARES}
+    share = best_share(pairs)
+    rows = [test[share] for test in tests]
+    decision = decide(pairs[share], always=work.adaptation.settings.accept == 'always')
     work.say(f'{"accepted" if decision.accepted else "not accepted"}: {decision.reason}')
     if not decision.accepted:
-        return Adapted(decision, tuple(rows), work.network, tuple(peers))
-    network = train_one(work, FINAL, [one.read() for one in seen_without(work, set())])
+        return Adapted(decision, tuple(rows), work.network, 0.0, tuple(peers))
+    trained = train_one(work, FINAL, [one.read() for one in seen_without(work, set())])
+    network = training.between(work.network, trained, share)
     held = labelled_of(work, set(work.held))
-    rows += [tested(work, one, network, HOLDOUT) for one in held]
-    return Adapted(decision, tuple(rows), network, tuple(peers))
+    rows += [tested(work, one, {share: network}, HOLDOUT)[share] for one in held]
+    return Adapted(decision, tuple(rows), network, share, tuple(peers))
 
 
 def make_folds(work: Work) -> dict[str, set[str]]:
@@ -96,9 +104,17 @@ def labelled_of(work: Work, participants: set[str]) -> list[Prepared]:
     return [one for one in work.labelled if one.case.participant in participants]
 
 
-def leave_people_out(work: Work, folds: dict[str, set[str]]) -> tuple[list[Row], list[nn.Module]]:
-    """Train without some participants, test on them; no image of theirs is seen by any loss."""
-    rows: list[Row] = []
+def leave_people_out(
+    work: Work, folds: dict[str, set[str]]
+) -> tuple[list[dict[float, Row]], list[nn.Module]]:
+    """Train without some participants, test on them; no image of theirs is seen by any loss.
+
+    Returns
+    -------
+    For each labelled case its scores by share of the way to the trained weights, and the trained
+    networks.
+    """
+    tests: list[dict[float, Row]] = []
     networks: list[nn.Module] = []
     for name, out in folds.items():
         left_out = labelled_of(work, out)
@@ -109,12 +125,25 @@ def leave_people_out(work: Work, folds: dict[str, set[str]]) -> tuple[list[Row],
             [one.read() for one in left_out],
         )
         networks.append(network)
-        rows += [tested(work, one, network, name) for one in left_out]
-    return rows, networks
+        candidates = candidates_of(work, network)
+        tests += [tested(work, one, candidates, name) for one in left_out]
+    return tests, networks
 
 
-def leave_slices_out(work: Work, folds: dict[str, set[str]]) -> tuple[list[Row], list[nn.Module]]:
-    """Train without some slices of the only labelled participant, put the predictions together."""
+def candidates_of(work: Work, network: nn.Module) -> dict[float, nn.Module]:
+    """By share, networks on the way from the start to a trained one."""
+    return {share: training.between(work.network, network, share) for share in SHARES}
+
+
+def leave_slices_out(
+    work: Work, folds: dict[str, set[str]]
+) -> tuple[list[dict[float, Row]], list[nn.Module]]:
+    """Train without some slices of the only labelled participant, put the predictions together.
+
+    Returns
+    -------
+    As of :func:`leave_people_out`, of one case.
+    """
     (person,) = set().union(*folds.values())
     others = [
         one.read()
@@ -141,46 +170,62 @@ def leave_slices_out(work: Work, folds: dict[str, set[str]]) -> tuple[list[Row],
             advice=f'Annotate at least {len(folds)} slices.',
             path=labelled[0].case.labels[0].path,
         ) from None
-    networks, probability = [], np.zeros(judged.shape, np.float32)
+    networks = []
+    probabilities = {share: np.zeros(judged.shape, np.float32) for share in SHARES}
     for name, block in zip(folds, blocks, strict=True):
         # other sessions of the person would show the same lesions
         seen = [*others, training.without_slices(found, block)]
         network = train_one(work, name, seen)
         networks.append(network)
-        whole = scoring.probability_of(network, labelled[0], work.adaptation.card, work.device)
         at = [slice(None)] * 3
-        for k in block.tolist():
-            at[AXIAL] = slice(k, k + 1)
-            probability[tuple(at)] = whole[tuple(at)]
-    after = _score(work, labelled[0], probability)
-    before_map = scoring.probability_of(
-        work.network, labelled[0], work.adaptation.card, work.device
-    )
-    return [
-        _row(work, labelled[0], SLICES, _score(work, labelled[0], before_map), after)
-    ], networks
+        for share, candidate in candidates_of(work, network).items():
+            whole = _predict(work, labelled[0], candidate)
+            for k in block.tolist():
+                at[AXIAL] = slice(k, k + 1)
+                probabilities[share][tuple(at)] = whole[tuple(at)]
+    before = _score(work, labelled[0], _predict(work, labelled[0], work.network))
+    rows = {
+        share: _row(work, labelled[0], SLICES, before, _score(work, labelled[0], probability))
+        for share, probability in probabilities.items()
+    }
+    return [rows], networks
 
 
-def tested(work: Work, one: Prepared, network: nn.Module, fold: str) -> Row:
-    """A labelled case under the model of the start and an adapted one; kept for a rerun."""
+def tested(
+    work: Work, one: Prepared, networks: Mapping[float, nn.Module], fold: str
+) -> dict[float, Row]:
+    """A labelled case under the model of the start and adapted ones; kept for a rerun."""
     kept = work.folder / f'scores-{one.case.name}-{fold}.json'
     if kept.is_file():
         found = json.loads(kept.read_text(encoding='utf-8'))
-        return _row(
-            work, one, fold, *(scoring.from_numbers(found[k]) for k in ('before', 'after'))
-        )
-    card, device = work.adaptation.card, work.device
-    scores: list[Scores] = []
-    for model in (work.network, network):
-        model.to(device)
-        scores.append(_score(work, one, scoring.probability_of(model, one, card, device)))
-    write_json(kept, dict(zip(('before', 'after'), map(scoring.as_numbers, scores), strict=True)))
-    row = _row(work, one, fold, *scores)
+    else:
+        models = {BEFORE: work.network, **{f'{share:g}': n for share, n in networks.items()}}
+        found = {
+            name: scoring.as_numbers(_score(work, one, _predict(work, one, network)))
+            for name, network in models.items()
+        }
+        write_json(kept, found)
+    before = scoring.from_numbers(found[BEFORE])
+    rows = {
+        share: _row(work, one, fold, before, scoring.from_numbers(found[f'{share:g}']))
+        for share in networks
+    }
+    after = ', '.join(f'{row.after.dice:.3f} {way_of(share)}' for share, row in rows.items())
     work.say(
-        f'{one.case.name}: Dice {row.before.dice:.3f} before, {row.after.dice:.3f} after '
+        f'{one.case.name}: Dice {before.dice:.3f} before, {after} '
         f'({"held out" if fold == HOLDOUT else f"left out of training {fold}"})'
     )
-    return row
+    return rows
+
+
+def way_of(share: float) -> str:
+    """What a share is called where people read it."""
+    return 'after' if share == 1 else f'after {share:.0%} of the change of the weights'
+
+
+def _predict(work: Work, one: Prepared, network: nn.Module) -> np.ndarray:
+    network.to(work.device)
+    return scoring.probability_of(network, one, work.adaptation.card, work.device)
 
 
 def _score(work: Work, one: Prepared, probability: np.ndarray) -> Scores:

@@ -10,7 +10,7 @@ from tiny_training import tiny_network
 from ssl2_bids.errors import UsageError
 from ssl2_bids.training import adapt, strategies
 from ssl2_bids.training.adapt import AdaptSettings
-from ssl2_bids.training.decision import Pair, decide
+from ssl2_bids.training.decision import Pair, best_share, decide
 from ssl2_bids.training.views import Participant
 
 SETTINGS = AdaptSettings('mean_teacher', 6, 1e-2, (16, 16, 16), 2, 2)
@@ -175,3 +175,22 @@ def test_the_decision():
 def test_a_participant_with_many_sessions_counts_once():
     many = [Pair('a', (0.5, 0.6))] * 9 + [Pair('b', (0.5, 0.3))]
     assert not decide(many).accepted
+
+
+def test_the_share_of_the_change_is_chosen_by_people_not_by_sessions():
+    half = [Pair('a', (0.5, 0.6))] * 9 + [Pair('b', (0.5, 0.5))]
+    whole = [Pair('a', (0.5, 0.7))] * 9 + [Pair('b', (0.5, 0.3))]
+    assert best_share({0.5: half, 1.0: whole}) == 0.5
+    assert best_share({0.5: whole, 1.0: half}) == 1.0
+    assert best_share({0.5: half, 1.0: half}) == 0.5
+    assert best_share({0.5: [], 1.0: []}) == 1.0
+
+
+def test_between_two_networks_the_weights_and_buffers_are_means():
+    first, second = tiny_network(seed=1), tiny_network(seed=2)
+    kept = [value.clone() for value in second.state_dict().values()]
+    middle = adapt.between(first, second, 0.25).state_dict()
+    for one, other, found in zip(first.state_dict().values(), kept, middle.values(), strict=True):
+        torch.testing.assert_close(found, 0.75 * one + 0.25 * other)
+    for value, before in zip(second.state_dict().values(), kept, strict=True):
+        assert torch.equal(value, before)  # the trained one stays as it is
