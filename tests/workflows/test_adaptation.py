@@ -35,6 +35,7 @@ from ssl2_bids.settings import GroupSettings
 from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.training import adapt as training
 from ssl2_bids.volume import Volume, read, write
+from ssl2_bids.workflows import adaptation
 from ssl2_bids.workflows import adaptation_nodes as nodes
 from ssl2_bids.workflows.adaptation_cache import onto_model_grid
 from ssl2_bids.workflows.adaptation_plan import plan_adaptation
@@ -240,6 +241,31 @@ def test_running_again_trains_nothing_and_changes_nothing(adapted):
     assert 'adapted before' in told
     assert 'training' not in told
     assert digests(settings.output_dir) == before
+
+
+def test_half_of_the_change_is_taken_where_that_is_better(adapted, model, tmp_path, monkeypatch):
+    first, _ = adapted
+    shutil.copytree(first.work_dir.parent, tmp_path, dirs_exist_ok=True)
+    settings = settings_of(tmp_path, model, resegment=False)
+    shutil.rmtree(tmp_path / 'out/models')
+    whole = card_of(first)
+    assert whole['WeightShare'] == 1
+    monkeypatch.setattr(adaptation, 'best_share', lambda pairs: min(pairs))
+    code, told = run(settings)
+    assert code == 0
+    assert 'after 50% of the change of the weights' in told
+    card = card_of(settings)
+    assert card['WeightShare'] == 0.5
+    assert card['Metrics']['dice']['After'] != whole['Metrics']['dice']['After']
+    start, found, trained = (
+        read_weights(find_model(str(folder), tmp_path))
+        for folder in (model, tmp_path / 'out/models/adapted', first.output_dir / 'models/adapted')
+    )
+    for name, value in found.items():
+        middle = (start[name] + trained[name]) / 2
+        torch.testing.assert_close(value, middle, atol=1e-3, rtol=1e-3)  # halves of 16 bits
+    page = (settings.output_dir / 'group_report.html').read_text()
+    assert '50 % of the way from phantom-3t to the trained ones' in page
 
 
 def test_trainings_side_by_side_come_to_the_same_model(fresh, adapted, model, tmp_path):
