@@ -1,8 +1,8 @@
-"""Which results of a cohort stand out."""
+"""Which results of a cohort stand out, and which stand for the others."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -35,3 +35,21 @@ def outlying(volumes: Sequence[float | None]) -> dict[int, float]:
     scores = robust_z([float(np.log(volume)) for _, volume in known])
     pairs = zip(known, scores, strict=True)
     return {place: float(score) for (place, _), score in pairs if abs(score) > OUTLIER}
+
+
+def representatives(volumes: Mapping[str, float], count: int) -> list[str]:
+    """Those in the middle of equal parts of a cohort in the order of their volumes.
+
+    Parameters
+    ----------
+    volumes : by name.
+    count : of the parts, at most as many as there are names.
+
+    Returns
+    -------
+    Names, the smallest volume first; of equal volumes the name decides.
+    """
+    if not 0 < count <= len(volumes):
+        raise ValueError(f'{count} of {len(volumes)} cannot be chosen')
+    ordered = sorted(volumes, key=lambda name: (volumes[name], name))
+    return [ordered[(2 * part + 1) * len(ordered) // (2 * count)] for part in range(count)]

@@ -9,11 +9,13 @@ from typing import Any, TypedDict
 import numpy as np
 from markupsafe import Markup
 
+from ssl2_bids.evaluation.cohort import representatives
 from ssl2_bids.reports.adaptation import section
 from ssl2_bids.reports.charts import bar_chart, scatter_chart
 from ssl2_bids.reports.pages import by_columns, number, write_page
 
 FEWEST = 5  # results below which a spread says nothing
+TO_LABEL = 3  # participants named as a beginning for labels, of at least twice as many
 
 
 class Row(TypedDict, total=False):
@@ -88,6 +90,7 @@ def render(
         regions=region_names(shown),
         command=command,
         adaptations=[section(facts) for facts in adaptations],
+        to_label=[] if adaptations else _to_label(shown),
         covariates=[c for c in covariates if any(_known(row.get(c)) for row in shown)],
         frequency_figure=frequency_figure,
         columns={
@@ -119,6 +122,15 @@ def _lost(entry: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     full = dict.fromkeys(Failed.__annotations__) | dict(entry)
     page = f'sub-{full["subject"]}.html'
     return full | {'report': page if (folder / page).is_file() else None}
+
+
+def _to_label(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Results of people with few, some and many lesions, to begin labelling with."""
+    first = {row['participant_id']: row for row in reversed(rows) if number(row['volume_mm3'])}
+    if len(first) < 2 * TO_LABEL:
+        return []
+    volumes = {name: float(number(row['volume_mm3']) or 0) for name, row in first.items()}
+    return [first[name] for name in representatives(volumes, TO_LABEL)]
 
 
 def _known(value: Any) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ssl2_bids.evaluation.cohort import outlying, robust_z
+from ssl2_bids.evaluation.cohort import outlying, representatives, robust_z
 
 
 def test_robust_z_against_its_definition():
@@ -22,3 +22,14 @@ def test_the_odd_one_stands_out_and_zero_does_not():
     found = outlying(volumes)
     assert list(found) == [7]
     assert found[7] > 3.5
+
+
+def test_representatives_stand_in_the_middle_of_equal_parts():
+    volumes = {f'p{n:02d}': float((7 * n) % 12) for n in range(12)}
+    found = representatives(volumes, 3)
+    assert [volumes[name] for name in found] == [2, 6, 10]
+    assert representatives(volumes, 12) == sorted(volumes, key=volumes.__getitem__)
+    assert representatives({'b': 0.0, 'a': 0.0}, 1) == ['b']  # the upper one of two in the middle
+    for count in (0, 13):
+        with pytest.raises(ValueError, match='cannot be chosen'):
+            representatives(volumes, count)

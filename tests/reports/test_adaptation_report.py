@@ -59,10 +59,23 @@ def facts(*, accepted=True, p=None, rows=2, **more):
     } | more
 
 
-def page_of(tmp_path, *given) -> str:
+def page_of(tmp_path, *given, people=0) -> str:
     path = tmp_path / 'group_report.html'
-    group.render([], path, version='1', adaptations=given)
+    rows = [{'participant_id': f'sub-{n}', 'volume_mm3': 1e3, 'model': 'm'} for n in range(people)]
+    group.render(rows, path, version='1', adaptations=given)
     return path.read_text(encoding='utf-8')
+
+
+def test_whom_to_label_is_told_until_a_model_was_adapted(tmp_path):
+    assert 'id="to-label"' in page_of(tmp_path, people=6)
+    assert 'id="to-label"' not in page_of(tmp_path, facts(), people=6)
+
+
+def test_half_of_the_change_is_told(tmp_path):
+    page = page_of(tmp_path, facts(WeightShare=0.5))
+    assert '50 % of the way from fast-3t to the trained ones' in page
+    assert 'of the way' not in page_of(tmp_path, facts(WeightShare=1.0))
+    assert 'of the way' not in page_of(tmp_path, facts(accepted=False, WeightShare=0.0))
 
 
 def test_the_page_tells_what_became_of_the_model(tmp_path):

@@ -146,6 +146,16 @@ def test_quality_flags_and_lesion_free_participants_are_shown(make_page):
     assert page.text.count('FLAIR blurred; 2D acquisition') == 2
 
 
+def test_people_of_all_loads_are_named_to_begin_labelling_with(make_page):
+    rows = cohort(7)
+    for place, row in enumerate(rows):
+        row['volume_mm3'] = 1000.0 * (place + 1)
+    page = make_page(rows[::-1])
+    told = 'sub-001 ses-1 (2.00 mL), sub-003 ses-1 (4.00 mL) and sub-005 ses-1 (6.00 mL).'
+    assert told in ' '.join(page.text.split())
+    assert 'A model of your own site' not in make_page(cohort(5)).text
+
+
 def test_evil_texts_stay_text(make_page):
     rows = [row | {'participant_id': EVIL, 'sex': EVIL, 'group': EVIL} for row in cohort(6)]
     rows[0] |= {'model': EVIL, 'reference': EVIL, 'flags': [EVIL], 'report': 'javascript:x()'}
