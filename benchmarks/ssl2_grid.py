@@ -21,9 +21,10 @@ Rules: labelled sets are nested in a seed (1 in 2 in 4), so that curves are pair
 pool is always all training people; steps, patches, augmentation and optimiser are those of every
 cell; no labelled scan beside those of the cell decides anything: a fixed schedule and the last
 averaged weights. Two bounds are added: each start without any training (strategy none), and all
-training people labelled wholly. The labels are the truth of the simulation, and scores are taken
-on the network's grid. The numbers say how the methods compare on simulated scans: nothing about
-patients.
+training people labelled wholly. A network is tested with its trained weights and, as in an
+adaptation, half-way to them (share 0.5). The labels are the truth of the simulation, and scores
+are taken on the network's grid. The numbers say how the methods compare on simulated scans:
+nothing about patients.
 """
 
 from __future__ import annotations
@@ -49,15 +50,17 @@ from ssl2_bids.networks.cards import LESION, Card
 from ssl2_bids.networks.weights import build_network, find_model, initialise, read_weights
 from ssl2_bids.settings import ADAPTATION, GroupSettings
 from ssl2_bids.steps.lesions import label_instances
-from ssl2_bids.training.adapt import AdaptSettings, adapt, patch_for
+from ssl2_bids.training.adapt import AdaptSettings, adapt, between, patch_for
 from ssl2_bids.training.checkpoint import fingerprint
+from ssl2_bids.training.decision import SHARES
 from ssl2_bids.training.scans import PackedScan, from_bytes, load_scans, save_scan, to_bytes
 from ssl2_bids.training.views import AXIAL, Participant
 
 SCRATCH, NOTHING, SUPERVISED = 'scratch', 'none', 'supervised'
 METRICS = ('dice', 'lesion_f1', 'lesion_sensitivity', 'lesion_ppv', 'volume_bias')
 CELL = ('start', 'strategy', 'labelled', 'density', 'seed', 'steps', 'learning_rate')
-COLUMNS = (*CELL, 'participant', *METRICS, 'seconds')
+GROUP = ('start', 'labelled', 'density', 'strategy', 'share')  # what a line of the table is of
+COLUMNS = (*CELL, 'share', 'participant', *METRICS, 'seconds')
 RESAMPLES = 2000  # of the bootstrap
 
 Rows = list[dict[str, str]]
@@ -152,13 +155,14 @@ def network_of(grid: Grid, cell: Cell) -> nn.Module:
 
 
 def run_cell(grid: Grid, cell: Cell) -> Rows:
-    """Train and test; one row for each person of the test."""
-    began, network = time.monotonic(), network_of(grid, cell)
+    """Train and test; a row for each person of the test and share of the change of the weights."""
+    began, start = time.monotonic(), network_of(grid, cell)
+    networks = {0.0: start}
     if cell.strategy != NOTHING:
         settings = replace(grid.settings, strategy=cell.strategy, seed=cell.seed)
         key = fingerprint([cell.key, settings, [person.name for person in grid.people]])
-        network, history = adapt(
-            network,
+        trained, history = adapt(
+            start,
             people_of(grid, cell),
             settings,
             grid.work / 'cells' / key,
@@ -169,12 +173,15 @@ def run_cell(grid: Grid, cell: Cell) -> Rows:
             sys.exit(f'stopped after step {history.step}; the same command goes on')
         for path in (grid.work / 'cells' / key).glob('checkpoint-*'):
             path.unlink()
+        shares = (1.0,) if cell.start == SCRATCH else SHARES  # half of noise is noise
+        networks = {share: between(start, trained, share) for share in shares}
     seconds = time.monotonic() - began
-    network.to(grid.device).eval()
     identity = dict(zip(CELL, cell.key, strict=True))
     return [
-        {**identity, 'participant': person.name, **tested(network, person, grid)}
+        {**identity, 'share': f'{share:g}', 'participant': person.name}
+        | tested(network.to(grid.device).eval(), person, grid)
         | {'seconds': f'{seconds:.1f}'}
+        for share, network in networks.items()
         for person in grid.test
     ]
 
@@ -317,33 +324,34 @@ def table(options: argparse.Namespace) -> None:
     steps = sorted({(row['steps'], row['learning_rate']) for row in rows} - {('0', '0')})
     for chosen in steps:
         print(f'\n{chosen[0]} steps, learning rate {chosen[1]}\n')
-        names = ('start', 'labelled', 'slices', 'strategy', 'seeds', 'Dice', 'minus supervised')
+        names = ('start', 'labelled', 'slices', 'strategy', 'share', 'seeds', 'Dice',
+                 'minus no training', 'minus supervised')  # fmt: skip
         print(f'| {" | ".join(names)} | lesion F1 |\n|{" --- |" * (len(names) + 1)}')
         groups: dict[tuple[str, ...], Rows] = defaultdict(list)
         for row in rows:
             if (row['steps'], row['learning_rate']) in (chosen, ('0', '0')):
-                groups[tuple(row[n] for n in ('start', 'labelled', 'density', 'strategy'))] += [
-                    row
-                ]
-        for (start, labelled, density, strategy), own in sorted(groups.items(), key=in_order):
-            base = groups.get((start, labelled, density, SUPERVISED), [])
-            share = f'{float(density):.0%}' if strategy != NOTHING else ''
-            cell = f'| {start} | {labelled} | {share} | {strategy} '
+                groups[tuple(row[n] for n in GROUP)] += [row]
+        for key, own in sorted(groups.items(), key=in_order):
+            start, labelled, density, strategy, share = key
+            untrained = groups.get((start, '0', '0', NOTHING, '0'), [])
+            base = groups.get((start, labelled, density, SUPERVISED, share), [])
+            slices = f'{float(density):.0%}' if strategy != NOTHING else ''
+            cell = f'| {start} | {labelled} | {slices} | {strategy} | {share} '
             means = [by_seed(own, metric) for metric in ('dice', 'lesion_f1')]
             seeds = len(means[0]) if strategy != NOTHING else ''
             spread = f' ± {means[0].std(ddof=1):.3f}' if len(means[0]) > 1 else ''
             print(
-                f'{cell}| {seeds} | {means[0].mean():.3f}{spread} | {difference(own, base)} '
-                f'| {means[1].mean():.3f} |'
+                f'{cell}| {seeds} | {means[0].mean():.3f}{spread} | {difference(own, untrained)} '
+                f'| {difference(own, base)} | {means[1].mean():.3f} |'
             )
 
 
-def in_order(group: tuple[tuple[str, ...], Rows]) -> tuple[str, int, float, int, str]:
+def in_order(group: tuple[tuple[str, ...], Rows]) -> tuple[str, int, float, int, str, float]:
     """By start, labelled people and density; no training first, then supervised."""
-    start, labelled, density, strategy = group[0]
+    start, labelled, density, strategy, share = group[0]
     first = (NOTHING, SUPERVISED)
     place = first.index(strategy) if strategy in first else len(first)
-    return start, int(labelled), float(density), place, strategy
+    return start, int(labelled), float(density), place, strategy, float(share)
 
 
 def by_seed(rows: Rows, metric: str) -> np.ndarray:
@@ -357,10 +365,14 @@ def by_seed(rows: Rows, metric: str) -> np.ndarray:
 def difference(rows: Rows, base: Rows) -> str:
     """Mean difference of Dice to the same seeds and people, with a 95 % bootstrap interval.
 
-    Seeds and people are drawn anew, each as a whole.
+    Seeds and people are drawn anew, each as a whole. What was not trained is the same for all
+    seeds.
     """
     first = {(row['seed'], row['participant']): float(row['dice']) for row in rows}
     second = {(row['seed'], row['participant']): float(row['dice']) for row in base}
+    if base and base[0]['strategy'] == NOTHING:
+        known = {row['participant']: float(row['dice']) for row in base}
+        second = {key: known[key[1]] for key in first}
     if rows is base or not first.keys() <= second.keys():
         return ''
     seeds, people = (sorted({key[part] for key in first}) for part in (0, 1))

@@ -82,18 +82,20 @@ def test_adapted_beats_unadapted_on_people_left_out(packed):
     grid(*words)
     with open(packed / 'grid.csv', newline='') as stream:
         rows = list(csv.DictReader(stream))
-    dice: dict[tuple[str, str], list[float]] = {}
+    dice: dict[tuple[str, str, str], list[float]] = {}
     for row in rows:
-        dice.setdefault((row['strategy'], row['labelled']), []).append(float(row['dice']))
-    bound = ('supervised', str(PEOPLE - TESTED))
-    assert dice.keys() == {('none', '0'), ('mean_teacher', '2'), bound}
+        group = (row['strategy'], row['labelled'], row['share'])
+        dice.setdefault(group, []).append(float(row['dice']))
+    before, adapted = ('none', '0', '0'), ('mean_teacher', '2', '1')
+    bound = ('supervised', str(PEOPLE - TESTED), '1')
+    half = [(*group[:2], '0.5') for group in (adapted, bound)]
+    assert dice.keys() == {before, adapted, bound, *half}
     assert all(len(values) == TESTED for values in dice.values())
-    before = np.array(dice['none', '0'])
-    for cell in (('mean_teacher', '2'), bound):
-        assert np.mean(dice[cell] - before) > 0.01
+    for group in (adapted, bound, *half):
+        assert np.mean(np.array(dice[group]) - dice[before]) > 0.01
 
     assert 'Dice' not in grid(*words)  # all cells stand
     told = grid('table', packed / 'grid.csv')
     assert f'{STEPS} steps' in told
-    mean = np.mean(dice['mean_teacher', '2'])
-    assert f'| sup-3t | 2 | 100% | mean_teacher | 1 | {mean:.3f} |' in told
+    mean, gain = np.mean(dice[adapted]), np.mean(dice[adapted]) - np.mean(dice[before])
+    assert f'| sup-3t | 2 | 100% | mean_teacher | 1 | 1 | {mean:.3f} | {gain:+.3f} (' in told
