@@ -133,7 +133,7 @@ def find_model(name: str | None, output_dir: Path) -> Card:
         return read_card(BUNDLED / name)
     for folder in (site / name, Path(name)):
         if name and folder.is_dir():
-            return read_card(folder)
+            return read_card(folder.absolute())  # steps run in folders of their own
     adapted = sorted(path.parent.name for path in site.glob(f'*/{CARD_FILE}'))
     raise UnavailableError(
         f'there is no model {name!r}: bundled are {", ".join(bundled_models()) or "none"}; '

@@ -155,6 +155,13 @@ def test_models_are_found_by_name_label_and_path(model, tmp_path):
     assert find_model('mine', tmp_path).label == 'adapted'
 
 
+def test_a_model_named_by_a_relative_path_is_found_from_any_folder(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(model.parent)
+    card = find_model(model.name, tmp_path / 'out')
+    monkeypatch.chdir('/')  # as the steps of a workflow do
+    assert read_weights(card)
+
+
 def test_an_unknown_model_is_answered_with_those_there_are(model, tmp_path):
     with pytest.raises(UnavailableError, match=f'{DEFAULT_MODEL}.*models there are mine') as info:
         find_model('mien', tmp_path)
