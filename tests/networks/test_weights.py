@@ -25,6 +25,7 @@ from ssl2_bids.networks.weights import (
     load_network,
     new_network,
     read_card,
+    read_weights,
     write_model,
 )
 
