@@ -182,8 +182,18 @@ def test_the_share_of_the_change_is_chosen_by_people_not_by_sessions():
     whole = [Pair('a', (0.5, 0.7))] * 9 + [Pair('b', (0.5, 0.3))]
     assert best_share({0.5: half, 1.0: whole}) == 0.5
     assert best_share({0.5: whole, 1.0: half}) == 1.0
-    assert best_share({0.5: half, 1.0: half}) == 0.5
+    assert best_share({0.5: half, 1.0: half}) == 1.0
     assert best_share({0.5: [], 1.0: []}) == 1.0
+
+
+def test_half_of_the_change_is_for_where_all_of_it_is_clearly_worse_or_refused():
+    def pairs(after):
+        return [Pair('a', (0.5, after))]
+
+    assert best_share({0.5: pairs(0.53), 1.0: pairs(0.525)}) == 1.0  # as good as
+    assert best_share({0.5: pairs(0.54), 1.0: pairs(0.525)}) == 0.5
+    assert best_share({0.5: pairs(0.512), 1.0: pairs(0.505)}) == 0.5  # the other gains too little
+    assert best_share({0.5: pairs(0.4), 1.0: pairs(0.3)}) == 0.5  # neither will be taken
 
 
 def test_between_two_networks_the_weights_and_buffers_are_means():
