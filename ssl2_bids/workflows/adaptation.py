@@ -196,14 +196,12 @@ def tested(
 ) -> dict[float, Row]:
     """A labelled case under the model of the start and adapted ones; kept for a rerun."""
     kept = work.folder / f'scores-{one.case.name}-{fold}.json'
-    if kept.is_file():
-        found = json.loads(kept.read_text(encoding='utf-8'))
-    else:
-        models = {BEFORE: work.network, **{f'{share:g}': n for share, n in networks.items()}}
-        found = {
-            name: scoring.as_numbers(_score(work, one, _predict(work, one, network)))
-            for name, network in models.items()
-        }
+    found = json.loads(kept.read_text(encoding='utf-8')) if kept.is_file() else {}
+    models = {BEFORE: work.network, **{f'{share:g}': n for share, n in networks.items()}}
+    missing = {name: network for name, network in models.items() if name not in found}
+    for name, network in missing.items():
+        found[name] = scoring.as_numbers(_score(work, one, _predict(work, one, network)))
+    if missing:
         write_json(kept, found)
     before = scoring.from_numbers(found[BEFORE])
     rows = {

@@ -276,7 +276,7 @@ def out_of_memory(error: UnavailableError) -> bool:
 
 def inference_seconds(work: Work, cost: Cost) -> float:
     """Everybody by three models for the suggestions and one for the results; labels for curves."""
-    brains = 4 * len(work.people) + (3 + MEASURED) * len(work.labelled)
+    brains = 4 * len(work.people) + (4 + MEASURED) * len(work.labelled)
     return brains * WINDOWS * cost.window
 
 
