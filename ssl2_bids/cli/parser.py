@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ssl2_bids import __version__
 from ssl2_bids.cli import values
-from ssl2_bids.errors import UnknownLevelError, UsageError
+from ssl2_bids.cli.parsing import Formatter, Parser, add_option
+from ssl2_bids.errors import UnknownLevelError
 
 LEVELS = ('participant', 'group')
 CONTRASTS = ('unit1', 't1w', 'flair', 't2w', 't2starw')
@@ -35,14 +36,6 @@ exit codes: 0 done; 1 some participants failed; 16 not a BIDS dataset; 17 unknow
 not there; 70 internal error; 73 cannot write; 74 disk full; 75 busy; 130, 143 interrupted"""
 
 
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are ours: exit code 64, not 2."""
-
-    def error(self, message: str) -> None:  # type: ignore[override]
-        """Raise the problem as a usage error."""
-        raise UsageError(message, advice=f'See {self.prog} --help.')
-
-
 def build_parser() -> Parser:
     """The parser of ``ssl2-bids BIDS_DIR OUTPUT_DIR LEVEL [options]``."""
     parser = Parser(
@@ -50,7 +43,7 @@ def build_parser() -> Parser:
         description=DESCRIPTION,
         usage='ssl2-bids BIDS_DIR OUTPUT_DIR {participant,group} [options]',
         epilog=EXAMPLES,
-        formatter_class=_Formatter,
+        formatter_class=Formatter,
         allow_abbrev=False,
     )
     parser.add_argument('bids_dir', type=Path, help='folder of the BIDS dataset (only read)')
@@ -72,7 +65,7 @@ def build_parser() -> Parser:
 
 def _add_selection(parser: Parser) -> None:
     group = parser.add_argument_group('which participants and images')
-    _add(
+    add_option(
         group,
         '--participant-label',
         '--participant-labels',
@@ -83,7 +76,7 @@ def _add_selection(parser: Parser) -> None:
         help='participants to process, with or without "sub-", or a file with one per line '
         '(default: all)',
     )
-    _add(
+    add_option(
         group,
         '--exclude-participant-label',
         nargs='+',
@@ -91,7 +84,7 @@ def _add_selection(parser: Parser) -> None:
         metavar='LABEL',
         help='participants to leave out',
     )
-    _add(
+    add_option(
         group,
         '--session-label',
         '--session-id',
@@ -100,7 +93,7 @@ def _add_selection(parser: Parser) -> None:
         metavar='LABEL',
         help='sessions to process, with or without "ses-" (default: all)',
     )
-    _add(
+    add_option(
         group,
         '--bids-filter-file',
         type=Path,
@@ -108,7 +101,7 @@ def _add_selection(parser: Parser) -> None:
         help='JSON that narrows the choice of images, e.g. '
         '{"t1w": {"acquisition": "mprage"}}; null: the entity must be absent, "*": any value',
     )
-    _add(
+    add_option(
         group,
         '--contrasts',
         nargs='+',
@@ -117,7 +110,7 @@ def _add_selection(parser: Parser) -> None:
         help=f'use these contrasts only: {", ".join(CONTRASTS)} (default: all that the model '
         'takes)',
     )
-    _add(
+    add_option(
         group,
         '--reference',
         choices=CONTRASTS,
@@ -125,7 +118,7 @@ def _add_selection(parser: Parser) -> None:
         help='contrast whose grid the results lie on (default: unit1, else t1w, else flair; '
         'flair where the T1w has thick slices)',
     )
-    _add(
+    add_option(
         group,
         '--skip-bids-validation',
         '--skip-bids-validator',
@@ -136,21 +129,21 @@ def _add_selection(parser: Parser) -> None:
 
 def _add_segmentation(parser: Parser) -> None:
     group = parser.add_argument_group('segmentation')
-    _add(
+    add_option(
         group,
         '--model',
         metavar='NAME|LABEL|PATH',
         help='a bundled model, a label below OUTPUT_DIR/models, or a model folder '
         '(default: the bundled one); at group level, the one to start the adaptation from',
     )
-    _add(
+    add_option(
         group,
         '--threshold',
         type=values.open_unit,
         metavar='X',
         help="lesion where the probability is at least X, 0 < X < 1 (default: the model's own)",
     )
-    _add(
+    add_option(
         group,
         '--min-lesion-volume',
         type=values.not_negative,
@@ -158,26 +151,26 @@ def _add_segmentation(parser: Parser) -> None:
         metavar='MM3',
         help='drop lesions smaller than this, in mm^3 (default: 3)',
     )
-    _add(
+    add_option(
         group,
         '--overlap',
         type=values.overlap,
         metavar='X',
         help="overlap of neighbouring windows, 0 <= X < 1 (default: the model's own)",
     )
-    _add(
+    add_option(
         group,
         '--tta',
         action='store_true',
         help='also segment the mirrored brain and average: steadier, twice the time',
     )
-    _add(
+    add_option(
         group,
         '--uncertainty',
         action='store_true',
         help='write a map of the uncertainty (normalised entropy of the probability)',
     )
-    _add(
+    add_option(
         group,
         '--device',
         type=values.device,
@@ -190,7 +183,7 @@ def _add_segmentation(parser: Parser) -> None:
 
 def _add_preprocessing(parser: Parser) -> None:
     group = parser.add_argument_group('preprocessing')
-    _add(
+    add_option(
         group,
         '--skull-strip',
         '--skull-strip-t1w',
@@ -200,14 +193,14 @@ def _add_preprocessing(parser: Parser) -> None:
         help='auto: images that are brain only already are left so; skip: all are; force: strip '
         'all (default: auto)',
     )
-    _add(
+    add_option(
         group,
         '--field-strength',
         type=values.positive,
         metavar='T',
         help='field strength in tesla for the report where the sidecars do not say it',
     )
-    _add(
+    add_option(
         group,
         '--random-seed',
         type=values.seed,
@@ -220,7 +213,7 @@ def _add_preprocessing(parser: Parser) -> None:
 
 def _add_outputs(parser: Parser) -> None:
     group = parser.add_argument_group('outputs')
-    _add(
+    add_option(
         group,
         '--output-spaces',
         nargs='+',
@@ -230,19 +223,19 @@ def _add_outputs(parser: Parser) -> None:
         help='more grids for the lesion mask: a contrast suffix used (FLAIR, T1w, ...: its own '
         'raw grid) or MNI152NLin2009aSym (affine); "anat", the reference, is always written',
     )
-    _add(
+    add_option(
         group,
         '--overwrite',
         action='store_true',
         help='process participants again that are finished with equal settings',
     )
-    _add(
+    add_option(
         group,
         '--reports-only',
         action='store_true',
         help='make the HTML pages again from finished results',
     )
-    _add(
+    add_option(
         group,
         '--dry-run',
         action='store_true',
@@ -258,7 +251,7 @@ def _add_adaptation(parser: Parser) -> None:
         'everybody again if it is better. It prints how long that will take, and goes on where\n'
         'it was stopped.',
     )
-    _add(
+    add_option(
         group,
         '--labels',
         nargs='+',
@@ -270,7 +263,7 @@ def _add_adaptation(parser: Parser) -> None:
         '(default with any other of these options: labels, manual_masks, lesion_masks or manual '
         'in BIDS_DIR/derivatives)',
     )
-    _add(
+    add_option(
         group,
         '--strategy',
         metavar='NAME',
@@ -279,7 +272,7 @@ def _add_adaptation(parser: Parser) -> None:
         '(default: mean_teacher below 10 labelled participants, else supervised; none without '
         'labels)',
     )
-    _add(
+    add_option(
         group,
         '--label',
         type=values.model_label,
@@ -288,7 +281,7 @@ def _add_adaptation(parser: Parser) -> None:
         help='name of the new model, letters and digits: OUTPUT_DIR/models/NAME, and desc-NAME '
         'in the names of its results (default: adapted)',
     )
-    _add(
+    add_option(
         group,
         '--folds',
         type=values.folds,
@@ -297,7 +290,7 @@ def _add_adaptation(parser: Parser) -> None:
         'rounds some are left out and then segmented; slices: leave slices out, for a single '
         'labelled participant (default: 5, or as many as are labelled)',
     )
-    _add(
+    add_option(
         group,
         '--holdout-label',
         nargs='+',
@@ -305,21 +298,21 @@ def _add_adaptation(parser: Parser) -> None:
         metavar='LABEL',
         help='labelled participants that are never trained on, only tested',
     )
-    _add(
+    add_option(
         group,
         '--steps',
         type=values.positive_int,
         metavar='N',
         help='steps of each training (default: 200 on a CPU, 400 on a GPU)',
     )
-    _add(
+    add_option(
         group,
         '--max-time',
         type=values.positive,
         metavar='MIN',
         help='minutes that all trainings may take together: fewer steps where it would be longer',
     )
-    _add(
+    add_option(
         group,
         '--empty-labels',
         choices=('ignore', 'negative'),
@@ -327,7 +320,7 @@ def _add_adaptation(parser: Parser) -> None:
         help='what a mask without any lesion means: not drawn yet (ignore), or looked at and free '
         'of lesions (negative); "Manual": true in its JSON means the latter (default: ignore)',
     )
-    _add(
+    add_option(
         group,
         '--accept',
         choices=('auto', 'always'),
@@ -335,7 +328,7 @@ def _add_adaptation(parser: Parser) -> None:
         help='auto: the adapted model is kept only if it is better on people that it has not '
         'seen, else nothing is segmented again; always: kept in any case (default: auto)',
     )
-    _add(
+    add_option(
         group,
         '--no-resegment',
         action='store_true',
@@ -345,7 +338,7 @@ def _add_adaptation(parser: Parser) -> None:
 
 def _add_resources(parser: Parser) -> None:
     group = parser.add_argument_group('resources', 'For both levels.')
-    _add(
+    add_option(
         group,
         '-w',
         '--work-dir',
@@ -354,13 +347,13 @@ def _add_resources(parser: Parser) -> None:
         help='folder for intermediate files, the cache of a rerun '
         '(default: a folder below $TMPDIR or /tmp, the same for the same dataset and output)',
     )
-    _add(
+    add_option(
         group,
         '--clean-workdir',
         action='store_true',
         help='empty the work folder of this dataset before starting',
     )
-    _add(
+    add_option(
         group,
         '--nprocs',
         '--nthreads',
@@ -371,7 +364,7 @@ def _add_resources(parser: Parser) -> None:
         metavar='N',
         help='processor cores to use in all (default: those that the job may use)',
     )
-    _add(
+    add_option(
         group,
         '--omp-nthreads',
         '--ants-nthreads',
@@ -379,7 +372,7 @@ def _add_resources(parser: Parser) -> None:
         metavar='N',
         help='threads of one segmentation (default: nprocs, at most 8)',
     )
-    _add(
+    add_option(
         group,
         '--mem',
         '--mem-mb',
@@ -388,9 +381,13 @@ def _add_resources(parser: Parser) -> None:
         metavar='MB',
         help='memory to plan with, in MB, or with a suffix as 16G (default: what the job may use)',
     )
-    _add(group, '--mem-gb', dest='mem', type=values.memory_gb, metavar='GB', help='the same in GB')
-    _add(group, '--low-mem', action='store_true', help='smaller windows and one task at a time')
-    _add(
+    add_option(
+        group, '--mem-gb', dest='mem', type=values.memory_gb, metavar='GB', help='the same in GB'
+    )
+    add_option(
+        group, '--low-mem', action='store_true', help='smaller windows and one task at a time'
+    )
+    add_option(
         group,
         '--use-plugin',
         '--nipype-plugin-file',
@@ -398,13 +395,13 @@ def _add_resources(parser: Parser) -> None:
         metavar='FILE',
         help='nipype plugin and its arguments as YAML (plugin: SLURM, plugin_args: {...})',
     )
-    _add(
+    add_option(
         group,
         '--stop-on-first-crash',
         action='store_true',
         help='stop at the first failed participant instead of going on with the others',
     )
-    _add(
+    add_option(
         group,
         '--resource-monitor',
         '--profile',
@@ -415,51 +412,22 @@ def _add_resources(parser: Parser) -> None:
 
 def _add_other(parser: Parser) -> None:
     group = parser.add_argument_group('other')
-    _add(
+    add_option(
         group,
         '--config-file',
         type=Path,
         metavar='FILE',
         help='settings of a former run (logs/*.toml); the command line wins over it',
     )
-    _add(group, '-v', '--verbose', action='count', default=0, help='say more; repeat for more')
-    _add(group, '--debug', action='store_true', help='full tracebacks instead of one-line errors')
-    _add(group, '--notrack', action='store_true', help=argparse.SUPPRESS)
-    _add(group, '-t', '--task-id', help=argparse.SUPPRESS)
+    add_option(
+        group, '-v', '--verbose', action='count', default=0, help='say more; repeat for more'
+    )
+    add_option(
+        group, '--debug', action='store_true', help='full tracebacks instead of one-line errors'
+    )
+    add_option(group, '--notrack', action='store_true', help=argparse.SUPPRESS)
+    add_option(group, '-t', '--task-id', help=argparse.SUPPRESS)
     group.add_argument('--version', action='version', version=f'ssl2-bids v{__version__}')
-
-
-def _add(group: argparse._ArgumentGroup, *names: str, **kwargs: object) -> None:
-    """Add an option with all its aliases; ``-`` and ``_`` spellings are one option."""
-    spellings = []
-    for name in names:
-        spellings.append(name)
-        if name.startswith('--') and '-' in name[2:]:
-            spellings.append('--' + name[2:].replace('-', '_'))
-    group.add_argument(*spellings, **kwargs)  # type: ignore[arg-type]
-
-
-class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Help that names each option once: aliases are listed in the documentation."""
-
-    def __init__(self, prog: str):
-        super().__init__(prog, max_help_position=30, width=min(_terminal_width(), 100))
-
-    def _format_action_invocation(self, action: argparse.Action) -> str:
-        if not action.option_strings:
-            return super()._format_action_invocation(action)
-        short = [name for name in action.option_strings if not name.startswith('--')]
-        long = [name for name in action.option_strings if name.startswith('--')][:1]
-        text = ', '.join(short + long)
-        if action.nargs != 0:
-            text += ' ' + self._format_args(action, self._get_default_metavar_for_optional(action))
-        return text
-
-
-def _terminal_width() -> int:
-    import shutil
-
-    return shutil.get_terminal_size((100, 24)).columns
 
 
 def check_level(level: str) -> str:

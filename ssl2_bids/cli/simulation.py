@@ -8,7 +8,7 @@ from pathlib import Path
 from ssl2_bids.cli import values
 from ssl2_bids.cli.evaluation import say
 from ssl2_bids.cli.options import _available_cpus as available_cpus
-from ssl2_bids.cli.parser import _add as add_option
+from ssl2_bids.cli.parsing import add_option
 from ssl2_bids.errors import SUCCESS, UsageError
 
 SIMULATE = """\

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from ssl2_bids import __version__
 from ssl2_bids.cli.evaluation import add_evaluate, say
-from ssl2_bids.cli.parser import Parser
+from ssl2_bids.cli.parsing import Parser
 from ssl2_bids.cli.pretrain_tool import add_pretrain
 from ssl2_bids.cli.simulation import add_simulate
 from ssl2_bids.errors import Ssl2Error

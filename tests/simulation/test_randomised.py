@@ -5,14 +5,11 @@ from label_phantom import label_head
 
 from ssl2_bids.simulation.appearance import CHANNELS, CONTRAST_SETS, draw_appearances
 from ssl2_bids.simulation.heads import INDEX, make_head
+from ssl2_bids.simulation.patch_tensors import Fields, blur, shift, thick
 from ssl2_bids.simulation.randomised import (
-    Fields,
     Randomisation,
-    blur,
     draw,
     fading,
-    shift,
-    thick,
     weighted_median,
 )
 from ssl2_bids.simulation.randomised_lesions import confluent_lesions
