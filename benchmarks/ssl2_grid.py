@@ -45,7 +45,6 @@ from torch import nn
 
 from ssl2_bids.evaluation import lesionwise, voxelwise
 from ssl2_bids.files import whole_file
-from ssl2_bids.inference import predict
 from ssl2_bids.networks.cards import LESION, Card
 from ssl2_bids.networks.weights import build_network, find_model, initialise, read_weights
 from ssl2_bids.settings import ADAPTATION, GroupSettings
@@ -53,6 +52,7 @@ from ssl2_bids.steps.lesions import label_instances
 from ssl2_bids.training.adapt import AdaptSettings, adapt, between, patch_for
 from ssl2_bids.training.checkpoint import fingerprint
 from ssl2_bids.training.decision import SHARES
+from ssl2_bids.training.left_out import probability_of
 from ssl2_bids.training.scans import PackedScan, from_bytes, load_scans, save_scan, to_bytes
 from ssl2_bids.training.views import AXIAL, Participant
 
@@ -188,17 +188,9 @@ def run_cell(grid: Grid, cell: Cell) -> Rows:
 
 def tested(network: nn.Module, person: Participant, grid: Grid) -> dict[str, str]:
     """Scores of one person of the test, on the network's grid of 1 mm."""
-    image = torch.from_numpy(np.asarray(person.image, np.float32))
-    brain, truth = person.brain > 0, np.asarray(person.label) > 0
-    probability = predict(
-        network,
-        image,
-        torch.from_numpy(brain),
-        window=grid.card.window,
-        overlap=grid.card.overlap,
-        device=grid.device,
-        batch_size=1 if grid.device == 'cpu' else 8,
-    ).numpy()
+    truth = np.asarray(person.label) > 0
+    windows = 1 if grid.device == 'cpu' else 8
+    probability = probability_of(network, person, grid.card, grid.device, batch_size=windows)
     least = {'voxel_volume': 1.0, 'minimum_volume': grid.card.minimum_lesion_volume}
     found = label_instances(probability >= grid.card.threshold, **least)
     lesions = lesionwise.any_overlap(label_instances(truth, **least), found)

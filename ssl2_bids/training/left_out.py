@@ -40,17 +40,36 @@ def quality(people: Sequence[Participant], card: Card, device: str | torch.devic
     return measure
 
 
+def probability_of(
+    network: nn.Module,
+    person: Participant,
+    card: Card,
+    device: str | torch.device,
+    *,
+    batch_size: int = 1,
+) -> np.ndarray:
+    """Lesion probability (D, H, W) of a whole brain, on the grid of the network.
+
+    Parameters
+    ----------
+    network : on the device.
+    batch_size : windows at once.
+    """
+    return predict(
+        network.eval(),
+        torch.from_numpy(np.asarray(person.image, np.float32)),
+        torch.from_numpy(np.asarray(person.brain) > 0),
+        window=card.window,
+        overlap=card.overlap,
+        device=device,
+        batch_size=batch_size,
+    ).numpy()
+
+
 def dice_of(
     network: nn.Module, person: Participant, card: Card, device: str | torch.device
 ) -> float:
     """Dice of one person at the card's threshold, in the annotated part of the brain."""
     brain, drawn, judged = masks_of(person, (slice(None),) * 3)
-    probability = predict(
-        network,
-        torch.from_numpy(np.asarray(person.image, np.float32)),
-        torch.from_numpy(brain),
-        window=card.window,
-        overlap=card.overlap,
-        device=device,
-    ).numpy()
+    probability = probability_of(network, person, card, device)
     return voxelwise.dice(drawn & judged, (probability >= card.threshold) & judged & brain)

@@ -13,6 +13,7 @@ from ssl2_bids.errors import DataError, UsageError
 from ssl2_bids.files import write_json
 from ssl2_bids.training import adapt as training
 from ssl2_bids.training.decision import SHARES, Decision, best_share, decide
+from ssl2_bids.training.left_out import probability_of
 from ssl2_bids.training.views import AXIAL
 from ssl2_bids.workflows import adaptation_scores as scoring
 from ssl2_bids.workflows.adaptation_cache import Prepared
@@ -223,7 +224,7 @@ def way_of(share: float) -> str:
 
 def _predict(work: Work, one: Prepared, network: nn.Module) -> np.ndarray:
     network.to(work.device)
-    return scoring.probability_of(network, one, work.adaptation.card, work.device)
+    return probability_of(network, one.read(), work.adaptation.card, work.device)
 
 
 def _score(work: Work, one: Prepared, probability: np.ndarray) -> Scores:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ssl2_bids import __version__
 from ssl2_bids.errors import DataError, NoInputError
@@ -45,12 +44,6 @@ class Prepared:
     def read(self) -> Participant:
         """The arrays, mapped into memory."""
         return read_participant(self.folder)
-
-    def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Image (C, D, H, W) float32 and brain (D, H, W) bool, as the segmentation wants them."""
-        found = self.read()
-        image = torch.from_numpy(np.asarray(found.image, np.float32))
-        return image, torch.from_numpy(np.asarray(found.brain) > 0)
 
 
 def prepare(case: Case, annotation: Annotation | None, card: Card, folder: Path) -> Prepared:

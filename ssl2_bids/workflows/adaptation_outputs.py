@@ -25,7 +25,7 @@ from ssl2_bids.reports import adaptation as pictures
 from ssl2_bids.training import strategies
 from ssl2_bids.training import suggestions as suggesting
 from ssl2_bids.training.adapt import curves
-from ssl2_bids.training.left_out import DICE
+from ssl2_bids.training.left_out import DICE, probability_of
 from ssl2_bids.training.run import History
 from ssl2_bids.training.suggestions import SliceGain, Suggestion
 from ssl2_bids.volume import read, reorient
@@ -182,7 +182,7 @@ def suggest_slices(work: Work, adapted: Adapted) -> list[Suggestion]:
         maps = []
         for network in networks:
             network.to(device)
-            maps.append(scoring.probability_of(network, one, card, device))
+            maps.append(probability_of(network, found, card, device))
         error = suggesting.expected_error(maps)
         gains += suggesting.slice_gains(
             one.case.name, one.case.participant, error, voxel_size=card.voxel_size, known=known

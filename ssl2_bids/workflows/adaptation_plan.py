@@ -257,8 +257,22 @@ def training_settings(adaptation: Adaptation, device: str, *, unannotated: bool)
     )
 
 
-def configuration_of(adaptation: Adaptation, training: AdaptSettings) -> str:
-    """A hash of all that decides the model: scans, labels, start, options, version."""
+def configuration_of(adaptation: Adaptation, trainings: str) -> str:
+    """A hash of all that decides the model, by that of its trainings."""
+    from ssl2_bids.bids.provenance import configuration_hash
+
+    settings = adaptation.settings
+    return configuration_hash(
+        {'trainings': trainings, 'accept': settings.accept, 'label': settings.label}
+    )
+
+
+def trainings_of(adaptation: Adaptation, training: AdaptSettings) -> str:
+    """A hash of all that decides what is trained: scans, labels, start, options, version.
+
+    Not of what is made of it: a model that was refused can be taken after all, or under another
+    name, and nothing is trained again.
+    """
     from dataclasses import asdict
 
     from ssl2_bids.bids.provenance import configuration_hash
@@ -273,8 +287,6 @@ def configuration_of(adaptation: Adaptation, training: AdaptSettings) -> str:
             'folds': settings.folds,
             'holdout': settings.holdout,
             'empty_labels': settings.empty_labels,
-            'accept': settings.accept,
-            'label': settings.label,
             'scans': {c.name: c.result.sidecar.get('ConfigurationHash') for c in adaptation.cases},
             'labels': {
                 c.name: [sha256(path) for one in c.labels for path in (one.path, one.extent_path)

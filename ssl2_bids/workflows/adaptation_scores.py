@@ -9,12 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from ssl2_bids.evaluation import lesionwise, voxelwise
 from ssl2_bids.evaluation.comparison import compare_models
-from ssl2_bids.inference import predict
-from ssl2_bids.networks.cards import Card
 from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.steps.lesions import label_instances
 from ssl2_bids.steps.network_input import to_reference
@@ -55,14 +52,6 @@ class Row:
     reference_volume: float  # mm^3
     before: Scores
     after: Scores
-
-
-def probability_of(network: nn.Module, prepared: Prepared, card: Card, device: str) -> np.ndarray:
-    """Lesion probability on the network's grid, from the prepared images."""
-    image, brain = prepared.tensors()
-    network.eval()
-    found = predict(network, image, brain, window=card.window, overlap=card.overlap, device=device)
-    return found.numpy()
 
 
 def score(

@@ -41,6 +41,7 @@ from ssl2_bids.workflows.adaptation_plan import (
     configuration_of,
     fold_count,
     training_settings,
+    trainings_of,
 )
 
 log = logging.getLogger('ssl2_bids')
@@ -127,15 +128,15 @@ def begin(adaptation: Adaptation, say: Say) -> Work:
         one.case.name not in annotations or not annotations[one.case.name].whole for one in people
     )
     chosen = training_settings(adaptation, device, unannotated=unannotated)
-    configuration = configuration_of(adaptation, chosen)
-    folder = root / configuration
+    trainings = trainings_of(adaptation, chosen)
+    folder = root / trainings
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
     smallest = [one.case.result.sidecar.get('MinimumLesionVolume', 3.0) for one in people]
     return Work(
         adaptation,
         chosen,
-        configuration,
+        configuration_of(adaptation, trainings),
         device,
         network,
         people,
@@ -319,7 +320,7 @@ def train_one(
         work.training,
         training_folder(work, name),
         device=work.device,
-        identity=work.configuration,
+        identity=work.folder.name,
         progress=progress,
         measure=quality(left_out, work.adaptation.card, work.device) if left_out else None,
     )

@@ -76,7 +76,7 @@ def train_side_by_side(
             tuple(one.folder for one in left_out),
             work.training,
             training_folder(work, name),
-            work.configuration,
+            work.folder.name,
         )
         for name, (people, left_out) in jobs.items()
     ]

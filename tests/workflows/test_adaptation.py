@@ -356,13 +356,19 @@ def test_labels_of_other_people_are_no_help_and_are_refused(site, model):
 
 def test_a_refused_model_may_be_replaced(site):
     put_labels(site, 1, 2)
-    few = replace(site, steps=10, learning_rate=1e-9, resegment=False)
+    few = replace(site, steps=10, learning_rate=1e-30, resegment=False)
     run(few)
     assert card_of(site)['Accepted'] is False
+    trained = {p: p.stat().st_mtime_ns for p in site.work_dir.rglob('checkpoint-*')}
     run(replace(few, accept='always'))
     card = card_of(site)
     assert card['Accepted'] is True
     assert 'although' in card['Reason']
+    # the folds are taken over, not trained again
+    again = {p: p.stat().st_mtime_ns for p in site.work_dir.rglob('checkpoint-*')}
+    assert len(trained) >= 2
+    assert trained.items() <= again.items()
+    assert {p.parent.name for p in again} == {'training-1', 'training-2', 'training-final'}
 
 
 def test_whoever_is_left_out_is_seen_by_no_training(site, monkeypatch):
