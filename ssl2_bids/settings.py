@@ -78,8 +78,9 @@ class AdaptationPreset:
     unlabelled: int
 
 
-# Few steps: with two labelled people 1500 were worse than 200 (docs/adaptation.md). A GPU makes a
-# step of six larger patches in a fraction of a second. The time is measured and told beforehand.
+# Few steps: with two labelled people 1500 were worse than 200 (docs/adaptation-tests.md). A GPU
+# makes a step of six larger patches in a fraction of a second. The time is measured and told
+# beforehand.
 ADAPTATION = {
     'cpu': AdaptationPreset(steps=200, patch=64, labelled=2, unlabelled=2),
     'cuda': AdaptationPreset(steps=400, patch=80, labelled=4, unlabelled=2),
