@@ -22,9 +22,9 @@ pool is always all training people; steps, patches, augmentation and optimiser a
 cell; no labelled scan beside those of the cell decides anything: a fixed schedule and the last
 averaged weights. Two bounds are added: each start without any training (strategy none), and all
 training people labelled wholly. A network is tested with its trained weights and, as in an
-adaptation, half-way to them (share 0.5). The labels are the truth of the simulation, and scores
-are taken on the network's grid. The numbers say how the methods compare on simulated scans:
-nothing about patients.
+adaptation, half-way to them (share 0.5) where the start marks lesions already. The labels are the
+truth of the simulation, and scores are taken on the network's grid. The numbers say how the
+methods compare on simulated scans: nothing about patients.
 """
 
 from __future__ import annotations
@@ -173,7 +173,9 @@ def run_cell(grid: Grid, cell: Cell) -> Rows:
             sys.exit(f'stopped after step {history.step}; the same command goes on')
         for path in (grid.work / 'cells' / key).glob('checkpoint-*'):
             path.unlink()
-        shares = (1.0,) if cell.start == SCRATCH else SHARES  # half of noise is noise
+        # half-way from what marks no lesions is no model
+        marks = cell.start != SCRATCH and segments(grid.starts[cell.start], grid.work)
+        shares = SHARES if marks else (1.0,)
         networks = {share: between(start, trained, share) for share in shares}
     seconds = time.monotonic() - began
     identity = dict(zip(CELL, cell.key, strict=True))
