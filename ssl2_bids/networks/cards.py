@@ -167,7 +167,10 @@ def check_card(content: Any, path: Path, *, network_types: Mapping[str, NetworkT
     multiple = network.get('Multiple', 1)
     if not _is_count(multiple) or any(size % multiple for size in content['Window']):
         raise bad_card(path, f'"Window" is not a multiple of "Network": "Multiple" ({multiple})')
-    needed = network_type.multiple(network)
+    try:
+        needed = network_type.multiple(network)
+    except ValueError as error:
+        raise bad_card(path, f'"Network": {error}') from None
     if any(size % needed for size in content['Window']):
         raise bad_card(
             path, f'"Window" is not a multiple of {needed}, which {network["Type"]} needs'

@@ -5,6 +5,7 @@ Building one needs torch, knowing them does not.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,29 @@ def _swin_unetr(**parameters: Any) -> torch.nn.Module:
     from ssl2_bids.networks.swin_unetr import SwinUNETR
 
     return SwinUNETR(**parameters)
+
+
+def _swin_unet(**parameters: Any) -> torch.nn.Module:
+    from ssl2_bids.networks.swin_unet import SwinUNet
+
+    return SwinUNet(**parameters)
+
+
+def _committee(*, members: list[dict[str, Any]], **common: int) -> torch.nn.Module:
+    from ssl2_bids.networks.committee import Committee, member_descriptions
+
+    keys = {'inputs': 'InputChannels', 'outputs': 'OutputChannels'}
+    described = {'Members': members} | {keys[name]: value for name, value in common.items()}
+    return Committee([new_network(member) for member in member_descriptions(described)])
+
+
+def _multiple_of_members(network: Mapping[str, Any]) -> int:
+    from ssl2_bids.networks.committee import member_descriptions
+
+    members = member_descriptions(network)
+    if unknown := [m['Type'] for m in members if m['Type'] not in NETWORKS]:
+        raise ValueError(f'a member is of the unknown type {unknown[0]!r}')
+    return math.lcm(*(NETWORKS[member['Type']].multiple(member) for member in members))
 
 
 def _two_to_the_levels(network: Mapping[str, Any], *, levels: int, less: int) -> int:
@@ -65,6 +89,25 @@ NETWORKS: dict[str, NetworkType] = {
         },
         required=('InputChannels', 'OutputChannels'),
         multiple=lambda network: 32,
+    ),
+    'swin_unet': NetworkType(
+        build=_swin_unet,
+        parameters=CHANNELS
+        | {
+            'Channels': 'channels',
+            'FullResolutionChannels': 'full',
+            'Depths': 'depths',
+            'Heads': 'heads',
+            'AttentionWindow': 'window',
+        },
+        required=('InputChannels', 'OutputChannels'),
+        multiple=lambda network: 16,
+    ),
+    'committee': NetworkType(
+        build=_committee,
+        parameters=CHANNELS | {'Members': 'members'},
+        required=('InputChannels', 'OutputChannels', 'Members'),
+        multiple=_multiple_of_members,
     ),
 }
 

@@ -48,6 +48,10 @@ MEANS: dict[str, dict[str, tuple[float, float]]] = {
     },
 }  # fmt: skip
 WILD = 0.03  # share of samples whose tissue means have nothing to do with a sequence
+ENHANCED = (
+    0.1  # share of samples whose T1w follows a contrast agent: vessels and plexus are bright
+)
+ENHANCING = 0.5  # share of these in which lesions are bright in it too
 TWO_FACED = 0.3  # share of channels whose contrast changes over the head, as B1+ makes it
 
 
@@ -72,7 +76,7 @@ class Appearance:
 
 
 def draw_appearances(
-    random: np.random.Generator, *, faintest: float = 0.25, brightest: float = 1.3
+    random: np.random.Generator, *, faintest: float = 0.32, brightest: float = 1.8
 ) -> dict[str, Appearance]:
     """Draw all channels of one sample together: a lesion is as severe in each of them.
 
@@ -89,7 +93,7 @@ def draw_appearances(
         'T2starw': 0.05 + 0.6 * np.clip(severity + random.normal(0, 0.3), 0, 1),
     }
     # The strongest nuisance is as bright as a middling lesion, whatever lesions do here.
-    glow = random.uniform(0.05, 0.45)
+    glow = random.uniform(0.1, 0.6)
     nuisance = {
         'FLAIR': glow,
         'T1w': -glow * random.uniform(0.0, 0.7),
@@ -97,15 +101,22 @@ def draw_appearances(
         'T2starw': glow * random.uniform(0.0, 1.0),
     }
     flow = {'FLAIR': random.uniform(0.2, 1.2), 'T1w': 0.1, 'T2w': -random.uniform(0.3, 1.5)}
+    agent = random.random() < ENHANCED
+    if agent and random.random() < ENHANCING:
+        lesion['T1w'] = random.uniform(0.0, 0.6)
     space = {
         'FLAIR': random.uniform(-0.4, 0.15),
         'T1w': -random.uniform(0.1, 0.5),
         'T2w': random.uniform(0.3, 1.2),
         'T2starw': random.uniform(0.1, 0.5),
     }
+    means = {channel: draw_means(channel, random, wild=wild) for channel in CHANNELS}
+    if agent:
+        for name in ('vessel', 'plexus'):
+            means['T1w'][:, GROUP_NAMES.index(name)] = random.uniform(1.1, 2.2)
     return {
         channel: Appearance(
-            draw_means(channel, random, wild=wild),
+            means[channel],
             float(lesion[channel]),
             float(nuisance[channel]),
             float(flow.get(channel, 0.0)),
@@ -142,10 +153,10 @@ def draw_means(channel: str, random: np.random.Generator, *, wild: bool) -> np.n
 
 # Which channels are there: the first sets are what sites have most often.
 CONTRAST_SETS: tuple[tuple[tuple[str, ...], float], ...] = (
-    (('FLAIR',), 0.25),
-    (('FLAIR', 'T1w'), 0.32),
-    (('FLAIR', 'T1w', 'T2w'), 0.14),
-    (('T1w',), 0.07),
+    (('FLAIR',), 0.27),
+    (('FLAIR', 'T1w'), 0.30),
+    (('FLAIR', 'T1w', 'T2w'), 0.11),
+    (('T1w',), 0.10),
     (('FLAIR', 'T2w'), 0.06),
     (('FLAIR', 'T1w', 'T2w', 'T2starw'), 0.08),
     (('FLAIR', 'T1w', 'T2starw'), 0.04),

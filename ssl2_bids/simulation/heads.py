@@ -5,7 +5,9 @@ A head is a label map of tissue groups with a few maps of place. Packed, one tak
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from zipfile import BadZipFile
@@ -265,16 +267,24 @@ def load_heads(path: str | Path) -> tuple[Head, ...]:
         with np.load(path) as stored:
             arrays = dict(stored)
         names = [str(name) for name in arrays['names']]
-        return tuple(_unpack(arrays, number, name) for number, name in enumerate(names))
+        heads = [_unpacked(arrays, number, name) for number, name in enumerate(names)]
     except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise DataError(
             f'these packed heads cannot be read ({error})',
             advice='Pack them again.',
             path=path,
         ) from None
+    processes = min(len(heads), len(os.sched_getaffinity(0)))
+    if processes < 2:
+        return tuple(with_places(*head) for head in heads)
+    with ProcessPoolExecutor(processes) as pool:  # seconds of distance maps for each head
+        return tuple(pool.map(with_places, *zip(*heads, strict=True)))
 
 
-def _unpack(arrays: dict[str, np.ndarray], number: int, name: str) -> Head:
+def _unpacked(
+    arrays: dict[str, np.ndarray], number: int, name: str
+) -> tuple[str, np.ndarray, np.ndarray | None, tuple[RealLesions, ...]]:
+    """The arguments of :func:`with_places` for one of the stored heads."""
     count = sum(key.startswith(f'{number}_steps_') for key in arrays)
     patients = tuple(
         RealLesions(
@@ -283,4 +293,4 @@ def _unpack(arrays: dict[str, np.ndarray], number: int, name: str) -> Head:
         )
         for i in range(count)
     )
-    return with_places(name, arrays[f'{number}_groups'], arrays.get(f'{number}_t1w'), patients)
+    return name, arrays[f'{number}_groups'], arrays.get(f'{number}_t1w'), patients

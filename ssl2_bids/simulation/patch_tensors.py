@@ -83,16 +83,3 @@ def convolve(image: Tensor, kernels: Sequence[np.ndarray]) -> Tensor:
                 target.add_(source, alpha=float(weight))
         image = result
     return image
-
-
-def thick(image: Tensor, axis: int, width: int) -> Tensor:
-    """Average slices of ``width`` voxels along an axis and interpolate them back."""
-    order = [axis, *(other for other in range(3) if other != axis)]
-    turned = image.permute(order)
-    length = turned.shape[0]
-    padded = functional.pad(turned, (0, 0, 0, 0, 0, -length % width))
-    slices = padded.reshape(-1, width, *turned.shape[1:]).mean(dim=1)
-    lines = slices.reshape(1, slices.shape[0], -1).permute(0, 2, 1)
-    back = functional.interpolate(lines, scale_factor=float(width), mode='linear')
-    result = back.permute(0, 2, 1).reshape(-1, *turned.shape[1:])[:length]
-    return result.permute([order.index(k) for k in range(3)]).contiguous()

@@ -23,7 +23,7 @@ from ssl2_bids.simulation.appearance import (
     draw_present,
 )
 from ssl2_bids.simulation.heads import BRAIN, DISTANCE_SCALE, INDEX, TISSUE, Head
-from ssl2_bids.simulation.patch_tensors import Fields, blur, lookup, members, shift, thick
+from ssl2_bids.simulation.patch_tensors import Fields, blur, lookup, members, shift
 from ssl2_bids.simulation.randomised_lesions import (
     CONFLUENT_SHARE,
     FADING_SHARE,
@@ -33,6 +33,7 @@ from ssl2_bids.simulation.randomised_lesions import (
     draw_lesions,
     real_lesions,
 )
+from ssl2_bids.simulation.slice_draws import UNEVEN, Slices, draw_slices, drawn_in_slices, sliced
 
 ON_LESION = 0.6  # share of the patches with real lesions that are centred near one
 WHITE_T1W = 160.0  # of the real T1w that a head may carry
@@ -46,11 +47,14 @@ class Randomisation:
     scaling: float = 0.12  # of each axis
     elastic: float = 3.0  # standard deviation, knots 24 mm apart
     misregistration: float = 0.35  # share of channels moved against the others
-    thick_slices: float = 0.3  # share of channels
+    clinical: float = 0.3  # share of samples in which every channel has thick slices
+    mixed: float = 0.15  # share in which every channel but FLAIR has
+    thick_slices: float = 0.2  # share of the channels of other samples
+    infratentorial: float = 0.12  # share of patches around brain stem or cerebellar white matter
     noise: float = 0.10  # most, standard deviation relative to white matter
     bias: float = 0.3  # most, standard deviation of the log
-    faintest: float = 0.25  # a lesion in FLAIR, more than white matter
-    brightest: float = 1.3
+    faintest: float = 0.32  # a lesion in FLAIR, more than white matter
+    brightest: float = 1.8
     real_t1w: float = 0.7  # share of samples that use a head's real T1w, where it has one
 
 
@@ -73,7 +77,8 @@ class Prepared:
     Attributes
     ----------
     packed : flat int32: group, distance to ventricle, to cortex, tract, 8 bits each.
-    white : (V, 3), voxels of white matter and other tissue that can be a patch's centre.
+    white, below : (V, 3), voxels of cerebral white matter, and of brain stem and cerebellar white
+        matter, that can be a patch's centre.
     shares : (G,) share of each group in the brain.
     horns : front and back end of the lateral ventricles, voxels.
     """
@@ -81,6 +86,7 @@ class Prepared:
     packed: Tensor
     t1w: Tensor | None
     white: np.ndarray
+    below: np.ndarray
     shares: np.ndarray
     horns: tuple[float, float]
 
@@ -92,6 +98,8 @@ def prepare(head: Head, device: str) -> Prepared:
     packed = sum(part.astype(np.int64) << (8 * place) for place, part in enumerate(parts))
     packed = np.asarray(packed).astype(np.uint32).view(np.int32).ravel()
     white = np.argwhere(head.groups == INDEX['white'])
+    below = np.argwhere(np.isin(head.groups, (INDEX['brainstem'], INDEX['cerebellar_white'])))
+    below = below if len(below) else white
     chosen = np.random.default_rng(0)
     fluid = (head.groups != INDEX['outer_csf']) | (head.to_cortex < 4 * DISTANCE_SCALE)
     inside = head.groups[np.isin(head.groups, BRAIN) & fluid]
@@ -101,6 +109,7 @@ def prepare(head: Head, device: str) -> Prepared:
         torch.from_numpy(packed).to(device),
         None if head.t1w is None else torch.from_numpy(head.t1w.ravel()).to(device),
         white[chosen.integers(0, len(white), 20000)],
+        below[chosen.integers(0, len(below), 5000)],
         np.bincount(inside, minlength=len(INDEX)) / len(inside),
         (float(horns[0]), float(horns[1])),
     )
@@ -148,6 +157,8 @@ def draw_one(
     centre = ready.white[int(random.integers(len(ready.white)))]
     if real is not None and random.random() < ON_LESION:
         centre = real[1]
+    if random.random() < randomisation.infratentorial:
+        centre = ready.below[int(random.integers(len(ready.below)))]
     where, along = positions(head, centre, randomisation, random, patch, fields)
     packed = ready.packed[where]
     groups = packed & 255
@@ -166,6 +177,13 @@ def draw_one(
         random, faintest=randomisation.faintest, brightest=randomisation.brightest
     )
     present = contrasts or draw_present(random)
+    slices = draw_slices(
+        CHANNELS,
+        random,
+        clinical=randomisation.clinical,
+        mixed=randomisation.mixed,
+        reformatted=randomisation.thick_slices,
+    )
     texture = random.uniform(0.0, 0.05) * fields(2.5) + random.uniform(0.0, 0.05) * fields(7.0)
     channels = []
     for channel in CHANNELS:
@@ -181,9 +199,22 @@ def draw_one(
         image = base * (1 + texture) + glow * look.lesion + nuisance * look.nuisance
         image += flow * look.flow + painted.spaces * look.space
         channels.append(
-            acquired(image.clamp(min=0), groups, brain, ready, own, randomisation, fields)
+            acquired(
+                image.clamp(min=0),
+                groups,
+                brain,
+                ready,
+                own,
+                randomisation,
+                fields,
+                slices[channel],
+            )
         )
     known = 1 - (blur(painted.specks, 0.8) > 0.15).float() * (1 - label)
+    read = slices[present[0]] if 'FLAIR' not in present else slices['FLAIR']
+    if read is not None:
+        label, sure = drawn_in_slices(label, read, random)
+        known = known * sure
     return Patches(
         torch.stack(channels),
         torch.tensor([name in present for name in CHANNELS], device=device),
@@ -280,14 +311,14 @@ def fading(strength: Tensor, random: np.random.Generator) -> Tensor:
     if random.random() > FADING_SHARE:
         return strength
     core = blur((strength > 0).float(), random.uniform(0.8, 2.0))
-    least = random.uniform(0.2, 0.8)
+    least = random.uniform(0.3, 0.85)
     return strength * (least + (1 - least) * (1.4 * core).clamp(max=1))
 
 
 def lesion_label(strength: Tensor, random: np.random.Generator) -> Tensor:
     """What a reader outlines: tight in some, with the faint border in others; float32."""
     sharp = (strength > 0).float()
-    return (blur(sharp, 0.6) > random.uniform(0.2, 0.45)).float()
+    return (blur(sharp, 0.6) > random.uniform(0.25, 0.5)).float()
 
 
 def nuisances(
@@ -311,10 +342,10 @@ def nuisances(
     ends = torch.exp(-(((along - ready.horns[0]) / random.uniform(5, 12)) ** 2))
     ends = ends + torch.exp(-(((along - ready.horns[1]) / random.uniform(6, 16)) ** 2))
     cap = torch.exp(-((distance / random.uniform(1.5, 6.0)) ** 2)) * ends
-    total = random.uniform(0, 1.0) * band + random.uniform(0, 1.4) * cap
-    total += (distance < random.uniform(0.8, 1.6)) * random.uniform(0, 0.8)
-    if random.random() < 0.7:
-        total += tract.float() / 255 * random.uniform(0.1, 1.0)
+    total = random.uniform(0.1, 1.5) * band + random.uniform(0, 1.6) * cap
+    total += (distance < random.uniform(0.8, 1.6)) * random.uniform(0, 1.0)
+    if random.random() < 0.85:
+        total += tract.float() / 255 * random.uniform(0.1, 1.2)
     dirty = (fields(9.0) - random.uniform(0.2, 1.2)).clamp(min=0)
     total = total + random.uniform(0, 0.5) * dirty
     grey = members(groups, (INDEX['cortex'], INDEX['limbic'], INDEX['cerebellar_cortex']))
@@ -348,13 +379,16 @@ def acquired(
     random: np.random.Generator,
     randomisation: Randomisation,
     fields: Fields,
+    slices: Slices | None,
 ) -> Tensor:
     """A channel as scanned, stripped and normalised: zeros outside the brain."""
     if random.random() < randomisation.misregistration:
         image = shift(image, random.uniform(-1.2, 1.2, 3))
     image = blur(image, random.uniform(0.3, 0.85))
-    if random.random() < randomisation.thick_slices:
-        image = thick(image, int(random.integers(3)), int(random.integers(2, 5)))
+    if slices is not None:
+        uneven = random.uniform(0, UNEVEN) * random.standard_normal(sum(image.shape))
+        gains = torch.as_tensor(np.exp(uneven), dtype=image.dtype, device=image.device)
+        image = sliced(image, slices, gains)
     spread = randomisation.bias * random.random()
     image = image * torch.exp(spread * fields(random.uniform(30, 70)) / 1.5)
     noise = randomisation.noise * random.random() ** 2

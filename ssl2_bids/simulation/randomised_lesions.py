@@ -16,7 +16,7 @@ PLACE_SHARES = (0.36, 0.26, 0.27, 0.07, 0.04)
 REAL_SHARE = 0.75  # of the samples take real lesions, alone or beside drawn ones
 DRAWN_SHARE = 0.65  # of the samples take drawn lesions
 CONFLUENT_SHARE = 0.2  # of the samples take large lesions that fade outwards
-FADING_SHARE = 0.5  # of the samples have lesions whose labelled border is fainter than the core
+FADING_SHARE = 0.45  # of the samples have lesions whose labelled border is fainter than the core
 LESION_FREE = 0.08
 MEDIAN_VOLUME, VOLUME_SPREAD = 13.0, 1.25  # mm^3 and of its log: a heavy small tail
 

@@ -274,7 +274,7 @@ def check(config: Config) -> None:
 
 def _check_stage(name: str, stage: Stage) -> None:
     loop = stage.loop
-    above_zero = ('learning_rate', 'clip', 'accumulate', 'log_every')
+    above_zero = ('learning_rate', 'clip', 'accumulate', 'echo', 'log_every')
     for key in above_zero:
         if not getattr(loop, key) > 0:
             raise UsageError(

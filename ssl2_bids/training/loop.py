@@ -42,6 +42,9 @@ class LoopSettings:
     average : weight of the past in the averaged weights that are validated and shipped; 0 for
         none.
     accumulate : batches per step.
+    echo : how often each batch is used before the next one, mirrored and with other intensities
+        after the first time (data echoing, Choi et al., arXiv 1907.05550); for devices that learn
+        faster than batches are made.
     precision : ``bfloat16``, ``float32``, or ``auto``: bfloat16 where the device is fast at it.
     validate_every, checkpoint_every, log_every : steps; 0 for never (but at the end).
     checkpoint_minutes : a checkpoint also when the last one is older; 0 for never.
@@ -58,6 +61,7 @@ class LoopSettings:
     clip: float = 1.0
     average: float = 0.999
     accumulate: int = 1
+    echo: int = 1
     seed: int = 0
     precision: str = 'auto'
     channels_last: bool = True
@@ -116,7 +120,9 @@ def train(
     run = Run(task, settings, folder, device, identity)
     run.resume()
     history = run.history
-    steps = range(history.step * settings.accumulate, settings.steps * settings.accumulate)
+    echo = settings.echo
+    begun = history.step * settings.accumulate // echo
+    steps = range(begun, -(-settings.steps * settings.accumulate // echo))
     source = stream(
         batches,
         steps,

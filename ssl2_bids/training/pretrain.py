@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ssl2_bids.evaluation.lesionwise import anima
 from ssl2_bids.inference import predict
+from ssl2_bids.networks.committee import members_of, plain_name
 from ssl2_bids.networks.initialisation import Loaded, initialise
 from ssl2_bids.simulation.appearance import CHANNELS
 from ssl2_bids.simulation.heads import Head
@@ -33,7 +34,8 @@ class Supervised:
 
     Attributes
     ----------
-    network : (N, C, D, H, W) to (N, 1, D, H, W) logits.
+    network : (N, C, D, H, W) to (N, 1, D, H, W) logits; members of a committee learn side by
+        side from the same batches, each by itself.
     cross_entropy : weight of that term beside the Dice loss.
     focal_tversky : weight of the term that raises the recall of small lesions.
     frozen : steps in which the encoder rests, while a new last layer finds its feet.
@@ -53,17 +55,23 @@ class Supervised:
         if self.frozen:
             for parameter in encoder_of(self.network):
                 parameter.requires_grad_(step >= self.frozen)
-        logits = self.network(batch.image)
+        losses, scores = [], {}
+        members = members_of(self.network)
+        for number, member in enumerate(members):
+            logits = member(batch.image)
+            losses.append(self.loss_of(logits, batch))
+            name = f'dice_{number}' if len(members) > 1 else 'dice'
+            scores[name] = training_dice(logits.detach(), batch)
+        return torch.stack(losses).mean(), scores
+
+    def loss_of(self, logits: Tensor, batch: Patches) -> Tensor:
+        """The loss of one network's logits."""
         loss = dice(logits, batch.label, batch.known)
         loss = loss + self.cross_entropy * cross_entropy(logits, batch.label, batch.known)
         if self.focal_tversky:
-            term = focal_tversky_loss(logits, batch.label, batch.known)
+            term = focal_tversky_loss(logits, batch.label, batch.known, weigh_small=True)
             loss = loss + self.focal_tversky * term
-        with torch.no_grad():
-            marked = (logits > 0) * batch.known
-            common = (marked * batch.label).sum()
-            both = marked.sum() + (batch.label * batch.known).sum()
-        return loss, {'dice': (2 * common + 1) / (both + 1)}
+        return loss
 
     def after_step(self, step: int) -> None:
         """Nothing."""
@@ -73,10 +81,18 @@ class Supervised:
         return self.network
 
 
+def training_dice(logits: Tensor, batch: Patches) -> Tensor:
+    """Dice of a batch at probability 0.5, pooled, where the label is known."""
+    marked = (logits > 0) * batch.known
+    common = (marked * batch.label).sum()
+    both = marked.sum() + (batch.label * batch.known).sum()
+    return (2 * common + 1) / (both + 1)
+
+
 def encoder_of(network: nn.Module) -> list[nn.Parameter]:
     """The parameters of a network's encoder, by the names under which tensors are stored."""
     named = network.state_dict(keep_vars=True)
-    return [p for name, p in named.items() if name.startswith(ENCODER) and p.is_leaf]
+    return [p for name, p in named.items() if plain_name(name).startswith(ENCODER) and p.is_leaf]
 
 
 def start_from(network: nn.Module, tensors: Mapping[str, Tensor]) -> Loaded:
@@ -86,13 +102,24 @@ def start_from(network: nn.Module, tensors: Mapping[str, Tensor]) -> Loaded:
     ------
     UnavailableError : fewer than 95 % of the other tensors fit.
     """
-    parts = {name.split('.')[0] + '.' for name in network.state_dict()} - {LAST}
-    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(LAST)}
-    last = {name: tensor for name, tensor in tensors.items() if name.startswith(LAST)}
-    found = initialise(network, kept, part=tuple(sorted(parts)))
+    kept = {name: tensor for name, tensor in tensors.items() if not is_last(name)}
+    last = {name: tensor for name, tensor in tensors.items() if is_last(name)}
+    parts = tuple(sorted({part_of(name) for name in network.state_dict() if not is_last(name)}))
+    found = initialise(network, kept, part=parts)
     if all(network.state_dict()[name].shape == last[name].shape for name in last):
         network.load_state_dict(last, strict=False)
     return found
+
+
+def is_last(name: str) -> bool:
+    """Whether a tensor belongs to the last layer of a network or of a committee's member."""
+    return plain_name(name).startswith(LAST)
+
+
+def part_of(name: str) -> str:
+    """What the name of a tensor begins with: its module, within its member."""
+    inner = plain_name(name)
+    return name.removesuffix(inner) + inner.split('.')[0]
 
 
 def whole_heads(

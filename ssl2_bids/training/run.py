@@ -21,7 +21,7 @@ from ssl2_bids.errors import DataError, UnavailableError
 from ssl2_bids.files import write_text
 from ssl2_bids.inference import bfloat16_is_fast, is_out_of_memory
 from ssl2_bids.training import checkpoint, distributed
-from ssl2_bids.training.prefetch import to_device
+from ssl2_bids.training.prefetch import echoed, to_device
 from ssl2_bids.training.schedule import average_weight, rate
 from ssl2_bids.training.strategy import ema_
 
@@ -99,6 +99,7 @@ class Run:
         self.latest: dict[str, float] = {}
         self.watched: Tensor | None = None
         self.waited = 0.0
+        self.batch: Any = None  # the last one that was made
 
     def resume(self) -> None:
         """Go on from the newest checkpoint of the folder, if there is one."""
@@ -175,11 +176,15 @@ class Run:
         history.seconds += time.monotonic() - began
 
     def _backward(self, source: Iterator[Any], part: int) -> dict[str, Any]:
-        began = time.monotonic()
-        batch = to_device(next(source), self.device, channels_last=self.channels_last)
-        self.waited += time.monotonic() - began
         step, rank = self.history.step, distributed.rank()
-        torch.manual_seed(seed_of(self.settings.seed, rank, step, part))  # of drop-out and paths
+        echo = (step * self.settings.accumulate + part) % self.settings.echo
+        if not echo or self.batch is None:
+            began = time.monotonic()
+            self.batch = to_device(next(source), self.device, channels_last=self.channels_last)
+            self.waited += time.monotonic() - began
+        # of drop-out and paths, and of the echo's intensities
+        torch.manual_seed(seed_of(self.settings.seed, rank, step, part))
+        batch = echoed(self.batch, mirror=echo % 2 == 1) if echo else self.batch
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             loss, scalars = self.task.loss(batch, self.history.step)
         (loss / self.settings.accumulate).backward()

@@ -5,7 +5,7 @@ from label_phantom import label_head
 
 from ssl2_bids.simulation.appearance import CHANNELS, CONTRAST_SETS, draw_appearances
 from ssl2_bids.simulation.heads import INDEX, make_head
-from ssl2_bids.simulation.patch_tensors import Fields, blur, shift, thick
+from ssl2_bids.simulation.patch_tensors import Fields, blur, shift
 from ssl2_bids.simulation.randomised import (
     Randomisation,
     draw,
@@ -73,7 +73,9 @@ def test_a_channel_does_not_depend_on_which_others_are_there(heads):
 
 def test_lesions_are_brighter_than_white_matter_in_flair_and_darker_in_t1w(heads):
     differences = {'FLAIR': [], 'T1w': []}
-    calm = Randomisation(misregistration=0, thick_slices=0, noise=0.01, bias=0.02)
+    calm = Randomisation(
+        misregistration=0, clinical=0, mixed=0, thick_slices=0, noise=0.01, bias=0.02
+    )
     for number in range(24):
         patch = draw(
             heads, calm, seed=(5, number), batch=1, patch=(64, 64, 64), contrasts=CHANNELS
@@ -149,7 +151,14 @@ def test_a_real_t1w_shows_through():
     scan[::2] = 160
     striped = make_head('striped', label_head(), t1w=scan)
     calm = Randomisation(
-        rotation=0, scaling=0, elastic=0, misregistration=0, thick_slices=0, real_t1w=1
+        rotation=0,
+        scaling=0,
+        elastic=0,
+        misregistration=0,
+        clinical=0,
+        mixed=0,
+        thick_slices=0,
+        real_t1w=1,
     )
     patch = draw([striped], calm, seed=(0,), batch=1, patch=(72, 72, 72), contrasts=('T1w',))
     inner = patch.image[0, 1, 30:42, 30:42, 30:42]
@@ -157,7 +166,7 @@ def test_a_real_t1w_shows_through():
     assert contrast > 3 * (inner[:, ::2].mean() - inner[:, 1::2].mean()).abs()
 
 
-def test_blur_shift_and_thick_slices():
+def test_blur_and_shift():
     image = torch.zeros((15, 15, 15))
     image[7, 7, 7] = 1
     soft = blur(image, 1.0)
@@ -167,9 +176,6 @@ def test_blur_shift_and_thick_slices():
     moved = shift(image, np.array([1.0, -1.0, 0.5]))
     assert float(moved[8, 6, 7]) == pytest.approx(0.5)
     assert float(moved[8, 6, 8]) == pytest.approx(0.5)
-    ramp = torch.arange(16.0).reshape(1, 16, 1).expand(4, 16, 5)
-    assert torch.allclose(thick(ramp, 1, 4)[:, 4:12], ramp[:, 4:12], atol=1e-4)
-    assert thick(torch.randn(5, 7, 6), 2, 4).shape == (5, 7, 6)
 
 
 def test_weighted_median():

@@ -5,8 +5,9 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import tiny_training
@@ -16,7 +17,7 @@ from tiny_training import BrightVoxels, FindBright, settings, tiny_network
 from ssl2_bids.errors import DataError, StorageError, UsageError
 from ssl2_bids.training import checkpoint, strategies
 from ssl2_bids.training.loop import curve_settings, train
-from ssl2_bids.training.prefetch import stream
+from ssl2_bids.training.prefetch import echoed, stream
 from ssl2_bids.training.run import Run
 from ssl2_bids.training.strategy import Batch
 
@@ -288,3 +289,53 @@ def test_strategies_go_on_where_they_stopped(tmp_path, name):
     for kind, module in whole.modules().items():
         for key, tensor in module.state_dict().items():
             assert torch.equal(stopped.modules()[kind].state_dict()[key], tensor), (kind, key)
+
+
+class Echoes(NamedTuple):
+    image: torch.Tensor
+    label: torch.Tensor
+
+
+def test_an_echo_has_other_intensities_and_the_same_places():
+    torch.manual_seed(0)
+    image = torch.randn(2, 3, 4, 5, 6)
+    image[:, :, 0] = 0
+    batch = Echoes(image, (image[:, :1] > 1).float())
+    same, mirrored = (echoed(batch, mirror=mirror) for mirror in (False, True))
+    assert torch.equal(same.label, batch.label)
+    assert torch.equal(mirrored.label, batch.label.flip(2))
+    assert torch.equal(same.image == 0, image == 0)
+    assert not torch.equal(same.image, image)
+    ratio = (same.image[0, 0] / image[0, 0])[image[0, 0].abs() > 1]
+    assert 0.7 < float(ratio.min()) <= float(ratio.max()) < 1.3
+
+
+@dataclass
+class NamedBatches:
+    asked: list[int]
+
+    def __getitem__(self, step: int) -> Echoes:
+        self.asked.append(step)
+        return Echoes(*BrightVoxels()[step])
+
+
+def test_a_batch_is_used_as_often_as_asked_for_and_a_run_goes_on_in_its_middle(tmp_path):
+    class Stop(Exception):
+        pass
+
+    def stop_late(done, total, latest):
+        if done == 7:
+            raise Stop
+
+    whole, batches = tmp_path / 'whole', NamedBatches([])
+    task, _ = run(whole, batches=batches, echo=3, steps=10)
+    assert batches.asked == [0, 1, 2, 3]
+    again, batches = FindBright(), NamedBatches([])
+    given = settings(steps=10, echo=3, checkpoint_every=7)
+    with pytest.raises(Stop):
+        train(again, batches, given, tmp_path / 'two', device='cpu', progress=stop_late)
+    again, batches = FindBright(), NamedBatches([])
+    train(again, batches, given, tmp_path / 'two', device='cpu')
+    assert batches.asked == [2, 3]
+    for name, tensor in task.network.state_dict().items():
+        assert torch.equal(again.network.state_dict()[name], tensor), name

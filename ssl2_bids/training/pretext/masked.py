@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ssl2_bids.networks.committee import members_of
 from ssl2_bids.training.masking import block_masks, spoil
 from ssl2_bids.training.strategy import generator
 
@@ -93,7 +94,7 @@ class MaskedAutoencoding:
 
     Attributes
     ----------
-    network : (N, C, D, H, W) to the same shape.
+    network : (N, C, D, H, W) to the same shape; members of a committee learn side by side.
     seed : of masks and disturbances, which are a function of it, the process and the step.
     """
 
@@ -123,7 +124,13 @@ def masked_reconstruction(
     """Hide, spoil, run and compare."""
     hidden = block_masks(batch.image.shape, random=random)
     spoilt = spoil(batch.image, batch.brain, random)
-    return masked_loss(network(spoilt * (1 - hidden)), batch, hidden)
+    found = [
+        masked_loss(member(spoilt * (1 - hidden)), batch, hidden) for member in members_of(network)
+    ]
+    loss = torch.stack([loss for loss, _ in found]).mean()
+    return loss, {
+        name: torch.stack([terms[name] for _, terms in found]).mean() for name in found[0][1]
+    }
 
 
 @dataclass

@@ -1,0 +1,97 @@
+import json
+
+import pytest
+import torch
+
+from ssl2_bids.errors import UnavailableError
+from ssl2_bids.networks.committee import Committee, members_of, plain_name
+from ssl2_bids.networks.registry import new_network
+from ssl2_bids.networks.weights import find_model, load_network, read_card, write_model
+
+CNN = {'Type': 'fast_unet', 'Channels': [8, 12], 'FullResolutionChannels': 2}
+SWIN = {
+    'Type': 'swin_unet', 'Channels': [8, 12, 24, 24], 'Heads': [2, 2, 2], 'AttentionWindow': 3,
+    'FullResolutionChannels': 2,
+}  # fmt: skip
+COMMITTEE = {
+    'Type': 'committee', 'InputChannels': 4, 'OutputChannels': 1, 'Members': [CNN, SWIN],
+}  # fmt: skip
+
+
+def test_the_answer_is_the_mean_probability():
+    network = new_network(COMMITTEE, seed=0).eval()
+    image = torch.randn(1, 4, 32, 32, 32)
+    with torch.inference_mode():
+        one, two = (torch.sigmoid(member(image)) for member in network.members)
+        torch.testing.assert_close(torch.sigmoid(network(image)), (one + two) / 2)
+
+
+def test_calibration_moves_a_member():
+    network = new_network(COMMITTEE, seed=0).eval()
+    network.calibration[1] = torch.tensor([2.0, -1.0])
+    image = torch.randn(1, 4, 16, 16, 16)
+    with torch.inference_mode():
+        opinions = network.opinions(image)
+        torch.testing.assert_close(opinions[0], network.members[0](image))
+        torch.testing.assert_close(opinions[1], 2 * network.members[1](image) - 1)
+
+
+def test_members_that_fill_in_images_are_averaged():
+    network = new_network({**COMMITTEE, 'OutputChannels': 4}, seed=0).eval()
+    image = torch.randn(1, 4, 16, 16, 16)
+    with torch.inference_mode():
+        expected = sum(member(image) for member in network.members) / 2
+        torch.testing.assert_close(network(image), expected)
+
+
+def test_a_network_that_is_none_is_alone():
+    network = new_network({**CNN, 'InputChannels': 1, 'OutputChannels': 1}, seed=0)
+    assert members_of(network) == (network,)
+    assert plain_name('members.1.encoder.stem.weight') == 'encoder.stem.weight'
+    assert plain_name('encoder.stem.weight') == 'encoder.stem.weight'
+
+
+def test_one_member_is_no_committee():
+    with pytest.raises(ValueError, match='two members'):
+        Committee([torch.nn.Identity()])
+
+
+@pytest.fixture
+def card_content(tmp_path):
+    content = json.loads(
+        (find_model('fast-3t', tmp_path).folder / 'model.json').read_text(encoding='utf-8')
+    )
+    return content | {'Name': 'both', 'Network': dict(COMMITTEE)}
+
+
+def test_a_committee_is_stored_and_read_as_one_model(tmp_path, card_content):
+    network = new_network(COMMITTEE, seed=3).eval()
+    card = write_model(tmp_path / 'both', network, card_content)
+    again = load_network(read_card(card.folder))
+    image = torch.randn(1, 4, 16, 16, 16)
+    with torch.inference_mode():
+        torch.testing.assert_close(again(image), network(image), atol=2e-2, rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ('members', 'said'),
+    [
+        ([CNN, {**SWIN, 'InputChannels': 3}], 'member 1.*3 InputChannels.*committee 4'),
+        ([CNN], 'two networks or more'),
+        ([CNN, 'swin_unet'], 'two networks or more'),
+        ([CNN, {'Type': 'transformer'}], "unknown type 'transformer'"),
+        ([CNN, COMMITTEE], 'committee itself'),
+        (None, 'two networks or more'),
+    ],
+)
+def test_a_card_whose_members_do_not_fit_is_refused(tmp_path, card_content, members, said):
+    card_content['Network'] = {**COMMITTEE, 'Members': members}
+    with pytest.raises(UnavailableError, match=said) as caught:
+        write_model(tmp_path / 'both', new_network(COMMITTEE, seed=0), card_content)
+    assert caught.value.path.endswith('model.json')
+
+
+def test_the_window_suits_all_members(tmp_path, card_content):
+    card_content['Window'] = [40, 48, 48]  # enough for the first member alone
+    with pytest.raises(UnavailableError, match='multiple of 16'):
+        write_model(tmp_path / 'both', new_network(COMMITTEE, seed=0), card_content)
