@@ -78,10 +78,15 @@ def participant_labels(bids_dir: Path) -> list[str]:
 
 
 def session_labels(bids_dir: Path, participant: str) -> list[str | None]:
-    """Labels of a participant's ``ses-*`` folders, sorted; ``[None]`` where there is none."""
+    """Labels of a participant's ``ses-*`` folders, sorted.
+
+    None stands for images of no session: where there are no such folders, and where a dataset of
+    derivatives has the anatomy of all sessions beside them.
+    """
     folder = bids_dir / f'sub-{participant}'
     labels = sorted(p.name[4:] for p in folder.glob('ses-*') if p.is_dir())
-    return [*labels] or [None]
+    beside = any(folder.glob('anat/sub-*.nii*'))
+    return [None, *labels] if beside or not labels else [*labels]
 
 
 def select_participants(
