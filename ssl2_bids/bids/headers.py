@@ -65,6 +65,7 @@ def read_header(path: Path) -> Header:
         raise DataError(f'cannot be read ({error.strerror})', path=path) from None
     shape, affine = read_grid(path)
     image = nib.load(path)
+    assert isinstance(image, nib.Nifti1Image)  # read_grid has seen to it
     kind = image.get_data_dtype()
     if kind.fields is not None or kind.kind == 'c':
         raise DataError(

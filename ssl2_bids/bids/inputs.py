@@ -12,7 +12,7 @@ from ssl2_bids.bids.dataset import read_description
 from ssl2_bids.bids.filters import SUFFIXES, describe_filter, matches
 from ssl2_bids.bids.inheritance import Inheritance, stem
 from ssl2_bids.bids.selection import Choice, choose
-from ssl2_bids.errors import DataError, NothingSelectedError, Ssl2Error
+from ssl2_bids.errors import NothingSelectedError, Ssl2Error
 
 log = logging.getLogger('ssl2_bids')
 
@@ -57,6 +57,7 @@ class Session:
     reference : contrast whose grid the results lie on; empty if nothing can be done.
     dropped : pairs of file and reason.
     warnings : what a reader of the report should know about the choice.
+    unusable : files left out because a run found that their voxels cannot be used, and why.
     skipped : why there is nothing to do (images lacking), else empty.
     problem : what makes it impossible (an unreadable file), else None.
     """
@@ -67,6 +68,7 @@ class Session:
     reference: str = ''
     dropped: tuple[tuple[Path, str], ...] = ()
     warnings: tuple[str, ...] = ()
+    unusable: dict[Path, str] = field(default_factory=dict)
     skipped: str = ''
     problem: Ssl2Error | None = None
 
@@ -85,7 +87,7 @@ def find_sessions(
     filters: dict[str, dict[str, Any]] | None = None,
     contrasts: tuple[str, ...] | None = None,
     reference: str | None = None,
-    unusable: Mapping[Path, DataError] | None = None,
+    unusable: Mapping[Path, str] | None = None,
 ) -> list[Session]:
     """Choose the images of each unit (participant, session) by the rules of BIDS.md 1.2.
 
@@ -105,8 +107,6 @@ def find_sessions(
     """
     filters = {key: value for key, value in (filters or {}).items() if key in SUFFIXES}
     files = _images(bids_dir, sorted({subject for subject, _ in units}))
-    if read_description(bids_dir).get('DatasetType') == 'derivative':
-        log.info('%s is a derivative dataset: images in their own space are taken', bids_dir)
     unused = _unused_filters(files, filters)
 
     def sessions_by(given: dict[str, dict[str, Any]]) -> Iterator[Session]:
@@ -118,9 +118,16 @@ def find_sessions(
                 wanted=contrasts,
                 unusable=unusable,
             )
-            yield _session(*unit, choice, required, reference)
+            session = _session(*unit, choice, required, reference)
+            left_out = dict(choice.dropped)
+            met = {path: why for path, why in (unusable or {}).items() if path in left_out}
+            yield replace(session, unusable=met)
 
     sessions = list(sessions_by(filters))
+    if unusable:  # this is a second look at sessions that were told of before
+        return sessions
+    if read_description(bids_dir).get('DatasetType') == 'derivative':
+        log.info('%s is a derivative dataset: images in their own space are taken', bids_dir)
     if unused and not any(map(_usable, sessions)) and any(map(_usable, sessions_by({}))):
         raise NothingSelectedError(
             'by the filter file no session can be used: ' + '; '.join(unused),

@@ -162,6 +162,15 @@ def stored_configuration(names: UnitNames) -> str:
         return ''
 
 
+def read_summary(names: UnitNames) -> dict[str, Any]:
+    """The report summary of a unit, empty where there is none that can be read."""
+    path = names.path('report.summary')
+    try:
+        return read_sidecar(path) if path.is_file() else {}
+    except DataError:
+        return {}
+
+
 @dataclass(frozen=True)
 class Result:
     """A finished session of the participant level, found by its done marker."""

@@ -55,7 +55,7 @@ def choose(
     *,
     accepted: tuple[str, ...],
     wanted: tuple[str, ...] | None,
-    unusable: Mapping[Path, DataError] | None = None,
+    unusable: Mapping[Path, str] | None = None,
 ) -> Choice:
     """Take one image per contrast (BIDS.md 1.2); the headers of candidates are read.
 
@@ -67,7 +67,7 @@ def choose(
     filters : entity patterns by contrast key.
     accepted : suffixes that the model takes.
     wanted : contrast keys that the user narrows to, or None.
-    unusable : files whose voxels were found to be unusable before.
+    unusable : files whose voxels were found to be unusable before, and why.
     """
     choosing = _Choosing(files, filters, dict(unusable or {}))
     for key in ('unit1', 't1w', 'flair', 't2w', 't2starw'):
@@ -116,7 +116,7 @@ class _Choosing:
 
     files: list[dict[str, Any]]
     filters: dict[str, dict[str, Any]]
-    unusable: dict[Path, DataError]
+    unusable: dict[Path, str]
     picks: dict[str, Pick] = field(default_factory=dict)
     dropped: dict[Path, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -187,10 +187,9 @@ class _Choosing:
             path = file['path']
             try:
                 if path in self.unusable:
-                    raise self.unusable[path]
+                    raise DataError(self.unusable[path], path=path)
                 if path not in self.headers:
                     self.headers[path] = read_header(path)
-                    self._check_forms(path)
             except DataError as error:
                 self.drop([file], f'cannot be used: {error.message}')
                 self.problems.append(error)
@@ -198,12 +197,6 @@ class _Choosing:
             else:
                 found.append(file)
         return found
-
-    def _check_forms(self, path: Path) -> None:
-        if apart := self.headers[path].forms_apart:
-            self.warnings.append(
-                f'{path.name}: sform and qform are {apart:.1f} mm apart; the sform is used'
-            )
 
     def without_contrast_agent(self, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Those without contrast agent, if there are such."""
@@ -236,6 +229,11 @@ class _Choosing:
     ) -> Pick:
         entities = {short: file[long] for long, short in SHORT_NAMES.items() if long in file}
         for used in (file, *inversions):
+            if apart := self.headers[used['path']].forms_apart:
+                self.warnings.append(
+                    f'{used["path"].name}: sform and qform are {apart:.1f} mm apart; the sform is '
+                    'used'
+                )
             for problem in used.get('sidecar_problems', ()):
                 self.warnings.append(
                     f'{Path(problem.path).name} was left out: {problem.message}; what it says of '
