@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from ssl2_bids.errors import (
     NothingSelectedError,
     UsageError,
 )
+from ssl2_bids.files import read_text
 
 
 def check_dataset(bids_dir: Path, *, thorough: bool = True) -> None:
@@ -51,7 +53,7 @@ def check_dataset(bids_dir: Path, *, thorough: bool = True) -> None:
 
 def _check_description(path: Path) -> None:
     try:
-        content = json.loads(path.read_text(encoding='utf-8'))
+        content = json.loads(read_text(path))
     except (ValueError, OSError) as error:
         raise NotBidsError(f'not readable JSON ({error})', path=path) from None
     missing = [key for key in ('Name', 'BIDSVersion') if key not in dict(content)]
@@ -66,10 +68,17 @@ def _check_description(path: Path) -> None:
 def read_description(folder: Path) -> dict[str, Any]:
     """The content of ``dataset_description.json``, empty where it is missing or unreadable."""
     try:
-        content = json.loads((folder / 'dataset_description.json').read_text(encoding='utf-8'))
+        content = json.loads(read_text(folder / 'dataset_description.json'))
     except (ValueError, OSError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def is_own_dataset(folder: Path) -> bool:
+    """Whether a folder is an output folder of this App."""
+    owners = read_description(folder).get('GeneratedBy')
+    names = [entry.get('Name') for entry in owners or [] if isinstance(entry, dict)]
+    return 'ssl2-bids' in names
 
 
 def participant_labels(bids_dir: Path) -> list[str]:
@@ -213,7 +222,7 @@ def read_filters(path: Path) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         raise NoInputError('no such filter file', path=path)
     try:
-        content = json.loads(path.read_text(encoding='utf-8'))
+        content = json.loads(read_text(path))
     except ValueError as error:
         raise UsageError(f'the filter file is not readable JSON ({error})', path=path) from None
     if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
@@ -226,16 +235,15 @@ def read_filters(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
-    """Rows of a BIDS TSV file, empty where there is none.
+    """Rows of a BIDS TSV file in any usual encoding, empty where there is none.
 
     Raises
     ------
-    DataError : the file is not text in UTF-8.
+    DataError : the file cannot be read.
     """
     if not path.is_file():
         return []
     try:
-        with open(path, encoding='utf-8-sig', newline='') as stream:
-            return list(csv.DictReader(stream, delimiter='\t'))
-    except (UnicodeDecodeError, csv.Error) as error:
+        return list(csv.DictReader(io.StringIO(read_text(path), newline=''), delimiter='\t'))
+    except (OSError, csv.Error) as error:
         raise DataError(f'not a readable table ({error})', path=path) from None
