@@ -32,7 +32,12 @@ from ssl2_bids.steps import quality
 from ssl2_bids.steps.lesions import REGIONS
 from ssl2_bids.volume import Volume, read, resample, write
 from ssl2_bids.workflows import adaptation_nodes as nodes
-from ssl2_bids.workflows.adaptation_plan import Adaptation, label_links, plan_adaptation
+from ssl2_bids.workflows.adaptation_plan import (
+    Adaptation,
+    judge_labels,
+    label_links,
+    plan_adaptation,
+)
 from ssl2_bids.workflows.adaptation_plan import describe as describe_adaptation
 
 log = logging.getLogger('ssl2_bids')
@@ -68,7 +73,7 @@ def run_group_level(
     if settings.dry_run:
         say(_describe(settings, results, missing))
         if adaptation:
-            say('\n'.join(describe_adaptation(adaptation)))
+            say('\n'.join(describe_adaptation(judge_labels(adaptation)[0])))
         return SUCCESS
     with _lock(settings.output_dir):
         lost: list[dict[str, str]] = []

@@ -13,11 +13,10 @@ from ssl2_bids.bids.inputs import Session
 from ssl2_bids.errors import DataError, NoInputError
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.simulation.appearance import CHANNELS
-from ssl2_bids.steps.annotation import majority
-from ssl2_bids.steps.network_input import network_input, onto_grid
+from ssl2_bids.steps.network_input import network_input
 from ssl2_bids.training.scans import NORMALISATION, PackedScan, to_bytes
-from ssl2_bids.volume import Volume, describe_grid, read, reorient, same_grid
-from ssl2_bids.workflows.evaluate import read_annotation
+from ssl2_bids.volume import Volume, read, reorient
+from ssl2_bids.workflows.annotations import onto_model_grid, place
 
 if TYPE_CHECKING:
     from ssl2_bids.bids.labels import Label
@@ -99,37 +98,18 @@ def drawn_label(
     affine: np.ndarray,
     brain: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Lesions and where they were looked for, on the packed grid: at least half a voxel.
+    """Lesions and where they were looked for, on the packed grid, by the rule of the App.
 
     Raises
     ------
     DataError : the label is on the grid of none of the images.
     """
-    by_image: dict[tuple[str, str, str], list[Label]] = {}
-    for label in labels:
-        by_image.setdefault(label.image, []).append(label)
-    raters = next(iter(by_image.values()))
-    annotation = majority([read_annotation(label) for label in raters])
-    named = [name for name in images if name in (raters[0].kept_suffix, raters[0].space)]
-    order = [*named, *(name for name in images if name not in named)]
-    on_grid = [name for name in order if same_grid(annotation.label, images[name])]
-    if not on_grid:
-        raise DataError(
-            f'the label lies on the grid of none of the images: {describe_grid(annotation.label)}',
-            advice='Save it from the image that it was drawn on.',
-            path=raters[0].path,
-        )
+    placed = place(labels, images)
     shape = (brain.shape[0], brain.shape[1], brain.shape[2])
-    lesions, extent = (
-        onto_grid(
-            one.with_data(one.data.astype(np.float32)),
-            affine,
-            shape,
-            transform=transforms.get(on_grid[0]),
-        ).data
-        for one in (annotation.label, annotation.extent)
+    lesions, extent = onto_model_grid(
+        placed.annotation, affine, shape, transform=transforms.get(placed.image)
     )
-    return np.asarray(lesions >= 0.5), np.asarray(extent >= 0.5)
+    return lesions > 0, extent > 0
 
 
 def packing_card() -> Card:

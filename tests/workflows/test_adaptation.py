@@ -37,11 +37,11 @@ from ssl2_bids.training import adapt as training
 from ssl2_bids.volume import Volume, read, write
 from ssl2_bids.workflows import adaptation
 from ssl2_bids.workflows import adaptation_nodes as nodes
-from ssl2_bids.workflows.adaptation_cache import onto_model_grid
 from ssl2_bids.workflows.adaptation_plan import plan_adaptation
 from ssl2_bids.workflows.adaptation_work import Work, fit_into_time
 from ssl2_bids.workflows.adaptation_work import begin as begin_work
 from ssl2_bids.workflows.adaptation_workers import take_part
+from ssl2_bids.workflows.annotations import onto_model_grid
 from ssl2_bids.workflows.group import run_group_level
 
 PEOPLE = 6
