@@ -160,6 +160,10 @@ def read_annotation(label: Label) -> Annotation:
     """
     extent = read(label.extent_path, dtype=None) if label.extent_path else None
     volume = read(label.path, dtype=None)
+    if volume.data.dtype.fields is not None:
+        raise DataError(
+            'a colour image, not a mask', advice='Save the mask itself.', path=label.path
+        )
     try:
         annotation = annotate.read_label_values(
             volume,
