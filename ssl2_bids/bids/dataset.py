@@ -9,6 +9,8 @@ import csv
 import difflib
 import io
 import json
+import logging
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from ssl2_bids.errors import (
     UsageError,
 )
 from ssl2_bids.files import read_text
+
+log = logging.getLogger('ssl2_bids')
 
 
 def check_dataset(bids_dir: Path, *, thorough: bool = True) -> None:
@@ -232,6 +236,29 @@ def read_filters(path: Path) -> dict[str, dict[str, Any]]:
             path=path,
         )
     return content
+
+
+def optional_table(path: Path, key: str) -> list[dict[str, str]]:
+    """Rows of a table that is not needed: one that cannot be used costs itself and a warning.
+
+    Parameters
+    ----------
+    key : the column by which rows are found; missing cells are empty.
+    """
+    try:
+        rows = read_table(path)
+    except DataError as error:
+        _warn_once(f'{path}: left out: {error.message}')
+        return []
+    if rows and key not in rows[0]:
+        _warn_once(f'{path}: left out: it has no column {key} (columns are separated by tabs)')
+        return []
+    return [{k: v or '' for k, v in row.items() if k is not None} for row in rows]
+
+
+@cache
+def _warn_once(text: str) -> None:
+    log.warning('%s', text)
 
 
 def read_table(path: Path) -> list[dict[str, str]]:

@@ -248,7 +248,9 @@ def pack_dataset(
 
 def is_simulated(root: Path) -> bool:
     """Whether ``ssl2 simulate`` made a dataset, as its description says."""
-    content = json.loads((root / 'dataset_description.json').read_text(encoding='utf-8'))
+    from ssl2_bids.bids.dataset import read_description
+
+    content = read_description(root)
     return any(one.get('Name') == 'ssl2 simulate' for one in content.get('GeneratedBy') or ())
 
 
