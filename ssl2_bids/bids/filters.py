@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 # contrast keys of filter files and options, and the suffixes that they stand for
@@ -30,7 +31,14 @@ def matches(file: dict[str, Any], key: str, pattern: dict[str, Any]) -> bool:
     suffixes = suffix if isinstance(suffix, list | tuple) else (suffix,)
     if file['suffix'] not in suffixes:
         return False
-    return all(_agrees(file.get(name), value) for name, value in pattern.items())
+    return entities_agree(file, pattern)
+
+
+def entities_agree(entities: Mapping[str, Any], pattern: Mapping[str, Any]) -> bool:
+    """Whether entities (long names) answer to a filter pattern."""
+    return all(
+        _agrees(entities.get(LONG_NAMES.get(name, name)), value) for name, value in pattern.items()
+    )
 
 
 def _agrees(actual: str | None, wanted: Any) -> bool:

@@ -22,12 +22,13 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ssl2_bids.bids.dataset import is_own_dataset, read_table
+from ssl2_bids.bids.filters import LONG_NAMES, entities_agree
 from ssl2_bids.bids.inheritance import LINK_WITHOUT_CONTENT, Inheritance, stem
 from ssl2_bids.bids.label_ranking import those_that_count
 from ssl2_bids.errors import DataError, NoInputError
@@ -129,12 +130,17 @@ class FoundLabels:
     unknown: tuple[Path, ...] = ()
 
 
-def find_labels(folder: Path, *, participants: Iterable[str] | None = None) -> list[Label]:
+def find_labels(
+    folder: Path,
+    *,
+    participants: Iterable[str] | None = None,
+    pattern: Mapping[str, Any] | None = None,
+) -> list[Label]:
     """Find the labels of a dataset that count, sorted by participant, session and name.
 
     What is left out is named in the log; see :func:`look_for_labels`.
     """
-    found = look_for_labels(folder, participants=participants)
+    found = look_for_labels(folder, participants=participants, pattern=pattern)
     for path, reason in found.left_out:
         log.warning('%s: label left out: %s', path, reason)
     for path, reason in found.superseded:
@@ -151,7 +157,12 @@ def find_labels(folder: Path, *, participants: Iterable[str] | None = None) -> l
     return list(found.labels)
 
 
-def look_for_labels(folder: Path, *, participants: Iterable[str] | None = None) -> FoundLabels:
+def look_for_labels(
+    folder: Path,
+    *,
+    participants: Iterable[str] | None = None,
+    pattern: Mapping[str, Any] | None = None,
+) -> FoundLabels:
     """Find the manual labels of a dataset.
 
     A label that cannot be used (a link without content, an unreadable JSON or table, a result of
@@ -162,6 +173,7 @@ def look_for_labels(folder: Path, *, participants: Iterable[str] | None = None) 
     ----------
     folder : a derivative dataset of labels, or a raw one that holds them in ``anat/``.
     participants : labels without ``sub-``; None is everybody.
+    pattern : what ``labels`` of a filter file asks for, before any goes before another.
 
     Raises
     ------
@@ -171,6 +183,7 @@ def look_for_labels(folder: Path, *, participants: Iterable[str] | None = None) 
     ours = is_own_dataset(folder)
     units: dict[tuple[str, str], list[Label]] = {}
     left_out: list[tuple[Path, str]] = []
+    superseded: list[tuple[Path, str]] = []
     unknown: list[Path] = []
     own = 0
     for path in _images(folder, participants):
@@ -185,6 +198,8 @@ def look_for_labels(folder: Path, *, participants: Iterable[str] | None = None) 
         elif _is_own(label, ours):
             own += 1
             left_out.append((path, OWN_RESULT))
+        elif not entities_agree(_entities(label), pattern or {}):
+            superseded.append((path, 'left out by the filter file'))
         else:
             units.setdefault((label.subject, label.session or ''), []).append(label)
     if own and own == len(left_out) and not units:
@@ -195,12 +210,22 @@ def look_for_labels(folder: Path, *, participants: Iterable[str] | None = None) 
             path=folder,
         )
     found: list[Label] = []
-    superseded: list[tuple[Path, str]] = []
     for _, labels in sorted(units.items()):
         counting, others = those_that_count(labels)
         found += counting
         superseded += [(label.path, reason) for label, reason in others]
     return FoundLabels(tuple(found), tuple(left_out), tuple(superseded), tuple(unknown))
+
+
+def _entities(label: Label) -> dict[str, str | None]:
+    """Entities of a label's name, long names; ``desc`` is also what follows lesion-manual."""
+    *pairs, suffix = stem(label.path).split('_')
+    written = dict(pair.split('-', 1) for pair in pairs if '-' in pair)
+    return {LONG_NAMES.get(k, k): v for k, v in written.items()} | {
+        'suffix': suffix,
+        'desc': label.desc,
+        'session': label.session,
+    }
 
 
 def _is_own(label: Label, ours: bool) -> bool:

@@ -55,7 +55,7 @@ def inversions_of(uniform: dict[str, Any], files: Sequence[dict[str, Any]]) -> P
     """Find INV1 and INV2 of a uniform image among the images of its session."""
     magnitudes = [f for f in files if is_inversion(f) and not image_names.is_phase(f)]
     if not magnitudes:
-        return Parts(reason='there is none')
+        return Parts()
     own = _common(uniform)
     found = []
     for number in ('1', '2'):

@@ -215,6 +215,11 @@ class _Choosing:
         for file in rest:
             reason = f'{first["path"].name} goes before it: {reasons[file["path"]]}'
             self.drop([file], reason)
+        if suffix == 'T1w' and image_names.is_uniform(first):
+            self.warnings.append(
+                f'{first["path"].name} is taken as a T1w; if it is the uniform image of MP2RAGE: '
+                f'{preference.recipe("unit1", first)}'
+            )
         if rest:
             names = ', '.join(f['path'].name for f in rest)
             why = ', '.join(dict.fromkeys(reasons.values()))
@@ -338,7 +343,7 @@ class _Choosing:
         elif inversions and not any(image_names.is_uniform(f) for f in self.files):
             reason = 'the uniform image is not computed here: add the UNIT1 of the scanner'
             self.drop(inversions, reason)
-            names = ', '.join(f['path'].name for f in inversions)
+            names = ', '.join(f['path'].name for f in inversions if not image_names.is_phase(f))
             self.warnings.append(f'MP2RAGE without UNIT1 ({names}): {reason}')
         self.drop(inversions, 'its UNIT1 is not used')
         for file in left:

@@ -111,7 +111,8 @@ def _labels_by_unit(
     selected = set(select_sessions(settings.bids_dir, participants, settings.sessions))
     processed = set(units)
     found: dict[tuple[str, str], list[Label]] = {}
-    for one in (label for folder in folders for label in find_labels(folder)):
+    pattern = settings.filters.get('labels')
+    for one in (label for folder in folders for label in find_labels(folder, pattern=pattern)):
         session, reason = session_of(one, sessions)
         if one.subject not in sessions:
             reason = f'sub-{one.subject} is not in the dataset {settings.bids_dir}'

@@ -164,6 +164,7 @@ def evaluate(
     notes = _notes(cases, drawn)
     notes += [f'{path.name}: left out: {why}' for path, why in (*found.left_out, *unassigned)]
     notes += [f'{path.name}: not used: {why}' for path, why in found.superseded]
+    notes += [f'{path.name}: not understood as the name of a mask' for path in found.unknown]
     for name in models:
         if unmatched := [unit for unit in drawn if unit not in masks[name]]:
             whose = f' of {name or "the default model"}' if len(models) > 1 else ''

@@ -262,6 +262,15 @@ def test_a_consensus_is_not_outvoted_by_its_raters(tmp_path):
     assert {reason for _, reason in found.superseded} == {'a consensus mask is there'}
 
 
+def test_the_filter_file_picks_a_rater_even_beside_a_consensus(tmp_path):
+    for desc in ('rater1', 'rater2', 'consensus'):
+        put_mask(tmp_path, f'_desc-{desc}')
+    put(tmp_path, 'sub-02/anat/sub-02_acq-x_UNIT1_lesion-manual2.nii.gz')
+    labels = find_labels(tmp_path, pattern={'desc': ['rater2', '2']})
+    assert [label.desc for label in labels] == ['rater2', '2']
+    assert [x.subject for x in find_labels(tmp_path, pattern={'acq': 'x'})] == ['02']
+
+
 @pytest.mark.parametrize(
     ('sidecar', 'counts'),
     [

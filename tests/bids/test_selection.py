@@ -254,6 +254,14 @@ def test_parts_that_do_not_match_are_named_with_the_reason(tmp_path, names, word
     assert any(words in text for text in chosen(entries(tmp_path, *names)).warnings)
 
 
+def test_a_uniform_image_alone_is_taken_as_t1w_with_the_recipe(tmp_path):
+    files = entries(tmp_path, 'acq-UNI_T1w')
+    choice = chosen(files)
+    assert names_of(choice) == {'T1w': ['acq-UNI_T1w']}
+    recipe = json.loads(choice.warnings[0].partition('--bids-filter-file with ')[2])
+    assert names_of(chosen(files, filters=recipe)) == {'UNIT1': ['acq-UNI_T1w']}
+
+
 def test_maps_and_unknown_names_of_an_mp2rage_are_mentioned(tmp_path):
     choice = chosen(entries(tmp_path, 'UNIT1', 'T1map', 'TB1map', 'MP2RAGE', 'MPRAGE'))
     told = {path.name.split('_')[-1]: why for path, why in choice.dropped}
