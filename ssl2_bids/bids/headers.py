@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from ssl2_bids.errors import DataError
 from ssl2_bids.volume import read_grid
 
-HEAD = 100.0  # mm; a field of view shorter than this along an axis shows a part of the head
+HEAD = 80.0  # mm; a field of view shorter than this along an axis shows a part of the head
 THICK = 2.0  # mm; a longer voxel edge, if the others are shorter, is a slice of a 2D scan
 ANISOTROPIC = 1.5  # longest voxel edge over the shortest, from which an image is one of slices
 DISAGREEMENT = 0.1  # of a voxel; sform and qform farther apart than this are two places
@@ -66,6 +67,7 @@ def read_header(path: Path) -> Header:
     shape, affine = read_grid(path)
     image = nib.load(path)
     assert isinstance(image, nib.Nifti1Image)  # read_grid has seen to it
+    _check_length(path, image)
     kind = image.get_data_dtype()
     if kind.fields is not None or kind.kind == 'c':
         raise DataError(
@@ -76,6 +78,20 @@ def read_header(path: Path) -> Header:
             path=path,
         )
     return Header(shape, affine, _forms_apart(image.header, shape, affine))
+
+
+def _check_length(path: Path, image: nib.Nifti1Image) -> None:
+    """Check that a file that is not compressed holds all of its voxels."""
+    there = path.stat().st_size
+    needed = (
+        image.header.get_data_offset() + math.prod(image.shape) * image.get_data_dtype().itemsize
+    )
+    if path.suffix == '.nii' and there < needed:
+        raise DataError(
+            f'the file is truncated or damaged ({there} of {needed} bytes)',
+            advice='Copy or convert it again.',
+            path=path,
+        )
 
 
 def _forms_apart(header: Any, shape: tuple[int, int, int], affine: np.ndarray) -> float:

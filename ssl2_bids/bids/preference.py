@@ -82,6 +82,8 @@ def recipe(key: str, wanted: dict[str, Any], instead_of: dict[str, Any] | None =
                 pattern[name] = _value(value)
         elif value != instead_of.get(name):
             pattern[name] = _value(value)
+    if not pattern:
+        return 'remove one of the two files'
     return f'--bids-filter-file with {json.dumps({key: pattern})}'
 
 

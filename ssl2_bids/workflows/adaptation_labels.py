@@ -23,8 +23,8 @@ from ssl2_bids.errors import DataError, NoInputError, UsageError
 from ssl2_bids.itk import from_itk
 from ssl2_bids.settings import GroupSettings
 from ssl2_bids.steps.annotation import Annotation
-from ssl2_bids.volume import resample
-from ssl2_bids.workflows.annotations import RasGrid, place, ras_grid
+from ssl2_bids.volume import Grid, resample
+from ssl2_bids.workflows.annotations import place, ras_grid
 from ssl2_bids.workflows.evaluate import unit_name
 
 log = logging.getLogger('ssl2_bids')
@@ -161,16 +161,18 @@ def annotation_of(case: Case, bids_dir: Path) -> Annotation:
     names = case.result.names
     brain = ras_grid(case.brain_mask)
     reference = case.images[names.reference].name
-    others = {
-        contrast: grid
-        for contrast, path in case.images.items()
-        if contrast != names.reference and (grid := _grid_of_raw(path, bids_dir))
+    raw = {
+        path: contrast
+        for contrast, image in case.images.items()
+        if contrast != names.reference and (path := _raw_file(image, bids_dir))
     }
-    placed = place(case.labels, {reference: brain, **others})
+    grids: dict[str, Grid] = {reference: brain}
+    placed = place(case.labels, grids | {path.name: ras_grid(path) for path in raw})
     log.info('label of %s: %s', case.name, placed.note)
     if placed.image == reference:
         return placed.annotation
-    xfm = names.path('anat.transform', source=placed.image, target=names.reference)
+    contrast = {path.name: contrast for path, contrast in raw.items()}[placed.image]
+    xfm = names.path('anat.transform', source=contrast, target=names.reference)
     transform = from_itk(xfm.read_text(encoding='utf-8'))
     label, extent = placed.annotation.label, placed.annotation.extent
     there = [
@@ -180,12 +182,12 @@ def annotation_of(case: Case, bids_dir: Path) -> Annotation:
     return replace(placed.annotation, label=there[0], extent=there[1].with_data(there[1].data > 0))
 
 
-def _grid_of_raw(image: Path, bids_dir: Path) -> RasGrid | None:
-    """The grid of the raw file that an image was made from."""
+def _raw_file(image: Path, bids_dir: Path) -> Path | None:
+    """The raw file that an image was made from."""
     for uri in read_sidecar(sidecar_path(image)).get('Sources', []):
         path = bids_dir / unquote(uri.removeprefix(RAW))
         if uri.startswith(RAW) and path.is_file():
-            return ras_grid(path)
+            return path
     return None
 
 

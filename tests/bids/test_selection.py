@@ -285,6 +285,15 @@ def test_an_image_that_cannot_be_used_costs_itself(tmp_path, bad, words):
     assert len([text for text in choice.warnings if words in text]) == 2
 
 
+def test_a_file_shorter_than_its_header_says_is_seen_before_the_run(tmp_path):
+    files = entries(tmp_path, 'T1w')
+    path = files[0]['path'] = tmp_path / 'sub-01_T1w.nii'
+    path.write_bytes(SMALL.to_bytes())
+    assert chosen(files).problems == ()
+    path.write_bytes(SMALL.to_bytes()[:-1])
+    assert 'truncated' in chosen(files).problems[0].message
+
+
 def test_the_t1w_takes_the_place_of_an_unusable_unit1(tmp_path):
     files = entries(tmp_path, 'UNIT1', 'T1w')
     files[0]['path'].write_bytes(b'')
