@@ -83,9 +83,8 @@ def read_header(path: Path) -> Header:
 def _check_length(path: Path, image: nib.Nifti1Image) -> None:
     """Check that a file that is not compressed holds all of its voxels."""
     there = path.stat().st_size
-    needed = (
-        image.header.get_data_offset() + math.prod(image.shape) * image.get_data_dtype().itemsize
-    )
+    offset = getattr(image.dataobj, 'offset', 352)  # nibabel resets that of the header
+    needed = offset + math.prod(image.shape) * image.get_data_dtype().itemsize
     if path.suffix == '.nii' and there < needed:
         raise DataError(
             f'the file is truncated or damaged ({there} of {needed} bytes)',

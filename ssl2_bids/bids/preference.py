@@ -1,8 +1,9 @@
 """Which of several images of one contrast is taken: a stated rule instead of the alphabet.
 
-In this order: an image of its own space, preprocessed where there are such, of one echo, not
-named the uniform image of MP2RAGE, without a task of movement, with motion correction, of a
-whole head, 3D, with the finest voxels; what is equal in all of these goes by name.
+In this order: an image that is not named something else, of its own space, preprocessed where
+there are such, not one echo of several, not named the uniform image of MP2RAGE, without a task
+of movement, with motion correction, of a whole head, 3D, with the finest voxels; what is equal
+in all of these goes by name.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ def _voxel(file: dict[str, Any], header: Header) -> float:
 
 
 CRITERIA: tuple[tuple[str, Criterion], ...] = (
+    ('named as such', lambda f, h: float(bool(image_names.what_else(f)))),
     ('its own space', lambda f, h: float(not image_names.is_native(f))),
     ('at its own resolution', lambda f, h: float('res' in f)),
     ('preprocessed', _processed),

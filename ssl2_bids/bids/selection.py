@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl2_bids.bids import image_names, mp2rage_parts, preference
-from ssl2_bids.bids.filters import SUFFIXES, matches
+from ssl2_bids.bids.filters import LONG_NAMES, SUFFIXES, matches
 from ssl2_bids.bids.headers import Header, read_header
 from ssl2_bids.bids.inheritance import LINK_WITHOUT_CONTENT
 from ssl2_bids.errors import DataError
@@ -171,12 +171,13 @@ class _Choosing:
             return f'part-{file["part"]} is not used'
         if 'chunk' in file:
             return 'chunks are not supported'
-        if self.filters.get(key):
-            return ''  # whoever wrote the filter knows what the image is
+        # whoever asks for what the name says knows what the image is
+        asked = {LONG_NAMES.get(name, name) for name in self.filters.get(key, {})}
         recipe = preference.recipe(key, file)
-        if kind := image_names.what_else(file):
+        kind = image_names.what_else(file)
+        if kind and not asked & {*image_names.FREE_TEXT, 'inv', 'suffix'}:
             return f'{kind} by its name; to take it: {recipe}'
-        if not image_names.is_native(file):
+        if not image_names.is_native(file) and 'space' not in asked:
             return f'in the space {file["space"]}, not its own; to take it: {recipe}'
         return ''
 

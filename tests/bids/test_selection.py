@@ -179,6 +179,14 @@ def test_a_filter_takes_what_the_name_forbids_and_the_reason_is_its_recipe(tmp_p
     assert names_of(chosen(files, filters=recipe)) == {'T1w': ['acq-INV2_T1w']}
 
 
+def test_a_filter_on_something_else_does_not_take_what_the_name_forbids(tmp_path):
+    files = entries(tmp_path, 'acq-INV1_run-1_T1w', 'acq-mprage_run-1_T1w', 'space-MNI_run-1_T1w')
+    (pick,) = chosen(files, filters={'t1w': {'run': 1}}).picked
+    assert pick.entities == {'acq': 'mprage', 'run': '1'}
+    (pick,) = chosen(files, filters={'t1w': {'acquisition': '*'}}).picked
+    assert pick.entities == {'acq': 'mprage', 'run': '1'}
+
+
 def test_labels_that_only_look_like_inversions_or_maps_are_taken(tmp_path):
     for name in ('acq-invivo_T1w', 'acq-mapped3_T1w', 'acq-university_T1w', 'acq-b1corrected_T1w'):
         folder = tmp_path / name
