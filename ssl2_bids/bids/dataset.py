@@ -60,7 +60,9 @@ def _check_description(path: Path) -> None:
         content = json.loads(read_text(path))
     except (ValueError, OSError) as error:
         raise NotBidsError(f'not readable JSON ({error})', path=path) from None
-    missing = [key for key in ('Name', 'BIDSVersion') if key not in dict(content)]
+    if not isinstance(content, dict):
+        raise NotBidsError('not an object with keys', path=path)
+    missing = [key for key in ('Name', 'BIDSVersion') if key not in content]
     if missing:
         raise NotBidsError(
             f'the required key {missing[0]} is missing',

@@ -222,7 +222,8 @@ class _Choosing:
                 f'{preference.recipe("unit1", first)}'
             )
         if rest:
-            names = ', '.join(f['path'].name for f in rest)
+            names = ', '.join(f['path'].name for f in rest[:4])
+            names += f' and {len(rest) - 4} more' if rest[4:] else ''
             why = ', '.join(dict.fromkeys(reasons.values()))
             self.warnings.append(
                 f'several {suffix}: took {first["path"].name} ({why}), left out {names}; to take '

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ssl2_bids.bids.inputs import Session
+from ssl2_bids.bids.inputs import Session, choose_reference
 from ssl2_bids.errors import DataError, NoInputError
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.simulation.appearance import CHANNELS
@@ -20,6 +21,8 @@ from ssl2_bids.workflows.annotations import onto_model_grid, place
 
 if TYPE_CHECKING:
     from ssl2_bids.bids.labels import Label
+
+log = logging.getLogger('ssl2_bids')
 
 VOXEL = (1.0, 1.0, 1.0)  # mm
 
@@ -38,13 +41,10 @@ def pack_session(session: Session, labels: Sequence[Label], *, strip: str = 'aut
         raise session.problem
     if session.skipped or not session.scans:
         raise NoInputError(session.skipped or 'no usable image')
-    images = {name: read_scan(scan.paths, name) for name, scan in session.scans.items()}
-    brains = {
-        name: find_brain(image, strip, session.scans[name].metadata)
-        for name, image in images.items()
-    }
+    images, brains = _read_images(session, strip)
     even = {name: correct_inhomogeneity(images[name], brains[name]) for name in images}
-    reference = session.reference
+    left = {name: session.scans[name] for name in images}
+    reference = session.reference if session.reference in left else choose_reference(left)
     transforms = {
         name: register_rigid(
             even[reference], image, fixed_mask=brains[reference], moving_mask=brains[name]
@@ -64,6 +64,28 @@ def pack_session(session: Session, labels: Sequence[Label], *, strip: str = 'aut
         return scan
     label, known = drawn_label(labels, images, transforms, ready.affine, brain)
     return replace(scan, label=label & brain, known=known & brain)
+
+
+def _read_images(session: Session, strip: str) -> tuple[dict[str, Volume], dict[str, Volume]]:
+    """The images of a session and their brains; one that cannot be used costs itself.
+
+    Raises
+    ------
+    DataError : none can be used.
+    """
+    images, brains = {}, {}
+    problems = []
+    for name, scan in session.scans.items():
+        try:
+            image = read_scan(scan.paths, name)
+            brains[name] = find_brain(image, strip, scan.metadata)
+            images[name] = image
+        except DataError as error:
+            problems.append(error)
+            log.warning('%s: going on without %s: %s', session.name, name, error)
+    if not images:
+        raise problems[0]
+    return images, brains
 
 
 def read_scan(paths: Sequence[Path], contrast: str) -> Volume:

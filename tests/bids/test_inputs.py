@@ -6,9 +6,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from ssl2_bids.bids.dataset import select_participants, select_sessions
+from ssl2_bids.bids.dataset import (
+    check_dataset,
+    read_description,
+    select_participants,
+    select_sessions,
+)
 from ssl2_bids.bids.inputs import find_sessions
-from ssl2_bids.errors import NothingSelectedError
+from ssl2_bids.errors import NotBidsError, NothingSelectedError
 
 REQUIRED = (('FLAIR',), ('T1w',))
 ACCEPTED = ('FLAIR', 'T1w', 'T2w')
@@ -214,3 +219,12 @@ def test_unknown_participant_and_near_ones(make_dataset):
     root = make_dataset(['sub-lj01/anat/sub-lj01_T1w.nii.gz', 'sub-xx/anat/sub-xx_T1w.nii.gz'])
     with pytest.raises(NothingSelectedError, match='There are: lj01'):
         select_participants(root, ('lj02',))
+
+
+@pytest.mark.parametrize('content', ['[1, 2]', '"text"', '{"Name": '])
+def test_a_description_that_is_none(make_dataset, content):
+    root = make_dataset({'sub-01/anat/sub-01_T1w.nii.gz': None})
+    (root / 'dataset_description.json').write_text(content)
+    with pytest.raises(NotBidsError, match=r'dataset_description\.json'):
+        check_dataset(root)
+    assert read_description(root) == {}
