@@ -7,6 +7,7 @@ converters (``acq-INV1_MP2RAGE``, ``acq-UNI_T1w``).
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,15 +52,25 @@ def is_inversion(file: dict[str, Any]) -> bool:
     return file['suffix'] in (*ABOUT, 'T1w') and bool(image_names.inversion(file))
 
 
-def inversions_of(uniform: dict[str, Any], files: Sequence[dict[str, Any]]) -> Parts:
-    """Find INV1 and INV2 of a uniform image among the images of its session."""
+def inversions_of(
+    uniform: dict[str, Any], files: Sequence[dict[str, Any]], *, asked: bool = False
+) -> Parts:
+    """Find INV1 and INV2 of a uniform image among the images of its session.
+
+    Parameters
+    ----------
+    asked : the files are those that a filter asks for: names may differ if there is no choice.
+    """
     magnitudes = [f for f in files if is_inversion(f) and not image_names.is_phase(f)]
     if not magnitudes:
         return Parts()
     own = _common(uniform)
     found = []
     for number in ('1', '2'):
-        same = [f for f in magnitudes if image_names.inversion(f) == number and _common(f) == own]
+        numbered = [f for f in magnitudes if image_names.inversion(f) == number]
+        same = [f for f in numbered if _common(f) == own]
+        if asked and len(numbered) == 1:
+            same = numbered
         if not same:
             return Parts(reason=_why_not(number, uniform, magnitudes))
         # of several echoes the first: UNIT1 is made of it
@@ -76,7 +87,23 @@ def _why_not(number: str, uniform: dict[str, Any], magnitudes: Sequence[dict[str
         return f'INV{number} is missing{more}'
     one, own = numbered[0], _common(uniform)
     differing = [name for name, value in _common(one).items() if own[name] != value]
-    return f'{one["path"].name} differs from {uniform["path"].name} in {", ".join(differing)}'
+    return (
+        f'{one["path"].name} differs from {uniform["path"].name} in {", ".join(differing)}; if '
+        f'they belong together: {_recipe(magnitudes, one)}'
+    )
+
+
+def _recipe(magnitudes: Sequence[dict[str, Any]], one: dict[str, Any]) -> str:
+    """The filter for the inversion images that are named like one of them."""
+    pair = [f for f in magnitudes if _common(f) == _common(one)]
+    pattern: dict[str, Any] = {}
+    for name in ('suffix', 'acquisition', 'reconstruction', 'run'):
+        values = list(dict.fromkeys(f.get(name) for f in pair))
+        if name == 'run':
+            values = [int(v) if v and v.isdecimal() else v for v in values]
+        if values != ['MP2RAGE']:
+            pattern[name] = values[0] if len(values) == 1 else values
+    return f'--bids-filter-file with {json.dumps({"mp2rage": pattern})}'
 
 
 def _common(file: dict[str, Any]) -> dict[str, str]:

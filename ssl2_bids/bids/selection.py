@@ -283,7 +283,7 @@ class _Choosing:
             for f in self.files
             if f['path'].exists() and (pattern is None or matches(f, 'mp2rage', pattern))
         ]
-        return mp2rage_parts.inversions_of(uniform, files)
+        return mp2rage_parts.inversions_of(uniform, files, asked=pattern is not None)
 
     def _usable_pair(self, uniform: dict[str, Any]) -> tuple[dict[str, Any], ...]:
         """INV1 and INV2 of a uniform image, if both can be used and lie on its grid."""

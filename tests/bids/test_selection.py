@@ -262,6 +262,22 @@ def test_parts_that_do_not_match_are_named_with_the_reason(tmp_path, names, word
     assert any(words in text for text in chosen(entries(tmp_path, *names)).warnings)
 
 
+@pytest.mark.parametrize(
+    'names',
+    [
+        ['run-2_UNIT1', 'run-1_inv-1_MP2RAGE', 'run-1_inv-2_MP2RAGE'],
+        ['acq-x_UNIT1', 'acq-INV1_T1w', 'acq-INV2_T1w', 'acq-INV3_T1w'],
+    ],
+)
+def test_the_recipe_joins_parts_whose_names_differ(tmp_path, names):
+    files = entries(tmp_path, *names)
+    choice = chosen(files)
+    assert choice.picked[0].inversions == ()
+    told = choice.warnings[0].partition('--bids-filter-file with ')[2]
+    recipe = json.JSONDecoder().raw_decode(told)[0]
+    assert len(chosen(files, filters=recipe).picked[0].inversions) == 2
+
+
 def test_a_uniform_image_alone_is_taken_as_t1w_with_the_recipe(tmp_path):
     files = entries(tmp_path, 'acq-UNI_T1w')
     choice = chosen(files)
