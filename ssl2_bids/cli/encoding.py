@@ -11,7 +11,8 @@ def ensure_utf8() -> None:
 
     Without it, a name with an umlaut has characters that no file of results can hold.
     """
-    if sys.flags.utf8_mode or sys.getfilesystemencoding().lower() in ('utf-8', 'utf8'):
+    known = sys.getfilesystemencoding().lower() in ('utf-8', 'utf8')
+    if known or sys.flags.utf8_mode or not sys.executable:
         return
     os.environ['PYTHONUTF8'] = '1'  # for the processes that are started from here
     sys.stdout.flush()

@@ -83,47 +83,56 @@ def place(labels: Sequence[Label], grids: Mapping[str, Grid]) -> Placed:
 
 
 def _place_one(raters: Sequence[Label], grids: Mapping[str, Grid]) -> Placed:
-    readable, annotations = _read_all(raters)
-    try:
-        joined = annotate.majority(annotations)
-    except DataError as error:
-        raise DataError(error.message, advice=error.advice, path=readable[0].path) from None
-    named = [n for n in grids if n in (raters[0].kept_suffix, raters[0].space)]
+    """Raters of one image; one whose mask is on another grid than the first's costs itself."""
+    placed: dict[str, list[tuple[Label, Annotation]]] = {}
+    problems = []
+    for label in raters:
+        try:
+            image, annotation = _onto_nearest(label, grids)
+        except DataError as error:
+            problems.append(error)
+        else:
+            placed.setdefault(image, []).append((label, annotation))
+    if not placed:
+        raise problems[0]
+    image, found = next(iter(placed.items()))
+    for problem in problems:
+        log.warning('%s: label left out: %s', problem.path, problem.message)
+    for other, elsewhere in placed.items():
+        for label, _ in elsewhere if other != image else ():
+            log.warning('%s: label left out: it lies on %s, not on %s', label.path, other, image)
+    labels = tuple(label for label, _ in found)
+    joined = annotate.majority([annotation for _, annotation in found])
+    return Placed(joined, image, labels, _how_joined(labels))
+
+
+def _onto_nearest(label: Label, grids: Mapping[str, Grid]) -> tuple[str, Annotation]:
+    """The image that a label was drawn on, and the label on just that grid.
+
+    Of images on one grid the one that its name says is taken, else the first.
+    """
+    annotation = read_annotation(label)
+    named = [n for n in grids if n in (label.kept_suffix, label.space)]
     order = [*named, *(n for n in grids if n not in named)]
-    apart = {name: grid_distance(joined.label, grids[name]) for name in order}
+    apart = {name: grid_distance(annotation.label, grids[name]) for name in order}
     near = [name for name in order if apart[name] <= GRID_TOLERANCE]
     image = near[0] if near else min(order, key=apart.__getitem__)
     if apart[image] >= REFUSED - 1e-6:
-        raise _misfit(readable[0], joined, image, grids[image], apart[image])
+        raise _misfit(label, annotation, image, grids[image], apart[image])
     if apart[image] > GRID_TOLERANCE:
         log.warning(
             '%s: %.2g voxels off %s; its voxels are taken for those of the image',
-            readable[0].path,
+            label.path,
             apart[image],
             image,
         )
     affine = grids[image].affine
     moved = replace(
-        joined,
-        label=replace(joined.label, affine=affine),
-        extent=replace(joined.extent, affine=affine),
+        annotation,
+        label=replace(annotation.label, affine=affine),
+        extent=replace(annotation.extent, affine=affine),
     )
-    return Placed(moved, image, tuple(readable), _how_joined(readable))
-
-
-def _read_all(raters: Sequence[Label]) -> tuple[list[Label], list[Annotation]]:
-    readable, annotations, problems = [], [], []
-    for label in raters:
-        try:
-            annotations.append(read_annotation(label))
-            readable.append(label)
-        except DataError as error:
-            problems.append(error)
-    if not readable:
-        raise problems[0]
-    for problem in problems:
-        log.warning('%s: label left out: %s', problem.path, problem.message)
-    return readable, annotations
+    return image, moved
 
 
 def _how_joined(labels: Sequence[Label]) -> str:

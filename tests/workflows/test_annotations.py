@@ -91,6 +91,15 @@ def test_a_rater_whose_mask_cannot_be_read_costs_that_mask(tmp_path, caplog):
     assert 'desc-b_mask.nii.gz: label left out: the mask has the values 0, 5' in caplog.text
 
 
+def test_raters_are_joined_on_the_grid_of_the_image_and_one_off_it_costs_itself(tmp_path, caplog):
+    for desc, distance in (('a', 0.2), ('b', -0.2), ('c', 0.0), ('d', 2.0)):
+        put(tmp_path, moved(distance), desc=f'_desc-{desc}')
+    placed = place(find_labels(tmp_path), {'T1w': IMAGE})
+    assert [label.desc for label in placed.labels] == ['a', 'b', 'c']
+    assert placed.annotation.label.data.sum() == 64
+    assert '_desc-d_mask.nii.gz: label left out' in caplog.text
+
+
 def test_a_colour_image_is_no_label(tmp_path):
     path = tmp_path / 'sub-01_label-L_mask.nii'
     colour = np.zeros(SHAPE, [(c, 'u1') for c in 'RGB'])
