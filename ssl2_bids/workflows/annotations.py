@@ -216,10 +216,11 @@ def onto_model_grid(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Label and annotated extent (uint8) on the grid of a network.
 
-    A whole label is interpolated linearly and cut at one half, which keeps its volume. Of one in
-    part nothing is interpolated: a larger voxel is annotated if any annotated voxel has its
-    centre in it, and lesion if most of those are (the nearest voxel alone would lose thin
-    annotated slices); a smaller voxel takes what the one around it has.
+    A whole label is interpolated linearly and cut at one half, which keeps its volume; beyond
+    its field of view nobody looked. Of one in part nothing is interpolated: a larger voxel is
+    annotated if any annotated voxel has its centre in it, and lesion if most of those are (the
+    nearest voxel alone would lose thin annotated slices); a smaller voxel takes what the one
+    around it has.
 
     Parameters
     ----------
@@ -233,7 +234,8 @@ def onto_model_grid(
             shape,
             transform=transform,
         )
-        return (share.data >= HALF).astype(np.uint8), np.ones(shape, np.uint8)
+        seen = _nearest(annotation.extent, affine, shape, transform)
+        return (share.data >= HALF).astype(np.uint8), seen.astype(np.uint8)
     label, extent = reorient(annotation.label), reorient(annotation.extent)
     drawn, judged = label.data > 0, extent.data > 0
     back = np.eye(4) if transform is None else np.linalg.inv(transform)

@@ -274,7 +274,7 @@ def _again(done: list[Plan], plans: list[Plan], settings: ParticipantSettings) -
     """The sessions that are run again without an image that failed; they replace their plans."""
     fresh = []
     for plan in done:
-        again = None if _is_finished(plan) else _without_unusable(plan, settings)
+        again = _without_unusable(plan, settings)
         if again is not None:
             for path, why in again.session.unusable.items():
                 if path not in plan.session.unusable:

@@ -144,6 +144,16 @@ def test_training_keeps_the_annotated_slices_that_adaptation_keeps(tmp_path):
     assert lesions[9:16].sum() == lesions.sum()
 
 
+def test_beyond_the_field_of_view_of_a_whole_label_nobody_looked():
+    drawn = Volume(np.zeros((20, 20, 10), np.uint8), np.eye(4))
+    whole = Annotation(drawn, drawn.with_data(np.ones(drawn.shape, bool)))
+    moved = np.eye(4)
+    moved[2, 3] = -4
+    _, known = onto_model_grid(whole, np.eye(4), (20, 20, 20), transform=moved)
+    assert np.flatnonzero(known.all((0, 1))).tolist() == list(range(4, 14))
+    assert known.sum() == 4000
+
+
 def test_thin_annotated_slices_survive_larger_voxels():
     fine = np.diag([0.7, 0.7, 0.7, 1.0])
     label = np.zeros((30, 30, 30), np.uint8)
