@@ -302,7 +302,7 @@ def _as_label(path: Path, inheritance: Inheritance) -> Label | None:
         return None
     return Label(
         subject=part['subject'],
-        session=part['session'] or _session_of_folder(path),
+        session=part['session'] or _session_of_folder(path.relative_to(inheritance.root)),
         path=path,
         pattern=pattern,
         space=part['space'],
@@ -315,9 +315,9 @@ def _as_label(path: Path, inheritance: Inheritance) -> Label | None:
     )
 
 
-def _session_of_folder(path: Path) -> str | None:
-    folders = [parent.name for parent in path.parents[:2] if parent.name.startswith('ses-')]
-    return folders[0].removeprefix('ses-') if folders else None
+def _session_of_folder(relative: Path) -> str | None:
+    folders = [part for part in relative.parts[:-1] if part.startswith('ses-')]
+    return folders[-1].removeprefix('ses-') if folders else None
 
 
 def _has_lesion(table: Sequence[dict[str, str]] | None) -> bool:

@@ -144,16 +144,17 @@ def _how_joined(labels: Sequence[Label]) -> str:
 
 
 def _misfit(
-    label: Label, joined: Annotation, image: str, grid: Grid, distance: float
+    label: Label, annotation: Annotation, image: str, grid: Grid, distance: float
 ) -> DataError:
     if np.isfinite(distance):
-        millimetres = distance * float(joined.label.spacing.max())
+        millimetres = distance * float(annotation.label.spacing.max())
         off = f', {distance:.2g} voxels (up to {millimetres:.2g} mm) away'
+        image = f'the nearest, {image},'
     else:
         off = ''
     return DataError(
-        f'the label fits no image of its session: it has {describe_grid(joined.label)}; the '
-        f'nearest, {image}, has {describe_grid(grid)}{off}',
+        f'the label fits no image of its session: it has {describe_grid(annotation.label)}; '
+        f'{image} has {describe_grid(grid)}{off}',
         advice='Draw it on that image, or on a raw image of the session that was used, and save '
         'it on its grid.',
         path=label.path,

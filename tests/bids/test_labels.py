@@ -311,9 +311,10 @@ def test_other_names_are_mentioned_and_other_files_are_not(tmp_path, caplog):
 
 
 def test_masks_beside_one_another_and_sessions_of_folders(tmp_path):
-    put(tmp_path, 'sub-01_label-L_mask.nii.gz')
-    put(tmp_path, 'sub-02/ses-b/anat/sub-02_label-L_mask.nii.gz')
-    assert [(x.subject, x.session) for x in find_labels(tmp_path)] == [('01', None), ('02', 'b')]
+    folder = tmp_path / 'ses-7'  # what the folder itself is called says nothing
+    put(folder, 'sub-01_label-L_mask.nii.gz')
+    put(folder, 'sub-02/ses-b/anat/sub-02_label-L_mask.nii.gz')
+    assert [(x.subject, x.session) for x in find_labels(folder)] == [('01', None), ('02', 'b')]
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ class TestPacking:
             }
         )
         path = configuration(tmp_path, f'labelled = ["{data}"]')
-        with pytest.raises(NoInputError, match='grid of none of the images'):
+        with pytest.raises(NoInputError, match='fits no image of its session'):
             pack(read_config(path), tmp_path / 'packed')
 
     def test_packing_goes_on_and_other_data_are_refused(self, make_dataset, tmp_path):
