@@ -148,8 +148,8 @@ def images_of(result: Result) -> dict[str, Path]:
     return {path.name.split('.')[0].rsplit('_', 1)[1]: path for path in paths}
 
 
-def annotation_of(case: Case, bids_dir: Path) -> Annotation:
-    """The label of a case on the grid of its reference; a line of the log says what was joined.
+def annotation_of(case: Case, bids_dir: Path) -> tuple[Annotation, tuple[Label, ...]]:
+    """The label of a case on the grid of its reference, and the masks that it was joined from.
 
     Nothing is interpolated: it lies on that grid, or is brought there from the grid of another
     image of the session by nearest neighbours, its annotated extent likewise.
@@ -170,7 +170,7 @@ def annotation_of(case: Case, bids_dir: Path) -> Annotation:
     placed = place(case.labels, grids | {path.name: ras_grid(path) for path in raw})
     log.info('label of %s: %s', case.name, placed.note)
     if placed.image == reference:
-        return placed.annotation
+        return placed.annotation, placed.labels
     contrast = {path.name: contrast for path, contrast in raw.items()}[placed.image]
     xfm = names.path('anat.transform', source=contrast, target=names.reference)
     transform = from_itk(xfm.read_text(encoding='utf-8'))
@@ -179,7 +179,8 @@ def annotation_of(case: Case, bids_dir: Path) -> Annotation:
         resample(volume, brain.affine, brain.shape, transform=transform, order=0)
         for volume in (label, extent.with_data(extent.data.astype(np.uint8)))
     ]
-    return replace(placed.annotation, label=there[0], extent=there[1].with_data(there[1].data > 0))
+    extent = there[1].with_data(there[1].data > 0)
+    return replace(placed.annotation, label=there[0], extent=extent), placed.labels
 
 
 def _raw_file(image: Path, bids_dir: Path) -> Path | None:
@@ -228,7 +229,8 @@ def read_labels(cases: Sequence[Case], settings: GroupSettings) -> ReadLabels:
         found = None
         if case.labels:
             try:
-                found = annotation_of(case, settings.bids_dir)
+                found, labels = annotation_of(case, settings.bids_dir)
+                case = replace(case, labels=labels)
             except DataError as error:
                 refused.append(error)
                 log.warning('label of %s left out: %s', case.name, error)
