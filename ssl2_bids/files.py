@@ -1,20 +1,28 @@
-"""Files that are whole or not there: a temporary name first, the true one when finished."""
+"""Files that are whole or not there: a temporary name first, the true one when finished.
+
+And text that people wrote, in whatever encoding their program saved it.
+"""
 
 from __future__ import annotations
 
+import codecs
 import errno
 import hashlib
 import json
+import logging
 import os
 import re
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ssl2_bids.errors import CannotWriteError, StorageError
+
+log = logging.getLogger('ssl2_bids')
 
 PREFIX = '.tmp-'
 A_DAY = 86400  # s
@@ -92,6 +100,36 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, content: Any) -> None:
     """Write JSON with an indent of two, keys in the order given, whole or not at all."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + '\n')
+
+
+def read_text(path: str | Path) -> str:
+    """Text that a person or another program wrote: UTF-8, UTF-16 with its mark, else Latin-1.
+
+    Any byte is a character of Latin-1, so that every file can be read; a warning names, once,
+    each file that is not in UTF-8.
+
+    Raises
+    ------
+    OSError : the file cannot be read.
+    """
+    content = Path(path).read_bytes()
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        with suppress(UnicodeDecodeError):
+            text = content.decode('utf-16')
+            _warn_of_encoding(str(path), 'UTF-16')
+            return text
+    try:
+        return content.decode('utf-8-sig')
+    except UnicodeDecodeError:
+        _warn_of_encoding(str(path), 'Latin-1')
+        return content.decode('latin-1')
+
+
+@cache
+def _warn_of_encoding(path: str, encoding: str) -> None:
+    log.warning(
+        '%s: not in UTF-8, read as %s; save it in UTF-8 if names look wrong', path, encoding
+    )
 
 
 def sha256(path: str | Path) -> str:

@@ -13,6 +13,7 @@ from ssl2_bids.files import (
     A_DAY,
     PREFIX,
     as_ssl2_error,
+    read_text,
     remove_leftovers,
     whole_file,
     write_json,
@@ -76,3 +77,23 @@ def test_errors_survive_the_way_between_processes():
     error = pickle.loads(pickle.dumps(DataError('bad', advice='Do so.', path='/a b/ü.nii')))
     assert str(error) == '/a b/ü.nii: bad. Do so.'
     assert error.exit_code == 65
+
+
+@pytest.mark.parametrize(
+    ('content', 'text', 'warned'),
+    [
+        ('Köln'.encode(), 'Köln', ''),
+        ('Köln'.encode('utf-8-sig'), 'Köln', ''),
+        ('Köln'.encode('utf-16'), 'Köln', 'UTF-16'),
+        (b'\xfe\xff' + 'Köln'.encode('utf-16-be'), 'Köln', 'UTF-16'),
+        ('Köln'.encode('latin-1'), 'Köln', 'Latin-1'),
+        (b'\xff\xfeK\x00\xf6', 'ÿþK\x00ö', 'Latin-1'),  # cut off within a character
+        (b'', '', ''),
+    ],
+)
+def test_text_of_other_programs_is_read_with_one_warning(tmp_path, caplog, content, text, warned):
+    path = tmp_path / 'x.tsv'
+    path.write_bytes(content)
+    assert [read_text(path), read_text(path)] == [text, text]
+    assert caplog.text.count('not in UTF-8') == bool(warned)
+    assert warned in caplog.text

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import csv
 import difflib
+import io
 import json
+import logging
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,9 @@ from ssl2_bids.errors import (
     NothingSelectedError,
     UsageError,
 )
+from ssl2_bids.files import read_text
+
+log = logging.getLogger('ssl2_bids')
 
 
 def check_dataset(bids_dir: Path, *, thorough: bool = True) -> None:
@@ -51,10 +57,12 @@ def check_dataset(bids_dir: Path, *, thorough: bool = True) -> None:
 
 def _check_description(path: Path) -> None:
     try:
-        content = json.loads(path.read_text(encoding='utf-8'))
+        content = json.loads(read_text(path))
     except (ValueError, OSError) as error:
         raise NotBidsError(f'not readable JSON ({error})', path=path) from None
-    missing = [key for key in ('Name', 'BIDSVersion') if key not in dict(content)]
+    if not isinstance(content, dict):
+        raise NotBidsError('not an object with keys', path=path)
+    missing = [key for key in ('Name', 'BIDSVersion') if key not in content]
     if missing:
         raise NotBidsError(
             f'the required key {missing[0]} is missing',
@@ -66,10 +74,17 @@ def _check_description(path: Path) -> None:
 def read_description(folder: Path) -> dict[str, Any]:
     """The content of ``dataset_description.json``, empty where it is missing or unreadable."""
     try:
-        content = json.loads((folder / 'dataset_description.json').read_text(encoding='utf-8'))
+        content = json.loads(read_text(folder / 'dataset_description.json'))
     except (ValueError, OSError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def is_own_dataset(folder: Path) -> bool:
+    """Whether a folder is an output folder of this App."""
+    owners = read_description(folder).get('GeneratedBy')
+    names = [entry.get('Name') for entry in owners or [] if isinstance(entry, dict)]
+    return 'ssl2-bids' in names
 
 
 def participant_labels(bids_dir: Path) -> list[str]:
@@ -78,10 +93,15 @@ def participant_labels(bids_dir: Path) -> list[str]:
 
 
 def session_labels(bids_dir: Path, participant: str) -> list[str | None]:
-    """Labels of a participant's ``ses-*`` folders, sorted; ``[None]`` where there is none."""
+    """Labels of a participant's ``ses-*`` folders, sorted.
+
+    None stands for images of no session: where there are no such folders, and where a dataset of
+    derivatives has the anatomy of all sessions beside them.
+    """
     folder = bids_dir / f'sub-{participant}'
     labels = sorted(p.name[4:] for p in folder.glob('ses-*') if p.is_dir())
-    return [*labels] or [None]
+    beside = any(folder.glob('anat/sub-*.nii*'))
+    return [None, *labels] if beside or not labels else [*labels]
 
 
 def select_participants(
@@ -208,7 +228,7 @@ def read_filters(path: Path) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         raise NoInputError('no such filter file', path=path)
     try:
-        content = json.loads(path.read_text(encoding='utf-8'))
+        content = json.loads(read_text(path))
     except ValueError as error:
         raise UsageError(f'the filter file is not readable JSON ({error})', path=path) from None
     if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
@@ -220,17 +240,39 @@ def read_filters(path: Path) -> dict[str, dict[str, Any]]:
     return content
 
 
+def optional_table(path: Path, key: str) -> list[dict[str, str]]:
+    """Rows of a table that is not needed: one that cannot be used costs itself and a warning.
+
+    Parameters
+    ----------
+    key : the column by which rows are found; missing cells are empty.
+    """
+    try:
+        rows = read_table(path)
+    except DataError as error:
+        _warn_once(f'{path}: left out: {error.message}')
+        return []
+    if rows and key not in rows[0]:
+        _warn_once(f'{path}: left out: it has no column {key} (columns are separated by tabs)')
+        return []
+    return [{k: v or '' for k, v in row.items() if k is not None} for row in rows]
+
+
+@cache
+def _warn_once(text: str) -> None:
+    log.warning('%s', text)
+
+
 def read_table(path: Path) -> list[dict[str, str]]:
-    """Rows of a BIDS TSV file, empty where there is none.
+    """Rows of a BIDS TSV file in any usual encoding, empty where there is none.
 
     Raises
     ------
-    DataError : the file is not text in UTF-8.
+    DataError : the file cannot be read.
     """
     if not path.is_file():
         return []
     try:
-        with open(path, encoding='utf-8-sig', newline='') as stream:
-            return list(csv.DictReader(stream, delimiter='\t'))
-    except (UnicodeDecodeError, csv.Error) as error:
+        return list(csv.DictReader(io.StringIO(read_text(path), newline=''), delimiter='\t'))
+    except (OSError, csv.Error) as error:
         raise DataError(f'not a readable table ({error})', path=path) from None

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ssl2_bids.bids.selection import SUFFIXES, Choice, choose, describe_filter, matches
-from ssl2_bids.errors import DataError, NothingSelectedError, Ssl2Error
-from ssl2_bids.volume import read_grid
+from ssl2_bids.bids.dataset import read_description
+from ssl2_bids.bids.filters import SUFFIXES, describe_filter, matches
+from ssl2_bids.bids.inheritance import Inheritance, stem
+from ssl2_bids.bids.selection import Choice, choose
+from ssl2_bids.errors import NothingSelectedError, Ssl2Error
 
 log = logging.getLogger('ssl2_bids')
 
 THICK_SLICE = 2.0  # mm; a T1w with a longer voxel edge is a clinical 2D scan, read on FLAIR
 WIDE_VOXEL = 4.0  # mm; beyond, the report warns of a 2D acquisition
-NOT_INDEXED = r'/(derivatives|sourcedata|code|stimuli|models|\.[^/]+)(/|$)'
-NOT_ANATOMY = r'/(func|dwi|fmap|perf|eeg|meg|ieeg|beh|pet|micr|nirs|motion|mrs)(/|$)'
 
 
 @dataclass(frozen=True)
@@ -60,6 +57,7 @@ class Session:
     reference : contrast whose grid the results lie on; empty if nothing can be done.
     dropped : pairs of file and reason.
     warnings : what a reader of the report should know about the choice.
+    unusable : files left out because a run found that their voxels cannot be used, and why.
     skipped : why there is nothing to do (images lacking), else empty.
     problem : what makes it impossible (an unreadable file), else None.
     """
@@ -70,6 +68,7 @@ class Session:
     reference: str = ''
     dropped: tuple[tuple[Path, str], ...] = ()
     warnings: tuple[str, ...] = ()
+    unusable: dict[Path, str] = field(default_factory=dict)
     skipped: str = ''
     problem: Ssl2Error | None = None
 
@@ -88,8 +87,11 @@ def find_sessions(
     filters: dict[str, dict[str, Any]] | None = None,
     contrasts: tuple[str, ...] | None = None,
     reference: str | None = None,
+    unusable: Mapping[Path, str] | None = None,
 ) -> list[Session]:
     """Choose the images of each unit (participant, session) by the rules of BIDS.md 1.2.
+
+    Headers of candidates are read, voxels are not.
 
     Parameters
     ----------
@@ -97,83 +99,130 @@ def find_sessions(
     required : alternatives, of which one must be complete for a session to be usable.
     filters : content of the filter file.
     contrasts, reference : contrast keys that the user asked for.
+    unusable : files whose voxels were found to be unusable before, and why.
 
     Raises
     ------
-    NothingSelectedError : a filter matches no file, where without it some would be there.
+    NothingSelectedError : by the filters no session can be used, without them some could.
     """
     filters = {key: value for key, value in (filters or {}).items() if key in SUFFIXES}
-    participants = sorted({subject for subject, _ in units})
-    broken = _broken_sidecars(bids_dir, participants)
-    files = _index(bids_dir, participants, tuple(broken))
-    _check_filters(files, filters)
-    sessions = []
-    for subject, session in units:
-        candidates = [f for f in files if f['subject'] == subject and f.get('session') == session]
-        choice = choose(candidates, filters, accepted=accepted, wanted=contrasts)
-        sessions.append(_session(subject, session, choice, required, reference, broken))
+    files = _images(bids_dir, sorted({subject for subject, _ in units}))
+    unused = _unused_filters(files, filters)
+
+    def sessions_by(given: dict[str, dict[str, Any]]) -> Iterator[Session]:
+        for unit in units:
+            choice = choose(
+                files.get(unit, []),
+                given,
+                accepted=accepted,
+                wanted=contrasts,
+                unusable=unusable,
+            )
+            session = _session(*unit, choice, required, reference)
+            left_out = dict(choice.dropped)
+            met = {path: why for path, why in (unusable or {}).items() if path in left_out}
+            yield replace(session, unusable=met)
+
+    sessions = list(sessions_by(filters))
+    if unusable:  # this is a second look at sessions that were told of before
+        return sessions
+    if read_description(bids_dir).get('DatasetType') == 'derivative':
+        log.info('%s is a derivative dataset: images in their own space are taken', bids_dir)
+    if unused and not any(map(_usable, sessions)) and any(map(_usable, sessions_by({}))):
+        raise NothingSelectedError(
+            'by the filter file no session can be used: ' + '; '.join(unused),
+            advice='Change the filter file or leave it out.',
+        )
+    for text in unused:
+        log.warning('%s', text)
     return sessions
 
 
-def _index(
-    bids_dir: Path, participants: list[str], broken: tuple[Path, ...]
-) -> list[dict[str, Any]]:
-    """Entities, path and metadata of every anatomical image of the asked participants."""
-    from bids import BIDSLayout, BIDSLayoutIndexer
-
-    others = '|'.join(re.escape(p) for p in participants)
-    ignore = [
-        re.compile(NOT_INDEXED),
-        re.compile(NOT_ANATOMY),
-        re.compile(rf'^/?(?!sub-({others})(/|$))sub-'),
-        *(re.compile(re.escape('/' + p.relative_to(bids_dir).as_posix()) + '$') for p in broken),
-    ]
-    indexer = BIDSLayoutIndexer(validate=False, ignore=ignore, index_metadata=True)
-    layout = BIDSLayout(bids_dir, validate=False, indexer=indexer)
-    found = []
-    for entry in layout.get(extension=['.nii', '.nii.gz'], datatype='anat'):
-        entities = entry.get_entities()
-        found.append(
-            {
-                **{k: v if k == 'suffix' else str(v) for k, v in entities.items()},
-                'path': Path(entry.path),
-                'metadata': dict(entry.get_metadata()),
-            }
-        )
-    return sorted(found, key=lambda f: f['path'].name)
+def _usable(session: Session) -> bool:
+    return not session.skipped and session.problem is None
 
 
-def _broken_sidecars(bids_dir: Path, participants: list[str]) -> dict[Path, str]:
-    """JSON files that apply to the asked participants and cannot be read, with the reason."""
-    candidates = list(bids_dir.glob('*.json'))
+def _images(
+    bids_dir: Path, participants: list[str]
+) -> dict[tuple[str, str | None], list[dict[str, Any]]]:
+    """Entities, path and metadata of every anatomical image, by participant and session.
+
+    What folders above the dataset are called says nothing of an image: pybids is given the path
+    below the dataset alone.
+    """
+    entities_of = _entity_reader()
+    inheritance = Inheritance(bids_dir)
+    found: dict[tuple[str, str | None], list[dict[str, Any]]] = {}
     for label in participants:
-        folder = bids_dir / f'sub-{label}'
-        candidates += [*folder.glob('*.json'), *folder.glob('ses-*/*.json')]
-        candidates += [*folder.glob('anat/*.json'), *folder.glob('ses-*/anat/*.json')]
-    broken = {}
-    for path in candidates:
-        try:
-            if not isinstance(json.loads(path.read_text(encoding='utf-8')), dict):
-                raise ValueError('not an object with keys')
-        except FileNotFoundError:
-            broken[path] = 'its content is absent; run "datalad get" on it'
-        except (ValueError, OSError) as error:
-            broken[path] = str(error)
-    return broken
+        for folder in _anatomy_folders(bids_dir / f'sub-{label}'):
+            session = folder.parent.name[4:] if folder.parent.name.startswith('ses-') else None
+            images = [
+                {
+                    **entities_of(path.relative_to(bids_dir)),
+                    'path': path,
+                    **_sidecars(inheritance, path),
+                }
+                for path in sorted(folder.glob('sub-*.nii*'))
+                if path.name.endswith(('.nii', '.nii.gz'))
+            ]
+            found.setdefault((label, session), []).extend(f for f in images if 'suffix' in f)
+    return found
 
 
-def _check_filters(files: list[dict[str, Any]], filters: dict[str, dict[str, Any]]) -> None:
-    for key, pattern in filters.items():
-        if any(matches(f, key, pattern) for f in files):
-            continue
-        plain = [f['path'].name for f in files if f['suffix'] in SUFFIXES[key]]
-        if not plain and 'suffix' not in pattern:
-            continue
-        near = ', '.join(plain[:4]) if plain else 'no such image without it either'
-        raise NothingSelectedError(
-            f'the filter for "{key}" selects nothing: {describe_filter(key, pattern)}',
-            advice=f'Without it there are: {near}.',
+def _anatomy_folders(subject: Path) -> list[Path]:
+    """``anat`` and ``fmap`` of a participant and of its sessions; B1 maps lie in the latter."""
+    return [
+        folder
+        for parent in (subject, *sorted(subject.glob('ses-*')))
+        for folder in (parent / 'anat', parent / 'fmap')
+        if folder.is_dir()
+    ]
+
+
+def _entity_reader() -> Callable[[Path], dict[str, str]]:
+    """A function from a path below the dataset to its entities, as pybids reads them."""
+    from bids.layout import Config, parse_file_entities
+
+    patterns = {
+        entity.name: entity
+        for name in ('bids', 'derivatives')
+        for entity in Config.load(name).entities.values()
+    }
+
+    def read(relative: Path) -> dict[str, str]:
+        found = parse_file_entities(f'/{relative.as_posix()}', entities=patterns.values())
+        # as written: run-01 is not run-1 in a file name
+        written = dict(part.split('-', 1) for part in stem(relative).split('_') if '-' in part)
+        return {k: str(v) for k, v in found.items()} | (
+            {'run': written['run']} if 'run' in found and 'run' in written else {}
         )
+
+    return read
+
+
+def _sidecars(inheritance: Inheritance, path: Path) -> dict[str, Any]:
+    metadata, problems = inheritance.metadata_for(path)
+    return {'metadata': metadata, 'sidecar_problems': problems}
+
+
+def _unused_filters(
+    files: dict[tuple[str, str | None], list[dict[str, Any]]],
+    filters: dict[str, dict[str, Any]],
+) -> list[str]:
+    """A sentence for each filter that selects nothing in the whole dataset."""
+    everything = [f for found in files.values() for f in found]
+    texts = []
+    for key, pattern in filters.items():
+        if any(matches(f, key, pattern) for f in everything):
+            continue
+        plain = [f['path'].name for f in everything if f['suffix'] in SUFFIXES[key]]
+        near = f'without it there are: {", ".join(plain[:4])}' if plain else (
+            'there is no such image without it either'
+        )  # fmt: skip
+        texts.append(
+            f'the filter for "{key}" selects nothing ({describe_filter(key, pattern)}); {near}'
+        )
+    return texts
 
 
 def _session(
@@ -182,24 +231,20 @@ def _session(
     choice: Choice,
     required: tuple[tuple[str, ...], ...],
     reference: str | None,
-    broken: dict[Path, str],
 ) -> Session:
     scans = {
-        c.suffix: Scan(c.suffix, c.paths, c.entities, c.metadata, c.inversions)
+        c.suffix: Scan(c.suffix, c.paths, c.entities, c.metadata, c.inversions, c.spacing)
         for c in choice.picked
     }
     result = Session(subject, session, scans, '', choice.dropped, choice.warnings)
     t1_like = {'UNIT1', 'T1w'} & set(scans)
     have = set(scans) | ({'T1w', 'UNIT1'} if t1_like else set())
     if not any(set(alternative) <= have for alternative in required):
+        if choice.problems:
+            return replace(result, problem=choice.problems[0])
         wanted = ' or '.join(' with '.join(alternative) for alternative in required)
         found = ', '.join(scans) or 'no usable image'
         return replace(result, skipped=f'the model needs {wanted}; found: {found}')
-    try:
-        _check_sidecars(scans, broken)
-        scans = {name: _with_header(scan) for name, scan in scans.items()}
-    except Ssl2Error as error:
-        return replace(result, problem=error)
     if reference and (wanted_suffix := SUFFIXES[reference][0]) not in scans:
         return replace(result, skipped=f'it has no {wanted_suffix}, which --reference asks for')
     chosen = SUFFIXES[reference][0] if reference else choose_reference(scans)
@@ -224,28 +269,3 @@ def choose_reference(scans: dict[str, Scan]) -> str:
         if t1w > THICK_SLICE and flair <= t1w + 1e-3:
             return 'FLAIR'
     return 'T1w'
-
-
-def _with_header(scan: Scan) -> Scan:
-    """The scan with its voxel sizes; raises DataError for files that cannot be used at all."""
-    for path in scan.sources:
-        if path.stat().st_size == 0:
-            raise DataError('the file is empty', advice='Copy it again.', path=path)
-    _, affine = read_grid(scan.paths[0])
-    spacing = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
-    return replace(scan, spacing=tuple(float(s) for s in spacing))
-
-
-def _check_sidecars(scans: dict[str, Scan], broken: dict[Path, str]) -> None:
-    """Raise for a broken JSON that would apply to a used image by the inheritance principle."""
-    for scan in scans.values():
-        for path in scan.sources:
-            parts = set(path.name.split('.')[0].split('_'))
-            for sidecar, reason in broken.items():
-                applies = set(sidecar.name.split('.')[0].split('_')) <= parts
-                if applies and path.is_relative_to(sidecar.parent):
-                    raise DataError(
-                        f'not readable JSON ({reason})',
-                        advice='Mend or remove the file.',
-                        path=sidecar,
-                    )

@@ -1,6 +1,7 @@
 r"""Manual lesion masks, by the names that people give them; and the masks of this App.
 
-``P`` is ``sub-X[_ses-Y]`` with any other entities; the first pattern that a session has, wins:
+``P`` is ``sub-X[_ses-Y]`` with any other entities. A consensus of raters goes before what is drawn
+by hand, that before what is automatic (``Manual: false``); then the first pattern wins:
 
 =  ==========================================================  ================================
 1  ``P[_space-S][_res-R]_label-{L,lesion}[_desc-D]_mask``      BIDS; ATLAS R2.0; LST-AI_BIDS
@@ -19,17 +20,19 @@ the only ones that know such names.
 
 from __future__ import annotations
 
-import json
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ssl2_bids.bids.dataset import read_table
+from ssl2_bids.bids.dataset import is_own_dataset, read_table
+from ssl2_bids.bids.filters import LONG_NAMES, entities_agree
+from ssl2_bids.bids.inheritance import LINK_WITHOUT_CONTENT, Inheritance, stem
+from ssl2_bids.bids.label_ranking import those_that_count
 from ssl2_bids.errors import DataError, NoInputError
-from ssl2_bids.steps.annotation import LESION, NOT_ANNOTATED, meaning
+from ssl2_bids.steps.annotation import LESION, meaning
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +60,12 @@ MASK = re.compile(
     r'sub-(?P<subject>[^_]+)(?:_ses-(?P<session>[^_]+))?_space-(?P<space>[^_]+)(?:_res-[^_]+)?'
     r'_label-L(?:_desc-(?P<desc>(?!annotated_|change_)[^_]+))?_mask\.nii(?:\.gz)?'
 )
-_EXTENSION = re.compile(r'\.nii(\.gz)?$')
+OWN_RESULT = 'a result of ssl2-bids, not drawn by hand (or say "Manual": true in its JSON)'
+_LIKE_A_MASK = re.compile(
+    r'^(?!.*(?:brain|annotated|change|label-(?!L_|lesion)|probseg)).*'
+    r'(?:lesion|(?:mask|seg|roi|label)\.)',
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -105,33 +113,128 @@ class Mask:
     path: Path
 
 
-def find_labels(folder: Path, *, participants: Iterable[str] | None = None) -> list[Label]:
-    """Find the manual labels of a dataset, sorted by participant, session and name.
+@dataclass(frozen=True)
+class FoundLabels:
+    """The labels of a folder that count, and what else was seen there.
 
-    Links without content and labels whose extent mask has none are left out with a warning in
-    the log.
+    Attributes
+    ----------
+    left_out : labels that cannot or must not be used, with the reason.
+    superseded : those that others go before, with the reason.
+    unknown : files that look like masks, by names that are not understood.
+    """
+
+    labels: tuple[Label, ...]
+    left_out: tuple[tuple[Path, str], ...] = ()
+    superseded: tuple[tuple[Path, str], ...] = ()
+    unknown: tuple[Path, ...] = ()
+
+
+def find_labels(
+    folder: Path,
+    *,
+    participants: Iterable[str] | None = None,
+    pattern: Mapping[str, Any] | None = None,
+) -> list[Label]:
+    """Find the labels of a dataset that count, sorted by participant, session and name.
+
+    What is left out is named in the log; see :func:`look_for_labels`.
+    """
+    found = look_for_labels(folder, participants=participants, pattern=pattern)
+    for path, reason in found.left_out:
+        log.warning('%s: label left out: %s', path, reason)
+    for path, reason in found.superseded:
+        log.info('%s: not used: %s', path, reason)
+    if found.unknown:
+        names = ', '.join(path.name for path in found.unknown[:5])
+        more = f' and {len(found.unknown) - 5} more' if found.unknown[5:] else ''
+        log.warning(
+            'names that are not understood as lesion masks: %s%s (docs/usage.md lists those that '
+            'are)',
+            names,
+            more,
+        )
+    return list(found.labels)
+
+
+def look_for_labels(
+    folder: Path,
+    *,
+    participants: Iterable[str] | None = None,
+    pattern: Mapping[str, Any] | None = None,
+) -> FoundLabels:
+    """Find the manual labels of a dataset.
+
+    A label that cannot be used (a link without content, an unreadable JSON or table, a result of
+    this App) costs itself. Of a session, a consensus goes first, then what is drawn by hand, then
+    what is automatic; then the first pattern.
 
     Parameters
     ----------
     folder : a derivative dataset of labels, or a raw one that holds them in ``anat/``.
     participants : labels without ``sub-``; None is everybody.
+    pattern : what ``labels`` of a filter file asks for, before any goes before another.
 
     Raises
     ------
-    NoInputError : there is no such folder.
-    DataError : a JSON or TSV file of a label cannot be read.
+    NoInputError : there is no such folder, or it holds nothing but results of this App.
     """
-    root = _root_files(folder)
+    inheritance = Inheritance(folder)
+    ours = is_own_dataset(folder)
     units: dict[tuple[str, str], list[Label]] = {}
+    left_out: list[tuple[Path, str]] = []
+    superseded: list[tuple[Path, str]] = []
+    unknown: list[Path] = []
+    own = 0
     for path in _images(folder, participants):
-        label = _as_label(path, root)
-        if label:
+        try:
+            label = _as_label(path, inheritance)
+        except DataError as error:
+            left_out.append((path, f'{error.path}: {error.message}'))
+            continue
+        if label is None:
+            if _LIKE_A_MASK.search(path.name) and not ours:
+                unknown.append(path)
+        elif _is_own(label, ours):
+            own += 1
+            left_out.append((path, OWN_RESULT))
+        elif not entities_agree(_entities(label), pattern or {}):
+            superseded.append((path, 'left out by the filter file'))
+        else:
             units.setdefault((label.subject, label.session or ''), []).append(label)
-    found = []
+    if own and own == len(left_out) and not units:
+        raise NoInputError(
+            'these are results of ssl2-bids itself, not manual labels',
+            advice='Give the folder of the masks that were drawn; for a mask of ssl2-bids that '
+            'somebody has corrected write "Manual": true in its JSON.',
+            path=folder,
+        )
+    found: list[Label] = []
     for _, labels in sorted(units.items()):
-        best = min(_precedence(label) for label in labels)
-        found += [label for label in labels if _precedence(label) == best]
-    return found
+        counting, others = those_that_count(labels)
+        found += counting
+        superseded += [(label.path, reason) for label, reason in others]
+    return FoundLabels(tuple(found), tuple(left_out), tuple(superseded), tuple(unknown))
+
+
+def _entities(label: Label) -> dict[str, str | None]:
+    """Entities of a label's name, long names; ``desc`` is also what follows lesion-manual."""
+    *pairs, suffix = stem(label.path).split('_')
+    written = dict(pair.split('-', 1) for pair in pairs if '-' in pair)
+    return {LONG_NAMES.get(k, k): v for k, v in written.items()} | {
+        'suffix': suffix,
+        'desc': label.desc,
+        'session': label.session,
+    }
+
+
+def _is_own(label: Label, ours: bool) -> bool:
+    """Whether this App made a mask: by its sidecar, or by where it lies."""
+    if label.sidecar.get('Manual') is True:
+        return False
+    model = label.sidecar.get('Model')
+    made = 'ConfigurationHash' in label.sidecar or (isinstance(model, dict) and 'Sha256' in model)
+    return ours or made
 
 
 def find_masks(dataset: Path, model: str | None = None) -> list[Mask]:
@@ -167,40 +270,39 @@ def find_masks(dataset: Path, model: str | None = None) -> list[Mask]:
 
 
 def _images(folder: Path, participants: Iterable[str] | None) -> list[Path]:
-    """NIfTI files below ``sub-*``; of a pair .nii and .nii.gz the latter alone."""
+    """NIfTI files below ``sub-*`` or named so; of a pair .nii and .nii.gz the latter alone."""
     if not folder.is_dir():
         raise NoInputError('no such folder', advice='Check the path.', path=folder)
     wanted = None if participants is None else {f'sub-{p}' for p in participants}
     found: dict[Path, Path] = {}
     for subject in sorted(folder.glob('sub-*')):
-        if wanted is None or subject.name in wanted:
-            for path in sorted(subject.rglob('sub-*.nii*')):
-                found[path.with_name(_stem(path))] = path
+        if wanted is None or re.split(r'[_.]', subject.name)[0] in wanted:
+            images = subject.rglob('sub-*.nii*') if subject.is_dir() else [subject]
+            for path in sorted(p for p in images if p.name.endswith(('.nii', '.nii.gz'))):
+                found[path.with_name(stem(path))] = path
     return list(found.values())
 
 
-def _as_label(path: Path, root: list[Path]) -> Label | None:
+def _as_label(path: Path, inheritance: Inheritance) -> Label | None:
     matches = ((number, expression.fullmatch(path.name)) for number, expression in LAYOUTS)
     pattern, match = next(((n, m) for n, m in matches if m), (0, None))
     if match is None:
         return None
     part = match.groupdict()
     extent = _extent_path(path, part)
-    sidecars = _inherited(path, '.json', root)
-    tables = _inherited(path, '.tsv', root) if pattern == 6 else []
-    for needed in (path, *([extent] if extent else []), *sidecars, *tables):
+    tables = inheritance.files_for(path, '.tsv') if pattern == 6 else []
+    for needed in (path, *([extent] if extent else []), *tables):
         if needed.is_symlink() and not needed.exists():
-            log.warning('%s: link without content ("datalad get"): label left out', needed)
-            return None
-    sidecar: dict[str, Any] = {}
-    for source in sidecars:
-        sidecar |= _read_json(source)
+            raise DataError(LINK_WITHOUT_CONTENT, path=needed)
+    sidecar, problems = inheritance.metadata_for(path)
+    if problems:
+        raise problems[0]  # where the label was drawn at all may stand there
     table = _dseg_table(tables[-1]) if tables else None
     if pattern == 6 and 'AnnotationEncoding' not in sidecar and not _has_lesion(table):
         return None
     return Label(
         subject=part['subject'],
-        session=part['session'],
+        session=part['session'] or _session_of_folder(path.relative_to(inheritance.root)),
         path=path,
         pattern=pattern,
         space=part['space'],
@@ -213,9 +315,9 @@ def _as_label(path: Path, root: list[Path]) -> Label | None:
     )
 
 
-def _precedence(label: Label) -> int:
-    rows = label.dseg_table or ()
-    return 0 if any(meaning(row) == NOT_ANNOTATED for row in rows) else label.pattern
+def _session_of_folder(relative: Path) -> str | None:
+    folders = [part for part in relative.parts[:-1] if part.startswith('ses-')]
+    return folders[-1].removeprefix('ses-') if folders else None
 
 
 def _has_lesion(table: Sequence[dict[str, str]] | None) -> bool:
@@ -239,37 +341,3 @@ def _extent_path(path: Path, part: dict[str, str | None]) -> Path | None:
                 if candidate.exists() or candidate.is_symlink():
                     return candidate
     return None
-
-
-def _stem(path: Path) -> str:
-    return _EXTENSION.sub('', path.name)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding='utf-8-sig'))
-        if not isinstance(content, dict):
-            raise ValueError('not an object')
-    except (ValueError, OSError) as error:
-        raise DataError(
-            f'not readable JSON ({error})', advice='Mend the file or remove it.', path=path
-        ) from None
-    return content
-
-
-def _root_files(folder: Path) -> list[Path]:
-    """JSON and TSV files at the root of a dataset, from which labels inherit."""
-    return sorted([*folder.glob('*.json'), *folder.glob('*.tsv')])
-
-
-def _inherited(image: Path, extension: str, root: list[Path]) -> list[Path]:
-    """Files that apply to an image, the closest last; links without content among them."""
-    parts = _stem(image).split('_')
-    applicable = []
-    for path in root:
-        own = path.stem.split('_')
-        if path.suffix == extension and own[-1] == parts[-1] and set(own) <= set(parts):
-            applicable.append((len(own), path))
-    beside = image.with_name(_stem(image) + extension)
-    present = beside.exists() or beside.is_symlink()
-    return [path for _, path in sorted(applicable)] + ([beside] if present else [])

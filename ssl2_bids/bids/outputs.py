@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -19,6 +20,8 @@ from typing import Any
 
 from ssl2_bids.errors import DataError
 from ssl2_bids.files import write_text
+
+log = logging.getLogger('ssl2_bids')
 
 try:
     import tomllib
@@ -162,6 +165,15 @@ def stored_configuration(names: UnitNames) -> str:
         return ''
 
 
+def read_summary(names: UnitNames) -> dict[str, Any]:
+    """The report summary of a unit, empty where there is none that can be read."""
+    path = names.path('report.summary')
+    try:
+        return read_sidecar(path) if path.is_file() else {}
+    except DataError:
+        return {}
+
+
 @dataclass(frozen=True)
 class Result:
     """A finished session of the participant level, found by its done marker."""
@@ -179,9 +191,7 @@ MASK_NAME = re.compile(
 def find_results(output_dir: Path) -> list[Result]:
     """Finished sessions below an output folder: those whose mask lies on its reference grid.
 
-    Raises
-    ------
-    DataError : a sidecar is not readable JSON.
+    One whose sidecar cannot be read is none; the log names it.
     """
     found = []
     for path in sorted(output_dir.glob('sub-*/**/*_label-L*_mask.json')):
@@ -191,13 +201,23 @@ def find_results(output_dir: Path) -> list[Result]:
         names = UnitNames(
             output_dir, match['subject'], match['session'], match['space'], match['desc'] or ''
         )
-        sidecar = read_sidecar(path)
+        try:
+            sidecar = read_sidecar(path)
+        except DataError as error:
+            log.warning('a result is left out: %s', error)
+            continue
         if 'ConfigurationHash' in sidecar and names.path('anat.mask').is_file():
             found.append(Result(names, sidecar))
     return found
 
 
 def find_summaries(output_dir: Path, subject: str) -> list[dict[str, Any]]:
-    """Report summaries of a participant, sorted by session and model."""
+    """Report summaries of a participant, by session and model; damaged ones are left out."""
     folder = (output_dir / output_name('report.summary', subject=subject)).parent
-    return [read_sidecar(path) for path in sorted(folder.glob('*summary_report.json'))]
+    found = []
+    for path in sorted(folder.glob('*summary_report.json')):
+        try:
+            found.append(read_sidecar(path))
+        except DataError as error:
+            log.warning('a report is left out: %s', error)
+    return found

@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-# contrast keys of filter files and options, and the suffixes that they stand for
-SUFFIXES: dict[str, tuple[str, ...]] = {
-    'unit1': ('UNIT1',),
-    't1w': ('T1w',),
-    'flair': ('FLAIR',),
-    't2w': ('T2w',),
-    't2starw': ('T2starw', 'MEGRE'),
-    'mp2rage': ('MP2RAGE',),
-}
-LONG_NAMES = {
-    'sub': 'subject',
-    'ses': 'session',
-    'acq': 'acquisition',
-    'ce': 'ceagent',
-    'rec': 'reconstruction',
-    'dir': 'direction',
-}
+from ssl2_bids.bids import image_names, mp2rage_parts, preference
+from ssl2_bids.bids.filters import LONG_NAMES, SUFFIXES, matches
+from ssl2_bids.bids.headers import Header, read_header
+from ssl2_bids.bids.inheritance import LINK_WITHOUT_CONTENT
+from ssl2_bids.errors import DataError
+from ssl2_bids.volume import same_grid
+
 SHORT_NAMES = {'acquisition': 'acq', 'ceagent': 'ce', 'reconstruction': 'rec', 'run': 'run'}
 LONGEST_ECHO = 0.060  # s; later echoes hold little signal at 7T
 COMPLEX_PARTS = ('phase', 'real', 'imag')
@@ -38,15 +29,24 @@ class Pick:
     entities: dict[str, str] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
     inversions: tuple[Path, ...] = ()
+    spacing: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class Choice:
-    """All that was decided for one session."""
+    """All that was decided for one session.
+
+    Attributes
+    ----------
+    dropped : pairs of file and reason.
+    warnings : what a reader of the report should know.
+    problems : of the files that cannot be used at all.
+    """
 
     picked: tuple[Pick, ...]
     dropped: tuple[tuple[Path, str], ...]
     warnings: tuple[str, ...]
+    problems: tuple[DataError, ...] = ()
 
 
 def choose(
@@ -55,8 +55,11 @@ def choose(
     *,
     accepted: tuple[str, ...],
     wanted: tuple[str, ...] | None,
+    unusable: Mapping[Path, str] | None = None,
 ) -> Choice:
-    """Take one image per contrast (BIDS.md 1.2).
+    """Take one image per contrast (BIDS.md 1.2); the headers of candidates are read.
+
+    An image that cannot be used costs itself: the next one is taken, or the contrast is missing.
 
     Parameters
     ----------
@@ -64,94 +67,31 @@ def choose(
     filters : entity patterns by contrast key.
     accepted : suffixes that the model takes.
     wanted : contrast keys that the user narrows to, or None.
+    unusable : files whose voxels were found to be unusable before, and why.
     """
-    dropped: list[tuple[Path, str]] = []
-    warnings: list[str] = []
-    by_key = {key: _candidates(files, key, filters, dropped) for key in SUFFIXES}
-    picks: dict[str, Pick] = {}
+    choosing = _Choosing(files, filters, dict(unusable or {}))
     for key in ('unit1', 't1w', 'flair', 't2w', 't2starw'):
-        found = by_key[key]
+        found = choosing.candidates(key)
         if not found:
             continue
         suffix = SUFFIXES[key][0]
-        reason = _why_not(key, suffix, accepted, wanted, picks)
+        reason = _why_not(key, suffix, accepted, wanted, choosing.picks)
         if reason:
-            dropped += [(f['path'], reason) for f in found]
+            choosing.drop(found, reason)
             continue
-        found = _without_contrast_agent(found, warnings, dropped)
+        found = choosing.usable(found)
+        if not found:
+            continue
+        found = choosing.without_contrast_agent(found)
         if key == 'unit1':
-            pick = _pick_unit1(found, by_key['mp2rage'], dropped, warnings)
+            pick = choosing.pick_unit1(found)
         elif key == 't2starw':
-            pick = _pick_t2starw(found, dropped, warnings)
+            pick = choosing.pick_t2starw(found)
         else:
-            pick = _pick_first(suffix, found, dropped, warnings)
-        picks[suffix] = pick
-    used = {path for pick in picks.values() for path in pick.paths + pick.inversions}
-    if 'UNIT1' in picks:
-        dropped += [
-            (f['path'], 'not needed for the noise removal of UNIT1')
-            for f in by_key['mp2rage']
-            if f['path'] not in used
-        ]
-    unique = {path: reason for path, reason in dropped if path not in used}
-    return Choice(tuple(picks.values()), tuple(sorted(unique.items())), tuple(warnings))
-
-
-def matches(file: dict[str, Any], key: str, pattern: dict[str, Any]) -> bool:
-    """Whether a file answers to a contrast key narrowed by a filter pattern."""
-    pattern = {LONG_NAMES.get(name, name): value for name, value in pattern.items()}
-    suffix = pattern.pop('suffix', SUFFIXES[key])
-    suffixes = suffix if isinstance(suffix, list | tuple) else (suffix,)
-    if file['suffix'] not in suffixes:
-        return False
-    return all(_agrees(file.get(name), value) for name, value in pattern.items())
-
-
-def _agrees(actual: str | None, wanted: Any) -> bool:
-    if wanted is None:
-        return actual is None
-    if wanted == '*':
-        return actual is not None
-    values = wanted if isinstance(wanted, list) else [wanted]
-    return any(_agrees(actual, v) if v is None else _equal(actual, v) for v in values)
-
-
-def _equal(actual: str | None, wanted: Any) -> bool:
-    if actual is None:
-        return False
-    number = isinstance(wanted, int) and not isinstance(wanted, bool)
-    return actual.isdecimal() and int(actual) == wanted if number else actual == str(wanted)
-
-
-def describe_filter(key: str, pattern: dict[str, Any]) -> str:
-    """A filter in words, for messages."""
-    suffix = pattern.get('suffix', ' or '.join(SUFFIXES[key]))
-    rest = ', '.join(f'{n} = {v!r}' for n, v in pattern.items() if n != 'suffix')
-    return f'suffix {suffix}' + (f' with {rest}' if rest else '')
-
-
-def _candidates(
-    files: list[dict[str, Any]],
-    key: str,
-    filters: dict[str, dict[str, Any]],
-    dropped: list[tuple[Path, str]],
-) -> list[dict[str, Any]]:
-    pattern = filters.get(key, {})
-    found = []
-    for file in files:
-        if not matches(file, key, pattern):
-            if file['suffix'] in SUFFIXES[key]:
-                dropped.append((file['path'], 'left out by the filter file'))
-        elif not file['path'].exists():
-            reason = 'its content is absent; run "datalad get" on it'
-            dropped.append((file['path'], reason))
-        elif file.get('part') in COMPLEX_PARTS:
-            dropped.append((file['path'], f'part-{file["part"]} is not used'))
-        else:
-            found.append(file)
-    whole = [f for f in found if 'chunk' not in f]
-    dropped += [(f['path'], 'chunks are not supported') for f in found if 'chunk' in f]
-    return whole
+            pick = choosing.pick_first(key, found)
+        choosing.picks[suffix] = pick
+    choosing.explain_the_rest()
+    return choosing.choice()
 
 
 def _why_not(
@@ -170,101 +110,252 @@ def _why_not(
     return ''
 
 
-def _without_contrast_agent(
-    found: list[dict[str, Any]], warnings: list[str], dropped: list[tuple[Path, str]]
-) -> list[dict[str, Any]]:
-    plain = [f for f in found if 'ceagent' not in f]
-    if not plain:
-        warnings.append(f'{found[0]["path"].name}: taken although with contrast agent')
+@dataclass
+class _Choosing:
+    """The files of a session while the choice is made."""
+
+    files: list[dict[str, Any]]
+    filters: dict[str, dict[str, Any]]
+    unusable: dict[Path, str]
+    picks: dict[str, Pick] = field(default_factory=dict)
+    dropped: dict[Path, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    headers: dict[Path, Header] = field(default_factory=dict)
+    problems: list[DataError] = field(default_factory=list)
+
+    def choice(self) -> Choice:
+        """What was decided; a file that is used for one contrast was not dropped for another."""
+        used = {path for pick in self.picks.values() for path in pick.paths + pick.inversions}
+        dropped = sorted((p, why) for p, why in self.dropped.items() if p not in used)
+        warnings = tuple(dict.fromkeys(self.warnings))
+        return Choice(tuple(self.picks.values()), tuple(dropped), warnings, tuple(self.problems))
+
+    def drop(self, files: Sequence[dict[str, Any]], reason: str) -> None:
+        """Leave files out; the first reason stands."""
+        for file in files:
+            self.dropped.setdefault(file['path'], reason)
+
+    def candidates(self, key: str) -> list[dict[str, Any]]:
+        """The files that may be taken for a contrast, by their names."""
+        found = []
+        for file in self.files:
+            if not self._is_meant(file, key):
+                continue
+            if not matches(file, key, {'suffix': file['suffix'], **self.filters.get(key, {})}):
+                self.drop([file], 'left out by the filter file')
+            elif reason := self._name_against(file, key):
+                self.drop([file], reason)
+            else:
+                found.append(file)
         return found
-    dropped += [(f['path'], 'with contrast agent') for f in found if 'ceagent' in f]
-    return plain
 
+    def _is_meant(self, file: dict[str, Any], key: str) -> bool:
+        """Whether a file stands for a contrast, before any filter narrows it."""
+        if file.get('datatype', 'anat') != 'anat':
+            return False
+        pattern = self.filters.get(key, {})
+        if 'suffix' in pattern:
+            return file['suffix'] in SUFFIXES[key] or matches(file, key, pattern)
+        if key == 'unit1' and file['suffix'] != 'UNIT1':
+            if not image_names.is_uniform(file):
+                return False
+            # a T1w is the uniform image of MP2RAGE only beside its inversions
+            return file['suffix'] != 'T1w' or bool(self._inversions(file).inversions)
+        return file['suffix'] in SUFFIXES[key]
 
-def _pick(suffix: str, file: dict[str, Any], inversions: tuple[Path, ...] = ()) -> Pick:
-    entities = {short: file[long] for long, short in SHORT_NAMES.items() if long in file}
-    return Pick(suffix, (file['path'],), entities, file['metadata'], inversions)
+    def _name_against(self, file: dict[str, Any], key: str) -> str:
+        """Why a file of the right suffix is not taken, from its name; empty if it may be."""
+        if not file['path'].exists():
+            return LINK_WITHOUT_CONTENT
+        if file.get('part') in COMPLEX_PARTS:
+            return f'part-{file["part"]} is not used'
+        if 'chunk' in file:
+            return 'chunks are not supported'
+        # whoever asks for what the name says knows what the image is
+        asked = {LONG_NAMES.get(name, name) for name in self.filters.get(key, {})}
+        recipe = preference.recipe(key, file)
+        kind = image_names.what_else(file)
+        if kind and not asked & {*image_names.FREE_TEXT, 'inv', 'suffix'}:
+            return f'{kind} by its name; to take it: {recipe}'
+        if not image_names.is_native(file) and 'space' not in asked:
+            return f'in the space {file["space"]}, not its own; to take it: {recipe}'
+        return ''
 
+    def usable(self, files: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Those whose headers are sound; the others are left out with a warning."""
+        found = []
+        for file in files:
+            path = file['path']
+            try:
+                if path in self.unusable:
+                    raise DataError(self.unusable[path], path=path)
+                if path not in self.headers:
+                    self.headers[path] = read_header(path)
+            except DataError as error:
+                self.drop([file], f'cannot be used: {error.message}')
+                self.problems.append(error)
+                self.warnings.append(f'{path.name} was left out: {error.message}')
+            else:
+                found.append(file)
+        return found
 
-def _pick_first(
-    suffix: str,
-    found: list[dict[str, Any]],
-    dropped: list[tuple[Path, str]],
-    warnings: list[str],
-) -> Pick:
-    first, *rest = sorted(found, key=lambda f: f['path'].name)
-    if rest:
-        names = ', '.join(f['path'].name for f in rest)
-        warnings.append(f'several {suffix}: took {first["path"].name}, left out {names}')
-        dropped += [(f['path'], 'first in alphabetical order is taken') for f in rest]
-    return _pick(suffix, first)
+    def without_contrast_agent(self, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Those without contrast agent, if there are such."""
+        plain = [f for f in found if 'ceagent' not in f]
+        if not plain:
+            self.warnings.append(f'{found[0]["path"].name}: taken although with contrast agent')
+            return found
+        self.drop([f for f in found if 'ceagent' in f], 'with contrast agent')
+        return plain
 
+    def pick_first(self, key: str, found: Sequence[dict[str, Any]]) -> Pick:
+        """The first by the stated rule; a line says which, why, and how to take another."""
+        suffix = SUFFIXES[key][0]
+        first, *rest = preference.in_order(found, self.headers)
+        reasons = {f['path']: preference.why(first, f, self.headers) for f in rest}
+        for file in rest:
+            reason = f'{first["path"].name} goes before it: {reasons[file["path"]]}'
+            self.drop([file], reason)
+        if suffix == 'T1w' and image_names.is_uniform(first):
+            self.warnings.append(
+                f'{first["path"].name} is taken as a T1w; if it is the uniform image of MP2RAGE: '
+                f'{preference.recipe("unit1", first)}'
+            )
+        if rest:
+            names = ', '.join(f['path'].name for f in rest[:4])
+            names += f' and {len(rest) - 4} more' if rest[4:] else ''
+            why = ', '.join(dict.fromkeys(reasons.values()))
+            self.warnings.append(
+                f'several {suffix}: took {first["path"].name} ({why}), left out {names}; to take '
+                f'another: {preference.recipe(key, rest[0], first)}'
+            )
+        return self._pick(suffix, first)
 
-def _pick_unit1(
-    found: list[dict[str, Any]],
-    mp2rage: list[dict[str, Any]],
-    dropped: list[tuple[Path, str]],
-    warnings: list[str],
-) -> Pick:
-    """The un-denoised UNIT1 with its two inversions, else a denoised one, else the first."""
-    plain = [f for f in found if not _is_denoised(f)]
-    for file in sorted(plain, key=lambda f: f['path'].name):
-        pair = [_inversion(file, mp2rage, number) for number in ('1', '2')]
-        if all(pair):
-            rest = [f for f in found if f is not file]
-            dropped += [(f['path'], 'the UNIT1 with INV1 and INV2 is denoised here') for f in rest]
-            return _pick('UNIT1', file, tuple(f['path'] for f in pair if f))
-    denoised = [f for f in found if _is_denoised(f)]
-    if not denoised:
-        warnings.append(
-            'UNIT1 without INV1 and INV2: its background noise cannot be removed by the robust '
-            'combination'
+    def _pick(
+        self, suffix: str, file: dict[str, Any], inversions: Sequence[dict[str, Any]] = ()
+    ) -> Pick:
+        entities = {short: file[long] for long, short in SHORT_NAMES.items() if long in file}
+        for used in (file, *inversions):
+            if apart := self.headers[used['path']].forms_apart:
+                self.warnings.append(
+                    f'{used["path"].name}: sform and qform are {apart:.1f} mm apart; the sform is '
+                    'used'
+                )
+            for problem in used.get('sidecar_problems', ()):
+                self.warnings.append(
+                    f'{Path(problem.path).name} was left out: {problem.message}; what it says of '
+                    f'{used["path"].name} is unknown'
+                )
+        return Pick(
+            suffix,
+            (file['path'],),
+            entities,
+            file['metadata'],
+            tuple(f['path'] for f in inversions),
+            self.headers[file['path']].spacing,
         )
-    elif plain:
-        dropped += [(f['path'], 'the denoised UNIT1 is taken') for f in plain]
-    return _pick_first('UNIT1', denoised or plain, dropped, warnings)
+
+    def pick_unit1(self, found: list[dict[str, Any]]) -> Pick:
+        """The un-denoised UNIT1 with its two inversions, else a denoised one, else the first."""
+        plain = [f for f in found if not image_names.is_denoised(f)]
+        denoised = [f for f in found if f not in plain]
+        for file in preference.in_order(plain, self.headers):
+            pair = self._usable_pair(file)
+            if pair:
+                rest = [f for f in found if f is not file]
+                self.drop(rest, 'the UNIT1 with INV1 and INV2 is denoised here')
+                return self._pick('UNIT1', file, pair)
+        if not denoised:
+            why = self._inversions(preference.in_order(plain, self.headers)[0]).reason
+            self.warnings.append(
+                'UNIT1 without INV1 and INV2'
+                + (f' ({why})' if why else '')
+                + ': its background noise cannot be removed by the robust combination'
+            )
+        elif plain:
+            self.drop(plain, 'the denoised UNIT1 is taken')
+        return self.pick_first('unit1', denoised or plain)
+
+    def _inversions(self, uniform: dict[str, Any]) -> mp2rage_parts.Parts:
+        pattern = self.filters.get('mp2rage')
+        files = [
+            f
+            for f in self.files
+            if f['path'].exists() and (pattern is None or matches(f, 'mp2rage', pattern))
+        ]
+        return mp2rage_parts.inversions_of(uniform, files, asked=pattern is not None)
+
+    def _usable_pair(self, uniform: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+        """INV1 and INV2 of a uniform image, if both can be used and lie on its grid."""
+        pair = self._inversions(uniform).inversions
+        if len(self.usable(pair)) < len(pair):
+            return ()
+        for file in pair:
+            if not same_grid(self.headers[file['path']], self.headers[uniform['path']]):
+                self.drop([file], 'not on the grid of UNIT1')
+                self.warnings.append(
+                    f'{file["path"].name} was left out: it is not on the grid of '
+                    f'{uniform["path"].name}'
+                )
+                return ()
+        return pair
+
+    def pick_t2starw(self, found: list[dict[str, Any]]) -> Pick:
+        """A single T2starw, else the echoes of a T2starw, else those of a MEGRE."""
+        single = [f for f in found if f['suffix'] == 'T2starw' and 'echo' not in f]
+        if single:
+            self.drop([f for f in found if f not in single], 'a single T2starw is taken')
+            return self.pick_first('t2starw', single)
+        groups: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+        for file in found:
+            names = [file.get(name) or '' for name in preference.ENTITIES if name != 'echo']
+            groups[(file['suffix'], *names)].append(file)
+        firsts = [min(group, key=_echo) for group in groups.values()]
+        firsts.sort(key=lambda f: f['suffix'] != 'T2starw')
+        first = preference.in_order(
+            [f for f in firsts if f['suffix'] == firsts[0]['suffix']], self.headers
+        )[0]
+        group = next(group for group in groups.values() if first in group)
+        self.drop([f for f in found if f not in group], 'another group of echoes is taken')
+        return self._pick_echoes(sorted(group, key=_echo))
+
+    def _pick_echoes(self, group: list[dict[str, Any]]) -> Pick:
+        times = [f['metadata'].get('EchoTime') for f in group]
+        known = all(isinstance(t, int | float) for t in times)
+        early = [
+            f for f, t in zip(group, times, strict=True) if not known or float(t) <= LONGEST_ECHO
+        ] or group
+        self.drop([f for f in group if f not in early], 'echo after 60 ms')
+        grid = self.headers[early[0]['path']]
+        together = [f for f in early if same_grid(self.headers[f['path']], grid)]
+        for file in early:
+            if file not in together:
+                self.drop([file], 'not on the grid of the first echo')
+                name = file['path'].name
+                self.warnings.append(f'{name} was left out: not on the grid of the first echo')
+        pick = self._pick('T2starw', together[0])
+        return replace(pick, paths=tuple(f['path'] for f in together))
+
+    def explain_the_rest(self) -> None:
+        """Say of the images of an MP2RAGE that nothing has taken up why not."""
+        left = [f for f in self.files if f['path'] not in self.dropped]
+        inversions = [f for f in left if mp2rage_parts.is_inversion(f)]
+        if 'UNIT1' in self.picks:
+            self.drop(inversions, 'not needed for the noise removal of UNIT1')
+        elif inversions and not any(image_names.is_uniform(f) for f in self.files):
+            reason = 'the uniform image is not computed here: add the UNIT1 of the scanner'
+            self.drop(inversions, reason)
+            names = ', '.join(f['path'].name for f in inversions if not image_names.is_phase(f))
+            self.warnings.append(f'MP2RAGE without UNIT1 ({names}): {reason}')
+        self.drop(inversions, 'its UNIT1 is not used')
+        for file in left:
+            if file['suffix'] in mp2rage_parts.RELATED:
+                self.drop([file], mp2rage_parts.RELATED[file['suffix']])
+            elif file['suffix'] in ('UNI', 'MP2RAGE', 'MPRAGE', 'MP2RAGEUNI'):
+                key = 't1w' if file['suffix'] == 'MPRAGE' else 'unit1'
+                recipe = preference.recipe(key, file)
+                self.drop([file], f'not a name of BIDS; to take it: {recipe}')
 
 
-def _is_denoised(file: dict[str, Any]) -> bool:
-    names = (file.get('reconstruction') or '') + (file.get('acquisition') or '')
-    return 'den' in names.lower()
-
-
-def _inversion(
-    unit1: dict[str, Any], mp2rage: list[dict[str, Any]], number: str
-) -> dict[str, Any] | None:
-    same = [
-        f
-        for f in mp2rage
-        if f.get('inv', '').lstrip('0') == number
-        and 'echo' not in f
-        and all(f.get(name) == unit1.get(name) for name in ('acquisition', 'run'))
-    ]
-    return same[0] if same else None
-
-
-def _pick_t2starw(
-    found: list[dict[str, Any]], dropped: list[tuple[Path, str]], warnings: list[str]
-) -> Pick:
-    """A single T2starw, else the echoes of a T2starw, else those of a MEGRE."""
-    single = [f for f in found if f['suffix'] == 'T2starw' and 'echo' not in f]
-    if single:
-        rest = [f for f in found if f not in single]
-        dropped += [(f['path'], 'a single T2starw is taken') for f in rest]
-        return _pick_first('T2starw', single, dropped, warnings)
-    groups: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
-    for file in found:
-        rank = '0' if file['suffix'] == 'T2starw' else '1'
-        names = [file.get(name) or '' for name in ('acquisition', 'reconstruction', 'run')]
-        groups[(rank, *names)].append(file)
-    first, *rest_groups = (groups[key] for key in sorted(groups))
-    dropped += [(f['path'], 'another group of echoes is taken') for g in rest_groups for f in g]
-    times = [f['metadata'].get('EchoTime') for f in first]
-    known = all(isinstance(t, int | float) for t in times)
-    early = [
-        f for f, t in zip(first, times, strict=True) if not known or float(t) <= LONGEST_ECHO
-    ] or first
-    dropped += [(f['path'], 'echo after 60 ms') for f in first if f not in early]
-    early = sorted(early, key=lambda f: int(f.get('echo', 0)))
-    pick = _pick('T2starw', early[0])
-    return Pick('T2starw', tuple(f['path'] for f in early), pick.entities, early[0]['metadata'])
+def _echo(file: dict[str, Any]) -> int:
+    return int(file.get('echo') or 0)

@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from ssl2_bids.cli import options
+from ssl2_bids.cli.encoding import ensure_utf8
 from ssl2_bids.cli.parser import build_parser, check_level
 from ssl2_bids.errors import Ssl2Error
 
@@ -29,6 +30,8 @@ def main(argv: list[str] | None = None) -> int:
     -------
     The exit code; a person's mistakes are told on stderr in one or two sentences.
     """
+    if argv is None:
+        ensure_utf8()
     argv = list(sys.argv[1:] if argv is None else argv)
     _container_environment()
     debug = '--debug' in argv

@@ -16,6 +16,7 @@ from ssl2_bids.bids import dataset
 from ssl2_bids.cli.parser import build_parser, check_level
 from ssl2_bids.cli.values import strip_prefix
 from ssl2_bids.errors import CannotWriteError, NoInputError, UsageError
+from ssl2_bids.files import read_text
 from ssl2_bids.settings import GroupSettings, ParticipantSettings
 
 # which run, not how: never taken from a former run's file
@@ -247,7 +248,7 @@ def _read_plugin(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise NoInputError('no such plugin file', path=path)
     try:
-        content = yaml.safe_load(path.read_text(encoding='utf-8'))
+        content = yaml.safe_load(read_text(path))
     except yaml.YAMLError as error:
         raise UsageError(f'not readable YAML ({error})', path=path) from None
     if not isinstance(content, dict) or 'plugin' not in content:

@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Callable, Sequence
 
 from ssl2_bids import __version__
+from ssl2_bids.cli.encoding import ensure_utf8
 from ssl2_bids.cli.evaluation import add_evaluate, say
 from ssl2_bids.cli.parsing import Parser
 from ssl2_bids.cli.pretrain_tool import add_pretrain
@@ -44,6 +45,8 @@ def build_parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
+    if argv is None:
+        ensure_utf8()
     try:
         args = build_parser().parse_args(argv)
         return args.run(args)

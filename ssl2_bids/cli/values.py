@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from pathlib import Path
 
 from ssl2_bids.errors import UsageError
+from ssl2_bids.files import read_text
 
 
 def strip_prefix(labels: list[str] | None, prefix: str) -> tuple[str, ...] | None:
@@ -15,7 +15,7 @@ def strip_prefix(labels: list[str] | None, prefix: str) -> tuple[str, ...] | Non
     if not labels:
         return None
     if len(labels) == 1 and os.path.isfile(labels[0]):
-        labels = Path(labels[0]).read_text(encoding='utf-8').split()
+        labels = read_text(labels[0]).split()
     unique = dict.fromkeys(label.removeprefix(f'{prefix}-') for label in labels)
     for label in unique:
         if not re.fullmatch(r'[0-9a-zA-Z+]+', label):

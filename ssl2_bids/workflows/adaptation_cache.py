@@ -17,11 +17,11 @@ from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.steps.network_input import network_input
 from ssl2_bids.training.checkpoint import fingerprint
 from ssl2_bids.training.views import Participant, read_participant, write_participant
-from ssl2_bids.volume import Volume, read, read_grid, reorient, resample
+from ssl2_bids.volume import read, read_grid
 from ssl2_bids.workflows.adaptation_labels import Case
+from ssl2_bids.workflows.annotations import onto_model_grid
 
 MADE = 'prepared.json'  # written last: with it everything stands
-HALF = 0.5  # share of a voxel that must be lesion
 
 
 @dataclass(frozen=True)
@@ -121,51 +121,6 @@ def estimated_size(cases: Sequence[Case], card: Card) -> int:
         masks = 3 if case.labels else 1
         total += volume / np.prod(card.voxel_size) * (2 * len(card.channels) + masks)
     return int(total)
-
-
-def onto_model_grid(
-    annotation: Annotation, affine: np.ndarray, shape: tuple[int, int, int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Label and annotated extent (uint8) on the grid of a network.
-
-    A whole label is interpolated linearly and cut at one half, which keeps its volume. Of one in
-    part nothing is interpolated: a larger voxel is annotated if any annotated voxel has its
-    centre in it, and lesion if most of those are (the nearest voxel alone would lose thin
-    annotated slices); a smaller voxel takes what the one around it has.
-    """
-    if annotation.whole:
-        share = resample(
-            annotation.label.with_data((annotation.label.data > 0).astype(np.float32)),
-            affine,
-            shape,
-        )
-        return (share.data >= HALF).astype(np.uint8), np.ones(shape, np.uint8)
-    label, extent = reorient(annotation.label), reorient(annotation.extent)
-    drawn, judged = label.data > 0, extent.data > 0
-    forward = np.linalg.inv(affine) @ label.affine
-    counts = np.zeros((2, int(np.prod(shape))), np.int32)
-    for k in range(drawn.shape[2]):  # by slices: all coordinates at once would fill the memory
-        ij = np.argwhere(judged[:, :, k])
-        if not len(ij):
-            continue
-        points = np.column_stack([ij, np.full(len(ij), k), np.ones(len(ij))]) @ forward.T
-        voxels = np.rint(points[:, :3]).astype(np.int64)
-        inside = ((voxels >= 0) & (voxels < shape)).all(axis=1)
-        flat = np.ravel_multi_index(tuple(voxels[inside].T), shape)
-        np.add.at(counts[0], flat, 1)
-        lesion = drawn[ij[:, 0], ij[:, 1], k][inside]
-        np.add.at(counts[1], flat[lesion], 1)
-    seen, marked = counts.reshape(2, *shape)
-    near_drawn, near_judged = (_nearest(v, affine, shape) for v in (label, extent))
-    most = (2 * marked > seen) | ((2 * marked == seen) & near_drawn)
-    found = np.where(seen > 0, most, near_drawn & near_judged)
-    return found.astype(np.uint8), ((seen > 0) | near_judged).astype(np.uint8)
-
-
-def _nearest(volume: Volume, affine: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    values = volume.with_data((volume.data > 0).astype(np.uint8))
-    there = resample(values, affine, shape, order=0).data > 0
-    return np.asarray(there)
 
 
 def _taken_up(case: Case, folder: Path, key: str) -> Prepared | None:

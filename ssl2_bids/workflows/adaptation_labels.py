@@ -10,24 +10,22 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from ssl2_bids.bids.dataset import participant_labels
+from ssl2_bids.bids.dataset import (
+    participant_labels,
+    select_participants,
+    select_sessions,
+    session_labels,
+)
+from ssl2_bids.bids.label_ranking import session_of
 from ssl2_bids.bids.labels import Label, find_labels
 from ssl2_bids.bids.outputs import Result, read_sidecar, sidecar_path
 from ssl2_bids.errors import DataError, NoInputError, UsageError
 from ssl2_bids.itk import from_itk
 from ssl2_bids.settings import GroupSettings
-from ssl2_bids.steps import annotation as annotate
 from ssl2_bids.steps.annotation import Annotation
-from ssl2_bids.volume import (
-    Volume,
-    describe_grid,
-    read,
-    read_grid,
-    reorient,
-    resample,
-    same_grid,
-)
-from ssl2_bids.workflows.evaluate import names_of, read_annotation, unit_name
+from ssl2_bids.volume import Grid, resample
+from ssl2_bids.workflows.annotations import place, ras_grid
+from ssl2_bids.workflows.evaluate import unit_name
 
 log = logging.getLogger('ssl2_bids')
 
@@ -79,7 +77,7 @@ def find_cases(settings: GroupSettings, results: Sequence[Result]) -> list[Case]
 
     Raises
     ------
-    DataError : a label is of nobody in the dataset, or a result has lost its images.
+    DataError : a result has lost its images.
     NoInputError : folders of labels were given, and none has a label of a processed session.
     """
     units: dict[tuple[str, str], Result] = {}
@@ -103,33 +101,29 @@ def find_cases(settings: GroupSettings, results: Sequence[Result]) -> list[Case]
 def _labels_by_unit(
     settings: GroupSettings, units: Iterable[tuple[str, str]]
 ) -> dict[tuple[str, str], list[Label]]:
-    sessions: dict[str, list[str]] = {}
-    for subject, session in units:
-        sessions.setdefault(subject, []).append(session)
-    everybody = set(participant_labels(settings.bids_dir))
+    """The labels of each session; the others are named in the log, each with its reason."""
+    folders = label_folders(settings)
+    sessions = {
+        subject: session_labels(settings.bids_dir, subject)
+        for subject in participant_labels(settings.bids_dir)
+    }
+    participants = select_participants(settings.bids_dir, settings.participants, settings.excluded)
+    selected = set(select_sessions(settings.bids_dir, participants, settings.sessions))
+    processed = set(units)
     found: dict[tuple[str, str], list[Label]] = {}
-    unprocessed: dict[tuple[str, str], None] = {}
-    for folder in label_folders(settings):
-        for one in find_labels(folder):
-            if one.subject not in everybody:
-                raise DataError(
-                    f'a label of sub-{one.subject}, who is not in the dataset {settings.bids_dir}',
-                    advice='Check the name of the file, or take it out of the folder.',
-                    path=one.path,
-                )
-            own = sessions.get(one.subject, [])
-            session = one.session or ''
-            if not session and len(own) == 1:
-                session = own[0]
-            if session in own:
-                found.setdefault((one.subject, session), []).append(one)
-            else:
-                unprocessed[one.subject, session] = None
-    if unprocessed:
-        log.warning(
-            'labelled, but not selected or without a result of the participant level: %s',
-            names_of(unprocessed),
-        )
+    pattern = settings.filters.get('labels')
+    for one in (label for folder in folders for label in find_labels(folder, pattern=pattern)):
+        session, reason = session_of(one, sessions)
+        if one.subject not in sessions:
+            reason = f'sub-{one.subject} is not in the dataset {settings.bids_dir}'
+        elif not reason and (one.subject, session or None) not in selected:
+            reason = 'not selected'
+        elif not reason and (one.subject, session) not in processed:
+            reason = 'its session has no result of the participant level'
+        if reason:
+            log.warning('%s: label left out: %s', one.path, reason)
+        else:
+            found.setdefault((one.subject, session), []).append(one)
     return found
 
 
@@ -154,8 +148,8 @@ def images_of(result: Result) -> dict[str, Path]:
     return {path.name.split('.')[0].rsplit('_', 1)[1]: path for path in paths}
 
 
-def annotation_of(case: Case, bids_dir: Path) -> Annotation:
-    """The label of a case on the grid of its reference, by majority of its raters.
+def annotation_of(case: Case, bids_dir: Path) -> tuple[Annotation, tuple[Label, ...]]:
+    """The label of a case on the grid of its reference, and the masks that it was joined from.
 
     Nothing is interpolated: it lies on that grid, or is brought there from the grid of another
     image of the session by nearest neighbours, its annotated extent likewise.
@@ -164,61 +158,38 @@ def annotation_of(case: Case, bids_dir: Path) -> Annotation:
     ------
     DataError : it lies on neither; both grids are named.
     """
-    brain = reorient(read(case.brain_mask, dtype=np.uint8))
-    images: dict[tuple[str, str, str], list[Label]] = {}
-    for label in case.labels:
-        images.setdefault(label.image, []).append(label)
-    misfit: DataError | None = None
-    for raters in images.values():
-        try:
-            joined = annotate.majority([read_annotation(label) for label in raters])
-        except DataError as error:
-            path = error.path or raters[0].path
-            raise DataError(error.message, advice=error.advice, path=path) from None
-        if same_grid(joined.label, brain):
-            return joined
-        moved = _from_another_image(joined, case, brain, bids_dir)
-        if moved is not None:
-            return moved
-        misfit = misfit or DataError(
-            f'the label fits no image of its session: it has {describe_grid(joined.label)}; '
-            f'{case.images[case.result.names.reference].name} has {describe_grid(brain)}',
-            advice='Draw it on that image, or on a raw image of the session that was used.',
-            path=raters[0].path,
-        )
-    assert misfit is not None
-    raise misfit
-
-
-def _from_another_image(
-    joined: Annotation, case: Case, brain: Volume, bids_dir: Path
-) -> Annotation | None:
     names = case.result.names
-    for contrast, path in case.images.items():
-        if contrast == names.reference or not _drawn_on_raw(joined, path, bids_dir):
-            continue
-        xfm = names.path('anat.transform', source=contrast, target=names.reference)
-        transform = from_itk(xfm.read_text(encoding='utf-8'))
-        there = [
-            resample(volume, brain.affine, brain.shape, transform=transform, order=0)
-            for volume in (
-                joined.label,
-                joined.extent.with_data(joined.extent.data.astype(np.uint8)),
-            )
-        ]
-        return replace(joined, label=there[0], extent=there[1].with_data(there[1].data > 0))
-    return None
+    brain = ras_grid(case.brain_mask)
+    reference = case.images[names.reference].name
+    raw = {
+        path: contrast
+        for contrast, image in case.images.items()
+        if contrast != names.reference and (path := _raw_file(image, bids_dir))
+    }
+    grids: dict[str, Grid] = {reference: brain}
+    placed = place(case.labels, grids | {path.name: ras_grid(path) for path in raw})
+    log.info('label of %s: %s', case.name, placed.note)
+    if placed.image == reference:
+        return placed.annotation, placed.labels
+    contrast = {path.name: contrast for path, contrast in raw.items()}[placed.image]
+    xfm = names.path('anat.transform', source=contrast, target=names.reference)
+    transform = from_itk(xfm.read_text(encoding='utf-8'))
+    label, extent = placed.annotation.label, placed.annotation.extent
+    there = [
+        resample(volume, brain.affine, brain.shape, transform=transform, order=0)
+        for volume in (label, extent.with_data(extent.data.astype(np.uint8)))
+    ]
+    extent = there[1].with_data(there[1].data > 0)
+    return replace(placed.annotation, label=there[0], extent=extent), placed.labels
 
 
-def _drawn_on_raw(joined: Annotation, image: Path, bids_dir: Path) -> bool:
-    """Whether a label lies on the grid of the raw file that an image was made from."""
+def _raw_file(image: Path, bids_dir: Path) -> Path | None:
+    """The raw file that an image was made from."""
     for uri in read_sidecar(sidecar_path(image)).get('Sources', []):
         path = bids_dir / unquote(uri.removeprefix(RAW))
         if uri.startswith(RAW) and path.is_file():
-            shape, affine = read_grid(path)
-            if same_grid(joined.label, reorient(Volume(np.zeros(shape, np.uint8), affine))):
-                return True
-    return False
+            return path
+    return None
 
 
 def is_reviewed(case: Case, annotation: Annotation, settings: GroupSettings) -> bool:
@@ -227,31 +198,55 @@ def is_reviewed(case: Case, annotation: Annotation, settings: GroupSettings) -> 
     return settings.empty_labels == 'negative' or manual or not annotation.whole
 
 
-def read_labels(
-    cases: Sequence[Case], settings: GroupSettings
-) -> tuple[list[Case], dict[str, Annotation]]:
-    """Read every label; those without lesions that nobody vouches for are left out.
+@dataclass(frozen=True)
+class ReadLabels:
+    """The labels of a site after they were read.
 
-    Returns
-    -------
-    The cases, without the labels that were left out, and the annotations by name of the case.
+    Attributes
+    ----------
+    cases : without the labels that were left out.
+    annotations : by name of the case.
+    refused : why labels cannot be used.
+    """
+
+    cases: list[Case]
+    annotations: dict[str, Annotation]
+    refused: list[DataError]
+
+
+def read_labels(cases: Sequence[Case], settings: GroupSettings) -> ReadLabels:
+    """Read every label; one that cannot be used, or is empty with nobody to vouch, is left out.
 
     Raises
     ------
-    DataError : a label that cannot be used, or all of them are empty.
+    DataError : none can be used, or all of them are empty.
     """
     annotations: dict[str, Annotation] = {}
+    refused: list[DataError] = []
     empty: list[Case] = []
     kept: list[Case] = []
     for case in cases:
+        found = None
         if case.labels:
-            found = annotation_of(case, settings.bids_dir)
-            if not found.label.data.any() and not is_reviewed(case, found, settings):
+            try:
+                found, labels = annotation_of(case, settings.bids_dir)
+                case = replace(case, labels=labels)
+            except DataError as error:
+                refused.append(error)
+                log.warning('label of %s left out: %s', case.name, error)
+            if found and not found.label.data.any() and not is_reviewed(case, found, settings):
                 empty.append(case)
-                kept.append(replace(case, labels=()))
-                continue
+                found = None
+        if found is not None:
             annotations[case.name] = found
-        kept.append(case)
+        kept.append(case if found is not None else replace(case, labels=()))
+    if refused and not annotations and not empty:
+        raise refused[0]
+    _check_empty(empty, annotations)
+    return ReadLabels(kept, annotations, refused)
+
+
+def _check_empty(empty: Sequence[Case], annotations: dict[str, Annotation]) -> None:
     advice = (
         'If they were looked at and are free of lesions, give --empty-labels negative or write '
         '"Manual": true in their JSON.'
@@ -271,7 +266,6 @@ def read_labels(
         log.warning(
             'empty labels, taken as not drawn: %s. %s', ', '.join(c.name for c in empty), advice
         )
-    return kept, annotations
 
 
 def check_holdout(cases: Sequence[Case], settings: GroupSettings) -> None:

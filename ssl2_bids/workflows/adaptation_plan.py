@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +22,11 @@ from ssl2_bids.workflows.adaptation_labels import (
     check_holdout,
     find_cases,
     label_folders,
+    read_labels,
 )
 
 if TYPE_CHECKING:
+    from ssl2_bids.steps.annotation import Annotation
     from ssl2_bids.training.adapt import AdaptSettings
 
 log = logging.getLogger('ssl2_bids')
@@ -225,6 +227,27 @@ def check_folds(adaptation: Adaptation) -> None:
             f'--folds {settings.folds} is more than the {len(people)} labelled participants',
             advice=f'Give at most --folds {len(people)}.',
         )
+
+
+def judge_labels(adaptation: Adaptation) -> tuple[Adaptation, dict[str, Annotation]]:
+    """Read all labels: the adaptation to those that can be used, and what they say.
+
+    The dry run and the run both judge by this.
+
+    Raises
+    ------
+    DataError : none can be used, or not enough of them.
+    UsageError, NoInputError : see :func:`check_folds`.
+    """
+    found = read_labels(adaptation.cases, adaptation.settings)
+    left = replace(adaptation, cases=tuple(found.cases))
+    try:
+        check_folds(left)
+    except (UsageError, NoInputError):
+        if found.refused:  # with these labels the folds were possible
+            raise found.refused[0] from None
+        raise
+    return left, found.annotations
 
 
 def fold_count(adaptation: Adaptation) -> int:

@@ -33,13 +33,12 @@ from ssl2_bids.training.views import Participant
 from ssl2_bids.workflows import adaptation_cache as cache
 from ssl2_bids.workflows import adaptation_nodes as nodes
 from ssl2_bids.workflows.adaptation_cache import Prepared
-from ssl2_bids.workflows.adaptation_labels import read_labels
 from ssl2_bids.workflows.adaptation_plan import (
     Adaptation,
     check_existing,
-    check_folds,
     configuration_of,
     fold_count,
+    judge_labels,
     training_settings,
     trainings_of,
 )
@@ -100,9 +99,8 @@ def begin(adaptation: Adaptation, say: Say) -> Work:
     device = choose_device(settings.device)
     torch.set_num_threads(settings.omp_nthreads)
     network = load_network(adaptation.card)
-    cases, annotations = read_labels(adaptation.cases, settings)
-    adaptation = replace(adaptation, cases=tuple(cases))
-    check_folds(adaptation)
+    adaptation, annotations = judge_labels(adaptation)
+    cases = adaptation.cases
     size = cache.estimated_size(cases, adaptation.card)
     say(
         f'adaptation: {len(cases)} sessions, {len(annotations)} of them labelled; device: '

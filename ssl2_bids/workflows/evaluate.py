@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ssl2_bids.bids.labels import Label, Mask, find_labels, find_masks
-from ssl2_bids.errors import DataError, NoInputError, Ssl2Error
+from ssl2_bids.bids.label_ranking import session_of
+from ssl2_bids.bids.labels import Label, Mask, find_masks, look_for_labels
+from ssl2_bids.errors import NoInputError, Ssl2Error
 from ssl2_bids.evaluation import calibration, lesionwise, voxelwise
-from ssl2_bids.steps import annotation as annotate
 from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.steps.lesions import label_instances
-from ssl2_bids.volume import Volume, describe_grid, read, same_grid
+from ssl2_bids.volume import Volume
 from ssl2_bids.workflows import segmented
+from ssl2_bids.workflows.annotations import place, ras_grid
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,8 @@ def evaluate(
     """
     models = (model,) if model is None or isinstance(model, str) else tuple(model)
     masks = {name: by_unit(find_masks(predictions, name)) for name in models}
-    drawn = by_unit(find_labels(labels, participants=participants))
+    found = look_for_labels(labels, participants=participants)
+    drawn, unassigned = _by_session(found.labels, masks)
     pairs = [(name, unit) for unit in drawn for name in models if unit in masks[name]]
     if not pairs:
         among = f' among the participants {", ".join(participants)}' if participants else ''
@@ -150,7 +152,7 @@ def evaluate(
         raise NoInputError(
             f'no session has both a mask and a label{among}',
             advice=f'{predictions} has masks of: {names_of(known)}. '
-            f'{labels} has labels of: {names_of(by_unit(find_labels(labels)))}.',
+            f'{labels} has labels of: {names_of(by_unit(look_for_labels(labels).labels))}.',
         )
     cases, failures = [], []
     for name, unit in pairs:
@@ -160,6 +162,9 @@ def evaluate(
             failures.append(Failure(unit[0], unit[1] or None, error, name))
     cases.sort(key=lambda case: models.index(case.model))
     notes = _notes(cases, drawn)
+    notes += [f'{path.name}: left out: {why}' for path, why in (*found.left_out, *unassigned)]
+    notes += [f'{path.name}: not used: {why}' for path, why in found.superseded]
+    notes += [f'{path.name}: not understood as the name of a mask' for path in found.unknown]
     for name in models:
         if unmatched := [unit for unit in drawn if unit not in masks[name]]:
             whose = f' of {name or "the default model"}' if len(models) > 1 else ''
@@ -167,26 +172,23 @@ def evaluate(
     return Evaluation(tuple(cases), tuple(failures), tuple(notes))
 
 
-def read_annotation(label: Label) -> Annotation:
-    """Read a label with its annotated extent, reoriented to RAS+.
-
-    Raises
-    ------
-    DataError : a file cannot be read or its values mean nothing; it is named.
-    """
-    extent = read(label.extent_path, dtype=None) if label.extent_path else None
-    volume = read(label.path, dtype=None)
-    try:
-        annotation = annotate.read_label_values(
-            volume,
-            label.sidecar,
-            table=label.dseg_table,
-            extent=extent,
-            rater=label.desc or '',
-        )
-    except DataError as error:
-        raise DataError(error.message, advice=error.advice, path=label.path) from None
-    return annotate.reoriented(annotation)
+def _by_session(
+    labels: Sequence[Label], masks: Mapping[str | None, dict[tuple[str, str], list]]
+) -> tuple[dict[tuple[str, str], list], list[tuple[Path, str]]]:
+    """Labels by unit, and those that belong to none of the sessions that have masks."""
+    sessions: dict[str, list[str | None]] = {}
+    for subject, session in dict.fromkeys(unit for units in masks.values() for unit in units):
+        sessions.setdefault(subject, []).append(session or None)
+    kept, left_out = [], []
+    for label in labels:
+        session, reason = session_of(label, sessions)
+        if not reason:
+            kept.append(replace(label, session=session or None))
+        elif label.subject in sessions:
+            left_out.append((label.path, reason))
+        else:
+            kept.append(label)
+    return by_unit(kept), left_out
 
 
 def by_unit(found: Sequence[Any]) -> dict[tuple[str, str], list]:
@@ -298,33 +300,16 @@ def _draw(
 
 def _match_grids(
     masks: list[Mask], labels: list[Label]
-) -> tuple[Mask, Volume, Annotation, list[Label]]:
-    """The first mask and image's labels that lie on one grid; nothing is interpolated."""
-    images: dict[tuple[str, str, str], list[Label]] = {}
-    for label in labels:
-        images.setdefault(label.image, []).append(label)
-    misfits = []
-    for raters in images.values():
-        annotations = [read_annotation(label) for label in raters]
-        try:
-            annotation = annotate.majority(annotations)
-        except DataError as error:
-            raise DataError(error.message, advice=error.advice, path=raters[0].path) from None
-        for mask in sorted(masks, key=lambda m: (m.space != raters[0].space, m.path)):
-            prediction = segmented.read_mask(mask.path)
-            if same_grid(annotation.label, prediction):
-                return mask, prediction, annotation, raters
-            misfits.append(_misfit(raters[0], annotation.label, mask, prediction))
-    raise misfits[0]
-
-
-def _misfit(label: Label, drawn: Volume, mask: Mask, prediction: Volume) -> DataError:
-    return DataError(
-        f'label and mask lie on different grids: {describe_grid(drawn)}; '
-        f'{mask.path}: {describe_grid(prediction)}',
-        advice='Segment again, with --reference naming the image that the label was drawn on.',
-        path=label.path,
-    )
+) -> tuple[Mask, Volume, Annotation, Sequence[Label]]:
+    """The mask and image's labels that lie on one grid; nothing is interpolated."""
+    spaces = {label.space for label in labels}
+    by_path = {
+        str(mask.path): mask
+        for mask in sorted(masks, key=lambda m: (m.space not in spaces, m.path))
+    }
+    placed = place(labels, {path: ras_grid(Path(path)) for path in by_path})
+    mask = by_path[placed.image]
+    return mask, segmented.read_mask(mask.path), placed.annotation, placed.labels
 
 
 def _notes(cases: list[Case], drawn: dict[tuple[str, str], list]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ssl2_bids import __version__
-from ssl2_bids.bids.dataset import read_table, select_participants, select_sessions
+from ssl2_bids.bids.dataset import optional_table, select_participants, select_sessions
 from ssl2_bids.bids.outputs import (
     Result,
     find_results,
@@ -32,8 +32,14 @@ from ssl2_bids.steps import quality
 from ssl2_bids.steps.lesions import REGIONS
 from ssl2_bids.volume import Volume, read, resample, write
 from ssl2_bids.workflows import adaptation_nodes as nodes
-from ssl2_bids.workflows.adaptation_plan import Adaptation, label_links, plan_adaptation
+from ssl2_bids.workflows.adaptation_plan import (
+    Adaptation,
+    judge_labels,
+    label_links,
+    plan_adaptation,
+)
 from ssl2_bids.workflows.adaptation_plan import describe as describe_adaptation
+from ssl2_bids.workflows.evaluate import unit_name
 
 log = logging.getLogger('ssl2_bids')
 
@@ -68,7 +74,7 @@ def run_group_level(
     if settings.dry_run:
         say(_describe(settings, results, missing))
         if adaptation:
-            say('\n'.join(describe_adaptation(adaptation)))
+            say('\n'.join(describe_adaptation(judge_labels(adaptation)[0])))
         return SUCCESS
     with _lock(settings.output_dir):
         lost: list[dict[str, str]] = []
@@ -86,7 +92,8 @@ def run_group_level(
             raise DataError(problems[0]['reason'], path=settings.output_dir)
         _write_tables(settings, rows)
         mapped = _most_used_model(results)
-        frequency = _write_frequency(settings, [r for r in results if _model(r) == mapped], mapped)
+        shown = [r for r in results if _model(r) == mapped]
+        frequency = _write_frequency(settings, shown, mapped, problems)
         _write_page(settings, rows, frequency, missing + problems, mapped, command)
     say(f'{len(rows)} results of {len({r["participant_id"] for r in rows})} participants')
     for problem in problems:
@@ -198,7 +205,8 @@ def _rows(
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """A row for each result, and those that could not be read."""
     people = {
-        r.get('participant_id', ''): r for r in read_table(settings.bids_dir / 'participants.tsv')
+        row.get('participant_id', '').strip().removeprefix('sub-'): row
+        for row in optional_table(settings.bids_dir / 'participants.tsv', 'participant_id')
     }
     rows, problems = [], []
     for result in results:
@@ -272,15 +280,15 @@ def _covariates(
     bids_dir: Path, result: Result, people: dict[str, dict[str, str]]
 ) -> dict[str, Any]:
     subject, session = f'sub-{result.names.subject}', result.names.session
-    person = people.get(subject, {})
+    person = people.get(result.names.subject, {})
     found: dict[str, Any] = {name: person.get(name) for name in COVARIATES}
-    for row in read_table(bids_dir / subject / f'{subject}_sessions.tsv'):
-        if session and row.get('session_id') == f'ses-{session}':
+    for row in optional_table(bids_dir / subject / f'{subject}_sessions.tsv', 'session_id'):
+        if session and row.get('session_id', '').strip().removeprefix('ses-') == session:
             found['acq_time'] = row.get('acq_time')
             found |= {name: row[name] for name in COVARIATES if row.get(name)}
     folder = bids_dir / subject / (f'ses-{session}' if session else '')
     scans = folder / (f'{subject}_ses-{session}_scans.tsv' if session else f'{subject}_scans.tsv')
-    for row in read_table(scans):
+    for row in optional_table(scans, 'filename'):
         if not found.get('acq_time') and f'_{result.names.reference}.' in row.get('filename', ''):
             found['acq_time'] = row.get('acq_time')
     return {k: None if v in (None, 'n/a', '') else v for k, v in found.items()}
@@ -309,30 +317,31 @@ def _write_tables(settings: GroupSettings, rows: list[dict[str, Any]]) -> None:
 
 
 def _write_frequency(
-    settings: GroupSettings, results: list[Result], model: str
+    settings: GroupSettings, results: list[Result], model: str, problems: list[dict[str, str]]
 ) -> tuple[Volume, Path]:
-    """The share of participants with a lesion at each voxel of the template, and its figure."""
-    from ssl2_bids.itk import from_itk
+    """The share of participants with a lesion at each voxel of the template, and its figure.
+
+    A result that cannot be read costs itself and is added to ``problems``.
+    """
     from ssl2_bids.reports.figures import draw_frequency
     from ssl2_bids.steps.template import template
 
     target = template()
     people: dict[str, np.ndarray] = {}
+    mapped = []
     for result in results:
         names = result.names
-        xfm = names.path('anat.transform', source=names.reference, target=ATLAS_SPACE)
         try:
-            transform = from_itk(xfm.read_text(encoding='utf-8'))
-        except (OSError, ValueError) as error:
-            raise DataError(
-                f'not a readable transform ({error})',
-                path=xfm,
-                advice='Run the participant level again with --overwrite.',
-            ) from None
-        mask = read(names.path('anat.mask'))
-        there = resample(mask, target.affine, target.shape, transform=transform).data >= 0.5
+            there = _on_template(result, target)
+        except DataError as error:
+            name = unit_name(names.subject, names.session)
+            problems.append({'name': name, 'subject': names.subject, 'reason': str(error)})
+            continue
         # a participant counts once, with the lesions of all sessions
         people[names.subject] = people.get(names.subject, False) | there
+        mapped.append(result)
+    if not people:
+        raise DataError(problems[-1]['reason'], path=settings.output_dir)
     share = target.with_data(np.stack(list(people.values())).mean(axis=0, dtype=np.float32))
     path = settings.output_dir / output_name('group.frequency', space=ATLAS_SPACE)
     write(share, path, code=4)
@@ -341,13 +350,32 @@ def _write_frequency(
         'participant together; aligned by affine transforms.',
         'Model': model or 'default',
         'Participants': sorted(f'sub-{s}' for s in people),
-        'Sources': [bids_uri(r.names.path('anat.mask'), settings.output_dir) for r in results],
+        'Sources': [bids_uri(r.names.path('anat.mask'), settings.output_dir) for r in mapped],
     }
     write_json(sidecar_path(path), content)
     figure = settings.output_dir / output_name('group.frequency_figure', space=ATLAS_SPACE)
     figure.parent.mkdir(parents=True, exist_ok=True)
     draw_frequency(share, target, figure, title=f'Lesion frequency, {len(people)} participants')
     return share, figure
+
+
+def _on_template(result: Result, target: Volume) -> np.ndarray:
+    """Where a result has lesions, on the grid of the template."""
+    from ssl2_bids.itk import from_itk
+
+    names = result.names
+    xfm = names.path('anat.transform', source=names.reference, target=ATLAS_SPACE)
+    try:
+        transform = from_itk(xfm.read_text(encoding='utf-8'))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f'not a readable transform ({error})',
+            path=xfm,
+            advice='Run the participant level again with --overwrite.',
+        ) from None
+    mask = read(names.path('anat.mask'))
+    there = resample(mask, target.affine, target.shape, transform=transform).data >= 0.5
+    return np.asarray(there)
 
 
 def _write_page(

@@ -204,6 +204,7 @@ def pack_dataset(
     ------
     NoInputError : no session can be used; the reasons stand in the message.
     """
+    from ssl2_bids.bids.label_ranking import session_of
     from ssl2_bids.bids.labels import find_labels
     from ssl2_bids.workflows.session_packing import pack_session
 
@@ -212,9 +213,16 @@ def pack_dataset(
     sessions = find_sessions(root, CHANNELS)
     people |= {session.subject for session in sessions}
     simulated = is_simulated(root)
-    drawn: dict[tuple[str, str | None], list[Label]] = {}
+    drawn: dict[tuple[str, str], list[Label]] = {}
+    known: dict[str, list[str | None]] = {}
+    for one in sessions:
+        known.setdefault(one.subject, []).append(one.session)
     for label in find_labels(labels) if labels else ():
-        drawn.setdefault((label.subject, label.session), []).append(label)
+        place, reason = session_of(label, known)
+        if reason and label.subject in known:
+            left_out.append(f'{label.path}: {reason}')
+        elif not reason:
+            drawn.setdefault((label.subject, place), []).append(label)
     packed, reasons = 0, []
     for session in sessions:
         if session.subject in held_out:
@@ -225,7 +233,7 @@ def pack_dataset(
             packed += 1
             continue
         try:
-            own = drawn.get((session.subject, session.session), [])
+            own = drawn.get((session.subject, session.session or ''), [])
             if labels and not own:
                 raise NoInputError('no lesion mask was found', path=labels)
             scan = pack_session(session, own, strip=data.skull_strip)
@@ -248,7 +256,9 @@ def pack_dataset(
 
 def is_simulated(root: Path) -> bool:
     """Whether ``ssl2 simulate`` made a dataset, as its description says."""
-    content = json.loads((root / 'dataset_description.json').read_text(encoding='utf-8'))
+    from ssl2_bids.bids.dataset import read_description
+
+    content = read_description(root)
     return any(one.get('Name') == 'ssl2 simulate' for one in content.get('GeneratedBy') or ())
 
 

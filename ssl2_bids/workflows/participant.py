@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING, Any, cast
 from ssl2_bids import __version__
 from ssl2_bids.bids.dataset import select_participants, select_sessions
 from ssl2_bids.bids.inputs import Session, find_sessions
-from ssl2_bids.bids.outputs import find_summaries, output_name, stored_configuration
+from ssl2_bids.bids.outputs import (
+    find_summaries,
+    output_name,
+    read_summary,
+    stored_configuration,
+)
 from ssl2_bids.bids.provenance import write_dataset_files
 from ssl2_bids.errors import (
     SOME_FAILED,
@@ -26,6 +31,7 @@ from ssl2_bids.errors import (
     UsageError,
 )
 from ssl2_bids.files import remove_leftovers, write_text
+from ssl2_bids.networks.cards import Card
 from ssl2_bids.networks.weights import find_model
 from ssl2_bids.settings import ATLAS_SPACE, ParticipantSettings
 from ssl2_bids.workflows.plan import Plan, all_paths, make_plan
@@ -61,16 +67,69 @@ def plan_sessions(settings: ParticipantSettings) -> list[Plan]:
     card = find_model(settings.model, settings.output_dir)
     _check_spaces(settings)
     participants = select_participants(settings.bids_dir, settings.participants, settings.excluded)
+    units = select_sessions(settings.bids_dir, participants, settings.sessions)
+    plans = _plans(units, card, settings, {})
+    return [_as_known_before(plan, settings) for plan in plans]
+
+
+def _plans(
+    units: list[tuple[str, str | None]],
+    card: Card,
+    settings: ParticipantSettings,
+    unusable: Mapping[Path, str],
+) -> list[Plan]:
     sessions = find_sessions(
         settings.bids_dir,
-        select_sessions(settings.bids_dir, participants, settings.sessions),
+        units,
         accepted=card.channels,
         required=card.required,
         filters=settings.filters,
         contrasts=settings.contrasts,
         reference=settings.reference,
+        unusable=unusable,
     )
     return [make_plan(_with_missing_spaces(s, settings), card, settings) for s in sessions]
+
+
+def _as_known_before(plan: Plan, settings: ParticipantSettings) -> Plan:
+    """The plan without images that a former run found unusable, if that run stands by it."""
+    if not _runnable(plan) or settings.overwrite or _is_finished(plan):
+        return plan
+    known = read_summary(plan.names)
+    unusable = {
+        settings.bids_dir / name: why
+        for name, why in known.get('unusable', {}).items()
+        if (settings.bids_dir / name).is_file()
+    }
+    if not unusable:
+        return plan
+    unit = (plan.session.subject, plan.session.session)
+    (again,) = _plans([unit], plan.card, settings, unusable)
+    # the configuration holds the content of what was left out: a mended file is tried again
+    return again if _is_finished(again) else plan
+
+
+def _without_unusable(plan: Plan, settings: ParticipantSettings) -> Plan | None:
+    """What is left to do for a session whose run failed for a part of its images; None if nothing.
+
+    An image costs itself where another can take its place or where it is not needed.
+    """
+    from ssl2_bids.workflows import graph, running
+
+    failures = running.failures(graph.branch_folder(plan, settings.work_dir))
+    if any(failure['ExitCode'] != DataError.exit_code for failure in failures):
+        return None
+    unusable = dict(plan.session.unusable)
+    for failure in failures:
+        scan = plan.session.scans.get(failure['Node'].rpartition('_')[2])
+        named = [p for s in plan.session.scans.values() for p in s.sources]
+        about = [p for p in named if str(p) == failure['File']] or list(scan.paths if scan else ())
+        unusable |= dict.fromkeys(about, failure['Message'])
+    if unusable == plan.session.unusable:
+        return None
+    unit = (plan.session.subject, plan.session.session)
+    (again,) = _plans([unit], plan.card, settings, unusable)
+    return again if _runnable(again) else None
 
 
 def _check_spaces(settings: ParticipantSettings) -> None:
@@ -103,8 +162,7 @@ def describe_plans(plans: list[Plan], settings: ParticipantSettings) -> str:
         lines.append(session.name)
         if session.skipped or session.problem:
             lines.append(f'  nothing would be done: {session.skipped or session.problem}')
-        finished = stored_configuration(plan.names) == plan.configuration
-        if finished and not settings.overwrite:
+        if _is_finished(plan) and not settings.overwrite:
             lines.append('  finished by a former run; --overwrite would do it again')
         for contrast, scan in session.scans.items():
             mark = ' (reference)' if contrast == session.reference else ''
@@ -121,6 +179,11 @@ def describe_plans(plans: list[Plan], settings: ParticipantSettings) -> str:
 
 def _below(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix()
+
+
+def _is_finished(plan: Plan) -> bool:
+    """Whether a former run has left just what this plan would make."""
+    return stored_configuration(plan.names) == plan.configuration
 
 
 def _runnable(plan: Plan) -> bool:
@@ -152,7 +215,7 @@ def run_participant_level(
     plans = plan_sessions(settings)
     if settings.dry_run:
         say(describe_plans(plans, settings))
-        return _dry_code(plans), []
+        return exit_code([_expected(p) for p in plans]), []
     if settings.reports_only:
         pages = write_pages(settings.output_dir, {p.session.subject for p in plans})
         if not pages:
@@ -173,8 +236,9 @@ def run_participant_level(
         say(f'{plan.session.name}: finished before with equal settings, skipped')
     runnable = [p for p in todo if _runnable(p)]
     try:
-        if runnable:
+        while runnable:
             _run(runnable, settings, device=device, command=command, progress=progress)
+            runnable = [] if settings.stop_on_first_crash else _again(runnable, plans, settings)
     finally:
         outcomes = [_outcome(p, finished, settings, command) for p in plans]
         write_pages(settings.output_dir, {p.session.subject for p in plans})
@@ -191,17 +255,33 @@ def _remove_leftovers(plans: list[Plan], output_dir: Path) -> None:
         remove_leftovers(folder)
 
 
-def _dry_code(plans: list[Plan]) -> int:
-    return SUCCESS if any(_runnable(p) for p in plans) else NoInputError.exit_code
+def _expected(plan: Plan) -> Outcome:
+    """What would come of a session as far as files and headers tell."""
+    if plan.session.skipped:
+        return Outcome(plan.session.name, 'skipped', plan.session.skipped)
+    if plan.session.problem is not None:
+        problem = plan.session.problem
+        return Outcome(plan.session.name, 'failed', str(problem), problem.exit_code)
+    return Outcome(plan.session.name, 'done')
 
 
 def _split(plans: list[Plan], overwrite: bool) -> tuple[list[Plan], list[Plan]]:
-    finished = [
-        p
-        for p in plans
-        if _runnable(p) and not overwrite and stored_configuration(p.names) == p.configuration
-    ]
+    finished = [p for p in plans if _runnable(p) and not overwrite and _is_finished(p)]
     return finished, [p for p in plans if p not in finished]
+
+
+def _again(done: list[Plan], plans: list[Plan], settings: ParticipantSettings) -> list[Plan]:
+    """The sessions that are run again without an image that failed; they replace their plans."""
+    fresh = []
+    for plan in done:
+        again = _without_unusable(plan, settings)
+        if again is not None:
+            for path, why in again.session.unusable.items():
+                if path not in plan.session.unusable:
+                    log.warning('%s: going on without %s: %s', again.session.name, path.name, why)
+            plans[plans.index(plan)] = again
+            fresh.append(again)
+    return fresh
 
 
 def _run(
@@ -235,9 +315,7 @@ def _outcome(
         summary.write_summary(plan, content)
         return Outcome(name, 'skipped', plan.session.skipped)
     folder = graph.branch_folder(plan, settings.work_dir)
-    if plan.session.problem is None and (
-        stored_configuration(plan.names) == plan.configuration and not running.failures(folder)
-    ):
+    if plan.session.problem is None and (_is_finished(plan) and not running.failures(folder)):
         return Outcome(name, 'done', resources=running.resources(folder))
     if plan.session.problem is not None:
         failure = task.describe_failure(plan.session.problem, 'choice of images')

@@ -71,6 +71,8 @@ def make_plan(session: Session, card: Card, settings: ParticipantSettings) -> Pl
         'output_spaces': settings.output_spaces,
         'reference': session.reference,
     }
+    if session.unusable:
+        decisive['unusable'] = fingerprint(session.unusable, settings.bids_dir)
     if not session.problem:
         decisive['sources'] = fingerprint(sources, settings.bids_dir)
     return Plan(

@@ -157,7 +157,7 @@ def forget_failures(folder: Path) -> None:
 def failures(folder: Path) -> list[dict[str, Any]]:
     """What the failed nodes of a session wrote, oldest first."""
     paths = sorted(folder.glob(f'*/{FAILURE}'), key=lambda p: p.stat().st_mtime)
-    return [read_json(path) for path in paths]
+    return [{'Node': path.parent.name} | read_json(path) for path in paths]
 
 
 def resources(folder: Path) -> list[dict[str, Any]]:

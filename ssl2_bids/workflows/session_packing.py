@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,18 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ssl2_bids.bids.inputs import Session
+from ssl2_bids.bids.inputs import Session, choose_reference
 from ssl2_bids.errors import DataError, NoInputError
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.simulation.appearance import CHANNELS
-from ssl2_bids.steps.annotation import majority
-from ssl2_bids.steps.network_input import network_input, onto_grid
+from ssl2_bids.steps.network_input import network_input
 from ssl2_bids.training.scans import NORMALISATION, PackedScan, to_bytes
-from ssl2_bids.volume import Volume, describe_grid, read, reorient, same_grid
-from ssl2_bids.workflows.evaluate import read_annotation
+from ssl2_bids.volume import Volume, read, reorient
+from ssl2_bids.workflows.annotations import onto_model_grid, place
 
 if TYPE_CHECKING:
     from ssl2_bids.bids.labels import Label
+
+log = logging.getLogger('ssl2_bids')
 
 VOXEL = (1.0, 1.0, 1.0)  # mm
 
@@ -39,13 +41,10 @@ def pack_session(session: Session, labels: Sequence[Label], *, strip: str = 'aut
         raise session.problem
     if session.skipped or not session.scans:
         raise NoInputError(session.skipped or 'no usable image')
-    images = {name: read_scan(scan.paths, name) for name, scan in session.scans.items()}
-    brains = {
-        name: find_brain(image, strip, session.scans[name].metadata)
-        for name, image in images.items()
-    }
+    images, brains = _read_images(session, strip)
     even = {name: correct_inhomogeneity(images[name], brains[name]) for name in images}
-    reference = session.reference
+    left = {name: session.scans[name] for name in images}
+    reference = session.reference if session.reference in left else choose_reference(left)
     transforms = {
         name: register_rigid(
             even[reference], image, fixed_mask=brains[reference], moving_mask=brains[name]
@@ -65,6 +64,28 @@ def pack_session(session: Session, labels: Sequence[Label], *, strip: str = 'aut
         return scan
     label, known = drawn_label(labels, images, transforms, ready.affine, brain)
     return replace(scan, label=label & brain, known=known & brain)
+
+
+def _read_images(session: Session, strip: str) -> tuple[dict[str, Volume], dict[str, Volume]]:
+    """The images of a session and their brains; one that cannot be used costs itself.
+
+    Raises
+    ------
+    DataError : none can be used.
+    """
+    images, brains = {}, {}
+    problems = []
+    for name, scan in session.scans.items():
+        try:
+            image = read_scan(scan.paths, name)
+            brains[name] = find_brain(image, strip, scan.metadata)
+            images[name] = image
+        except DataError as error:
+            problems.append(error)
+            log.warning('%s: going on without %s: %s', session.name, name, error)
+    if not images:
+        raise problems[0]
+    return images, brains
 
 
 def read_scan(paths: Sequence[Path], contrast: str) -> Volume:
@@ -99,37 +120,18 @@ def drawn_label(
     affine: np.ndarray,
     brain: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Lesions and where they were looked for, on the packed grid: at least half a voxel.
+    """Lesions and where they were looked for, on the packed grid, by the rule of the App.
 
     Raises
     ------
     DataError : the label is on the grid of none of the images.
     """
-    by_image: dict[tuple[str, str, str], list[Label]] = {}
-    for label in labels:
-        by_image.setdefault(label.image, []).append(label)
-    raters = next(iter(by_image.values()))
-    annotation = majority([read_annotation(label) for label in raters])
-    named = [name for name in images if name in (raters[0].kept_suffix, raters[0].space)]
-    order = [*named, *(name for name in images if name not in named)]
-    on_grid = [name for name in order if same_grid(annotation.label, images[name])]
-    if not on_grid:
-        raise DataError(
-            f'the label lies on the grid of none of the images: {describe_grid(annotation.label)}',
-            advice='Save it from the image that it was drawn on.',
-            path=raters[0].path,
-        )
+    placed = place(labels, images)
     shape = (brain.shape[0], brain.shape[1], brain.shape[2])
-    lesions, extent = (
-        onto_grid(
-            one.with_data(one.data.astype(np.float32)),
-            affine,
-            shape,
-            transform=transforms.get(on_grid[0]),
-        ).data
-        for one in (annotation.label, annotation.extent)
+    lesions, extent = onto_model_grid(
+        placed.annotation, affine, shape, transform=transforms.get(placed.image)
     )
-    return np.asarray(lesions >= 0.5), np.asarray(extent >= 0.5)
+    return lesions > 0, extent > 0
 
 
 def packing_card() -> Card:

@@ -97,6 +97,7 @@ def base_summary(plan: Plan, status: str, command: str) -> dict[str, Any]:
             'random seed': plan.seed,
         },
         'warnings': list(session.warnings),
+        'unusable': {_relative(plan, path): why for path, why in session.unusable.items()},
         'methods': [],
         'figures': [],
         'viewer': None,

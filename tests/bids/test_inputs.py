@@ -6,9 +6,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from ssl2_bids.bids.dataset import select_participants, select_sessions
+from ssl2_bids.bids.dataset import (
+    check_dataset,
+    read_description,
+    select_participants,
+    select_sessions,
+)
 from ssl2_bids.bids.inputs import find_sessions
-from ssl2_bids.errors import NothingSelectedError
+from ssl2_bids.errors import NotBidsError, NothingSelectedError
 
 REQUIRED = (('FLAIR',), ('T1w',))
 ACCEPTED = ('FLAIR', 'T1w', 'T2w')
@@ -76,19 +81,49 @@ def test_reference(make_dataset, t1w, flair, reference):
     assert found(root)[0].reference == reference
 
 
-def test_broken_json_touches_only_those_it_applies_to(make_dataset):
+def test_a_broken_json_costs_itself_where_it_applies(make_dataset):
     root = make_dataset(
         {
             'sub-01/anat/sub-01_T1w.nii.gz': None,
             'sub-01/anat/sub-01_T1w.json': '{"a": ',
+            'T1w.json': {'MagneticFieldStrength': 7},
             'sub-02/anat/sub-02_T1w.nii.gz': None,
             'sub-02/anat/sub-02_bold.json': 'nonsense',
         }
     )
     first, second = found(root)
-    assert first.problem is not None
-    assert 'sub-01_T1w.json' in first.problem.path
+    assert first.problem is None
     assert second.problem is None
+    assert first.scans['T1w'].metadata == {'MagneticFieldStrength': 7}
+    assert any('sub-01_T1w.json' in text for text in first.warnings)
+    assert not second.warnings
+
+
+@pytest.mark.parametrize('encoding', ['latin-1', 'utf-16', 'utf-8-sig'])
+def test_sidecars_in_other_encodings_are_read(make_dataset, encoding):
+    content = '{"InstitutionName": "Universität", "MagneticFieldStrength": 3}'.encode(encoding)
+    root = make_dataset({'sub-01/anat/sub-01_T1w.nii.gz': None, 'T1w.json': content})
+    (session,) = found(root)
+    assert session.scans['T1w'].metadata['InstitutionName'] == 'Universität'
+
+
+@pytest.mark.parametrize(
+    'folder', ['meg', 'func', 'anat', 'sub-99', 'ses-7', 'acq-x', 'run-3', 'derivatives', 'code',
+               '.hidden', 'sub-01/ses-1/func/acq-q_run-2_space-MNI']
+)  # fmt: skip
+def test_what_folders_above_the_dataset_are_called_says_nothing(make_dataset, folder):
+    names = [
+        'sub-01/ses-a/anat/sub-01_ses-a_acq-b_T1w.nii.gz',
+        'sub-01/ses-a/anat/sub-01_ses-a_FLAIR.nii.gz',
+    ]
+    root = make_dataset(
+        dict.fromkeys(names) | {'sub-01/ses-a/anat/sub-01_ses-a_FLAIR.json': {'EchoTime': 0.1}},
+        name=f'{folder}/data',
+    )
+    (session,) = found(root)
+    assert session.name == 'sub-01_ses-a'
+    assert {c: s.entities for c, s in session.scans.items()} == {'T1w': {'acq': 'b'}, 'FLAIR': {}}
+    assert session.scans['FLAIR'].metadata == {'EchoTime': 0.1}
 
 
 def test_only_the_asked_participants_are_looked_at(make_dataset):
@@ -105,11 +140,69 @@ def test_derivatives_inside_the_dataset_are_not_indexed(make_dataset):
     assert list(found(root)[0].scans) == ['T1w']
 
 
-def test_a_filter_that_selects_nothing_names_the_near_misses(make_dataset):
+def test_18_only_if_by_the_filter_nothing_usable_is_left(make_dataset, caplog):
     root = make_dataset(['sub-01/anat/sub-01_acq-a_T1w.nii.gz', 'sub-01/anat/sub-01_FLAIR.nii.gz'])
+    caplog.set_level('WARNING')
+    (session,) = found(root, filters={'t1w': {'acquisition': 'b'}})
+    assert list(session.scans) == ['FLAIR']
+    assert 'sub-01_acq-a_T1w' in caplog.text
+    neither = {'t1w': {'acquisition': 'b'}, 'flair': {'run': 9}}
     with pytest.raises(NothingSelectedError, match='sub-01_acq-a_T1w') as caught:
-        found(root, filters={'t1w': {'acquisition': 'b'}})
+        found(root, filters=neither)
     assert "acquisition = 'b'" in str(caught.value)
+
+
+def test_a_filter_for_a_contrast_that_is_not_there_is_a_note(make_dataset, caplog):
+    root = make_dataset(['sub-01/anat/sub-01_T1w.nii.gz'])
+    caplog.set_level('WARNING')
+    assert list(found(root, filters={'t2w': {'acquisition': 'x'}})[0].scans) == ['T1w']
+    assert '"t2w" selects nothing' in caplog.text
+
+
+def test_a_filter_may_exclude_one_contrast_of_some_participants(make_dataset):
+    root = make_dataset(
+        [
+            'sub-01/anat/sub-01_acq-iso_T1w.nii.gz',
+            'sub-01/anat/sub-01_FLAIR.nii.gz',
+            'sub-02/anat/sub-02_T1w.nii.gz',
+            'sub-02/anat/sub-02_FLAIR.nii.gz',
+        ]
+    )
+    first, second = found(root, filters={'t1w': {'acquisition': 'iso'}})
+    assert (sorted(first.scans), sorted(second.scans)) == (['FLAIR', 'T1w'], ['FLAIR'])
+    assert dict(second.dropped) == {
+        root / 'sub-02/anat/sub-02_T1w.nii.gz': 'left out by the filter file'
+    }
+
+
+def test_the_images_of_a_derivative_dataset_are_those_of_their_own_space(make_dataset):
+    root = make_dataset(
+        {
+            'dataset_description.json': {
+                'Name': 'x', 'BIDSVersion': '1.10.0', 'DatasetType': 'derivative'},
+            'sub-01/anat/sub-01_space-MNI152NLin2009cAsym_desc-preproc_T1w.nii.gz': None,
+            'sub-01/anat/sub-01_desc-preproc_T1w.nii.gz': None,
+            'sub-01/ses-1/func': None,
+        }
+    )  # fmt: skip
+    first, second = found(root)
+    assert [p.name for p in first.scans['T1w'].paths] == ['sub-01_desc-preproc_T1w.nii.gz']
+    assert second.skipped
+
+
+def test_only_the_last_usable_image_makes_a_session_impossible(make_dataset):
+    root = make_dataset(
+        {
+            'sub-01/anat/sub-01_T1w.nii.gz': b'',
+            'sub-01/anat/sub-01_FLAIR.nii.gz': None,
+            'sub-02/anat/sub-02_T1w.nii.gz': b'',
+            'sub-02/anat/sub-02_FLAIR.nii.gz': b'',
+        }
+    )
+    first, second = found(root)
+    assert (first.problem, first.reference) == (None, 'FLAIR')
+    assert second.problem is not None
+    assert 'empty' in second.problem.message
 
 
 def test_unknown_filter_keys_are_ignored(make_dataset):
@@ -126,3 +219,12 @@ def test_unknown_participant_and_near_ones(make_dataset):
     root = make_dataset(['sub-lj01/anat/sub-lj01_T1w.nii.gz', 'sub-xx/anat/sub-xx_T1w.nii.gz'])
     with pytest.raises(NothingSelectedError, match='There are: lj01'):
         select_participants(root, ('lj02',))
+
+
+@pytest.mark.parametrize('content', ['[1, 2]', '"text"', '{"Name": '])
+def test_a_description_that_is_none(make_dataset, content):
+    root = make_dataset({'sub-01/anat/sub-01_T1w.nii.gz': None})
+    (root / 'dataset_description.json').write_text(content)
+    with pytest.raises(NotBidsError, match=r'dataset_description\.json'):
+        check_dataset(root)
+    assert read_description(root) == {}

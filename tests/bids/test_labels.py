@@ -1,11 +1,13 @@
 import json
 import logging
+import re
 from pathlib import Path
 
 import pytest
 
-from ssl2_bids.bids.labels import find_labels, find_masks
-from ssl2_bids.errors import DataError, NoInputError
+from ssl2_bids.bids.label_ranking import session_of
+from ssl2_bids.bids.labels import find_labels, find_masks, look_for_labels
+from ssl2_bids.errors import NoInputError
 
 THREE_VALUES = 'index\tname\tmapping\n0\tnot annotated\tn/a\n1\tlesion\t7\n2\tnot lesion\tn/a\n'
 
@@ -83,8 +85,8 @@ def test_dseg_needs_a_table_with_a_lesion(tmp_path):
     assert (label.pattern, label.desc) == (6, 'manual')
     assert [row['name'] for row in label.dseg_table] == ['not annotated', 'lesion', 'not lesion']
     table.write_text('value\tname\n1\tlesion\n')
-    with pytest.raises(DataError, match='sub-01_seg-lesions_desc-manual_dseg.tsv.*"index"'):
-        find_labels(tmp_path)
+    (entry,) = look_for_labels(tmp_path).left_out
+    assert re.search('sub-01_seg-lesions_desc-manual_dseg.tsv.*"index"', entry[1])
 
 
 def test_dseg_inherits_its_table_from_the_root(tmp_path):
@@ -149,12 +151,15 @@ def test_sidecar_beside_the_file_and_inherited_from_the_root(tmp_path):
 
 
 @pytest.mark.parametrize('content', ['{"Manual": tru', '[1, 2]', ''])
-def test_unreadable_sidecar_is_named(tmp_path, content):
+def test_an_unreadable_sidecar_costs_its_label(tmp_path, content):
+    put(tmp_path, 'sub-02/anat/sub-02_label-L_mask.nii.gz')
     put(tmp_path, 'sub-01/anat/sub-01_label-L_mask.nii.gz')
     put(tmp_path, 'sub-01/anat/sub-01_label-L_mask.json', content)
-    with pytest.raises(DataError, match='sub-01_label-L_mask.json: not readable JSON'):
-        find_labels(tmp_path)
-    assert find_labels(tmp_path, participants=['02']) == []
+    found = look_for_labels(tmp_path)
+    assert [label.subject for label in found.labels] == ['02']
+    ((path, reason),) = found.left_out
+    assert path.name == 'sub-01_label-L_mask.nii.gz'
+    assert 'sub-01_label-L_mask.json: not readable JSON' in reason
 
 
 @pytest.mark.parametrize(
@@ -229,3 +234,104 @@ def test_no_masks_says_what_is_looked_for(tmp_path):
     put(tmp_path, 'sub-01/anat/sub-01_T1w.nii.gz')
     with pytest.raises(NoInputError, match='label-L_mask'):
         find_masks(tmp_path)
+
+
+def put_mask(folder: Path, desc: str = '', **sidecar: object) -> Path:
+    """A mask of sub-01 with its sidecar."""
+    stem = f'sub-01/anat/sub-01_label-L{desc}_mask'
+    if sidecar:
+        put(folder, f'{stem}.json', json.dumps(sidecar))
+    return put(folder, f'{stem}.nii.gz')
+
+
+def test_an_automatic_mask_never_counts_beside_one_drawn_by_hand(tmp_path):
+    put_mask(tmp_path, '_desc-auto', Manual=False)
+    assert only(tmp_path).desc == 'auto'
+    put(tmp_path, 'sub-01/anat/sub-01_UNIT1_lesion-manual.nii.gz')  # a later pattern
+    found = look_for_labels(tmp_path)
+    assert [label.pattern for label in found.labels] == [4]
+    ((path, reason),) = found.superseded
+    assert (path.name, 'automatic' in reason) == ('sub-01_label-L_desc-auto_mask.nii.gz', True)
+
+
+def test_a_consensus_is_not_outvoted_by_its_raters(tmp_path):
+    for desc in ('rater1', 'rater2', 'rater3', 'consensus'):
+        put_mask(tmp_path, f'_desc-{desc}', Manual=True)
+    found = look_for_labels(tmp_path)
+    assert [label.desc for label in found.labels] == ['consensus']
+    assert {reason for _, reason in found.superseded} == {'a consensus mask is there'}
+
+
+def test_the_filter_file_picks_a_rater_even_beside_a_consensus(tmp_path):
+    for desc in ('rater1', 'rater2', 'consensus'):
+        put_mask(tmp_path, f'_desc-{desc}')
+    put(tmp_path, 'sub-02/anat/sub-02_acq-x_UNIT1_lesion-manual2.nii.gz')
+    labels = find_labels(tmp_path, pattern={'desc': ['rater2', '2']})
+    assert [label.desc for label in labels] == ['rater2', '2']
+    assert [x.subject for x in find_labels(tmp_path, pattern={'acq': 'x'})] == ['02']
+
+
+@pytest.mark.parametrize(
+    ('sidecar', 'counts'),
+    [
+        ({'Manual': False, 'ConfigurationHash': 'abc'}, False),
+        ({'Manual': False, 'Model': {'Name': 'x', 'Sha256': 'y'}}, False),
+        ({'Manual': True, 'ConfigurationHash': 'abc'}, True),  # corrected by hand
+        ({'Manual': False, 'Model': 'of another program'}, True),
+    ],
+)
+def test_own_results_are_never_labels(tmp_path, sidecar, counts):
+    put(tmp_path, 'sub-02/anat/sub-02_label-L_mask.nii.gz')
+    put_mask(tmp_path, **sidecar)
+    found = look_for_labels(tmp_path)
+    assert ('01' in {label.subject for label in found.labels}) is counts
+    assert ['result of ssl2-bids' in reason for _, reason in found.left_out] == [True][counts:]
+
+
+def test_an_output_folder_given_as_labels_is_refused(tmp_path):
+    description = {'Name': 'x', 'GeneratedBy': [{'Name': 'ssl2-bids'}]}
+    put(tmp_path, 'dataset_description.json', json.dumps(description))
+    put(tmp_path, 'sub-01/anat/sub-01_space-T1w_label-L_mask.nii.gz')
+    with pytest.raises(NoInputError, match='results of ssl2-bids itself'):
+        find_labels(tmp_path)
+    put_mask(tmp_path, '_desc-corrected', Manual=True)
+    assert only(tmp_path).desc == 'corrected'
+
+
+def test_other_names_are_mentioned_and_other_files_are_not(tmp_path, caplog):
+    put_mask(tmp_path)
+    for name in ('FLAIR_lesions', 'T1w', 'label-GM_mask', 'desc-brain_mask', 'FLAIR_mask'):
+        put(tmp_path, f'sub-01/anat/sub-01_{name}.nii.gz')
+    found = look_for_labels(tmp_path)
+    names = [path.name for path in found.unknown]
+    assert names == ['sub-01_FLAIR_lesions.nii.gz', 'sub-01_FLAIR_mask.nii.gz']
+    with caplog.at_level(logging.WARNING):
+        find_labels(tmp_path)
+    assert 'not understood as lesion masks: sub-01_FLAIR_lesions.nii.gz' in caplog.text
+
+
+def test_masks_beside_one_another_and_sessions_of_folders(tmp_path):
+    folder = tmp_path / 'ses-7'  # what the folder itself is called says nothing
+    put(folder, 'sub-01_label-L_mask.nii.gz')
+    put(folder, 'sub-02/ses-b/anat/sub-02_label-L_mask.nii.gz')
+    assert [(x.subject, x.session) for x in find_labels(folder)] == [('01', None), ('02', 'b')]
+
+
+@pytest.mark.parametrize(
+    ('name', 'sessions', 'session', 'reason'),
+    [
+        ('sub-01_', [None], '', ''),
+        ('sub-01_', ['1'], '1', ''),
+        ('sub-01_', ['1', '2'], '', 'no ses-'),
+        ('sub-01_ses-1_', ['1', '2'], '1', ''),
+        ('sub-01_ses-01_', ['1', '2'], '', 'no session 01, but 1'),
+        ('sub-01_ses-9_', ['1', '2'], '', 'no session 9; there are: 1, 2'),
+        ('sub-01_ses-9_', [None], '', 'sub-01 has no sessions'),
+    ],
+)
+def test_the_session_of_a_label_or_the_true_reason(tmp_path, name, sessions, session, reason):
+    put(tmp_path, f'sub-01/anat/{name}label-L_mask.nii.gz')
+    found, why = session_of(only(tmp_path), {'01': sessions})
+    assert found == session
+    assert reason in why
+    assert bool(reason) == bool(why)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
+from phantoms import brain_image
 
-from ssl2_bids.bids.selection import choose, matches
+from ssl2_bids.bids.filters import matches
+from ssl2_bids.bids.selection import choose
 
+SMALL = brain_image(12)
 FULL = ('FLAIR', 'T1w', 'T2w', 'T2starw', 'UNIT1')
 LONG = {'acq': 'acquisition', 'ce': 'ceagent', 'rec': 'reconstruction'}
 
 
-def entries(folder: Path, *names: str, metadata: dict | None = None) -> list[dict]:
-    """What the index gives for file names, with empty files behind them."""
+def entries(folder: Path, *names: str, metadata: dict | None = None, image=None) -> list[dict]:
+    """What the index gives for file names, with small images behind them."""
     found = []
     for name in names:
         path = folder / f'sub-01_{name}.nii.gz'
-        path.touch()
+        (image or SMALL).to_filename(path)
         *pairs, suffix = name.split('_')
         entities = dict(pair.split('-') for pair in pairs)
         entities = {LONG.get(k, k): v for k, v in entities.items()}
@@ -130,3 +136,211 @@ def test_misnamed_unit1_through_the_filter(tmp_path):
     files = entries(tmp_path, 'acq-UNI_T1w', 'FLAIR')
     filters = {'unit1': {'suffix': 'T1w', 'acquisition': 'UNI'}}
     assert names_of(chosen(files, filters=filters))['UNIT1'] == ['acq-UNI_T1w']
+
+
+@pytest.mark.parametrize(
+    ('names', 'expected'),
+    [
+        (['acq-INV1_T1w', 'acq-mprage_T1w'], 'acq-mprage_T1w'),
+        (['acq-b1map_T1w', 'rec-T1map_T1w', 'acq-scout_T1w', 'acq-z_T1w'], 'acq-z_T1w'),
+        (['acq-UNI_T1w', 'acq-z_T1w'], 'acq-z_T1w'),
+        (['task-nodding_T1w', 'task-still_T1w'], 'task-still_T1w'),
+        (['task-nodding_acq-PMCon_T1w', 'task-still_acq-PMCoff_T1w'], 'task-still_acq-PMCoff_T1w'),
+        (['task-still_acq-PMCoff_T1w', 'task-still_acq-PMCon_T1w'], 'task-still_acq-PMCon_T1w'),
+        (['acq-headmotion1_T1w', 'acq-standard_T1w'], 'acq-standard_T1w'),
+        (['acq-headmotion1_T1w', 'acq-motioncorrected_T1w'], 'acq-motioncorrected_T1w'),
+        (['run-10_T1w', 'run-2_T1w'], 'run-2_T1w'),
+        (['space-MNIInfant+1_T1w', 'space-anat_desc-preproc_T1w'], 'space-anat_desc-preproc_T1w'),
+        (['T1w', 'desc-preproc_T1w'], 'desc-preproc_T1w'),
+        (['desc-brain_T1w', 'T1w'], 'T1w'),
+        (['echo-1_T1w', 'rec-rms_T1w'], 'rec-rms_T1w'),
+    ],
+)
+def test_a_stated_rule_goes_before_the_alphabet(tmp_path, names, expected):
+    for order in (names, names[::-1]):
+        assert names_of(chosen(entries(tmp_path, *order)))['T1w'] == [expected]
+
+
+@pytest.mark.parametrize(
+    'names',
+    [['acq-INV2_T1w'], ['acq-mp2rageInv1_T1w'], ['inv-1_T1w'], ['acq-fieldmap_T1w'],
+     ['acq-T1map_T1w'], ['space-MNI152NLin6Asym_T1w'], ['inv-2_UNIT1']],
+)  # fmt: skip
+def test_what_the_name_says_is_something_else_is_never_the_t1w(tmp_path, names):
+    choice = chosen(entries(tmp_path, *names))
+    assert choice.picked == ()
+    assert len(choice.dropped) == 1
+
+
+def test_a_filter_takes_what_the_name_forbids_and_the_reason_is_its_recipe(tmp_path):
+    files = entries(tmp_path, 'acq-INV2_T1w')
+    reason = chosen(files).dropped[0][1]
+    recipe = json.loads(reason.partition('--bids-filter-file with ')[2])
+    assert names_of(chosen(files, filters=recipe)) == {'T1w': ['acq-INV2_T1w']}
+
+
+def test_a_filter_on_something_else_does_not_take_what_the_name_forbids(tmp_path):
+    files = entries(tmp_path, 'acq-INV1_run-1_T1w', 'acq-mprage_run-1_T1w', 'space-MNI_run-1_T1w')
+    (pick,) = chosen(files, filters={'t1w': {'run': 1}}).picked
+    assert pick.entities == {'acq': 'mprage', 'run': '1'}
+    (pick,) = chosen(files, filters={'t1w': {'acquisition': '*'}}).picked
+    assert pick.entities == {'acq': 'mprage', 'run': '1'}
+
+
+def test_labels_that_only_look_like_inversions_or_maps_are_taken(tmp_path):
+    for name in ('acq-invivo_T1w', 'acq-mapped3_T1w', 'acq-university_T1w', 'acq-b1corrected_T1w'):
+        folder = tmp_path / name
+        folder.mkdir()
+        assert names_of(chosen(entries(folder, name))) == {'T1w': [name]}
+
+
+def test_3d_then_finest_voxels(tmp_path):
+    coarse, fine = brain_image(4), brain_image(3)
+    slices = brain_image(3).slicer[:, :, ::3]
+    files = [
+        *entries(tmp_path, 'acq-a_T2w', image=slices),
+        *entries(tmp_path, 'acq-b_T2w', image=coarse),
+        *entries(tmp_path, 'acq-c_T2w', image=fine),
+    ]
+    assert names_of(chosen(files)) == {'T2w': ['acq-c_T2w']}
+    assert names_of(chosen(files[:2])) == {'T2w': ['acq-b_T2w']}
+
+
+def test_a_part_of_the_head_goes_last_however_fine(tmp_path):
+    slab = brain_image(2).slicer[:, :, 30:50]
+    files = [
+        *entries(tmp_path, 'acq-hippocampus_T2w', image=slab),
+        *entries(tmp_path, 'acq-whole_T2w', image=brain_image(4)),
+    ]
+    assert names_of(chosen(files)) == {'T2w': ['acq-whole_T2w']}
+
+
+def test_one_line_says_what_was_taken_why_and_how_to_take_another(tmp_path):
+    files = entries(tmp_path, 'acq-b_run-2_T1w', 'acq-a_T1w')
+    choice = chosen(files)
+    (line,) = choice.warnings
+    assert 'took sub-01_acq-a_T1w.nii.gz (first by name)' in line
+    recipe = json.loads(line.partition('--bids-filter-file with ')[2])
+    assert recipe == {'t1w': {'acquisition': 'b', 'run': 2}}
+    assert names_of(chosen(files, filters=recipe)) == {'T1w': ['acq-b_run-2_T1w']}
+
+
+@pytest.mark.parametrize(
+    'names',
+    [
+        ['UNIT1', 'inv-1_MP2RAGE', 'inv-2_MP2RAGE'],
+        ['acq-x_run-1_UNIT1', 'acq-x_run-01_inv-1_MP2RAGE', 'acq-x_run-01_inv-02_MP2RAGE'],
+        ['acq-UNI_MP2RAGE', 'acq-INV1_MP2RAGE', 'acq-INV2_MP2RAGE'],
+        ['acq-UNI_T1w', 'acq-INV1_T1w', 'acq-INV2_T1w'],
+        ['acq-mp2rageUNI_T1w', 'acq-mp2rageINV1_T1w', 'acq-mp2rageINV2_T1w'],
+        ['UNIT1', 'INV1', 'INV2'],
+        ['acq-UNI_T1w', 'inv-1_MP2RAGE', 'inv-2_MP2RAGE'],
+        ['UNIT1', 'inv-1_part-mag_MP2RAGE', 'inv-2_part-mag_MP2RAGE',
+         'inv-1_part-phase_MP2RAGE', 'inv-2_part-phase_MP2RAGE'],
+        ['UNIT1', 'inv-1_MP2RAGE', 'inv-2_echo-1_MP2RAGE', 'inv-2_echo-2_MP2RAGE'],
+    ],
+)  # fmt: skip
+def test_parts_of_an_mp2rage_as_labs_name_them(tmp_path, names):
+    files = entries(tmp_path, *names)
+    for order in (files, files[::-1]):
+        (pick,) = chosen(order).picked
+        assert pick.suffix == 'UNIT1'
+        found = [p.name.removeprefix('sub-01_').removesuffix('.nii.gz') for p in pick.inversions]
+        assert [pick.paths[0].name, *found] == [f'sub-01_{names[0]}.nii.gz', *names[1:3]]
+
+
+@pytest.mark.parametrize(
+    ('names', 'words'),
+    [
+        (['UNIT1', 'inv-1_MP2RAGE'], 'INV2 is missing'),
+        (['run-2_UNIT1', 'run-1_inv-1_MP2RAGE', 'run-1_inv-2_MP2RAGE'], 'differs'),
+        (['inv-1_MP2RAGE', 'inv-2_MP2RAGE'], 'MP2RAGE without UNIT1'),
+        (['acq-inversion_MP2RAGE', 'UNIT1'], 'not clear which inversion'),
+    ],
+)
+def test_parts_that_do_not_match_are_named_with_the_reason(tmp_path, names, words):
+    assert any(words in text for text in chosen(entries(tmp_path, *names)).warnings)
+
+
+@pytest.mark.parametrize(
+    'names',
+    [
+        ['run-2_UNIT1', 'run-1_inv-1_MP2RAGE', 'run-1_inv-2_MP2RAGE'],
+        ['acq-x_UNIT1', 'acq-INV1_T1w', 'acq-INV2_T1w', 'acq-INV3_T1w'],
+    ],
+)
+def test_the_recipe_joins_parts_whose_names_differ(tmp_path, names):
+    files = entries(tmp_path, *names)
+    choice = chosen(files)
+    assert choice.picked[0].inversions == ()
+    told = choice.warnings[0].partition('--bids-filter-file with ')[2]
+    recipe = json.JSONDecoder().raw_decode(told)[0]
+    assert len(chosen(files, filters=recipe).picked[0].inversions) == 2
+
+
+def test_a_uniform_image_alone_is_taken_as_t1w_with_the_recipe(tmp_path):
+    files = entries(tmp_path, 'acq-UNI_T1w')
+    choice = chosen(files)
+    assert names_of(choice) == {'T1w': ['acq-UNI_T1w']}
+    recipe = json.loads(choice.warnings[0].partition('--bids-filter-file with ')[2])
+    assert names_of(chosen(files, filters=recipe)) == {'UNIT1': ['acq-UNI_T1w']}
+
+
+def test_maps_and_unknown_names_of_an_mp2rage_are_mentioned(tmp_path):
+    choice = chosen(entries(tmp_path, 'UNIT1', 'T1map', 'TB1map', 'MP2RAGE', 'MPRAGE'))
+    told = {path.name.split('_')[-1]: why for path, why in choice.dropped}
+    assert 'T1 map' in told['T1map.nii.gz']
+    assert 'B1 map' in told['TB1map.nii.gz']
+    assert '{"unit1": {"suffix": "MP2RAGE"}}' in told['MP2RAGE.nii.gz']
+    assert '{"t1w": {"suffix": "MPRAGE"}}' in told['MPRAGE.nii.gz']
+
+
+COLOUR = nib.Nifti1Image(
+    np.zeros((20, 20, 20), [('R', 'u1'), ('G', 'u1'), ('B', 'u1')]), np.diag([8.0, 8, 8, 1])
+)
+SERIES = nib.Nifti1Image(np.zeros((20, 20, 20, 3), np.float32), np.diag([8.0, 8, 8, 1]))
+
+
+@pytest.mark.parametrize(('bad', 'words'), [(COLOUR, 'colour'), (SERIES, '4 axes')])
+def test_an_image_that_cannot_be_used_costs_itself(tmp_path, bad, words):
+    good = entries(tmp_path, 'T1w', 'run-2_T2w', 'FLAIR')
+    choice = chosen([*good, *entries(tmp_path, 'T2w', 'T2starw', image=bad)])
+    assert names_of(choice) == {'T1w': ['T1w'], 'T2w': ['run-2_T2w'], 'FLAIR': ['FLAIR']}
+    assert len([text for text in choice.warnings if words in text]) == 2
+
+
+def test_a_file_shorter_than_its_header_says_is_seen_before_the_run(tmp_path):
+    files = entries(tmp_path, 'T1w')
+    path = files[0]['path'] = tmp_path / 'sub-01_T1w.nii'
+    path.write_bytes(SMALL.to_bytes())
+    assert chosen(files).problems == ()
+    path.write_bytes(SMALL.to_bytes()[:-1])
+    assert 'truncated' in chosen(files).problems[0].message
+
+
+def test_the_t1w_takes_the_place_of_an_unusable_unit1(tmp_path):
+    files = entries(tmp_path, 'UNIT1', 'T1w')
+    files[0]['path'].write_bytes(b'')
+    choice = chosen(files)
+    assert names_of(choice) == {'T1w': ['T1w']}
+    assert any('UNIT1' in text and 'empty' in text for text in choice.warnings)
+
+
+def test_an_inversion_or_echo_on_another_grid_costs_itself(tmp_path):
+    other = brain_image(12, offset=9.0)
+    files = entries(tmp_path, 'UNIT1', 'inv-1_MP2RAGE', 'echo-1_T2starw', 'echo-2_T2starw')
+    files += entries(tmp_path, 'inv-2_MP2RAGE', 'echo-3_T2starw', image=other)
+    choice = chosen(files)
+    assert [pick.inversions for pick in choice.picked] == [(), ()]
+    assert names_of(choice)['T2starw'] == ['echo-1_T2starw', 'echo-2_T2starw']
+    assert any('inv-2_MP2RAGE' in t and 'grid' in t for t in choice.warnings)
+    assert any('echo-3' in t and 'grid' in t for t in choice.warnings)
+
+
+def test_sform_and_qform_apart_are_mentioned_with_the_distance(tmp_path):
+    image = brain_image(12)
+    moved = image.affine.copy()
+    moved[0, 3] += 5
+    image.set_qform(moved, 1)
+    choice = chosen(entries(tmp_path, 'T1w', image=image))
+    assert any('5.0 mm apart' in text for text in choice.warnings)

@@ -74,7 +74,8 @@ def test_mistakes(dataset, tmp_path, capsys, words, code, text):
     description = {'Name': 'x', 'BIDSVersion': '1.9.0', 'GeneratedBy': [{'Name': 'fMRIPrep'}]}
     (other / 'dataset_description.json').write_text(json.dumps(description))
     (tmp_path / 'file').write_text('text')
-    (tmp_path / 'filter.json').write_text('{"t1w": {"acquisition": "b"}}')
+    both = {'t1w': {'acquisition': 'b'}, 'flair': {'acquisition': 'b'}}
+    (tmp_path / 'filter.json').write_text(json.dumps(both))
     places = {
         'data': dataset,
         'out': tmp_path / 'out',

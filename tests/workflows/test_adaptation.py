@@ -32,12 +32,10 @@ from ssl2_bids.errors import (
 from ssl2_bids.files import write_json
 from ssl2_bids.networks.weights import find_model, read_weights
 from ssl2_bids.settings import GroupSettings
-from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.training import adapt as training
 from ssl2_bids.volume import Volume, read, write
 from ssl2_bids.workflows import adaptation
 from ssl2_bids.workflows import adaptation_nodes as nodes
-from ssl2_bids.workflows.adaptation_cache import onto_model_grid
 from ssl2_bids.workflows.adaptation_plan import plan_adaptation
 from ssl2_bids.workflows.adaptation_work import Work, fit_into_time
 from ssl2_bids.workflows.adaptation_work import begin as begin_work
@@ -464,48 +462,65 @@ def test_a_label_drawn_on_another_raw_image(site):
     assert 2 * (moved & truth).sum() / (moved.sum() + truth.sum()) > 0.99
 
 
+@pytest.mark.parametrize('dry_run', [True, False])
+def test_dry_run_and_run_judge_labels_alike(site, dry_run):
+    moved = AFFINE.copy()
+    moved[0, 3] += 3
+    put_label(site.labels[0], '01', head(1).lesion)
+    put_label(site.labels[0], '02', head(2).lesion, affine=moved)
+    with pytest.raises(DataError, match='sub-02.*0.75 voxels'):
+        run(replace(site, dry_run=dry_run))
+
+
+def test_labels_that_cannot_be_used_cost_themselves_with_the_true_reason(site, caplog):
+    moved = AFFINE.copy()
+    moved[0, 3] += 3
+    put_labels(site, 1, 2)
+    put_label(site.labels[0], '03', head(3).lesion, affine=moved)
+    put_label(site.labels[0], '04', head(4).lesion * 0.4 + 3)
+    put_label(site.labels[0], '99', head(1).lesion)
+    shutil.copytree(site.bids_dir / 'sub-01', site.bids_dir / 'sub-98')
+    put_label(site.labels[0], '98', head(1).lesion)
+    caplog.set_level('WARNING', 'ssl2_bids')
+    work = begin(replace(site, excluded=('05',)))
+    assert set(work.annotations) == {'sub-01', 'sub-02'}
+    told = {name: [t for t in caplog.text.splitlines() if name in t] for name in
+            ('sub-03', 'sub-04', 'sub-98', 'sub-99')}  # fmt: skip
+    assert '0.75 voxels' in told['sub-03'][0]
+    assert 'the mask has the values' in told['sub-04'][0]
+    assert 'no result of the participant level' in told['sub-98'][0]
+    assert 'not in the dataset' in told['sub-99'][0]
+
+
+def test_a_label_of_somebody_who_is_not_selected_says_so(site, caplog):
+    put_labels(site, 1, 2, 3)
+    caplog.set_level('WARNING', 'ssl2_bids')
+    assert set(begin(replace(site, excluded=('03',))).annotations) == {'sub-01', 'sub-02'}
+    assert 'sub-03_label-lesion_mask.nii.gz: label left out: not selected' in caplog.text
+
+
+def test_a_line_says_which_masks_were_joined(site, caplog):
+    put_labels(site, 1, 2)
+    folder = site.labels[0] / 'sub-01/anat'
+    for desc, lesion in (('auto', head(9).lesion), ('b', head(1).lesion)):
+        path = folder / f'sub-01_label-lesion_desc-{desc}_mask.nii.gz'
+        write(Volume(lesion.astype(np.uint8), AFFINE), path, dtype=np.uint8)
+        path.with_name(path.name.replace('.nii.gz', '.json')).write_text(
+            json.dumps({'Manual': desc != 'auto'})
+        )
+    caplog.set_level('INFO', 'ssl2_bids')
+    work = begin(site)
+    assert np.array_equal(work.annotations['sub-01'].label.data > 0, head(1).lesion)
+    assert 'label of sub-01: 2 raters, lesion where both agree: ' in caplog.text
+    assert 'sub-01_label-lesion_desc-auto_mask.nii.gz: not used: it is automatic' in caplog.text
+
+
 def begin(settings: GroupSettings) -> Work:
     from ssl2_bids.bids.outputs import find_results
 
     plan = plan_adaptation(settings, find_results(settings.output_dir))
     assert plan is not None
     return begin_work(plan, lambda text: None)
-
-
-def test_thin_annotated_slices_survive_larger_voxels():
-    fine = np.diag([0.7, 0.7, 0.7, 1.0])
-    label = np.zeros((30, 30, 30), np.uint8)
-    extent = np.zeros(label.shape, bool)
-    extent[:, :, [4, 11, 17, 23]] = True
-    label[10:20, 10:20] = 1
-    label *= extent
-    coarse = np.eye(4)
-    drawn, judged = onto_model_grid(
-        Annotation(Volume(label, fine), Volume(extent, fine)), coarse, (20, 20, 20)
-    )
-    assert np.flatnonzero(judged.any((0, 1))).tolist() == [3, 8, 12, 16]
-    assert drawn[10, 10, [3, 8, 12, 16]].all()
-    assert not drawn[~judged.astype(bool)].any()
-    # and on smaller ones nothing is missing in between
-    finer = np.diag([0.35] * 3 + [1.0])
-    both = Annotation(Volume(label, fine), Volume(extent, fine))
-    _, judged = onto_model_grid(both, finer, (60, 60, 60))
-    assert judged.any((0, 1)).sum() == 8
-
-
-@pytest.mark.parametrize('whole', [True, False])
-def test_lesions_keep_their_volume_on_larger_voxels(whole):
-    fine = np.diag([0.7, 0.7, 0.7, 1.0])
-    grid = np.indices((60, 60, 60))
-    label = np.zeros((60, 60, 60), bool)
-    for centre, radius in (((20, 22, 21), 5.3), ((42, 40, 38), 8.1), ((20, 45, 40), 3.2)):
-        away = grid - np.array(centre)[:, None, None, None]
-        label |= (away**2).sum(0) < radius**2
-    extent = np.ones(label.shape, bool)
-    extent[0, 0, 0] = whole
-    both = Annotation(Volume(label.astype(np.uint8), fine), Volume(extent, fine))
-    drawn, _ = onto_model_grid(both, np.eye(4), (42, 42, 42))
-    assert drawn.sum() == pytest.approx(label.sum() * 0.7**3, rel=0.04)
 
 
 def test_prepared_people_are_taken_up_until_a_label_changes(site):
@@ -584,9 +599,7 @@ def mistakes(case: str, site: GroupSettings) -> GroupSettings:
     """Do something wrong."""
     folder = site.labels[0]
     put_labels(site, 1, 2)
-    if case == 'unknown participant':
-        put_label(folder, '99', head(1).lesion)
-    elif case == 'off the grid':
+    if case == 'off the grid':
         moved = AFFINE.copy()
         moved[0, 3] += 3
         put_label(folder, '02', head(2).lesion, affine=moved)
@@ -642,7 +655,6 @@ def mistakes(case: str, site: GroupSettings) -> GroupSettings:
 @pytest.mark.parametrize(
     ('case', 'kind', 'text'),
     [
-        ('unknown participant', DataError, 'sub-99'),
         ('off the grid', DataError, r'origin \(-63.00.*origin \(-66.00'),
         ('all empty', DataError, 'all labels are empty'),
         ('all free of lesions', DataError, 'no label has a lesion'),

@@ -132,6 +132,44 @@ def test_raters_vote(datasets):
     assert len(case.labels) == 3
 
 
+def test_the_same_masks_count_as_for_an_adaptation(datasets):
+    pred, manual = datasets
+    put_mask(pred, 'sub-05', lesions(LARGE))
+    put_label(manual, 'sub-05', lesions(LARGE, STRAY), desc='_desc-auto', Manual=False)
+    put_label(manual, 'sub-05', lesions(LARGE), desc='_desc-b', Manual=True)
+    result = evaluate(pred, manual, participants=['05'])
+    assert [path.name for path in result.cases[0].labels] == [
+        'sub-05_label-lesion_desc-b_mask.nii.gz'
+    ]
+    assert result.cases[0].voxels.dice == 1
+    assert any('desc-auto' in note and 'automatic' in note for note in result.notes)
+    put_label(manual, 'sub-05', lesions(SMALL), desc='_desc-consensus')
+    assert evaluate(pred, manual, participants=['05']).cases[0].voxels.dice == 0
+
+
+def test_own_results_are_no_reference(datasets):
+    pred, _ = datasets
+    description = {'Name': 'x', 'GeneratedBy': [{'Name': 'ssl2-bids'}]}
+    (pred / 'dataset_description.json').write_text(json.dumps(description))
+    with pytest.raises(NoInputError, match='results of ssl2-bids itself'):
+        evaluate(pred, pred)
+
+
+def test_rounded_grids_are_one_and_the_true_reason_is_told(datasets):
+    pred, manual = datasets
+    path = manual / 'sub-01/anat/sub-01_label-lesion_mask.nii.gz'
+    label = read(path)
+    affine = label.affine.copy()
+    affine[:3] += 1e-4
+    write(Volume(label.data, affine), path, dtype=np.uint8)
+    put_label(manual, 'sub-02_ses-B', lesions(LARGE))
+    (manual / 'sub-01/anat/sub-01_lesions.nii.gz').write_bytes(path.read_bytes())
+    result = evaluate(pred, manual, participants=['01', '02'])
+    assert [case.subject for case in result.cases] == ['01', '02']
+    assert any('sub-02 has no session B; there are: A' in note for note in result.notes)
+    assert any('sub-01_lesions.nii.gz: not understood' in note for note in result.notes)
+
+
 def test_annotated_slices_limit_voxels_and_forbid_lesion_scores(datasets):
     pred, manual = datasets
     # only slices 2 to 5 were looked at: the small and the stray lesion lie outside of them

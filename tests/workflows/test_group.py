@@ -106,3 +106,60 @@ def test_no_results(cohort):
     shutil.rmtree(cohort.output_dir)
     with pytest.raises(NoInputError, match='participant'):
         run_group_level(cohort, say=lambda text: None)
+
+
+@pytest.mark.parametrize('encoding', ['latin-1', 'utf-16', 'utf-8-sig'])
+@pytest.mark.parametrize('prefix', ['sub-', ''])
+def test_covariates_in_any_encoding_by_ids_with_and_without_prefix(cohort, encoding, prefix):
+    table = f'participant_id\tage\tgroup\n{prefix}01\t31\tKöln\n{prefix}02\t32\tZürich\n'
+    (cohort.bids_dir / 'participants.tsv').write_bytes(table.encode(encoding))
+    assert run_group_level(cohort, say=lambda text: None) == 0
+    rows = rows_of(cohort)
+    assert (rows['sub-01']['age'], rows['sub-01']['group']) == ('31', 'Köln')
+    assert rows['sub-02']['group'] == 'Zürich'
+    assert rows['sub-03']['age'] == 'n/a'
+
+
+def test_one_warning_names_a_table_in_another_encoding(cohort, caplog):
+    table = 'participant_id\tgroup\n01\tKöln\n'
+    (cohort.bids_dir / 'participants.tsv').write_bytes(table.encode('latin-1'))
+    run_group_level(cohort, say=lambda text: None)
+    assert caplog.text.count('participants.tsv: not in UTF-8, read as Latin-1') == 1
+
+
+@pytest.mark.parametrize('content', [b'age;sex\n31;F\n', b'participant_id\n' + b'x' * 200_000])
+def test_a_table_that_cannot_be_used_costs_itself(cohort, caplog, content):
+    (cohort.bids_dir / 'participants.tsv').write_bytes(content)
+    assert run_group_level(cohort, say=lambda text: None) == 0
+    assert {row['age'] for row in rows_of(cohort).values()} == {'n/a'}
+    assert caplog.text.count('participants.tsv: left out') == 1
+
+
+def test_sessions_are_matched_with_and_without_prefix_in_any_encoding(tmp_path, make_dataset):
+    root = make_dataset(
+        {
+            'sub-1/ses-a/anat': None,
+            'sub-1/ses-b/anat': None,
+            'sub-1/sub-1_sessions.tsv': 'session_id\tage\tgroup\nses-a\t40\tä\nb\t41\tö\n'.encode(
+                'latin-1'
+            ),
+        }
+    )
+    for session in ('a', 'b'):
+        add_result(tmp_path / 'out', '1', 9.0, session=session)
+    settings = GroupSettings(root, tmp_path / 'out', tmp_path / 'w')
+    assert run_group_level(settings, say=lambda text: None) == 0
+    with open(tmp_path / 'out' / 'group_lesions.tsv', newline='') as stream:
+        rows = list(csv.DictReader(stream, delimiter='\t'))
+    assert [(row['age'], row['group']) for row in rows] == [('40', 'ä'), ('41', 'ö')]
+
+
+def test_a_damaged_part_of_a_result_costs_that_result(cohort):
+    names = UnitNames(cohort.output_dir, '02', None, 'T1w')
+    names.path('anat.transform', source='T1w', target=ATLAS_SPACE).write_text('nothing')
+    UnitNames(cohort.output_dir, '03', None, 'T1w').done_marker.write_text('{"Model"')
+    assert run_group_level(cohort, say=lambda text: None) == 1
+    assert len(rows_of(cohort)) == 6
+    name = 'group_space-MNI152NLin2009aSym_lesion-frequency.json'
+    content = json.loads((cohort.output_dir / name).read_text())
+    assert content['Participants'] == ['sub-01', 'sub-04', 'sub-05', 'sub-06', 'sub-07']

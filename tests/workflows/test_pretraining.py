@@ -176,7 +176,7 @@ class TestPacking:
             }
         )
         path = configuration(tmp_path, f'labelled = ["{data}"]')
-        with pytest.raises(NoInputError, match='grid of none of the images'):
+        with pytest.raises(NoInputError, match='fits no image of its session'):
             pack(read_config(path), tmp_path / 'packed')
 
     def test_packing_goes_on_and_other_data_are_refused(self, make_dataset, tmp_path):
@@ -396,3 +396,18 @@ def test_an_image_that_cannot_be_read_is_named(make_dataset, tmp_path):
     (tmp_path / 'packed' / 'train' / 'scan-00-sub-02.npz').write_bytes(b'x')
     with pytest.raises(DataError, match='cannot be read'):
         load_packed(tmp_path / 'packed')
+
+
+def test_a_contrast_that_cannot_be_used_costs_itself(make_dataset, tmp_path):
+    constant = brain_image()
+    constant = nib.Nifti1Image(np.full(constant.shape, 7, np.float32), constant.affine)
+    data = make_dataset(
+        {
+            'sub-01/anat/sub-01_T1w.nii.gz': constant,
+            'sub-01/anat/sub-01_FLAIR.nii.gz': brain_image(),
+        }
+    )
+    path = configuration(tmp_path, f'unlabelled = ["{data}"]')
+    pack(read_config(path), tmp_path / 'packed')
+    (scan,) = load_packed(tmp_path / 'packed').scans
+    assert list(scan.images) == ['FLAIR']

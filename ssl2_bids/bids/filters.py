@@ -1,0 +1,64 @@
+"""The filter file: which images a person has narrowed a contrast to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+# contrast keys of filter files and options, and the suffixes that they stand for
+SUFFIXES: dict[str, tuple[str, ...]] = {
+    'unit1': ('UNIT1',),
+    't1w': ('T1w',),
+    'flair': ('FLAIR',),
+    't2w': ('T2w',),
+    't2starw': ('T2starw', 'MEGRE'),
+    'mp2rage': ('MP2RAGE',),
+}
+LONG_NAMES = {
+    'sub': 'subject',
+    'ses': 'session',
+    'acq': 'acquisition',
+    'ce': 'ceagent',
+    'rec': 'reconstruction',
+    'dir': 'direction',
+}
+
+
+def matches(file: dict[str, Any], key: str, pattern: dict[str, Any]) -> bool:
+    """Whether a file answers to a contrast key narrowed by a filter pattern."""
+    pattern = {LONG_NAMES.get(name, name): value for name, value in pattern.items()}
+    suffix = pattern.pop('suffix', SUFFIXES[key])
+    suffixes = suffix if isinstance(suffix, list | tuple) else (suffix,)
+    if file['suffix'] not in suffixes:
+        return False
+    return entities_agree(file, pattern)
+
+
+def entities_agree(entities: Mapping[str, Any], pattern: Mapping[str, Any]) -> bool:
+    """Whether entities (long names) answer to a filter pattern."""
+    return all(
+        _agrees(entities.get(LONG_NAMES.get(name, name)), value) for name, value in pattern.items()
+    )
+
+
+def _agrees(actual: str | None, wanted: Any) -> bool:
+    if wanted is None:
+        return actual is None
+    if wanted == '*':
+        return actual is not None
+    values = wanted if isinstance(wanted, list) else [wanted]
+    return any(_agrees(actual, v) if v is None else _equal(actual, v) for v in values)
+
+
+def _equal(actual: str | None, wanted: Any) -> bool:
+    if actual is None:
+        return False
+    number = isinstance(wanted, int) and not isinstance(wanted, bool)
+    return actual.isdecimal() and int(actual) == wanted if number else actual == str(wanted)
+
+
+def describe_filter(key: str, pattern: dict[str, Any]) -> str:
+    """A filter in words, for messages."""
+    suffix = pattern.get('suffix', ' or '.join(SUFFIXES[key]))
+    rest = ', '.join(f'{n} = {v!r}' for n, v in pattern.items() if n != 'suffix')
+    return f'suffix {suffix}' + (f' with {rest}' if rest else '')

@@ -1,0 +1,95 @@
+"""The inheritance principle of BIDS: which JSON and TSV files apply to an image."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ssl2_bids.errors import DataError
+from ssl2_bids.files import read_text
+
+_EXTENSION = re.compile(r'\.nii(\.gz)?$')
+LINK_WITHOUT_CONTENT = 'its content is absent; run "datalad get" on it'
+
+
+def stem(path: Path) -> str:
+    """The name of an image without ``.nii`` or ``.nii.gz``."""
+    return _EXTENSION.sub('', path.name)
+
+
+def read_sidecar_text(path: Path) -> dict[str, Any]:
+    """A JSON object that belongs to an input.
+
+    Raises
+    ------
+    DataError : it is not readable JSON, no object, or a link without content.
+    """
+    if path.is_symlink() and not path.exists():
+        raise DataError(LINK_WITHOUT_CONTENT, path=path)
+    try:
+        content = json.loads(read_text(path))
+        if not isinstance(content, dict):
+            raise ValueError('not an object with keys')
+    except (ValueError, OSError, RecursionError) as error:
+        raise DataError(
+            f'not readable JSON ({error})', advice='Mend or remove the file.', path=path
+        ) from None
+    return content
+
+
+@dataclass
+class Inheritance:
+    """The files of a dataset from which its images inherit; each is listed and read once.
+
+    Attributes
+    ----------
+    root : the dataset.
+    """
+
+    root: Path
+    _listings: dict[Path, list[Path]] = field(default_factory=dict)
+    _contents: dict[Path, dict[str, Any] | DataError] = field(default_factory=dict)
+
+    def files_for(self, image: Path, extension: str) -> list[Path]:
+        """Files that apply to an image, the closest last; links without content among them."""
+        own = stem(image).split('_')
+        found = []
+        for folder in self._folders_to(image):
+            applicable = []
+            for path in self._listing(folder):
+                parts = path.stem.split('_')
+                if path.suffix == extension and parts[-1] == own[-1] and set(parts) <= set(own):
+                    applicable.append((len(parts), path))
+            found += [path for _, path in sorted(applicable)]
+        return found
+
+    def metadata_for(self, image: Path) -> tuple[dict[str, Any], list[DataError]]:
+        """The keys of all sidecars of an image, the closest wins; and those not readable."""
+        metadata: dict[str, Any] = {}
+        problems = []
+        for path in self.files_for(image, '.json'):
+            if path not in self._contents:
+                try:
+                    self._contents[path] = read_sidecar_text(path)
+                except DataError as error:
+                    self._contents[path] = error
+            content = self._contents[path]
+            if isinstance(content, DataError):
+                problems.append(content)
+            else:
+                metadata |= content
+        return metadata, problems
+
+    def _folders_to(self, image: Path) -> list[Path]:
+        below = image.parent.relative_to(self.root).parts
+        return [self.root.joinpath(*below[:n]) for n in range(len(below) + 1)]
+
+    def _listing(self, folder: Path) -> list[Path]:
+        if folder not in self._listings:
+            self._listings[folder] = [
+                path for path in folder.iterdir() if path.suffix in ('.json', '.tsv')
+            ]
+        return self._listings[folder]

@@ -1,0 +1,74 @@
+"""Which of several masks of a session count (BIDS.md 1.5), and to which session a mask belongs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from ssl2_bids.steps.annotation import NOT_ANNOTATED, meaning
+
+if TYPE_CHECKING:
+    from ssl2_bids.bids.labels import Label
+
+_CONSENSUS = re.compile('consensus', re.IGNORECASE)
+CONSENSUS, BY_HAND, AUTOMATIC = range(3)
+WHY = {
+    CONSENSUS: 'a consensus mask is there',
+    BY_HAND: 'it is automatic ("Manual": false) and a mask drawn by hand is there',
+}
+
+
+def kind(label: Label) -> int:
+    """A consensus of raters, drawn by hand (or not said), or automatic."""
+    if _CONSENSUS.search(label.path.name):
+        return CONSENSUS
+    return AUTOMATIC if label.sidecar.get('Manual') is False else BY_HAND
+
+
+def pattern(label: Label) -> int:
+    """The precedence of its name; a three-valued file says more than a mask."""
+    rows = label.dseg_table or ()
+    return 0 if any(meaning(row) == NOT_ANNOTATED for row in rows) else label.pattern
+
+
+def those_that_count(labels: Sequence[Label]) -> tuple[list[Label], list[tuple[Label, str]]]:
+    """The masks of a session that are used, and the others with the reason."""
+    best = min(kind(label) for label in labels)
+    kept = [label for label in labels if kind(label) == best]
+    left_out = [(label, WHY[best]) for label in labels if label not in kept]
+    first = min(kept, key=pattern)
+    left_out += [
+        (label, f'{first.path.name} goes before it by its name')
+        for label in kept
+        if pattern(label) != pattern(first)
+    ]
+    return [label for label in kept if pattern(label) == pattern(first)], left_out
+
+
+def session_of(label: Label, sessions: Mapping[str, Sequence[str | None]]) -> tuple[str, str]:
+    """The session that a label belongs to, empty where there are none; or why it has none.
+
+    Parameters
+    ----------
+    sessions : of each participant.
+
+    Returns
+    -------
+    The session, and the reason why none was found, empty if one was.
+    """
+    own = [session or '' for session in sessions.get(label.subject, ())]
+    wanted = label.session or ''
+    if wanted in own:
+        return wanted, ''
+    names = ', '.join(own)
+    if not wanted:
+        if len(own) == 1:
+            return own[0], ''
+        return '', f'its name has no ses-, and sub-{label.subject} has the sessions {names}'
+    alike = [session for session in own if session.lstrip('0') == wanted.lstrip('0')]
+    if alike:
+        return '', f'sub-{label.subject} has no session {wanted}, but {alike[0]}: rename the label'
+    if own == ['']:
+        return '', f'its name has ses-{wanted}, and sub-{label.subject} has no sessions'
+    return '', f'sub-{label.subject} has no session {wanted}; there are: {names}'

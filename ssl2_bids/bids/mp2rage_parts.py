@@ -1,0 +1,118 @@
+"""Which images of a session belong to one MP2RAGE: uniform image, INV1 and INV2.
+
+They are matched by names that differ in nothing but the part that says which of the three an
+image is. That part stands in ``inv-`` and in the suffix by the standard, in ``acq-`` after
+converters (``acq-INV1_MP2RAGE``, ``acq-UNI_T1w``).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ssl2_bids.bids import image_names
+
+ABOUT = ('MP2RAGE', 'INV1', 'INV2', 'UNI', 'UNIT1')  # suffixes that name a part themselves
+RELATED = {
+    'T1map': 'a T1 map is not used',
+    'TB1map': 'a B1 map is not used',
+    'TB1TFL': 'a B1 map is not used',
+    'TB1AFI': 'a B1 map is not used',
+    'TB1EPI': 'a B1 map is not used',
+    'TB1DAM': 'a B1 map is not used',
+    'TB1SRGE': 'SA2RAGE is not used',
+}
+_PART = re.compile(
+    r'inv(?:ersion)?(?:time)?[-_]?0*[12](?!\d)|(?<!\d)[12](?:st|nd)?inv|'
+    r'uni(?:t1)?[-_]?(?:den(?:oised)?)?(?:images?)?|den(?:oised)?$|nd$|mp2rage$',
+    re.IGNORECASE,
+)
+_DENOISED = re.compile(r'^.*den.*$', re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The inversion images that belong to a uniform image, or why there are none.
+
+    Attributes
+    ----------
+    inversions : INV1 and INV2, magnitude; empty if they are not both there.
+    reason : why not, for the person who sees them in the folder.
+    """
+
+    inversions: tuple[dict[str, Any], ...] = ()
+    reason: str = ''
+
+
+def is_inversion(file: dict[str, Any]) -> bool:
+    """Whether a file is INV1 or INV2 by its name."""
+    return file['suffix'] in (*ABOUT, 'T1w') and bool(image_names.inversion(file))
+
+
+def inversions_of(
+    uniform: dict[str, Any], files: Sequence[dict[str, Any]], *, asked: bool = False
+) -> Parts:
+    """Find INV1 and INV2 of a uniform image among the images of its session.
+
+    Parameters
+    ----------
+    asked : the files are those that a filter asks for: names may differ if there is no choice.
+    """
+    magnitudes = [f for f in files if is_inversion(f) and not image_names.is_phase(f)]
+    if not magnitudes:
+        return Parts()
+    own = _common(uniform)
+    found = []
+    for number in ('1', '2'):
+        numbered = [f for f in magnitudes if image_names.inversion(f) == number]
+        same = [f for f in numbered if _common(f) == own]
+        if asked and len(numbered) == 1:
+            same = numbered
+        if not same:
+            return Parts(reason=_why_not(number, uniform, magnitudes))
+        # of several echoes the first: UNIT1 is made of it
+        found.append(min(same, key=lambda f: (int(f.get('echo') or 0), f['path'].name)))
+    return Parts(tuple(found))
+
+
+def _why_not(number: str, uniform: dict[str, Any], magnitudes: Sequence[dict[str, Any]]) -> str:
+    numbered = [f for f in magnitudes if image_names.inversion(f) == number]
+    if not numbered:
+        unclear = [f for f in magnitudes if image_names.inversion(f) == '?']
+        names = ', '.join(f['path'].name for f in unclear)
+        more = f' (it is not clear which inversion this is: {names})' if unclear else ''
+        return f'INV{number} is missing{more}'
+    one, own = numbered[0], _common(uniform)
+    differing = [name for name, value in _common(one).items() if own[name] != value]
+    return (
+        f'{one["path"].name} differs from {uniform["path"].name} in {", ".join(differing)}; if '
+        f'they belong together: {_recipe(magnitudes, one)}'
+    )
+
+
+def _recipe(magnitudes: Sequence[dict[str, Any]], one: dict[str, Any]) -> str:
+    """The filter for the inversion images that are named like one of them."""
+    pair = [f for f in magnitudes if _common(f) == _common(one)]
+    pattern: dict[str, Any] = {}
+    for name in ('suffix', 'acquisition', 'reconstruction', 'run'):
+        values = list(dict.fromkeys(f.get(name) for f in pair))
+        if name == 'run':
+            values = [int(v) if v and v.isdecimal() else v for v in values]
+        if values != ['MP2RAGE']:
+            pattern[name] = values[0] if len(values) == 1 else values
+    return f'--bids-filter-file with {json.dumps({"mp2rage": pattern})}'
+
+
+def _common(file: dict[str, Any]) -> dict[str, str]:
+    """What the parts of one MP2RAGE share in their names."""
+    run = str(file.get('run') or '')
+    return {
+        'acq': _PART.sub('', file.get('acquisition') or '').strip('-_').lower(),
+        'rec': _PART.sub('', _DENOISED.sub('', file.get('reconstruction') or '')).lower(),
+        'run': str(int(run)) if run.isdecimal() else run,
+        'ce': file.get('ceagent') or '',
+        'task': file.get('task') or '',
+    }

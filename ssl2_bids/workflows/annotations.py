@@ -1,0 +1,271 @@
+"""A rater's file on the grid of an image: the one rule, for adaptation, evaluation and training.
+
+Nothing is interpolated while a label is brought to the image that it was drawn on: programs that
+save masks round the header, so that a label belongs to the nearest grid of its shape, if that is
+less than half a voxel away. Then each of its voxels lies in the same voxel of the image.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from ssl2_bids.bids.labels import Label
+from ssl2_bids.errors import DataError
+from ssl2_bids.steps import annotation as annotate
+from ssl2_bids.steps.annotation import Annotation
+from ssl2_bids.volume import (
+    GRID_TOLERANCE,
+    Grid,
+    Volume,
+    describe_grid,
+    grid_distance,
+    read,
+    read_grid,
+    reorient,
+    resample,
+)
+
+log = logging.getLogger('ssl2_bids')
+
+REFUSED = 0.5  # of a voxel; from here on a voxel of the label lies in another one of the image
+HALF = 0.5  # share of a voxel that must be lesion
+
+
+@dataclass(frozen=True)
+class Placed:
+    """The masks of one session joined, on the grid of one image.
+
+    Attributes
+    ----------
+    image : key of the grid that they lie on.
+    labels : those that were joined.
+    note : what was joined and how, in words.
+    """
+
+    annotation: Annotation
+    image: str
+    labels: tuple[Label, ...]
+    note: str
+
+
+def place(labels: Sequence[Label], grids: Mapping[str, Grid]) -> Placed:
+    """Join the masks of a session and find the image that they were drawn on.
+
+    Raters of one image are joined by majority; a mask that cannot be read costs itself, and of
+    masks of several images the first that fits is taken.
+
+    Parameters
+    ----------
+    labels : at least one; see ``bids.labels``.
+    grids : of the images that they may lie on, RAS+ axes, the most wanted first.
+
+    Raises
+    ------
+    DataError : nothing fits; the distance, or both grids, stand in the message.
+    """
+    images: dict[tuple[str, str, str], list[Label]] = {}
+    for label in labels:
+        images.setdefault(label.image, []).append(label)
+    first: DataError | None = None
+    for raters in images.values():
+        try:
+            return _place_one(raters, grids)
+        except DataError as error:
+            first = first or error
+    assert first is not None
+    raise first
+
+
+def _place_one(raters: Sequence[Label], grids: Mapping[str, Grid]) -> Placed:
+    """Raters of one image; one whose mask is on another grid than the first's costs itself."""
+    placed: dict[str, list[tuple[Label, Annotation]]] = {}
+    problems = []
+    for label in raters:
+        try:
+            image, annotation = _onto_nearest(label, grids)
+        except DataError as error:
+            problems.append(error)
+        else:
+            placed.setdefault(image, []).append((label, annotation))
+    if not placed:
+        raise problems[0]
+    image, found = next(iter(placed.items()))
+    for problem in problems:
+        log.warning('%s: label left out: %s', problem.path, problem.message)
+    for other, elsewhere in placed.items():
+        for label, _ in elsewhere if other != image else ():
+            log.warning('%s: label left out: it lies on %s, not on %s', label.path, other, image)
+    labels = tuple(label for label, _ in found)
+    joined = annotate.majority([annotation for _, annotation in found])
+    return Placed(joined, image, labels, _how_joined(labels))
+
+
+def _onto_nearest(label: Label, grids: Mapping[str, Grid]) -> tuple[str, Annotation]:
+    """The image that a label was drawn on, and the label on just that grid.
+
+    Of images on one grid the one that its name says is taken, else the first.
+    """
+    annotation = read_annotation(label)
+    named = [n for n in grids if n in (label.kept_suffix, label.space)]
+    order = [*named, *(n for n in grids if n not in named)]
+    apart = {name: grid_distance(annotation.label, grids[name]) for name in order}
+    near = [name for name in order if apart[name] <= GRID_TOLERANCE]
+    image = near[0] if near else min(order, key=apart.__getitem__)
+    if apart[image] >= REFUSED - 1e-6:
+        raise _misfit(label, annotation, image, grids[image], apart[image])
+    if apart[image] > GRID_TOLERANCE:
+        log.warning(
+            '%s: %.2g voxels off %s; its voxels are taken for those of the image',
+            label.path,
+            apart[image],
+            image,
+        )
+    affine = grids[image].affine
+    moved = replace(
+        annotation,
+        label=replace(annotation.label, affine=affine),
+        extent=replace(annotation.extent, affine=affine),
+    )
+    return image, moved
+
+
+def _how_joined(labels: Sequence[Label]) -> str:
+    names = ', '.join(label.path.name for label in labels)
+    if len(labels) == 1:
+        return names
+    agree = 'both agree' if len(labels) == 2 else 'more than half agree'
+    return f'{len(labels)} raters, lesion where {agree}: {names}'
+
+
+def _misfit(
+    label: Label, annotation: Annotation, image: str, grid: Grid, distance: float
+) -> DataError:
+    if np.isfinite(distance):
+        millimetres = distance * float(annotation.label.spacing.max())
+        off = f', {distance:.2g} voxels (up to {millimetres:.2g} mm) away'
+        image = f'the nearest, {image},'
+    else:
+        off = ''
+    return DataError(
+        f'the label fits no image of its session: it has {describe_grid(annotation.label)}; '
+        f'{image} has {describe_grid(grid)}{off}',
+        advice='Draw it on that image, or on a raw image of the session that was used, and save '
+        'it on its grid.',
+        path=label.path,
+    )
+
+
+def read_annotation(label: Label) -> Annotation:
+    """Read a label with its annotated extent, reoriented to RAS+.
+
+    Raises
+    ------
+    DataError : a file cannot be read or its values mean nothing; it is named.
+    """
+    extent = read(label.extent_path, dtype=None) if label.extent_path else None
+    volume = read(label.path, dtype=None)
+    if volume.data.dtype.fields is not None:
+        raise DataError(
+            'a colour image, not a mask', advice='Save the mask itself.', path=label.path
+        )
+    try:
+        annotation = annotate.read_label_values(
+            volume,
+            label.sidecar,
+            table=label.dseg_table,
+            extent=extent,
+            rater=label.desc or '',
+        )
+    except DataError as error:
+        raise DataError(error.message, advice=error.advice, path=label.path) from None
+    return annotate.reoriented(annotation)
+
+
+@dataclass(frozen=True)
+class RasGrid:
+    """The grid of a file once its axes are as close to RAS+ as flips and permutations can."""
+
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+
+
+def ras_grid(path: Path) -> RasGrid:
+    """The grid of an image file after :func:`~ssl2_bids.volume.reorient`, from its header.
+
+    Raises
+    ------
+    DataError : the file cannot be used.
+    """
+    shape, affine = read_grid(path)
+    orientation = nib.io_orientation(affine)
+    i, j, k = (int(n) for n in np.array(shape)[np.argsort(orientation[:, 0])])
+    return RasGrid((i, j, k), affine @ nib.orientations.inv_ornt_aff(orientation, shape))
+
+
+def onto_model_grid(
+    annotation: Annotation,
+    affine: np.ndarray,
+    shape: tuple[int, int, int],
+    *,
+    transform: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Label and annotated extent (uint8) on the grid of a network.
+
+    A whole label is interpolated linearly and cut at one half, which keeps its volume; beyond
+    its field of view nobody looked. Of one in part nothing is interpolated: a larger voxel is
+    annotated if any annotated voxel has its centre in it, and lesion if most of those are (the
+    nearest voxel alone would lose thin annotated slices); a smaller voxel takes what the one
+    around it has.
+
+    Parameters
+    ----------
+    affine, shape : the grid wanted.
+    transform : (4, 4), RAS+ mm of the wanted grid to RAS+ mm of the annotation; identity if None.
+    """
+    if annotation.whole:
+        share = resample(
+            annotation.label.with_data((annotation.label.data > 0).astype(np.float32)),
+            affine,
+            shape,
+            transform=transform,
+        )
+        seen = _nearest(annotation.extent, affine, shape, transform)
+        return (share.data >= HALF).astype(np.uint8), seen.astype(np.uint8)
+    label, extent = reorient(annotation.label), reorient(annotation.extent)
+    drawn, judged = label.data > 0, extent.data > 0
+    back = np.eye(4) if transform is None else np.linalg.inv(transform)
+    forward = np.linalg.inv(affine) @ back @ label.affine
+    counts = np.zeros((2, int(np.prod(shape))), np.int32)
+    for k in range(drawn.shape[2]):  # by slices: all coordinates at once would fill the memory
+        ij = np.argwhere(judged[:, :, k])
+        if not len(ij):
+            continue
+        points = np.column_stack([ij, np.full(len(ij), k), np.ones(len(ij))]) @ forward.T
+        voxels = np.rint(points[:, :3]).astype(np.int64)
+        inside = ((voxels >= 0) & (voxels < shape)).all(axis=1)
+        flat = np.ravel_multi_index(tuple(voxels[inside].T), shape)
+        np.add.at(counts[0], flat, 1)
+        lesion = drawn[ij[:, 0], ij[:, 1], k][inside]
+        np.add.at(counts[1], flat[lesion], 1)
+    seen, marked = counts.reshape(2, *shape)
+    near_drawn, near_judged = (_nearest(v, affine, shape, transform) for v in (label, extent))
+    most = (2 * marked > seen) | ((2 * marked == seen) & near_drawn)
+    found = np.where(seen > 0, most, near_drawn & near_judged)
+    return found.astype(np.uint8), ((seen > 0) | near_judged).astype(np.uint8)
+
+
+def _nearest(
+    volume: Volume,
+    affine: np.ndarray,
+    shape: tuple[int, int, int],
+    transform: np.ndarray | None,
+) -> np.ndarray:
+    values = volume.with_data((volume.data > 0).astype(np.uint8))
+    there = resample(values, affine, shape, transform=transform, order=0).data > 0
+    return np.asarray(there)
