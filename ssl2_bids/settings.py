@@ -49,7 +49,7 @@ class ParticipantSettings(RunSettings):
     model: str | None = None  # None is the default bundled model
     device: str = 'auto'  # auto, cpu, cuda, cuda:N
     threshold: float | None = None  # None is the model's own
-    min_lesion_volume: float = 3.0  # mm^3; papers use 3 to 10, see docs/outputs.md
+    min_lesion_volume: float | None = None  # mm^3; None is the model's own
     tta: bool = False  # mirror left-right and average: twice the time
     uncertainty: bool = False
     overlap: float | None = None  # share of a window; None is the model's own

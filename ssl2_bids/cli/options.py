@@ -289,7 +289,7 @@ def clean(work_dir: Path) -> None:
     CannotWriteError : that is not permitted.
     """
     try:
-        for child in ('participant', 'crash', 'adaptation'):
+        for child in ('participant', 'crash', 'adaptation', 'digests'):
             if (work_dir / child).exists():
                 shutil.rmtree(work_dir / child)
     except OSError as error:

@@ -147,9 +147,8 @@ def _add_segmentation(parser: Parser) -> None:
         group,
         '--min-lesion-volume',
         type=values.not_negative,
-        default=3.0,
         metavar='MM3',
-        help='drop lesions smaller than this, in mm^3 (default: 3)',
+        help="drop lesions smaller than this, in mm^3 (default: the model's own)",
     )
     add_option(
         group,

@@ -95,6 +95,7 @@ def model_block(plan: Plan, results: Results) -> dict[str, Any]:
         'Connectivity': 26,
         'Channels': results.channels,
         'Device': results.device,
+        'PreprocessingHash': plan.preprocessing,
         'ConfigurationHash': plan.configuration,
     }
 

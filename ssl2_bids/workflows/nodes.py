@@ -15,7 +15,7 @@ import numpy as np
 
 from ssl2_bids.bids.inputs import Scan
 from ssl2_bids.errors import DataError
-from ssl2_bids.files import write_json
+from ssl2_bids.files import sha256, write_json
 from ssl2_bids.steps import brain as brain_step
 from ssl2_bids.steps import echoes, inhomogeneity, mp2rage, quality
 from ssl2_bids.volume import read, reorient, resample, write
@@ -23,16 +23,31 @@ from ssl2_bids.volume import read, reorient, resample, write
 WHOLE_BRAIN = 0.98  # share of the brain below which an image's field of view is mentioned
 
 
-def prepare(scan: Scan) -> dict[str, str]:
-    """One contrast as one checked image with RAS+ voxel axes; echoes averaged, UNIT1 denoised."""
+def prepare(scan: Scan, digests: list[str]) -> dict[str, str]:
+    """One contrast as one checked image with RAS+ voxel axes; echoes averaged, UNIT1 denoised.
+
+    Parameters
+    ----------
+    digests : SHA-256 of each of the scan's sources, as they were when the run was planned.
+
+    Raises
+    ------
+    DataError : a file cannot be used, or has changed since.
+    """
     warnings: list[str] = []
     methods: list[str] = []
     images = []
-    for path in scan.sources:
+    for path, digest in zip(scan.sources, digests, strict=True):
         try:
             image, found = quality.check_image(reorient(read(path, contrast=scan.contrast)))
         except DataError as error:
             raise _about(error, path) from None
+        if sha256(path) != digest:
+            raise DataError(
+                'the file was changed while the run was under way',
+                advice='Run the same command again.',
+                path=path,
+            )
         images.append(image)
         warnings += [f'{path.name}: {text}' for text in found]
     image = images[0]
@@ -125,7 +140,6 @@ def segment(
     mask: str,
     *,
     model: str,
-    sha256: str,
     device: str,
     threads: int,
     overlap: float,
@@ -135,8 +149,7 @@ def segment(
 ) -> dict[str, Any]:
     """Lesion probability on the reference grid.
 
-    ``matrices`` belong to all but the first image, which is the reference; ``sha256`` of the
-    weights is here so that a model changed in its folder is not taken from the cache.
+    ``matrices`` belong to all but the first image, which is the reference.
     """
     import torch
 

@@ -15,6 +15,7 @@ from ssl2_bids.bids.dataset import select_participants, select_sessions
 from ssl2_bids.bids.inputs import Session, find_sessions
 from ssl2_bids.bids.outputs import find_summaries, output_name, stored_configuration
 from ssl2_bids.bids.provenance import write_dataset_files
+from ssl2_bids.digests import Digests
 from ssl2_bids.errors import (
     SOME_FAILED,
     SUCCESS,
@@ -26,6 +27,7 @@ from ssl2_bids.errors import (
     UsageError,
 )
 from ssl2_bids.files import remove_leftovers, write_text
+from ssl2_bids.networks.cards import Card
 from ssl2_bids.networks.weights import find_model
 from ssl2_bids.settings import ATLAS_SPACE, ParticipantSettings
 from ssl2_bids.workflows.plan import Plan, all_paths, make_plan
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from ssl2_bids.reports.participant import Summary
 
 log = logging.getLogger('ssl2_bids')
+
+DIGESTS = 'digests'  # folder of the work folder
 
 # session, stage, 'start' | 'end' | 'exception', number of stages of the session
 Progress = Callable[[str, str, str, int], None]
@@ -70,7 +74,33 @@ def plan_sessions(settings: ParticipantSettings) -> list[Plan]:
         contrasts=settings.contrasts,
         reference=settings.reference,
     )
-    return [make_plan(_with_missing_spaces(s, settings), card, settings) for s in sessions]
+    return _planned([_with_missing_spaces(s, settings) for s in sessions], card, settings)
+
+
+def _planned(sessions: list[Session], card: Card, settings: ParticipantSettings) -> list[Plan]:
+    """Plans that know the content of their input files, where it is needed."""
+    plans = [make_plan(session, card, settings) for session in sessions]
+    if settings.reports_only:
+        return plans
+    # what a dry run says of a session depends on its files only where there are results
+    known = [settings.dry_run and not plan.names.done_marker.exists() for plan in plans]
+    digests = Digests(settings.work_dir / DIGESTS, trust=not settings.overwrite)
+    asked = [s for s, skip in zip(sessions, known, strict=True) if not (skip or s.problem)]
+    digests.of_all(
+        (path for s in asked for scan in s.scans.values() for path in scan.sources),
+        threads=settings.nprocs,
+    )
+    if not settings.dry_run:
+        digests.save()
+        log.info(
+            'content of the input files: %d known from before by size, times and inode, %d read',
+            digests.trusted,
+            digests.read,
+        )
+    return [
+        plan if skip else make_plan(session, card, settings, digests.of)
+        for session, plan, skip in zip(sessions, plans, known, strict=True)
+    ]
 
 
 def _check_spaces(settings: ParticipantSettings) -> None:
@@ -103,8 +133,7 @@ def describe_plans(plans: list[Plan], settings: ParticipantSettings) -> str:
         lines.append(session.name)
         if session.skipped or session.problem:
             lines.append(f'  nothing would be done: {session.skipped or session.problem}')
-        finished = stored_configuration(plan.names) == plan.configuration
-        if finished and not settings.overwrite:
+        if _is_finished(plan) and not settings.overwrite:
             lines.append('  finished by a former run; --overwrite would do it again')
         for contrast, scan in session.scans.items():
             mark = ' (reference)' if contrast == session.reference else ''
@@ -162,16 +191,15 @@ def run_participant_level(
                 advice='Run the participant level first.',
             )
         return SUCCESS, []
-    from ssl2_bids.device import choose_device
-
-    device = choose_device(settings.device)
-    say(f'device: {device}; model: {plans[0].card.name} {plans[0].card.version}')
+    finished, todo = _split(plans, settings.overwrite)
+    runnable = [p for p in todo if _runnable(p)]
+    device = _device(settings) if runnable else ''
+    told = f'device: {device}; ' if device else ''
+    say(f'{told}model: {plans[0].card.name} {plans[0].card.version}')
     _remove_leftovers(plans, settings.output_dir)
     write_dataset_files(settings.output_dir, settings.bids_dir)
-    finished, todo = _split(plans, settings.overwrite)
     for plan in finished:
-        say(f'{plan.session.name}: finished before with equal settings, skipped')
-    runnable = [p for p in todo if _runnable(p)]
+        say(f'{plan.session.name}: finished before with equal inputs and settings, skipped')
     try:
         if runnable:
             _run(runnable, settings, device=device, command=command, progress=progress)
@@ -180,6 +208,12 @@ def run_participant_level(
         write_pages(settings.output_dir, {p.session.subject for p in plans})
         _write_citation(settings.output_dir)
     return exit_code(outcomes), outcomes
+
+
+def _device(settings: ParticipantSettings) -> str:
+    from ssl2_bids.device import choose_device
+
+    return choose_device(settings.device)
 
 
 def _remove_leftovers(plans: list[Plan], output_dir: Path) -> None:
@@ -196,12 +230,16 @@ def _dry_code(plans: list[Plan]) -> int:
 
 
 def _split(plans: list[Plan], overwrite: bool) -> tuple[list[Plan], list[Plan]]:
-    finished = [
-        p
-        for p in plans
-        if _runnable(p) and not overwrite and stored_configuration(p.names) == p.configuration
-    ]
-    return finished, [p for p in plans if p not in finished]
+    finished, todo = [], []
+    for plan in plans:
+        done = _runnable(plan) and not overwrite and _is_finished(plan)
+        (finished if done else todo).append(plan)
+    return finished, todo
+
+
+def _is_finished(plan: Plan) -> bool:
+    """Whether the result of just these inputs and settings stands."""
+    return bool(plan.configuration) and stored_configuration(plan.names) == plan.configuration
 
 
 def _run(
@@ -215,7 +253,10 @@ def _run(
     from ssl2_bids.workflows import graph, running
 
     for plan in plans:
-        running.forget_failures(graph.branch_folder(plan, settings.work_dir))
+        folder = graph.branch_folder(plan, settings.work_dir)
+        if settings.overwrite:
+            shutil.rmtree(folder, ignore_errors=True)
+        running.forget_failures(folder)
     workflow = graph.build_workflow(plans, settings, device=device, command=command)
     running.run(workflow, settings, gpus=0 if device == 'cpu' else 1, progress=progress)
 
@@ -224,20 +265,18 @@ def _outcome(
     plan: Plan, finished: list[Plan], settings: ParticipantSettings, command: str
 ) -> Outcome:
     """Look at what a session left behind; a failed or skipped one gets its summary here."""
-    from ssl2_bids.workflows import graph, running, summary, task
-
     name = plan.session.name
     if plan in finished:
         return Outcome(name, 'finished before')
+    from ssl2_bids.workflows import graph, running, summary, task
+
     if plan.session.skipped:
         content = summary.base_summary(plan, 'skipped', command)
         content['warnings'].append(f'not processed: {plan.session.skipped}')
         summary.write_summary(plan, content)
         return Outcome(name, 'skipped', plan.session.skipped)
     folder = graph.branch_folder(plan, settings.work_dir)
-    if plan.session.problem is None and (
-        stored_configuration(plan.names) == plan.configuration and not running.failures(folder)
-    ):
+    if plan.session.problem is None and (_is_finished(plan) and not running.failures(folder)):
         return Outcome(name, 'done', resources=running.resources(folder))
     if plan.session.problem is not None:
         failure = task.describe_failure(plan.session.problem, 'choice of images')

@@ -17,6 +17,7 @@ from ssl2_bids.workflows.derivatives import Results, lesion_rows, volume_rows, w
 from ssl2_bids.workflows.plan import (
     Figure,
     Plan,
+    field_strength,
     planned_figures,
     planned_outputs,
     viewer_contrasts,
@@ -113,12 +114,6 @@ def base_summary(plan: Plan, status: str, command: str) -> dict[str, Any]:
         },
         'error': None,
     }
-
-
-def field_strength(plan: Plan, contrast: str) -> float | None:
-    """Tesla, from the sidecar, else as the user said, else unknown."""
-    value = plan.session.scans[contrast].metadata.get('MagneticFieldStrength')
-    return value if isinstance(value, int | float) else plan.field_strength
 
 
 def _relative(plan: Plan, path: Path) -> str:

@@ -7,6 +7,7 @@ import json
 import os
 import time
 import traceback
+from collections.abc import Collection
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from functools import partial
@@ -52,30 +53,42 @@ STORAGE_ERRORS = (
     errno.EPERM,
     errno.EROFS,
 )
-_OWN = ('function', 'version', 'use_gpu')
+_OWN = ('function', 'version', 'use_gpu', 'identity')
 
 
 class Task(IOBase):
     """A nipype interface that calls one of our functions in the node's folder.
 
     The function is named (``module:function``), gets its inputs by keyword, writes its files
-    into the current folder and returns a dictionary of outputs. Inputs that are paths of files
-    are hashed by nipype with their time and size, so that a rerun finds its cache.
+    into the current folder and returns a dictionary of outputs. Inputs that are paths of other
+    nodes' files are hashed by nipype with their time and size, so that a rerun finds its cache.
+    Files from outside are known by their content: what ``identity`` says of them is hashed in
+    place of the ``unhashed`` inputs.
     """
 
     input_spec = DynamicTraitedSpec
     output_spec = DynamicTraitedSpec
 
-    def __init__(self, function: str, inputs: list[str], outputs: list[str], gpu: bool = False):
+    def __init__(
+        self,
+        function: str,
+        inputs: list[str],
+        outputs: list[str],
+        *,
+        gpu: bool = False,
+        identity: str = '',
+        unhashed: Collection[str] = (),
+    ):
         super().__init__()
         self._output_names = outputs
         self._results: dict[str, Any] = {}
         for name in (*_OWN, *inputs):
-            self.inputs.add_trait(name, traits.Any)
+            self.inputs.add_trait(name, traits.Any(nohash=True if name in unhashed else None))
         self.inputs.trait_setq(**dict.fromkeys((*_OWN, *inputs), Undefined))
         self.inputs.function = function
         self.inputs.version = __version__
         self.inputs.use_gpu = gpu
+        self.inputs.identity = identity
 
     def _add_output_traits(self, base: DynamicTraitedSpec) -> DynamicTraitedSpec:
         for name in self._output_names:
@@ -148,6 +161,8 @@ def make_node(
     memory_gb: float = 1.0,
     gpu: bool = False,
     always: bool = False,
+    identity: str = '',
+    unhashed: Collection[str] = (),
 ) -> Node:
     """A node for one function.
 
@@ -157,8 +172,16 @@ def make_node(
     threads, memory_gb : what the scheduler sets aside.
     gpu : takes a GPU slot.
     always : runs although its inputs are unchanged (it writes outside its folder).
+    identity, unhashed : what tells the content of inputs that are not hashed themselves.
     """
-    task = Task(function, [*inputs, *connected], outputs, gpu)
+    task = Task(
+        function,
+        [*inputs, *connected],
+        outputs,
+        gpu=gpu,
+        identity=identity,
+        unhashed=unhashed,
+    )
     node = Node(task, name=name, n_procs=threads, mem_gb=memory_gb, overwrite=always or None)
     for key, value in inputs.items():
         setattr(node.inputs, key, value)
