@@ -22,6 +22,7 @@ from typing import Any
 from ssl2_bids.errors import Ssl2Error
 from ssl2_bids.files import sha256_of, write_json
 
+DIGESTS = 'digests'  # folder of the records below the work folder
 SETTLED = 2.0  # s; a file changed later than this before it was read may change unseen
 
 Stamp = list[int]  # size, modification time (ns), change time (ns), inode
@@ -89,6 +90,13 @@ class Digests:
 
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(meet, dict.fromkeys(paths)))
+
+    def told(self) -> str:
+        """How many digests were trusted and how many files were read, in words."""
+        return (
+            f'{self.trusted} files trusted (size, times and inode are as when they were read), '
+            f'{self.read} read'
+        )
 
     def save(self) -> None:
         """Write the records that changed; that they cannot be written is no reason to stop."""

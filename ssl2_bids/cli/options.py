@@ -15,6 +15,7 @@ from typing import Any
 from ssl2_bids.bids import dataset
 from ssl2_bids.cli.parser import build_parser, check_level
 from ssl2_bids.cli.values import strip_prefix
+from ssl2_bids.digests import DIGESTS
 from ssl2_bids.errors import CannotWriteError, NoInputError, UsageError
 from ssl2_bids.settings import GroupSettings, ParticipantSettings
 
@@ -289,7 +290,7 @@ def clean(work_dir: Path) -> None:
     CannotWriteError : that is not permitted.
     """
     try:
-        for child in ('participant', 'crash', 'adaptation', 'digests'):
+        for child in ('participant', 'crash', 'adaptation', DIGESTS):
             if (work_dir / child).exists():
                 shutil.rmtree(work_dir / child)
     except OSError as error:

@@ -15,7 +15,7 @@ from ssl2_bids.bids.dataset import select_participants, select_sessions
 from ssl2_bids.bids.inputs import Session, find_sessions
 from ssl2_bids.bids.outputs import find_summaries, output_name, stored_configuration
 from ssl2_bids.bids.provenance import write_dataset_files
-from ssl2_bids.digests import Digests
+from ssl2_bids.digests import DIGESTS, Digests
 from ssl2_bids.errors import (
     SOME_FAILED,
     SUCCESS,
@@ -30,14 +30,13 @@ from ssl2_bids.files import remove_leftovers, write_text
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.networks.weights import find_model
 from ssl2_bids.settings import ATLAS_SPACE, ParticipantSettings
+from ssl2_bids.workflows.earlier import take_away
 from ssl2_bids.workflows.plan import Plan, all_paths, make_plan
 
 if TYPE_CHECKING:
     from ssl2_bids.reports.participant import Summary
 
 log = logging.getLogger('ssl2_bids')
-
-DIGESTS = 'digests'  # folder of the work folder
 
 # session, stage, 'start' | 'end' | 'exception', number of stages of the session
 Progress = Callable[[str, str, str, int], None]
@@ -92,11 +91,7 @@ def _planned(sessions: list[Session], card: Card, settings: ParticipantSettings)
     )
     if not settings.dry_run:
         digests.save()
-        log.info(
-            'content of the input files: %d known from before by size, times and inode, %d read',
-            digests.trusted,
-            digests.read,
-        )
+        log.info('content of the input files: %s', digests.told())
     return [
         plan if skip else make_plan(session, card, settings, digests.of)
         for session, plan, skip in zip(sessions, plans, known, strict=True)
@@ -200,6 +195,7 @@ def run_participant_level(
     write_dataset_files(settings.output_dir, settings.bids_dir)
     for plan in finished:
         say(f'{plan.session.name}: finished before with equal inputs and settings, skipped')
+        take_away(plan.names)  # a run that was stopped at its very end did not
     try:
         if runnable:
             _run(runnable, settings, device=device, command=command, progress=progress)
@@ -230,7 +226,8 @@ def _dry_code(plans: list[Plan]) -> int:
 
 
 def _split(plans: list[Plan], overwrite: bool) -> tuple[list[Plan], list[Plan]]:
-    finished, todo = [], []
+    finished: list[Plan] = []
+    todo: list[Plan] = []
     for plan in plans:
         done = _runnable(plan) and not overwrite and _is_finished(plan)
         (finished if done else todo).append(plan)

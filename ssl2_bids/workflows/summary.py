@@ -14,9 +14,11 @@ from ssl2_bids.files import write_json
 from ssl2_bids.reports import figures, viewer
 from ssl2_bids.volume import Volume, read, read_grid
 from ssl2_bids.workflows.derivatives import Results, lesion_rows, volume_rows, write_derivatives
+from ssl2_bids.workflows.earlier import earlier_files, take_away, withdraw
 from ssl2_bids.workflows.plan import (
     Figure,
     Plan,
+    all_paths,
     field_strength,
     planned_figures,
     planned_outputs,
@@ -48,13 +50,16 @@ def finish(plan: Plan, command: str, *, facts: list[str], **files: Any) -> dict[
         channels=next(f['channels'] for f in found if 'channels' in f),
         device=next(f['device'] for f in found if 'device' in f),
     )
+    earlier = earlier_files(plan.names, all_paths(plan))
+    withdraw(plan.names)
     marker = write_derivatives(plan, results)
     shown = _read_shown(results)
-    summary = _done(plan, results, found, command)
+    summary = _done(plan, results, found, command) | {'earlier': earlier}
     summary['figures'] = draw(planned_figures(plan), shown, plan.names.root)
     summary['viewer'] = _write_viewer(plan, shown)
     write_summary(plan, summary)
     write_json(plan.names.done_marker, marker)
+    take_away(plan.names)
     return {'marker': str(plan.names.done_marker)}
 
 
@@ -106,6 +111,7 @@ def base_summary(plan: Plan, status: str, command: str) -> dict[str, Any]:
         'brain_volume_mm3': None,
         'quality': {},
         'outputs': [],
+        'earlier': earlier_files(plan.names),
         'provenance': {
             'command': command,
             'configuration': plan.configuration,
