@@ -13,6 +13,7 @@ from ssl2_bids.files import (
     A_DAY,
     PREFIX,
     as_ssl2_error,
+    finished,
     remove_leftovers,
     whole_file,
     write_json,
@@ -76,3 +77,10 @@ def test_errors_survive_the_way_between_processes():
     error = pickle.loads(pickle.dumps(DataError('bad', advice='Do so.', path='/a b/ü.nii')))
     assert str(error) == '/a b/ü.nii: bad. Do so.'
     assert error.exit_code == 65
+
+
+def test_a_listing_sees_finished_names_alone(tmp_path):
+    for name in ('a.json', f'{PREFIX}node-1-b.json', '._a.json', '.hidden/c.json', 'd/e.json'):
+        write_text(tmp_path / name, '')
+    assert [p.name for p in finished(tmp_path, '*.json')] == ['a.json']
+    assert [p.name for p in finished(tmp_path, '**/*.json')] == ['a.json', 'e.json']

@@ -28,7 +28,7 @@ from ssl2_bids.bids.provenance import bids_uri, write_dataset_files
 from ssl2_bids.bids.sidecars import COHORT_COLUMNS
 from ssl2_bids.errors import SOME_FAILED, SUCCESS, BusyError, DataError, NoInputError, Ssl2Error
 from ssl2_bids.evaluation.cohort import outlying
-from ssl2_bids.files import as_ssl2_error, write_json
+from ssl2_bids.files import as_ssl2_error, finished, write_json
 from ssl2_bids.settings import ATLAS_SPACE, GroupSettings
 from ssl2_bids.steps import quality
 from ssl2_bids.steps.lesions import REGIONS
@@ -411,4 +411,10 @@ def _write_page(
 def _adaptations(output_dir: Path) -> list[dict[str, Any]]:
     """What the page says of each model that was adapted in this output folder."""
     pattern = output_name('model.report', desc='*')
-    return [read_sidecar(path) for path in sorted(output_dir.glob(pattern))]
+    found = []
+    for path in finished(output_dir, pattern):
+        try:
+            found.append(read_sidecar(path))
+        except DataError as error:
+            log.warning('%s', error)
+    return found
