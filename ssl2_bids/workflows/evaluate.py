@@ -14,6 +14,7 @@ import numpy as np
 from ssl2_bids.bids.labels import Label, Mask, find_labels, find_masks
 from ssl2_bids.errors import DataError, NoInputError, Ssl2Error
 from ssl2_bids.evaluation import calibration, lesionwise, voxelwise
+from ssl2_bids.settings import MINIMUM_LESION_VOLUME
 from ssl2_bids.steps import annotation as annotate
 from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.steps.lesions import label_instances
@@ -123,7 +124,7 @@ def evaluate(
     *,
     model: str | None | Sequence[str | None] = None,
     participants: Sequence[str] | None = None,
-    minimum_volume: float = 3.0,
+    minimum_volume: float = MINIMUM_LESION_VOLUME,
     figures: Path | None = None,
 ) -> Evaluation:
     """Compare the lesion masks of an output folder with a dataset of manual labels.

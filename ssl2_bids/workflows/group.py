@@ -169,7 +169,7 @@ def _lock(output_dir: Path) -> Iterator[None]:
     """Hold the output folder; the kernel lets go of it when the process ends, however it ends."""
     path = output_dir / output_name('group.lock')
     try:
-        stream = open(path, 'w')  # noqa: SIM115
+        stream = open(path, 'w')
     except OSError as error:
         raise as_ssl2_error(error, path) from None
     with stream:

@@ -196,11 +196,12 @@ def run_participant_level(
     for plan in finished:
         say(f'{plan.session.name}: finished before with equal inputs and settings, skipped')
         take_away(plan.names)  # a run that was stopped at its very end did not
+    ended: Exception | None = None
     try:
         if runnable:
-            _run(runnable, settings, device=device, command=command, progress=progress)
+            ended = _run(runnable, settings, device=device, command=command, progress=progress)
     finally:
-        outcomes = [_outcome(p, finished, settings, command) for p in plans]
+        outcomes = [_outcome(p, finished, settings, command, ended) for p in plans]
         write_pages(settings.output_dir, {p.session.subject for p in plans})
         _write_citation(settings.output_dir)
     return exit_code(outcomes), outcomes
@@ -246,7 +247,7 @@ def _run(
     device: str,
     command: str,
     progress: Progress | None,
-) -> None:
+) -> Exception | None:
     from ssl2_bids.workflows import graph, running
 
     for plan in plans:
@@ -255,13 +256,23 @@ def _run(
             shutil.rmtree(folder, ignore_errors=True)
         running.forget_failures(folder)
     workflow = graph.build_workflow(plans, settings, device=device, command=command)
-    running.run(workflow, settings, gpus=0 if device == 'cpu' else 1, progress=progress)
+    gpus = 0 if device == 'cpu' else 1
+    return running.run(workflow, settings, gpus=gpus, progress=progress)
 
 
 def _outcome(
-    plan: Plan, finished: list[Plan], settings: ParticipantSettings, command: str
+    plan: Plan,
+    finished: list[Plan],
+    settings: ParticipantSettings,
+    command: str,
+    ended: Exception | None,
 ) -> Outcome:
-    """Look at what a session left behind; a failed or skipped one gets its summary here."""
+    """Look at what a session left behind; a failed or skipped one gets its summary here.
+
+    Parameters
+    ----------
+    ended : what the workflow as a whole ended with.
+    """
     name = plan.session.name
     if plan in finished:
         return Outcome(name, 'finished before')
@@ -279,7 +290,7 @@ def _outcome(
         failure = task.describe_failure(plan.session.problem, 'choice of images')
     else:
         found = running.failures(folder)
-        failure = found[0] if found else task.describe_failure(_unexplained(settings), 'run')
+        failure = found[0] if found else task.describe_failure(_unfinished(settings, ended), 'run')
     content = summary.base_summary(plan, 'failed', command)
     content['error'] = {
         'Message': failure['Message'],
@@ -297,8 +308,15 @@ def _outcome(
     return Outcome(name, 'failed', reason, failure['ExitCode'], running.resources(folder))
 
 
-def _unexplained(settings: ParticipantSettings) -> Ssl2Error:
-    """Why a session has neither result nor failure: most often nothing could be written."""
+def _unfinished(settings: ParticipantSettings, ended: Exception | None) -> Ssl2Error:
+    """Why a session has neither result nor failure of its own.
+
+    Parameters
+    ----------
+    ended : what the workflow as a whole ended with.
+    """
+    from ssl2_bids.workflows import running
+
     for folder in (settings.work_dir, settings.output_dir):
         if folder.exists() and shutil.disk_usage(folder).free < 2**20:
             return StorageError(
@@ -306,10 +324,18 @@ def _unexplained(settings: ParticipantSettings) -> Ssl2Error:
                 path=folder,
                 advice='Free some space and run the same command again: finished work is kept.',
             )
-    return Ssl2Error(
-        'the run was stopped before this session was finished',
-        advice='Run the same command again: finished work is kept.',
-    )
+    again = 'run the same command again: finished work is kept.'
+    if ended is None:
+        return Ssl2Error(
+            'the run was stopped before this session was finished', advice=again.capitalize()
+        )
+    if settings.stop_on_first_crash:
+        message = 'the run was ended by the failure of another, as --stop-on-first-crash asks: '
+    else:
+        message = 'the run ended before this session was finished: '
+    error = Ssl2Error(message + running.cause_of(ended), advice=f'Mend that and {again}')
+    error.__cause__ = ended
+    return error
 
 
 def _shortened(text: str, settings: ParticipantSettings) -> str:

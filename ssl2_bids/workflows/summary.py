@@ -30,6 +30,15 @@ INTRODUCTION = (
     'Lesions were segmented with ssl2-bids [@wang2023], a BIDS App [@gorgolewski2017] that runs '
     'on nipype [@gorgolewski2011] and PyBIDS [@yarkoni2019].'
 )
+STEPS = (
+    'prepare',
+    'find_brain',
+    'correct_inhomogeneity',
+    'register',
+    'segment',
+    'find_template',
+    'find_lesions',
+)  # in the order of the methods
 
 
 def finish(plan: Plan, command: str, *, facts: list[str], **files: Any) -> dict[str, str]:
@@ -38,17 +47,18 @@ def finish(plan: Plan, command: str, *, facts: list[str], **files: Any) -> dict[
     Parameters
     ----------
     command : the command line, with the user's folders named instead of spelled out.
-    facts : the nodes' JSON files: of prepare and find_brain for each contrast, then of the later
-        ones in the order of processing.
+    facts : the nodes' JSON files, in any order: each says of which step it is.
     files : fields of :class:`Results` (but ``brain_only``, ``channels`` and ``device``, which
         stand in the facts).
     """
-    found = [read_json(path) for path in facts]
+    found = in_order([read_json(path) for path in facts], files['contrasts'])
+    stripped = {f['contrast']: f['brain_only'] for f in found if f['step'] == 'find_brain'}
+    (segmented,) = [f for f in found if f['step'] == 'segment']
     results = Results(
         **files,
-        brain_only=[f['brain_only'] for f in found if 'brain_only' in f],
-        channels=next(f['channels'] for f in found if 'channels' in f),
-        device=next(f['device'] for f in found if 'device' in f),
+        brain_only=[stripped[contrast] for contrast in files['contrasts']],
+        channels=segmented['channels'],
+        device=segmented['device'],
     )
     earlier = earlier_files(plan.names, all_paths(plan))
     withdraw(plan.names)
@@ -160,7 +170,7 @@ def _done(
     mask = read(results.brain_mask, dtype=np.uint8)
     brain_volume = float(mask.data.sum()) * mask.voxel_volume
     table = read_json(results.table)
-    methods = _methods(results, facts)
+    methods = methods_of(results.contrasts, facts)
     if summary['reference']['MagneticFieldStrength'] is None:
         summary['warnings'].append(
             'the field strength is unknown: no MagneticFieldStrength in the sidecars and no '
@@ -196,19 +206,32 @@ def region_rows(table: list[dict[str, Any]], brain_volume: float) -> list[dict[s
     ]
 
 
-def _methods(results: Results, facts: list[dict[str, Any]]) -> list[str]:
-    """The sentences of all steps, in the order of processing."""
+def in_order(facts: list[dict[str, Any]], contrasts: list[str]) -> list[dict[str, Any]]:
+    """What the steps say, in the order of processing, the reference's first."""
+
+    def place(one: dict[str, Any]) -> tuple[int, int]:
+        contrast = one.get('contrast')
+        return STEPS.index(one['step']), contrasts.index(contrast) if contrast else 0
+
+    return sorted(facts, key=place)
+
+
+def methods_of(contrasts: list[str], facts: list[dict[str, Any]]) -> list[str]:
+    """The sentences of all steps, in the order of processing.
+
+    Parameters
+    ----------
+    contrasts : the reference first.
+    facts : of the nodes, in order.
+    """
     from ssl2_bids.steps import inhomogeneity, registration
 
-    count = len(results.contrasts)
-    early = [m for f in facts[: 2 * count] for m in f['methods']]
-    late = [m for f in facts[2 * count :] for m in f['methods']]
-    corrected = [c for c in results.contrasts if c != 'UNIT1']
-    between = [
-        inhomogeneity.methods(corrected) if corrected else '',
-        registration.methods(results.contrasts[1:], results.contrasts[0]),
-    ]
-    return [m for m in [INTRODUCTION, *early, *between, *late] if m]
+    corrected = [c for c in contrasts if c != 'UNIT1']
+    sentences = {step: [m for f in facts if f['step'] == step for m in f['methods']]
+                 for step in STEPS}  # fmt: skip
+    sentences['correct_inhomogeneity'] = [inhomogeneity.methods(corrected)] if corrected else []
+    sentences['register'] = [registration.methods(contrasts[1:], contrasts[0])]
+    return [INTRODUCTION, *(m for step in STEPS for m in sentences[step] if m)]
 
 
 @dataclass(frozen=True)

@@ -18,19 +18,19 @@ from typing import Any
 
 os.environ.setdefault('NIPYPE_NO_ET', '1')  # no network, and nipype must not ask for it
 
-from nipype import Node, config, logging  # noqa: E402
-from nipype.interfaces.base import (  # noqa: E402
+from nipype import Node, config, logging
+from nipype.interfaces.base import (
     DynamicTraitedSpec,
     Undefined,
     isdefined,
     traits,
 )
-from nipype.interfaces.io import IOBase  # noqa: E402
-from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node  # noqa: E402
+from nipype.interfaces.io import IOBase
+from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
 
-from ssl2_bids import __version__  # noqa: E402
-from ssl2_bids.errors import Ssl2Error  # noqa: E402
-from ssl2_bids.files import as_ssl2_error, write_json  # noqa: E402
+from ssl2_bids import __version__
+from ssl2_bids.errors import Ssl2Error
+from ssl2_bids.files import as_ssl2_error, write_json
 
 # workers import this module too: nipype speaks in none of them unless asked (-vv)
 if 'SSL2_BIDS_NIPYPE_LOG' not in os.environ:
@@ -211,7 +211,7 @@ class ResilientMultiProc(MultiProcPlugin):
     def _finished(self, taskid: int, node: Node, future: Any) -> None:
         try:
             self._taskresult[taskid] = future.result()
-        except BaseException as error:  # noqa: BLE001  the worker is gone; its node has failed
+        except BaseException as error:  # the worker is gone; its node has failed
             broken = Ssl2Error(
                 'the process was ended from outside, most often because memory ran out',
                 advice='Try --low-mem, fewer --nprocs, or ask for more memory.',
