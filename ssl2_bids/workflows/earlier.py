@@ -21,6 +21,7 @@ from ssl2_bids.bids.outputs import (
     sidecar_path,
 )
 from ssl2_bids.files import write_json
+from ssl2_bids.workflows.plan import Plan, described_inputs
 
 OUT_OF_DATE = 'its result is of an earlier choice of images or settings'
 AGAIN = 'run the participant level again'
@@ -50,6 +51,22 @@ def withdraw(names: UnitNames) -> None:
     for result in results_beside(names):
         result.names.done_marker.unlink(missing_ok=True)
     names.done_marker.unlink(missing_ok=True)
+
+
+def renew(plan: Plan) -> None:
+    """Bring what the summary of a finished session says of the choice of images up to date.
+
+    Its results stay: another image that is not used, or another field strength of it, changes
+    what the page lists, no voxel.
+    """
+    summary = find_summary(plan.names)
+    if summary is None:
+        return
+    notes, former = list(plan.session.warnings), summary.get('notes', [])
+    more = [text for text in summary['warnings'] if text not in (*former, *notes)]
+    now = {'inputs': described_inputs(plan), 'notes': notes, 'warnings': notes + more}
+    if any(summary.get(key) != value for key, value in now.items()):
+        write_json(plan.names.path('report.summary'), summary | now)
 
 
 def take_away(names: UnitNames) -> None:

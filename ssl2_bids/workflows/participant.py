@@ -30,7 +30,7 @@ from ssl2_bids.files import remove_leftovers, write_text
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.networks.weights import find_model
 from ssl2_bids.settings import ATLAS_SPACE, ParticipantSettings
-from ssl2_bids.workflows.earlier import take_away
+from ssl2_bids.workflows.earlier import renew, take_away
 from ssl2_bids.workflows.plan import Plan, all_paths, make_plan
 
 if TYPE_CHECKING:
@@ -196,6 +196,7 @@ def run_participant_level(
     for plan in finished:
         say(f'{plan.session.name}: finished before with equal inputs and settings, skipped')
         take_away(plan.names)  # a run that was stopped at its very end did not
+        renew(plan)
     ended: Exception | None = None
     try:
         if runnable:

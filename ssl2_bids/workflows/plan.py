@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from ssl2_bids import __version__
 from ssl2_bids.bids.inputs import Session
@@ -146,6 +147,39 @@ def field_strength(plan: Plan, contrast: str) -> float | None:
     """Tesla, from the sidecar, else as the user said, else unknown."""
     value = plan.session.scans[contrast].metadata.get('MagneticFieldStrength')
     return value if isinstance(value, int | float) else plan.field_strength
+
+
+def below_raw(plan: Plan, path: Path) -> str:
+    """A file of the dataset relative to its root."""
+    return path.relative_to(plan.bids_dir).as_posix()
+
+
+def described_inputs(plan: Plan) -> list[dict[str, Any]]:
+    """What the report says of each image that was found: used for what, or left out why."""
+    session = plan.session
+    rows: list[dict[str, Any]] = []
+    for contrast, scan in session.scans.items():
+        for path in scan.sources:
+            role, why = 'channel', 'seen by the model'
+            if path in scan.inversions:
+                role, why = 'auxiliary', 'for the noise removal of UNIT1'
+            elif contrast == session.reference:
+                role, why = 'reference', 'its grid carries the results; also seen by the model'
+            rows.append(
+                {
+                    'Contrast': contrast,
+                    'File': below_raw(plan, path),
+                    'Use': role,
+                    'Why': why,
+                    'VoxelSize': [round(s, 3) for s in scan.spacing],
+                    'MagneticFieldStrength': field_strength(plan, contrast),
+                }
+            )
+    rows += [
+        {'Contrast': '', 'File': below_raw(plan, path), 'Use': 'dropped', 'Why': why}
+        for path, why in session.dropped
+    ]
+    return rows
 
 
 def planned_outputs(plan: Plan) -> list[Path]:

@@ -19,6 +19,8 @@ from ssl2_bids.workflows.plan import (
     Figure,
     Plan,
     all_paths,
+    below_raw,
+    described_inputs,
     field_strength,
     planned_figures,
     planned_outputs,
@@ -95,14 +97,14 @@ def base_summary(plan: Plan, status: str, command: str) -> dict[str, Any]:
         },
         'reference': {
             'Contrast': session.reference,
-            'File': _relative(plan, reference.paths[0]),
+            'File': below_raw(plan, reference.paths[0]),
             'VoxelSize': [round(s, 3) for s in reference.spacing],
             'Shape': list(read_grid(reference.paths[0])[0]),
             'MagneticFieldStrength': field_strength(plan, session.reference),
         }
         if reference and reference.spacing
         else {},
-        'inputs': _inputs(plan),
+        'inputs': described_inputs(plan),
         'settings': {
             'threshold': plan.threshold,
             'minimum lesion volume (mm^3)': plan.min_lesion_volume,
@@ -112,6 +114,7 @@ def base_summary(plan: Plan, status: str, command: str) -> dict[str, Any]:
             'low memory': plan.low_memory,
             'random seed': plan.seed,
         },
+        'notes': list(session.warnings),
         'warnings': list(session.warnings),
         'methods': [],
         'figures': [],
@@ -130,37 +133,6 @@ def base_summary(plan: Plan, status: str, command: str) -> dict[str, Any]:
         },
         'error': None,
     }
-
-
-def _relative(plan: Plan, path: Path) -> str:
-    return path.relative_to(plan.bids_dir).as_posix()
-
-
-def _inputs(plan: Plan) -> list[dict[str, Any]]:
-    session = plan.session
-    rows: list[dict[str, Any]] = []
-    for contrast, scan in session.scans.items():
-        for path in scan.sources:
-            role, why = 'channel', 'seen by the model'
-            if path in scan.inversions:
-                role, why = 'auxiliary', 'for the noise removal of UNIT1'
-            elif contrast == session.reference:
-                role, why = 'reference', 'its grid carries the results; also seen by the model'
-            rows.append(
-                {
-                    'Contrast': contrast,
-                    'File': _relative(plan, path),
-                    'Use': role,
-                    'Why': why,
-                    'VoxelSize': [round(s, 3) for s in scan.spacing],
-                    'MagneticFieldStrength': field_strength(plan, contrast),
-                }
-            )
-    rows += [
-        {'Contrast': '', 'File': _relative(plan, path), 'Use': 'dropped', 'Why': why}
-        for path, why in session.dropped
-    ]
-    return rows
 
 
 def _done(

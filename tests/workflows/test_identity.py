@@ -162,7 +162,7 @@ def outputs_of(settings: ParticipantSettings) -> set[str]:
     return {p.relative_to(folder).as_posix() for p in folder.rglob('*') if p.is_file()}
 
 
-def test_a_rerun_after_each_change(done, caplog):
+def test_a_rerun_after_each_change(done):
     """The steps of one story, for each run costs seconds."""
     preprocessed = done.output_dir / 'sub-01/anat/sub-01_desc-preproc_FLAIR.nii.gz'
 
@@ -171,6 +171,16 @@ def test_a_rerun_after_each_change(done, caplog):
 
     first = content()
     assert lines_of(done)[1] == 'finished before'
+
+    # another image that is not used: the result stands, and the page lists it
+    unused = done.bids_dir / 'sub-01/anat/sub-01_run-2_FLAIR.nii'
+    shutil.copy(done.bids_dir / FLAIR, unused)
+    assert lines_of(done)[1] == 'finished before'
+    page = done.output_dir / 'sub-01.html'
+    assert unused.name in page.read_text()
+    unused.unlink()
+    assert lines_of(done)[1] == 'finished before'
+    assert unused.name not in page.read_text()
 
     # the image replaced: neither the marker nor nipype's cache may serve the old one
     replace_silently(done.bids_dir / FLAIR, brain_image(seed=7))

@@ -401,12 +401,17 @@ class TestRun:
             'ahead = 0\n[supervised]\nsteps = 0'
         )
         path = configuration(tmp_path, '', stages=stages)
-        path.write_text(f'start = "{finished}"\n' + path.read_text())
+        start = tmp_path / 'start'
+        shutil.copytree(finished, start)
+        path.write_text(f'start = "{start}"\n' + path.read_text())
         words = [str(path), str(tmp_path / 'out'), '--device', 'cpu', '--data', str(packed)]
         assert main(['pretrain', *words]) == 0
         head = (tmp_path / 'out' / 'curves.csv').read_text().splitlines()[0]
         assert 'inpainting,rotation,contrast' in head
         assert not (tmp_path / 'out' / 'model.json').exists()
+        card = json.loads((start / 'model.json').read_text())
+        (start / 'model.json').write_text(json.dumps(card | {'Threshold': 0.123}))
+        assert main(['pretrain', *words]) == 64  # another model to start from, in the same place
 
     @pytest.mark.parametrize(
         ('words', 'code', 'message'),
