@@ -23,6 +23,7 @@ from ssl2_bids.errors import Ssl2Error
 from ssl2_bids.files import sha256_of, write_json
 
 DIGESTS = 'digests'  # folder of the records below the work folder
+MOST_THREADS = 8  # more do not make a disk faster
 SETTLED = 2.0  # s; a file changed later than this before it was read may change unseen
 
 Stamp = list[int]  # size, modification time (ns), change time (ns), inode
@@ -88,7 +89,7 @@ class Digests:
             with suppress(OSError):
                 self.of(path)
 
-        with ThreadPoolExecutor(threads) as pool:
+        with ThreadPoolExecutor(min(threads, MOST_THREADS)) as pool:
             list(pool.map(meet, dict.fromkeys(paths)))
 
     def told(self) -> str:

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger('ssl2_bids')
 
+MANY = 200  # files whose reading may take a while
+
 # session, stage, 'start' | 'end' | 'exception', number of stages of the session
 Progress = Callable[[str, str, str, int], None]
 
@@ -82,19 +84,24 @@ def _planned(sessions: list[Session], card: Card, settings: ParticipantSettings)
     if settings.reports_only:
         return plans
     # what a dry run says of a session depends on its files only where there are results
-    known = [settings.dry_run and not plan.names.done_marker.exists() for plan in plans]
+    asked = [not settings.dry_run or plan.names.done_marker.exists() for plan in plans]
+    sources = [
+        path
+        for session, needed in zip(sessions, asked, strict=True)
+        if needed and not session.problem
+        for scan in session.scans.values()
+        for path in scan.sources
+    ]
     digests = Digests(settings.work_dir / DIGESTS, trust=not settings.overwrite)
-    asked = [s for s, skip in zip(sessions, known, strict=True) if not (skip or s.problem)]
-    digests.of_all(
-        (path for s in asked for scan in s.scans.values() for path in scan.sources),
-        threads=settings.nprocs,
-    )
+    if len(sources) > MANY:
+        log.info('looking at the content of %d input files', len(sources))
+    digests.of_all(sources, threads=settings.nprocs)
     if not settings.dry_run:
         digests.save()
         log.info('content of the input files: %s', digests.told())
     return [
-        plan if skip else make_plan(session, card, settings, digests.of)
-        for session, plan, skip in zip(sessions, plans, known, strict=True)
+        make_plan(session, card, settings, digests.of) if needed else plan
+        for session, plan, needed in zip(sessions, plans, asked, strict=True)
     ]
 
 
@@ -188,7 +195,7 @@ def run_participant_level(
         return SUCCESS, []
     finished, todo = _split(plans, settings.overwrite)
     runnable = [p for p in todo if _runnable(p)]
-    device = _device(settings) if runnable else ''
+    device = _checked_device(settings) if runnable else ''
     told = f'device: {device}; ' if device else ''
     say(f'{told}model: {plans[0].card.name} {plans[0].card.version}')
     _remove_leftovers(plans, settings.output_dir)
@@ -202,15 +209,25 @@ def run_participant_level(
         if runnable:
             ended = _run(runnable, settings, device=device, command=command, progress=progress)
     finally:
-        outcomes = [_outcome(p, finished, settings, command, ended) for p in plans]
+        before = {plan.session.name for plan in finished}
+        outcomes = [
+            Outcome(plan.session.name, 'finished before')
+            if plan.session.name in before
+            else _outcome(plan, settings, command, ended)
+            for plan in plans
+        ]
         write_pages(settings.output_dir, {p.session.subject for p in plans})
         _write_citation(settings.output_dir)
     return exit_code(outcomes), outcomes
 
 
-def _device(settings: ParticipantSettings) -> str:
+def _checked_device(settings: ParticipantSettings) -> str:
+    """The device, once it is known that it and the plugin asked for are there."""
     from ssl2_bids.device import choose_device
+    from ssl2_bids.workflows import running
 
+    if settings.plugin:
+        running.check_plugin(settings.plugin['plugin'])
     return choose_device(settings.device)
 
 
@@ -262,11 +279,7 @@ def _run(
 
 
 def _outcome(
-    plan: Plan,
-    finished: list[Plan],
-    settings: ParticipantSettings,
-    command: str,
-    ended: Exception | None,
+    plan: Plan, settings: ParticipantSettings, command: str, ended: Exception | None
 ) -> Outcome:
     """Look at what a session left behind; a failed or skipped one gets its summary here.
 
@@ -274,11 +287,9 @@ def _outcome(
     ----------
     ended : what the workflow as a whole ended with.
     """
-    name = plan.session.name
-    if plan in finished:
-        return Outcome(name, 'finished before')
     from ssl2_bids.workflows import graph, running, summary, task
 
+    name = plan.session.name
     if plan.session.skipped:
         content = summary.base_summary(plan, 'skipped', command)
         content['warnings'].append(f'not processed: {plan.session.skipped}')

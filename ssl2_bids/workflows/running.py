@@ -46,13 +46,7 @@ def run(
     -------
     What nipype says of a run that did not come to a good end: of the first failed node, or why
     nodes could not be run at all.
-
-    Raises
-    ------
-    UnavailableError : nipype has no such plugin.
     """
-    if settings.plugin:
-        _check_plugin(settings.plugin['plugin'])
     crashes = settings.work_dir / 'crash'
     crashes.mkdir(parents=True, exist_ok=True)
     workflow.config['execution'] = {
@@ -100,7 +94,13 @@ def run(
     return None
 
 
-def _check_plugin(name: str) -> None:
+def check_plugin(name: str) -> None:
+    """Check that nipype has a plugin.
+
+    Raises
+    ------
+    UnavailableError : it has not; those there are are named.
+    """
     from nipype.pipeline import plugins
 
     known = sorted(n.removesuffix('Plugin') for n in vars(plugins) if n.endswith('Plugin'))
