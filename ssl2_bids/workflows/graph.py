@@ -102,9 +102,9 @@ def _gather(branch: Workflow, target: Node, name: str, parts: list[tuple[Node, s
 def _prepare(plan: Plan, contrast: str) -> Node:
     scan, sources = plan.session.scans[contrast], plan.sources[contrast]
     inputs = {'scan': scan, 'digests': [digest for _, digest in sources]}
-    roles = ['image'] * len(scan.paths) + ['inversion'] * len(scan.inversions)
     lines = [
-        f'{role} {digest} {name}' for role, (name, digest) in zip(roles, sources, strict=True)
+        f'{"inversion" if path in scan.inversions else "image"} {digest} {name}'
+        for path, (name, digest) in zip(scan.sources, sources, strict=True)
     ]
     return make_node(
         f'prepare_{contrast}',
