@@ -27,8 +27,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from evidence import contrast, looks, pictures  # noqa: E402
-from evidence.heads import (  # noqa: E402
+from evidence import contrast, looks, pictures
+from evidence.heads import (
     Scans,
     anatomy,
     clinical,
@@ -42,10 +42,10 @@ from evidence.heads import (  # noqa: E402
     visit_of,
 )
 
-from ssl2_bids.files import write_json  # noqa: E402
-from ssl2_bids.simulation.participant import knowledge  # noqa: E402
-from ssl2_bids.simulation.protocols import Scanner, read_scanner  # noqa: E402
-from ssl2_bids.volume import reorient  # noqa: E402
+from ssl2_bids.files import write_json
+from ssl2_bids.simulation.participant import knowledge
+from ssl2_bids.simulation.protocols import Scanner, read_scanner
+from ssl2_bids.volume import reorient
 
 CLINICAL = Path(__file__).with_name('clinical-3t.toml')
 SEQUENCES = {

@@ -28,9 +28,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ssl2_bids.itk import from_itk  # noqa: E402
-from ssl2_bids.steps.registration import register_rigid  # noqa: E402
-from ssl2_bids.volume import Volume, read, resample  # noqa: E402
+from ssl2_bids.itk import from_itk
+from ssl2_bids.steps.registration import register_rigid
+from ssl2_bids.volume import Volume, read, resample
 
 MOVES = {  # degrees about x, y, z through the middle of the brain; mm
     'small': ((2, -1, 3), (2, -3, 1)),

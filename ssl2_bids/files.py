@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ssl2_bids.errors import CannotWriteError, StorageError
 
@@ -134,8 +134,25 @@ def _warn_of_encoding(path: str, encoding: str) -> None:
 
 def sha256(path: str | Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
-    digest = hashlib.sha256()
     with open(path, 'rb') as stream:
-        while block := stream.read(2**20):
-            digest.update(block)
+        return sha256_of(stream)
+
+
+def sha256_of(stream: BinaryIO) -> str:
+    """Hexadecimal SHA-256 of what is left to read of an open file."""
+    digest = hashlib.sha256()
+    while block := stream.read(2**20):
+        digest.update(block)
     return digest.hexdigest()
+
+
+def finished(folder: Path, pattern: str) -> list[Path]:
+    """Files below a folder by a pattern of names, sorted, without those under way.
+
+    What another process is writing has a name that begins with a dot until it is whole; so have
+    the traces of file systems and of other programs (``._x``, ``.nfs0001``).
+    """
+    found = folder.glob(pattern)
+    return sorted(
+        p for p in found if not any(part[0] == '.' for part in p.relative_to(folder).parts)
+    )

@@ -11,7 +11,6 @@ from typing import Protocol
 
 import nibabel as nib
 import numpy as np
-from scipy import ndimage
 
 from ssl2_bids.errors import DataError
 from ssl2_bids.files import whole_file
@@ -252,6 +251,8 @@ def resample(
     -------
     Volume of ``shape``; float32 for order > 0, the type of ``volume`` for order 0.
     """
+    from scipy import ndimage  # a third of a second, which planning alone must not take
+
     transform = np.eye(4) if transform is None else np.asarray(transform, np.float64)
     mapping = np.linalg.inv(volume.affine) @ transform @ affine
     shape = (int(shape[0]), int(shape[1]), int(shape[2]))

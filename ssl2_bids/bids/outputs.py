@@ -12,6 +12,7 @@ import logging
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl2_bids.errors import DataError
-from ssl2_bids.files import write_text
+from ssl2_bids.files import finished, write_text
 
 log = logging.getLogger('ssl2_bids')
 
@@ -27,6 +28,9 @@ try:
     import tomllib
 except ModuleNotFoundError:  # Python 3.10
     import tomli as tomllib  # type: ignore[no-redef]
+
+
+log = logging.getLogger('ssl2_bids')
 
 
 @cache
@@ -165,15 +169,6 @@ def stored_configuration(names: UnitNames) -> str:
         return ''
 
 
-def read_summary(names: UnitNames) -> dict[str, Any]:
-    """The report summary of a unit, empty where there is none that can be read."""
-    path = names.path('report.summary')
-    try:
-        return read_sidecar(path) if path.is_file() else {}
-    except DataError:
-        return {}
-
-
 @dataclass(frozen=True)
 class Result:
     """A finished session of the participant level, found by its done marker."""
@@ -188,36 +183,76 @@ MASK_NAME = re.compile(
 )
 
 
-def find_results(output_dir: Path) -> list[Result]:
+def find_results(output_dir: Path, damaged: list[DataError] | None = None) -> list[Result]:
     """Finished sessions below an output folder: those whose mask lies on its reference grid.
 
-    One whose sidecar cannot be read is none; the log names it.
+    Parameters
+    ----------
+    damaged : takes the errors of sidecars that cannot be read.
+
+    Raises
+    ------
+    DataError : a sidecar is not readable JSON, and ``damaged`` is None.
     """
     found = []
-    for path in sorted(output_dir.glob('sub-*/**/*_label-L*_mask.json')):
-        match = MASK_NAME.fullmatch(path.name)
-        if not match:
-            continue
-        names = UnitNames(
-            output_dir, match['subject'], match['session'], match['space'], match['desc'] or ''
-        )
+    for path in finished(output_dir, 'sub-*/**/*_label-L*_mask.json'):
         try:
-            sidecar = read_sidecar(path)
+            result = _as_result(path, output_dir)
         except DataError as error:
-            log.warning('a result is left out: %s', error)
+            if damaged is None:
+                raise
+            damaged.append(error)
             continue
-        if 'ConfigurationHash' in sidecar and names.path('anat.mask').is_file():
-            found.append(Result(names, sidecar))
+        if result is not None:
+            found.append(result)
     return found
+
+
+def results_beside(names: UnitNames) -> list[Result]:
+    """Finished results of a session and model, whatever reference's grid they lie on.
+
+    Sidecars that cannot be read speak of none.
+    """
+    found = []
+    for path in finished(names.done_marker.parent, '*_label-L*_mask.json'):
+        with suppress(DataError):
+            found.append(_as_result(path, names.root))
+    own = (names.subject, names.session, names.desc)
+    return [r for r in found if r and (r.names.subject, r.names.session, r.names.desc) == own]
+
+
+def _as_result(path: Path, output_dir: Path) -> Result | None:
+    match = MASK_NAME.fullmatch(path.name)
+    if not match:
+        return None
+    names = UnitNames(
+        output_dir, match['subject'], match['session'], match['space'], match['desc'] or ''
+    )
+    sidecar = read_sidecar(path)
+    whole = 'ConfigurationHash' in sidecar and names.path('anat.mask').is_file()
+    return Result(names, sidecar) if whole else None
 
 
 def find_summaries(output_dir: Path, subject: str) -> list[dict[str, Any]]:
-    """Report summaries of a participant, by session and model; damaged ones are left out."""
+    """Report summaries of a participant, sorted by session and model.
+
+    One that cannot be read is left out with a warning in the log.
+    """
     folder = (output_dir / output_name('report.summary', subject=subject)).parent
     found = []
-    for path in sorted(folder.glob('*summary_report.json')):
+    for path in finished(folder, '*summary_report.json'):
         try:
             found.append(read_sidecar(path))
         except DataError as error:
-            log.warning('a report is left out: %s', error)
+            log.warning('%s', error)
     return found
+
+
+def find_summary(names: UnitNames) -> dict[str, Any] | None:
+    """The report summary of a session and model; None where there is none that can be read."""
+    path = names.path('report.summary')
+    try:
+        return read_sidecar(path) if path.is_file() else None
+    except DataError as error:
+        log.warning('%s', error)
+        return None

@@ -39,7 +39,12 @@ def image_sidecar(
         'Sources': sources,
         'SpatialReference': spatial_reference,
         'SkullStripped': skull_stripped,
-    } | {key: raw[key] for key in KEPT if key in raw}
+    } | kept_metadata(raw)
+
+
+def kept_metadata(raw: dict[str, Any]) -> dict[str, Any]:
+    """What of a raw image's metadata stands in the sidecar of its preprocessed image too."""
+    return {key: raw[key] for key in KEPT if key in raw}
 
 
 def segmentation_sidecar(

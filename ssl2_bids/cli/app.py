@@ -82,6 +82,8 @@ def _dispatch(level: str, settings: Any, arguments: argparse.Namespace, argv: li
     with Terminal(settings) as terminal:
         if not settings.dry_run:
             terminal.open_log(options.recorded(arguments), command)
+        if arguments.left_out:
+            terminal.say(arguments.left_out)
         if level == 'participant':
             from ssl2_bids.workflows.participant import run_participant_level
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssl2_bids.cli import values
 from ssl2_bids.errors import SOME_FAILED, SUCCESS, DataError, UsageError
+from ssl2_bids.settings import MINIMUM_LESION_VOLUME
 
 if TYPE_CHECKING:
     from ssl2_bids.workflows.evaluate import Evaluation, Failure
@@ -105,9 +106,10 @@ def add_evaluate(subparsers: argparse._SubParsersAction) -> None:
         '--min-lesion-volume',
         '--min_lesion_volume',
         type=values.not_negative,
-        default=3.0,
+        default=MINIMUM_LESION_VOLUME,
         metavar='MM3',
-        help='leave smaller lesions out of the lesion-wise scores, in mm^3 (default: 3)',
+        help='leave smaller lesions out of the lesion-wise scores, in mm^3 '
+        f'(default: {MINIMUM_LESION_VOLUME:g})',
     )
     parser.add_argument(
         '--participant-label',

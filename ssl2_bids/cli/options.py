@@ -13,58 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from ssl2_bids.bids import dataset
-from ssl2_bids.cli.parser import build_parser, check_level
+from ssl2_bids.cli.configuration import read_config
+from ssl2_bids.cli.parser import GROUP_ONLY, PARTICIPANT_ONLY, build_parser, check_level
 from ssl2_bids.cli.values import strip_prefix
+from ssl2_bids.digests import DIGESTS
 from ssl2_bids.errors import CannotWriteError, NoInputError, UsageError
 from ssl2_bids.files import read_text
 from ssl2_bids.settings import GroupSettings, ParticipantSettings
 
-# which run, not how: never taken from a former run's file
-PER_RUN = (
-    'bids_dir',
-    'output_dir',
-    'analysis_level',
-    'config_file',
-    'dry_run',
-    'debug',
-    'clean_workdir',
-    'notrack',
-    'task_id',
-    'reports_only',
-    'overwrite',
-)
 MOST_THREADS = 8  # of one segmentation; more stall each other on windows of 96^3
-PARTICIPANT_ONLY = (
-    'contrasts',
-    'reference',
-    'field_strength',
-    'skull_strip',
-    'threshold',
-    'min_lesion_volume',
-    'overlap',
-    'tta',
-    'uncertainty',
-    'low_mem',
-    'output_spaces',
-    'overwrite',
-    'reports_only',
-    'stop_on_first_crash',
-    'use_plugin',
-    'bids_filter_file',
-    'resource_monitor',
-)
-GROUP_ONLY = (
-    'labels',
-    'strategy',
-    'label',
-    'folds',
-    'holdout_label',
-    'steps',
-    'max_time',
-    'empty_labels',
-    'accept',
-    'no_resegment',
-)
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -76,9 +33,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
     """
     arguments = build_parser().parse_args(argv)
     given = _given(argv)
-    arguments.given = given
+    arguments.given, arguments.left_out = given, ''
     if arguments.config_file:
-        for name, value in _read_config(arguments.config_file, arguments).items():
+        former = read_config(arguments.config_file, arguments.analysis_level)
+        arguments.left_out = former.left_out
+        for name, value in former.values.items():
             if name not in given:
                 setattr(arguments, name, value)
     return arguments
@@ -92,37 +51,10 @@ def _given(argv: list[str]) -> set[str]:
     return set(vars(parser.parse_args(argv)))
 
 
-def _read_config(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    try:
-        import tomllib
-    except ModuleNotFoundError:  # Python 3.10
-        import tomli as tomllib  # type: ignore[no-redef]
-
-    if not path.is_file():
-        raise NoInputError('no such configuration file', path=path)
-    try:
-        options = tomllib.loads(path.read_text(encoding='utf-8'))['options']
-    except (ValueError, KeyError) as error:
-        raise UsageError(
-            f'not a configuration of a former run ({error})',
-            advice='Give a logs/*.toml file of an output folder.',
-            path=path,
-        ) from None
-    known = vars(arguments)
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise UsageError(f'unknown option "{unknown[0]}" in the configuration', path=path)
-    paths = ('work_dir', 'bids_filter_file', 'use_plugin', 'labels')
-    return {
-        name: _as_paths(value) if name in paths else value
-        for name, value in options.items()
-        if name not in PER_RUN
-    }
-
-
 def recorded(arguments: argparse.Namespace) -> dict[str, Any]:
     """The options of a run as TOML can hold them: without those that are not set."""
-    values = {k: v for k, v in vars(arguments).items() if k != 'given' and v is not None}
+    own = ('given', 'left_out')
+    values = {k: v for k, v in vars(arguments).items() if k not in own and v is not None}
     return {k: _as_text(v) for k, v in sorted(values.items())}
 
 
@@ -130,10 +62,6 @@ def _as_text(value: Any) -> Any:
     if isinstance(value, list):
         return [_as_text(one) for one in value]
     return str(value) if isinstance(value, Path) else value
-
-
-def _as_paths(value: Any) -> Any:
-    return [Path(one) for one in value] if isinstance(value, list) else Path(value)
 
 
 def settings_for(level: str, arguments: argparse.Namespace) -> ParticipantSettings | GroupSettings:
@@ -290,7 +218,7 @@ def clean(work_dir: Path) -> None:
     CannotWriteError : that is not permitted.
     """
     try:
-        for child in ('participant', 'crash', 'adaptation'):
+        for child in ('participant', 'crash', 'adaptation', DIGESTS):
             if (work_dir / child).exists():
                 shutil.rmtree(work_dir / child)
     except OSError as error:

@@ -12,6 +12,38 @@ from ssl2_bids.errors import UnknownLevelError
 
 LEVELS = ('participant', 'group')
 CONTRASTS = ('unit1', 't1w', 'flair', 't2w', 't2starw')
+# options by their names in settings files
+PARTICIPANT_ONLY = (
+    'contrasts',
+    'reference',
+    'field_strength',
+    'skull_strip',
+    'threshold',
+    'min_lesion_volume',
+    'overlap',
+    'tta',
+    'uncertainty',
+    'low_mem',
+    'output_spaces',
+    'overwrite',
+    'reports_only',
+    'stop_on_first_crash',
+    'use_plugin',
+    'bids_filter_file',
+    'resource_monitor',
+)
+GROUP_ONLY = (
+    'labels',
+    'strategy',
+    'label',
+    'folds',
+    'holdout_label',
+    'steps',
+    'max_time',
+    'empty_labels',
+    'accept',
+    'no_resegment',
+)
 
 DESCRIPTION = """\
 Segment the white-matter lesions of multiple sclerosis at 7T and 3T.
@@ -147,9 +179,8 @@ def _add_segmentation(parser: Parser) -> None:
         group,
         '--min-lesion-volume',
         type=values.not_negative,
-        default=3.0,
         metavar='MM3',
-        help='drop lesions smaller than this, in mm^3 (default: 3)',
+        help="drop lesions smaller than this, in mm^3 (default: the model's own)",
     )
     add_option(
         group,

@@ -55,6 +55,11 @@ class Card:
     folder: Path
     content: dict[str, Any]
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What of the card decides results: two models of equal identity give equal ones."""
+        return {key: self.content.get(key) for key in (*CARD_KEYS, 'Label', 'Output')}
+
 
 @dataclass(frozen=True)
 class NetworkType:

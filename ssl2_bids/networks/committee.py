@@ -23,6 +23,8 @@ class Committee(nn.Module):
     members : each (B, C, D, H, W) to (B, outputs, D, H, W).
     """
 
+    calibration: Tensor
+
     def __init__(self, members: Sequence[nn.Module]):
         super().__init__()
         if len(members) < 2:

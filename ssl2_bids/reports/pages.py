@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -23,6 +24,7 @@ def write_page(path: Path, template: str, **content: Any) -> None:
     write_text(path, environment().get_template(template).render(**content))
 
 
+@functools.cache
 def environment() -> Environment:
     """Jinja with autoescape everywhere, an error for every unknown name, and our filters."""
     from jinja2 import Environment, PackageLoader, StrictUndefined

@@ -128,6 +128,8 @@ class Summary(TypedDict, total=False):
     brain_volume_mm3: float | None
     quality: dict[str, Any]  # flat
     outputs: list[str]  # relative to the page
+    notes: list[str]  # those of the warnings that are about the choice of images
+    earlier: list[str]  # files of former runs that are to be taken away, relative to the page
     provenance: dict[str, Any]  # flat
     error: Failure | None
 

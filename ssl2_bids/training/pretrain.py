@@ -14,6 +14,7 @@ from ssl2_bids.evaluation.lesionwise import anima
 from ssl2_bids.inference import predict
 from ssl2_bids.networks.committee import members_of, plain_name
 from ssl2_bids.networks.initialisation import Loaded, initialise
+from ssl2_bids.settings import MINIMUM_LESION_VOLUME
 from ssl2_bids.simulation.appearance import CHANNELS
 from ssl2_bids.simulation.heads import Head
 from ssl2_bids.simulation.randomised import Patches, Randomisation, draw
@@ -25,7 +26,6 @@ ENCODER = ('stem.', 'enc.', 'encoder.')
 LAST = 'out.'
 VALIDATION = 7_000_000  # first number of the seeds of validation: no training step has it
 THRESHOLDS = tuple(round(0.1 + 0.05 * n, 2) for n in range(13))
-SMALLEST = 3.0  # mm^3; smaller ones are no lesions in the papers that we compare with
 
 
 @dataclass
@@ -220,7 +220,7 @@ def lesion_f1(probability: Tensor, volume: Patches, threshold: float) -> float:
     Where one shared voxel sufficed, a network that marks the whole brain would have an F1 of 1.
     """
     maps = (
-        label_instances(mask.numpy(), voxel_volume=1.0, minimum_volume=SMALLEST)
+        label_instances(mask.numpy(), voxel_volume=1.0, minimum_volume=MINIMUM_LESION_VOLUME)
         for mask in _marked(probability, volume, threshold)
     )
     found, true = maps

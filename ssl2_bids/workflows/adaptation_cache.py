@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from ssl2_bids import __version__
 from ssl2_bids.errors import DataError, NoInputError
-from ssl2_bids.files import write_json
+from ssl2_bids.files import sha256, write_json
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.steps.network_input import network_input
@@ -30,6 +31,7 @@ class Prepared:
 
     Attributes
     ----------
+    key : hash of all that it is made from, by content.
     affine : (4, 4), voxel indices of the network's grid to RAS+ mm.
     channels : the card's channels that are there.
     size : bytes on disk.
@@ -37,6 +39,7 @@ class Prepared:
 
     case: Case
     folder: Path
+    key: str
     affine: np.ndarray
     channels: tuple[str, ...]
     size: int
@@ -46,15 +49,25 @@ class Prepared:
         return read_participant(self.folder)
 
 
-def prepare(case: Case, annotation: Annotation | None, card: Card, folder: Path) -> Prepared:
+def prepare(
+    case: Case,
+    annotation: Annotation | None,
+    card: Card,
+    folder: Path,
+    digest: Callable[[Path], str] = sha256,
+) -> Prepared:
     """Bring a case onto the grid of a model, or take it up where it is there already.
+
+    Parameters
+    ----------
+    digest : gives the SHA-256 of a file.
 
     Raises
     ------
     NoInputError : contrasts that the card requires are missing.
     DataError : an image cannot be used; it is named.
     """
-    key = fingerprint([_grid_of(card), _stamps(case), __version__])
+    key = _key(case, annotation, card, digest)
     found = _taken_up(case, folder, key)
     if found is not None:
         return found
@@ -93,6 +106,7 @@ def prepare_all(
     annotations: dict[str, Annotation],
     card: Card,
     folder: Path,
+    digest: Callable[[Path], str] = sha256,
 ) -> tuple[list[Prepared], list[tuple[Case, str]]]:
     """Prepare all cases one by one; those that cannot be used, and why.
 
@@ -103,7 +117,8 @@ def prepare_all(
     made, left_out = [], []
     for case in cases:
         try:
-            made.append(prepare(case, annotations.get(case.name), card, folder / case.name))
+            annotation = annotations.get(case.name)
+            made.append(prepare(case, annotation, card, folder / case.name, digest))
         except (DataError, NoInputError) as error:
             if case.labels:
                 path = error.path or case.brain_mask
@@ -132,7 +147,8 @@ def _taken_up(case: Case, folder: Path, key: str) -> Prepared | None:
     except (OSError, ValueError, KeyError, DataError):
         return None
     size = sum(path.stat().st_size for path in folder.glob('*.npy'))
-    return Prepared(case, folder, np.array(content['Affine']), tuple(content['Channels']), size)
+    affine, channels = np.array(content['Affine']), tuple(content['Channels'])
+    return Prepared(case, folder, key, affine, channels, size)
 
 
 def _grid_of(card: Card) -> list[object]:
@@ -140,8 +156,24 @@ def _grid_of(card: Card) -> list[object]:
     return [card.channels, card.voxel_size, card.normalisation]
 
 
-def _stamps(case: Case) -> list[tuple[str, int, int]]:
-    """Names, sizes and times of all files of a case."""
-    return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in case.files] + [
-        ('labels', len(case.labels), 0)
-    ]
+def _key(
+    case: Case, annotation: Annotation | None, card: Card, digest: Callable[[Path], str]
+) -> str:
+    """What tells a prepared case from another: content, whatever the files are called."""
+    try:
+        images = {c: digest(path) for c, path in case.images.items()}
+        parts: list[object] = [_grid_of(card), images, digest(case.brain_mask), __version__]
+    except OSError as error:
+        raise DataError(
+            f'cannot be read ({error.strerror})',
+            advice='Run the participant level again with --overwrite.',
+            path=error.filename,
+        ) from None
+    if annotation is not None:
+        drawn = hashlib.sha256()
+        for volume in (annotation.label, annotation.extent):
+            drawn.update(str((volume.data.dtype.str, volume.shape)).encode())
+            drawn.update(np.ascontiguousarray(volume.data).tobytes())
+            drawn.update(volume.affine.tobytes())
+        parts += [drawn.hexdigest(), annotation.whole]
+    return fingerprint(parts)

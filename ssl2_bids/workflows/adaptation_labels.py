@@ -57,13 +57,6 @@ class Case:
         """On the grid of the reference."""
         return self.result.names.path('anat.brain_mask')
 
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """All that a prepared case is made from."""
-        drawn = [path for one in self.labels for path in (one.path, one.extent_path) if path]
-        sidecars = [path for path in map(sidecar_path, drawn) if path.is_file()]
-        return (self.brain_mask, *self.images.values(), *drawn, *sidecars)
-
 
 def label_folders(settings: GroupSettings) -> tuple[Path, ...]:
     """The folders asked for, else those of the usual names in the dataset."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,6 @@ from ssl2_bids.bids.dataset import read_description
 from ssl2_bids.bids.outputs import Result, output_name, read_sidecar
 from ssl2_bids.bids.provenance import DESCRIPTIONS
 from ssl2_bids.errors import DataError, NoInputError, UsageError
-from ssl2_bids.files import sha256
 from ssl2_bids.networks.cards import CARD_FILE, Card
 from ssl2_bids.networks.weights import find_model
 from ssl2_bids.settings import ADAPTATION, GroupSettings
@@ -290,11 +289,21 @@ def configuration_of(adaptation: Adaptation, trainings: str) -> str:
     )
 
 
-def trainings_of(adaptation: Adaptation, training: AdaptSettings) -> str:
+def trainings_of(
+    adaptation: Adaptation,
+    training: AdaptSettings,
+    people: Mapping[str, str],
+    minimum_volume: float,
+) -> str:
     """A hash of all that decides what is trained: scans, labels, start, options, version.
 
     Not of what is made of it: a model that was refused can be taken after all, or under another
     name, and nothing is trained again.
+
+    Parameters
+    ----------
+    people : by name of the case, the hash of its images and of its label.
+    minimum_volume : mm^3, of lesions that are counted in the scores.
     """
     from dataclasses import asdict
 
@@ -304,20 +313,16 @@ def trainings_of(adaptation: Adaptation, training: AdaptSettings) -> str:
     return configuration_hash(
         {
             'version': __version__,
-            'parent': adaptation.card.sha256,
+            'parent': adaptation.card.identity,
             'training': asdict(training),
             'max_minutes': settings.max_minutes,
             'folds': settings.folds,
             'holdout': settings.holdout,
             'empty_labels': settings.empty_labels,
-            'scans': {c.name: c.result.sidecar.get('ConfigurationHash') for c in adaptation.cases},
-            'labels': {
-                c.name: [sha256(path) for one in c.labels for path in (one.path, one.extent_path)
-                         if path] + [one.sidecar for one in c.labels]
-                for c in adaptation.labelled
-            },
+            'people': dict(people),
+            'minimum_volume': minimum_volume,
         }
-    )  # fmt: skip
+    )
 
 
 def label_links(settings: GroupSettings) -> dict[str, Path]:

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from ssl2_bids.device import choose_device
+from ssl2_bids.digests import DIGESTS, Digests
 from ssl2_bids.errors import DataError, StorageError, UnavailableError, UsageError
 from ssl2_bids.files import remove_leftovers, write_json
 from ssl2_bids.inference import is_out_of_memory
@@ -71,10 +72,10 @@ class Work:
     annotations: dict[str, Annotation]
     folder: Path
     say: Say
+    minimum_volume: float  # mm^3
     left_out: list[tuple[str, str]] = field(default_factory=list)
     histories: dict[str, History] = field(default_factory=dict)
     fold_of: dict[str, str] = field(default_factory=dict)
-    minimum_volume: float = 3.0
     memory: int = 0  # bytes of one training, once it is measured
 
     @property
@@ -117,7 +118,12 @@ def begin(adaptation: Adaptation, say: Say) -> Work:
             path=settings.work_dir,
         )
     key = f'{adaptation.card.name}-{adaptation.card.sha256[:8]}'
-    people, lost = cache.prepare_all(cases, annotations, adaptation.card, root / 'people' / key)
+    digests = Digests(settings.work_dir / DIGESTS)
+    people, lost = cache.prepare_all(
+        cases, annotations, adaptation.card, root / 'people' / key, digests.of
+    )
+    digests.save()
+    log.info('content of the preprocessed images: %s', digests.told())
     for case, reason in lost:
         log.warning('%s is left out of the adaptation: %s', case.name, reason)
     if not people:
@@ -126,11 +132,16 @@ def begin(adaptation: Adaptation, say: Say) -> Work:
         one.case.name not in annotations or not annotations[one.case.name].whole for one in people
     )
     chosen = training_settings(adaptation, device, unannotated=unannotated)
-    trainings = trainings_of(adaptation, chosen)
+    smallest = [
+        one.case.result.sidecar.get('MinimumLesionVolume', adaptation.card.minimum_lesion_volume)
+        for one in people
+    ]
+    minimum_volume = float(min(smallest))
+    keys = {one.case.name: one.key for one in people}
+    trainings = trainings_of(adaptation, chosen, keys, minimum_volume)
     folder = root / trainings
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
-    smallest = [one.case.result.sidecar.get('MinimumLesionVolume', 3.0) for one in people]
     return Work(
         adaptation,
         chosen,
@@ -141,8 +152,8 @@ def begin(adaptation: Adaptation, say: Say) -> Work:
         annotations,
         folder,
         say,
+        minimum_volume,
         left_out=[(case.name, reason) for case, reason in lost],
-        minimum_volume=float(min(smallest)),
     )
 
 

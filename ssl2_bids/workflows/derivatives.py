@@ -54,11 +54,10 @@ class Results:
 def write_derivatives(plan: Plan, results: Results) -> dict[str, Any]:
     """Write all outputs of a session but the mask's sidecar, whose content is returned.
 
-    That sidecar is the done marker: the caller writes it when everything else stands. One of
-    a former run is taken away first, so that a stop in between leaves no mixture that looks
+    That sidecar is the done marker: the caller writes it when everything else stands, and has
+    taken away those of former runs, so that a stop in between leaves no mixture that looks
     finished.
     """
-    plan.names.done_marker.unlink(missing_ok=True)
     brain_mask = read(results.brain_mask, dtype=np.uint8)
     _write_brain_mask(plan, brain_mask)
     _write_images(plan, results)
@@ -95,6 +94,7 @@ def model_block(plan: Plan, results: Results) -> dict[str, Any]:
         'Connectivity': 26,
         'Channels': results.channels,
         'Device': results.device,
+        'PreprocessingHash': plan.preprocessing,
         'ConfigurationHash': plan.configuration,
     }
 

@@ -15,6 +15,7 @@ from ssl2_bids.bids.label_ranking import session_of
 from ssl2_bids.bids.labels import Label, Mask, find_masks, look_for_labels
 from ssl2_bids.errors import NoInputError, Ssl2Error
 from ssl2_bids.evaluation import calibration, lesionwise, voxelwise
+from ssl2_bids.settings import MINIMUM_LESION_VOLUME
 from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.steps.lesions import label_instances
 from ssl2_bids.volume import Volume
@@ -124,7 +125,7 @@ def evaluate(
     *,
     model: str | None | Sequence[str | None] = None,
     participants: Sequence[str] | None = None,
-    minimum_volume: float = 3.0,
+    minimum_volume: float = MINIMUM_LESION_VOLUME,
     figures: Path | None = None,
 ) -> Evaluation:
     """Compare the lesion masks of an output folder with a dataset of manual labels.

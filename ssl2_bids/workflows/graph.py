@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 from ssl2_bids.settings import ParticipantSettings
-from ssl2_bids.workflows.plan import Plan
+from ssl2_bids.workflows.plan import Plan, is_stripped
 from ssl2_bids.workflows.task import make_node
 
 from nipype import Merge, Node, Workflow  # isort: skip  after task.py has settled nipype's ways
@@ -99,18 +100,28 @@ def _gather(branch: Workflow, target: Node, name: str, parts: list[tuple[Node, s
 
 
 def _prepare(plan: Plan, contrast: str) -> Node:
-    scan = plan.session.scans[contrast]
+    scan, sources = plan.session.scans[contrast], plan.sources[contrast]
+    inputs = {'scan': scan, 'digests': [digest for _, digest in sources]}
+    lines = [
+        f'{"inversion" if path in scan.inversions else "image"} {digest} {name}'
+        for path, (name, digest) in zip(scan.sources, sources, strict=True)
+    ]
     return make_node(
-        f'prepare_{contrast}', NODES + 'prepare', {'scan': scan}, [], ['image', 'facts']
+        f'prepare_{contrast}',
+        NODES + 'prepare',
+        inputs,
+        [],
+        ['image', 'facts'],
+        identity='\n'.join([contrast, *lines]),
+        unhashed=inputs,
     )
 
 
 def _find_brain(plan: Plan, contrast: str) -> Node:
-    stripped = plan.session.scans[contrast].metadata.get('SkullStripped')
     inputs = {
         'contrast': contrast,
         'mode': plan.skull_strip,
-        'stripped': stripped if isinstance(stripped, bool) else None,
+        'stripped': is_stripped(plan, contrast),
         'threads': 1,
     }
     return make_node(
@@ -155,7 +166,6 @@ def _segment(plan: Plan, contrasts: list[str], settings: ParticipantSettings, de
     inputs: dict[str, Any] = {
         'contrasts': contrasts,
         'model': str(plan.card.folder),
-        'sha256': plan.card.sha256,
         'device': device,
         'threads': settings.omp_nthreads,
         'overlap': plan.overlap,
@@ -172,6 +182,7 @@ def _segment(plan: Plan, contrasts: list[str], settings: ParticipantSettings, de
         threads=1 if on_gpu else settings.omp_nthreads,
         memory_gb=3.0,
         gpu=on_gpu,
+        identity=json.dumps(plan.card.identity, sort_keys=True),
     )
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import fcntl
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from ssl2_bids.bids.provenance import bids_uri, write_dataset_files
 from ssl2_bids.bids.sidecars import COHORT_COLUMNS
 from ssl2_bids.errors import SOME_FAILED, SUCCESS, BusyError, DataError, NoInputError, Ssl2Error
 from ssl2_bids.evaluation.cohort import outlying
-from ssl2_bids.files import as_ssl2_error, write_json
+from ssl2_bids.files import as_ssl2_error, finished, write_json
 from ssl2_bids.settings import ATLAS_SPACE, GroupSettings
 from ssl2_bids.steps import quality
 from ssl2_bids.steps.lesions import REGIONS
@@ -39,6 +41,7 @@ from ssl2_bids.workflows.adaptation_plan import (
     plan_adaptation,
 )
 from ssl2_bids.workflows.adaptation_plan import describe as describe_adaptation
+from ssl2_bids.workflows.earlier import current_results
 from ssl2_bids.workflows.evaluate import unit_name
 
 log = logging.getLogger('ssl2_bids')
@@ -62,14 +65,18 @@ def run_group_level(
     """
     participants = select_participants(settings.bids_dir, settings.participants, settings.excluded)
     units = select_sessions(settings.bids_dir, participants, settings.sessions)
-    results = _selected(settings, set(units))
-    missing = _missing(units, results)
-    if not results:
+    chosen = _selected(settings, set(units))
+    if not chosen.results:
+        reasons = chosen.out_of_date + chosen.damaged
         raise NoInputError(
-            'no results of the participant level for the selected participants',
+            'no results of the participant level for the selected participants'
+            + (f' ({reasons[0]["name"]}: {reasons[0]["reason"]})' if reasons else ''),
             advice='Run "ssl2-bids ... participant" first.',
             path=settings.output_dir,
         )
+    for one in chosen.out_of_date:
+        log.warning('left out: %s: %s', one['name'], one['reason'])
+    results, missing = chosen.results, _missing(units, chosen)
     adaptation = plan_adaptation(settings, results)
     if settings.dry_run:
         say(_describe(settings, results, missing))
@@ -81,13 +88,14 @@ def run_group_level(
         try:
             if adaptation:
                 lost = _adapt(adaptation, say)
-                results = _selected(settings, set(units))
+                chosen = _selected(settings, set(units))
+                results, missing = chosen.results, _missing(units, chosen)
         finally:
             nodes.tell(None)  # where nothing was trained, the others need not wait
         links = label_links(settings) if adaptation else {}
         write_dataset_files(settings.output_dir, settings.bids_dir, links)
         rows, problems = _rows(settings, results)
-        problems = lost + problems
+        problems = lost + chosen.damaged + problems
         if not rows:
             raise DataError(problems[0]['reason'], path=settings.output_dir)
         _write_tables(settings, rows)
@@ -104,9 +112,36 @@ def run_group_level(
     return SOME_FAILED if problems else SUCCESS
 
 
-def _selected(settings: GroupSettings, units: set[tuple[str, str | None]]) -> list[Result]:
-    found = find_results(settings.output_dir)
-    return [r for r in found if (r.names.subject, r.names.session) in units]
+@dataclass(frozen=True)
+class Selected:
+    """One result for each selected session and model, and those that do not count."""
+
+    results: list[Result]
+    out_of_date: list[dict[str, str]]
+    damaged: list[dict[str, str]]
+
+
+def _selected(settings: GroupSettings, units: set[tuple[str, str | None]]) -> Selected:
+    errors: list[DataError] = []
+    found = find_results(settings.output_dir, errors)
+    results, out_of_date = current_results(
+        [r for r in found if (r.names.subject, r.names.session) in units]
+    )
+    damaged = []
+    for error in errors:
+        match = re.match(r'sub-([^_]+)(?:_ses-([^_]+))?', Path(error.path).name)
+        if match and (match[1], match[2]) in units:
+            damaged.append(_reason(match[1], match[2], str(error)))
+    return Selected(
+        results,
+        [_reason(r.names.subject, r.names.session, text) for r, text in out_of_date],
+        damaged,
+    )
+
+
+def _reason(subject: str, session: str | None, text: str) -> dict[str, str]:
+    name = f'sub-{subject}' + (f'_ses-{session}' if session else '')
+    return {'name': name, 'subject': subject, 'reason': text}
 
 
 def _adapt(adaptation: Adaptation, say: Callable[[str], None]) -> list[dict[str, str]]:
@@ -141,7 +176,7 @@ def _lock(output_dir: Path) -> Iterator[None]:
     """Hold the output folder; the kernel lets go of it when the process ends, however it ends."""
     path = output_dir / output_name('group.lock')
     try:
-        stream = open(path, 'w')  # noqa: SIM115
+        stream = open(path, 'w')
     except OSError as error:
         raise as_ssl2_error(error, path) from None
     with stream:
@@ -167,17 +202,17 @@ def _most_used_model(results: list[Result]) -> str:
     return min(set(labels), key=lambda label: (-labels.count(label), label))
 
 
-def _missing(units: list[tuple[str, str | None]], results: list[Result]) -> list[dict[str, str]]:
-    have = {(r.names.subject, r.names.session) for r in results}
-    return [
-        {
-            'name': f'sub-{s}' + (f'_ses-{e}' if e else ''),
-            'subject': s,
-            'reason': 'no result of the participant level',
-        }
-        for s, e in units
-        if (s, e) not in have
+def _missing(units: list[tuple[str, str | None]], chosen: Selected) -> list[dict[str, str]]:
+    """Sessions without a result that counts, and why; not those whose result is damaged."""
+    have = {(r.names.subject, r.names.session) for r in chosen.results}
+    known = {one['name']: one for one in chosen.out_of_date}
+    damaged = {one['name'] for one in chosen.damaged}
+    found = [
+        _reason(subject, session, 'no result of the participant level')
+        for subject, session in units
+        if (subject, session) not in have
     ]
+    return [known.get(one['name'], one) for one in found if one['name'] not in damaged]
 
 
 def _describe(
@@ -404,4 +439,10 @@ def _write_page(
 def _adaptations(output_dir: Path) -> list[dict[str, Any]]:
     """What the page says of each model that was adapted in this output folder."""
     pattern = output_name('model.report', desc='*')
-    return [read_sidecar(path) for path in sorted(output_dir.glob(pattern))]
+    found = []
+    for path in finished(output_dir, pattern):
+        try:
+            found.append(read_sidecar(path))
+        except DataError as error:
+            log.warning('%s', error)
+    return found

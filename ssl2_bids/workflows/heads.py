@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ssl2_bids.errors import DataError, NoInputError, Ssl2Error
+from ssl2_bids.files import finished
 from ssl2_bids.simulation.heads import Head, make_head
 from ssl2_bids.simulation.healthy import label_t1w
 from ssl2_bids.volume import Volume, read, reorient, resample
@@ -23,7 +24,7 @@ def image_files(folder: Path) -> list[Path]:
     ------
     NoInputError : it is missing, or holds none.
     """
-    found = sorted(path for pattern in IMAGES for path in Path(folder).glob(pattern))
+    found = sorted(path for pattern in IMAGES for path in finished(Path(folder), pattern))
     if not found:
         raise NoInputError('holds no image', advice='Give a folder of .nii.gz files.', path=folder)
     return found

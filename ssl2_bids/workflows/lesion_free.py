@@ -11,6 +11,7 @@ import numpy as np
 
 from ssl2_bids.bids.labels import Mask, find_masks
 from ssl2_bids.errors import NoInputError, Ssl2Error
+from ssl2_bids.settings import MINIMUM_LESION_VOLUME
 from ssl2_bids.steps.lesions import label_instances
 from ssl2_bids.volume import Volume
 from ssl2_bids.workflows.evaluate import Failure, by_unit, names_of
@@ -61,7 +62,7 @@ def look_for_false_lesions(
     *,
     models: Sequence[str | None] = (None,),
     participants: Sequence[str] | None = None,
-    minimum_volume: float = 3.0,
+    minimum_volume: float = MINIMUM_LESION_VOLUME,
 ) -> LesionFree:
     """Measure what models found in the brains of an output folder, all without lesions.
 

@@ -1,8 +1,8 @@
 """The nodes of the participant workflow: files in, one step, files out in the node's folder.
 
 Each function runs in a folder of its own, reads what it is given, calls steps and returns the
-paths that it wrote. ``facts`` is a JSON with ``warnings``, ``methods`` and what else a report
-needs.
+paths that it wrote. ``facts`` is a JSON with ``step``, ``warnings``, ``methods``, the ``contrast``
+of steps that there are several of, and what else a report needs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from ssl2_bids.bids.inputs import Scan
 from ssl2_bids.errors import DataError
-from ssl2_bids.files import write_json
+from ssl2_bids.files import sha256, write_json
 from ssl2_bids.steps import brain as brain_step
 from ssl2_bids.steps import echoes, inhomogeneity, mp2rage, quality
 from ssl2_bids.volume import read, reorient, resample, write
@@ -23,16 +23,31 @@ from ssl2_bids.volume import read, reorient, resample, write
 WHOLE_BRAIN = 0.98  # share of the brain below which an image's field of view is mentioned
 
 
-def prepare(scan: Scan) -> dict[str, str]:
-    """One contrast as one checked image with RAS+ voxel axes; echoes averaged, UNIT1 denoised."""
+def prepare(scan: Scan, digests: list[str]) -> dict[str, str]:
+    """One contrast as one checked image with RAS+ voxel axes; echoes averaged, UNIT1 denoised.
+
+    Parameters
+    ----------
+    digests : SHA-256 of each of the scan's sources, as they were when the run was planned.
+
+    Raises
+    ------
+    DataError : a file cannot be used, or has changed since.
+    """
     warnings: list[str] = []
     methods: list[str] = []
     images = []
-    for path in scan.sources:
+    for path, digest in zip(scan.sources, digests, strict=True):
         try:
             image, found = quality.check_image(reorient(read(path, contrast=scan.contrast)))
         except DataError as error:
             raise _about(error, path) from None
+        if sha256(path) != digest:
+            raise DataError(
+                'the file was changed while the run was under way',
+                advice='Run the same command again.',
+                path=path,
+            )
         images.append(image)
         warnings += [f'{path.name}: {text}' for text in found]
     image = images[0]
@@ -49,7 +64,8 @@ def prepare(scan: Scan) -> dict[str, str]:
     except DataError as error:
         raise _about(error, scan.paths[0]) from None
     write(image, 'image.nii')
-    return {'image': _here('image.nii'), 'facts': _facts(warnings, methods)}
+    facts = _facts('prepare', warnings, methods, contrast=scan.contrast)
+    return {'image': _here('image.nii'), 'facts': facts}
 
 
 def find_brain(
@@ -68,7 +84,8 @@ def find_brain(
         mask = brain_step.extract_brain(volume, threads=threads)
     warnings = [f'{contrast}: {text}' for text in quality.check_brain_volume(mask)]
     write(mask, 'mask.nii', dtype=np.uint8)
-    facts = _facts(warnings, [brain_step.methods(brain_only)], brain_only=brain_only)
+    methods = [brain_step.methods(brain_only)]
+    facts = _facts('find_brain', warnings, methods, contrast=contrast, brain_only=brain_only)
     return {'mask': _here('mask.nii'), 'facts': facts}
 
 
@@ -110,7 +127,7 @@ def register(
             f'{contrast}: registration found nothing better than the scanner coordinates, which '
             'were kept'
         )
-    facts = _facts(warnings, [], quality=quality_facts)
+    facts = _facts('register', warnings, [], contrast=contrast, quality=quality_facts)
     return {
         'matrix': _here('matrix.npy'),
         'resampled': _here('resampled.nii'),
@@ -125,7 +142,6 @@ def segment(
     mask: str,
     *,
     model: str,
-    sha256: str,
     device: str,
     threads: int,
     overlap: float,
@@ -135,8 +151,7 @@ def segment(
 ) -> dict[str, Any]:
     """Lesion probability on the reference grid.
 
-    ``matrices`` belong to all but the first image, which is the reference; ``sha256`` of the
-    weights is here so that a model changed in its folder is not taken from the cache.
+    ``matrices`` belong to all but the first image, which is the reference.
     """
     import torch
 
@@ -171,6 +186,7 @@ def segment(
         if share < WHOLE_BRAIN
     ]
     facts = _facts(
+        'segment',
         warnings,
         [told],
         channels=list(result.channels),
@@ -193,7 +209,8 @@ def find_template(image: str, mask: str, contrast: str, seed: int) -> dict[str, 
     np.save('matrix.npy', found.matrix)
     warnings = [f'regions are doubtful: {found.warning}'] if found.warning else []
     agreement = {'brain and template, Dice of the masks': round(found.brain_dice, 3)}
-    facts = _facts(warnings, [template.methods(contrast)], quality=agreement)
+    methods = [template.methods(contrast)]
+    facts = _facts('find_template', warnings, methods, quality=agreement)
     return {'matrix': _here('matrix.npy'), 'facts': facts}
 
 
@@ -210,7 +227,8 @@ def find_lesions(
     found = lesions.with_regions(found, regions.assign_regions(found.instances, maps))
     write(found.instances, 'instances.nii', dtype=np.uint16)
     write_json('table.json', [asdict(lesion) for lesion in found.table])
-    facts = _facts([], [lesions.methods(threshold, minimum_volume), regions.methods()])
+    methods = [lesions.methods(threshold, minimum_volume), regions.methods()]
+    facts = _facts('find_lesions', [], methods)
     return {'instances': _here('instances.nii'), 'table': _here('table.json'), 'facts': facts}
 
 
@@ -223,6 +241,7 @@ def _here(name: str) -> str:
     return str(Path.cwd() / name)
 
 
-def _facts(warnings: list[str], methods: list[str], **more: Any) -> str:
-    write_json('facts.json', {'warnings': list(warnings), 'methods': methods, **more})
+def _facts(step: str, warnings: list[str], methods: list[str], **more: Any) -> str:
+    content = {'step': step, 'warnings': list(warnings), 'methods': methods, **more}
+    write_json('facts.json', content)
     return _here('facts.json')

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ssl2_bids.digests import DIGESTS, Digests
 from ssl2_bids.errors import NoInputError, NothingSelectedError, Ssl2Error, UsageError
 from ssl2_bids.files import write_json
 from ssl2_bids.simulation.appearance import CHANNELS
 from ssl2_bids.simulation.heads import Head, load_heads, save_heads
 from ssl2_bids.training.checkpoint import fingerprint
 from ssl2_bids.training.config import Config, Data
-from ssl2_bids.training.scans import PackedScan, load_scans, save_scan
+from ssl2_bids.training.scans import PREFIX, PackedScan, load_scans, save_scan
+from ssl2_bids.workflows.packed_contents import CONTENTS, Contents, Digest, session_key
 
 if TYPE_CHECKING:
     from ssl2_bids.bids.inputs import Session
@@ -42,6 +44,7 @@ class Packed:
     scans: tuple[PackedScan, ...]
     validation_heads: tuple[Head, ...]
     validation_scans: tuple[PackedScan, ...]
+    contents: Mapping[str, str] = field(default_factory=dict)  # by file, hash of its sources
 
     @property
     def labelled(self) -> tuple[PackedScan, ...]:
@@ -52,7 +55,8 @@ class Packed:
         """What tells one set of data from another."""
         heads = [[head.name for head in group] for group in (self.heads, self.validation_heads)]
         scans = [[scan.name for scan in group] for group in (self.scans, self.validation_scans)]
-        return heads + scans
+        contents = [[f'{name} {key}' for name, key in sorted(self.contents.items())]]
+        return heads + scans + (contents if self.contents else [])
 
 
 def labelled_only(scans: Sequence[PackedScan]) -> tuple[PackedScan, ...]:
@@ -79,11 +83,15 @@ def load_packed(folder: Path) -> Packed:
         path = folder / part / HEADS
         heads.append(load_heads(path) if path.is_file() else ())
         scans.append(load_scans(folder / part))
-    return Packed(heads[0], scans[0], heads[1], scans[1])
+    contents = {name: one['Key'] for name, one in Contents(folder, folder / INDEX).files.items()}
+    return Packed(heads[0], scans[0], heads[1], scans[1], contents)
 
 
 def pack(config: Config, folder: Path, *, progress: Progress | None = None) -> None:
     """Pack all data of a configuration into a folder, unless that was done.
+
+    What was packed is kept as long as its sources have the same content. Where a folder of
+    sources is not there (any more), packed data are taken as they are.
 
     Raises
     ------
@@ -94,8 +102,13 @@ def pack(config: Config, folder: Path, *, progress: Progress | None = None) -> N
     """
     data = config.data
     mark = fingerprint(asdict(data))
+    contents = Contents(folder, folder / INDEX)
     if is_packed(folder, mark):
-        return
+        absent = [root for root in sources(data) if not root.exists()]
+        if absent or not contents.known:
+            why = f'{absent[0]} is not there' if absent else f'there is no {CONTENTS}'
+            log.info('the packed data are taken as they are: %s', why)
+            return
     if not (data.heads or data.label_maps or data.healthy or data.unlabelled or data.labelled):
         raise UsageError(
             'the table "data" names nothing to train on',
@@ -104,12 +117,17 @@ def pack(config: Config, folder: Path, *, progress: Progress | None = None) -> N
     write_json(folder / BEGUN, {'Fingerprint': mark})
     people: set[str] = set()
     left_out: list[str] = []
-    pack_heads(data, folder, people, left_out, progress)
+    digests = Digests(folder / DIGESTS)
+    pack_heads(data, folder, people, left_out, progress, contents, digests.of)
     labels = data.labels or data.labelled
     jobs: list[tuple[Path, Path | None]] = [(root, None) for root in data.unlabelled]
     jobs += [(root, place) for root, place in zip(data.labelled, labels, strict=True)]
     for number, (root, place) in enumerate(jobs):
-        pack_dataset(root, place, number, data, folder, people, left_out, progress)
+        pack_dataset(
+            root, place, number, data, folder, people, left_out, progress, contents, digests.of
+        )
+    digests.save()
+    log.info('content of the data to be packed: %s', digests.told())
     missing = [one for one in (*data.hold_out, *data.validation) if plain(one) not in people]
     if missing:
         raise NothingSelectedError(
@@ -152,28 +170,41 @@ def pack_heads(
     people: set[str],
     left_out: list[str],
     progress: Progress | None,
+    contents: Contents,
+    digest: Digest,
 ) -> None:
     """Heads of label maps and of healthy people's T1w, or those packed before."""
+    from ssl2_bids.workflows import heads as making
+
     done = [folder / part / HEADS for part in (TRAIN, VALIDATION)]
     held_out = tuple(plain(label) for label in data.hold_out)
-    heads: list[Head] = []
-    if data.heads:
-        heads += load_heads(data.heads)
-    else:
-        from ssl2_bids.workflows import heads as making
-
+    maps = [path for place in data.label_maps for path in making.image_files(place)]
+    sessions = [s for root in data.healthy for s in find_sessions(root, ('T1w',))]
+    heads: list[Head] = list(load_heads(data.heads)) if data.heads else []
+    if not data.heads:
+        people |= {making.name_of(path) for path in maps}
+        people |= {session.subject for session in sessions}
+    scans = [session.scans['T1w'].paths[0] for session in sessions if session.scans]
+    masks = making.image_files(data.lesion_masks) if data.lesion_masks else []
+    files = [data.heads] if data.heads else [*maps, *scans, *masks]
+    key = fingerprint([[(path.name, digest(path)) for path in files], held_out, data.validation])
+    if contents.has(HEADS, key):
+        people |= {plain(head.name) for head in heads}
+        left_out += contents.reason(HEADS).splitlines()
+        return
+    contents.forget(HEADS)
+    for path in done:
+        path.unlink(missing_ok=True)
+    refused: list[str] = []
+    if not data.heads:
         more: dict[str, Any] = {'hold_out': held_out, 'progress': progress}
         if data.lesion_masks:
-            masks, affine = making.read_lesion_masks(data.lesion_masks)
-            more |= {'masks': masks, 'affine': affine}
-        for maps in data.label_maps:
-            people |= {making.name_of(path) for path in making.image_files(maps)}
-            heads += making.heads_from_label_maps(maps, **more)
-        for root in data.healthy:
-            sessions = find_sessions(root, ('T1w',))
-            people |= {session.subject for session in sessions}
-            paths = [session.scans['T1w'].paths[0] for session in sessions if session.scans]
-            found, refused = making.heads_from_t1w(paths, **more)
+            drawn, affine = making.read_lesion_masks(data.lesion_masks)
+            more |= {'masks': drawn, 'affine': affine}
+        for place in data.label_maps:
+            heads += making.heads_from_label_maps(place, **more)
+        if scans:
+            found, refused = making.heads_from_t1w(scans, **more)
             heads += found
             left_out += refused
     people |= {plain(head.name) for head in heads}
@@ -186,6 +217,7 @@ def pack_heads(
     for path, group in zip(done, (kept, apart), strict=True):
         if group:
             save_heads(path, group)
+    contents.keep(HEADS, key, left_out='\n'.join(refused))
 
 
 def pack_dataset(
@@ -197,6 +229,8 @@ def pack_dataset(
     people: set[str],
     left_out: list[str],
     progress: Progress | None,
+    contents: Contents,
+    digest: Digest,
 ) -> None:
     """Pack the sessions of a dataset, with labels where a folder of labels is given.
 
@@ -223,28 +257,44 @@ def pack_dataset(
             left_out.append(f'{label.path}: {reason}')
         elif not reason:
             drawn.setdefault((label.subject, place), []).append(label)
-    packed, reasons = 0, []
+    packed, reasons, names = 0, [], []
     for session in sessions:
         if session.subject in held_out:
             continue
         part = VALIDATION if session.subject in validation else TRAIN
         name = f'{number:02d}-{session.name}'
-        if (folder / part / f'scan-{name}.npz').is_file():
-            packed += 1
-            continue
+        names.append(name)
+        own = drawn.get((session.subject, session.session or ''), [])
         try:
-            own = drawn.get((session.subject, session.session or ''), [])
+            key = session_key(session, own, data.skull_strip, digest)
+            if contents.has(name, key):
+                if reason := contents.reason(name):
+                    reasons.append(reason)
+                    continue
+                if (folder / part / f'{PREFIX}{name}.npz').is_file():
+                    packed += 1
+                    continue
+            contents.forget(name)
+            remove_scan(folder, name)
             if labels and not own:
                 raise NoInputError('no lesion mask was found', path=labels)
             scan = pack_session(session, own, strip=data.skull_strip)
+        except OSError as error:
+            reasons.append(f'{session.name}: {error}')
+            continue
         except Ssl2Error as error:
             reasons.append(f'{session.name}: {error}')
+            contents.keep(name, key, left_out=reasons[-1])
             continue
         person = f'{number:02d}-sub-{session.subject}'
         save_scan(folder / part, replace(scan, name=name, person=person, simulated=simulated))
+        contents.keep(name, key)
         packed += 1
         if progress:
             progress(session.name)
+    for name in contents.others(f'{number:02d}-', names):
+        contents.forget(name)
+        remove_scan(folder, name)
     if not packed:
         raise NoInputError(
             f'no session could be used: {"; ".join(reasons[:3]) or "all are held out"}',
@@ -252,6 +302,19 @@ def pack_dataset(
             path=root,
         )
     left_out += reasons
+
+
+def remove_scan(folder: Path, name: str) -> None:
+    """Take away a packed scan of sources that have changed or are gone."""
+    for part in (TRAIN, VALIDATION):
+        (folder / part / f'{PREFIX}{name}.npz').unlink(missing_ok=True)
+
+
+def sources(data: Data) -> list[Path]:
+    """The files and folders that a configuration names."""
+    single = [path for path in (data.lesion_masks, data.heads) if path]
+    several = (data.label_maps, data.healthy, data.unlabelled, data.labelled, data.labels)
+    return [*single, *(path for group in several for path in group)]
 
 
 def is_simulated(root: Path) -> bool:

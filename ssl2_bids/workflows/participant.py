@@ -15,11 +15,12 @@ from ssl2_bids.bids.dataset import select_participants, select_sessions
 from ssl2_bids.bids.inputs import Session, find_sessions
 from ssl2_bids.bids.outputs import (
     find_summaries,
+    find_summary,
     output_name,
-    read_summary,
     stored_configuration,
 )
 from ssl2_bids.bids.provenance import write_dataset_files
+from ssl2_bids.digests import DIGESTS, Digests
 from ssl2_bids.errors import (
     SOME_FAILED,
     SUCCESS,
@@ -34,12 +35,15 @@ from ssl2_bids.files import remove_leftovers, write_text
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.networks.weights import find_model
 from ssl2_bids.settings import ATLAS_SPACE, ParticipantSettings
+from ssl2_bids.workflows.earlier import renew, take_away
 from ssl2_bids.workflows.plan import Plan, all_paths, make_plan
 
 if TYPE_CHECKING:
     from ssl2_bids.reports.participant import Summary
 
 log = logging.getLogger('ssl2_bids')
+
+MANY = 200  # files whose reading may take a while
 
 # session, stage, 'start' | 'end' | 'exception', number of stages of the session
 Progress = Callable[[str, str, str, int], None]
@@ -88,14 +92,41 @@ def _plans(
         reference=settings.reference,
         unusable=unusable,
     )
-    return [make_plan(_with_missing_spaces(s, settings), card, settings) for s in sessions]
+    return _planned([_with_missing_spaces(s, settings) for s in sessions], card, settings)
+
+
+def _planned(sessions: list[Session], card: Card, settings: ParticipantSettings) -> list[Plan]:
+    """Plans that know the content of their input files, where it is needed."""
+    plans = [make_plan(session, card, settings) for session in sessions]
+    if settings.reports_only:
+        return plans
+    # what a dry run says of a session depends on its files only where there are results
+    asked = [not settings.dry_run or plan.names.done_marker.exists() for plan in plans]
+    sources = [
+        path
+        for session, needed in zip(sessions, asked, strict=True)
+        if needed and not session.problem
+        for scan in session.scans.values()
+        for path in scan.sources
+    ]
+    digests = Digests(settings.work_dir / DIGESTS, trust=not settings.overwrite)
+    if len(sources) > MANY:
+        log.info('looking at the content of %d input files', len(sources))
+    digests.of_all(sources, threads=settings.nprocs)
+    if not settings.dry_run:
+        digests.save()
+        log.info('content of the input files: %s', digests.told())
+    return [
+        make_plan(session, card, settings, digests.of) if needed else plan
+        for session, plan, needed in zip(sessions, plans, asked, strict=True)
+    ]
 
 
 def _as_known_before(plan: Plan, settings: ParticipantSettings) -> Plan:
     """The plan without images that a former run found unusable, if that run stands by it."""
     if not _runnable(plan) or settings.overwrite or _is_finished(plan):
         return plan
-    known = read_summary(plan.names)
+    known = find_summary(plan.names) or {}
     unusable = {
         settings.bids_dir / name: why
         for name, why in known.get('unusable', {}).items()
@@ -181,11 +212,6 @@ def _below(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix()
 
 
-def _is_finished(plan: Plan) -> bool:
-    """Whether a former run has left just what this plan would make."""
-    return stored_configuration(plan.names) == plan.configuration
-
-
 def _runnable(plan: Plan) -> bool:
     return not plan.session.skipped and plan.session.problem is None
 
@@ -225,25 +251,44 @@ def run_participant_level(
                 advice='Run the participant level first.',
             )
         return SUCCESS, []
-    from ssl2_bids.device import choose_device
-
-    device = choose_device(settings.device)
-    say(f'device: {device}; model: {plans[0].card.name} {plans[0].card.version}')
+    finished, todo = _split(plans, settings.overwrite)
+    runnable = [p for p in todo if _runnable(p)]
+    device = _checked_device(settings) if runnable else ''
+    told = f'device: {device}; ' if device else ''
+    say(f'{told}model: {plans[0].card.name} {plans[0].card.version}')
     _remove_leftovers(plans, settings.output_dir)
     write_dataset_files(settings.output_dir, settings.bids_dir)
-    finished, todo = _split(plans, settings.overwrite)
     for plan in finished:
-        say(f'{plan.session.name}: finished before with equal settings, skipped')
-    runnable = [p for p in todo if _runnable(p)]
+        say(f'{plan.session.name}: finished before with equal inputs and settings, skipped')
+        take_away(plan.names)  # a run that was stopped at its very end did not
+        renew(plan)
+    ended: Exception | None = None
     try:
         while runnable:
-            _run(runnable, settings, device=device, command=command, progress=progress)
-            runnable = [] if settings.stop_on_first_crash else _again(runnable, plans, settings)
+            ended = _run(runnable, settings, device=device, command=command, progress=progress)
+            again = not (ended or settings.stop_on_first_crash)
+            runnable = _again(runnable, plans, settings) if again else []
     finally:
-        outcomes = [_outcome(p, finished, settings, command) for p in plans]
+        before = {plan.session.name for plan in finished}
+        outcomes = [
+            Outcome(plan.session.name, 'finished before')
+            if plan.session.name in before
+            else _outcome(plan, settings, command, ended)
+            for plan in plans
+        ]
         write_pages(settings.output_dir, {p.session.subject for p in plans})
         _write_citation(settings.output_dir)
     return exit_code(outcomes), outcomes
+
+
+def _checked_device(settings: ParticipantSettings) -> str:
+    """The device, once it is known that it and the plugin asked for are there."""
+    from ssl2_bids.device import choose_device
+    from ssl2_bids.workflows import running
+
+    if settings.plugin:
+        running.check_plugin(settings.plugin['plugin'])
+    return choose_device(settings.device)
 
 
 def _remove_leftovers(plans: list[Plan], output_dir: Path) -> None:
@@ -266,8 +311,17 @@ def _expected(plan: Plan) -> Outcome:
 
 
 def _split(plans: list[Plan], overwrite: bool) -> tuple[list[Plan], list[Plan]]:
-    finished = [p for p in plans if _runnable(p) and not overwrite and _is_finished(p)]
-    return finished, [p for p in plans if p not in finished]
+    finished: list[Plan] = []
+    todo: list[Plan] = []
+    for plan in plans:
+        done = _runnable(plan) and not overwrite and _is_finished(plan)
+        (finished if done else todo).append(plan)
+    return finished, todo
+
+
+def _is_finished(plan: Plan) -> bool:
+    """Whether the result of just these inputs and settings stands."""
+    return bool(plan.configuration) and stored_configuration(plan.names) == plan.configuration
 
 
 def _again(done: list[Plan], plans: list[Plan], settings: ParticipantSettings) -> list[Plan]:
@@ -291,24 +345,31 @@ def _run(
     device: str,
     command: str,
     progress: Progress | None,
-) -> None:
+) -> Exception | None:
     from ssl2_bids.workflows import graph, running
 
     for plan in plans:
-        running.forget_failures(graph.branch_folder(plan, settings.work_dir))
+        folder = graph.branch_folder(plan, settings.work_dir)
+        if settings.overwrite:
+            shutil.rmtree(folder, ignore_errors=True)
+        running.forget_failures(folder)
     workflow = graph.build_workflow(plans, settings, device=device, command=command)
-    running.run(workflow, settings, gpus=0 if device == 'cpu' else 1, progress=progress)
+    gpus = 0 if device == 'cpu' else 1
+    return running.run(workflow, settings, gpus=gpus, progress=progress)
 
 
 def _outcome(
-    plan: Plan, finished: list[Plan], settings: ParticipantSettings, command: str
+    plan: Plan, settings: ParticipantSettings, command: str, ended: Exception | None
 ) -> Outcome:
-    """Look at what a session left behind; a failed or skipped one gets its summary here."""
+    """Look at what a session left behind; a failed or skipped one gets its summary here.
+
+    Parameters
+    ----------
+    ended : what the workflow as a whole ended with.
+    """
     from ssl2_bids.workflows import graph, running, summary, task
 
     name = plan.session.name
-    if plan in finished:
-        return Outcome(name, 'finished before')
     if plan.session.skipped:
         content = summary.base_summary(plan, 'skipped', command)
         content['warnings'].append(f'not processed: {plan.session.skipped}')
@@ -321,7 +382,7 @@ def _outcome(
         failure = task.describe_failure(plan.session.problem, 'choice of images')
     else:
         found = running.failures(folder)
-        failure = found[0] if found else task.describe_failure(_unexplained(settings), 'run')
+        failure = found[0] if found else task.describe_failure(_unfinished(settings, ended), 'run')
     content = summary.base_summary(plan, 'failed', command)
     content['error'] = {
         'Message': failure['Message'],
@@ -339,8 +400,15 @@ def _outcome(
     return Outcome(name, 'failed', reason, failure['ExitCode'], running.resources(folder))
 
 
-def _unexplained(settings: ParticipantSettings) -> Ssl2Error:
-    """Why a session has neither result nor failure: most often nothing could be written."""
+def _unfinished(settings: ParticipantSettings, ended: Exception | None) -> Ssl2Error:
+    """Why a session has neither result nor failure of its own.
+
+    Parameters
+    ----------
+    ended : what the workflow as a whole ended with.
+    """
+    from ssl2_bids.workflows import running
+
     for folder in (settings.work_dir, settings.output_dir):
         if folder.exists() and shutil.disk_usage(folder).free < 2**20:
             return StorageError(
@@ -348,10 +416,18 @@ def _unexplained(settings: ParticipantSettings) -> Ssl2Error:
                 path=folder,
                 advice='Free some space and run the same command again: finished work is kept.',
             )
-    return Ssl2Error(
-        'the run was stopped before this session was finished',
-        advice='Run the same command again: finished work is kept.',
-    )
+    again = 'run the same command again: finished work is kept.'
+    if ended is None:
+        return Ssl2Error(
+            'the run was stopped before this session was finished', advice=again.capitalize()
+        )
+    if settings.stop_on_first_crash:
+        message = 'the run was ended by the failure of another, as --stop-on-first-crash asks: '
+    else:
+        message = 'the run ended before this session was finished: '
+    error = Ssl2Error(message + running.cause_of(ended), advice=f'Mend that and {again}')
+    error.__cause__ = ended
+    return error
 
 
 def _shortened(text: str, settings: ParticipantSettings) -> str:

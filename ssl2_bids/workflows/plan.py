@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from ssl2_bids import __version__
 from ssl2_bids.bids.inputs import Session
 from ssl2_bids.bids.outputs import UnitNames, join_entities, sidecar_path, table_path
 from ssl2_bids.bids.provenance import configuration_hash, fingerprint
+from ssl2_bids.bids.sidecars import kept_metadata
+from ssl2_bids.errors import DataError
 from ssl2_bids.networks.weights import Card
 from ssl2_bids.settings import ATLAS_SPACE, ParticipantSettings
 
@@ -29,7 +32,9 @@ class Plan:
     Attributes
     ----------
     threshold, min_lesion_volume (mm^3), overlap : what will be used, the model's own or asked.
-    configuration : hash of all that decides the result.
+    sources : by contrast, names below ``bids_dir`` and SHA-256 of the files it is made from.
+    preprocessing : hash of all that decides the preprocessed images and the brain mask.
+    configuration : hash of all that decides the result; both are empty where no digest was asked.
     """
 
     session: Session
@@ -46,43 +51,34 @@ class Plan:
     low_memory: bool
     output_spaces: tuple[str, ...]
     field_strength: float | None = None
-    configuration: str = field(default='')
+    sources: Mapping[str, list[tuple[str, str]]] = field(default_factory=dict)
+    preprocessing: str = ''
+    configuration: str = ''
 
 
-def make_plan(session: Session, card: Card, settings: ParticipantSettings) -> Plan:
-    """Settle names and settings of one session."""
+def make_plan(
+    session: Session,
+    card: Card,
+    settings: ParticipantSettings,
+    digest: Callable[[Path], str] | None = None,
+) -> Plan:
+    """Settle names and settings of one session.
+
+    Parameters
+    ----------
+    digest : gives the SHA-256 of a file; None where nothing will be compared with a former run.
+    """
     names = UnitNames(
         settings.output_dir, session.subject, session.session, session.reference, card.label
     )
-    threshold = settings.threshold if settings.threshold is not None else card.threshold
-    overlap = settings.overlap if settings.overlap is not None else card.overlap
-    sources = [path for scan in session.scans.values() for path in scan.sources]
-    decisive: dict[str, Any] = {
-        'version': __version__,
-        'model': card.sha256,
-        'threshold': threshold,
-        'min_lesion_volume': settings.min_lesion_volume,
-        'overlap': overlap,
-        'skull_strip': settings.skull_strip,
-        'seed': settings.random_seed,
-        'tta': settings.tta,
-        'uncertainty': settings.uncertainty,
-        'low_mem': settings.low_mem,
-        'output_spaces': settings.output_spaces,
-        'reference': session.reference,
-    }
-    if session.unusable:
-        decisive['unusable'] = fingerprint(session.unusable, settings.bids_dir)
-    if not session.problem:
-        decisive['sources'] = fingerprint(sources, settings.bids_dir)
-    return Plan(
+    plan = Plan(
         session=session,
         names=names,
         bids_dir=settings.bids_dir,
         card=card,
-        threshold=threshold,
-        min_lesion_volume=settings.min_lesion_volume,
-        overlap=overlap,
+        threshold=_first(settings.threshold, card.threshold),
+        min_lesion_volume=_first(settings.min_lesion_volume, card.minimum_lesion_volume),
+        overlap=_first(settings.overlap, card.overlap),
         skull_strip=settings.skull_strip,
         seed=settings.random_seed,
         tta=settings.tta,
@@ -90,8 +86,103 @@ def make_plan(session: Session, card: Card, settings: ParticipantSettings) -> Pl
         low_memory=settings.low_mem,
         output_spaces=settings.output_spaces,
         field_strength=settings.field_strength,
-        configuration=configuration_hash(decisive),
     )
+    return plan if digest is None else _identified(plan, digest)
+
+
+def _first(asked: float | None, own: float) -> float:
+    return own if asked is None else asked
+
+
+def _identified(plan: Plan, digest: Callable[[Path], str]) -> Plan:
+    """The plan with the hashes of what decides its results."""
+    session = plan.session
+    sources: dict[str, list[tuple[str, str]]] = {}
+    unusable: list[tuple[str, str]] = []
+    if not session.problem:
+        try:
+            for contrast, scan in session.scans.items():
+                sources[contrast] = fingerprint(scan.sources, plan.bids_dir, digest)
+            unusable = fingerprint(session.unusable, plan.bids_dir, digest)
+        except OSError as error:
+            problem = DataError(
+                f'cannot be read ({error.strerror})',
+                advice='Copy it again, or give the right to read it.',
+                path=error.filename,
+            )
+            return _identified(replace(plan, session=replace(session, problem=problem)), digest)
+    preprocessing = configuration_hash(
+        {
+            'version': __version__,
+            'sources': sources,
+            'stripped': {c: is_stripped(plan, c) for c in sources},
+            'unusable': unusable,
+            'reference': session.reference,
+            'skull_strip': plan.skull_strip,
+            'seed': plan.seed,
+        }
+    )
+    configuration = configuration_hash(
+        {
+            'preprocessing': preprocessing,
+            'model': plan.card.identity,
+            'threshold': plan.threshold,
+            'min_lesion_volume': plan.min_lesion_volume,
+            'overlap': plan.overlap,
+            'tta': plan.tta,
+            'uncertainty': plan.uncertainty,
+            'low_mem': plan.low_memory,
+            'output_spaces': extra_spaces(plan),
+            'metadata': {c: kept_metadata(session.scans[c].metadata) for c in sources},
+            'field_strength': {c: field_strength(plan, c) for c in sources},
+        }
+    )
+    return replace(plan, sources=sources, preprocessing=preprocessing, configuration=configuration)
+
+
+def is_stripped(plan: Plan, contrast: str) -> bool | None:
+    """Whether an image is brain only, as its sidecar says; None where it does not."""
+    stripped = plan.session.scans[contrast].metadata.get('SkullStripped')
+    return stripped if isinstance(stripped, bool) else None
+
+
+def field_strength(plan: Plan, contrast: str) -> float | None:
+    """Tesla, from the sidecar, else as the user said, else unknown."""
+    value = plan.session.scans[contrast].metadata.get('MagneticFieldStrength')
+    return value if isinstance(value, int | float) else plan.field_strength
+
+
+def below_raw(plan: Plan, path: Path) -> str:
+    """A file of the dataset relative to its root."""
+    return path.relative_to(plan.bids_dir).as_posix()
+
+
+def described_inputs(plan: Plan) -> list[dict[str, Any]]:
+    """What the report says of each image that was found: used for what, or left out why."""
+    session = plan.session
+    rows: list[dict[str, Any]] = []
+    for contrast, scan in session.scans.items():
+        for path in scan.sources:
+            role, why = 'channel', 'seen by the model'
+            if path in scan.inversions:
+                role, why = 'auxiliary', 'for the noise removal of UNIT1'
+            elif contrast == session.reference:
+                role, why = 'reference', 'its grid carries the results; also seen by the model'
+            rows.append(
+                {
+                    'Contrast': contrast,
+                    'File': below_raw(plan, path),
+                    'Use': role,
+                    'Why': why,
+                    'VoxelSize': [round(s, 3) for s in scan.spacing],
+                    'MagneticFieldStrength': field_strength(plan, contrast),
+                }
+            )
+    rows += [
+        {'Contrast': '', 'File': below_raw(plan, path), 'Use': 'dropped', 'Why': why}
+        for path, why in session.dropped
+    ]
+    return rows
 
 
 def planned_outputs(plan: Plan) -> list[Path]:

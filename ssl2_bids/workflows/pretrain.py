@@ -158,7 +158,8 @@ def run_stage(
         config.network,
         config.seed,
     ]
-    parts += [asdict(config.randomisation), packed.names(), config.data.real, str(config.start)]
+    start = read_card(config.start).identity if config.start is not None else None
+    parts += [asdict(config.randomisation), packed.names(), config.data.real, start]
     if name == 'supervised':
         parts.append(curve_settings(config.self_supervised.loop))
     history = train(

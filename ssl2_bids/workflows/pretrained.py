@@ -12,6 +12,7 @@ from ssl2_bids.files import write_text
 from ssl2_bids.networks.cards import IMAGE, LESION
 from ssl2_bids.networks.weights import write_model
 from ssl2_bids.reports.curves import curves_svg
+from ssl2_bids.settings import MINIMUM_LESION_VOLUME
 from ssl2_bids.simulation.appearance import CHANNELS
 from ssl2_bids.training import distributed
 from ssl2_bids.training.config import Config, stages
@@ -113,7 +114,7 @@ def card_content(
         'SkullStripped': True,
         'Output': LESION,
         'Threshold': threshold,
-        'MinimumLesionVolume': 3,
+        'MinimumLesionVolume': MINIMUM_LESION_VOLUME,
         'Window': list(config.window),
         'Overlap': config.overlap,
         'TrainedOn': trained_on(packed),

@@ -31,6 +31,7 @@ from ssl2_bids.steps.segmentation import segment
 from ssl2_bids.volume import Volume, read, write
 from ssl2_bids.workflows.adaptation_labels import Case
 from ssl2_bids.workflows.derivatives import lesion_rows, volume_rows
+from ssl2_bids.workflows.earlier import take_away, withdraw
 from ssl2_bids.workflows.resegmented_summary import write_section
 
 log = logging.getLogger('ssl2_bids')
@@ -86,19 +87,20 @@ def segment_case(case: Case, card: Card, network: nn.Module, *, device: str) -> 
     DataError : an image or the transform to the template cannot be read.
     """
     names = _names(case, card)
-    names.done_marker.unlink(missing_ok=True)
+    withdraw(names)
     remove_leftovers(names.done_marker.parent)
     brain = read(case.brain_mask, dtype=np.uint8)
     images = {contrast: read(path, contrast=contrast) for contrast, path in case.images.items()}
     made = segment(images, {}, brain, card, network, device=device)
     found = lesions.find_lesions(
-        made.probability, threshold=card.threshold, minimum_volume=_minimum_volume(case)
+        made.probability, threshold=card.threshold, minimum_volume=_minimum_volume(case, card)
     )
     maps = regions.region_maps(found.instances, _to_template(names))
     found = lesions.with_regions(found, regions.assign_regions(found.instances, maps))
     block = _model_block(case, card, made.channels, device)
     write_section(case, names, card, images, brain, found, _configuration(case, card))
     _write(names, made.probability, found, brain, case, block)
+    take_away(names)
 
 
 def _write(
@@ -147,18 +149,21 @@ def _names(case: Case, card: Card) -> UnitNames:
     return UnitNames(own.root, own.subject, own.session, own.reference, card.label)
 
 
-def _minimum_volume(case: Case) -> float:
+def _minimum_volume(case: Case, card: Card) -> float:
     """That of the first result, so that both can be compared."""
-    return float(case.result.sidecar.get('MinimumLesionVolume', 3.0))
+    return float(case.result.sidecar.get('MinimumLesionVolume', card.minimum_lesion_volume))
 
 
 def _configuration(case: Case, card: Card) -> str:
+    first = case.result.sidecar
     return configuration_hash(
         {
             'version': __version__,
-            'model': card.sha256,
-            'from': case.result.sidecar.get('ConfigurationHash'),
+            'model': card.identity,
+            'from': first.get('PreprocessingHash', first.get('ConfigurationHash')),
+            'channels': sorted(case.images),
             'threshold': card.threshold,
+            'minimum_volume': _minimum_volume(case, card),
             'step': 'resegmented',
         }
     )
@@ -173,10 +178,12 @@ def _model_block(case: Case, card: Card, channels: Sequence[str], device: str) -
             'Sha256': card.sha256,
         },
         'Threshold': card.threshold,
-        'MinimumLesionVolume': _minimum_volume(case),
+        'MinimumLesionVolume': _minimum_volume(case, card),
         'Connectivity': 26,
         'Channels': list(channels),
         'Device': device.partition(':')[0],
+        'FirstResult': case.result.names.desc,
+        'PreprocessingHash': case.result.sidecar.get('PreprocessingHash'),
         'ConfigurationHash': _configuration(case, card),
     }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from ssl2_bids.bids.outputs import UnitNames, find_summaries, table_path
+from ssl2_bids.bids.outputs import UnitNames, find_summaries, sidecar_path, table_path
 from ssl2_bids.files import write_json
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.reports import viewer
@@ -17,6 +17,7 @@ from ssl2_bids.steps.lesions import Lesions
 from ssl2_bids.volume import Volume
 from ssl2_bids.workflows.adaptation_labels import Case
 from ssl2_bids.workflows.derivatives import lesion_rows
+from ssl2_bids.workflows.earlier import earlier_files
 from ssl2_bids.workflows.plan import VIEWED, Figure
 from ssl2_bids.workflows.summary import Shown, draw, region_rows
 
@@ -86,6 +87,10 @@ def write_section(
         and base['viewer']
         | {'Volumes': script.relative_to(root).as_posix(), 'Resampled': resampled},
         'outputs': [path.relative_to(root).as_posix() for path in outputs],
+        'earlier': earlier_files(
+            names,
+            [*outputs, *map(sidecar_path, outputs), *(f.path for f in figures), script],
+        ),
         'provenance': base['provenance']
         | {'configuration': configuration, 'model sha256': card.sha256},
     }

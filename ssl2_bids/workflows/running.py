@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from ssl2_bids.errors import UnavailableError
 from ssl2_bids.settings import ParticipantSettings
 from ssl2_bids.workflows.task import FAILURE, RESOURCES, ResilientMultiProc, read_json
 
@@ -38,8 +39,14 @@ def run(
     *,
     gpus: int,
     progress: Callable[[str, str, str, int], None] | None,
-) -> None:
-    """Run a workflow to its end; failed branches leave a file that :func:`failures` reads."""
+) -> Exception | None:
+    """Run a workflow to its end; failed branches leave a file that :func:`failures` reads.
+
+    Returns
+    -------
+    What nipype says of a run that did not come to a good end: of the first failed node, or why
+    nodes could not be run at all.
+    """
     crashes = settings.work_dir / 'crash'
     crashes.mkdir(parents=True, exist_ok=True)
     workflow.config['execution'] = {
@@ -73,8 +80,8 @@ def run(
         else:
             workflow.run(plugin=pool)
     except (RuntimeError, OSError) as error:
-        # nipype's own summary of what its nodes' failure files say
         log.debug('nipype: %s', error)
+        return error
     except BaseException:  # a signal
         if pool is not None:
             pool.stopping = True
@@ -84,6 +91,32 @@ def run(
         for path in sorted(crashes.glob('*.txt')):
             log.debug('%s', path.read_text(encoding='utf-8', errors='replace'))
         shutil.rmtree(crashes, ignore_errors=True)
+    return None
+
+
+def check_plugin(name: str) -> None:
+    """Check that nipype has a plugin.
+
+    Raises
+    ------
+    UnavailableError : it has not; those there are are named.
+    """
+    from nipype.pipeline import plugins
+
+    known = sorted(n.removesuffix('Plugin') for n in vars(plugins) if n.endswith('Plugin'))
+    if name not in known:
+        raise UnavailableError(
+            f'nipype has no plugin "{name}"', advice=f'There are: {", ".join(known)}.'
+        )
+
+
+def cause_of(error: Exception) -> str:
+    """What an error of a whole run says, in one line: nipype hides the first of several."""
+    first = error.__cause__ if error.__cause__ is not None else error
+    lines = [line.strip() for line in str(first).splitlines() if line.strip()]
+    if any(line.startswith('Traceback') for line in lines):
+        lines = lines[-1:]
+    return ' '.join(lines) or type(first).__name__
 
 
 @contextmanager

@@ -14,9 +14,14 @@ from ssl2_bids.files import write_json
 from ssl2_bids.reports import figures, viewer
 from ssl2_bids.volume import Volume, read, read_grid
 from ssl2_bids.workflows.derivatives import Results, lesion_rows, volume_rows, write_derivatives
+from ssl2_bids.workflows.earlier import earlier_files, take_away, withdraw
 from ssl2_bids.workflows.plan import (
     Figure,
     Plan,
+    all_paths,
+    below_raw,
+    described_inputs,
+    field_strength,
     planned_figures,
     planned_outputs,
     viewer_contrasts,
@@ -27,6 +32,15 @@ INTRODUCTION = (
     'Lesions were segmented with ssl2-bids [@wang2023], a BIDS App [@gorgolewski2017] that runs '
     'on nipype [@gorgolewski2011] and PyBIDS [@yarkoni2019].'
 )
+STEPS = (
+    'prepare',
+    'find_brain',
+    'correct_inhomogeneity',
+    'register',
+    'segment',
+    'find_template',
+    'find_lesions',
+)  # in the order of the methods
 
 
 def finish(plan: Plan, command: str, *, facts: list[str], **files: Any) -> dict[str, str]:
@@ -35,25 +49,29 @@ def finish(plan: Plan, command: str, *, facts: list[str], **files: Any) -> dict[
     Parameters
     ----------
     command : the command line, with the user's folders named instead of spelled out.
-    facts : the nodes' JSON files: of prepare and find_brain for each contrast, then of the later
-        ones in the order of processing.
+    facts : the nodes' JSON files, in any order: each says of which step it is.
     files : fields of :class:`Results` (but ``brain_only``, ``channels`` and ``device``, which
         stand in the facts).
     """
-    found = [read_json(path) for path in facts]
+    found = in_order([read_json(path) for path in facts], files['contrasts'])
+    stripped = {f['contrast']: f['brain_only'] for f in found if f['step'] == 'find_brain'}
+    (segmented,) = [f for f in found if f['step'] == 'segment']
     results = Results(
         **files,
-        brain_only=[f['brain_only'] for f in found if 'brain_only' in f],
-        channels=next(f['channels'] for f in found if 'channels' in f),
-        device=next(f['device'] for f in found if 'device' in f),
+        brain_only=[stripped[contrast] for contrast in files['contrasts']],
+        channels=segmented['channels'],
+        device=segmented['device'],
     )
+    earlier = earlier_files(plan.names, all_paths(plan))
+    withdraw(plan.names)
     marker = write_derivatives(plan, results)
     shown = _read_shown(results)
-    summary = _done(plan, results, found, command)
+    summary = _done(plan, results, found, command) | {'earlier': earlier}
     summary['figures'] = draw(planned_figures(plan), shown, plan.names.root)
     summary['viewer'] = _write_viewer(plan, shown)
     write_summary(plan, summary)
     write_json(plan.names.done_marker, marker)
+    take_away(plan.names)
     return {'marker': str(plan.names.done_marker)}
 
 
@@ -79,14 +97,14 @@ def base_summary(plan: Plan, status: str, command: str) -> dict[str, Any]:
         },
         'reference': {
             'Contrast': session.reference,
-            'File': _relative(plan, reference.paths[0]),
+            'File': below_raw(plan, reference.paths[0]),
             'VoxelSize': [round(s, 3) for s in reference.spacing],
             'Shape': list(read_grid(reference.paths[0])[0]),
             'MagneticFieldStrength': field_strength(plan, session.reference),
         }
         if reference and reference.spacing
         else {},
-        'inputs': _inputs(plan),
+        'inputs': described_inputs(plan),
         'settings': {
             'threshold': plan.threshold,
             'minimum lesion volume (mm^3)': plan.min_lesion_volume,
@@ -96,8 +114,9 @@ def base_summary(plan: Plan, status: str, command: str) -> dict[str, Any]:
             'low memory': plan.low_memory,
             'random seed': plan.seed,
         },
+        'notes': list(session.warnings),
         'warnings': list(session.warnings),
-        'unusable': {_relative(plan, path): why for path, why in session.unusable.items()},
+        'unusable': {below_raw(plan, path): why for path, why in session.unusable.items()},
         'methods': [],
         'figures': [],
         'viewer': None,
@@ -106,6 +125,7 @@ def base_summary(plan: Plan, status: str, command: str) -> dict[str, Any]:
         'brain_volume_mm3': None,
         'quality': {},
         'outputs': [],
+        'earlier': earlier_files(plan.names),
         'provenance': {
             'command': command,
             'configuration': plan.configuration,
@@ -116,43 +136,6 @@ def base_summary(plan: Plan, status: str, command: str) -> dict[str, Any]:
     }
 
 
-def field_strength(plan: Plan, contrast: str) -> float | None:
-    """Tesla, from the sidecar, else as the user said, else unknown."""
-    value = plan.session.scans[contrast].metadata.get('MagneticFieldStrength')
-    return value if isinstance(value, int | float) else plan.field_strength
-
-
-def _relative(plan: Plan, path: Path) -> str:
-    return path.relative_to(plan.bids_dir).as_posix()
-
-
-def _inputs(plan: Plan) -> list[dict[str, Any]]:
-    session = plan.session
-    rows: list[dict[str, Any]] = []
-    for contrast, scan in session.scans.items():
-        for path in scan.sources:
-            role, why = 'channel', 'seen by the model'
-            if path in scan.inversions:
-                role, why = 'auxiliary', 'for the noise removal of UNIT1'
-            elif contrast == session.reference:
-                role, why = 'reference', 'its grid carries the results; also seen by the model'
-            rows.append(
-                {
-                    'Contrast': contrast,
-                    'File': _relative(plan, path),
-                    'Use': role,
-                    'Why': why,
-                    'VoxelSize': [round(s, 3) for s in scan.spacing],
-                    'MagneticFieldStrength': field_strength(plan, contrast),
-                }
-            )
-    rows += [
-        {'Contrast': '', 'File': _relative(plan, path), 'Use': 'dropped', 'Why': why}
-        for path, why in session.dropped
-    ]
-    return rows
-
-
 def _done(
     plan: Plan, results: Results, facts: list[dict[str, Any]], command: str
 ) -> dict[str, Any]:
@@ -160,7 +143,7 @@ def _done(
     mask = read(results.brain_mask, dtype=np.uint8)
     brain_volume = float(mask.data.sum()) * mask.voxel_volume
     table = read_json(results.table)
-    methods = _methods(results, facts)
+    methods = methods_of(results.contrasts, facts)
     if summary['reference']['MagneticFieldStrength'] is None:
         summary['warnings'].append(
             'the field strength is unknown: no MagneticFieldStrength in the sidecars and no '
@@ -196,19 +179,32 @@ def region_rows(table: list[dict[str, Any]], brain_volume: float) -> list[dict[s
     ]
 
 
-def _methods(results: Results, facts: list[dict[str, Any]]) -> list[str]:
-    """The sentences of all steps, in the order of processing."""
+def in_order(facts: list[dict[str, Any]], contrasts: list[str]) -> list[dict[str, Any]]:
+    """What the steps say, in the order of processing, the reference's first."""
+
+    def place(one: dict[str, Any]) -> tuple[int, int]:
+        contrast = one.get('contrast')
+        return STEPS.index(one['step']), contrasts.index(contrast) if contrast else 0
+
+    return sorted(facts, key=place)
+
+
+def methods_of(contrasts: list[str], facts: list[dict[str, Any]]) -> list[str]:
+    """The sentences of all steps, in the order of processing.
+
+    Parameters
+    ----------
+    contrasts : the reference first.
+    facts : of the nodes, in order.
+    """
     from ssl2_bids.steps import inhomogeneity, registration
 
-    count = len(results.contrasts)
-    early = [m for f in facts[: 2 * count] for m in f['methods']]
-    late = [m for f in facts[2 * count :] for m in f['methods']]
-    corrected = [c for c in results.contrasts if c != 'UNIT1']
-    between = [
-        inhomogeneity.methods(corrected) if corrected else '',
-        registration.methods(results.contrasts[1:], results.contrasts[0]),
-    ]
-    return [m for m in [INTRODUCTION, *early, *between, *late] if m]
+    corrected = [c for c in contrasts if c != 'UNIT1']
+    sentences = {step: [m for f in facts if f['step'] == step for m in f['methods']]
+                 for step in STEPS}  # fmt: skip
+    sentences['correct_inhomogeneity'] = [inhomogeneity.methods(corrected)] if corrected else []
+    sentences['register'] = [registration.methods(contrasts[1:], contrasts[0])]
+    return [INTRODUCTION, *(m for step in STEPS for m in sentences[step] if m)]
 
 
 @dataclass(frozen=True)

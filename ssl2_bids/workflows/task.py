@@ -7,6 +7,7 @@ import json
 import os
 import time
 import traceback
+from collections.abc import Collection
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from functools import partial
@@ -17,19 +18,19 @@ from typing import Any
 
 os.environ.setdefault('NIPYPE_NO_ET', '1')  # no network, and nipype must not ask for it
 
-from nipype import Node, config, logging  # noqa: E402
-from nipype.interfaces.base import (  # noqa: E402
+from nipype import Node, config, logging
+from nipype.interfaces.base import (
     DynamicTraitedSpec,
     Undefined,
     isdefined,
     traits,
 )
-from nipype.interfaces.io import IOBase  # noqa: E402
-from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node  # noqa: E402
+from nipype.interfaces.io import IOBase
+from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
 
-from ssl2_bids import __version__  # noqa: E402
-from ssl2_bids.errors import Ssl2Error  # noqa: E402
-from ssl2_bids.files import as_ssl2_error, write_json  # noqa: E402
+from ssl2_bids import __version__
+from ssl2_bids.errors import Ssl2Error
+from ssl2_bids.files import as_ssl2_error, write_json
 
 # workers import this module too: nipype speaks in none of them unless asked (-vv)
 if 'SSL2_BIDS_NIPYPE_LOG' not in os.environ:
@@ -52,30 +53,42 @@ STORAGE_ERRORS = (
     errno.EPERM,
     errno.EROFS,
 )
-_OWN = ('function', 'version', 'use_gpu')
+_OWN = ('function', 'version', 'use_gpu', 'identity')
 
 
 class Task(IOBase):
     """A nipype interface that calls one of our functions in the node's folder.
 
     The function is named (``module:function``), gets its inputs by keyword, writes its files
-    into the current folder and returns a dictionary of outputs. Inputs that are paths of files
-    are hashed by nipype with their time and size, so that a rerun finds its cache.
+    into the current folder and returns a dictionary of outputs. Inputs that are paths of other
+    nodes' files are hashed by nipype with their time and size, so that a rerun finds its cache.
+    Files from outside are known by their content: what ``identity`` says of them is hashed in
+    place of the ``unhashed`` inputs.
     """
 
     input_spec = DynamicTraitedSpec
     output_spec = DynamicTraitedSpec
 
-    def __init__(self, function: str, inputs: list[str], outputs: list[str], gpu: bool = False):
+    def __init__(
+        self,
+        function: str,
+        inputs: list[str],
+        outputs: list[str],
+        *,
+        gpu: bool = False,
+        identity: str = '',
+        unhashed: Collection[str] = (),
+    ):
         super().__init__()
         self._output_names = outputs
         self._results: dict[str, Any] = {}
         for name in (*_OWN, *inputs):
-            self.inputs.add_trait(name, traits.Any)
+            self.inputs.add_trait(name, traits.Any(nohash=True if name in unhashed else None))
         self.inputs.trait_setq(**dict.fromkeys((*_OWN, *inputs), Undefined))
         self.inputs.function = function
         self.inputs.version = __version__
         self.inputs.use_gpu = gpu
+        self.inputs.identity = identity
 
     def _add_output_traits(self, base: DynamicTraitedSpec) -> DynamicTraitedSpec:
         for name in self._output_names:
@@ -148,6 +161,8 @@ def make_node(
     memory_gb: float = 1.0,
     gpu: bool = False,
     always: bool = False,
+    identity: str = '',
+    unhashed: Collection[str] = (),
 ) -> Node:
     """A node for one function.
 
@@ -157,8 +172,16 @@ def make_node(
     threads, memory_gb : what the scheduler sets aside.
     gpu : takes a GPU slot.
     always : runs although its inputs are unchanged (it writes outside its folder).
+    identity, unhashed : what tells the content of inputs that are not hashed themselves.
     """
-    task = Task(function, [*inputs, *connected], outputs, gpu)
+    task = Task(
+        function,
+        [*inputs, *connected],
+        outputs,
+        gpu=gpu,
+        identity=identity,
+        unhashed=unhashed,
+    )
     node = Node(task, name=name, n_procs=threads, mem_gb=memory_gb, overwrite=always or None)
     for key, value in inputs.items():
         setattr(node.inputs, key, value)
@@ -188,7 +211,7 @@ class ResilientMultiProc(MultiProcPlugin):
     def _finished(self, taskid: int, node: Node, future: Any) -> None:
         try:
             self._taskresult[taskid] = future.result()
-        except BaseException as error:  # noqa: BLE001  the worker is gone; its node has failed
+        except BaseException as error:  # the worker is gone; its node has failed
             broken = Ssl2Error(
                 'the process was ended from outside, most often because memory ran out',
                 advice='Try --low-mem, fewer --nprocs, or ask for more memory.',

@@ -1,11 +1,10 @@
-"""What the command line says to a person's mistakes, and how quickly."""
+"""What the command line says to a person's mistakes, and what it imports for that."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -105,17 +104,15 @@ def test_output_below_derivatives_is_allowed(dataset, capsys):
 
 
 @pytest.mark.parametrize('words', [['--help'], ['--version'], ['a', 'b', 'nonsense']])
-def test_light_answers_are_quick_and_import_nothing_heavy(words):
+def test_light_answers_import_nothing_heavy(words):
     script = (
         'import sys\nfrom ssl2_bids.cli.app import main\n'
         'try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n'
         'heavy = {"torch", "numpy", "nibabel", "nipype", "bids", "monai"} & set(sys.modules)\n'
         'sys.exit(f"imported {heavy}" if heavy else 0)\n'
     )
-    started = time.perf_counter()
     done = subprocess.run([sys.executable, '-c', script, *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert time.perf_counter() - started < 2  # half a second on a quiet machine
 
 
 def test_both_spellings_of_an_option_are_one():
@@ -203,3 +200,88 @@ def test_a_fault_of_ours_is_called_one(dataset, tmp_path, capsys, monkeypatch):
     assert 'ZeroDivisionError: nobody thought of this' in shown
     assert '--debug' in shown
     assert 'Traceback' not in shown
+
+
+WRONG_VALUES = [
+    ('threshold = 7', 'not between 0 and 1'),
+    ('threshold = true', 'not a number'),
+    ('skull_strip = "banana"', 'force'),
+    ('min_lesion_volume = -1', 'below 0'),
+    ('contrasts = ["t1w", "t3w"]', 'flair'),
+    ('contrasts = "t3w"', 'flair'),
+    ('nprocs = 0', 'above 0'),
+    ('random_seed = 1.5', 'whole number'),
+    ('device = "gpu"', 'cuda:N'),
+    ('mem = "much"', 'amount of memory'),
+    ('tta = "yes"', 'true or false'),
+    ('verbose = true', 'whole number'),
+    ('reference = ["t1w"]', 'one value'),
+    ('threshold = {a = 1}', 'one value'),
+    ('folds = "five"', 'slices'),  # of the other level, and wrong all the same
+    ('thresold = 0.5', 'unknown option "thresold"'),
+    ('bids_dir = "x"\n[more]', None),
+]
+
+
+@pytest.mark.parametrize(('line', 'allowed'), WRONG_VALUES)
+def test_values_of_a_settings_file_are_judged_as_those_of_the_command_line(
+    dataset, tmp_path, capsys, line, allowed
+):
+    config = tmp_path / 'run.toml'
+    config.write_text(f'[options]\n{line}\n')
+    words = (dataset, tmp_path / 'out', 'participant', '--dry-run', '--config-file', config)
+    code = run(*words)
+    shown = capsys.readouterr().err
+    if allowed is None:
+        assert code == 0
+        return
+    assert code == 64
+    assert str(config) in shown
+    assert line.split(' = ')[0] in shown
+    assert allowed in shown
+
+
+def test_every_option_of_a_run_is_read_back_as_it_was(dataset, tmp_path):
+    import tomli_w
+
+    words = [dataset, tmp_path / 'out', 'participant', '--threshold', '0.4', '--mem', '9000']
+    words += ['--contrasts', 'flair', 't1w', '--participant-label', '01', '-vv', '--tta']
+    words += ['--output-spaces', 'FLAIR', '--field-strength', '7', '-w', tmp_path / 'work']
+    first = options.parse([str(w) for w in words])
+    (tmp_path / 'former.toml').write_text(tomli_w.dumps({'options': options.recorded(first)}))
+    again = [*words[:3], '--config-file', tmp_path / 'former.toml']
+    second = options.parse([str(w) for w in again])
+    assert second.left_out == ''
+    assert options.settings_for('participant', second) == options.settings_for(
+        'participant', first
+    )
+
+
+def test_options_of_the_other_level_in_a_settings_file_are_said(dataset, tmp_path, capsys):
+    config = tmp_path / 'run.toml'
+    config.write_text('[options]\nfolds = 3\naccept = "auto"\nlabel = "x"\nthreshold = 0.4\n')
+    words = (dataset, tmp_path / 'out', 'participant', '--dry-run', '--config-file', config)
+    assert run(*words) == 0
+    lines = [x for x in capsys.readouterr().out.splitlines() if str(config) in x]
+    assert lines == [f'{config}: of no meaning at participant level and left out: folds, label']
+
+
+def test_a_plugin_that_nipype_lacks(dataset, tmp_path, capsys):
+    (tmp_path / 'plugin.yml').write_text('plugin: Nope\n')
+    words = (dataset, tmp_path / 'out', 'participant', '-w', tmp_path / 'work')
+    assert run(*words, '--use-plugin', tmp_path / 'plugin.yml') == 69
+    assert 'no plugin "Nope"' in capsys.readouterr().err
+
+
+def test_why_a_whole_run_ended_is_told(dataset, tmp_path, capsys, monkeypatch):
+    """A cluster's plugin on a machine without its commands: no node ever runs."""
+    monkeypatch.setenv('PATH', str(tmp_path))
+    (tmp_path / 'plugin.yml').write_text('plugin: SLURM\n')
+    words = (dataset, tmp_path / 'out', 'participant', '-w', tmp_path / 'work')
+    more = ('--contrasts', 'flair', '--participant-label', '01', '--device', 'cpu')
+    assert run(*words, *more, '--use-plugin', tmp_path / 'plugin.yml') == 1
+    shown = capsys.readouterr().err
+    assert 'No command "sbatch" found' in shown
+    assert 'stopped' not in shown
+    page = (tmp_path / 'out' / 'sub-01.html').read_text()
+    assert 'sbatch' in page

@@ -523,6 +523,21 @@ def begin(settings: GroupSettings) -> Work:
     return begin_work(plan, lambda text: None)
 
 
+def test_a_preprocessed_image_of_equal_name_size_and_time_is_prepared_anew(site):
+    put_labels(site, 1, 2)
+    first = begin(site)
+    image = site.output_dir / 'sub-02/anat/sub-02_space-T1w_desc-preproc_FLAIR.nii.gz'
+    before = image.stat()
+    content = bytearray(image.read_bytes())
+    content[9] ^= 1  # of the header of gzip: the smallest of all changes
+    image.write_bytes(content)
+    os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
+    second = begin(site)
+    keys = [{p.case.name: p.key for p in work.people} for work in (first, second)]
+    assert [name for name in keys[0] if keys[0][name] != keys[1][name]] == ['sub-02']
+    assert first.configuration != second.configuration
+
+
 def test_prepared_people_are_taken_up_until_a_label_changes(site):
     put_labels(site, 1, 2)
     first = begin(site)

@@ -23,9 +23,18 @@ from ssl2_bids.workflows.group import run_group_level
 VOLUMES = (5000.0, 6000.0, 5500.0, 0.0, 5200.0, 6100.0, 90000.0)  # the last stands out
 
 
-def add_result(out: Path, subject: str, volume: float, *, session: str | None = None) -> None:
+def add_result(
+    out: Path,
+    subject: str,
+    volume: float,
+    *,
+    session: str | None = None,
+    reference: str = 'T1w',
+    desc: str = '',
+    **sidecar: str,
+) -> UnitNames:
     """What the participant level leaves of one session, as far as the group level reads it."""
-    names = UnitNames(out, subject, session, 'T1w')
+    names = UnitNames(out, subject, session, reference, desc)
     data = np.zeros((20, 20, 20), np.uint8)
     data[10, 10, 10 : 12 if volume else 10] = 1
     affine = np.diag([4.0, 4.0, 4.0, 1.0])
@@ -40,12 +49,22 @@ def add_result(out: Path, subject: str, volume: float, *, session: str | None = 
     }
     rows = [{'index': 0, 'name': 'all', **row}, {'index': 1, 'name': 'periventricular', **row}]
     write_table(names.path('anat.volumes'), rows, VOLUME_COLUMNS)
-    xfm = names.path('anat.transform', source='T1w', target=ATLAS_SPACE)
+    xfm = names.path('anat.transform', source=reference, target=ATLAS_SPACE)
     write_text(xfm, to_itk(np.eye(4)))
-    write_json(
-        names.done_marker,
-        {'Model': {'Name': 'm', 'Version': '1'}, 'Channels': ['T1w'], 'ConfigurationHash': 'x'},
-    )
+    content = {'Model': {'Name': 'm', 'Version': '1'}, 'Channels': ['T1w']}
+    write_json(names.done_marker, content | {'ConfigurationHash': 'x'} | sidecar)
+    return names
+
+
+def add_summary(names: UnitNames, configuration: str) -> None:
+    """What of a session's summary the group level reads."""
+    content = {
+        'session': names.session,
+        'model': {'Label': names.desc},
+        'reference': {'Contrast': names.reference, 'MagneticFieldStrength': 3},
+        'provenance': {'configuration': configuration},
+    }
+    write_json(names.path('report.summary'), content)
 
 
 @pytest.fixture
@@ -163,3 +182,61 @@ def test_a_damaged_part_of_a_result_costs_that_result(cohort):
     name = 'group_space-MNI152NLin2009aSym_lesion-frequency.json'
     content = json.loads((cohort.output_dir / name).read_text())
     assert content['Participants'] == ['sub-01', 'sub-04', 'sub-05', 'sub-06', 'sub-07']
+
+
+@pytest.mark.parametrize('with_summary', [True, False])
+def test_results_on_the_grids_of_two_references_count_once(cohort, caplog, with_summary):
+    """As an older version left them when the reference had changed."""
+    names = add_result(cohort.output_dir, '01', 1.0, reference='FLAIR', ConfigurationHash='new')
+    if with_summary:
+        add_summary(names, 'new')
+    told: list[str] = []
+    assert run_group_level(cohort, say=told.append) == 0
+    with open(cohort.output_dir / 'group_lesions.tsv', newline='') as stream:
+        rows = list(csv.DictReader(stream, delimiter='\t'))
+    assert [r['reference'] for r in rows if r['participant_id'] == 'sub-01'] == ['FLAIR']
+    assert len(rows) == 7
+    assert 'sub-01: its result is of an earlier choice' in caplog.text
+    name = 'group_space-MNI152NLin2009aSym_lesion-frequency.json'
+    people = json.loads((cohort.output_dir / name).read_text())['Participants']
+    assert people.count('sub-01') == 1
+
+
+def test_a_result_that_the_last_run_could_not_renew_is_left_out_with_the_reason(cohort):
+    add_summary(UnitNames(cohort.output_dir, '02', None, 'T1w'), 'of other images')
+    told: list[str] = []
+    assert run_group_level(cohort, say=told.append) == 0
+    assert 'sub-02' not in rows_of(cohort)
+    assert any('without result' in line and 'sub-02' in line for line in told)
+    assert 'earlier choice of images' in (cohort.output_dir / 'group_report.html').read_text()
+
+
+def test_a_second_result_counts_as_long_as_the_images_that_it_was_made_from(cohort):
+    out = cohort.output_dir
+    for subject, images in (('01', 'new'), ('02', 'old')):
+        add_result(out, subject, 5.0, PreprocessingHash='new')
+        more = {'FirstResult': '', 'PreprocessingHash': images}
+        add_result(out, subject, 6.0, desc='adapted', **more)
+    assert run_group_level(cohort, say=lambda text: None) == 0
+    with open(out / 'group_lesions.tsv', newline='') as stream:
+        rows = list(csv.DictReader(stream, delimiter='\t'))
+    people = [r['participant_id'] for r in rows]
+    assert [people.count(one) for one in ('sub-01', 'sub-02', 'sub-03')] == [2, 1, 1]
+
+
+def test_a_damaged_marker_costs_its_participant_alone(cohort):
+    UnitNames(cohort.output_dir, '02', None, 'T1w').done_marker.write_text('{"Model": ')
+    assert run_group_level(cohort, say=lambda text: None) == 1
+    assert sorted(rows_of(cohort)) == [f'sub-0{n}' for n in (1, 3, 4, 5, 6, 7)]
+    assert 'sub-02' in (cohort.output_dir / 'group_report.html').read_text()
+
+
+def test_what_another_node_is_writing_is_no_result(cohort):
+    folder = cohort.output_dir / 'sub-08' / 'anat'
+    folder.mkdir(parents=True)
+    (folder / '.tmp-node7-12-sub-08_space-T1w_label-L_mask.json').write_text('{"Mo')
+    figures = cohort.output_dir / 'sub-01' / 'figures'
+    figures.mkdir(parents=True)
+    (figures / '.tmp-node7-12-sub-01_desc-summary_report.json').write_text('{"subj')
+    assert run_group_level(cohort, say=lambda text: None) == 0
+    assert len(rows_of(cohort)) == 7

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -61,6 +62,13 @@ def ball(image: nib.Nifti1Image) -> nib.Nifti1Image:
     mask = nib.Nifti1Image(data, image.affine)
     mask.set_sform(image.affine, 1)
     return mask
+
+
+def replace_silently(path, image: nib.Nifti1Image) -> None:
+    """Another image under the same name, with the former time stamp."""
+    before = path.stat()
+    path.write_bytes(image.to_bytes())
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def configuration(tmp_path, data: str, *, stages: str = STAGES, name: str = 'c.toml'):
@@ -200,6 +208,53 @@ class TestPacking:
         )
         with pytest.raises(UsageError, match='another configuration'):
             pack(read_config(other), folder)
+
+    def test_another_image_or_label_under_an_old_name_is_packed_anew(self, make_dataset, tmp_path):
+        image = brain_image()
+        names = [f'sub-0{n}/anat/sub-0{n}' for n in (1, 2, 3)]
+        files = {f'{name}_FLAIR.nii': image for name in names}
+        data = make_dataset(files | {f'{name}_label-L_mask.nii': ball(image) for name in names})
+        config = read_config(configuration(tmp_path, f'labelled = ["{data}"]'))
+        folder = tmp_path / 'packed'
+
+        def packed_now() -> list[str]:
+            told: list[str] = []
+            pack(config, folder, progress=told.append)
+            return told
+
+        assert packed_now() == ['sub-01', 'sub-02', 'sub-03']
+        assert packed_now() == []
+        first = load_packed(folder)
+        replace_silently(data / f'{names[0]}_FLAIR.nii', brain_image(seed=5))
+        assert packed_now() == ['sub-01']
+        second = load_packed(folder)
+        assert first.names() != second.names()  # a training that began with the old is another
+        assert (first.scans[0].images['FLAIR'] != second.scans[0].images['FLAIR']).any()
+        moved = np.roll(np.asarray(ball(image).dataobj), 2, axis=0)
+        replace_silently(
+            data / f'{names[1]}_label-L_mask.nii', nib.Nifti1Image(moved, image.affine)
+        )
+        assert packed_now() == ['sub-02']
+        (data / f'{names[1]}_FLAIR.json').write_text('{"SkullStripped": true}')
+        assert packed_now() == ['sub-02']
+        shutil.rmtree(data / 'sub-03')
+        assert packed_now() == []
+        assert [scan.person for scan in load_packed(folder).scans] == ['00-sub-01', '00-sub-02']
+        data.rename(tmp_path / 'gone')  # packed data move to where their sources are not
+        assert packed_now() == []
+
+    def test_another_label_map_makes_other_heads(self, label_maps, tmp_path):
+        maps = tmp_path / 'maps'
+        shutil.copytree(label_maps, maps)
+        config = read_config(configuration(tmp_path, f'label_maps = ["{maps}"]'))
+        told: list[str] = []
+        for expected in (['01', '02', '03'], []):
+            pack(config, tmp_path / 'packed', progress=told.append)
+            assert told == expected
+            told.clear()
+        shutil.copy(maps / 'sub-01_dseg.nii.gz', maps / 'sub-04_dseg.nii.gz')
+        pack(config, tmp_path / 'packed', progress=told.append)
+        assert told == ['01', '02', '03', '04']
 
     def test_mistakes_are_named(self, make_dataset, tmp_path):
         empty = make_dataset(['sub-01/anat/sub-01_PDw.nii.gz'])
@@ -346,12 +401,17 @@ class TestRun:
             'ahead = 0\n[supervised]\nsteps = 0'
         )
         path = configuration(tmp_path, '', stages=stages)
-        path.write_text(f'start = "{finished}"\n' + path.read_text())
+        start = tmp_path / 'start'
+        shutil.copytree(finished, start)
+        path.write_text(f'start = "{start}"\n' + path.read_text())
         words = [str(path), str(tmp_path / 'out'), '--device', 'cpu', '--data', str(packed)]
         assert main(['pretrain', *words]) == 0
         head = (tmp_path / 'out' / 'curves.csv').read_text().splitlines()[0]
         assert 'inpainting,rotation,contrast' in head
         assert not (tmp_path / 'out' / 'model.json').exists()
+        card = json.loads((start / 'model.json').read_text())
+        (start / 'model.json').write_text(json.dumps(card | {'Threshold': 0.123}))
+        assert main(['pretrain', *words]) == 64  # another model to start from, in the same place
 
     @pytest.mark.parametrize(
         ('words', 'code', 'message'),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 
-class _Reached(Exception):  # noqa: N818 (it is no error)
+class _Reached(Exception):  # no error
     """The features are there: the decoder need not run."""
 
 

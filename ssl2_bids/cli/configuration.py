@@ -1,0 +1,126 @@
+"""Options of a former run, read from its TOML and judged as those of the command line are."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ssl2_bids.cli.parser import GROUP_ONLY, PARTICIPANT_ONLY, build_parser
+from ssl2_bids.cli.parsing import Parser
+from ssl2_bids.errors import NoInputError, UsageError
+
+# which run, not how: never taken from a former run's file
+PER_RUN = (
+    'bids_dir',
+    'output_dir',
+    'analysis_level',
+    'config_file',
+    'dry_run',
+    'debug',
+    'clean_workdir',
+    'notrack',
+    'task_id',
+    'reports_only',
+    'overwrite',
+)
+OF_THE_OTHER_LEVEL = {'participant': GROUP_ONLY, 'group': PARTICIPANT_ONLY}
+IN_FILES = {'mem': '--mem-gb'}  # of several options for one setting, that of the file's unit
+
+
+@dataclass(frozen=True)
+class Former:
+    """The options of a former run that apply, and a line about those that do not."""
+
+    values: dict[str, Any]
+    left_out: str
+
+
+def read_config(path: Path, level: str) -> Former:
+    """Read the options of a settings file.
+
+    Raises
+    ------
+    NoInputError : there is no such file.
+    UsageError : it is no settings file, or has an option that is unknown or has an impossible
+        value; file, key and what is allowed are named.
+    """
+    parser = build_parser()
+    values: dict[str, Any] = {}
+    useless = []
+    for name, value in _options(path).items():
+        if name in PER_RUN:
+            continue
+        action = _action(parser, name)
+        if action is None:
+            raise UsageError(f'unknown option "{name}" in the configuration', path=path)
+        judged = _judged(parser, action, value, path)
+        if name not in OF_THE_OTHER_LEVEL.get(level, ()):
+            values[name] = judged
+        elif judged != action.default:
+            useless.append(name)
+    left_out = f'{path}: of no meaning at {level} level and left out: {", ".join(useless)}'
+    return Former(values, left_out if useless else '')
+
+
+def _options(path: Path) -> dict[str, Any]:
+    try:
+        import tomllib
+    except ModuleNotFoundError:  # Python 3.10
+        import tomli as tomllib  # type: ignore[no-redef]
+
+    if not path.is_file():
+        raise NoInputError('no such configuration file', path=path)
+    try:
+        options = tomllib.loads(path.read_text(encoding='utf-8'))['options']
+        if not isinstance(options, dict):
+            raise ValueError('"options" is no table')
+    except (ValueError, KeyError) as error:
+        raise UsageError(
+            f'not a configuration of a former run ({error})',
+            advice='Give a logs/*.toml file of an output folder.',
+            path=path,
+        ) from None
+    return options
+
+
+def _action(parser: Parser, name: str) -> argparse.Action | None:
+    found = [a for a in parser._actions if a.dest == name and a.option_strings]
+    if name in IN_FILES:
+        found = [a for a in found if IN_FILES[name] in a.option_strings]
+    return found[0] if found else None
+
+
+def _judged(parser: Parser, action: argparse.Action, value: Any, path: Path) -> Any:
+    """The value of an option, by the validators of the command line."""
+    option = action.option_strings[0]
+    several = isinstance(value, list)
+    if several and not value:
+        return action.default
+    try:
+        if action.nargs == 0:
+            return _switch(action, value)
+        if isinstance(value, dict) or (several and action.nargs is None):
+            raise UsageError('one value is needed')
+        texts = [str(one) for one in (value if several else [value])]
+        words = [option, *texts] if several else [f'{option}={texts[0]}']
+        arguments = parser.parse_args(['bids', 'out', 'participant', *words])
+    except UsageError as error:
+        problem = error.message.partition(': ')[2] if option in error.message else error.message
+        raise UsageError(
+            f'"{action.dest}" is {value!r} in the configuration: {problem}',
+            advice=f'Mend the file, or see {option} in ssl2-bids --help.',
+            path=path,
+        ) from None
+    return getattr(arguments, action.dest)
+
+
+def _switch(action: argparse.Action, value: Any) -> Any:
+    """The value of an option that stands alone on a command line: yes or no, or a count."""
+    count = isinstance(action.default, int) and not isinstance(action.default, bool)
+    if count and isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if not count and isinstance(value, bool):
+        return value
+    raise UsageError('a whole number is needed' if count else 'true or false is needed')
