@@ -246,6 +246,9 @@ def _session(
         found = ', '.join(scans) or 'no usable image'
         return replace(result, skipped=f'the model needs {wanted}; found: {found}')
     if reference and (wanted_suffix := SUFFIXES[reference][0]) not in scans:
+        for problem in choice.problems:  # it is there, but cannot be used
+            if f'_{wanted_suffix}.nii' in str(problem.path):
+                return replace(result, problem=problem)
         return replace(result, skipped=f'it has no {wanted_suffix}, which --reference asks for')
     chosen = SUFFIXES[reference][0] if reference else choose_reference(scans)
     warnings = list(choice.warnings)
