@@ -63,7 +63,7 @@ def read(path: str | Path, *, contrast: str = '', dtype: type | None = np.float3
     DataError : not a NIfTI file, truncated, not three-dimensional, without a usable
         orientation (neither sform nor qform), or with impossible voxel sizes.
     """
-    image = _open(path)
+    image = open_image(path)
     try:
         data = np.asanyarray(image.dataobj)
     except (OSError, EOFError, ValueError, zlib.error) as error:
@@ -85,12 +85,12 @@ def read_grid(path: str | Path) -> tuple[tuple[int, int, int], np.ndarray]:
     ------
     DataError : as in :func:`read`, but for damage behind the header.
     """
-    image = _open(path)
+    image = open_image(path)
     i, j, k = image.shape[:3]
     return (i, j, k), image.affine.astype(np.float64)
 
 
-def _open(path: str | Path) -> nib.Nifti1Image:
+def open_image(path: str | Path) -> nib.Nifti1Image:
     """A NIfTI image whose header is sound; its voxels are not read yet."""
     try:
         image = nib.load(path)
@@ -165,11 +165,16 @@ def write(volume: Volume, path: str | Path, *, dtype: type = np.float32, code: i
     dtype : type on disk; values are stored without scaling.
     code : NIfTI code of sform and qform (1 scanner, 4 MNI).
     """
-    path = Path(path)
     image = nib.Nifti1Image(np.asarray(volume.data).astype(dtype), volume.affine)
     image.header.set_xyzt_units('mm', 'sec')
     image.set_sform(volume.affine, code=code)
     image.set_qform(volume.affine, code=code)
+    store(image, path)
+
+
+def store(image: nib.Nifti1Image, path: str | Path) -> None:
+    """Write a NIfTI image, compressed if its name says so, whole or not at all."""
+    path = Path(path)
     with whole_file(path) as temporary:
         if path.name.endswith('.gz'):
             with (

@@ -28,7 +28,7 @@ group_*
 .ssl2-bids-group.lock
 """
 DESCRIPTIONS = {
-    'preproc': 'bias-corrected image, voxel axes reoriented to RAS by flips and permutations only',
+    'preproc': 'bias-corrected image on the voxel grid of the raw reference image',
     'brain': 'brain mask',
     'denoised': "UNIT1 without background noise, by the robust combination of O'Brien 2014",
     'meanecho': 'mean magnitude of several echoes',

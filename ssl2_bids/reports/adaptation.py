@@ -31,13 +31,17 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Shown:
-    """A slice to label next; all volumes on one grid, ``index`` along its RAS+ third axis."""
+    """A slice to label next; all volumes on one grid, ``index`` along its RAS+ third axis.
+
+    ``stored`` names axis and number of the slice in the file.
+    """
 
     title: str
     image: Volume
     brain: Volume
     doubt: Volume
     index: int
+    stored: str
 
 
 def draw_suggestions(shown: Sequence[Shown], path: Path) -> None:
@@ -47,7 +51,7 @@ def draw_suggestions(shown: Sequence[Shown], path: Path) -> None:
         scene = prepare(one.image, one.brain)
         unsure = cut(reorient(one.doubt).data >= DOUBTED, AXIAL, one.index, scene.box)
         layers = outline_path(unsure, DOUBT_COLOUR, label='unsure')
-        head = f'{one.title}, k = {one.index}'
+        head = f'{one.title}, {one.stored}'
         rows[0].append(replace(slice_panel(scene, AXIAL, one.index, layers=layers), head=head))
         rows[1].append(slice_panel(scene, AXIAL, one.index))
     contrasts = ', '.join(dict.fromkeys(one.image.contrast for one in shown if one.image.contrast))

@@ -9,6 +9,8 @@ from ssl2_bids.errors import DataError
 from ssl2_bids.volume import Volume, same_grid
 
 FULL_SCALE = 4095.0  # the scanner stores -0.5 to 0.5 as 0 to 4095
+SCALES = ((-0.5, 0.5), (0.0, 1.0), (0.0, 4095.0))  # tried in this order
+MARGIN = 0.02  # share of a scale
 NOISE_FACTOR = 6.0  # beta = (factor x noise of INV2)^2; O'Brien 2014 tried 1 to 10
 STRIPPED_SHARE = 0.3  # share of exact zeros in INV2 from which its background was set to zero
 
@@ -16,19 +18,42 @@ STRIPPED_SHARE = 0.3  # share of exact zeros in INV2 from which its background w
 def to_signed(unit1: np.ndarray) -> np.ndarray:
     """UNIT1 in its physical range from -0.5 to 0.5, whatever scale it is stored in.
 
+    Programs that interpolate overshoot: 2 % beyond each end of a range is still that range.
+
     Raises
     ------
-    DataError : neither -0.5 to 0.5 nor 0 to 4095.
+    DataError : neither -0.5 to 0.5, nor 0 to 1, nor 0 to 4095.
     """
     low, high = float(unit1.min()), float(unit1.max())
-    if low >= -0.5 - 1e-3 and high <= 0.5 + 1e-3:
-        return unit1
-    if low >= 0 and 1 < high <= 4096:
-        return unit1 / FULL_SCALE - 0.5
+    for bottom, top in SCALES:
+        margin = MARGIN * (top - bottom)
+        # a scale that an image fills by less than a tenth is not its own
+        if low >= bottom - margin and bottom + (top - bottom) / 10 < high <= top + margin:
+            return (np.clip(unit1, bottom, top) - bottom) / (top - bottom) - 0.5
     raise DataError(
-        f'the values of UNIT1 run from {low:g} to {high:g}, neither -0.5 to 0.5 nor 0 to 4095',
+        f'the values of UNIT1 run from {low:g} to {high:g}, '
+        'neither -0.5 to 0.5, nor 0 to 1, nor 0 to 4095',
         advice='Give the uniform image as the scanner stored it.',
     )
+
+
+def on_full_scale(unit1: Volume) -> Volume:
+    """UNIT1 from 0 to 4095, with its background at 0 where that was set to a constant.
+
+    In an image from -0.5 to 0.5 that was stripped to zero, zero is background, not a value.
+
+    Raises
+    ------
+    DataError : see :func:`to_signed`.
+    """
+    stored = (to_signed(unit1.data.astype(np.float32)) + 0.5) * np.float32(FULL_SCALE)
+    return unit1.with_data(np.where(constant_background(unit1.data), np.float32(0), stored))
+
+
+def constant_background(unit1: np.ndarray) -> np.ndarray:
+    """Voxels that were set to zero, bool; none unless that was done to much of the image."""
+    zero = unit1 == 0
+    return zero if zero.mean() > STRIPPED_SHARE else np.zeros(unit1.shape, bool)
 
 
 def noise_level(inv2: np.ndarray) -> float:
@@ -93,6 +118,7 @@ def remove_background_noise(unit1: Volume, inv1: Volume, inv2: Volume) -> tuple[
         # a voxel's own noise makes its sign jump: nothing is smoothed, only suppressed
         uni = (first * second - beta) / (first**2 + second**2 + 2 * beta)
     stored = np.clip((uni + 0.5) * FULL_SCALE, 0, FULL_SCALE).astype(np.float32)
+    stored = np.where(constant_background(unit1.data), np.float32(0), stored)
     return unit1.with_data(stored), level
 
 

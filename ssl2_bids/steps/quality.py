@@ -8,6 +8,7 @@ from ssl2_bids.errors import DataError
 from ssl2_bids.volume import Volume
 
 MOSTLY = 0.5  # share of the voxels; more than this not finite is no image
+BACKGROUND = 0.9  # share of the border's voxels; more than this not finite is no fault
 SMALLEST_EXTENT = 60.0  # mm; a field of view shorter than this along an axis holds no brain
 BRAIN_VOLUMES = (600.0, 2200.0)  # mL; adult intracranial volumes lie well inside
 
@@ -29,14 +30,15 @@ def check_image(image: Volume) -> tuple[Volume, list[str]]:
     """
     data, warnings = image.data, []
     bad = ~np.isfinite(data)
-    if bad.mean() > MOSTLY:
+    if bad.mean() > MOSTLY and not surrounds(bad):
         raise DataError(
             f'{100 * bad.mean():.0f} % of the voxels are not finite (NaN or infinite)',
             advice='Convert the image again.',
         )
     if bad.any():
         data = np.where(bad, np.float32(0), data)
-        warnings.append(f'{int(bad.sum())} voxels that are not finite were set to 0')
+        if not surrounds(bad):
+            warnings.append(f'{int(bad.sum())} voxels that are not finite were set to 0')
     if float(data.min()) == float(data.max()):
         raise DataError(
             f'the image is constant (every voxel is {float(data.flat[0]):g})',
@@ -50,6 +52,20 @@ def check_image(image: Volume) -> tuple[Volume, list[str]]:
             advice='Leave the image out with --bids-filter-file.',
         )
     return image.with_data(data), warnings
+
+
+def surrounds(bad: np.ndarray) -> bool:
+    """Whether voxels that are not finite are the background: nearly all of the image's border.
+
+    Some programs store NaN around a stripped brain.
+
+    Parameters
+    ----------
+    bad : (I, J, K) bool.
+    """
+    border = np.ones(bad.shape, bool)
+    border[2:-2, 2:-2, 2:-2] = False
+    return bool(bad[border].mean() > BACKGROUND and not bad.all())
 
 
 def check_brain_volume(mask: Volume) -> list[str]:

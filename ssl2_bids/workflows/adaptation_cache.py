@@ -18,7 +18,7 @@ from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.steps.network_input import network_input
 from ssl2_bids.training.checkpoint import fingerprint
 from ssl2_bids.training.views import Participant, read_participant, write_participant
-from ssl2_bids.volume import read, read_grid
+from ssl2_bids.volume import read, read_grid, reorient
 from ssl2_bids.workflows.adaptation_labels import Case
 from ssl2_bids.workflows.annotations import onto_model_grid
 
@@ -71,8 +71,8 @@ def prepare(
     found = _taken_up(case, folder, key)
     if found is not None:
         return found
-    brain = read(case.brain_mask, dtype=np.uint8)
-    images = {c: read(path, contrast=c) for c, path in case.images.items()}
+    brain = reorient(read(case.brain_mask, dtype=np.uint8))
+    images = {c: reorient(read(path, contrast=c)) for c, path in case.images.items()}
     given = network_input(images, {}, brain, card)
     label = extent = None
     if annotation is not None:

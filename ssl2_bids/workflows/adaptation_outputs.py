@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 
 from ssl2_bids import __version__
@@ -28,7 +30,7 @@ from ssl2_bids.training.adapt import curves
 from ssl2_bids.training.left_out import DICE, probability_of
 from ssl2_bids.training.run import History
 from ssl2_bids.training.suggestions import SliceGain, Suggestion
-from ssl2_bids.volume import read, reorient
+from ssl2_bids.volume import read, read_grid, reorient
 from ssl2_bids.workflows import adaptation_scores as scoring
 from ssl2_bids.workflows.adaptation import FINAL, HOLDOUT, SLICES, Adapted
 from ssl2_bids.workflows.adaptation_cache import Prepared
@@ -204,12 +206,13 @@ def annotate_rows(work: Work, suggested: Sequence[Suggestion]) -> list[dict[str,
         one = people[suggestion.case]
         names = one.case.result.names
         image = one.case.images[names.reference]
+        drawn = reference_slice(one, suggestion.index)
         rows.append(
             {
                 'participant_id': f'sub-{names.subject}',
                 'session_id': f'ses-{names.session}' if names.session else None,
-                'axis': 'k',
-                'slice': reference_slice(one, suggestion.index),
+                'axis': drawn.axis,
+                'slice': drawn.number,
                 'expected_gain-mm3': round(suggestion.gain, 2),
                 'image': image.relative_to(names.root).as_posix(),
             }
@@ -217,12 +220,32 @@ def annotate_rows(work: Work, suggested: Sequence[Suggestion]) -> list[dict[str,
     return rows
 
 
-def reference_slice(one: Prepared, index: int) -> int:
+@dataclass(frozen=True)
+class StoredSlice:
+    """A slice of a reference image.
+
+    Attributes
+    ----------
+    axis : i, j or k, the voxel axis of the file that runs up the body.
+    number : along that axis, from 0, as stored in the file.
+    upright : from the lowest slice of the body.
+    """
+
+    axis: str
+    number: int
+    upright: int
+
+
+def reference_slice(one: Prepared, index: int) -> StoredSlice:
     """The axial slice of the reference image that a slice of the network's grid lies in."""
-    brain = read(one.case.brain_mask, dtype=np.uint8)
+    shape, affine = read_grid(one.case.brain_mask)
+    orientation = nib.io_orientation(affine)
+    axis = int(np.flatnonzero(orientation[:, 0] == 2)[0])
     centre = np.array([*(np.array(one.read().brain.shape[:2]) - 1) / 2, index, 1.0])
-    voxel = np.linalg.inv(reorient(brain).affine) @ one.affine @ centre
-    return int(np.clip(np.rint(voxel[2]), 0, brain.shape[2] - 1))
+    voxel = np.linalg.inv(affine) @ one.affine @ centre
+    last = shape[axis] - 1
+    number = int(np.clip(np.rint(voxel[axis]), 0, last))
+    return StoredSlice('ijk'[axis], number, number if orientation[axis, 1] > 0 else last - number)
 
 
 def report_facts(
@@ -283,15 +306,17 @@ def draw_suggestions(work: Work, suggested: Sequence[Suggestion]) -> str:
         one = people[suggestion.case]
         names = one.case.result.names
         shown_on = next(c for c in ('FLAIR', names.reference) if c in one.case.images)
-        brain = read(one.case.brain_mask, dtype=np.uint8)
+        brain = reorient(read(one.case.brain_mask, dtype=np.uint8))
+        drawn = reference_slice(one, suggestion.index)
         doubt = np.load(work.folder / f'doubt-{one.case.name}.npy').astype(np.float32)
         shown.append(
             pictures.Shown(
                 title=one.case.name.replace('_', ' '),
-                image=read(one.case.images[shown_on], contrast=shown_on),
+                image=reorient(read(one.case.images[shown_on], contrast=shown_on)),
                 brain=brain,
                 doubt=to_reference(doubt, one.affine, brain),
-                index=reference_slice(one, suggestion.index),
+                index=drawn.upright,
+                stored=f'{drawn.axis} = {drawn.number}',
             )
         )
     settings = work.adaptation.settings

@@ -23,11 +23,13 @@ from ssl2_bids.bids.sidecars import (
     segmentation_sidecar,
 )
 from ssl2_bids.files import write_json, write_text
+from ssl2_bids.raw_grid import RawGrid, read_raw_grid, write_on
 from ssl2_bids.settings import ATLAS_SPACE
-from ssl2_bids.volume import Volume, read, read_grid, resample, write
+from ssl2_bids.volume import Grid, Volume, read, resample, write
 from ssl2_bids.workflows.plan import Plan, extra_spaces, preproc_path
 from ssl2_bids.workflows.task import read_json
 
+MNI = 4  # NIfTI code of a template's space
 LESION_INDEX = 7  # "Lesion" among the labels that BIDS names
 
 
@@ -58,18 +60,19 @@ def write_derivatives(plan: Plan, results: Results) -> dict[str, Any]:
     taken away those of former runs, so that a stop in between leaves no mixture that looks
     finished.
     """
+    grid = raw_grid(plan, plan.session.reference)
     brain_mask = read(results.brain_mask, dtype=np.uint8)
-    _write_brain_mask(plan, brain_mask)
-    _write_images(plan, results)
+    _write_brain_mask(plan, brain_mask, grid)
+    _write_images(plan, results, grid)
     _write_transforms(plan, results)
     lesions = read(results.instances, dtype=np.uint16)
-    _write_probabilities(plan, results)
-    _write_instances(plan, results, lesions)
+    _write_probabilities(plan, results, grid)
+    _write_instances(plan, results, lesions, grid)
     _write_volumes(plan, results, brain_mask)
     mask = lesions.with_data((lesions.data > 0).astype(np.uint8))
     for space in extra_spaces(plan):
         _write_mask_elsewhere(plan, results, mask, space)
-    write(mask, plan.names.path('anat.mask'), dtype=np.uint8)
+    write_on(grid, mask, plan.names.path('anat.mask'), dtype=np.uint8)
     return segmentation_sidecar(
         'Lesion',
         description='Lesion mask: probability at or above the threshold, small lesions dropped.',
@@ -112,9 +115,9 @@ def _reference_uri(plan: Plan) -> str:
     return _own(plan.names, preproc_path(plan, plan.session.reference))
 
 
-def _write_brain_mask(plan: Plan, mask: Volume) -> None:
+def _write_brain_mask(plan: Plan, mask: Volume, grid: RawGrid) -> None:
     path = plan.names.path('anat.brain_mask')
-    write(mask, path, dtype=np.uint8)
+    write_on(grid, mask, path, dtype=np.uint8)
     sidecar = segmentation_sidecar(
         'Brain',
         description='Brain mask of the reference image.',
@@ -124,12 +127,12 @@ def _write_brain_mask(plan: Plan, mask: Volume) -> None:
     write_json(sidecar_path(path), sidecar)
 
 
-def _write_images(plan: Plan, results: Results) -> None:
+def _write_images(plan: Plan, results: Results, grid: RawGrid) -> None:
     session = plan.session
     images = [results.corrected[0], *results.resampled]
     for number, (contrast, file) in enumerate(zip(results.contrasts, images, strict=True)):
         path = preproc_path(plan, contrast)
-        write(read(file), path)
+        write_on(grid, read(file), path)
         moved = '' if number == 0 else ', rigidly aligned and resampled to the reference'
         corrected = '' if contrast == 'UNIT1' else ', corrected for inhomogeneity'
         sidecar = image_sidecar(
@@ -148,7 +151,7 @@ def _write_denoised(plan: Plan, results: Results) -> None:
     number = results.contrasts.index('UNIT1')
     entities = join_entities(plan.session.scans['UNIT1'].entities)
     path = plan.names.path('anat.denoised', entities=entities)
-    write(read(results.prepared[number]), path)
+    write_on(raw_grid(plan, 'UNIT1'), read(results.prepared[number]), path)
     sidecar = image_sidecar(
         plan.session.scans['UNIT1'].metadata,
         description='UNIT1 without background noise (robust combination), 0 to 4095.',
@@ -174,7 +177,7 @@ def _write_transforms(plan: Plan, results: Results) -> None:
         write_text(path, to_itk(pull))
 
 
-def _write_probabilities(plan: Plan, results: Results) -> None:
+def _write_probabilities(plan: Plan, results: Results, grid: RawGrid) -> None:
     names = plan.names
     kinds = [('anat.probability', results.probability, 'Lesion probability.')]
     if results.uncertainty:
@@ -182,7 +185,7 @@ def _write_probabilities(plan: Plan, results: Results) -> None:
         kinds.append(('anat.uncertainty', results.uncertainty, text))
     sources = [_own(names, preproc_path(plan, contrast)) for contrast in results.contrasts]
     for kind, file, description in kinds:
-        write(read(file), names.path(kind))
+        write_on(grid, read(file), names.path(kind))
         sidecar = segmentation_sidecar(
             'Lesion',
             description=description,
@@ -236,9 +239,9 @@ def _rounded(value: float | None, places: int) -> float | None:
     return None if value is None else round(value, places)
 
 
-def _write_instances(plan: Plan, results: Results, lesions: Volume) -> None:
+def _write_instances(plan: Plan, results: Results, lesions: Volume, grid: RawGrid) -> None:
     path = plan.names.path('anat.instances')
-    write(lesions, path, dtype=np.uint16)
+    write_on(grid, lesions, path, dtype=np.uint16)
     write_table(table_path(path), lesion_rows(read_json(results.table)), LESION_COLUMNS)
     sidecar = segmentation_sidecar(
         'Lesion',
@@ -258,20 +261,17 @@ def _write_volumes(plan: Plan, results: Results, brain_mask: Volume) -> None:
 
 
 def _write_mask_elsewhere(plan: Plan, results: Results, mask: Volume, space: str) -> None:
+    path = plan.names.path('anat.mask', space=space)
     if space == ATLAS_SPACE:
         from ssl2_bids.steps.template import template
 
-        target = template()
-        transform = np.load(results.template_matrix)
+        there = _moved(mask, template(), np.load(results.template_matrix))
+        write(there, path, dtype=np.uint8, code=MNI)
     else:
-        shape, affine = read_grid(plan.session.scans[space].paths[0])
-        target = Volume(np.empty(shape, np.uint8), affine)
+        grid = raw_grid(plan, space)
         matrix = np.load(results.matrices[results.contrasts.index(space) - 1])
-        transform = np.linalg.inv(matrix)
-    share = resample(mask, target.affine, target.shape, transform=transform)
-    path = plan.names.path('anat.mask', space=space)
-    there = Volume((share.data >= 0.5).astype(np.uint8), target.affine)
-    write(there, path, dtype=np.uint8, code=4 if space == ATLAS_SPACE else 1)
+        there = _moved(mask, grid, np.linalg.inv(matrix))
+        write_on(grid, there, path, dtype=np.uint8)
     raw = None if space == ATLAS_SPACE else _raw(plan, space)[0]
     sidecar = segmentation_sidecar(
         'Lesion',
@@ -280,3 +280,14 @@ def _write_mask_elsewhere(plan: Plan, results: Results, mask: Volume, space: str
         spatial_reference=raw,
     )
     write_json(sidecar_path(path), sidecar)
+
+
+def _moved(mask: Volume, grid: Grid, transform: np.ndarray) -> Volume:
+    """A mask on another grid: voxels of which it fills half; ``transform`` pulls."""
+    share = resample(mask, grid.affine, grid.shape, transform=transform)
+    return Volume((share.data >= 0.5).astype(np.uint8), grid.affine)
+
+
+def raw_grid(plan: Plan, contrast: str) -> RawGrid:
+    """The grid of the scan of a contrast; of its first echo."""
+    return read_raw_grid(plan.session.scans[contrast].paths[0])

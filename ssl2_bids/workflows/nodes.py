@@ -59,8 +59,7 @@ def prepare(scan: Scan, digests: list[str]) -> dict[str, str]:
             image = echoes.mean_of_echoes(images)
             methods.append(echoes.methods(len(images)))
         elif scan.contrast == 'UNIT1':
-            signed = mp2rage.to_signed(image.data)
-            image = image.with_data((signed + 0.5) * np.float32(mp2rage.FULL_SCALE))
+            image = mp2rage.on_full_scale(image)
     except DataError as error:
         raise _about(error, scan.paths[0]) from None
     write(image, 'image.nii')

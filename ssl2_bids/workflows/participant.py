@@ -181,8 +181,13 @@ def _with_missing_spaces(session: Session, settings: ParticipantSettings) -> Ses
 
     wanted = {s.partition(':')[0] for s in settings.output_spaces} - {'anat', ATLAS_SPACE}
     missing = sorted(wanted - set(session.scans)) if session.scans else []
-    texts = tuple(f'no mask on the grid of {m}: the session has no such image' for m in missing)
-    return replace(session, warnings=session.warnings + texts)
+    texts = [f'no mask on the grid of {m}: the session has no such image' for m in missing]
+    if session.reference in wanted:
+        texts.append(
+            f'{session.reference} is the reference: the result itself lies on its raw grid '
+            f'(space-{session.reference})'
+        )
+    return replace(session, warnings=(*session.warnings, *texts))
 
 
 def describe_plans(plans: list[Plan], settings: ParticipantSettings) -> str:

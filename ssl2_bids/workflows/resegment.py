@@ -25,10 +25,11 @@ from ssl2_bids.errors import DataError, Ssl2Error
 from ssl2_bids.files import remove_leftovers, write_json
 from ssl2_bids.itk import from_itk
 from ssl2_bids.networks.cards import Card
+from ssl2_bids.raw_grid import RawGrid, read_raw_grid, write_on
 from ssl2_bids.settings import ATLAS_SPACE
 from ssl2_bids.steps import lesions, regions
 from ssl2_bids.steps.segmentation import segment
-from ssl2_bids.volume import Volume, read, write
+from ssl2_bids.volume import Volume, read, reorient
 from ssl2_bids.workflows.adaptation_labels import Case
 from ssl2_bids.workflows.derivatives import lesion_rows, volume_rows
 from ssl2_bids.workflows.earlier import take_away, withdraw
@@ -89,8 +90,9 @@ def segment_case(case: Case, card: Card, network: nn.Module, *, device: str) -> 
     names = _names(case, card)
     withdraw(names)
     remove_leftovers(names.done_marker.parent)
-    brain = read(case.brain_mask, dtype=np.uint8)
-    images = {contrast: read(path, contrast=contrast) for contrast, path in case.images.items()}
+    grid = read_raw_grid(case.brain_mask)
+    brain = reorient(read(case.brain_mask, dtype=np.uint8))
+    images = {c: reorient(read(path, contrast=c)) for c, path in case.images.items()}
     made = segment(images, {}, brain, card, network, device=device)
     found = lesions.find_lesions(
         made.probability, threshold=card.threshold, minimum_volume=_minimum_volume(case, card)
@@ -99,7 +101,7 @@ def segment_case(case: Case, card: Card, network: nn.Module, *, device: str) -> 
     found = lesions.with_regions(found, regions.assign_regions(found.instances, maps))
     block = _model_block(case, card, made.channels, device)
     write_section(case, names, card, images, brain, found, _configuration(case, card))
-    _write(names, made.probability, found, brain, case, block)
+    _write(names, made.probability, found, brain, case, block, grid)
     take_away(names)
 
 
@@ -110,6 +112,7 @@ def _write(
     brain: Volume,
     case: Case,
     block: Mapping[str, Any],
+    grid: RawGrid,
 ) -> None:
     root, reference = names.root, bids_uri(case.images[names.reference], names.root)
 
@@ -123,19 +126,19 @@ def _write(
         )
 
     path = names.path('anat.probability')
-    write(probability, path)
+    write_on(grid, probability, path)
     write_json(
         sidecar_path(path), sidecar(f'Lesion probability. {RESULT}', list(case.images.values()))
     )
     rows = [asdict(lesion) for lesion in found.table]
     instances = names.path('anat.instances')
-    write(found.instances, instances, dtype=np.uint16)
+    write_on(grid, found.instances, instances, dtype=np.uint16)
     write_table(table_path(instances), lesion_rows(rows), LESION_COLUMNS)
     numbered = sidecar('Lesions, numbered by descending volume.', [path])
     write_json(sidecar_path(instances), numbered | LESION_COLUMNS)
     volume = float((brain.data > 0).sum()) * brain.voxel_volume
     write_table(names.path('anat.volumes'), volume_rows(rows, volume), VOLUME_COLUMNS)
-    write(found.mask, names.path('anat.mask'), dtype=np.uint8)
+    write_on(grid, found.mask, names.path('anat.mask'), dtype=np.uint8)
     write_json(
         names.done_marker,
         sidecar(

@@ -137,10 +137,11 @@ def test_the_picture_of_the_suggestions(tmp_path, count):
         Volume(brain.astype(np.uint8), affine),
         Volume(doubt, affine),
         9,
+        'j = 8',
     )
     adaptation.draw_suggestions([one] * count, tmp_path / 'a.svg')
     text = (tmp_path / 'a.svg').read_text(encoding='utf-8')
     ElementTree.fromstring(text)
     assert text.count('<image') == 2 * count
     assert text.count('unsure') == count + 1  # outlines, and the note
-    assert 'k = 9' in text
+    assert 'j = 8' in text

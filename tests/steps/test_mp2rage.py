@@ -64,11 +64,44 @@ def test_a_stripped_image_is_only_brought_to_scale():
     assert np.allclose(clean.data, unit1.data, atol=1)
 
 
-def test_both_scales_are_understood_and_no_other():
-    assert mp2rage.to_signed(np.array([-0.5, 0.5])) == pytest.approx([-0.5, 0.5])
-    assert mp2rage.to_signed(np.array([0.0, 4095.0])) == pytest.approx([-0.5, 0.5])
+@pytest.mark.parametrize(
+    'stored',
+    [
+        [-0.5, 0.1, 0.5],
+        [0.0, 0.6, 1.0],
+        [0.0, 2457.0, 4095.0],
+        [-0.51, 0.1, 0.512],  # interpolated by a program that overshoots
+        [-0.01, 0.6, 1.01],
+        [-20.0, 2457.0, 4104.0],
+    ],
+)
+def test_each_scale_that_is_met_is_understood(stored):
+    found = mp2rage.to_signed(np.array(stored))
+    assert found == pytest.approx([-0.5, 0.1, 0.5], abs=1e-3)
+
+
+@pytest.mark.parametrize('stored', [[0.0, 65535.0], [-0.6, 0.5], [0.0, 30.0], [-200.0, 4095.0]])
+def test_no_other_scale_is(stored):
     with pytest.raises(DataError, match='neither'):
-        mp2rage.to_signed(np.array([0.0, 65535.0]))
+        mp2rage.to_signed(np.array(stored))
+
+
+@pytest.mark.parametrize(('bottom', 'width'), [(-0.5, 1.0), (0.0, 1.0), (0.0, 4095.0)])
+def test_a_background_of_zeros_stays_background_on_each_scale(bottom, width):
+    inside = np.zeros((20, 20, 20), bool)
+    inside[5:15, 5:15, 5:15] = True
+    stored = np.where(inside, bottom + 0.7 * width, 0)
+    stored[10, 10, 10] = bottom + width
+    found = mp2rage.on_full_scale(volume(stored)).data
+    assert not found[~inside].any()
+    assert found[6, 6, 6] == pytest.approx(0.7 * 4095, rel=1e-3)
+
+
+def test_a_value_of_zero_is_no_background_where_it_is_rare():
+    stored = np.full((10, 10, 10), 0.2)
+    stored[4, 4, 4], stored[0, 0, 0] = 0, -0.5
+    found = mp2rage.on_full_scale(volume(stored)).data
+    assert found[4, 4, 4] == pytest.approx(4095 / 2, rel=1e-3)
 
 
 def test_grids_must_agree():
