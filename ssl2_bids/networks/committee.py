@@ -6,8 +6,7 @@ contract: ``members.N.`` before those of member N, counted from 0, and ``calibra
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -63,31 +62,3 @@ def plain_name(name: str) -> str:
     """The name of a tensor within its member."""
     parts = name.split('.', 2)
     return parts[2] if parts[0] == 'members' else name
-
-
-def member_descriptions(network: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What a card says of each member, with the channels that all have in common.
-
-    Raises
-    ------
-    ValueError : the members are no list of two or more descriptions, one of them is a committee
-        itself, or one has other channels than the committee.
-    """
-    members = network.get('Members')
-    if not isinstance(members, list) or len(members) < 2 or not all(map(_is_described, members)):
-        raise ValueError('"Members" is no list of two networks or more, each with a "Type"')
-    common = {k: network[k] for k in ('InputChannels', 'OutputChannels') if k in network}
-    for number, member in enumerate(members):
-        if member['Type'] == 'committee':
-            raise ValueError(f'member {number} is a committee itself')
-        for key, value in common.items():
-            if member.get(key, value) != value:
-                raise ValueError(
-                    f'member {number} ({member["Type"]}) has {member[key]} {key}, '
-                    f'the committee {value}'
-                )
-    return [{**member, **common} for member in members]
-
-
-def _is_described(member: Any) -> bool:
-    return isinstance(member, dict) and isinstance(member.get('Type'), str)

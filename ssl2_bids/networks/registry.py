@@ -41,7 +41,7 @@ def _swin_unet(**parameters: Any) -> torch.nn.Module:
 
 
 def _committee(*, members: list[dict[str, Any]], **common: int) -> torch.nn.Module:
-    from ssl2_bids.networks.committee import Committee, member_descriptions
+    from ssl2_bids.networks.committee import Committee
 
     keys = {'inputs': 'InputChannels', 'outputs': 'OutputChannels'}
     described = {'Members': members} | {keys[name]: value for name, value in common.items()}
@@ -49,12 +49,38 @@ def _committee(*, members: list[dict[str, Any]], **common: int) -> torch.nn.Modu
 
 
 def _multiple_of_members(network: Mapping[str, Any]) -> int:
-    from ssl2_bids.networks.committee import member_descriptions
-
     members = member_descriptions(network)
     if unknown := [m['Type'] for m in members if m['Type'] not in NETWORKS]:
         raise ValueError(f'a member is of the unknown type {unknown[0]!r}')
     return math.lcm(*(NETWORKS[member['Type']].multiple(member) for member in members))
+
+
+def member_descriptions(network: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What a card says of each member, with the channels that all have in common.
+
+    Raises
+    ------
+    ValueError : the members are no list of two or more descriptions, one of them is a committee
+        itself, or one has other channels than the committee.
+    """
+    members = network.get('Members')
+    if not isinstance(members, list) or len(members) < 2 or not all(map(_is_described, members)):
+        raise ValueError('"Members" is no list of two networks or more, each with a "Type"')
+    common = {k: network[k] for k in ('InputChannels', 'OutputChannels') if k in network}
+    for number, member in enumerate(members):
+        if member['Type'] == 'committee':
+            raise ValueError(f'member {number} is a committee itself')
+        for key, value in common.items():
+            if member.get(key, value) != value:
+                raise ValueError(
+                    f'member {number} ({member["Type"]}) has {member[key]} {key}, '
+                    f'the committee {value}'
+                )
+    return [{**member, **common} for member in members]
+
+
+def _is_described(member: Any) -> bool:
+    return isinstance(member, dict) and isinstance(member.get('Type'), str)
 
 
 def _two_to_the_levels(network: Mapping[str, Any], *, levels: int, less: int) -> int:

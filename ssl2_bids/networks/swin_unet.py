@@ -180,11 +180,12 @@ def out_of_windows(tokens: Tensor, shape: Sequence[int], window: int) -> Tensor:
 @lru_cache(maxsize=16)
 def relative_positions(window: int) -> Tensor:
     """(window^3, window^3): for each pair of tokens the row of the table of biases."""
-    steps = torch.arange(window)
-    grid = torch.stack(torch.meshgrid(steps, steps, steps, indexing='ij')).flatten(1)
-    offset = grid[:, :, None] - grid[:, None, :] + window - 1
-    side = 2 * window - 1
-    return (offset[0] * side + offset[1]) * side + offset[2]
+    with torch.inference_mode(False):  # kept for a training as well
+        steps = torch.arange(window)
+        grid = torch.stack(torch.meshgrid(steps, steps, steps, indexing='ij')).flatten(1)
+        offset = grid[:, :, None] - grid[:, None, :] + window - 1
+        side = 2 * window - 1
+        return (offset[0] * side + offset[1]) * side + offset[2]
 
 
 @lru_cache(maxsize=64)
@@ -198,16 +199,17 @@ def tokens_apart(
     """
     if not any(shift) and not any(size % window for size in sizes):
         return None
-    axes = []
-    for size, by in zip(sizes, shift, strict=True):
-        length = size + -size % window
-        place = torch.arange(length)
-        part = (place >= length - by).long() if by else torch.zeros(length, dtype=torch.long)
-        axes.append(torch.where((place + by) % length < size, part, 2))
-    first, second, third = axes
-    region = first[:, None, None] * 9 + second[:, None] * 3 + third
-    cut = into_windows(region[None, ..., None], window)[0, :, :, 0]
-    return cut[:, :, None] != cut[:, None, :]
+    with torch.inference_mode(False):
+        axes = []
+        for size, by in zip(sizes, shift, strict=True):
+            length = size + -size % window
+            place = torch.arange(length)
+            part = (place >= length - by).long() if by else torch.zeros(length, dtype=torch.long)
+            axes.append(torch.where((place + by) % length < size, part, 2))
+        first, second, third = axes
+        region = first[:, None, None] * 9 + second[:, None] * 3 + third
+        cut = into_windows(region[None, ..., None], window)[0, :, :, 0]
+        return cut[:, :, None] != cut[:, None, :]
 
 
 class Stage(nn.Module):

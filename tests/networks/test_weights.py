@@ -116,7 +116,7 @@ def test_an_impossible_value_is_named(model, key, value):
 
 def test_an_unknown_network_is_refused_with_the_known_ones(model):
     edit(model, Network={'Type': 'transformer'})
-    with pytest.raises(UnavailableError, match="'transformer'; this version knows fast_unet"):
+    with pytest.raises(UnavailableError, match="'transformer'; this version knows committee"):
         read_card(model)
 
 
@@ -243,6 +243,26 @@ DESCRIPTIONS = {
         'Bottleneck': 'thin',
         'DropPath': 0.1,
     },
+    'swin_unet': {
+        'Channels': [4, 6, 8, 12],
+        'FullResolutionChannels': 2,
+        'Depths': [2, 1, 1],
+        'Heads': [2, 2, 3],
+        'AttentionWindow': 3,
+    },
+    'committee': {
+        'Members': [
+            {'Type': 'fast_unet', 'Channels': [4, 8], 'FullResolutionChannels': 2},
+            {'Type': 'residual_unet', 'Channels': [4, 6, 8]},
+        ]
+    },
+}
+MULTIPLES = {
+    'committee': 4,
+    'fast_unet': 4,
+    'residual_unet': 4,
+    'swin_unet': 16,
+    'swin_unetr': 32,
 }
 
 
@@ -277,7 +297,7 @@ def test_a_stored_model_computes_what_the_network_computed(kind, tmp_path):
     network = small_network(kind)
     card = write_model(tmp_path / 'models' / 'small', network, card_content(kind))
     assert card == find_model('small', tmp_path)
-    assert card.network['Multiple'] == {'fast_unet': 4, 'residual_unet': 4, 'swin_unetr': 32}[kind]
+    assert card.network['Multiple'] == MULTIPLES[kind]
     stored = load_file(card.folder / 'weights.safetensors')
     assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
     image = waves(1, 2, 64, 32, 32)
