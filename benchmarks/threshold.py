@@ -21,7 +21,7 @@ from ssl2_bids.steps.lesions import label_instances
 from ssl2_bids.volume import Volume
 from ssl2_bids.workflows import segmented
 
-THRESHOLDS = np.round(np.arange(0.2, 0.85, 0.05), 2)
+THRESHOLDS = np.round(np.arange(0.05, 0.85, 0.05), 2)
 COLUMNS = ('Dice', 'lesion F1', 'PPV', 'sensitivity', 'volume ratio')
 SMALLEST = 3.0  # mm^3
 

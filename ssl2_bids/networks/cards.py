@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 CARD_FILE = 'model.json'
 WEIGHTS_FILE = 'weights.safetensors'
+T1_LIKE = {'UNIT1': 'T1w'}  # contrast -> channel that takes it if the card has none of its own
 COPY_AGAIN = 'Copy the model folder again, or install the package again if it came with it.'
 
 
@@ -32,6 +33,7 @@ class Card:
     voxel_size : edges of a voxel in mm.
     normalisation : ``Type`` and its parameters.
     threshold : probability from which a voxel counts as marked.
+    thresholds : the same for sets of channels that need another one.
     minimum_lesion_volume : in mm^3.
     window, overlap : sliding window in voxels, and the share of it that neighbours share.
     sha256 : of the weights file, in hexadecimal digits.
@@ -54,11 +56,26 @@ class Card:
     sha256: str
     folder: Path
     content: dict[str, Any]
+    thresholds: tuple[tuple[frozenset[str], float], ...] = ()
 
     @property
     def identity(self) -> dict[str, Any]:
         """What of the card decides results: two models of equal identity give equal ones."""
         return {key: self.content.get(key) for key in (*CARD_KEYS, 'Label', 'Output')}
+
+    def threshold_for(self, contrasts: Iterable[str]) -> float:
+        """The threshold for the channels that some contrasts (BIDS suffixes) fill."""
+        filled = {channel_of(contrast, self) for contrast in contrasts} - {None}
+        return next((value for channels, value in self.thresholds if channels == filled),
+                    self.threshold)  # fmt: skip
+
+
+def channel_of(contrast: str, card: Card) -> str | None:
+    """The channel of a card that takes a contrast: its own, else a T1-like one; or none."""
+    if contrast in card.channels:
+        return contrast
+    similar = T1_LIKE.get(contrast)
+    return similar if similar in card.channels else None
 
 
 @dataclass(frozen=True)
@@ -97,6 +114,16 @@ def _is_three(value: Any) -> bool:
 
 def _is_typed(value: Any) -> bool:
     return isinstance(value, dict) and isinstance(value.get('Type'), str)
+
+
+def _are_thresholds(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(one, dict)
+        and one.keys() == {'Channels', 'Threshold'}
+        and _is_names(one['Channels'])
+        and CARD_KEYS['Threshold'][0](one['Threshold'])
+        for one in value
+    )
 
 
 LESION, IMAGE = 'lesion logit', 'image'  # what a network gives; without the key, the first
@@ -154,6 +181,13 @@ def check_card(content: Any, path: Path, *, network_types: Mapping[str, NetworkT
         )
     if content.get('Output', LESION) not in (LESION, IMAGE):
         raise bad_card(path, f'"Output" is neither {LESION!r} nor {IMAGE!r}')
+    if not _are_thresholds(content.get('Thresholds', [])):
+        raise bad_card(
+            path, '"Thresholds" is no list of objects with "Channels" and a "Threshold"'
+        )
+    named = {name for one in content.get('Thresholds', []) for name in one['Channels']}
+    if strange_names := sorted(named - set(channels)):
+        raise bad_card(path, f'"Thresholds" names {strange_names[0]}, not among "Channels"')
     label = content.get('Label', 'x')
     if not isinstance(label, str) or not re.fullmatch('[0-9A-Za-z]+', label):
         raise bad_card(path, f'"Label" is {label!r} where letters and digits are needed')

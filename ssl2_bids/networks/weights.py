@@ -92,6 +92,10 @@ def _card(content: dict[str, Any], folder: Path) -> Card:
         sha256=content['Sha256'],
         folder=folder,
         content=content,
+        thresholds=tuple(
+            (frozenset(one['Channels']), float(one['Threshold']))
+            for one in content.get('Thresholds', ())
+        ),
     )
 
 

@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 
 from ssl2_bids.errors import DataError, NoInputError, UnavailableError
-from ssl2_bids.networks.cards import CARD_FILE, Card
+from ssl2_bids.networks.cards import CARD_FILE, Card, channel_of
 from ssl2_bids.volume import Volume, reorient, resample
 
 MARGIN = 4.0  # mm around the brain: no brain voxel at the border, where interpolation ends
 SAME = 1e-3  # voxels; positions closer than this are one
-T1_LIKE = {'UNIT1': 'T1w'}  # contrast -> channel that takes it if the card has none of its own
 MAD_TO_SIGMA = 1.4826  # median absolute deviation to standard deviation of a normal distribution
 UNDERSTOOD = {'Orientation': 'RAS', 'Absent': 'all-zero channel'}  # what this module makes
 
@@ -44,14 +43,6 @@ class NetworkInput:
     def contrasts(self) -> tuple[str, ...]:
         """The contrasts used, in the order of the channels."""
         return tuple(name for name in self.present if name is not None)
-
-
-def channel_of(contrast: str, card: Card) -> str | None:
-    """The channel of a card that takes a contrast: its own, else a T1-like one; or none."""
-    if contrast in card.channels:
-        return contrast
-    similar = T1_LIKE.get(contrast)
-    return similar if similar in card.channels else None
 
 
 def choose_contrasts(available: Mapping[str, Any], card: Card) -> tuple[str | None, ...]:

@@ -39,8 +39,10 @@ from ssl2_bids.workflows.adaptation_work import Work, settings_table
 
 PEERS = 2  # networks of folds that are asked beside the model: more tell little that is new
 SHOWN = 6  # suggestions in the picture
-LEFT_BEHIND = ('Evaluation', 'Validation', 'Stages', 'Steps', 'BatchSize', 'Patch', 'Label',
-               'Seed', 'Sha256')  # fmt: skip
+LEFT_BEHIND = (
+    'Thresholds', 'Evaluation', 'Validation', 'Stages', 'Steps', 'BatchSize', 'Patch', 'Label',
+    'Seed', 'Sha256',
+)  # fmt: skip
 
 
 def write_adapted(work: Work, adapted: Adapted) -> Card:

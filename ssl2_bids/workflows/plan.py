@@ -76,7 +76,7 @@ def make_plan(
         names=names,
         bids_dir=settings.bids_dir,
         card=card,
-        threshold=_first(settings.threshold, card.threshold),
+        threshold=_first(settings.threshold, card.threshold_for(session.scans)),
         min_lesion_volume=_first(settings.min_lesion_volume, card.minimum_lesion_volume),
         overlap=_first(settings.overlap, card.overlap),
         skull_strip=settings.skull_strip,

@@ -120,6 +120,30 @@ def test_an_unknown_network_is_refused_with_the_known_ones(model):
         read_card(model)
 
 
+def test_a_set_of_channels_can_have_a_threshold_of_its_own(model):
+    edit(model, Thresholds=[{'Channels': ['T1w'], 'Threshold': 0.2}])
+    card = read_card(model)
+    assert card.threshold_for(['T1w']) == card.threshold_for(['UNIT1']) == 0.2
+    assert card.threshold_for(['FLAIR', 'T1w']) == card.threshold_for(['FLAIR']) == card.threshold
+    assert card.threshold_for(['T1w', 'PDw']) == 0.2  # the model does not see the second
+
+
+@pytest.mark.parametrize(
+    'thresholds',
+    [
+        {'T1w': 0.2},
+        [{'Channels': ['T1w']}],
+        [{'Channels': 'T1w', 'Threshold': 0.2}],
+        [{'Channels': ['T1w'], 'Threshold': 1}],
+        [{'Channels': ['PDw'], 'Threshold': 0.2}],
+    ],
+)
+def test_impossible_thresholds_of_sets_are_refused(model, thresholds):
+    edit(model, Thresholds=thresholds)
+    with pytest.raises(UnavailableError, match='"Thresholds"'):
+        read_card(model)
+
+
 @pytest.mark.parametrize('text', ['', '{"Name": ', '[]', '\udcff'])
 def test_a_damaged_card_is_refused(model, text):
     (model / 'model.json').write_bytes(text.encode('utf-8', 'surrogateescape'))

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from ssl2_bids.errors import DataError, NoInputError, UnavailableError
+from ssl2_bids.networks.cards import channel_of
 from ssl2_bids.networks.weights import find_model
 from ssl2_bids.steps.network_input import (
     MARGIN,
-    channel_of,
     methods,
     network_input,
     normalise,
