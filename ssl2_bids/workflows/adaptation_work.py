@@ -337,7 +337,7 @@ def train_one(
     if not history.finished:
         work.say(f'training {name} was stopped after step {history.step} of {steps}')
         # the handlers of the App are in place again: they end the run with the right exit code
-        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(history.stopped)
         raise UnavailableError('the run was asked to end', advice='The same command goes on.')
     return network
 

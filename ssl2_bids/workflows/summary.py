@@ -197,9 +197,9 @@ def methods_of(contrasts: list[str], facts: list[dict[str, Any]]) -> list[str]:
     contrasts : the reference first.
     facts : of the nodes, in order.
     """
-    from ssl2_bids.steps import inhomogeneity, registration
+    from ssl2_bids.steps import inhomogeneity, preprocess, registration
 
-    corrected = [c for c in contrasts if c != 'UNIT1']
+    corrected = [c for c in contrasts if preprocess.has_receive_field(c)]
     sentences = {step: [m for f in facts if f['step'] == step for m in f['methods']]
                  for step in STEPS}  # fmt: skip
     sentences['correct_inhomogeneity'] = [inhomogeneity.methods(corrected)] if corrected else []
