@@ -94,7 +94,7 @@ def brain_mask(
 
 
 def has_receive_field(contrast: str) -> bool:
-    """Whether N4 is for images of this contrast: not for UNIT1, where the receive field cancels."""
+    """Whether N4 is for this contrast: not for UNIT1, where the receive field cancels."""
     return contrast != 'UNIT1'
 
 

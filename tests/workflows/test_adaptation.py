@@ -730,6 +730,26 @@ def interrupted(words: list[str], until: str, number: int) -> int:
     return code
 
 
+@pytest.mark.parametrize(
+    ('until', 'nprocs', 'number', 'code'),
+    [
+        ('training 1: step 12', 1, signal.SIGINT, 130),
+        ('training 1: step 12', 1, signal.SIGUSR1, 138),
+        ('training 1: step 60', 1, signal.SIGINT, 130),  # all of its steps are done
+        ('training 1 on cpu: step 12', 2, signal.SIGINT, 130),
+        ('sub-01: segmented by', 1, signal.SIGINT, 130),
+    ],
+)
+def test_the_exit_code_is_that_of_the_signal(site, model, until, nprocs, number, code):
+    put_labels(site, 1, 2)
+    words = [
+        site.bids_dir, site.output_dir, 'group', '--labels', site.labels[0], '--model', model,
+        '--device', 'cpu', '--steps', 60, '--accept', 'always', '--nprocs', nprocs,
+        '--omp-nthreads', 1, '-w', site.work_dir,
+    ]  # fmt: skip
+    assert interrupted([str(w) for w in words], until, number) == code
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(('nprocs', 'place'), [(1, ''), (2, ' on cpu')])
 def test_stopped_and_killed_it_goes_on_to_the_same_model(nprocs, place, site, model, tmp_path):
