@@ -225,10 +225,10 @@ def volume_rows(table: list[dict[str, Any]], brain_volume: float) -> list[dict[s
         {
             'index': index,
             'name': row.name,
-            'volume-mm3': _rounded(row.volume_mm3, 2),
+            'volume_mm3': _rounded(row.volume_mm3, 2),
             'lesion_count': row.lesion_count,
-            'volume_largest-mm3': _rounded(row.volume_largest_mm3, 2),
-            'brain_volume-mm3': round(brain_volume, 1),
+            'volume_largest_mm3': _rounded(row.volume_largest_mm3, 2),
+            'brain_volume_mm3': round(brain_volume, 1),
             'lesion_load': _rounded(row.lesion_load, 7),
         }
         for index, row in enumerate([whole, *regions])

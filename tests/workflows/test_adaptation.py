@@ -190,7 +190,7 @@ def test_what_an_adaptation_leaves(adapted, model):
     assert {row['model'] for row in lesions} == {'phantom-3t', 'phantom-3t-adapted'}
     annotate = rows_of(out / 'group_annotate.tsv')
     assert {row['participant_id'] for row in annotate} == {'sub-05', 'sub-06'}
-    gains = [float(row['expected_gain-mm3']) for row in annotate]
+    gains = [float(row['expected_gain_mm3']) for row in annotate]
     assert gains == sorted(gains, reverse=True)
     for row in annotate:
         image = read(out / row['image'])
