@@ -52,17 +52,20 @@ def segmentation_sidecar(
     *,
     description: str,
     sources: list[str],
-    spatial_reference: str | None,
+    spatial_reference: str,
     model: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Sidecar of a mask (``kind`` Brain or Lesion), probability or instance map.
 
-    ``spatial_reference`` is None in a template's space, which names itself; ``model`` holds
-    Model, Threshold and so on, for what a network made.
+    ``model`` holds Model, Threshold and so on, for what a network made.
     """
-    content = {'Description': description, 'Type': kind, 'Manual': False, 'Sources': sources}
-    if spatial_reference:
-        content['SpatialReference'] = spatial_reference
+    content = {
+        'Description': description,
+        'Type': kind,
+        'Manual': False,
+        'Sources': sources,
+        'SpatialReference': spatial_reference,
+    }
     return content | (model or {})
 
 

@@ -24,7 +24,7 @@ from ssl2_bids.bids.sidecars import (
 )
 from ssl2_bids.files import write_json, write_text
 from ssl2_bids.raw_grid import RawGrid, read_raw_grid, write_on
-from ssl2_bids.settings import ATLAS_SPACE
+from ssl2_bids.settings import ATLAS_SPACE, ATLAS_URI
 from ssl2_bids.volume import Grid, Volume, read, resample, write
 from ssl2_bids.workflows.plan import Plan, extra_spaces, preproc_path
 from ssl2_bids.workflows.task import read_json
@@ -272,12 +272,11 @@ def _write_mask_elsewhere(plan: Plan, results: Results, mask: Volume, space: str
         matrix = np.load(results.matrices[results.contrasts.index(space) - 1])
         there = _moved(mask, grid, np.linalg.inv(matrix))
         write_on(grid, there, path, dtype=np.uint8)
-    raw = None if space == ATLAS_SPACE else _raw(plan, space)[0]
     sidecar = segmentation_sidecar(
         'Lesion',
         description=f'Lesion mask on the grid of {space}.',
         sources=[_own(plan.names, plan.names.path('anat.mask'))],
-        spatial_reference=raw,
+        spatial_reference=ATLAS_URI if space == ATLAS_SPACE else _raw(plan, space)[0],
     )
     write_json(sidecar_path(path), sidecar)
 

@@ -29,7 +29,7 @@ from ssl2_bids.bids.sidecars import COHORT_COLUMNS
 from ssl2_bids.errors import SOME_FAILED, SUCCESS, BusyError, DataError, NoInputError, Ssl2Error
 from ssl2_bids.evaluation.cohort import outlying
 from ssl2_bids.files import as_ssl2_error, finished, write_json
-from ssl2_bids.settings import ATLAS_SPACE, GroupSettings
+from ssl2_bids.settings import ATLAS_SPACE, ATLAS_URI, GroupSettings
 from ssl2_bids.steps import quality
 from ssl2_bids.steps.lesions import REGIONS
 from ssl2_bids.volume import Volume, read, resample, write
@@ -388,6 +388,7 @@ def _write_frequency(
         'participant together; aligned by affine transforms.',
         'Model': model or 'default',
         'Participants': sorted(f'sub-{s}' for s in people),
+        'SpatialReference': ATLAS_URI,
         'Sources': [bids_uri(r.names.path('anat.mask'), settings.output_dir) for r in mapped],
     }
     write_json(sidecar_path(path), content)
