@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -124,6 +125,20 @@ def test_ctrl_c_meets_every_process_of_the_terminal(dataset, tmp_path, nprocs):
     assert 'exit 130' in errors.strip().splitlines()[-1]
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
+
+
+def test_ctrl_c_ends_a_tool_in_a_line(tmp_path):
+    code = 'import sys; from ssl2_bids.cli.tools import main; sys.exit(main())'
+    words = [sys.executable, '-c', code, 'simulate', str(tmp_path / 'data'), '--subjects', '3']
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / 'data').exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert 'Traceback' not in errors
+    assert 'interrupted' in errors
 
 
 def test_full_disk(dataset, tmp_path, run_app):
