@@ -16,7 +16,7 @@ from ssl2_bids.volume import Volume
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedScan:
     """One contrast as one image, and what is to be said of it.
 
     Attributes
@@ -29,7 +29,7 @@ class Prepared:
     methods: list[str] = field(default_factory=list)
 
 
-def checked(image: Volume) -> Prepared:
+def checked(image: Volume) -> PreparedScan:
     """One raw image with finite values, and with 0 around it where its background is constant.
 
     Raises
@@ -39,10 +39,10 @@ def checked(image: Volume) -> Prepared:
     found, warnings = quality.check_image(image)
     if found.contrast != 'UNIT1':  # there the scale says what is lowest
         found = quality.zero_background(found)
-    return Prepared(found, warnings)
+    return PreparedScan(found, warnings)
 
 
-def prepared(images: Sequence[Volume], inversions: Sequence[Volume] = ()) -> Prepared:
+def prepared(images: Sequence[Volume], inversions: Sequence[Volume] = ()) -> PreparedScan:
     """One image of a contrast from its checked ones.
 
     Parameters
@@ -58,15 +58,15 @@ def prepared(images: Sequence[Volume], inversions: Sequence[Volume] = ()) -> Pre
     if inversions:
         inv1, inv2 = inversions
         image, level = mp2rage.remove_background_noise(first, inv1, inv2)
-        return Prepared(image, methods=[mp2rage.methods(level)])
+        return PreparedScan(image, methods=[mp2rage.methods(level)])
     if len(images) > 1:
-        return Prepared(echoes.mean_of_echoes(images), methods=[echoes.methods(len(images))])
-    return Prepared(mp2rage.on_full_scale(first) if first.contrast == 'UNIT1' else first)
+        return PreparedScan(echoes.mean_of_echoes(images), methods=[echoes.methods(len(images))])
+    return PreparedScan(mp2rage.on_full_scale(first) if first.contrast == 'UNIT1' else first)
 
 
 def brain_mask(
     image: Volume, *, mode: str, stripped: bool | None, threads: int = 1
-) -> tuple[Volume, bool]:
+) -> tuple[Volume, bool, list[str]]:
     """The brain mask of a prepared image.
 
     Parameters
@@ -77,7 +77,7 @@ def brain_mask(
 
     Returns
     -------
-    Mask, uint8, on the same grid, and whether the image showed the brain only.
+    Mask, uint8, on the same grid; whether the image showed the brain only; warnings.
 
     Raises
     ------
@@ -87,10 +87,12 @@ def brain_mask(
     if mode == 'auto':
         brain_only = stripped if stripped is not None else brain.is_brain_only(image)
     if brain_only:
-        return brain.mask_of_brain_only(image), True
-    if image.contrast == 'UNIT1' and mp2rage.is_noisy(image):
-        image = mp2rage.smooth_for_masking(image)
-    return brain.extract_brain(image, threads=threads), False
+        mask = brain.mask_of_brain_only(image)
+    else:
+        if image.contrast == 'UNIT1' and mp2rage.is_noisy(image):
+            image = mp2rage.smooth_for_masking(image)
+        mask = brain.extract_brain(image, threads=threads)
+    return mask, brain_only, quality.check_brain_volume(mask)
 
 
 def has_receive_field(contrast: str) -> bool:

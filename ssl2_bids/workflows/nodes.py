@@ -16,7 +16,7 @@ import numpy as np
 from ssl2_bids.bids.inputs import Scan
 from ssl2_bids.files import write_json
 from ssl2_bids.steps import brain as brain_step
-from ssl2_bids.steps import preprocess, quality
+from ssl2_bids.steps import preprocess
 from ssl2_bids.volume import read, resample, write
 from ssl2_bids.workflows.raw_scan import read_scan
 
@@ -45,8 +45,10 @@ def find_brain(
 ) -> dict[str, str]:
     """The brain mask of one image; ``mode`` is auto, skip or force."""
     volume = read(image, contrast=contrast)
-    mask, brain_only = preprocess.brain_mask(volume, mode=mode, stripped=stripped, threads=threads)
-    warnings = [f'{contrast}: {text}' for text in quality.check_brain_volume(mask)]
+    mask, brain_only, found = preprocess.brain_mask(
+        volume, mode=mode, stripped=stripped, threads=threads
+    )
+    warnings = [f'{contrast}: {text}' for text in found]
     write(mask, 'mask.nii', dtype=np.uint8)
     methods = [brain_step.methods(brain_only)]
     facts = _facts('find_brain', warnings, methods, contrast=contrast, brain_only=brain_only)

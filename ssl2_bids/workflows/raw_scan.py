@@ -9,11 +9,11 @@ from ssl2_bids.bids.inputs import Scan
 from ssl2_bids.errors import DataError
 from ssl2_bids.files import sha256
 from ssl2_bids.steps import preprocess
-from ssl2_bids.steps.preprocess import Prepared
+from ssl2_bids.steps.preprocess import PreparedScan
 from ssl2_bids.volume import read, reorient
 
 
-def read_scan(scan: Scan, digests: Sequence[str] = ()) -> Prepared:
+def read_scan(scan: Scan, digests: Sequence[str] = ()) -> PreparedScan:
     """One contrast as one checked image with RAS+ voxel axes; echoes averaged, UNIT1 denoised.
 
     Parameters
@@ -45,7 +45,7 @@ def read_scan(scan: Scan, digests: Sequence[str] = ()) -> Prepared:
         made = preprocess.prepared(images[:count], images[count:])
     except DataError as error:
         raise _about(error, scan.paths[0]) from None
-    return Prepared(made.image, warnings + made.warnings, made.methods)
+    return PreparedScan(made.image, warnings + made.warnings, made.methods)
 
 
 def _about(error: DataError, path: Path) -> DataError:

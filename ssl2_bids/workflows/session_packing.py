@@ -80,7 +80,7 @@ def _read_images(session: Session, strip: str) -> tuple[dict[str, Volume], dict[
         stripped = scan.metadata.get('SkullStripped')
         try:
             images[name] = _read(scan, session)
-            brains[name], _ = preprocess.brain_mask(
+            brains[name], *_ = preprocess.brain_mask(
                 images[name], mode=strip, stripped=stripped if isinstance(stripped, bool) else None
             )
         except DataError as error:
