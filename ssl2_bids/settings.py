@@ -14,6 +14,7 @@ from typing import Any
 # have the minimum of their model's card.
 MINIMUM_LESION_VOLUME = 3.0
 ATLAS_SPACE = 'MNI152NLin2009aSym'  # nilearn's template: brain only and always at hand
+ATLAS_URI = 'https://www.bic.mni.mcgill.ca/ServicesAtlases/ICBM152NLin2009'  # as BIDS names it
 
 
 @dataclass(frozen=True)

@@ -23,3 +23,34 @@ def brain_image(spacing: float = 4.0, *, seed: int = 0, offset: float = 0.0) -> 
     image.set_qform(affine, 1)
     image.header.set_xyzt_units('mm', 'sec')
     return image
+
+
+def turned(
+    data: np.ndarray,
+    affine: np.ndarray,
+    axes: str,
+    *,
+    sform: int = 1,
+    qform: int = 1,
+    angles: tuple[float, float, float] = (0.0, 0.0, 0.0),
+) -> nib.Nifti1Image:
+    """An image as a scanner stores it whose voxel axes and table are others.
+
+    Parameters
+    ----------
+    data, affine : voxel axes RAS.
+    axes : those wanted, for example LAS, or PIR of a sagittal acquisition.
+    angles : radians about z, y, x by which the head lies obliquely in the scanner.
+    """
+    upright = affine.copy()
+    upright[:3] = nib.eulerangles.euler2mat(*angles) @ affine[:3]
+    way = nib.orientations.ornt_transform(
+        nib.orientations.axcodes2ornt('RAS'), nib.orientations.axcodes2ornt(axes)
+    )
+    stored = nib.apply_orientation(data, way)
+    grid = upright @ nib.orientations.inv_ornt_aff(way, data.shape)
+    image = nib.Nifti1Image(np.ascontiguousarray(stored), None)
+    image.header.set_sform(grid, sform)
+    image.header.set_qform(grid, qform)
+    image.header.set_xyzt_units('mm', 'sec')
+    return image

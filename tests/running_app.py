@@ -26,8 +26,8 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
-def validate(folder: Path) -> list[dict]:
-    """Errors that bids-validator finds in a derivative dataset."""
+def validate(folder: Path, severities: tuple[str, ...] = ('error',)) -> list[dict]:
+    """What bids-validator finds in a derivative dataset: errors, or warnings too if asked."""
     program = Path(sys.executable).with_name('bids-validator-deno')
     done = subprocess.run(
         [
@@ -35,7 +35,6 @@ def validate(folder: Path) -> list[dict]:
             str(folder),
             '--format',
             'json',
-            '--ignoreWarnings',
             '--datasetTypes',
             'derivative',
         ],
@@ -45,4 +44,4 @@ def validate(folder: Path) -> list[dict]:
         env={**os.environ, 'NO_COLOR': '1'},
     )
     issues = json.loads(done.stdout)['issues']['issues']
-    return [issue for issue in issues if issue.get('severity') == 'error']
+    return [issue for issue in issues if issue.get('severity') in severities]

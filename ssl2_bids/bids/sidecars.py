@@ -52,17 +52,20 @@ def segmentation_sidecar(
     *,
     description: str,
     sources: list[str],
-    spatial_reference: str | None,
+    spatial_reference: str,
     model: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Sidecar of a mask (``kind`` Brain or Lesion), probability or instance map.
 
-    ``spatial_reference`` is None in a template's space, which names itself; ``model`` holds
-    Model, Threshold and so on, for what a network made.
+    ``model`` holds Model, Threshold and so on, for what a network made.
     """
-    content = {'Description': description, 'Type': kind, 'Manual': False, 'Sources': sources}
-    if spatial_reference:
-        content['SpatialReference'] = spatial_reference
+    content = {
+        'Description': description,
+        'Type': kind,
+        'Manual': False,
+        'Sources': sources,
+        'SpatialReference': spatial_reference,
+    }
     return content | (model or {})
 
 
@@ -135,10 +138,10 @@ LABEL_COLUMNS: dict[str, dict[str, Any]] = {
 VOLUME_COLUMNS: dict[str, dict[str, Any]] = {
     'index': {'Description': 'row number; 0 is the whole brain'},
     'name': {'Description': 'region, or all'},
-    'volume-mm3': {'Description': 'volume of the lesions', 'Units': 'mm^3'},
+    'volume_mm3': {'Description': 'volume of the lesions', 'Units': 'mm^3'},
     'lesion_count': {'Description': 'number of lesions (26-connected)'},
-    'volume_largest-mm3': {'Description': 'volume of the largest lesion', 'Units': 'mm^3'},
-    'brain_volume-mm3': {'Description': 'volume of the brain mask', 'Units': 'mm^3'},
+    'volume_largest_mm3': {'Description': 'volume of the largest lesion', 'Units': 'mm^3'},
+    'brain_volume_mm3': {'Description': 'volume of the brain mask', 'Units': 'mm^3'},
     'lesion_load': {'Description': 'lesion volume divided by brain volume', 'Units': '1'},
 }
 
@@ -152,17 +155,17 @@ COHORT_COLUMNS: dict[str, dict[str, Any]] = (
         'channels': {'Description': 'images that the model saw'},
         'magnetic_field_strength': {'Description': 'field strength', 'Units': 'T'},
         'lesion_count': {'Description': 'number of lesions (26-connected)'},
-        'volume-mm3': {'Description': 'volume of all lesions', 'Units': 'mm^3'},
-        'volume_largest-mm3': {'Description': 'volume of the largest lesion', 'Units': 'mm^3'},
+        'volume_mm3': {'Description': 'volume of all lesions', 'Units': 'mm^3'},
+        'volume_largest_mm3': {'Description': 'volume of the largest lesion', 'Units': 'mm^3'},
         'lesion_load': {'Description': 'lesion volume divided by brain volume', 'Units': '1'},
-        'brain_volume-mm3': {'Description': 'volume of the brain mask', 'Units': 'mm^3'},
+        'brain_volume_mm3': {'Description': 'volume of the brain mask', 'Units': 'mm^3'},
     }
     | {
         f'{region}_{what}': {'Description': f'{text} of the {region} lesions'} | units
         for region in REGIONS
         for what, text, units in (
             ('count', 'number', {}),
-            ('volume-mm3', 'volume', {'Units': 'mm^3'}),
+            ('volume_mm3', 'volume', {'Units': 'mm^3'}),
         )
     }
     | {
@@ -196,7 +199,7 @@ _LABELLED_CASE: dict[str, dict[str, Any]] = {
         },
     },
     'annotated': {'Description': 'share of the brain that was annotated', 'Units': '1'},
-    'volume_reference-mm3': {'Description': 'volume of what was drawn', 'Units': 'mm^3'},
+    'volume_reference_mm3': {'Description': 'volume of what was drawn', 'Units': 'mm^3'},
 }
 
 PERFORMANCE_COLUMNS: dict[str, dict[str, Any]] = _LABELLED_CASE | {
@@ -213,7 +216,7 @@ ANNOTATE_COLUMNS: dict[str, dict[str, Any]] = {
     'session_id': {'Description': 'session'},
     'axis': {'Description': 'voxel axis of the image that the slices are counted along'},
     'slice': {'Description': 'number of the slice, the first is 0', 'Format': 'integer'},
-    'expected_gain-mm3': {
+    'expected_gain_mm3': {
         'Description': 'volume that several adapted models are expected to get wrong in the '
         'slice; halved for each better slice of the same participant',
         'Units': 'mm^3',

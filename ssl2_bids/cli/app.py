@@ -76,7 +76,7 @@ def _dispatch(level: str, settings: Any, arguments: argparse.Namespace, argv: li
         options.clean(settings.work_dir)
     if settings.verbose >= 2:
         os.environ['SSL2_BIDS_NIPYPE_LOG'] = '1'
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, _interrupt)
     command = options.shown_command(argv, settings)
     with Terminal(settings) as terminal:

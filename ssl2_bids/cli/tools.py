@@ -6,6 +6,7 @@ Nothing heavy is imported until a command runs, so that help and usage errors ar
 from __future__ import annotations
 
 import argparse
+import signal
 from collections.abc import Callable, Sequence
 
 from ssl2_bids import __version__
@@ -53,3 +54,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Ssl2Error as error:
         say(f'error: {error}')
         return error.exit_code
+    except KeyboardInterrupt:
+        say('interrupted; the same command may be given again')
+        return 128 + signal.SIGINT

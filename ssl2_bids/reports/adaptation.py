@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 
 from ssl2_bids.files import write_text
 from ssl2_bids.reports.charts import line_chart
-from ssl2_bids.reports.pages import by_columns, number
+from ssl2_bids.reports.pages import number
 from ssl2_bids.reports.panels import outline_path, sheet, slice_panel
 from ssl2_bids.reports.scene import AXIAL, cut, prepare
 from ssl2_bids.volume import Volume, reorient
@@ -66,7 +66,7 @@ def section(facts: Mapping[str, Any]) -> dict[str, Any]:
     ----------
     facts : the content of ``models/<label>/report.json``.
     """
-    rows = [by_columns(row) for row in facts['Performance']]
+    rows = facts['Performance']
     columns = [name for name in NAMES if any(_known(row, name) for row in rows)]
     enough = any(entry['P'] is not None for entry in facts['Comparison'].values())
     return {
@@ -85,7 +85,7 @@ def section(facts: Mapping[str, Any]) -> dict[str, Any]:
             if entry['Before'] is not None
         ],
         'enough': enough,
-        'annotate': [by_columns(row) for row in facts['Annotate']],
+        'annotate': facts['Annotate'],
     }
 
 

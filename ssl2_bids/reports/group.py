@@ -12,7 +12,7 @@ from markupsafe import Markup
 from ssl2_bids.evaluation.cohort import representatives
 from ssl2_bids.reports.adaptation import section
 from ssl2_bids.reports.charts import bar_chart, scatter_chart
-from ssl2_bids.reports.pages import by_columns, number, write_page
+from ssl2_bids.reports.pages import number, write_page
 
 FEWEST = 5  # results below which a spread says nothing
 TO_LABEL = 3  # participants named as a beginning for labels, of at least twice as many
@@ -21,8 +21,8 @@ TO_LABEL = 3  # participants named as a beginning for labels, of at least twice 
 class Row(TypedDict, total=False):
     """One row of ``group_lesions.tsv``; numbers may be texts, ``n/a`` and None are missing.
 
-    Names may end in ``-mm3`` as in the table. Regions come as ``<region>_count`` and
-    ``<region>_volume_mm3``, covariates under their own name.
+    Regions come as ``<region>_count`` and ``<region>_volume_mm3``, covariates under their own
+    name.
     """
 
     participant_id: str  # with sub-
@@ -108,7 +108,7 @@ def region_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _complete(row: Mapping[str, Any]) -> dict[str, Any]:
-    full = dict.fromkeys(Row.__annotations__) | by_columns(row)
+    full = dict.fromkeys(Row.__annotations__) | dict(row)
     full['flags'] = [str(flag) for flag in full['flags'] or ()]
     full['report'] = full['report'] or f'{full["participant_id"]}.html'
     full['model'] = full['model'] or ''

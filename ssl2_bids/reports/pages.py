@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -64,14 +64,6 @@ def number(value: Any) -> float | None:
     except (TypeError, ValueError):
         return None
     return result if math.isfinite(result) else None
-
-
-def by_columns(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of our tables under names that a template can write: ``volume_mm3``, not ``-mm3``."""
-    return {
-        f'{key.removesuffix("-mm3")}_mm3' if key.endswith('-mm3') else key: value
-        for key, value in row.items()
-    }
 
 
 def link(path: Any) -> str:

@@ -10,7 +10,6 @@ from ssl2_bids.reports import viewer
 from ssl2_bids.reports.citations import render_html, render_plain
 from ssl2_bids.reports.figures import lesion_colour
 from ssl2_bids.reports.pages import (
-    by_columns,
     count,
     cubic_millimetres,
     millilitres,
@@ -84,10 +83,7 @@ class Lesion(TypedDict, total=False):
 
 
 class Region(TypedDict, total=False):
-    """One row of the morphometry table; the row ``all`` is the whole brain.
-
-    Names may end in ``-mm3`` as in the table.
-    """
+    """One row of the morphometry table; the row ``all`` is the whole brain."""
 
     name: str
     lesion_count: int
@@ -214,7 +210,7 @@ def _section(summary: Summary, place: int) -> dict[str, Any]:
 
 
 def _filled(rows: Sequence[Any], kind: Any) -> list[dict[str, Any]]:
-    return [dict.fromkeys(kind.__annotations__) | by_columns(row) for row in rows]
+    return [dict.fromkeys(kind.__annotations__) | dict(row) for row in rows]
 
 
 def _total(section: dict[str, Any]) -> dict[str, Any]:

@@ -51,9 +51,14 @@ def on_full_scale(unit1: Volume) -> Volume:
 
 
 def constant_background(unit1: np.ndarray) -> np.ndarray:
-    """Voxels that were set to zero, bool; none unless that was done to much of the image."""
+    """Voxels that were set to zero, bool; none unless that was done to much of the image.
+
+    Zeros that other values enclose are values.
+    """
     zero = unit1 == 0
-    return zero if zero.mean() > STRIPPED_SHARE else np.zeros(unit1.shape, bool)
+    if zero.mean() <= STRIPPED_SHARE:
+        return np.zeros(unit1.shape, bool)
+    return ~ndimage.binary_fill_holes(~zero)
 
 
 def noise_level(inv2: np.ndarray) -> float:

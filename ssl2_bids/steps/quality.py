@@ -9,6 +9,8 @@ from ssl2_bids.volume import Volume
 
 MOSTLY = 0.5  # share of the voxels; more than this not finite is no image
 BACKGROUND = 0.9  # share of the border's voxels; more than this not finite is no fault
+NEARLY_ZERO = 1e-6  # of the largest magnitude; what interpolation and float32 leave of a zero
+CONSTANT_BORDER = 0.6  # share of the border's voxels from which their one value is background
 SMALLEST_EXTENT = 60.0  # mm; a field of view shorter than this along an axis holds no brain
 BRAIN_VOLUMES = (600.0, 2200.0)  # mL; adult intracranial volumes lie well inside
 
@@ -22,7 +24,7 @@ def check_image(image: Volume) -> tuple[Volume, list[str]]:
 
     Returns
     -------
-    The image with non-finite voxels set to 0, and warnings.
+    The image with non-finite voxels set to 0, and those that are 0 but for rounding; warnings.
 
     Raises
     ------
@@ -44,6 +46,7 @@ def check_image(image: Volume) -> tuple[Volume, list[str]]:
             f'the image is constant (every voxel is {float(data.flat[0]):g})',
             advice='Convert the image again, or leave it out with --bids-filter-file.',
         )
+    data = np.where(np.abs(data) <= NEARLY_ZERO * np.abs(data).max(), np.float32(0), data)
     extent = image.spacing * image.shape
     if extent.min() < SMALLEST_EXTENT:
         raise DataError(
@@ -63,9 +66,26 @@ def surrounds(bad: np.ndarray) -> bool:
     ----------
     bad : (I, J, K) bool.
     """
-    border = np.ones(bad.shape, bool)
+    return bool(bad[border_of(bad.shape)].mean() > BACKGROUND and not bad.all())
+
+
+def zero_background(image: Volume) -> Volume:
+    """The image less its background, where that is one value, the lowest: it becomes 0.
+
+    A slope and intercept, or a normalisation, leave a stripped image with another value around
+    the brain than 0.
+    """
+    low = image.data.min()
+    if low == 0 or (image.data[border_of(image.shape)] == low).mean() < CONSTANT_BORDER:
+        return image
+    return image.with_data(image.data - low)
+
+
+def border_of(shape: tuple[int, ...]) -> np.ndarray:
+    """The outermost two voxels at each side, bool."""
+    border = np.ones(shape, bool)
     border[2:-2, 2:-2, 2:-2] = False
-    return bool(bad[border].mean() > BACKGROUND and not bad.all())
+    return border
 
 
 def check_brain_volume(mask: Volume) -> list[str]:

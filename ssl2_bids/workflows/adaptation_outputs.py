@@ -215,7 +215,7 @@ def annotate_rows(work: Work, suggested: Sequence[Suggestion]) -> list[dict[str,
                 'session_id': f'ses-{names.session}' if names.session else None,
                 'axis': drawn.axis,
                 'slice': drawn.number,
-                'expected_gain-mm3': round(suggestion.gain, 2),
+                'expected_gain_mm3': round(suggestion.gain, 2),
                 'image': image.relative_to(names.root).as_posix(),
             }
         )

@@ -161,7 +161,7 @@ def table_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
             'session_id': f'ses-{row.session}' if row.session else None,
             'fold': row.fold,
             'annotated': round(row.annotated, 4),
-            'volume_reference-mm3': round(row.reference_volume, 1),
+            'volume_reference_mm3': round(row.reference_volume, 1),
             **{
                 f'{metric}_{when}': _rounded(getattr(side, metric))
                 for metric in METRICS

@@ -334,10 +334,10 @@ def train_one(
         measure=quality(left_out, work.adaptation.card, work.device) if left_out else None,
     )
     work.histories[name] = history
-    if not history.finished:
+    if history.stopped:  # at the last step, too
         work.say(f'training {name} was stopped after step {history.step} of {steps}')
         # the handlers of the App are in place again: they end the run with the right exit code
-        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(history.stopped)
         raise UnavailableError('the run was asked to end', advice='The same command goes on.')
     return network
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import queue
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing.process import BaseProcess
@@ -194,6 +195,7 @@ def run_jobs(
 
 def _train(job: Job, card: Card, device: str, threads: int, told: Any) -> None:
     """What a process does; it ends with the one that started it, however that ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process hears Ctrl-C, and ends this
     torch.set_num_threads(threads)
     parent = multiprocessing.parent_process()
 

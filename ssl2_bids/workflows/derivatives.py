@@ -24,7 +24,7 @@ from ssl2_bids.bids.sidecars import (
 )
 from ssl2_bids.files import write_json, write_text
 from ssl2_bids.raw_grid import RawGrid, read_raw_grid, write_on
-from ssl2_bids.settings import ATLAS_SPACE
+from ssl2_bids.settings import ATLAS_SPACE, ATLAS_URI
 from ssl2_bids.volume import Grid, Volume, read, resample, write
 from ssl2_bids.workflows.plan import Plan, extra_spaces, preproc_path
 from ssl2_bids.workflows.task import read_json
@@ -225,10 +225,10 @@ def volume_rows(table: list[dict[str, Any]], brain_volume: float) -> list[dict[s
         {
             'index': index,
             'name': row.name,
-            'volume-mm3': _rounded(row.volume_mm3, 2),
+            'volume_mm3': _rounded(row.volume_mm3, 2),
             'lesion_count': row.lesion_count,
-            'volume_largest-mm3': _rounded(row.volume_largest_mm3, 2),
-            'brain_volume-mm3': round(brain_volume, 1),
+            'volume_largest_mm3': _rounded(row.volume_largest_mm3, 2),
+            'brain_volume_mm3': round(brain_volume, 1),
             'lesion_load': _rounded(row.lesion_load, 7),
         }
         for index, row in enumerate([whole, *regions])
@@ -272,12 +272,11 @@ def _write_mask_elsewhere(plan: Plan, results: Results, mask: Volume, space: str
         matrix = np.load(results.matrices[results.contrasts.index(space) - 1])
         there = _moved(mask, grid, np.linalg.inv(matrix))
         write_on(grid, there, path, dtype=np.uint8)
-    raw = None if space == ATLAS_SPACE else _raw(plan, space)[0]
     sidecar = segmentation_sidecar(
         'Lesion',
         description=f'Lesion mask on the grid of {space}.',
         sources=[_own(plan.names, plan.names.path('anat.mask'))],
-        spatial_reference=raw,
+        spatial_reference=ATLAS_URI if space == ATLAS_SPACE else _raw(plan, space)[0],
     )
     write_json(sidecar_path(path), sidecar)
 

@@ -29,7 +29,7 @@ from ssl2_bids.bids.sidecars import COHORT_COLUMNS
 from ssl2_bids.errors import SOME_FAILED, SUCCESS, BusyError, DataError, NoInputError, Ssl2Error
 from ssl2_bids.evaluation.cohort import outlying
 from ssl2_bids.files import as_ssl2_error, finished, write_json
-from ssl2_bids.settings import ATLAS_SPACE, GroupSettings
+from ssl2_bids.settings import ATLAS_SPACE, ATLAS_URI, GroupSettings
 from ssl2_bids.steps import quality
 from ssl2_bids.steps.lesions import REGIONS
 from ssl2_bids.volume import Volume, read, resample, write
@@ -259,7 +259,10 @@ def _row(result: Result) -> dict[str, Any]:
     path = names.path('anat.volumes')
     try:
         with open(path, encoding='utf-8', newline='') as stream:
-            volumes = {r['name']: r for r in csv.DictReader(stream, delimiter='\t')}
+            header = stream.readline().replace('-mm3', '_mm3')  # as it was spelt at first
+            volumes = {
+                row['name']: row for row in csv.DictReader(stream, header.split(), delimiter='\t')
+            }
         whole = {k: _value(v) for k, v in volumes['all'].items() if k != 'name'}
         row = {
             'participant_id': f'sub-{names.subject}',
@@ -274,17 +277,17 @@ def _row(result: Result) -> dict[str, Any]:
                 k: whole[k]
                 for k in (
                     'lesion_count',
-                    'volume-mm3',
-                    'volume_largest-mm3',
+                    'volume_mm3',
+                    'volume_largest_mm3',
                     'lesion_load',
-                    'brain_volume-mm3',
+                    'brain_volume_mm3',
                 )
             },
         }
         for region in REGIONS:
             values = volumes.get(region, {})
             row[f'{region}_count'] = _value(values.get('lesion_count', '0'))
-            row[f'{region}_volume-mm3'] = _value(values.get('volume-mm3', '0'))
+            row[f'{region}_volume_mm3'] = _value(values.get('volume_mm3', '0'))
     except (OSError, KeyError, ValueError, csv.Error) as error:
         raise DataError(
             f'a damaged or missing result ({error})',
@@ -333,13 +336,13 @@ def _flag(rows: list[dict[str, Any]]) -> None:
     """Write remarks on quality into the rows; what stands out does so among its model's."""
     low, high = quality.BRAIN_VOLUMES
     for row in rows:
-        millilitres = (row['brain_volume-mm3'] or 0) / 1000
+        millilitres = (row['brain_volume_mm3'] or 0) / 1000
         row['flags'] = [] if low <= millilitres <= high else ['brain volume implausible']
     for model in {row['model'] for row in rows}:
         mine = [row for row in rows if row['model'] == model]
         for column, name in (
-            ('volume-mm3', 'lesion volume'),
-            ('brain_volume-mm3', 'brain volume'),
+            ('volume_mm3', 'lesion volume'),
+            ('brain_volume_mm3', 'brain volume'),
         ):
             for place, score in outlying([row[column] for row in mine]).items():
                 side = 'high' if score > 0 else 'low'
@@ -385,6 +388,7 @@ def _write_frequency(
         'participant together; aligned by affine transforms.',
         'Model': model or 'default',
         'Participants': sorted(f'sub-{s}' for s in people),
+        'SpatialReference': ATLAS_URI,
         'Sources': [bids_uri(r.names.path('anat.mask'), settings.output_dir) for r in mapped],
     }
     write_json(sidecar_path(path), content)

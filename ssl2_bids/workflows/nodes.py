@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from ssl2_bids.bids.inputs import Scan
-from ssl2_bids.errors import DataError
-from ssl2_bids.files import sha256, write_json
+from ssl2_bids.files import write_json
 from ssl2_bids.steps import brain as brain_step
-from ssl2_bids.steps import echoes, inhomogeneity, mp2rage, quality
-from ssl2_bids.volume import read, reorient, resample, write
+from ssl2_bids.steps import preprocess
+from ssl2_bids.volume import read, resample, write
+from ssl2_bids.workflows.raw_scan import read_scan
 
 WHOLE_BRAIN = 0.98  # share of the brain below which an image's field of view is mentioned
 
@@ -34,36 +34,9 @@ def prepare(scan: Scan, digests: list[str]) -> dict[str, str]:
     ------
     DataError : a file cannot be used, or has changed since.
     """
-    warnings: list[str] = []
-    methods: list[str] = []
-    images = []
-    for path, digest in zip(scan.sources, digests, strict=True):
-        try:
-            image, found = quality.check_image(reorient(read(path, contrast=scan.contrast)))
-        except DataError as error:
-            raise _about(error, path) from None
-        if sha256(path) != digest:
-            raise DataError(
-                'the file was changed while the run was under way',
-                advice='Run the same command again.',
-                path=path,
-            )
-        images.append(image)
-        warnings += [f'{path.name}: {text}' for text in found]
-    image = images[0]
-    try:
-        if scan.inversions:
-            image, level = mp2rage.remove_background_noise(*images)
-            methods.append(mp2rage.methods(level))
-        elif len(scan.paths) > 1:
-            image = echoes.mean_of_echoes(images)
-            methods.append(echoes.methods(len(images)))
-        elif scan.contrast == 'UNIT1':
-            image = mp2rage.on_full_scale(image)
-    except DataError as error:
-        raise _about(error, scan.paths[0]) from None
-    write(image, 'image.nii')
-    facts = _facts('prepare', warnings, methods, contrast=scan.contrast)
+    made = read_scan(scan, digests)
+    write(made.image, 'image.nii')
+    facts = _facts('prepare', made.warnings, made.methods, contrast=scan.contrast)
     return {'image': _here('image.nii'), 'facts': facts}
 
 
@@ -72,16 +45,10 @@ def find_brain(
 ) -> dict[str, str]:
     """The brain mask of one image; ``mode`` is auto, skip or force."""
     volume = read(image, contrast=contrast)
-    brain_only = mode == 'skip'
-    if mode == 'auto':
-        brain_only = stripped if stripped is not None else brain_step.is_brain_only(volume)
-    if brain_only:
-        mask = brain_step.mask_of_brain_only(volume)
-    else:
-        if contrast == 'UNIT1' and mp2rage.is_noisy(volume):
-            volume = mp2rage.smooth_for_masking(volume)
-        mask = brain_step.extract_brain(volume, threads=threads)
-    warnings = [f'{contrast}: {text}' for text in quality.check_brain_volume(mask)]
+    mask, brain_only, found = preprocess.brain_mask(
+        volume, mode=mode, stripped=stripped, threads=threads
+    )
+    warnings = [f'{contrast}: {text}' for text in found]
     write(mask, 'mask.nii', dtype=np.uint8)
     methods = [brain_step.methods(brain_only)]
     facts = _facts('find_brain', warnings, methods, contrast=contrast, brain_only=brain_only)
@@ -91,9 +58,7 @@ def find_brain(
 def correct_inhomogeneity(image: str, mask: str, contrast: str) -> dict[str, str]:
     """N4, except for UNIT1, where the receive field cancels."""
     volume, brain_mask = read(image, contrast=contrast), read(mask, dtype=np.uint8)
-    if contrast != 'UNIT1':
-        volume = inhomogeneity.correct_inhomogeneity(volume, brain_mask)
-    write(volume, 'image.nii')
+    write(preprocess.even(volume, brain_mask), 'image.nii')
     return {'image': _here('image.nii')}
 
 
@@ -229,11 +194,6 @@ def find_lesions(
     methods = [lesions.methods(threshold, minimum_volume), regions.methods()]
     facts = _facts('find_lesions', [], methods)
     return {'instances': _here('instances.nii'), 'table': _here('table.json'), 'facts': facts}
-
-
-def _about(error: DataError, path: Path) -> DataError:
-    """The error with the file it is about."""
-    return DataError(error.message, advice=error.advice, path=error.path or path)
 
 
 def _here(name: str) -> str:

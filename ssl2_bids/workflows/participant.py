@@ -271,7 +271,8 @@ def run_participant_level(
     try:
         while runnable:
             ended = _run(runnable, settings, device=device, command=command, progress=progress)
-            again = not (ended or settings.stop_on_first_crash)
+            # nipype's word on failed nodes does not matter here: their own files say why
+            again = not settings.stop_on_first_crash
             runnable = _again(runnable, plans, settings) if again else []
     finally:
         before = {plan.session.name for plan in finished}

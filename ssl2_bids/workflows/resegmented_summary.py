@@ -16,10 +16,10 @@ from ssl2_bids.reports import viewer
 from ssl2_bids.steps.lesions import Lesions
 from ssl2_bids.volume import Volume
 from ssl2_bids.workflows.adaptation_labels import Case
-from ssl2_bids.workflows.derivatives import lesion_rows
+from ssl2_bids.workflows.derivatives import lesion_rows, volume_rows
 from ssl2_bids.workflows.earlier import earlier_files
 from ssl2_bids.workflows.plan import VIEWED, Figure
-from ssl2_bids.workflows.summary import Shown, draw, region_rows
+from ssl2_bids.workflows.summary import Shown, draw
 
 
 def write_section(
@@ -81,7 +81,7 @@ def write_section(
         'settings': base['settings'] | {'threshold': card.threshold},
         'methods': [*base['methods'], *_sentences(card)],
         'lesions': lesion_rows(rows),
-        'volumes': region_rows(rows, volume),
+        'volumes': volume_rows(rows, volume),
         'figures': draw(figures, shown, root),
         'viewer': base['viewer']
         and base['viewer']

@@ -125,7 +125,8 @@ def _noted_signals(asked: list[int]) -> Iterator[None]:
 
     nipype swallows whatever is raised while one of its interfaces runs, the end of the run too.
     """
-    former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    asking = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    former = {number: signal.getsignal(number) for number in asking}
 
     def note(number: int, frame: FrameType | None) -> None:
         asked.append(number)

@@ -6,18 +6,20 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ssl2_bids.bids.inputs import Session, choose_reference
+from ssl2_bids.bids.inputs import Scan, Session, choose_reference
 from ssl2_bids.errors import DataError, NoInputError
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.simulation.appearance import CHANNELS
+from ssl2_bids.steps import preprocess
 from ssl2_bids.steps.network_input import network_input
 from ssl2_bids.training.scans import NORMALISATION, PackedScan, to_bytes
-from ssl2_bids.volume import Volume, read, reorient
+from ssl2_bids.volume import Volume
 from ssl2_bids.workflows.annotations import onto_model_grid, place
+from ssl2_bids.workflows.raw_scan import read_scan
 
 if TYPE_CHECKING:
     from ssl2_bids.bids.labels import Label
@@ -34,7 +36,6 @@ def pack_session(session: Session, labels: Sequence[Label], *, strip: str = 'aut
     ------
     Ssl2Error : an image or a label cannot be used.
     """
-    from ssl2_bids.steps.inhomogeneity import correct_inhomogeneity
     from ssl2_bids.steps.registration import register_rigid
 
     if session.problem:
@@ -42,7 +43,7 @@ def pack_session(session: Session, labels: Sequence[Label], *, strip: str = 'aut
     if session.skipped or not session.scans:
         raise NoInputError(session.skipped or 'no usable image')
     images, brains = _read_images(session, strip)
-    even = {name: correct_inhomogeneity(images[name], brains[name]) for name in images}
+    even = {name: preprocess.even(images[name], brains[name]) for name in images}
     left = {name: session.scans[name] for name in images}
     reference = session.reference if session.reference in left else choose_reference(left)
     transforms = {
@@ -76,11 +77,14 @@ def _read_images(session: Session, strip: str) -> tuple[dict[str, Volume], dict[
     images, brains = {}, {}
     problems = []
     for name, scan in session.scans.items():
+        stripped = scan.metadata.get('SkullStripped')
         try:
-            image = read_scan(scan.paths, name)
-            brains[name] = find_brain(image, strip, scan.metadata)
-            images[name] = image
+            images[name] = _read(scan, session)
+            brains[name], *_ = preprocess.brain_mask(
+                images[name], mode=strip, stripped=stripped if isinstance(stripped, bool) else None
+            )
         except DataError as error:
+            images.pop(name, None)
             problems.append(error)
             log.warning('%s: going on without %s: %s', session.name, name, error)
     if not images:
@@ -88,29 +92,15 @@ def _read_images(session: Session, strip: str) -> tuple[dict[str, Volume], dict[
     return images, brains
 
 
-def read_scan(paths: Sequence[Path], contrast: str) -> Volume:
-    """One checked image; echoes are averaged."""
-    from ssl2_bids.steps.echoes import mean_of_echoes
-    from ssl2_bids.steps.quality import check_image
-
-    images = []
-    for path in paths:
-        try:
-            images.append(check_image(reorient(read(path, contrast=contrast)))[0])
-        except DataError as error:
-            raise DataError(error.message, advice=error.advice, path=error.path or path) from None
-    return images[0] if len(images) == 1 else mean_of_echoes(images)
-
-
-def find_brain(image: Volume, strip: str, metadata: dict[str, Any]) -> Volume:
-    """The brain mask of an image; whether it is stripped already, its sidecar says first."""
-    from ssl2_bids.steps import brain
-
-    told = metadata.get('SkullStripped')
-    stripped = told if isinstance(told, bool) else brain.is_brain_only(image)
-    if strip == 'skip' or (strip == 'auto' and stripped):
-        return brain.mask_of_brain_only(image)
-    return brain.extract_brain(image)
+def _read(scan: Scan, session: Session) -> Volume:
+    """A scan; without its inversion images where one of them cannot be used."""
+    try:
+        return read_scan(scan).image
+    except DataError as error:
+        if error.path not in map(str, scan.inversions):
+            raise
+        log.warning('%s: %s without INV1 and INV2: %s', session.name, scan.contrast, error)
+        return read_scan(replace(scan, inversions=())).image
 
 
 def drawn_label(

@@ -158,25 +158,11 @@ def _done(
     return summary | {
         'methods': list(dict.fromkeys(methods)),
         'lesions': lesion_rows(table),
-        'volumes': region_rows(table, brain_volume),
+        'volumes': volume_rows(table, brain_volume),
         'brain_volume_mm3': round(brain_volume, 1),
         'quality': {k: v for f in facts for k, v in f.get('quality', {}).items()},
         'outputs': [p.relative_to(root).as_posix() for p in planned_outputs(plan)],
     }
-
-
-def region_rows(table: list[dict[str, Any]], brain_volume: float) -> list[dict[str, Any]]:
-    """The rows of the volumes' table under the names of the report.
-
-    Parameters
-    ----------
-    table : lesions.
-    brain_volume : mm^3.
-    """
-    return [
-        {name.replace('-mm3', '_mm3'): value for name, value in row.items()}
-        for row in volume_rows(table, brain_volume)
-    ]
 
 
 def in_order(facts: list[dict[str, Any]], contrasts: list[str]) -> list[dict[str, Any]]:
@@ -197,9 +183,9 @@ def methods_of(contrasts: list[str], facts: list[dict[str, Any]]) -> list[str]:
     contrasts : the reference first.
     facts : of the nodes, in order.
     """
-    from ssl2_bids.steps import inhomogeneity, registration
+    from ssl2_bids.steps import inhomogeneity, preprocess, registration
 
-    corrected = [c for c in contrasts if c != 'UNIT1']
+    corrected = [c for c in contrasts if preprocess.has_receive_field(c)]
     sentences = {step: [m for f in facts if f['step'] == step for m in f['methods']]
                  for step in STEPS}  # fmt: skip
     sentences['correct_inhomogeneity'] = [inhomogeneity.methods(corrected)] if corrected else []

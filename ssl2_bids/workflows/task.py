@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import time
 import traceback
 from collections.abc import Collection
@@ -197,6 +198,10 @@ class ResilientMultiProc(MultiProcPlugin):
 
     stopping = False
 
+    def __init__(self, plugin_args: dict[str, Any] | None = None):
+        super().__init__(plugin_args)
+        self._renew_pool()  # nipype's own has not begun yet
+
     def _submit_job(self, node: Node, updatehash: bool = False) -> int:
         self._taskid += 1
         try:
@@ -228,8 +233,17 @@ class ResilientMultiProc(MultiProcPlugin):
         from concurrent.futures import ProcessPoolExecutor
 
         self.pool = ProcessPoolExecutor(
-            max_workers=self.processors, mp_context=get_context('forkserver')
+            max_workers=self.processors,
+            mp_context=get_context('forkserver'),
+            initializer=_begin_worker,
+            initargs=(self._cwd,),
         )
+
+
+def _begin_worker(folder: str) -> None:
+    """Ctrl-C meets all processes of a terminal: what becomes of the workers, the first decides."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.chdir(folder)
 
 
 def _reset_peak() -> None:

@@ -49,7 +49,7 @@ def facts(*, accepted=True, p=None, rows=2, **more):
                 'session_id': None,
                 'axis': 'k',
                 'slice': 88,
-                'expected_gain-mm3': 41.2,
+                'expected_gain_mm3': 41.2,
                 'image': 'sub-07/anat/x.nii.gz',
             }
         ],

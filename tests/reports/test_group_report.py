@@ -30,7 +30,7 @@ def cohort(size, *, models=('default',), seed=0):
             }  # fmt: skip
             for place, region in enumerate(REGIONS):
                 row[f'{region}_count'] = place
-                row[f'{region}_volume-mm3'] = place * volume / 2
+                row[f'{region}_volume_mm3'] = place * volume / 2
             rows.append(row)
     return rows
 
@@ -159,7 +159,7 @@ def test_people_of_all_loads_are_named_to_begin_labelling_with(make_page):
 def test_evil_texts_stay_text(make_page):
     rows = [row | {'participant_id': EVIL, 'sex': EVIL, 'group': EVIL} for row in cohort(6)]
     rows[0] |= {'model': EVIL, 'reference': EVIL, 'flags': [EVIL], 'report': 'javascript:x()'}
-    rows[1] |= {f'{EVIL}_volume-mm3': 1}
+    rows[1] |= {f'{EVIL}_volume_mm3': 1}
     lost = [{'name': EVIL, 'subject': EVIL, 'reason': EVIL, 'advice': EVIL}]
     page = make_page(rows, failed=lost, dataset=EVIL, frequency_figure=EVIL, command=EVIL)
     assert page.unbalanced == []

@@ -59,7 +59,7 @@ def summary(session='1', *, model='default'):
         ],
         'volumes': [
             {
-                'name': name, 'lesion_count': n, 'volume-mm3': v, 'volume_largest-mm3': v,
+                'name': name, 'lesion_count': n, 'volume_mm3': v, 'volume_largest_mm3': v,
                 'lesion_load': v / 1.2e6,
             }
             for name, n, v in (('all', 2, 12389.6), ('juxtacortical', 0, 0.0),

@@ -104,6 +104,15 @@ def test_a_value_of_zero_is_no_background_where_it_is_rare():
     assert found[4, 4, 4] == pytest.approx(4095 / 2, rel=1e-3)
 
 
+def test_zeros_that_other_values_enclose_are_values():
+    stored = np.zeros((20, 20, 20))
+    stored[5:15, 5:15, 5:15] = 0.2
+    stored[10, 10, 10], stored[5, 5, 5] = 0, -0.5
+    found = mp2rage.on_full_scale(volume(stored)).data
+    assert found[10, 10, 10] == pytest.approx(4095 / 2, rel=1e-3)
+    assert found[0, 0, 0] == 0
+
+
 def test_grids_must_agree():
     unit1, inv1, inv2 = head(noise=0.001)
     moved = Volume(inv2.data, np.diag([1, 1, 2.0, 1]))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ssl2_bids.errors import DataError
-from ssl2_bids.steps.quality import check_brain_volume, check_image
+from ssl2_bids.steps.quality import check_brain_volume, check_image, zero_background
 from ssl2_bids.volume import Volume
 
 GRID = np.diag([4.0, 4.0, 4.0, 1.0])
@@ -45,3 +45,30 @@ def test_brain_volumes():
     assert check_brain_volume(Volume(ball, GRID)) == []
     ball[:30] = 1
     assert 'outside' in check_brain_volume(Volume(ball, GRID))[0]
+
+
+def stripped(background: float) -> np.ndarray:
+    data = np.full((40, 40, 40), background, np.float32)
+    data[10:30, 10:30, 10:30] = random_image()[10:30, 10:30, 10:30] * 50 + 20
+    return data
+
+
+@pytest.mark.parametrize('background', [1e-7, -1e-6, -0.0])
+def test_what_is_zero_but_for_rounding_is_zero(background):
+    image, _ = check_image(Volume(stripped(background), GRID))
+    assert not image.data[:10].any()
+    assert image.data[10:30, 10:30, 10:30].all()
+
+
+@pytest.mark.parametrize('background', [-20.0, 12.5])
+def test_a_constant_background_becomes_zero(background):
+    found = zero_background(Volume(stripped(background), GRID)).data
+    assert not found[:10].any()
+    inside = np.s_[10:30, 10:30, 10:30]
+    assert np.allclose(found[inside], stripped(0)[inside] - background, atol=1e-4)
+
+
+@pytest.mark.parametrize('data', [random_image(), random_image() - 0.5, stripped(30.0)])
+def test_no_other_background_is_touched(data):
+    """Air with noise, and a constant that is not the lowest value."""
+    assert np.array_equal(zero_background(Volume(data, GRID)).data, data)

@@ -87,7 +87,7 @@ def test_images_of_a_participant_share_their_grid_and_numbers_agree(finished):
         whole = next(csv.DictReader(stream, delimiter='\t'))
     voxel = abs(np.linalg.det(mask.affine[:3, :3]))
     assert whole['name'] == 'all'
-    assert float(whole['volume-mm3']) == pytest.approx(inside.sum() * voxel, rel=1e-4)
+    assert float(whole['volume_mm3']) == pytest.approx(inside.sum() * voxel, rel=1e-4)
     assert int(whole['lesion_count']) == np.asarray(instances.dataobj).max()
 
 
@@ -132,7 +132,7 @@ def test_group_level(simulated, finished, run_app):
     with open(finished / 'group_lesions.tsv', newline='') as stream:
         rows = list(csv.DictReader(stream, delimiter='\t'))
     assert [row['participant_id'] for row in rows] == ['sub-01', 'sub-02']
-    assert all(float(row['volume-mm3']) > 0 for row in rows)
+    assert all(float(row['volume_mm3']) > 0 for row in rows)
     frequency = nib.load(finished / 'group_space-MNI152NLin2009aSym_lesion-frequency.nii.gz')
     assert set(np.unique(np.asarray(frequency.dataobj))) <= {0, 0.5, 1}
     assert 'sub-02.html' in (finished / 'group_report.html').read_text()

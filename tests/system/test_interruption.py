@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -39,9 +40,9 @@ def undisturbed(dataset, run_app, tmp_path_factory) -> tuple[dict[str, str], flo
     return digests(folder / 'out'), time.monotonic() - started
 
 
-def start(*words: object) -> subprocess.Popen:
+def start(*words: object, **options) -> subprocess.Popen:
     return subprocess.Popen(
-        command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **options
     )
 
 
@@ -106,6 +107,38 @@ def test_signals_end_the_run_and_its_children(dataset, tmp_path, number, code, n
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
     assert 'stopped before' in (tmp_path / 'out' / 'sub-01.html').read_text()
+
+
+@pytest.mark.parametrize('nprocs', [1, 2])
+def test_ctrl_c_meets_every_process_of_the_terminal(dataset, tmp_path, nprocs):
+    words = (dataset, tmp_path / 'out', 'participant', '-w', tmp_path / 'work')
+    process = start(*words, '--nprocs', nprocs, start_new_session=True)
+    first = tmp_path / 'work' / 'participant' / 'sub_01' / 'prepare_FLAIR' / 'resources.json'
+    deadline = time.monotonic() + 120
+    while not first.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    children = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert 'Traceback' not in errors
+    assert 'exit 130' in errors.strip().splitlines()[-1]
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive
+
+
+def test_ctrl_c_ends_a_tool_in_a_line(tmp_path):
+    code = 'import sys; from ssl2_bids.cli.tools import main; sys.exit(main())'
+    words = [sys.executable, '-c', code, 'simulate', str(tmp_path / 'data'), '--subjects', '3']
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / 'data').exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert 'Traceback' not in errors
+    assert 'interrupted' in errors
 
 
 def test_full_disk(dataset, tmp_path, run_app):

@@ -190,7 +190,7 @@ def test_what_an_adaptation_leaves(adapted, model):
     assert {row['model'] for row in lesions} == {'phantom-3t', 'phantom-3t-adapted'}
     annotate = rows_of(out / 'group_annotate.tsv')
     assert {row['participant_id'] for row in annotate} == {'sub-05', 'sub-06'}
-    gains = [float(row['expected_gain-mm3']) for row in annotate]
+    gains = [float(row['expected_gain_mm3']) for row in annotate]
     assert gains == sorted(gains, reverse=True)
     for row in annotate:
         image = read(out / row['image'])
@@ -728,6 +728,26 @@ def interrupted(words: list[str], until: str, number: int) -> int:
         code = process.wait(timeout=120)
     assert not psutil.wait_procs(workers, timeout=20)[1]  # nobody is left behind
     return code
+
+
+@pytest.mark.parametrize(
+    ('until', 'nprocs', 'number', 'code'),
+    [
+        ('training 1: step 12', 1, signal.SIGINT, 130),
+        ('training 1: step 12', 1, signal.SIGUSR1, 138),
+        ('training 1: step 60', 1, signal.SIGINT, 130),  # all of its steps are done
+        ('training 1 on cpu: step 12', 2, signal.SIGINT, 130),
+        ('sub-01: segmented by', 1, signal.SIGINT, 130),
+    ],
+)
+def test_the_exit_code_is_that_of_the_signal(site, model, until, nprocs, number, code):
+    put_labels(site, 1, 2)
+    words = [
+        site.bids_dir, site.output_dir, 'group', '--labels', site.labels[0], '--model', model,
+        '--device', 'cpu', '--steps', 60, '--accept', 'always', '--nprocs', nprocs,
+        '--omp-nthreads', 1, '-w', site.work_dir,
+    ]  # fmt: skip
+    assert interrupted([str(w) for w in words], until, number) == code
 
 
 @pytest.mark.slow

@@ -41,11 +41,11 @@ def add_result(
     affine[:3, 3] = -40
     write(Volume(data, affine), names.path('anat.mask'), dtype=np.uint8)
     row = {
-        'volume-mm3': volume,
+        'volume_mm3': volume,
         'lesion_count': int(volume > 0),
         'lesion_load': volume / 1.4e6,
-        'volume_largest-mm3': volume,
-        'brain_volume-mm3': 1.4e6,
+        'volume_largest_mm3': volume,
+        'brain_volume_mm3': 1.4e6,
     }
     rows = [{'index': 0, 'name': 'all', **row}, {'index': 1, 'name': 'periventricular', **row}]
     write_table(names.path('anat.volumes'), rows, VOLUME_COLUMNS)
@@ -91,8 +91,15 @@ def test_rows_remarks_and_covariates(cohort):
     assert 'lesion volume unusually high' in rows['sub-07']['quality']
     assert rows['sub-04']['quality'] == 'n/a'  # no lesion is a result, not an outlier
     assert (rows['sub-01']['age'], rows['sub-01']['group']) == ('31', 'n/a')
-    assert rows['sub-02']['periventricular_volume-mm3'] == '6000'
+    assert rows['sub-02']['periventricular_volume_mm3'] == '6000'
     assert any('sub-08' in line for line in told)
+
+
+def test_a_table_of_the_former_spelling_counts(cohort):
+    path = UnitNames(cohort.output_dir, '02', None, 'T1w').path('anat.volumes')
+    path.write_text(path.read_text().replace('_mm3', '-mm3'))
+    assert run_group_level(cohort, say=lambda text: None) == 0
+    assert rows_of(cohort)['sub-02']['brain_volume_mm3'] == '1400000'
 
 
 def test_the_share_of_participants(cohort):
