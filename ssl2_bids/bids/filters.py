@@ -37,8 +37,20 @@ def matches(file: dict[str, Any], key: str, pattern: dict[str, Any]) -> bool:
 def entities_agree(entities: Mapping[str, Any], pattern: Mapping[str, Any]) -> bool:
     """Whether entities (long names) answer to a filter pattern."""
     return all(
-        _agrees(entities.get(LONG_NAMES.get(name, name)), value) for name, value in pattern.items()
+        _agrees(
+            entities.get(LONG_NAMES.get(name, name)),
+            _with_dot(value) if name == 'extension' else value,
+        )
+        for name, value in pattern.items()
     )
+
+
+def _with_dot(wanted: Any) -> Any:
+    """``.nii.gz`` for ``nii.gz``, as pybids takes both."""
+    if isinstance(wanted, list):
+        return [_with_dot(one) for one in wanted]
+    plain = isinstance(wanted, str) and wanted != '*'
+    return '.' + wanted.removeprefix('.') if plain else wanted
 
 
 def _agrees(actual: str | None, wanted: Any) -> bool:
@@ -47,7 +59,7 @@ def _agrees(actual: str | None, wanted: Any) -> bool:
     if wanted == '*':
         return actual is not None
     values = wanted if isinstance(wanted, list) else [wanted]
-    return any(_agrees(actual, v) if v is None else _equal(actual, v) for v in values)
+    return any(_agrees(actual, v) if v in (None, '*') else _equal(actual, v) for v in values)
 
 
 def _equal(actual: str | None, wanted: Any) -> bool:

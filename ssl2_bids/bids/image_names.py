@@ -17,9 +17,12 @@ _UNIFORM = re.compile(r'(?<![a-z])uni(?:t1|den|images?)?(?![a-z])|(?<=mp2rage)un
 _MAP = re.compile(r'map(?:s|ping)?$|^(?:t1|t2|t2star|r1|r2|r2star|pd|b0|b1)map|fieldmap|sa2rage')
 _FIELD = re.compile(r'^b[01](?:tfl|ref|plus|minus|mag)?$|^fmap|gre?field')
 _SCOUT = re.compile(r'localis?z?er|scout|survey|smartbrain|^loc$')
-_PHASE = re.compile(r'phase|pha$|(?<![a-z])ph$')
+_PHASE = re.compile(r'phase(?:image|map|diff)?s?$|^phase(?!d|array|enc)|pha$|(?<![a-z])ph$')
 _STILL = re.compile(r'still|rest|static|standard|no(?:head)?mo(?:tion|ve(?:ment)?)')
-_MOVING = re.compile(r'motion|mov(?:e|ing)|nod|shak|tremor|cough|talk|rotat|swallow')
+_DENOISED = re.compile(r'(?<!no)(?<!non)denois|(?:^|[^a-z]|uni)den(?![a-z])')
+_MOVING = re.compile(
+    r'motion|mov(?:e|ing)|nod(?:s|ding)?(?![a-z])|shak|tremor|cough|talk|rotat|swallow'
+)
 _CORRECTION = r'(?:pmc|p?moco|motioncorr\w*|prospectivemotion\w*|vnavs?|fatnavs?)'
 _CORRECTED = re.compile(_CORRECTION)
 _NOT_CORRECTED = re.compile(_CORRECTION + r'(?:off|no|0)|(?:no|non|without|wo|un)' + _CORRECTION)
@@ -58,7 +61,7 @@ def is_uniform(file: dict[str, Any]) -> bool:
 
 def is_denoised(file: dict[str, Any]) -> bool:
     """Whether the name says that the scanner took the noise away (``rec-denoised``)."""
-    return any('den' in word for word in words(file))
+    return any(_DENOISED.search(word) for word in words(file))
 
 
 def is_phase(file: dict[str, Any]) -> bool:

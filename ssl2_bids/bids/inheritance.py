@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,11 @@ def stem(path: Path) -> str:
     return _EXTENSION.sub('', path.name)
 
 
+def _finite(text: str) -> float | None:
+    value = float(text)
+    return value if math.isfinite(value) else None
+
+
 def read_sidecar_text(path: Path) -> dict[str, Any]:
     """A JSON object that belongs to an input.
 
@@ -30,7 +36,10 @@ def read_sidecar_text(path: Path) -> dict[str, Any]:
     if path.is_symlink() and not path.exists():
         raise DataError(LINK_WITHOUT_CONTENT, path=path)
     try:
-        content = json.loads(read_text(path))
+        # Python and MATLAB write NaN and Infinity, which are no JSON: nothing is known there
+        content = json.loads(
+            read_text(path), parse_constant=lambda name: None, parse_float=_finite
+        )
         if not isinstance(content, dict):
             raise ValueError('not an object with keys')
     except (ValueError, OSError, RecursionError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -163,10 +164,20 @@ def _images(
                     **_sidecars(inheritance, path),
                 }
                 for path in sorted(folder.glob('sub-*.nii*'))
-                if path.name.endswith(('.nii', '.nii.gz'))
+                if path.name.endswith(('.nii', '.nii.gz')) and _belongs(path, label, session)
             ]
             found.setdefault((label, session), []).extend(f for f in images if 'suffix' in f)
     return found
+
+
+def _belongs(path: Path, label: str, session: str | None) -> bool:
+    """Whether an image's name has the participant and session of its folder; else a warning."""
+    name = re.fullmatch(r'sub-(.+?)(?:_ses-([^_]+))?_.*', path.name)
+    found = (name[1], name[2]) if name else ('', None)
+    if path.name.startswith(f'sub-{label}_') and (session is None or found[1] in (None, session)):
+        return True
+    log.warning('%s: left out, for its name is of another participant or session', path)
+    return False
 
 
 def _anatomy_folders(subject: Path) -> list[Path]:

@@ -178,7 +178,7 @@ class Result:
 
 
 MASK_NAME = re.compile(
-    r'sub-(?P<subject>[0-9a-zA-Z+]+)(?:_ses-(?P<session>[0-9a-zA-Z+]+))?'
+    r'sub-(?P<subject>.+?)(?:_ses-(?P<session>[^_]+))?'  # labels as people write them
     r'_space-(?P<space>[0-9a-zA-Z+]+)_label-L(?:_desc-(?P<desc>[0-9a-zA-Z+]+))?_mask\.json'
 )
 

@@ -55,6 +55,9 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return code
+    except BrokenPipeError:  # whoever read our lines has enough of them, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except Exception as error:
         if debug:
             raise

@@ -36,7 +36,7 @@ from ssl2_bids.networks.cards import Card
 from ssl2_bids.networks.weights import find_model
 from ssl2_bids.settings import ATLAS_SPACE, ParticipantSettings
 from ssl2_bids.workflows.earlier import renew, take_away
-from ssl2_bids.workflows.plan import Plan, all_paths, make_plan
+from ssl2_bids.workflows.plan import Plan, all_paths, make_plan, planned_outputs
 
 if TYPE_CHECKING:
     from ssl2_bids.reports.participant import Summary
@@ -124,7 +124,7 @@ def _planned(sessions: list[Session], card: Card, settings: ParticipantSettings)
 
 def _as_known_before(plan: Plan, settings: ParticipantSettings) -> Plan:
     """The plan without images that a former run found unusable, if that run stands by it."""
-    if not _runnable(plan) or settings.overwrite or _is_finished(plan):
+    if not _runnable(plan) or settings.overwrite or is_finished(plan):
         return plan
     known = find_summary(plan.names) or {}
     unusable = {
@@ -137,7 +137,7 @@ def _as_known_before(plan: Plan, settings: ParticipantSettings) -> Plan:
     unit = (plan.session.subject, plan.session.session)
     (again,) = _plans([unit], plan.card, settings, unusable)
     # the configuration holds the content of what was left out: a mended file is tried again
-    return again if _is_finished(again) else plan
+    return again if is_finished(again) else plan
 
 
 def _without_unusable(plan: Plan, settings: ParticipantSettings) -> Plan | None:
@@ -198,7 +198,7 @@ def describe_plans(plans: list[Plan], settings: ParticipantSettings) -> str:
         lines.append(session.name)
         if session.skipped or session.problem:
             lines.append(f'  nothing would be done: {session.skipped or session.problem}')
-        if _is_finished(plan) and not settings.overwrite:
+        if is_finished(plan) and not settings.overwrite:
             lines.append('  finished by a former run; --overwrite would do it again')
         for contrast, scan in session.scans.items():
             mark = ' (reference)' if contrast == session.reference else ''
@@ -320,14 +320,16 @@ def _split(plans: list[Plan], overwrite: bool) -> tuple[list[Plan], list[Plan]]:
     finished: list[Plan] = []
     todo: list[Plan] = []
     for plan in plans:
-        done = _runnable(plan) and not overwrite and _is_finished(plan)
+        done = _runnable(plan) and not overwrite and is_finished(plan)
         (finished if done else todo).append(plan)
     return finished, todo
 
 
-def _is_finished(plan: Plan) -> bool:
-    """Whether the result of just these inputs and settings stands."""
-    return bool(plan.configuration) and stored_configuration(plan.names) == plan.configuration
+def is_finished(plan: Plan) -> bool:
+    """Whether the result of just these inputs and settings stands, with all its files."""
+    if not plan.configuration or stored_configuration(plan.names) != plan.configuration:
+        return False
+    return all(path.is_file() and path.stat().st_size for path in planned_outputs(plan))
 
 
 def _again(done: list[Plan], plans: list[Plan], settings: ParticipantSettings) -> list[Plan]:
@@ -382,7 +384,7 @@ def _outcome(
         summary.write_summary(plan, content)
         return Outcome(name, 'skipped', plan.session.skipped)
     folder = graph.branch_folder(plan, settings.work_dir)
-    if plan.session.problem is None and (_is_finished(plan) and not running.failures(folder)):
+    if plan.session.problem is None and (is_finished(plan) and not running.failures(folder)):
         return Outcome(name, 'done', resources=running.resources(folder))
     if plan.session.problem is not None:
         failure = task.describe_failure(plan.session.problem, 'choice of images')

@@ -228,3 +228,35 @@ def test_a_description_that_is_none(make_dataset, content):
     with pytest.raises(NotBidsError, match=r'dataset_description\.json'):
         check_dataset(root)
     assert read_description(root) == {}
+
+
+def test_an_image_of_somebody_else_in_a_folder_is_left_out(make_dataset, caplog):
+    root = make_dataset(
+        [
+            'sub-02/anat/sub-02_T1w.nii.gz',
+            'sub-02/anat/sub-03_FLAIR.nii.gz',
+            'sub-04/ses-1/anat/sub-04_ses-1_FLAIR.nii.gz',
+            'sub-04/ses-1/anat/sub-04_ses-2_T1w.nii.gz',
+        ]
+    )
+    first, second = found(root)
+    assert sorted(first.scans) == ['T1w']
+    assert sorted(second.scans) == ['FLAIR']
+    for name in ('sub-03_FLAIR', 'sub-04_ses-2_T1w'):
+        assert f'{name}.nii.gz: left out' in caplog.text
+
+
+def test_nan_and_infinity_in_a_sidecar_are_unknown(make_dataset):
+    text = '{"MagneticFieldStrength": NaN, "EchoTime": 1e999, "RepetitionTime": -Infinity, "A": 2}'
+    root = make_dataset(
+        {'sub-01/anat/sub-01_T1w.nii.gz': None, 'sub-01/anat/sub-01_T1w.json': text}
+    )
+    metadata = found(root)[0].scans['T1w'].metadata
+    assert {name: value for name, value in metadata.items() if value is not None} == {'A': 2}
+
+
+@pytest.mark.parametrize('extension', ['nii.gz', '.nii.gz', ['nii', 'nii.gz'], '*', ['*']])
+def test_an_extension_in_a_filter_needs_no_dot(make_dataset, extension):
+    root = make_dataset(['sub-01/anat/sub-01_T1w.nii.gz'])
+    (session,) = found(root, filters={'t1w': {'extension': extension}})
+    assert sorted(session.scans) == ['T1w']

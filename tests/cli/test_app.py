@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import shlex
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from ssl2_bids.cli import options
 from ssl2_bids.cli.app import main
 from ssl2_bids.cli.parser import build_parser
+
+RUN = Path(__file__).resolve().parents[2] / 'run.py'
 
 
 @pytest.fixture
@@ -285,3 +290,16 @@ def test_why_a_whole_run_ended_is_told(dataset, tmp_path, capsys, monkeypatch):
     assert 'stopped' not in shown
     page = (tmp_path / 'out' / 'sub-01.html').read_text()
     assert 'sbatch' in page
+
+
+def test_a_reader_that_has_enough_of_our_lines_is_no_fault(make_dataset, tmp_path):
+    root = make_dataset([f'sub-{n:03d}/anat/sub-{n:03d}_T1w.nii.gz' for n in range(150)])
+    line = shlex.join([sys.executable, str(RUN), str(root), str(tmp_path / 'out'), 'participant'])
+    done = subprocess.run(
+        ['bash', '-c', f'{line} --dry-run | head -2; exit ${{PIPESTATUS[0]}}'],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 128 + signal.SIGPIPE
+    assert 'internal error' not in done.stderr

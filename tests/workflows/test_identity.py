@@ -19,7 +19,11 @@ from ssl2_bids.files import PREFIX, write_json
 from ssl2_bids.networks.weights import find_model
 from ssl2_bids.settings import GroupSettings, ParticipantSettings
 from ssl2_bids.workflows.group import run_group_level
-from ssl2_bids.workflows.participant import plan_sessions, run_participant_level
+from ssl2_bids.workflows.participant import (
+    is_finished,
+    plan_sessions,
+    run_participant_level,
+)
 
 FLAIR = 'sub-01/anat/sub-01_FLAIR.nii'
 T1W = 'sub-01/anat/sub-01_T1w.nii'
@@ -162,6 +166,25 @@ def outputs_of(settings: ParticipantSettings) -> set[str]:
     return {p.relative_to(folder).as_posix() for p in folder.rglob('*') if p.is_file()}
 
 
+@pytest.mark.parametrize('emptied', [True, False])
+@pytest.mark.parametrize('end', ['_mask.nii.gz', '_morph.tsv', '_probseg.nii.gz', '_dseg.tsv'])
+def test_a_result_that_lost_a_file_is_not_finished(done, tmp_path, emptied, end):
+    """Planned anew on a copy; what it means for a run is in the test below."""
+    shutil.copytree(done.output_dir, tmp_path / 'out')
+    copy = replace(done, output_dir=tmp_path / 'out')
+    (plan,) = plan_sessions(copy)
+    assert is_finished(plan)
+    (path,) = (
+        (tmp_path / 'out/sub-01/anat').glob(f'*FLAIR*label-L{end}')
+        if 'dseg' not in end
+        else ((tmp_path / 'out/sub-01/anat').glob(f'*{end}'))
+    )
+    path.unlink()
+    if emptied:
+        path.write_bytes(b'')
+    assert not is_finished(plan)
+
+
 def test_a_rerun_after_each_change(done):
     """The steps of one story, for each run costs seconds."""
     preprocessed = done.output_dir / 'sub-01/anat/sub-01_desc-preproc_FLAIR.nii.gz'
@@ -210,6 +233,13 @@ def test_a_rerun_after_each_change(done):
     }
     assert mine.exists()
     assert other.exists()
+
+    # a mask that was lost is made again
+    mask = done.output_dir / 'sub-01/anat/sub-01_space-FLAIR_label-L_mask.nii.gz'
+    before = mask.read_bytes()
+    mask.unlink()
+    assert lines_of(fewer)[1] == 'done'
+    assert mask.read_bytes() == before
 
     # a T1w is added and becomes the reference: the person counts once, on its grid alone
     (done.bids_dir / T1W).write_bytes(brain_image(seed=1).to_bytes())
