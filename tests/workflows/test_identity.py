@@ -167,18 +167,22 @@ def outputs_of(settings: ParticipantSettings) -> set[str]:
 
 
 @pytest.mark.parametrize('emptied', [True, False])
-@pytest.mark.parametrize('end', ['_mask.nii.gz', '_morph.tsv', '_probseg.nii.gz', '_dseg.tsv'])
+@pytest.mark.parametrize(
+    'end',
+    [
+        'label-L_mask.nii.gz',
+        'label-L_morph.tsv',
+        'label-L_probseg.nii.gz',
+        'seg-lesions_dseg.tsv',
+    ],
+)
 def test_a_result_that_lost_a_file_is_not_finished(done, tmp_path, emptied, end):
     """Planned anew on a copy; what it means for a run is in the test below."""
     shutil.copytree(done.output_dir, tmp_path / 'out')
     copy = replace(done, output_dir=tmp_path / 'out')
     (plan,) = plan_sessions(copy)
     assert is_finished(plan)
-    (path,) = (
-        (tmp_path / 'out/sub-01/anat').glob(f'*FLAIR*label-L{end}')
-        if 'dseg' not in end
-        else ((tmp_path / 'out/sub-01/anat').glob(f'*{end}'))
-    )
+    path = tmp_path / f'out/sub-01/anat/sub-01_space-FLAIR_{end}'
     path.unlink()
     if emptied:
         path.write_bytes(b'')
