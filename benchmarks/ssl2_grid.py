@@ -254,7 +254,8 @@ def pack(options: argparse.Namespace) -> None:
         empty_labels='negative',
     )
     found = find_cases(settings, find_results(settings.output_dir))
-    cases, annotations = read_labels(found, settings)
+    read = read_labels(found, settings)
+    cases, annotations = read.cases, read.annotations
     card = find_model(options.architecture, settings.output_dir)
     options.folder.mkdir(parents=True, exist_ok=True)
     for case in cases:

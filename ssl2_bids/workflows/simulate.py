@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, replace
-from multiprocessing import get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -204,6 +204,10 @@ def run_jobs(jobs: list[Job], *, nprocs: int, progress: Progress | None) -> None
             'a process was ended from outside, most often because memory ran out',
             advice='Run the same command with fewer --nprocs: finished participants are kept.',
         ) from None
+    except KeyboardInterrupt:  # else the shutdown waits until every head under way is finished
+        for process in active_children():
+            process.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
