@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from ssl2_bids.errors import DataError, UnavailableError
 from ssl2_bids.files import write_text
@@ -75,6 +76,30 @@ class History:
     stopped: int = 0
 
 
+class ThinMapError(Exception):
+    """A convolution met a map for which its gradient is wrong in bfloat16."""
+
+
+def refuse_thin_maps(module: nn.Module) -> list[RemovableHandle]:
+    """Make the convolutions of a network raise :class:`ThinMapError` where bfloat16 fails.
+
+    On processors with AVX512-BF16, oneDNN (torch 2.13) reads memory that nobody has written for
+    the weights' gradient of a 3D convolution whose padded kernel is wider than the map's first
+    axis: gradients are wrong or not numbers. ``tests/training/test_thin_maps.py`` shows it.
+
+    Returns
+    -------
+    What takes the guards off again.
+    """
+
+    def look(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if 1 < inputs[0].shape[2] < layer.kernel_size[0]:  # type: ignore[operator, index]
+            raise ThinMapError
+
+    layers = [m for m in module.modules() if isinstance(m, nn.Conv3d) and m.padding[0]]
+    return [layer.register_forward_pre_hook(look) for layer in layers]
+
+
 class Run:
     """The moving parts of a run."""
 
@@ -88,6 +113,7 @@ class Run:
         torch.backends.cudnn.benchmark = device.type == 'cuda'
         fast = settings.precision == 'auto' and bfloat16_is_fast(device)
         self.bfloat16 = fast or settings.precision == 'bfloat16'
+        self.unseen = self.bfloat16 and device.type == 'cpu'  # maps that may be too thin
         layout = torch.channels_last_3d if self.channels_last else torch.preserve_format
         for module in task.modules().values():
             module.to(device=device, memory_format=layout)  # type: ignore[call-overload]
@@ -182,14 +208,33 @@ class Run:
             began = time.monotonic()
             self.batch = to_device(next(source), self.device, channels_last=self.channels_last)
             self.waited += time.monotonic() - began
-        # of drop-out and paths, and of the echo's intensities
-        torch.manual_seed(seed_of(self.settings.seed, rank, step, part))
+        seed = seed_of(self.settings.seed, rank, step, part)
+        torch.manual_seed(seed)  # of the echo's intensities
         batch = echoed(self.batch, mirror=echo % 2 == 1) if echo else self.batch
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-            loss, scalars = self.task.loss(batch, self.history.step)
+        loss, scalars = (self._first_loss if self.unseen else self._loss)(batch, seed)
         (loss / self.settings.accumulate).backward()
         values = {'loss': loss, **scalars}
         return {k: v.detach().float() if isinstance(v, Tensor) else v for k, v in values.items()}
+
+    def _loss(self, batch: Any, seed: int) -> tuple[Tensor, dict[str, Any]]:
+        torch.manual_seed(seed)  # of drop-out and paths
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+            return self.task.loss(batch, self.history.step)
+
+    def _first_loss(self, batch: Any, seed: int) -> tuple[Tensor, dict[str, Any]]:
+        """A loss, in float32 from here on if a map is too thin; all batches have one size."""
+        self.unseen = False
+        modules = self.task.modules().values()
+        guards = [guard for module in modules for guard in refuse_thin_maps(module)]
+        try:
+            return self._loss(batch, seed)
+        except ThinMapError:
+            log.info('maps too thin for bfloat16 on this processor: training in float32')
+            self.bfloat16 = False
+        finally:
+            for guard in guards:
+                guard.remove()
+        return self._loss(batch, seed)
 
     def check(self) -> None:
         """See that the last gradient was a number; a step late, so that a GPU need not wait.
