@@ -17,6 +17,7 @@ from scipy import ndimage
 
 from ssl2_bids.errors import DataError
 from ssl2_bids.files import whole_file
+from ssl2_bids.processes import whole_start
 
 # Groups of tissue that share one mean intensity, with their labels in FreeSurfer's numbering and,
 # from 200, the extracerebral labels of the SynthSeg maps minus 300. Lesions of ageing (25, 57)
@@ -278,7 +279,9 @@ def load_heads(path: str | Path) -> tuple[Head, ...]:
     if processes < 2:
         return tuple(with_places(*head) for head in heads)
     with ProcessPoolExecutor(processes) as pool:  # seconds of distance maps for each head
-        return tuple(pool.map(with_places, *zip(*heads, strict=True)))
+        with whole_start():
+            placed = pool.map(with_places, *zip(*heads, strict=True))
+        return tuple(placed)
 
 
 def _unpacked(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import queue
-import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing.process import BaseProcess
@@ -24,6 +23,7 @@ from ssl2_bids.errors import SUCCESS, NoInputError, Ssl2Error
 from ssl2_bids.files import write_json
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.networks.weights import find_model, load_network
+from ssl2_bids.processes import whole_start
 from ssl2_bids.settings import GroupSettings
 from ssl2_bids.training import adapt as training
 from ssl2_bids.training.adapt import AdaptSettings
@@ -181,7 +181,8 @@ def run_jobs(
                 if waiting and slot not in running:
                     arguments = (waiting.pop(0), card, device, threads, told)
                     running[slot] = context.Process(target=_train, args=arguments)
-                    running[slot].start()
+                    with whole_start():
+                        running[slot].start()
             pass_on()
             running = {slot: one for slot, one in running.items() if one.is_alive()}
     finally:
@@ -195,7 +196,6 @@ def run_jobs(
 
 def _train(job: Job, card: Card, device: str, threads: int, told: Any) -> None:
     """What a process does; it ends with the one that started it, however that ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process hears Ctrl-C, and ends this
     torch.set_num_threads(threads)
     parent = multiprocessing.parent_process()
 

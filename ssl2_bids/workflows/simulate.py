@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 from ssl2_bids import __version__
 from ssl2_bids.errors import CannotWriteError, Ssl2Error, UsageError
 from ssl2_bids.files import remove_leftovers, sha256
+from ssl2_bids.processes import whole_start
 from ssl2_bids.simulation.participant import (
     Habits,
     ParticipantDraw,
@@ -196,7 +197,9 @@ def run_jobs(jobs: list[Job], *, nprocs: int, progress: Progress | None) -> None
         min(nprocs, len(jobs)), mp_context=get_context('spawn'), initializer=end_with_parent
     )
     try:
-        for future in as_completed([pool.submit(run_job, job) for job in jobs]):
+        with whole_start():
+            futures = [pool.submit(run_job, job) for job in jobs]
+        for future in as_completed(futures):
             future.result()
             tell()
     except BrokenProcessPool:

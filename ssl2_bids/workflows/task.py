@@ -32,6 +32,7 @@ from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
 from ssl2_bids import __version__
 from ssl2_bids.errors import Ssl2Error
 from ssl2_bids.files import as_ssl2_error, write_json
+from ssl2_bids.processes import whole_start
 
 # workers import this module too: nipype speaks in none of them unless asked (-vv)
 if 'SSL2_BIDS_NIPYPE_LOG' not in os.environ:
@@ -204,11 +205,12 @@ class ResilientMultiProc(MultiProcPlugin):
 
     def _submit_job(self, node: Node, updatehash: bool = False) -> int:
         self._taskid += 1
-        try:
-            future = self.pool.submit(run_node, node, updatehash, self._taskid)
-        except BrokenProcessPool:
-            self._renew_pool()
-            future = self.pool.submit(run_node, node, updatehash, self._taskid)
+        with whole_start():
+            try:
+                future = self.pool.submit(run_node, node, updatehash, self._taskid)
+            except BrokenProcessPool:
+                self._renew_pool()
+                future = self.pool.submit(run_node, node, updatehash, self._taskid)
         future.add_done_callback(partial(self._finished, self._taskid, node))
         self._task_obj[self._taskid] = future
         return self._taskid
