@@ -38,5 +38,5 @@ def whole_start() -> Iterator[None]:
         for number, handler in former.items():
             signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        for number in heard:
-            signal.raise_signal(number)
+        for late in heard:
+            signal.raise_signal(late)

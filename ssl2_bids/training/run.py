@@ -93,7 +93,7 @@ def refuse_thin_maps(module: nn.Module) -> list[RemovableHandle]:
     """
 
     def look(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if 1 < inputs[0].shape[2] < layer.kernel_size[0]:  # type: ignore[operator, index]
+        if 1 < inputs[0].shape[2] < layer.kernel_size[0]:  # type: ignore[index]
             raise ThinMapError
 
     layers = [m for m in module.modules() if isinstance(m, nn.Conv3d) and m.padding[0]]
