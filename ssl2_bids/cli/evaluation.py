@@ -211,7 +211,7 @@ def _models(labels: Sequence[str]) -> tuple[str | None, ...]:
 
 
 def _tell_failures(failures: Sequence[Failure], done: int) -> int:
-    from ssl2_bids.workflows.evaluate import unit_name
+    from ssl2_bids.bids.dataset import unit_name
 
     for failure in failures:
         say(f'{unit_name(failure.subject, failure.session)}: {failure.error}')

@@ -15,6 +15,7 @@ from ssl2_bids.bids.dataset import (
     select_participants,
     select_sessions,
     session_labels,
+    unit_name,
 )
 from ssl2_bids.bids.label_ranking import session_of
 from ssl2_bids.bids.labels import Label, find_labels
@@ -25,7 +26,6 @@ from ssl2_bids.settings import GroupSettings
 from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.volume import Grid, resample
 from ssl2_bids.workflows.annotations import place, ras_grid
-from ssl2_bids.workflows.evaluate import unit_name
 
 log = logging.getLogger('ssl2_bids')
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ssl2_bids.bids.dataset import unit_name
 from ssl2_bids.bids.label_ranking import session_of
 from ssl2_bids.bids.labels import Label, Mask, find_masks, look_for_labels
 from ssl2_bids.errors import NoInputError, Ssl2Error
@@ -112,11 +113,6 @@ class Evaluation:
     cases: tuple[Case, ...]
     failures: tuple[Failure, ...]
     notes: tuple[str, ...]
-
-
-def unit_name(subject: str, session: str | None) -> str:
-    """``sub-X`` or ``sub-X_ses-Y``."""
-    return f'sub-{subject}_ses-{session}' if session else f'sub-{subject}'
 
 
 def evaluate(

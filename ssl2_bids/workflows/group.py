@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ssl2_bids import __version__
-from ssl2_bids.bids.dataset import optional_table, select_participants, select_sessions
+from ssl2_bids.bids.dataset import optional_table, select_participants, select_sessions, unit_name
 from ssl2_bids.bids.outputs import (
     Result,
     find_results,
@@ -42,7 +42,6 @@ from ssl2_bids.workflows.adaptation_plan import (
 )
 from ssl2_bids.workflows.adaptation_plan import describe as describe_adaptation
 from ssl2_bids.workflows.earlier import current_results
-from ssl2_bids.workflows.evaluate import unit_name
 
 log = logging.getLogger('ssl2_bids')
 
