@@ -9,7 +9,8 @@ from typing import Any
 
 from ssl2_bids.cli.parser import GROUP_ONLY, PARTICIPANT_ONLY, build_parser
 from ssl2_bids.cli.parsing import Parser
-from ssl2_bids.errors import NoInputError, UsageError
+from ssl2_bids.errors import UsageError
+from ssl2_bids.tables import read_toml
 
 # which run, not how: never taken from a former run's file
 PER_RUN = (
@@ -65,23 +66,13 @@ def read_config(path: Path, level: str) -> Former:
 
 
 def _options(path: Path) -> dict[str, Any]:
-    try:
-        import tomllib
-    except ModuleNotFoundError:  # Python 3.10
-        import tomli as tomllib  # type: ignore[no-redef]
-
-    if not path.is_file():
-        raise NoInputError('no such configuration file', path=path)
-    try:
-        options = tomllib.loads(path.read_text(encoding='utf-8'))['options']
-        if not isinstance(options, dict):
-            raise ValueError('"options" is no table')
-    except (ValueError, KeyError) as error:
+    options = read_toml(path, 'configuration file', UsageError).get('options')
+    if not isinstance(options, dict):
         raise UsageError(
-            f'not a configuration of a former run ({error})',
+            'not a configuration of a former run: it has no table "options"',
             advice='Give a logs/*.toml file of an output folder.',
             path=path,
-        ) from None
+        )
     return options
 
 

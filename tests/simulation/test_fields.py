@@ -21,7 +21,7 @@ from ssl2_bids.simulation.fields import (
 )
 from ssl2_bids.simulation.protocols import read_scanner
 from ssl2_bids.simulation.smooth import smooth_field, smooth_noise
-from ssl2_bids.simulation.tables import from_table
+from ssl2_bids.tables import from_table
 
 SHAPE = (44, 54, 46)
 AFFINE = np.diag([4.0, 4, 4, 1])

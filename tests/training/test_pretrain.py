@@ -347,7 +347,7 @@ BAD = [
     ('[data]\nskull_strip = "no"', 'skull_strip', 'auto'),
     ('[randomisation]\nnois = 1', '"randomisation.nois" is unknown', 'noise'),
     ('[self_supervised]\nsteps = 0\n[supervised]\nsteps = 0', 'both stages', ''),
-    ('name = ', 'not readable as TOML', ''),
+    ('name = ', 'the configuration is not TOML', ''),
 ]
 
 
