@@ -29,7 +29,7 @@ from ssl2_bids.tables import from_table, to_table
 from ssl2_bids.training import adapt as training
 from ssl2_bids.training.adapt import AdaptSettings
 from ssl2_bids.training.left_out import quality
-from ssl2_bids.training.views import read_participant
+from ssl2_bids.training.participants import read_participant
 from ssl2_bids.workflows import adaptation_nodes as nodes
 from ssl2_bids.workflows.adaptation_cache import Prepared
 from ssl2_bids.workflows.adaptation_work import (

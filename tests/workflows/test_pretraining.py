@@ -26,11 +26,13 @@ from ssl2_bids.simulation.appearance import CHANNELS
 from ssl2_bids.steps.segmentation import segment
 from ssl2_bids.training import checkpoint
 from ssl2_bids.training.config import read_config
-from ssl2_bids.training.scans import from_bytes
+from ssl2_bids.training.participants import from_bytes
 from ssl2_bids.volume import Volume
 from ssl2_bids.workflows.packing import load_packed, pack
 from ssl2_bids.workflows.pretrained import trained_on, whole_validation
 
+FLAIR = CHANNELS.index('FLAIR')
+ONLY_FLAIR = tuple(channel == 'FLAIR' for channel in CHANNELS)
 NETWORK = """
 window = [32, 32, 32]
 [network]
@@ -125,8 +127,8 @@ class TestPacking:
         assert 'sub-15' in index['LeftOut'][0]
         for path in (tmp_path / 'packed').rglob('*'):
             assert 'sub-13' not in path.name
-        flair = packed.scans[1].images['FLAIR']
-        assert list(packed.scans[1].images) == ['FLAIR']
+        flair = packed.scans[1].image[FLAIR]
+        assert packed.scans[1].present == ONLY_FLAIR
         inside = from_bytes(torch.from_numpy(flair[packed.scans[1].brain]))
         assert abs(float(inside.median())) < 0.02
         assert flair.dtype == np.uint8
@@ -147,9 +149,8 @@ class TestPacking:
         (scan,) = packed.labelled
         drawn = float((np.asarray(ball(image).dataobj) > 0).sum()) * 4**3
         assert float(scan.label.sum()) == pytest.approx(drawn, rel=0.15)
-        assert np.array_equal(scan.known, scan.brain)
-        assert len(scan.lesions) == 1
-        values = from_bytes(torch.from_numpy(scan.images['FLAIR'])).numpy()
+        assert np.array_equal(scan.annotated, scan.brain)
+        values = from_bytes(torch.from_numpy(scan.image[FLAIR])).numpy()
         bright = values > (values[scan.label].max() + np.median(values[scan.brain])) / 2
         assert (bright & scan.label).sum() > 0.9 * bright.sum()
         assert (bright & scan.label).sum() > 0.6 * scan.label.sum()
@@ -229,7 +230,7 @@ class TestPacking:
         assert packed_now() == ['sub-01']
         second = load_packed(folder)
         assert first.names() != second.names()  # a training that began with the old is another
-        assert (first.scans[0].images['FLAIR'] != second.scans[0].images['FLAIR']).any()
+        assert (first.scans[0].image != second.scans[0].image).any()
         moved = np.roll(np.asarray(ball(image).dataobj), 2, axis=0)
         replace_silently(
             data / f'{names[1]}_label-L_mask.nii', nib.Nifti1Image(moved, image.affine)
@@ -464,4 +465,4 @@ def test_a_contrast_that_cannot_be_used_costs_itself(make_dataset, tmp_path):
     path = configuration(tmp_path, f'unlabelled = ["{data}"]')
     pack(read_config(path), tmp_path / 'packed')
     (scan,) = load_packed(tmp_path / 'packed').scans
-    assert list(scan.images) == ['FLAIR']
+    assert scan.present == ONLY_FLAIR
