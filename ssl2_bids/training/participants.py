@@ -67,7 +67,7 @@ class Participant:
 
 def write_participant(participant: Participant, folder: Path) -> None:
     """Write a participant's arrays into a folder, to be mapped into memory."""
-    arrays = {'image': np.asarray(participant.image, np.float16)}
+    arrays = {'image': np.asarray(intensities(participant.image), np.float16)}
     for name in MASKS:
         if getattr(participant, name) is not None:
             arrays[name] = (np.asarray(getattr(participant, name)) > 0).astype(np.uint8)

@@ -21,9 +21,11 @@ from ssl2_bids.training.participants import (
     from_bytes,
     load_scan,
     load_scans,
+    read_participant,
     save_scan,
     stacked,
     to_bytes,
+    write_participant,
 )
 from ssl2_bids.training.pretrain import (
     Supervised,
@@ -76,6 +78,11 @@ class TestScans:
         assert back[500] == 0
         assert np.abs(back - values)[known].max() < 0.01
         assert (to_bytes(values, known)[known] > 0).all()
+
+    def test_a_packed_scan_can_be_mapped_into_memory_too(self, tmp_path):
+        write_participant(a_scan(), tmp_path)
+        stored = from_bytes(torch.from_numpy(a_scan().image)).half().numpy()
+        assert np.array_equal(read_participant(tmp_path).image, stored)
 
     def test_a_scan_is_stored_as_it_is(self, tmp_path):
         scan = a_scan()
