@@ -24,7 +24,7 @@ from ssl2_bids.networks.weights import load_network, read_card, write_model
 from ssl2_bids.settings import ATLAS_SPACE
 from ssl2_bids.steps.network_input import network_input
 from ssl2_bids.training.adapt import AdaptSettings, adapt
-from ssl2_bids.training.views import Participant
+from ssl2_bids.training.participants import Participant
 from ssl2_bids.volume import Volume, write
 from ssl2_bids.workflows.adaptation_labels import Case
 from ssl2_bids.workflows.resegment import segment_case

@@ -27,10 +27,9 @@ example:
   ssl2 pretrain pretrain.toml out
   torchrun --nproc-per-node 4 --no-python ssl2 pretrain pretrain.toml out --device cuda
 
-to another machine, with little to carry:
-  ssl2 pretrain pretrain.toml out --pack        data into out/packed: no imaging software there
-  ssl2 pretrain pretrain.toml out --lean        newest state into out/lean, at most 40 MB
-  ssl2 pretrain pretrain.toml new --data packed --from-lean lean
+on a machine without imaging software:
+  ssl2 pretrain pretrain.toml out --pack        the data into out/packed, to be copied
+  ssl2 pretrain pretrain.toml new --data packed
 
 exit codes: 0 done; 64 wrong usage or configuration; 65 unusable data, or the loss is not a
 number; 66 missing input; 69 device not there; 73 cannot write; 74 disk full; 130, 138, 143 stopped
@@ -61,24 +60,7 @@ def add_pretrain(subparsers: argparse._SubParsersAction) -> None:
         '--data', type=Path, metavar='PACKED', help='packed data (default: OUT/packed)'
     )
     parser.add_argument(
-        '--from-lean',
-        '--from_lean',
-        type=Path,
-        metavar='LEAN',
-        help='go on from the lean checkpoint in this folder',
-    )
-    only = parser.add_mutually_exclusive_group()
-    only.add_argument('--pack', action='store_true', help='pack the data into OUT/packed, no more')
-    only.add_argument(
-        '--lean', action='store_true', help='write a lean checkpoint into OUT/lean, no more'
-    )
-    parser.add_argument(
-        '--lean-limit',
-        '--lean_limit',
-        type=values.positive,
-        default=40.0,
-        metavar='MB',
-        help='size of a lean checkpoint at most, in pieces of 16 MiB (default: 40)',
+        '--pack', action='store_true', help='pack the data into OUT/packed, no more'
     )
     parser.set_defaults(run=run_pretrain)
 
@@ -90,16 +72,10 @@ def run_pretrain(args: argparse.Namespace) -> int:
 
     logging.basicConfig(format='ssl2: %(message)s', level=logging.WARNING)
     logging.getLogger('ssl2_bids').setLevel(logging.INFO)
-    if args.lean:
-        place, kept = workflow.save_lean(args.output, limit=int(args.lean_limit * 1e6))
-        _say(f'weights{" and " + " and ".join(kept) if kept else ""} in {place}')
-        return SUCCESS
     if args.pack:
         place = workflow.pack_data(args.config, args.output, progress=_packed)
         _say(f'data packed in {place}')
         return SUCCESS
-    if args.from_lean and is_first():
-        workflow.take_lean(args.from_lean, args.output)
     with shown_progress() as progress:
         outcome = workflow.pretrain(
             args.config,

@@ -7,17 +7,15 @@ Where there are no such voxels, or no lesions, the scores are undefined (NaN).
 - ECE, expected calibration error: mean distance of the probability and the frequency of lesion,
   over bins of the probability, weighted by their voxels (Naeini et al., AAAI 2015).
 - Brier score: mean squared distance of probability and truth (Brier, Mon Weather Rev 1950).
-- Risk-coverage: error rate among the most certain voxels (Geifman and El-Yaniv, NIPS 2017).
 - nDSC: Dice with false positives scaled to one lesion load, so that patients with few and with
-  many lesions can be compared, and its curve as uncertain voxels are handed to an expert
-  (Raina et al., ISBI 2023, arXiv 2302.05432; Malinin et al., Shifts 2.0, arXiv 2206.15407).
+  many lesions can be compared (Raina et al., ISBI 2023, arXiv 2302.05432; Malinin et al., Shifts
+  2.0, arXiv 2206.15407).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
@@ -25,71 +23,6 @@ from scipy import ndimage
 NEIGHBOURHOOD = 5.0  # mm around lesions in which calibration is judged
 BINS = 10
 LOAD = 0.001  # share of lesion voxels to which nDSC is normalised: that of the Shifts challenge
-PLACES = 200
-
-
-@dataclass(frozen=True)
-class Reliability:
-    """What was said and what was true, by bins of equal width of the probability.
-
-    Attributes
-    ----------
-    edges : (bins + 1,), from 0 to 1; the last bin includes 1.
-    count : (bins,), voxels or lesions in each bin.
-    said : (bins,), sum of their probabilities.
-    true : (bins,), how many of them are lesion.
-    """
-
-    edges: np.ndarray
-    count: np.ndarray
-    said: np.ndarray
-    true: np.ndarray
-
-    def __add__(self, other: Reliability) -> Reliability:
-        """Both together: how cases are pooled."""
-        if not np.array_equal(self.edges, other.edges):
-            raise ValueError('the bins differ')
-        return Reliability(
-            self.edges,
-            self.count + other.count,
-            self.said + other.said,
-            self.true + other.true,
-        )
-
-    @property
-    def probability(self) -> np.ndarray:
-        """Mean probability of each bin; NaN where it is empty."""
-        return _share(self.said, self.count)
-
-    @property
-    def frequency(self) -> np.ndarray:
-        """Share of lesion in each bin; NaN where it is empty."""
-        return _share(self.true, self.count)
-
-    @property
-    def expected_error(self) -> float:
-        """Expected calibration error, 0 to 1; NaN of nothing."""
-        total = self.count.sum()
-        return float(np.abs(self.said - self.true).sum() / total) if total else math.nan
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A score as a function of the share of voxels kept, the most certain first.
-
-    Attributes
-    ----------
-    coverage : rising, to 1.
-    value : score at each coverage.
-    area : mean of the score over the coverages; NaN of nothing.
-    """
-
-    coverage: np.ndarray
-    value: np.ndarray
-    area: float
-
-
-NO_CURVE = Curve(np.empty(0), np.empty(0), math.nan)
 
 
 def near_lesions(
@@ -124,22 +57,24 @@ def near_lesions(
     return near if inside is None else near & inside.astype(bool)
 
 
-def reliability(probability: np.ndarray, truth: np.ndarray, *, bins: int = BINS) -> Reliability:
-    """Sort probabilities into bins, with how often each was right.
+def expected_calibration_error(
+    probability: np.ndarray, truth: np.ndarray, *, bins: int = BINS
+) -> float:
+    """Expected calibration error, 0 (best) to 1; NaN of nothing.
 
     Parameters
     ----------
-    probability : 0 to 1, any shape: of the voxels that count, or of lesions.
+    probability : 0 to 1, any shape: of the voxels that count.
     truth : boolean, same shape.
+    bins : of equal width of the probability; the last one includes 1.
     """
     values, right = _flat(probability, truth)
+    if not values.size:
+        return math.nan
     index = np.minimum((values * bins).astype(int), bins - 1)
-    return Reliability(
-        edges=np.linspace(0, 1, bins + 1),
-        count=np.bincount(index, minlength=bins),
-        said=np.bincount(index, weights=values, minlength=bins),
-        true=np.bincount(index, weights=right, minlength=bins),
-    )
+    said = np.bincount(index, weights=values, minlength=bins)
+    true = np.bincount(index, weights=right, minlength=bins)
+    return float(np.abs(said - true).sum() / values.size)
 
 
 def brier(probability: np.ndarray, truth: np.ndarray) -> float:
@@ -152,46 +87,6 @@ def brier(probability: np.ndarray, truth: np.ndarray) -> float:
     """
     values, right = _flat(probability, truth)
     return float(((values - right) ** 2).mean()) if values.size else math.nan
-
-
-def lesion_reliability(
-    probability: np.ndarray, instances: np.ndarray, reference: np.ndarray, *, bins: int = BINS
-) -> Reliability:
-    """Mean probability of predicted lesions, with how often they are true.
-
-    Parameters
-    ----------
-    probability : 0 to 1, shape (I, J, K).
-    instances : instance map of the prediction.
-    reference : boolean; a predicted lesion that shares a voxel with it is true.
-    """
-    numbers = np.unique(instances[instances > 0])
-    if not numbers.size:
-        return reliability(np.empty(0), np.empty(0, bool), bins=bins)
-    means = np.asarray(ndimage.mean(probability, instances, numbers), float)
-    true = np.asarray(ndimage.maximum(reference.astype(np.uint8), instances, numbers)) > 0
-    return reliability(means.clip(0, 1), true, bins=bins)
-
-
-def risk_coverage(confidence: np.ndarray, wrong: np.ndarray, *, places: int = PLACES) -> Curve:
-    """Error rate among the most certain, by the share that is kept.
-
-    Parameters
-    ----------
-    confidence : any shape; higher is more certain (``abs(probability - threshold)``). Equals
-        are taken as if in random order.
-    wrong : boolean, same shape: where mask and reference disagree.
-    places : at how many shares the curve is given, evenly; its area is that of all voxels.
-    """
-    certain, errors = _flat(confidence, wrong)
-    if not certain.size:
-        return NO_CURVE
-    _, group, sizes = np.unique(-certain, return_inverse=True, return_counts=True)
-    rates = np.bincount(group, weights=errors) / sizes
-    risk = np.cumsum(np.repeat(rates, sizes)) / np.arange(1, certain.size + 1)
-    coverage = np.linspace(1 / places, 1, places)
-    kept = np.maximum(np.round(coverage * certain.size).astype(int), 1)
-    return Curve(coverage, risk[kept - 1], float(risk.mean()))
 
 
 def normalised_dice(reference: np.ndarray, prediction: np.ndarray, *, load: float = LOAD) -> float:
@@ -216,40 +111,6 @@ def normalised_dice(reference: np.ndarray, prediction: np.ndarray, *, load: floa
     return 2 * true / (2 * true + scaled + positive - true) if true else 0.0
 
 
-def dice_retention(
-    reference: np.ndarray,
-    prediction: np.ndarray,
-    uncertainty: np.ndarray,
-    *,
-    load: float = LOAD,
-    places: int = PLACES,
-) -> Curve:
-    """nDSC as the most uncertain voxels are set right, by the share that is kept.
-
-    Parameters
-    ----------
-    reference, prediction : boolean, any shape: the voxels of the brain alone.
-    uncertainty : same shape; equals are set right in the order of the array.
-    places : at how many shares kept the curve is given, denser towards 1 (lesions are few); its
-        area is that of all voxels.
-    """
-    right, said = reference.astype(bool).ravel(), prediction.astype(bool).ravel()
-    if not right.size:
-        return NO_CURVE
-    order = np.argsort(np.asarray(uncertainty).ravel(), kind='stable')
-    right, said = right[order], said[order]
-    positive = int(right.sum())
-    scale = _scale(positive, right.size - positive, load)
-    false = np.concatenate([[0], np.cumsum(said & ~right)])
-    missed = np.concatenate([[0], np.cumsum(right & ~said)])
-    true = positive - missed
-    below = 2 * true + scale * false + missed
-    value = np.divide(2 * true, below, out=np.ones(len(below)), where=below > 0)
-    share = np.log(np.arange(1, places + 1)) / np.log(places)
-    kept = np.round(share * right.size).astype(int)
-    return Curve(kept / right.size, value[kept], float((value[1:] + value[:-1]).mean() / 2))
-
-
 def _scale(positive: int, negative: int, load: float) -> float:
     """Factor of false positives; without a reference lesion there is nothing to scale to."""
     if not (positive and negative):
@@ -261,7 +122,3 @@ def _flat(values: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray
     if np.shape(values) != np.shape(truth):
         raise ValueError(f'shapes differ: {np.shape(values)} and {np.shape(truth)}')
     return np.asarray(values, float).ravel(), np.asarray(truth, bool).ravel().astype(float)
-
-
-def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.full(len(whole), math.nan), where=whole > 0)

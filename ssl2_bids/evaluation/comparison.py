@@ -24,26 +24,6 @@ EXACT = 16  # participants up to which all 2^n signs are tried
 
 
 @dataclass(frozen=True)
-class Summary:
-    """The scores of one model; NaN where undefined.
-
-    Attributes
-    ----------
-    mean, median : over participants.
-    low, high : ends of the mean's interval.
-    participants : with a defined score.
-    undefined : cases left out.
-    """
-
-    mean: float
-    median: float
-    low: float
-    high: float
-    participants: int
-    undefined: int
-
-
-@dataclass(frozen=True)
 class Comparison:
     """Two models on the same cases; NaN where undefined.
 
@@ -67,35 +47,6 @@ class Comparison:
     p_wilcoxon: float
     participants: int
     undefined: int
-
-
-def summarise(
-    values: Sequence[float],
-    participants: Sequence[str],
-    *,
-    random: np.random.Generator,
-    level: float = LEVEL,
-) -> Summary:
-    """Mean, median and interval of a score.
-
-    Parameters
-    ----------
-    values : one per case; NaN is undefined.
-    participants : whose case it is.
-    random : draws the resamples.
-    level : share of intervals that should cover the truth.
-    """
-    scores = np.asarray(values, float)
-    means, undefined = _by_participant(scores[:, None], participants)
-    low, high = interval(means[:, 0], random=random, level=level)
-    return Summary(
-        mean=_mean(means[:, 0]),
-        median=float(np.median(means[:, 0])) if len(means) else math.nan,
-        low=low,
-        high=high,
-        participants=len(means),
-        undefined=undefined,
-    )
 
 
 def compare_models(

@@ -114,7 +114,7 @@ NETWORKS: dict[str, NetworkType] = {
             'DropPath': 'drop_path',
         },
         required=('InputChannels', 'OutputChannels'),
-        multiple=lambda network: 32,
+        multiple=lambda network: 32,  # the embedding and four mergings halve the grid
     ),
     'swin_unet': NetworkType(
         build=_swin_unet,
@@ -127,7 +127,7 @@ NETWORKS: dict[str, NetworkType] = {
             'AttentionWindow': 'window',
         },
         required=('InputChannels', 'OutputChannels'),
-        multiple=lambda network: 16,
+        multiple=lambda network: 16,  # the entrance and three mergings halve the grid
     ),
     'committee': NetworkType(
         build=_committee,

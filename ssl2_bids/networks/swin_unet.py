@@ -20,7 +20,6 @@ from torch.nn import functional
 
 from ssl2_bids.networks.fast_unet import FACTOR, activate, depth_to_space, space_to_depth
 
-MULTIPLE = 16  # voxels per axis: the entrance and three mergings halve the grid
 APART = -1e4  # added to the attention of tokens that must not see each other; finite in bfloat16
 
 

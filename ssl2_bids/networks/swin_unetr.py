@@ -14,12 +14,10 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from monai.networks.nets import SwinUNETR as MonaiSwinUNETR
 from torch import Tensor, nn
 from torch.nn import functional
 
-MULTIPLE = 32  # voxels per axis: the embedding and four mergings halve the grid
 BOTTLENECKS = ('full', 'thin')
 
 # what MONAI calls a tensor (1.5 and 1.6; fc1 and fc2 before), and what we call it
@@ -155,14 +153,3 @@ class SwinUNETR(MonaiSwinUNETR):
             if ours in state_dict:
                 state_dict[prefix + name] = state_dict.pop(ours)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-
-def parameter_count(network: nn.Module) -> int:
-    """How many numbers a network learns."""
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
-def encoder_parameters(network: SwinUNETR) -> dict[str, torch.nn.Parameter]:
-    """The parameters of the transformer by their stored names."""
-    named = network.state_dict(keep_vars=True)
-    return {name: tensor for name, tensor in named.items() if name.startswith('encoder.')}

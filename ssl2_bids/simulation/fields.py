@@ -1,7 +1,7 @@
 """Fields of a scanner over a head: transmit (B1+), static (B0) and receive, on any grid.
 
 Everything random is drawn by the ``draw_*`` functions into plain numbers that go to JSON and
-back (``dataclasses.asdict``, ``tables.from_table``); the ``*_map`` functions are pure: equal
+back (``tables.to_table``, ``tables.from_table``); the ``*_map`` functions are pure: equal
 draws give equal bytes, and on a finer grid nearly the same field in finer steps.
 """
 

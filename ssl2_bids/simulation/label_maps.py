@@ -11,13 +11,9 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-try:
-    import tomllib
-except ImportError:  # Python 3.10
-    import tomli as tomllib  # type: ignore[no-redef]
-
 from ssl2_bids.errors import DataError
 from ssl2_bids.simulation.anatomy import FIRST_EXTRACEREBRAL, Anatomy
+from ssl2_bids.tables import bundled_table
 from ssl2_bids.volume import Volume, read, reorient, resample
 from ssl2_bids.voxel_grid import bounding_box, shifted, start_of
 
@@ -52,7 +48,7 @@ class LabelTable:
 @cache
 def label_table() -> LabelTable:
     """The table in ``resources/label_map.toml``."""
-    content = tomllib.loads((RESOURCES / 'label_map.toml').read_text(encoding='utf-8'))
+    content = bundled_table('label_map.toml')
     tissues = {name: dict.fromkeys(labels, 1.0) for name, labels in content['tissues'].items()}
     for label, shares in content['mixtures'].items():
         for name, share in shares.items():

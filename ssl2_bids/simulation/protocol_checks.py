@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl2_bids.errors import DataError
-from ssl2_bids.simulation.tables import wrong
+from ssl2_bids.tables import Source, check_keys
 
 if TYPE_CHECKING:
     from ssl2_bids.simulation.protocols import Geometry, Protocol, Scanner
@@ -37,28 +37,33 @@ OPTIONAL_KEYS = {
     'gre': (),
     'megre': (),
 }
+UNITS = 'Times are in s, angles in degrees, lengths in mm.'
 LONGEST = 30.0  # s; a repetition beyond is one written in ms
 VOXEL_RANGE = (0.2, 10.0)  # mm
 EXTENT_RANGE = (20.0, 400.0)  # mm
 MOST_VOXELS = 150e6
 
 
-def check_keys(settings: dict[str, Any], suffix: str, *, path: Path, key: str) -> None:
+def source_of(path: str | Path) -> Source:
+    """The file of a scanner, with the units of its numbers."""
+    return Source(path, DataError, UNITS)
+
+
+def wrong(path: str | Path | None, key: str, problem: str) -> DataError:
+    """The error that says what is wrong with a key of a file."""
+    return DataError(f'{key}: {problem}', advice=UNITS, path=path)
+
+
+def check_sequence(settings: dict[str, Any], suffix: str, *, path: Path, key: str) -> None:
     """Refuse keys that are unknown, missing, or mean nothing to a kind of sequence."""
     kind = settings.get('kind')
     if kind not in KINDS_OF_SUFFIX[suffix]:
         allowed = ' or '.join(KINDS_OF_SUFFIX[suffix])
         raise wrong(path, f'{key}.kind', f'{kind!r} is not {allowed}')
-    needed = {'kind', 'tr', *NEEDED_KEYS[kind]}
-    allowed_keys = needed | {'bandwidth', 'fat', *OPTIONAL_KEYS[kind]}
-    for name in sorted(set(settings) - allowed_keys):
-        raise DataError(
-            f'the key {key}.{name} is unknown to a sequence of kind {kind}',
-            advice=f'Known are {", ".join(sorted(allowed_keys))}.',
-            path=path,
-        )
-    for name in sorted(needed - set(settings)):
-        raise DataError(f'the key {key}.{name} is missing', advice='Add it.', path=path)
+    needed = ('kind', 'tr', *NEEDED_KEYS[kind])
+    known = (*needed, 'bandwidth', 'fat', *OPTIONAL_KEYS[kind])
+    where = f' to a sequence of kind {kind}'
+    check_keys(settings, known, needed, source_of(path), key=key, where=where)
 
 
 def fault(protocol: Protocol) -> tuple[str, str] | None:

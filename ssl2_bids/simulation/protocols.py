@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import math
-import sys
-from dataclasses import MISSING, dataclass, replace
-from importlib import resources
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ssl2_bids.errors import DataError, NoInputError, UsageError
+from ssl2_bids.errors import DataError, UsageError
 from ssl2_bids.simulation.fields import OffResonanceRanges, ReceiveRanges, TransmitRanges
 from ssl2_bids.simulation.protocol_checks import (
     KINDS_OF_SUFFIX,
-    check_keys,
     check_ranges,
+    check_sequence,
     fault,
     geometry_fault,
+    source_of,
+    wrong,
 )
-from ssl2_bids.simulation.tables import from_table, typed, wrong
 from ssl2_bids.simulation.tissues import FIELD_RANGE, TissueJitter
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from ssl2_bids.tables import bundled_table, check_keys, from_table, read_toml, typed
 
 FIELDS = {1.5: '1.5t.toml', 3.0: '3t.toml', 7.0: '7t.toml'}  # bundled scanners by field in T
+NEEDED = ('name', 'field', 'sequences')
 TABLES = ('snr', 'tissues', 'transmit', 'off_resonance', 'receive')  # can be left out
 
 
@@ -173,10 +169,11 @@ def read_scanner(path: str | Path | None = None, field: float | None = None) -> 
                 advice=f'Choose from {", ".join(f"{f:g}" for f in FIELDS)}, or give a protocol '
                 'file.',
             )
-        path = Path(str(resources.files('ssl2_bids') / 'resources' / 'scanners' / FIELDS[field]))
-        return _scanner(_read_toml(path), path)
-    table = _read_toml(Path(path))
-    strength = typed(float, table.get('field', MISSING), path=path, key='field')
+        name = f'scanners/{FIELDS[field]}'
+        return _scanner(bundled_table(name), Path(name))
+    table = read_toml(Path(path), 'protocol file', DataError)
+    check_keys(table, (*TABLES, *NEEDED), NEEDED, source_of(path))
+    strength = typed(float, table['field'], source_of(path), key='field')
     if not FIELD_RANGE[0] <= strength <= FIELD_RANGE[1]:
         raise wrong(path, 'field', f'{strength:g} T is not between 0.5 and 12 T')
     if field is not None and not math.isclose(strength, field):
@@ -185,59 +182,37 @@ def read_scanner(path: str | Path | None = None, field: float | None = None) -> 
             advice='Leave the field out, or give another protocol file.',
         )
     nearest = min(FIELDS, key=lambda known: abs(math.log(known / strength)))
-    folder = resources.files('ssl2_bids') / 'resources' / 'scanners'
-    bundled = tomllib.loads((folder / FIELDS[nearest]).read_text(encoding='utf-8'))
+    bundled = bundled_table(f'scanners/{FIELDS[nearest]}')
     return _scanner({key: bundled[key] for key in TABLES} | table, Path(path))
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding='utf-8'))
-    except OSError as error:
-        raise NoInputError(
-            f'the protocol file cannot be read ({error.strerror})',
-            advice='Give the path of a TOML file.',
-            path=path,
-        ) from None
-    except ValueError as error:
-        raise DataError(f'this is not TOML ({error})', advice='Mend it.', path=path) from None
-
-
 def _scanner(table: dict[str, Any], path: Path) -> Scanner:
-    unknown = sorted(set(table) - {*TABLES, 'name', 'field', 'sequences'})
-    if unknown:
-        raise DataError(
-            f'the key {unknown[0]} is unknown',
-            advice=f'Known here are name, field, sequences, {", ".join(TABLES)}.',
-            path=path,
-        )
-    sequences = table.get('sequences')
+    sequences = table['sequences']
     if not isinstance(sequences, dict) or not sequences:
         raise DataError(
             'there are no sequences',
             advice='Add a table [sequences.SUFFIX] for each, as in the bundled scanners.',
             path=path,
         )
+    source = source_of(path)
     protocols, geometries = {}, {}
     for suffix, row in sequences.items():
         key = f'sequences.{suffix}'
         if suffix not in KINDS_OF_SUFFIX:
             raise wrong(path, key, f'the suffix is not one of {", ".join(KINDS_OF_SUFFIX)}')
-        if not isinstance(row, dict):
-            raise wrong(path, key, f'{row!r} is not a table')
-        settings = dict(row)
+        settings = typed(dict[str, Any], row, source, key=key)
         geometry = from_table(
-            Geometry, settings.pop('geometry', {}), path=path, key=f'{key}.geometry'
+            Geometry, settings.pop('geometry', {}), source, key=f'{key}.geometry'
         )
-        check_keys(settings, suffix, path=path, key=key)
+        check_sequence(settings, suffix, path=path, key=key)
         if 'echoes' in settings and isinstance(settings['echoes'], list) and settings['echoes']:
             settings['te'] = settings['echoes'][0]
-        protocol = from_table(Protocol, settings, path=path, key=key)
+        protocol = from_table(Protocol, settings, source, key=key)
         problem = fault(protocol) or geometry_fault(geometry)
         if problem:
             raise wrong(path, f'{key}.{problem[0]}', problem[1])
         protocols[suffix], geometries[suffix] = protocol, geometry
     rest = {name: value for name, value in table.items() if name != 'sequences'}
-    scanner = from_table(Scanner, rest | {'protocols': {}, 'geometries': {}}, path=path)
+    scanner = from_table(Scanner, rest | {'protocols': {}, 'geometries': {}}, source)
     check_ranges(scanner, path)
     return replace(scanner, protocols=protocols, geometries=geometries)

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from importlib import resources
 from typing import Any
 
 import numpy as np
 
 from ssl2_bids.errors import UsageError
 from ssl2_bids.simulation.smooth import draw_seed, smooth_noise
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from ssl2_bids.tables import bundled_table
 
 Value = float | np.ndarray
 
@@ -91,11 +84,9 @@ class IndividualDraw:
     seed: int
 
 
-@functools.cache
 def tissue_table() -> dict[str, Any]:
     """The content of ``resources/tissues.toml``."""
-    source = resources.files('ssl2_bids') / 'resources' / 'tissues.toml'
-    return tomllib.loads(source.read_text(encoding='utf-8'))
+    return bundled_table('tissues.toml')
 
 
 def read_tissues(field: float) -> dict[str, Tissue]:

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import types
-import typing
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ssl2_bids.errors import NoInputError, UsageError
+from ssl2_bids.errors import UsageError
 from ssl2_bids.networks.registry import NETWORKS
 from ssl2_bids.simulation.randomised import Randomisation
+from ssl2_bids.tables import BESIDE, Source, check_keys, from_table, read_toml
 from ssl2_bids.training.loop import LoopSettings
-
-try:
-    import tomllib
-except ModuleNotFoundError:  # Python 3.10
-    import tomli as tomllib  # type: ignore[no-redef]
 
 PRETEXTS = ('masked', 'tang')
 FAST_UNET = {
@@ -78,7 +69,7 @@ class Stage:
     frozen : share of the steps of that stage in which an encoder that was trained before rests.
     """
 
-    loop: LoopSettings = LoopSettings()
+    loop: LoopSettings = field(default=LoopSettings(), metadata=BESIDE)
     batch: int = 2
     patch: tuple[int, int, int] = (96, 96, 96)
     pretext: str = 'masked'
@@ -124,102 +115,14 @@ def read_config(path: Path) -> Config:
     NoInputError : there is no such file.
     UsageError : not TOML; a key that is unknown, of another type, or an impossible value.
     """
+    table = read_toml(path, 'configuration', UsageError)
+    source = Source(path, UsageError, folder=path.parent)
+    config = from_table(Config, table, source, default=Config())
     try:
-        table = tomllib.loads(path.read_text(encoding='utf-8'))
-    except FileNotFoundError:
-        raise NoInputError('no such configuration', path=path) from None
-    except (ValueError, OSError) as error:
-        raise UsageError(f'not readable as TOML ({error})', path=path) from None
-    try:
-        config = typing.cast(Config, from_table(Config, table, Config(), folder=path.parent))
         check(config)
     except UsageError as error:
-        raise UsageError(error.message, advice=error.advice, path=path) from None
+        raise source.fault(error.message, error.advice) from None
     return config
-
-
-def from_table(
-    kind: type, table: Mapping[str, Any], default: Any, *, folder: Path, where: str = ''
-) -> Any:
-    """Make a frozen dataclass from a table; what is not in it keeps its default.
-
-    Parameters
-    ----------
-    folder : relative paths start there.
-    where : name of the table, for messages.
-
-    Raises
-    ------
-    UsageError : naming the key.
-    """
-    hints = typing.get_type_hints(kind)
-    known = {one.name for one in dataclasses.fields(kind)}
-    loop = {one.name for one in dataclasses.fields(LoopSettings)} if 'loop' in known else set()
-    inner = {key: value for key, value in table.items() if key in loop}
-    changes: dict[str, Any] = {}
-    for key, value in table.items():
-        name = f'{where}{key}'
-        if key in loop:
-            continue
-        if key not in known or key == 'loop':
-            near = difflib.get_close_matches(key, sorted((known | loop) - {'loop'}), n=3)
-            raise UsageError(
-                f'the key "{name}" is unknown',
-                advice=f'Perhaps {" or ".join(near)} is meant.'
-                if near
-                else f'Known are: {", ".join(sorted((known | loop) - {"loop"}))}.',
-            )
-        changes[key] = converted(
-            hints[key], value, getattr(default, key), folder=folder, name=name
-        )
-    if inner:
-        changes['loop'] = from_table(LoopSettings, inner, default.loop, folder=folder, where=where)
-    return dataclasses.replace(default, **changes)
-
-
-def converted(kind: Any, value: Any, default: Any, *, folder: Path, name: str) -> Any:
-    """A value of a TOML file as the type that a dataclass wants.
-
-    Raises
-    ------
-    UsageError : it is of another type.
-    """
-    if isinstance(kind, types.UnionType):
-        kind = next(one for one in typing.get_args(kind) if one is not type(None))
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
-        return from_table(typing.cast(type, kind), value, default, folder=folder, where=f'{name}.')
-    if kind is Path and isinstance(value, str):
-        return folder / Path(value).expanduser()
-    if origin is tuple and isinstance(value, list):
-        kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
-        if len(kinds) == len(value):
-            pairs = zip(kinds, value, strict=True)
-            return tuple(converted(k, v, None, folder=folder, name=name) for k, v in pairs)
-    if origin is dict and isinstance(value, dict):
-        return dict(value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(kind, type) and origin is None and type(value) is kind:
-        return value
-    raise UsageError(f'the key "{name}" is {value!r}', advice=f'It must be {described(kind)}.')
-
-
-def described(kind: Any) -> str:
-    """A type in words."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is tuple:
-        if arguments[-1] is Ellipsis:
-            return f'a list, each entry {described(arguments[0])}'
-        return f'a list of {len(arguments)}, each entry {described(arguments[0])}'
-    words = {
-        Path: 'a path (text)',
-        str: 'a text',
-        int: 'a whole number',
-        float: 'a number',
-        bool: 'true or false',
-    }
-    return words.get(kind, 'a table')
 
 
 def check(config: Config) -> None:
@@ -235,12 +138,11 @@ def check(config: Config) -> None:
             f'the key "network.Type" is {kind!r}',
             advice=f'Known are: {", ".join(sorted(NETWORKS))}.',
         )
-    unknown = sorted(config.network.keys() - NETWORKS[kind].parameters.keys() - {'Type'})
-    if unknown:
-        raise UsageError(
-            f'the key "network.{unknown[0]}" is unknown',
-            advice=f'{kind} knows {", ".join(sorted(NETWORKS[kind].parameters))}.',
-        )
+    parameters = ('Type', *NETWORKS[kind].parameters)
+    where = f' to {kind}'
+    check_keys(
+        config.network, parameters, (), Source(error=UsageError), key='network', where=where
+    )
     multiple = NETWORKS[kind].multiple(config.network)
     sizes = {'window': config.window}
     for name, stage in stages(config).items():

@@ -15,7 +15,8 @@ from torch import nn
 
 from ssl2_bids.evaluation import voxelwise
 from ssl2_bids.inference import predict
-from ssl2_bids.training.views import Participant, masks_of
+from ssl2_bids.training.participants import Participant
+from ssl2_bids.training.views import masks_of
 
 if TYPE_CHECKING:
     from ssl2_bids.networks.cards import Card

@@ -15,12 +15,12 @@ from ssl2_bids.inference import predict
 from ssl2_bids.networks.committee import members_of, plain_name
 from ssl2_bids.networks.initialisation import Loaded, initialise
 from ssl2_bids.settings import MINIMUM_LESION_VOLUME
-from ssl2_bids.simulation.appearance import CHANNELS
 from ssl2_bids.simulation.heads import Head
 from ssl2_bids.simulation.randomised import Patches, Randomisation, draw
 from ssl2_bids.steps.lesions import label_instances
 from ssl2_bids.training.losses import cross_entropy, dice, focal_tversky_loss
-from ssl2_bids.training.scans import PackedScan, whole_scan
+from ssl2_bids.training.participants import Participant
+from ssl2_bids.training.views import box_of
 
 ENCODER = ('stem.', 'enc.', 'encoder.')
 LAST = 'out.'
@@ -159,13 +159,16 @@ def whole_heads(
     return volumes
 
 
-def whole_scans(scans: Sequence[PackedScan]) -> list[Patches]:
+def whole_scans(scans: Sequence[Participant], *, multiple: int = 16) -> list[Patches]:
     """Scans that have a label, as :func:`whole_heads` gives simulated ones."""
     volumes = []
     for scan in scans:
         if scan.label is not None:
-            image, present, *masks = (part[None] for part in whole_scan(scan, CHANNELS))
-            volumes.append(Patches(image.half(), present, *masks))
+            size = -(-np.array(scan.brain.shape) // multiple) * multiple
+            image, masks = box_of(scan, np.zeros(3, int), size)
+            brain, label, known = (mask[None] for mask in (masks > 0).split(1))
+            present = torch.tensor(scan.present)[None]
+            volumes.append(Patches(image[None].half(), present, brain, label, known))
     return volumes
 
 

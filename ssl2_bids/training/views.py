@@ -8,10 +8,8 @@ taught by labels is the same for all of them, however many unlabelled patches it
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,71 +19,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from ssl2_bids.errors import DataError
-from ssl2_bids.files import whole_file, write_json
 from ssl2_bids.steps.lesions import label_instances
 from ssl2_bids.training.masking import spoil
+from ssl2_bids.training.participants import Participant, intensities
 from ssl2_bids.training.strategy import Batch
 
 LEFT_RIGHT = 0  # axes of a participant's arrays, which are RAS+
 AXIAL = 2
 LABELLED, UNLABELLED = 0, 1  # streams of random numbers
-FACTS = 'participant.json'  # written last: with it the folder is whole
-MASKS = ('brain', 'label', 'annotated')
-
-
-@dataclass(frozen=True, eq=False)
-class Participant:
-    """One session on the grid of a network, RAS+; arrays may be memory-mapped.
-
-    Attributes
-    ----------
-    name : for messages.
-    image : (C, D, H, W) float16 or float32, normalised as the network's input.
-    present : per channel, whether the contrast is there; absent ones are zeros.
-    brain : (D, H, W), above 0 inside.
-    label, annotated : (D, H, W), lesions and where they were looked for; both or neither.
-    """
-
-    name: str
-    image: np.ndarray
-    present: tuple[bool, ...]
-    brain: np.ndarray
-    label: np.ndarray | None = None
-    annotated: np.ndarray | None = None
-
-
-def write_participant(participant: Participant, folder: Path) -> None:
-    """Write a participant's arrays into a folder, to be mapped into memory."""
-    arrays = {'image': np.asarray(participant.image, np.float16)}
-    for name in MASKS:
-        if getattr(participant, name) is not None:
-            arrays[name] = (np.asarray(getattr(participant, name)) > 0).astype(np.uint8)
-    for name, array in arrays.items():
-        with whole_file(folder / f'{name}.npy') as temporary:
-            np.save(temporary, array)
-    facts = {'name': participant.name, 'present': [bool(there) for there in participant.present]}
-    write_json(folder / FACTS, {**facts, 'arrays': list(arrays)})
-
-
-def read_participant(folder: Path) -> Participant:
-    """A participant whose arrays stay in the files of :func:`write_participant`.
-
-    Raises
-    ------
-    DataError : a file is missing or damaged, or their grids differ.
-    """
-    try:
-        facts = json.loads((folder / FACTS).read_text(encoding='utf-8'))
-        arrays = {name: np.load(folder / f'{name}.npy', mmap_mode='r') for name in facts['arrays']}
-        found = Participant(facts['name'], present=tuple(facts['present']), **arrays)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f'this participant cannot be read ({error})', advice='Prepare it again.', path=folder
-        ) from None
-    grids = {array.shape[-3:] for array in arrays.values()}
-    if len(grids) != 1 or found.image.shape[0] != len(found.present):
-        raise DataError('its arrays do not fit together', advice='Prepare it again.', path=folder)
-    return found
 
 
 @dataclass(frozen=True)
@@ -125,12 +66,14 @@ class Places:
     Attributes
     ----------
     lesions : per annotated lesion (26-connected) its voxels (V, 3).
+    brain : per axial slice the brain voxels.
     free : per axial slice the annotated brain voxels; of slices without lesion alone if there
         are any such.
     unannotated : per axial slice the brain voxels that nobody judged.
     """
 
     lesions: tuple[np.ndarray, ...]
+    brain: np.ndarray
     free: np.ndarray
     unannotated: np.ndarray
 
@@ -158,7 +101,7 @@ def places_of(participant: Participant) -> Places:
     free = annotated * ~lesion.any((0, 1))
     if not free.any():
         free = annotated
-    return Places(tuple(lesions), free, (brain & ~judged).sum((0, 1)))
+    return Places(tuple(lesions), brain.sum((0, 1)), free, (brain & ~judged).sum((0, 1)))
 
 
 def masks_of(
@@ -255,6 +198,19 @@ class Views:
         image, present = self.strong(patch, participant.present, random)
         return image, patch.label, patch.annotated, patch.brain, present
 
+    def any_view(self, random: np.random.Generator) -> tuple[int, Patch]:
+        """The number of a participant, and a patch of it whatever is annotated.
+
+        As often as a labelled patch lies around a lesion, so does this one, where there are any.
+        """
+        index = int(random.integers(len(self.participants)))
+        participant, places = self.participants[index], self.places[index]
+        if places.lesions and random.random() < self.settings.on_lesion:
+            voxel = lesion_voxel(places, random)
+        else:
+            voxel = voxel_of(participant, places.brain, random)
+        return index, self.cut(participant, voxel, random)
+
     def unlabelled_views(self, random: np.random.Generator) -> tuple[Tensor, ...]:
         """Weak view, strong view, unannotated brain, contrasts present."""
         index = int(random.choice(self.unannotated))
@@ -301,18 +257,25 @@ def lesion_voxel(places: Places, random: np.random.Generator) -> np.ndarray:
 
 
 def voxel_of(
-    participant: Participant, counts: np.ndarray, random: np.random.Generator, *, annotated: bool
+    participant: Participant,
+    counts: np.ndarray,
+    random: np.random.Generator,
+    *,
+    annotated: bool | None = None,
 ) -> np.ndarray:
-    """A brain voxel, annotated and no lesion or not annotated, all equally likely.
+    """A brain voxel, all equally likely.
 
     Parameters
     ----------
     counts : how many there are per axial slice.
+    annotated : True for one that is annotated and no lesion, False for one that is not annotated.
     """
     number = int(random.integers(counts.sum()))
     k = int(np.searchsorted(np.cumsum(counts), number, side='right'))
     brain, drawn, judged = masks_of(participant, (slice(None), slice(None), slice(k, k + 1)))
-    voxels = np.argwhere(brain & (judged & ~drawn if annotated else ~judged))
+    if annotated is not None:
+        brain = brain & (judged & ~drawn if annotated else ~judged)
+    voxels = np.argwhere(brain)
     i, j, _ = voxels[number - int(counts[:k].sum())]
     return np.array([i, j, k])
 
@@ -366,9 +329,7 @@ def box_of(participant: Participant, start: np.ndarray, size: np.ndarray) -> tup
     inside = tuple(slice(int(a), int(b)) for a, b in zip(low - start, high - start, strict=True))
     image = torch.zeros(len(participant.present), *size.tolist())
     masks = torch.zeros(3, *size.tolist())
-    image[(slice(None), *inside)] = torch.from_numpy(
-        np.asarray(participant.image[(slice(None), *box)], np.float32)
-    )
+    image[(slice(None), *inside)] = intensities(participant.image[(slice(None), *box)])
     masks[(slice(None), *inside)] = torch.from_numpy(
         np.stack(masks_of(participant, box)).astype(np.float32)
     )

@@ -29,8 +29,8 @@ from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.training import adapt as training
 from ssl2_bids.training.adapt import AdaptSettings, Cost
 from ssl2_bids.training.left_out import MEASURED, quality
+from ssl2_bids.training.participants import Participant
 from ssl2_bids.training.run import History
-from ssl2_bids.training.views import Participant
 from ssl2_bids.workflows import adaptation_cache as cache
 from ssl2_bids.workflows import adaptation_nodes as nodes
 from ssl2_bids.workflows.adaptation_cache import Prepared

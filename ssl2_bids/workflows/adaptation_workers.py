@@ -11,7 +11,7 @@ import json
 import multiprocessing
 import queue
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,11 @@ from ssl2_bids.networks.cards import Card
 from ssl2_bids.networks.weights import find_model, load_network
 from ssl2_bids.processes import whole_start
 from ssl2_bids.settings import GroupSettings
+from ssl2_bids.tables import from_table, to_table
 from ssl2_bids.training import adapt as training
 from ssl2_bids.training.adapt import AdaptSettings
 from ssl2_bids.training.left_out import quality
-from ssl2_bids.training.views import read_participant
+from ssl2_bids.training.participants import read_participant
 from ssl2_bids.workflows import adaptation_nodes as nodes
 from ssl2_bids.workflows.adaptation_cache import Prepared
 from ssl2_bids.workflows.adaptation_work import (
@@ -86,7 +87,7 @@ def train_side_by_side(
         + (f' in each of {everywhere} processes' if everywhere > 1 else '')
     )
     if everywhere > 1:
-        write_json(work.folder / JOBS, [content_of(job) for job in waiting])
+        write_json(work.folder / JOBS, to_table(waiting))
         nodes.tell(work.folder / JOBS)
     run_jobs(waiting[::everywhere], work.adaptation.card, devices, settings, work.say)
     if everywhere > 1:
@@ -115,7 +116,7 @@ def take_part(settings: GroupSettings, say: Callable[[str], None]) -> int:
             advice='Name a work folder on a disk that all nodes share, with -w.',
             path=path,
         )
-    jobs = [job_of(content) for content in json.loads(path.read_text(encoding='utf-8'))]
+    jobs = [from_table(Job, content) for content in json.loads(path.read_text(encoding='utf-8'))]
     own = jobs[nodes.rank() :: nodes.processes()]
     devices = devices_for(settings, choose_device(settings.device), max(len(own), 1))
     problems: list[str] = []
@@ -123,30 +124,6 @@ def take_part(settings: GroupSettings, say: Callable[[str], None]) -> int:
              say, problems)  # fmt: skip
     nodes.report(problems)
     return SUCCESS
-
-
-def content_of(job: Job) -> dict[str, Any]:
-    """A job as it is written for other nodes."""
-    return {
-        **asdict(job),
-        'people': [str(folder) for folder in job.people],
-        'left_out': [str(folder) for folder in job.left_out],
-        'folder': str(job.folder),
-    }
-
-
-def job_of(content: dict[str, Any]) -> Job:
-    """Undo :func:`content_of`."""
-    settings = dict(content['settings'])
-    settings['patch'] = tuple(settings['patch'])
-    return Job(
-        content['name'],
-        tuple(Path(folder) for folder in content['people']),
-        tuple(Path(folder) for folder in content['left_out']),
-        AdaptSettings(**settings),
-        Path(content['folder']),
-        content['identity'],
-    )
 
 
 def run_jobs(

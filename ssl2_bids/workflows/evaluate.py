@@ -257,7 +257,7 @@ def _calibration(
     )
     values, truth = probability.data[near], annotation.label.data[near] > 0
     return Calibration(
-        ece=calibration.reliability(values, truth).expected_error,
+        ece=calibration.expected_calibration_error(values, truth),
         brier=calibration.brier(values, truth),
     )
 

@@ -21,7 +21,7 @@ from ssl2_bids.simulation.appearance import CHANNELS
 from ssl2_bids.simulation.heads import Head, load_heads, save_heads
 from ssl2_bids.training.checkpoint import fingerprint
 from ssl2_bids.training.config import Config, Data
-from ssl2_bids.training.scans import PREFIX, PackedScan, load_scans, save_scan
+from ssl2_bids.training.participants import PREFIX, Participant, load_scans, save_scan
 from ssl2_bids.workflows.packed_contents import CONTENTS, Contents, Digest, session_key
 
 if TYPE_CHECKING:
@@ -41,13 +41,13 @@ class Packed:
     """What training gets: heads and scans, to learn from and to validate with."""
 
     heads: tuple[Head, ...]
-    scans: tuple[PackedScan, ...]
+    scans: tuple[Participant, ...]
     validation_heads: tuple[Head, ...]
-    validation_scans: tuple[PackedScan, ...]
+    validation_scans: tuple[Participant, ...]
     contents: Mapping[str, str] = field(default_factory=dict)  # by file, hash of its sources
 
     @property
-    def labelled(self) -> tuple[PackedScan, ...]:
+    def labelled(self) -> tuple[Participant, ...]:
         """The scans to learn from that have a label."""
         return labelled_only(self.scans)
 
@@ -59,7 +59,7 @@ class Packed:
         return heads + scans + (contents if self.contents else [])
 
 
-def labelled_only(scans: Sequence[PackedScan]) -> tuple[PackedScan, ...]:
+def labelled_only(scans: Sequence[Participant]) -> tuple[Participant, ...]:
     """Those of some scans that have a label."""
     return tuple(scan for scan in scans if scan.label is not None)
 

@@ -16,7 +16,7 @@ from ssl2_bids.files import whole_file
 from ssl2_bids.networks.registry import new_network
 from ssl2_bids.networks.weights import read_card, read_weights
 from ssl2_bids.simulation.appearance import CHANNELS
-from ssl2_bids.training import checkpoint, distributed, lean
+from ssl2_bids.training import checkpoint, distributed
 from ssl2_bids.training.batches import LabelledBatches, Source, UnlabelledBatches
 from ssl2_bids.training.config import Config, Stage, read_config, stages
 from ssl2_bids.training.loop import curve_settings, train
@@ -29,7 +29,7 @@ from ssl2_bids.workflows.pretrained import conclude, whole_validation, write_sta
 
 log = logging.getLogger('ssl2_bids')
 
-CONFIG, PACKED, LEAN = 'config.toml', 'packed', 'lean'
+CONFIG, PACKED = 'config.toml', 'packed'
 HELD_OUT_BATCHES = 8  # of the self-supervised stage's validation
 HELD_OUT_SEED = 1_000_003  # added to the seed: validation sees none of the training's samples
 
@@ -262,55 +262,3 @@ def supervised(
         frozen=frozen,
     )
     return task, batches, whole_validation(config, packed, device)
-
-
-def save_lean(folder: Path, *, limit: int = lean.LIMIT) -> tuple[Path, tuple[str, ...]]:
-    """Write the newest state of a run as a lean checkpoint into ``folder/lean``.
-
-    Returns
-    -------
-    Its folder, and what it holds beside the weights.
-
-    Raises
-    ------
-    NoInputError : there is no checkpoint yet.
-    UsageError : it does not fit into ``limit`` bytes.
-    """
-    name, content = newest_of(folder)
-    place = folder / LEAN / name
-    return place, lean.write_lean(place, content, limit=limit)
-
-
-def newest_of(folder: Path) -> tuple[str, dict[str, Any]]:
-    """The newest stage of a run that has a checkpoint, and that checkpoint.
-
-    Raises
-    ------
-    NoInputError : none has.
-    """
-    for name in ('supervised', 'self_supervised'):
-        found = checkpoint.newest(folder / name)
-        if found is not None:
-            return name, found[1]
-    raise NoInputError('no checkpoint of a run', advice='Train first.', path=folder)
-
-
-def take_lean(source: Path, folder: Path) -> None:
-    """Let a run in ``folder`` go on from the lean checkpoint(s) in ``source``, unless it is
-    already as far.
-
-    Raises
-    ------
-    NoInputError : there is none.
-    DataError : one is damaged.
-    """
-    found = [name for name in ('self_supervised', 'supervised') if (source / name).is_dir()]
-    if not found:
-        raise NoInputError(
-            'no lean checkpoint', advice='Give the folder that --lean wrote.', path=source
-        )
-    for name in found:
-        try:
-            lean.unpack(source / name, folder / name)
-        except UsageError as error:
-            log.info('%s', error)

@@ -16,9 +16,9 @@ from ssl2_bids.settings import MINIMUM_LESION_VOLUME
 from ssl2_bids.simulation.appearance import CHANNELS
 from ssl2_bids.training import distributed
 from ssl2_bids.training.config import Config, stages
+from ssl2_bids.training.participants import NORMALISATION, Participant
 from ssl2_bids.training.pretrain import WholeVolumes, choose_threshold, whole_heads, whole_scans
 from ssl2_bids.training.run import CURVES, History, as_csv
-from ssl2_bids.training.scans import NORMALISATION, PackedScan
 from ssl2_bids.workflows.packing import Packed, labelled_only
 
 FIGURE = 'curves.svg'
@@ -175,7 +175,7 @@ def validated_on(packed: Packed) -> str:
     return '; '.join(parts)
 
 
-def counted(scans: Sequence[PackedScan], text: str) -> list[str]:
+def counted(scans: Sequence[Participant], text: str) -> list[str]:
     """How many scans there are, simulated and real ones apart."""
     simulated = sum(scan.simulated for scan in scans)
     kinds = (('simulated', simulated), ('real', len(scans) - simulated))

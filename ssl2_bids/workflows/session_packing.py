@@ -16,7 +16,7 @@ from ssl2_bids.networks.cards import Card
 from ssl2_bids.simulation.appearance import CHANNELS
 from ssl2_bids.steps import preprocess
 from ssl2_bids.steps.network_input import network_input
-from ssl2_bids.training.scans import NORMALISATION, PackedScan, to_bytes
+from ssl2_bids.training.participants import NORMALISATION, Participant, to_bytes
 from ssl2_bids.volume import Volume
 from ssl2_bids.workflows.annotations import onto_model_grid, place
 from ssl2_bids.workflows.raw_scan import read_scan
@@ -29,7 +29,7 @@ log = logging.getLogger('ssl2_bids')
 VOXEL = (1.0, 1.0, 1.0)  # mm
 
 
-def pack_session(session: Session, labels: Sequence[Label], *, strip: str = 'auto') -> PackedScan:
+def pack_session(session: Session, labels: Sequence[Label], *, strip: str = 'auto') -> Participant:
     """Strip, correct and normalise the images of a session, as a run of the App does.
 
     Raises
@@ -55,16 +55,13 @@ def pack_session(session: Session, labels: Sequence[Label], *, strip: str = 'aut
     }
     ready = network_input(even, transforms, brains[reference], packing_card())
     brain = ready.brain.numpy()
-    stored = {
-        contrast: to_bytes(values.numpy(), (values != 0).numpy())
-        for contrast, values in zip(ready.present, ready.tensor, strict=True)
-        if contrast is not None
-    }
-    scan = PackedScan('', '', stored, brain)
+    values = ready.tensor.numpy()
+    present = tuple(contrast is not None for contrast in ready.present)
+    scan = Participant(session.name, to_bytes(values, values != 0), present, brain)
     if not labels:
         return scan
     label, known = drawn_label(labels, images, transforms, ready.affine, brain)
-    return replace(scan, label=label & brain, known=known & brain)
+    return replace(scan, label=label & brain, annotated=known & brain)
 
 
 def _read_images(session: Session, strip: str) -> tuple[dict[str, Volume], dict[str, Volume]]:

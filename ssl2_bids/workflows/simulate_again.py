@@ -12,7 +12,7 @@ from ssl2_bids.errors import DataError, NoInputError
 from ssl2_bids.files import sha256
 from ssl2_bids.simulation.participant import Habits, ParticipantDraw
 from ssl2_bids.simulation.protocols import Scanner
-from ssl2_bids.simulation.tables import from_table
+from ssl2_bids.tables import Source, from_table
 from ssl2_bids.workflows.heads import image_files
 from ssl2_bids.workflows.simulate import anatomies, begin, simulate_participant
 from ssl2_bids.workflows.simulated_dataset import write_participants
@@ -70,14 +70,14 @@ def read_record(record: Path, root: Path) -> tuple[Plan, int, ParticipantDraw]:
     try:
         made = read_sidecar(record)['Simulation']
         settings, number, version = made['Settings'], int(made['Number']), made['Version']
-        draw = from_table(ParticipantDraw, made['Draws'], path=record, key='Draws')
+        draw = from_table(ParticipantDraw, made['Draws'], Source(record), key='Draws')
         plan = Plan(
             root=root,
             seed=int(settings['Seed']),
-            scanner=from_table(Scanner, settings['Scanner'], path=record, key='Scanner'),
+            scanner=from_table(Scanner, settings['Scanner'], Source(record), key='Scanner'),
             contrasts=tuple(settings['Contrasts']),
             sessions=len(draw.visits),
-            habits=from_table(Habits, settings['Habits'], path=record, key='Habits'),
+            habits=from_table(Habits, settings['Habits'], Source(record), key='Habits'),
             label_maps=(),
             lesion_masks=None,
             whole_head=bool(settings['WholeHead']),

@@ -14,7 +14,7 @@ from ssl2_bids.files import write_json
 from ssl2_bids.simulation.lesion_growth import Lesion
 from ssl2_bids.simulation.lesions import Truth
 from ssl2_bids.simulation.readers import Extent, annotated_slices, draw_reader, read_by_hand
-from ssl2_bids.simulation.tables import from_table
+from ssl2_bids.tables import Source, from_table
 from ssl2_bids.volume import Volume, read, write
 from ssl2_bids.workflows.simulated_files import MANUAL, TRUTH, VisitNames, references
 
@@ -143,7 +143,7 @@ def read_truth(names: VisitNames) -> tuple[Truth, list[Lesion], Volume]:
         ) from None
     # A reader does not know from which real lesion a shape was taken.
     rows = [row | {'origin': None} for row in rows]
-    table = [from_table(Lesion, row, path=sidecar_path(path)) for row in rows]
+    table = [from_table(Lesion, row, Source(sidecar_path(path))) for row in rows]
     return Truth(mask.data > 0, instances, ignore, mask.affine), table, brain
 
 

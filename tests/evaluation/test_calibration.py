@@ -5,12 +5,9 @@ import pytest
 
 from ssl2_bids.evaluation.calibration import (
     brier,
-    dice_retention,
-    lesion_reliability,
+    expected_calibration_error,
     near_lesions,
     normalised_dice,
-    reliability,
-    risk_coverage,
 )
 from ssl2_bids.evaluation.voxelwise import dice
 
@@ -63,36 +60,17 @@ def test_near_stays_inside_the_brain_and_the_image():
 def test_ece_by_hand():
     probability = np.array([0.05, 0.05, 0.85, 0.85, 0.85, 1.0])
     truth = np.array([0, 1, 1, 1, 0, 1], bool)
-    table = reliability(probability, truth)
-    assert table.count.tolist() == [2, 0, 0, 0, 0, 0, 0, 0, 3, 1]
-    assert table.probability[[0, 8, 9]] == pytest.approx([0.05, 0.85, 1.0])
-    assert table.frequency[[0, 8, 9]] == pytest.approx([1 / 2, 2 / 3, 1])
-    assert np.isnan(table.frequency[1])
     expected = (2 * abs(0.05 - 1 / 2) + 3 * abs(0.85 - 2 / 3) + 0) / 6
-    assert table.expected_error == pytest.approx(expected)
+    assert expected_calibration_error(probability, truth) == pytest.approx(expected)
 
 
 def test_an_honest_probability_has_no_error_and_a_bold_one_has():
     random = np.random.default_rng(0)
     probability = random.uniform(size=200_000)
     truth = random.uniform(size=probability.shape) < probability
-    assert reliability(probability, truth).expected_error < 0.01
+    assert expected_calibration_error(probability, truth) < 0.01
     bold = np.where(probability > 0.5, 0.99, 0.01)
-    assert reliability(bold, truth).expected_error == pytest.approx(0.24, abs=0.01)
-
-
-def test_cases_are_pooled_by_adding():
-    random = np.random.default_rng(1)
-    probability = random.uniform(size=1000)
-    truth = random.uniform(size=1000) < 0.3
-    both = reliability(probability[:400], truth[:400]) + reliability(
-        probability[400:], truth[400:]
-    )
-    whole = reliability(probability, truth)
-    assert both.count.tolist() == whole.count.tolist()
-    assert both.expected_error == pytest.approx(whole.expected_error)
-    with pytest.raises(ValueError, match='bins'):
-        whole + reliability(probability, truth, bins=5)
+    assert expected_calibration_error(bold, truth) == pytest.approx(0.24, abs=0.01)
 
 
 def test_brier_by_hand():
@@ -103,45 +81,9 @@ def test_brier_by_hand():
 def test_nothing_is_undefined():
     empty = np.empty(0), np.empty(0, bool)
     assert math.isnan(brier(*empty))
-    assert math.isnan(reliability(*empty).expected_error)
-    assert math.isnan(risk_coverage(*empty).area)
+    assert math.isnan(expected_calibration_error(*empty))
     with pytest.raises(ValueError, match='shapes'):
         brier(np.zeros(3), np.zeros(4, bool))
-
-
-# lesions
-
-
-def test_lesions_are_true_where_they_touch_the_reference():
-    probability = np.zeros(SHAPE)
-    instances = np.zeros(SHAPE, int)
-    instances[2:4, 2, 2], instances[8:10, 2, 2], instances[14:16, 2, 2] = 1, 2, 7
-    probability[2:4, 2, 2], probability[8:10, 2, 2] = (0.7, 0.9), 0.95
-    probability[14:16, 2, 2] = 0.55
-    table = lesion_reliability(probability, instances, point(3, 2, 2) | point(14, 2, 2))
-    assert np.flatnonzero(table.count).tolist() == [5, 8, 9]
-    assert table.probability[[5, 8, 9]] == pytest.approx([0.55, 0.8, 0.95])
-    assert table.true[[5, 8, 9]].tolist() == [1, 1, 0]
-    assert lesion_reliability(probability, np.zeros(SHAPE, int), NONE).count.sum() == 0
-
-
-# risk and coverage
-
-
-def test_risk_by_hand():
-    curve = risk_coverage(np.array([0.9, 0.8, 0.7, 0.6]), np.array([0, 1, 0, 1], bool), places=4)
-    assert curve.coverage == pytest.approx([0.25, 0.5, 0.75, 1])
-    assert curve.value == pytest.approx([0, 1 / 2, 1 / 3, 1 / 2])
-    assert curve.area == pytest.approx((0 + 1 / 2 + 1 / 3 + 1 / 2) / 4)
-
-
-def test_a_good_order_has_less_risk_than_none_and_than_a_bad_one():
-    random = np.random.default_rng(2)
-    wrong = random.uniform(size=5000) < 0.2
-    good, bad = (risk_coverage(sign * (~wrong), wrong).area for sign in (1, -1))
-    none = risk_coverage(np.zeros(5000), wrong).area
-    assert none == pytest.approx(wrong.mean())
-    assert good < 0.05 < none < bad
 
 
 # normalised Dice
@@ -182,16 +124,3 @@ def test_normalised_dice_of_empty_masks():
     assert normalised_dice(empty, empty) == 1
     assert normalised_dice(empty, some) == normalised_dice(some, empty) == 0
     assert normalised_dice(np.ones(5, bool), np.ones(5, bool)) == 1
-
-
-def test_retention_ends_at_ndsc_and_begins_at_one():
-    reference, prediction = case(0.002)
-    wrong = reference != prediction
-    curve = dice_retention(reference, prediction, wrong.astype(float))
-    assert curve.value[-1] == pytest.approx(normalised_dice(reference, prediction))
-    assert (curve.coverage[0], curve.value[0]) == (0, 1)
-    assert np.all(np.diff(curve.coverage) >= 0)
-    blind = dice_retention(reference, prediction, -wrong.astype(float))
-    assert blind.area < curve.area < 1
-    everything = np.zeros(50, bool), np.zeros(50, bool), np.zeros(50)
-    assert dice_retention(*everything).area == 1

@@ -10,7 +10,6 @@ from ssl2_bids.evaluation.comparison import (
     holm,
     interval,
     permutation_p,
-    summarise,
     wilcoxon_p,
 )
 
@@ -58,9 +57,10 @@ def test_pairs_matter():
 
 def test_sessions_and_seeds_of_a_participant_are_averaged_first():
     values, people = [0.2, 0.4, 0.9], ['01', '01', '02']
-    assert summarise(values, people, random=seeded()).mean == pytest.approx((0.3 + 0.9) / 2)
-    many = summarise(np.tile(FIRST, 5), PEOPLE * 5, random=seeded())
-    once = summarise(FIRST, PEOPLE, random=seeded())
+    result = compare_models(values, np.zeros(3), people, random=seeded())
+    assert result.first == pytest.approx((0.3 + 0.9) / 2)
+    many = compare_models(np.tile(FIRST, 5), np.zeros(40), PEOPLE * 5, random=seeded())
+    once = compare_models(FIRST, np.zeros(8), PEOPLE, random=seeded())
     assert many.participants == 8
     assert (many.low, many.high) == pytest.approx((once.low, once.high))
 
@@ -71,10 +71,10 @@ def test_undefined_scores_leave_a_case_out_and_are_counted():
     result = compare_models(first, second, PEOPLE, random=seeded())
     assert (result.participants, result.undefined) == (6, 2)
     assert result.difference == pytest.approx(GAIN[2:].mean())
-    nothing = summarise([NAN, NAN], ['01', '02'], random=seeded())
+    nothing = compare_models([NAN, NAN], [0, 0], ['01', '02'], random=seeded())
     assert (nothing.participants, nothing.undefined) == (0, 2)
-    assert math.isnan(nothing.mean)
-    assert math.isnan(nothing.median)
+    assert math.isnan(nothing.first)
+    assert math.isnan(nothing.difference)
 
 
 def test_a_few_participants_get_neither_interval_nor_p():
@@ -125,4 +125,4 @@ def test_holm_by_hand():
 
 def test_scores_without_a_participant_are_refused():
     with pytest.raises(ValueError, match='3 scores of 2 cases'):
-        summarise([1, 2, 3], ['01', '02'], random=seeded())
+        compare_models([1, 2, 3], [1, 2, 3], ['01', '02'], random=seeded())

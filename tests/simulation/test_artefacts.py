@@ -21,7 +21,7 @@ from ssl2_bids.simulation.artefacts import (
     stripes,
 )
 from ssl2_bids.simulation.fields import echo_phase
-from ssl2_bids.simulation.tables import from_table
+from ssl2_bids.tables import from_table
 
 SHAPE = (48, 56, 40)
 STILL = MotionDraw((), (), 0.0, 1.0, 0.0)

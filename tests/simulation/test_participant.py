@@ -15,7 +15,8 @@ from ssl2_bids.simulation.participant import (
     knowledge,
     make_visits,
 )
-from ssl2_bids.simulation.protocols import from_table, read_scanner
+from ssl2_bids.simulation.protocols import read_scanner
+from ssl2_bids.tables import from_table
 from ssl2_bids.volume import Volume
 
 LOADS = Habits(load=9, spread=0.6)

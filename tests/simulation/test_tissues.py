@@ -6,7 +6,6 @@ import pytest
 
 from ssl2_bids.errors import UsageError
 from ssl2_bids.simulation.protocols import read_scanner
-from ssl2_bids.simulation.tables import from_table
 from ssl2_bids.simulation.tissues import (
     IndividualDraw,
     TissueJitter,
@@ -18,6 +17,7 @@ from ssl2_bids.simulation.tissues import (
     textured,
     tissue_table,
 )
+from ssl2_bids.tables import from_table
 
 NAMES = (
     'wm gm caudate putamen pallidum thalamus hippocampus cerebellar_gm brainstem csf '

@@ -11,7 +11,7 @@ from ssl2_bids.errors import UsageError
 from ssl2_bids.training import adapt, strategies
 from ssl2_bids.training.adapt import AdaptSettings
 from ssl2_bids.training.decision import Pair, best_share, decide
-from ssl2_bids.training.views import Participant
+from ssl2_bids.training.participants import Participant
 
 SETTINGS = AdaptSettings('mean_teacher', 6, 1e-2, (16, 16, 16), 2, 2)
 

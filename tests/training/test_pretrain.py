@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,19 @@ from ssl2_bids.simulation.randomised import Patches, Randomisation, draw
 from ssl2_bids.training.batches import LabelledBatches, UnlabelledBatches
 from ssl2_bids.training.config import Config, read_config, stages
 from ssl2_bids.training.loop import train
+from ssl2_bids.training.participants import (
+    HIGH,
+    LOW,
+    Participant,
+    from_bytes,
+    load_scan,
+    load_scans,
+    read_participant,
+    save_scan,
+    stacked,
+    to_bytes,
+    write_participant,
+)
 from ssl2_bids.training.pretrain import (
     Supervised,
     WholeVolumes,
@@ -23,25 +38,10 @@ from ssl2_bids.training.pretrain import (
     whole_heads,
     whole_scans,
 )
-from ssl2_bids.training.scans import (
-    HIGH,
-    LOW,
-    PackedScan,
-    from_bytes,
-    load_scan,
-    load_scans,
-    one_voxel_each,
-    patch_of,
-    rotation,
-    save_scan,
-    to_bytes,
-    transformed,
-    varied,
-    whole_scan,
-)
 
 TINY = {'Type': 'fast_unet', 'Channels': [4, 8], 'FullResolutionChannels': 2}
 PATCH = (16, 16, 16)
+T1W = CHANNELS.index('T1w')
 
 
 @pytest.fixture(scope='module')
@@ -49,7 +49,7 @@ def heads():
     return tuple(make_head(name, label_head(40)) for name in ('01', '02'))
 
 
-def a_scan(name: str = '00-sub-07', seed: int = 0, *, label: bool = True) -> PackedScan:
+def a_scan(name: str = '00-sub-07', seed: int = 0, *, label: bool = True) -> Participant:
     """A T1w whose value is the place along the first axis, and a FLAIR of noise; two lesions."""
     shape = (24, 28, 20)
     brain = np.zeros(shape, bool)
@@ -58,12 +58,11 @@ def a_scan(name: str = '00-sub-07', seed: int = 0, *, label: bool = True) -> Pac
     noise = np.random.default_rng(seed).normal(0, 0.3, shape)
     images = {'T1w': to_bytes(along, brain), 'FLAIR': to_bytes(noise, brain)}
     if not label:
-        return PackedScan(name, name, images, brain)
+        return Participant(name, *stacked(images), brain, person=name)
     lesions = np.zeros(shape, bool)
     lesions[5:7, 6:8, 5:8] = lesions[15, 20, 10] = True
     known = brain & (np.arange(20) < 15)
-    voxels = one_voxel_each(lesions)
-    return PackedScan(name, name, images, brain, lesions, known, voxels)
+    return Participant(name, *stacked(images), brain, lesions, known, name)
 
 
 def new(outputs: int = 1, seed: int = 0) -> torch.nn.Module:
@@ -80,71 +79,24 @@ class TestScans:
         assert np.abs(back - values)[known].max() < 0.01
         assert (to_bytes(values, known)[known] > 0).all()
 
+    def test_a_packed_scan_can_be_mapped_into_memory_too(self, tmp_path):
+        write_participant(a_scan(), tmp_path)
+        stored = from_bytes(torch.from_numpy(a_scan().image)).half().numpy()
+        assert np.array_equal(read_participant(tmp_path).image, stored)
+
     def test_a_scan_is_stored_as_it_is(self, tmp_path):
         scan = a_scan()
         path = save_scan(tmp_path, scan)
         read = load_scan(path)
-        assert (read.name, read.person) == (scan.name, scan.person)
-        for name in ('brain', 'label', 'known', 'lesions'):
+        for name in ('name', 'person', 'present', 'simulated'):
+            assert getattr(read, name) == getattr(scan, name)
+        for name in ('image', 'brain', 'label', 'annotated'):
             assert np.array_equal(getattr(read, name), getattr(scan, name))
-        assert all(np.array_equal(read.images[key], scan.images[key]) for key in scan.images)
         save_scan(tmp_path, a_scan('00-sub-08', label=False))
         assert [one.label is None for one in load_scans(tmp_path)] == [False, True]
         path.write_bytes(path.read_bytes()[:100])
         with pytest.raises(DataError, match='cannot be read'):
             load_scan(path)
-
-    def test_a_voxel_of_each_lesion(self):
-        voxels = one_voxel_each(a_scan().label)
-        assert len(voxels) == 2
-        assert [15, 20, 10] in voxels.tolist()
-        assert all(a_scan().label[tuple(voxel)] for voxel in voxels)
-        assert one_voxel_each(np.zeros((3, 3, 3), bool)).shape == (0, 3)
-
-    @pytest.mark.parametrize('patch', [(16, 16, 16), (32, 16, 32)])
-    def test_patches_are_cut_out_or_padded_and_channels_keep_their_order(self, patch):
-        for seed in range(6):
-            random = np.random.default_rng(seed)
-            one = patch_of(a_scan(), ('FLAIR', 'T1w', 'T2w'), patch, random)
-            assert one.image.shape == (3, *patch)
-            assert one.present.tolist() == [True, True, False]
-            assert (one.image[2] == 0).all()
-            assert ((one.image != 0).any(0) <= (one.brain[0] > 0)).all()
-            inside = one.brain[0] > 0
-            slope = one.image[1].diff(dim=0)[inside[1:] & inside[:-1]]
-            assert slope.abs().mean() == pytest.approx(4 / 23, abs=0.01)
-            assert len(slope.sign().unique()) == 1
-
-    def test_lesions_are_met_more_often_than_by_chance_and_each_alike(self):
-        met = [
-            patch_of(a_scan(), ('T1w',), (8, 8, 8), np.random.default_rng(seed)).label.sum() > 0
-            for seed in range(100)
-        ]
-        assert np.mean(met) > 0.5
-
-    def test_varied_patches_turn_image_and_label_together(self):
-        random = np.random.default_rng(1)
-        plain = patch_of(a_scan(), ('FLAIR', 'T1w'), (24, 28, 20), random)
-        left_out = set()
-        for seed in range(12):
-            one = varied(plain, np.random.default_rng(seed))
-            assert one.present.any()
-            left_out.add(tuple(one.present.tolist()))
-            assert (one.image[~one.present] == 0).all()
-            assert set(one.label.unique().tolist()) <= {0, 1}
-            assert ((one.known > 0) <= (one.brain > 0)).all()
-        assert len(left_out) == 3
-
-    def test_turning_by_a_quarter_is_exact(self):
-        image = torch.randn(1, 6, 8, 8, generator=torch.Generator().manual_seed(0))
-        matrix = rotation(np.array([np.pi / 2, 0, 0]))
-        moved, _ = transformed(image, image, matrix)
-        candidates = [torch.rot90(image, k, (2, 3)) for k in (1, 3)]
-        assert min(float((moved - c).abs().max()) for c in candidates) < 1e-4
-        doubled, _ = transformed(image, image, np.diag([1.0, 0.5, 0.5]))
-        assert torch.allclose(
-            doubled[0, :, 3:5, 3:5].mean(), image[0, :, 3:5, 3:5].mean(), atol=0.3
-        )
 
 
 class TestBatches:
@@ -181,12 +133,35 @@ class TestBatches:
         assert set(alone.person.tolist()) <= {0, 1}
         assert alone.present.tolist() == [[True, True, False, False]] * 3
 
+    @pytest.mark.parametrize('patch', [(16, 16, 16), (32, 16, 32)])
+    def test_unlabelled_patches_are_as_the_scan_is_but_for_mirroring(self, patch):
+        batches = UnlabelledBatches(**self.settings((), scans=(a_scan(),), patch=patch, batch=1))
+        for step in range(6):
+            one = batches[step]
+            assert one.image.shape == (1, 4, *patch)
+            inside = one.brain[0, 0] > 0
+            assert ((one.image[0] != 0).any(0) <= inside).all()
+            slope = one.image[0, T1W].diff(dim=0)[inside[1:] & inside[:-1]]
+            assert slope.abs().mean() == pytest.approx(4 / 23, abs=0.01)
+            assert len(slope.sign().unique()) == 1
+
+    def test_labelled_patches_are_varied_and_often_around_a_lesion(self):
+        scans = (a_scan(), a_scan('00-sub-08', 1))
+        batch = LabelledBatches(**self.settings((), scans=scans, batch=40, patch=(8, 8, 8)))[0]
+        assert (batch.label.flatten(1).amax(1) > 0).float().mean() > 0.5
+        assert batch.present.any(1).all()
+        assert len(batch.present.unique(dim=0)) == 3  # both contrasts, or one of them
+        assert not batch.image[~batch.present].any()
+        assert set(batch.label.unique().tolist()) == {0, 1}
+        assert (batch.known <= batch.brain).all()
+
+    def test_a_scan_without_an_annotated_voxel_gives_no_labelled_patch(self, heads):
+        nothing = replace(a_scan(), annotated=np.zeros_like(a_scan().brain))
+        batch = LabelledBatches(**self.settings(heads, scans=(nothing,), real=1.0))[0]
+        assert batch.image.shape == (3, 4, *PATCH)
+
     def test_scans_of_one_person_have_one_number(self):
-        scans = (
-            a_scan('00-a'),
-            a_scan('00-b'),
-            PackedScan('00-c', '00-a', {}, np.ones((1, 1, 1))),
-        )
+        scans = (a_scan('00-a'), a_scan('00-b'), replace(a_scan('00-c'), person='00-a'))
         batches = UnlabelledBatches(**self.settings((), scans=scans))
         assert [batches.person_number(n) for n in range(3)] == [0, 1, 0]
 
@@ -239,18 +214,14 @@ class TestSupervised:
 class TestValidation:
     def test_whole_scans_are_those_with_labels(self):
         scan = a_scan()
-        one = whole_scan(scan, CHANNELS)
-        assert one.image.shape == (4, 32, 32, 32)
-        assert one.present.tolist() == [True, True, False, False]
-        assert torch.equal(
-            one.image[1, :24, :28, :20], from_bytes(torch.from_numpy(scan.images['T1w']))
-        )
-        assert not one.image[:, 24:].any()
-        assert not one.image[2:].any()
-        assert int(one.label.sum()) == int(scan.label.sum())
-        assert int(one.known.sum()) == int(scan.known.sum())
         (volume,) = whole_scans([scan, a_scan(label=False)])
         assert volume.image.shape == (1, 4, 32, 32, 32)
+        assert volume.present.tolist() == [[True, True, False, False]]
+        stored = from_bytes(torch.from_numpy(scan.image)).half()
+        assert torch.equal(volume.image[0, :, :24, :28, :20], stored)
+        assert not volume.image[0, :, 24:].any()
+        assert int(volume.label.sum()) == int(scan.label.sum())
+        assert int(volume.known.sum()) == int(scan.annotated.sum())
         assert volume.label.shape == volume.brain.shape == (1, 1, 32, 32, 32)
         assert volume_dice(volume.label[0, 0].float(), volume, 0.5) == 1
 
@@ -347,7 +318,7 @@ BAD = [
     ('[data]\nskull_strip = "no"', 'skull_strip', 'auto'),
     ('[randomisation]\nnois = 1', '"randomisation.nois" is unknown', 'noise'),
     ('[self_supervised]\nsteps = 0\n[supervised]\nsteps = 0', 'both stages', ''),
-    ('name = ', 'not readable as TOML', ''),
+    ('name = ', 'the configuration is not TOML', ''),
 ]
 
 

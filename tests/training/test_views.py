@@ -10,8 +10,9 @@ from scipy.spatial.transform import Rotation
 
 from ssl2_bids.errors import DataError
 from ssl2_bids.networks.fast_unet import FastUNet
-from ssl2_bids.training import strategies, views
-from ssl2_bids.training.views import Participant, Views, ViewSettings
+from ssl2_bids.training import participants, strategies, views
+from ssl2_bids.training.participants import Participant
+from ssl2_bids.training.views import Views, ViewSettings
 
 SHAPE = (40, 44, 36)
 SMALL = ViewSettings(patch=(16, 16, 16), labelled=3, unlabelled=2)
@@ -276,30 +277,30 @@ def test_a_scan_smaller_than_the_patch_is_padded_with_zeros():
 
 def test_a_participant_is_read_back_without_reading_its_arrays(tmp_path):
     written = participant(every=3)
-    views.write_participant(written, tmp_path / 'a')
-    read = views.read_participant(tmp_path / 'a')
+    participants.write_participant(written, tmp_path / 'a')
+    read = participants.read_participant(tmp_path / 'a')
     assert isinstance(read.image, np.memmap)
     assert read.image.dtype == np.float16
     assert read.present == written.present
     np.testing.assert_allclose(read.image, written.image, atol=1e-3)
-    for name in views.MASKS:
+    for name in participants.MASKS:
         assert np.array_equal(getattr(read, name), getattr(written, name))
-    views.write_participant(participant('b'), tmp_path / 'b')
-    assert views.read_participant(tmp_path / 'b').label is None
+    participants.write_participant(participant('b'), tmp_path / 'b')
+    assert participants.read_participant(tmp_path / 'b').label is None
     stored = replace(written, image=np.asarray(written.image, np.float16))
     assert same(Views([read], SMALL, seed=0)[3], Views([stored], SMALL, seed=0)[3])
 
 
 def test_errors_name_the_folder_or_the_participant(tmp_path):
     with pytest.raises(DataError, match='nobody'):
-        views.read_participant(tmp_path / 'nobody')
-    views.write_participant(participant(every=1), tmp_path / 'a')
+        participants.read_participant(tmp_path / 'nobody')
+    participants.write_participant(participant(every=1), tmp_path / 'a')
     np.save(tmp_path / 'a' / 'label.npy', np.zeros((3, 3, 3), np.uint8))
     with pytest.raises(DataError, match='fit together'):
-        views.read_participant(tmp_path / 'a')
+        participants.read_participant(tmp_path / 'a')
     (tmp_path / 'a' / 'brain.npy').write_bytes(b'damaged')
     with pytest.raises(DataError, match='cannot be read'):
-        views.read_participant(tmp_path / 'a')
+        participants.read_participant(tmp_path / 'a')
     with pytest.raises(DataError, match='no participant'):
         Views([], SMALL, seed=0)
     with pytest.raises(DataError, match='channels'):
