@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -132,6 +134,32 @@ def test_messages_are_quoted_at_all():
 def test_quoted_message_exists_in_the_code(message):
     pattern = re.compile('.*'.join(map(re.escape, message.split('…'))), re.DOTALL)
     assert any(pattern.search(text) for text in strings_of_the_code())
+
+
+# --- commands
+
+
+def commands() -> list[tuple[str, str]]:
+    """Indented command lines of the App and its tools, with the page they are on."""
+    found = []
+    for page in PAGES:
+        text = page.read_text().replace('\\\n', ' ')
+        for line in re.findall(r'^ {4,}(ssl2(?:-bids)? .+)$', text, re.MULTILINE):
+            if '...' not in line and '{' not in line:
+                found.append((page.relative_to(PROJECT).as_posix(), line))
+    return found
+
+
+def test_commands_have_only_options_that_exist():
+    assert len(commands()) > 40
+    parsers = {script: tables().build_parser(script) for script in tables().scripts()}
+    for page, line in commands():
+        words = shlex.split(line, comments=True)
+        try:
+            with suppress(SystemExit):  # --version
+                parsers[words[0]].parse_args(words[1:])
+        except errors.UsageError as error:
+            pytest.fail(f'{page}: {line}: {error}')
 
 
 # --- what is made from the code
