@@ -157,10 +157,9 @@ def outputs() -> str:
         raise ValueError(f'docs/reference/outputs.toml and outputs.toml differ in {differing}')
     text = ''
     for section, title in FOLDERS.items():
-        text += f'## {title}\n\n| file | content |\n| --- | --- |\n'
+        text += f'## {title}\n\n'
         for key, pattern in patterns[section].items():
-            text += f'| {shown_pattern(pattern)} | {meanings[section][key]} |\n'
-        text += '\n'
+            text += f'{shown_pattern(pattern)}\n: {meanings[section][key]}\n\n'
     return text
 
 
