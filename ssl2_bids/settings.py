@@ -6,7 +6,7 @@ A default stands here with its unit and its reason, and nowhere else. What a mod
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,24 @@ ATLAS_SPACE = 'MNI152NLin2009aSym'  # nilearn's template: brain only and always 
 ATLAS_URI = 'https://www.bic.mni.mcgill.ca/ServicesAtlases/ICBM152NLin2009'  # as BIDS names it
 
 
+PREPROCESSING, SEGMENTATION = 'preprocessing', 'segmentation'  # what a setting decides
+
+
+def _setting(default: Any, *, option: str = '', decides: str = '', lasting: bool = True) -> Any:
+    """A field that an option sets.
+
+    Parameters
+    ----------
+    option : the option as ``argparse`` names it, where that is not the name of the field.
+    decides : part of a participant's results that changes with it; that part's hash has it.
+    lasting : a later run may take it from the settings file of this one.
+    """
+    metadata = {'option': option, 'decides': decides, 'lasting': lasting}
+    if default is dict:
+        return field(default_factory=dict, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
 @dataclass(frozen=True)
 class RunSettings:
     """What both levels share."""
@@ -24,45 +42,53 @@ class RunSettings:
     bids_dir: Path
     output_dir: Path
     work_dir: Path
-    participants: tuple[str, ...] | None = None  # labels without sub-; None is everybody
-    excluded: tuple[str, ...] = ()
-    sessions: tuple[str, ...] | None = None  # labels without ses-
-    filters: dict[str, dict[str, Any]] = field(default_factory=dict)
-    check_dataset: bool = True
-    clean_workdir: bool = False
+    # labels without sub-; None is everybody
+    participants: tuple[str, ...] | None = _setting(None, option='participant_label')
+    excluded: tuple[str, ...] = _setting((), option='exclude_participant_label')
+    # labels without ses-
+    sessions: tuple[str, ...] | None = _setting(None, option='session_label')
+    # by contrast key (and "labels"): entities and their values
+    filters: dict[str, dict[str, Any]] = _setting(dict, option='bids_filter_file')
+    check_dataset: bool = _setting(True, option='skip_bids_validation')
+    clean_workdir: bool = _setting(False, lasting=False)
     nprocs: int = 1
     omp_nthreads: int = 1
-    memory_gb: float = 8.0
-    random_seed: int = 0
+    memory_gb: float = _setting(8.0, option='mem')
+    random_seed: int = _setting(0, decides=PREPROCESSING)
     verbose: int = 0
-    resource_monitor: bool = False
-    debug: bool = False
-    dry_run: bool = False
+    debug: bool = _setting(False, lasting=False)
+    dry_run: bool = _setting(False, lasting=False)
 
 
 @dataclass(frozen=True)
 class ParticipantSettings(RunSettings):
     """The participant level."""
 
-    contrasts: tuple[str, ...] | None = (
-        None  # contrast keys (unit1, t1w, ...); None is the best set
-    )
+    # contrast keys (unit1, t1w, ...); None is the best set
+    contrasts: tuple[str, ...] | None = None
     reference: str | None = None  # contrast key
-    field_strength: float | None = None  # tesla, where the sidecars say nothing
-    skull_strip: str = 'auto'  # auto, skip, force
+    # tesla, where the sidecars say nothing
+    field_strength: float | None = None
+    skull_strip: str = _setting('auto', decides=PREPROCESSING)  # auto, skip, force
     model: str | None = None  # None is the default bundled model
     device: str = 'auto'  # auto, cpu, cuda, cuda:N
-    threshold: float | None = None  # None is the model's own
-    min_lesion_volume: float | None = None  # mm^3; None is the model's own
-    tta: bool = False  # mirror left-right and average: twice the time
-    uncertainty: bool = False
-    overlap: float | None = None  # share of a window; None is the model's own
-    low_mem: bool = False
+    # None is the model's own
+    threshold: float | None = _setting(None, decides=SEGMENTATION)
+    # mm^3; None is the model's own
+    min_lesion_volume: float | None = _setting(None, decides=SEGMENTATION)
+    # mirror left-right and average: twice the time
+    tta: bool = _setting(False, decides=SEGMENTATION)
+    uncertainty: bool = _setting(False, decides=SEGMENTATION)
+    # share of a window; None is the model's own
+    overlap: float | None = _setting(None, decides=SEGMENTATION)
+    low_mem: bool = _setting(False, decides=SEGMENTATION)
     output_spaces: tuple[str, ...] = ()
-    overwrite: bool = False
-    reports_only: bool = False
+    overwrite: bool = _setting(False, lasting=False)
+    reports_only: bool = _setting(False, lasting=False)
     stop_on_first_crash: bool = False
-    plugin: dict[str, Any] | None = None  # nipype plugin and its arguments
+    resource_monitor: bool = False
+    # nipype plugin and its arguments
+    plugin: dict[str, Any] | None = _setting(None, option='use_plugin')
 
 
 @dataclass(frozen=True)
@@ -100,12 +126,59 @@ class GroupSettings(RunSettings):
     label: str = 'adapted'  # of the model: its folder, and desc- of its results
     folds: int | str | None = None  # None: 5, or the labelled participants if fewer; slices
     steps: int | None = None  # None: the preset of the device
-    max_minutes: float | None = None  # fewer steps where all would take longer
+    # fewer steps where all would take longer
+    max_minutes: float | None = _setting(None, option='max_time')
     empty_labels: str = 'ignore'  # ignore, negative
-    holdout: tuple[str, ...] = ()  # labelled participants that are never trained on
-    resegment: bool = True
+    # labelled participants that are never trained on
+    holdout: tuple[str, ...] = _setting((), option='holdout_label')
+    resegment: bool = _setting(True, option='no_resegment')
     accept: str = 'auto'  # auto, always
     model: str | None = None  # what to start from; None is the default bundled model
     device: str = 'auto'  # auto, cpu, cuda, cuda:N
     learning_rate: float = 3e-4  # a third of that from noise: what is known shall not be lost
     suggestions: int = 20  # slices named as worth labelling next
+
+
+LEVELS: dict[str, type[RunSettings]] = {
+    'participant': ParticipantSettings,
+    'group': GroupSettings,
+}
+
+
+def option_of(setting: Field[Any]) -> str:
+    """The option that sets a field, as ``argparse`` names it."""
+    return setting.metadata.get('option') or setting.name
+
+
+def options_of(level: str) -> set[str]:
+    """The options that have a meaning at a level."""
+    return {option_of(setting) for setting in fields(LEVELS[level])}
+
+
+def foreign_options(level: str) -> set[str]:
+    """The options that another level has, and this one has not."""
+    return set().union(*(options_of(other) for other in LEVELS)) - options_of(level)
+
+
+def lasting_options() -> set[str]:
+    """The options that a later run may take from the settings file of a former one."""
+    return {
+        option_of(setting)
+        for level in LEVELS.values()
+        for setting in fields(level)
+        if setting.metadata.get('lasting', True) and setting.name not in ('bids_dir', 'output_dir')
+    }
+
+
+def deciding(settings: RunSettings, part: str) -> dict[str, Any]:
+    """The settings that decide a part of a participant's results, by name.
+
+    Parameters
+    ----------
+    part : ``PREPROCESSING`` or ``SEGMENTATION``.
+    """
+    return {
+        setting.name: getattr(settings, setting.name)
+        for setting in fields(settings)
+        if setting.metadata.get('decides') == part
+    }

@@ -7,25 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssl2_bids.cli.parser import GROUP_ONLY, PARTICIPANT_ONLY, build_parser
+from ssl2_bids.cli.parser import build_parser
 from ssl2_bids.cli.parsing import Parser
 from ssl2_bids.errors import NoInputError, UsageError
+from ssl2_bids.settings import LEVELS, foreign_options, lasting_options
 
-# which run, not how: never taken from a former run's file
-PER_RUN = (
-    'bids_dir',
-    'output_dir',
-    'analysis_level',
-    'config_file',
-    'dry_run',
-    'debug',
-    'clean_workdir',
-    'notrack',
-    'task_id',
-    'reports_only',
-    'overwrite',
-)
-OF_THE_OTHER_LEVEL = {'participant': GROUP_ONLY, 'group': PARTICIPANT_ONLY}
 IN_FILES = {'mem': '--mem-gb'}  # of several options for one setting, that of the file's unit
 
 
@@ -48,15 +34,16 @@ def read_config(path: Path, level: str) -> Former:
     """
     parser = build_parser()
     values: dict[str, Any] = {}
-    useless = []
+    useless, lasting = [], lasting_options()
+    foreign = foreign_options(level) if level in LEVELS else set()
     for name, value in _options(path).items():
-        if name in PER_RUN:
-            continue
         action = _action(parser, name)
-        if action is None:
+        if action is None and name not in vars(parser.parse_args(['', '', ''])):
             raise UsageError(f'unknown option "{name}" in the configuration', path=path)
+        if action is None or name not in lasting:
+            continue  # which run it was, not how
         judged = _judged(parser, action, value, path)
-        if name not in OF_THE_OTHER_LEVEL.get(level, ()):
+        if name not in foreign:
             values[name] = judged
         elif judged != action.default:
             useless.append(name)

@@ -9,17 +9,18 @@ import os
 import shlex
 import shutil
 import tempfile
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from ssl2_bids.bids import dataset
 from ssl2_bids.cli.configuration import read_config
-from ssl2_bids.cli.parser import GROUP_ONLY, PARTICIPANT_ONLY, build_parser, check_level
+from ssl2_bids.cli.parser import build_parser, check_level
 from ssl2_bids.cli.values import strip_prefix
 from ssl2_bids.digests import DIGESTS
 from ssl2_bids.errors import CannotWriteError, NoInputError, UsageError
 from ssl2_bids.files import read_text
-from ssl2_bids.settings import GroupSettings, ParticipantSettings
+from ssl2_bids.settings import LEVELS, RunSettings, foreign_options, option_of
 
 MOST_THREADS = 8  # of one segmentation; more stall each other on windows of 96^3
 
@@ -64,14 +65,14 @@ def _as_text(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def settings_for(level: str, arguments: argparse.Namespace) -> ParticipantSettings | GroupSettings:
+def settings_for(level: str, arguments: argparse.Namespace) -> RunSettings:
     """Check what can be checked quickly and make the settings of a level.
 
     Raises
     ------
     Ssl2Error : one of its kinds for each mistake of BIDS.md 3.3.
     """
-    check_level(level)
+    kind = LEVELS[check_level(level)]
     bids_dir, output_dir = _absolute(arguments.bids_dir), _absolute(arguments.output_dir)
     dataset.check_dataset(bids_dir, thorough=not arguments.skip_bids_validation)
     work_dir = _absolute(arguments.work_dir or _default_work_dir(bids_dir, output_dir))
@@ -79,56 +80,42 @@ def settings_for(level: str, arguments: argparse.Namespace) -> ParticipantSettin
     participants = strip_prefix(arguments.participant_label, 'sub')
     excluded = strip_prefix(arguments.exclude_participant_label, 'sub') or ()
     dataset.select_participants(bids_dir, participants, excluded)
+    _refuse(arguments, foreign_options(level), f'at {level} level')
     nprocs = arguments.nprocs or _available_cpus()
-    common: dict[str, Any] = {
+    made: dict[str, Any] = {
         'bids_dir': bids_dir,
         'output_dir': output_dir,
         'work_dir': work_dir,
         'participants': participants,
         'excluded': excluded,
         'sessions': strip_prefix(arguments.session_label, 'ses'),
-        'clean_workdir': arguments.clean_workdir,
+        'filters': dataset.read_filters(arguments.bids_filter_file)
+        if arguments.bids_filter_file
+        else {},
+        'check_dataset': not arguments.skip_bids_validation,
         'nprocs': nprocs,
         'omp_nthreads': arguments.omp_nthreads or min(nprocs, MOST_THREADS),
         'memory_gb': arguments.mem or _available_memory_gb(),
-        'random_seed': arguments.random_seed,
-        'verbose': arguments.verbose,
-        'resource_monitor': arguments.resource_monitor,
-        'debug': arguments.debug,
-        'dry_run': arguments.dry_run,
     }
     if level == 'group':
-        _refuse(arguments, PARTICIPANT_ONLY, level)
-        return GroupSettings(**common, **_adaptation(arguments))
-    _refuse(arguments, GROUP_ONLY, level)
-    filters = (
-        dataset.read_filters(arguments.bids_filter_file) if (arguments.bids_filter_file) else {}
-    )
-    return ParticipantSettings(
-        **common,
-        filters=filters,
-        contrasts=tuple(arguments.contrasts) if arguments.contrasts else None,
-        reference=arguments.reference,
-        field_strength=arguments.field_strength,
-        skull_strip=arguments.skull_strip,
-        model=arguments.model,
-        device=arguments.device,
-        threshold=arguments.threshold,
-        min_lesion_volume=arguments.min_lesion_volume,
-        tta=arguments.tta,
-        uncertainty=arguments.uncertainty,
-        overlap=arguments.overlap,
-        low_mem=arguments.low_mem,
-        output_spaces=tuple(arguments.output_spaces),
-        overwrite=arguments.overwrite,
-        reports_only=arguments.reports_only,
-        stop_on_first_crash=arguments.stop_on_first_crash,
-        plugin=_read_plugin(arguments.use_plugin) if arguments.use_plugin else None,
-    )
+        made |= _of_adaptation(arguments)
+    else:
+        made['plugin'] = _read_plugin(arguments.use_plugin) if arguments.use_plugin else None
+    return kind(**_as_given(kind, arguments) | made)
 
 
-def _adaptation(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The settings of an adaptation.
+def _as_given(kind: type[RunSettings], arguments: argparse.Namespace) -> dict[str, Any]:
+    """The settings that are the value of an option, as it was given."""
+    given = {
+        setting.name: getattr(arguments, option_of(setting))
+        for setting in fields(kind)
+        if hasattr(arguments, option_of(setting))
+    }
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
+
+
+def _of_adaptation(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The settings of an adaptation that are not the value of an option.
 
     Raises
     ------
@@ -140,34 +127,20 @@ def _adaptation(arguments: argparse.Namespace) -> dict[str, Any]:
         if not folder.is_dir():
             raise NoInputError('no such folder of labels', advice='Check the path.', path=folder)
     if arguments.strategy == 'none':
-        useless = sorted(set(GROUP_ONLY) & arguments.given - {'strategy'})
-        if useless:
-            option = '--' + useless[0].replace('_', '-')
-            raise UsageError(
-                f'{option} has no meaning with --strategy none', advice='Leave one of them out.'
-            )
+        of_adaptation = foreign_options('participant') - {'strategy'}
+        _refuse(arguments, of_adaptation, 'with --strategy none')
     return {
         'labels': labels,
-        'strategy': arguments.strategy,
-        'label': arguments.label,
-        'folds': arguments.folds,
         'holdout': strip_prefix(arguments.holdout_label, 'sub') or (),
-        'steps': arguments.steps,
-        'max_minutes': arguments.max_time,
-        'empty_labels': arguments.empty_labels,
-        'accept': arguments.accept,
         'resegment': not arguments.no_resegment,
-        'model': arguments.model,
-        'device': arguments.device,
     }
 
 
-def _refuse(arguments: argparse.Namespace, names: tuple[str, ...], level: str) -> None:
+def _refuse(arguments: argparse.Namespace, names: set[str], where: str) -> None:
     """No option is accepted that does nothing."""
-    useless = sorted(set(names) & arguments.given)
-    if useless:
-        option = '--' + useless[0].replace('_', '-')
-        raise UsageError(f'{option} has no meaning at {level} level', advice='Leave it out.')
+    for name in sorted(names & arguments.given):
+        option = '--' + name.replace('_', '-')
+        raise UsageError(f'{option} has no meaning {where}', advice='Leave it out.')
 
 
 def _read_plugin(path: Path) -> dict[str, Any]:
@@ -225,7 +198,7 @@ def clean(work_dir: Path) -> None:
         raise CannotWriteError(f'cannot be emptied ({error})', path=work_dir) from None
 
 
-def shown_command(argv: list[str], settings: ParticipantSettings | GroupSettings) -> str:
+def shown_command(argv: list[str], settings: RunSettings) -> str:
     """The command line with the user's folders named: reports are mailed around."""
     words = []
     for word in argv:

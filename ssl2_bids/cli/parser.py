@@ -9,41 +9,9 @@ from ssl2_bids import __version__
 from ssl2_bids.cli import values
 from ssl2_bids.cli.parsing import Formatter, Parser, add_option
 from ssl2_bids.errors import UnknownLevelError
+from ssl2_bids.settings import LEVELS
 
-LEVELS = ('participant', 'group')
 CONTRASTS = ('unit1', 't1w', 'flair', 't2w', 't2starw')
-# options by their names in settings files
-PARTICIPANT_ONLY = (
-    'contrasts',
-    'reference',
-    'field_strength',
-    'skull_strip',
-    'threshold',
-    'min_lesion_volume',
-    'overlap',
-    'tta',
-    'uncertainty',
-    'low_mem',
-    'output_spaces',
-    'overwrite',
-    'reports_only',
-    'stop_on_first_crash',
-    'use_plugin',
-    'bids_filter_file',
-    'resource_monitor',
-)
-GROUP_ONLY = (
-    'labels',
-    'strategy',
-    'label',
-    'folds',
-    'holdout_label',
-    'steps',
-    'max_time',
-    'empty_labels',
-    'accept',
-    'no_resegment',
-)
 
 DESCRIPTION = """\
 Segment the white-matter lesions of multiple sclerosis at 7T and 3T.
@@ -131,7 +99,8 @@ def _add_selection(parser: Parser) -> None:
         type=Path,
         metavar='FILE',
         help='JSON that narrows the choice of images, e.g. '
-        '{"t1w": {"acquisition": "mprage"}}; null: the entity must be absent, "*": any value',
+        '{"t1w": {"acquisition": "mprage"}}, or of manual masks (key "labels"); null: the entity '
+        'must be absent, "*": any value',
     )
     add_option(
         group,

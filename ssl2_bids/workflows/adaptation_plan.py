@@ -127,6 +127,7 @@ def asked_for(settings: GroupSettings) -> bool:
         or settings.folds
         or settings.steps
         or settings.max_minutes
+        or settings.filters.get('labels')
         or settings.accept == 'always'
     )
 

@@ -92,8 +92,8 @@ def model_block(plan: Plan, results: Results) -> dict[str, Any]:
             'Version': card.version,
             'Sha256': card.sha256,
         },
-        'Threshold': plan.threshold,
-        'MinimumLesionVolume': plan.min_lesion_volume,
+        'Threshold': plan.settings.threshold,
+        'MinimumLesionVolume': plan.settings.min_lesion_volume,
         'Connectivity': 26,
         'Channels': results.channels,
         'Device': results.device,
@@ -108,7 +108,7 @@ def _own(names: UnitNames, path: Path) -> str:
 
 def _raw(plan: Plan, contrast: str) -> list[str]:
     sources = plan.session.scans[contrast].sources
-    return [bids_uri(path, plan.bids_dir, 'raw') for path in sources]
+    return [bids_uri(path, plan.settings.bids_dir, 'raw') for path in sources]
 
 
 def _reference_uri(plan: Plan) -> str:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from ssl2_bids.settings import ParticipantSettings
+from ssl2_bids.workflows import nodes
 from ssl2_bids.workflows.plan import Plan, is_stripped
+from ssl2_bids.workflows.summary import finish
 from ssl2_bids.workflows.task import make_node
 
 from nipype import Merge, Node, Workflow  # isort: skip  after task.py has settled nipype's ways
 
-NODES = 'ssl2_bids.workflows.nodes:'
 NAME = 'participant'
 
 
@@ -23,7 +24,7 @@ def build_workflow(
     """One workflow for all sessions; a failure in one branch does not touch the others."""
     workflow = Workflow(NAME, base_dir=str(settings.work_dir))
     for plan in plans:
-        _add_session(workflow, plan, settings, device, command)
+        _add_session(workflow, plan, device, command)
     return workflow
 
 
@@ -37,9 +38,7 @@ def branch_folder(plan: Plan, work_dir: Path) -> Path:
     return work_dir / NAME / branch_name(plan)
 
 
-def _add_session(
-    workflow: Workflow, plan: Plan, settings: ParticipantSettings, device: str, command: str
-) -> None:
+def _add_session(workflow: Workflow, plan: Plan, device: str, command: str) -> None:
     branch = Workflow(branch_name(plan))
     reference = plan.session.reference
     contrasts = [reference, *(c for c in plan.session.scans if c != reference)]
@@ -61,21 +60,21 @@ def _add_session(
     branch.connect(brains[reference], 'mask', template, 'mask')
     images = [(corrected[c], 'image') for c in contrasts]
     matrices = [(node, 'matrix') for node in registered.values()]
-    segment = _segment(plan, contrasts, settings, device)
+    segment = _segment(plan, contrasts, device)
     _gather(branch, segment, 'images', images)
     _gather(branch, segment, 'matrices', matrices)
     branch.connect(brains[reference], 'mask', segment, 'mask')
     lesions = _find_lesions(plan)
     branch.connect(segment, 'probability', lesions, 'probability')
     branch.connect(template, 'matrix', lesions, 'matrix')
-    finish = _finish(plan, contrasts, command)
-    _gather(branch, finish, 'prepared', [(prepared[c], 'image') for c in contrasts])
-    _gather(branch, finish, 'corrected', images)
-    _gather(branch, finish, 'resampled', [(n, 'resampled') for n in registered.values()])
-    _gather(branch, finish, 'matrices', matrices)
+    last = _finish(plan, contrasts, command)
+    _gather(branch, last, 'prepared', [(prepared[c], 'image') for c in contrasts])
+    _gather(branch, last, 'corrected', images)
+    _gather(branch, last, 'resampled', [(n, 'resampled') for n in registered.values()])
+    _gather(branch, last, 'matrices', matrices)
     told = [prepared[c] for c in contrasts] + [brains[c] for c in contrasts]
     told += [*registered.values(), segment, template, lesions]
-    _gather(branch, finish, 'facts', [(node, 'facts') for node in told])
+    _gather(branch, last, 'facts', [(node, 'facts') for node in told])
     for node, output, name in (
         (brains[reference], 'mask', 'brain_mask'),
         (segment, 'probability', 'probability'),
@@ -84,7 +83,7 @@ def _add_session(
         (lesions, 'table', 'table'),
         (template, 'matrix', 'template_matrix'),
     ):
-        branch.connect(node, output, finish, name)
+        branch.connect(node, output, last, name)
     workflow.add_nodes([branch])
 
 
@@ -101,84 +100,72 @@ def _gather(branch: Workflow, target: Node, name: str, parts: list[tuple[Node, s
 
 def _prepare(plan: Plan, contrast: str) -> Node:
     scan, sources = plan.session.scans[contrast], plan.sources[contrast]
-    inputs = {'scan': scan, 'digests': [digest for _, digest in sources]}
     lines = [
         f'{"inversion" if path in scan.inversions else "image"} {digest} {name}'
         for path, (name, digest) in zip(scan.sources, sources, strict=True)
     ]
     return make_node(
         f'prepare_{contrast}',
-        NODES + 'prepare',
-        inputs,
-        [],
-        ['image', 'facts'],
+        nodes.prepare,
+        {'scan': scan, 'digests': [digest for _, digest in sources]},
+        outputs=['image', 'facts'],
         identity='\n'.join([contrast, *lines]),
-        unhashed=inputs,
+        unhashed=('scan', 'digests'),
     )
 
 
 def _find_brain(plan: Plan, contrast: str) -> Node:
     inputs = {
         'contrast': contrast,
-        'mode': plan.skull_strip,
+        'mode': plan.settings.skull_strip,
         'stripped': is_stripped(plan, contrast),
         'threads': 1,
     }
     return make_node(
-        f'brain_{contrast}',
-        NODES + 'find_brain',
-        inputs,
-        ['image'],
-        ['mask', 'facts'],
-        memory_gb=2.0,
+        f'brain_{contrast}', nodes.find_brain, inputs, outputs=['mask', 'facts'], memory_gb=2.0
     )
 
 
 def _correct(contrast: str) -> Node:
     return make_node(
         f'inhomogeneity_{contrast}',
-        NODES + 'correct_inhomogeneity',
+        nodes.correct_inhomogeneity,
         {'contrast': contrast},
-        ['image', 'mask'],
-        ['image'],
+        outputs=['image'],
     )
 
 
 def _register(plan: Plan, contrast: str) -> Node:
     return make_node(
         f'register_{contrast}',
-        NODES + 'register',
-        {'contrast': contrast, 'seed': plan.seed},
-        ['fixed', 'fixed_mask', 'moving', 'moving_mask'],
-        ['matrix', 'resampled', 'facts'],
+        nodes.register,
+        {'contrast': contrast, 'seed': plan.settings.random_seed},
+        outputs=['matrix', 'resampled', 'facts'],
     )
 
 
 def _find_template(plan: Plan) -> Node:
-    inputs = {'contrast': plan.session.reference, 'seed': plan.seed}
-    return make_node(
-        'template', NODES + 'find_template', inputs, ['image', 'mask'], ['matrix', 'facts']
-    )
+    inputs = {'contrast': plan.session.reference, 'seed': plan.settings.random_seed}
+    return make_node('template', nodes.find_template, inputs, outputs=['matrix', 'facts'])
 
 
-def _segment(plan: Plan, contrasts: list[str], settings: ParticipantSettings, device: str) -> Node:
-    on_gpu = device != 'cpu'
+def _segment(plan: Plan, contrasts: list[str], device: str) -> Node:
+    settings, on_gpu = plan.settings, device != 'cpu'
     inputs: dict[str, Any] = {
         'contrasts': contrasts,
         'model': str(plan.card.folder),
         'device': device,
         'threads': settings.omp_nthreads,
-        'overlap': plan.overlap,
-        'tta': plan.tta,
-        'uncertainty': plan.uncertainty,
-        'low_memory': plan.low_memory,
+        'overlap': settings.overlap,
+        'tta': settings.tta,
+        'uncertainty': settings.uncertainty,
+        'low_memory': settings.low_mem,
     }
     return make_node(
         'segment',
-        NODES + 'segment',
+        nodes.segment,
         inputs,
-        ['images', 'matrices', 'mask'],
-        ['probability', 'uncertainty', 'facts'],
+        outputs=['probability', 'uncertainty', 'facts'],
         threads=1 if on_gpu else settings.omp_nthreads,
         memory_gb=3.0,
         gpu=on_gpu,
@@ -187,37 +174,15 @@ def _segment(plan: Plan, contrasts: list[str], settings: ParticipantSettings, de
 
 
 def _find_lesions(plan: Plan) -> Node:
-    inputs = {'threshold': plan.threshold, 'minimum_volume': plan.min_lesion_volume}
+    inputs = {
+        'threshold': plan.settings.threshold,
+        'minimum_volume': plan.settings.min_lesion_volume,
+    }
     return make_node(
-        'lesions',
-        NODES + 'find_lesions',
-        inputs,
-        ['probability', 'matrix'],
-        ['instances', 'table', 'facts'],
+        'lesions', nodes.find_lesions, inputs, outputs=['instances', 'table', 'facts']
     )
 
 
 def _finish(plan: Plan, contrasts: list[str], command: str) -> Node:
     inputs = {'plan': plan, 'command': command, 'contrasts': contrasts}
-    connected = [
-        'prepared',
-        'corrected',
-        'resampled',
-        'matrices',
-        'brain_mask',
-        'probability',
-        'uncertainty',
-        'instances',
-        'table',
-        'template_matrix',
-        'facts',
-    ]
-    return make_node(
-        'finish',
-        'ssl2_bids.workflows.summary:finish',
-        inputs,
-        connected,
-        ['marker'],
-        memory_gb=2.0,
-        always=True,
-    )
+    return make_node('finish', finish, inputs, outputs=['marker'], memory_gb=2.0, always=True)

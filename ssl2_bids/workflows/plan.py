@@ -14,7 +14,13 @@ from ssl2_bids.bids.provenance import configuration_hash, fingerprint
 from ssl2_bids.bids.sidecars import kept_metadata
 from ssl2_bids.errors import DataError
 from ssl2_bids.networks.weights import Card
-from ssl2_bids.settings import ATLAS_SPACE, ParticipantSettings
+from ssl2_bids.settings import (
+    ATLAS_SPACE,
+    PREPROCESSING,
+    SEGMENTATION,
+    ParticipantSettings,
+    deciding,
+)
 
 VIEWED = (
     'FLAIR',
@@ -31,7 +37,8 @@ class Plan:
 
     Attributes
     ----------
-    threshold, min_lesion_volume (mm^3), overlap : what will be used, the model's own or asked.
+    settings : of the run; threshold, minimum volume and overlap are those that will be used,
+        the model's own where none was asked.
     sources : by contrast, names below ``bids_dir`` and SHA-256 of the files it is made from.
     preprocessing : hash of all that decides the preprocessed images and the brain mask.
     configuration : hash of all that decides the result; both are empty where no digest was asked.
@@ -39,18 +46,8 @@ class Plan:
 
     session: Session
     names: UnitNames
-    bids_dir: Path
     card: Card
-    threshold: float
-    min_lesion_volume: float
-    overlap: float
-    skull_strip: str
-    seed: int
-    tta: bool
-    uncertainty: bool
-    low_memory: bool
-    output_spaces: tuple[str, ...]
-    field_strength: float | None = None
+    settings: ParticipantSettings
     sources: Mapping[str, list[tuple[str, str]]] = field(default_factory=dict)
     preprocessing: str = ''
     configuration: str = ''
@@ -71,22 +68,13 @@ def make_plan(
     names = UnitNames(
         settings.output_dir, session.subject, session.session, session.reference, card.label
     )
-    plan = Plan(
-        session=session,
-        names=names,
-        bids_dir=settings.bids_dir,
-        card=card,
+    settled = replace(
+        settings,
         threshold=_first(settings.threshold, card.threshold_for(session.scans)),
         min_lesion_volume=_first(settings.min_lesion_volume, card.minimum_lesion_volume),
         overlap=_first(settings.overlap, card.overlap),
-        skull_strip=settings.skull_strip,
-        seed=settings.random_seed,
-        tta=settings.tta,
-        uncertainty=settings.uncertainty,
-        low_memory=settings.low_mem,
-        output_spaces=settings.output_spaces,
-        field_strength=settings.field_strength,
     )
+    plan = Plan(session, names, card, settled)
     return plan if digest is None else _identified(plan, digest)
 
 
@@ -102,8 +90,8 @@ def _identified(plan: Plan, digest: Callable[[Path], str]) -> Plan:
     if not session.problem:
         try:
             for contrast, scan in session.scans.items():
-                sources[contrast] = fingerprint(scan.sources, plan.bids_dir, digest)
-            unusable = fingerprint(session.unusable, plan.bids_dir, digest)
+                sources[contrast] = fingerprint(scan.sources, plan.settings.bids_dir, digest)
+            unusable = fingerprint(session.unusable, plan.settings.bids_dir, digest)
         except OSError as error:
             problem = DataError(
                 f'cannot be read ({error.strerror})',
@@ -118,20 +106,14 @@ def _identified(plan: Plan, digest: Callable[[Path], str]) -> Plan:
             'stripped': {c: is_stripped(plan, c) for c in sources},
             'unusable': unusable,
             'reference': session.reference,
-            'skull_strip': plan.skull_strip,
-            'seed': plan.seed,
+            **deciding(plan.settings, PREPROCESSING),
         }
     )
     configuration = configuration_hash(
         {
             'preprocessing': preprocessing,
             'model': plan.card.identity,
-            'threshold': plan.threshold,
-            'min_lesion_volume': plan.min_lesion_volume,
-            'overlap': plan.overlap,
-            'tta': plan.tta,
-            'uncertainty': plan.uncertainty,
-            'low_mem': plan.low_memory,
+            **deciding(plan.settings, SEGMENTATION),
             'output_spaces': extra_spaces(plan),
             'metadata': {c: kept_metadata(session.scans[c].metadata) for c in sources},
             'field_strength': {c: field_strength(plan, c) for c in sources},
@@ -149,12 +131,12 @@ def is_stripped(plan: Plan, contrast: str) -> bool | None:
 def field_strength(plan: Plan, contrast: str) -> float | None:
     """Tesla, from the sidecar, else as the user said, else unknown."""
     value = plan.session.scans[contrast].metadata.get('MagneticFieldStrength')
-    return value if isinstance(value, int | float) else plan.field_strength
+    return value if isinstance(value, int | float) else plan.settings.field_strength
 
 
 def below_raw(plan: Plan, path: Path) -> str:
     """A file of the dataset relative to its root."""
-    return path.relative_to(plan.bids_dir).as_posix()
+    return path.relative_to(plan.settings.bids_dir).as_posix()
 
 
 def described_inputs(plan: Plan) -> list[dict[str, Any]]:
@@ -201,7 +183,7 @@ def planned_outputs(plan: Plan) -> list[Path]:
         table_path(names.path('anat.instances')),
         names.path('anat.volumes'),
     ]
-    if plan.uncertainty:
+    if plan.settings.uncertainty:
         found.append(names.path('anat.uncertainty'))
     found += [names.path('anat.mask', space=s) for s in extra_spaces(plan)]
     return [*found, names.path('anat.mask')]
@@ -227,7 +209,7 @@ def _extra_images(plan: Plan, contrast: str) -> list[Path]:
 
 def extra_spaces(plan: Plan) -> list[str]:
     """Grids other than the reference's on which the mask is asked for and possible."""
-    wanted = [s.partition(':')[0] for s in plan.output_spaces]
+    wanted = [s.partition(':')[0] for s in plan.settings.output_spaces]
     known = [s for s in dict.fromkeys(wanted) if s not in ('anat', plan.session.reference)]
     return [s for s in known if s == ATLAS_SPACE or s in plan.session.scans]
 

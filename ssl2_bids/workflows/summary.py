@@ -43,22 +43,48 @@ STEPS = (
 )  # in the order of the methods
 
 
-def finish(plan: Plan, command: str, *, facts: list[str], **files: Any) -> dict[str, str]:
+def finish(
+    plan: Plan,
+    command: str,
+    contrasts: list[str],
+    prepared: list[str],
+    corrected: list[str],
+    resampled: list[str],
+    matrices: list[str],
+    brain_mask: str,
+    probability: str,
+    uncertainty: str,
+    instances: str,
+    table: str,
+    template_matrix: str,
+    facts: list[str],
+) -> dict[str, str]:
     """The last node of a session: derivatives, figures, summary, and the done marker at the end.
 
     Parameters
     ----------
     command : the command line, with the user's folders named instead of spelled out.
+    contrasts : the reference first.
+    prepared, corrected : the image of each contrast, before and after N4.
+    resampled, matrices : of all contrasts but the reference.
     facts : the nodes' JSON files, in any order: each says of which step it is.
-    files : fields of :class:`Results` (but ``brain_only``, ``channels`` and ``device``, which
-        stand in the facts).
     """
-    found = in_order([read_json(path) for path in facts], files['contrasts'])
+    found = in_order([read_json(path) for path in facts], contrasts)
     stripped = {f['contrast']: f['brain_only'] for f in found if f['step'] == 'find_brain'}
     (segmented,) = [f for f in found if f['step'] == 'segment']
     results = Results(
-        **files,
-        brain_only=[stripped[contrast] for contrast in files['contrasts']],
+        contrasts=contrasts,
+        prepared=prepared,
+        corrected=corrected,
+        resampled=resampled,
+        matrices=matrices,
+        brain_only=[stripped[contrast] for contrast in contrasts],
+        brain_mask=brain_mask,
+        probability=probability,
+        uncertainty=uncertainty,
+        instances=instances,
+        table=table,
+        template_matrix=template_matrix,
         channels=segmented['channels'],
         device=segmented['device'],
     )
@@ -106,13 +132,13 @@ def base_summary(plan: Plan, status: str, command: str) -> dict[str, Any]:
         else {},
         'inputs': described_inputs(plan),
         'settings': {
-            'threshold': plan.threshold,
-            'minimum lesion volume (mm^3)': plan.min_lesion_volume,
-            'overlap of windows': plan.overlap,
-            'skull strip': plan.skull_strip,
-            'mirrored average (tta)': plan.tta,
-            'low memory': plan.low_memory,
-            'random seed': plan.seed,
+            'threshold': plan.settings.threshold,
+            'minimum lesion volume (mm^3)': plan.settings.min_lesion_volume,
+            'overlap of windows': plan.settings.overlap,
+            'skull strip': plan.settings.skull_strip,
+            'mirrored average (tta)': plan.settings.tta,
+            'low memory': plan.settings.low_mem,
+            'random seed': plan.settings.random_seed,
         },
         'notes': list(session.warnings),
         'warnings': list(session.warnings),

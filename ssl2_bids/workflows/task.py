@@ -8,11 +8,12 @@ import os
 import signal
 import time
 import traceback
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
+from inspect import signature
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -61,11 +62,11 @@ _OWN = ('function', 'version', 'use_gpu', 'identity')
 class Task(IOBase):
     """A nipype interface that calls one of our functions in the node's folder.
 
-    The function is named (``module:function``), gets its inputs by keyword, writes its files
-    into the current folder and returns a dictionary of outputs. Inputs that are paths of other
-    nodes' files are hashed by nipype with their time and size, so that a rerun finds its cache.
-    Files from outside are known by their content: what ``identity`` says of them is hashed in
-    place of the ``unhashed`` inputs.
+    The function stands at the top of a module. It gets its inputs by keyword, writes its files
+    into the current folder and returns a dictionary of outputs. nipype hashes its name, and the
+    time and size of inputs that are files of other nodes, so that a rerun finds its cache. Files
+    from outside are known by their content: what ``identity`` says of them is hashed in place of
+    the ``unhashed`` inputs.
     """
 
     input_spec = DynamicTraitedSpec
@@ -73,21 +74,21 @@ class Task(IOBase):
 
     def __init__(
         self,
-        function: str,
-        inputs: list[str],
-        outputs: list[str],
+        function: Callable[..., dict[str, Any]],
+        outputs: Sequence[str],
         *,
         gpu: bool = False,
         identity: str = '',
         unhashed: Collection[str] = (),
     ):
         super().__init__()
-        self._output_names = outputs
+        self._output_names = list(outputs)
+        inputs = signature(function).parameters
         self._results: dict[str, Any] = {}
         for name in (*_OWN, *inputs):
             self.inputs.add_trait(name, traits.Any(nohash=True if name in unhashed else None))
         self.inputs.trait_setq(**dict.fromkeys((*_OWN, *inputs), Undefined))
-        self.inputs.function = function
+        self.inputs.function = f'{function.__module__}:{function.__name__}'
         self.inputs.version = __version__
         self.inputs.use_gpu = gpu
         self.inputs.identity = identity
@@ -154,11 +155,10 @@ def describe_failure(error: BaseException, step: str) -> dict[str, Any]:
 
 def make_node(
     name: str,
-    function: str,
+    function: Callable[..., dict[str, Any]],
     inputs: dict[str, Any],
-    connected: list[str],
-    outputs: list[str],
     *,
+    outputs: Sequence[str],
     threads: int = 1,
     memory_gb: float = 1.0,
     gpu: bool = False,
@@ -166,24 +166,18 @@ def make_node(
     identity: str = '',
     unhashed: Collection[str] = (),
 ) -> Node:
-    """A node for one function.
+    """A node for one function, whose parameters are the inputs of the node.
 
     Parameters
     ----------
-    inputs : values known now; ``connected`` names those that other nodes will give.
+    inputs : those known now; other nodes give the rest.
+    outputs : keys of what the function returns.
     threads, memory_gb : what the scheduler sets aside.
     gpu : takes a GPU slot.
     always : runs although its inputs are unchanged (it writes outside its folder).
     identity, unhashed : what tells the content of inputs that are not hashed themselves.
     """
-    task = Task(
-        function,
-        [*inputs, *connected],
-        outputs,
-        gpu=gpu,
-        identity=identity,
-        unhashed=unhashed,
-    )
+    task = Task(function, outputs, gpu=gpu, identity=identity, unhashed=unhashed)
     node = Node(task, name=name, n_procs=threads, mem_gb=memory_gb, overwrite=always or None)
     for key, value in inputs.items():
         setattr(node.inputs, key, value)

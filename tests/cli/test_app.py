@@ -14,6 +14,7 @@ import pytest
 from ssl2_bids.cli import options
 from ssl2_bids.cli.app import main
 from ssl2_bids.cli.parser import build_parser
+from ssl2_bids.workflows.adaptation_plan import asked_for
 
 RUN = Path(__file__).resolve().parents[2] / 'run.py'
 
@@ -177,6 +178,17 @@ def test_labels_from_a_file(dataset, tmp_path, capsys):
         == 0
     )
     assert 'sub-02' not in capsys.readouterr().out
+
+
+def test_filters_of_labels_reach_the_adaptation(dataset, tmp_path):
+    filters = {'labels': {'desc': 'rater2'}}
+    (tmp_path / 'filter.json').write_text(json.dumps(filters))
+    words = [dataset, tmp_path / 'out', 'group', '--bids-filter-file', tmp_path / 'filter.json']
+    settings = options.settings_for('group', options.parse([str(w) for w in words]))
+    assert settings.filters == filters
+    assert asked_for(settings)
+    plain = options.settings_for('group', options.parse([str(w) for w in words[:3]]))
+    assert not asked_for(plain)
 
 
 def test_configuration_of_a_former_run_stands_below_the_command_line(dataset, tmp_path):

@@ -117,10 +117,10 @@ def test_a_card_that_was_edited_is_another_model(settings, tmp_path):
     card = json.loads((folder / 'model.json').read_text())
     (folder / 'model.json').write_text(json.dumps(card | {'MinimumLesionVolume': 9}))
     (plan,) = plan_sessions(settings)
-    assert (plan.min_lesion_volume, plan.preprocessing) == (9, first[0])
+    assert (plan.settings.min_lesion_volume, plan.preprocessing) == (9, first[0])
     assert plan.configuration != first[1]
     (plan,) = plan_sessions(replace(settings, min_lesion_volume=4.0))
-    assert plan.min_lesion_volume == 4
+    assert plan.settings.min_lesion_volume == 4
 
 
 def test_a_dry_run_reads_no_image_where_there_is_no_result(settings):
