@@ -15,6 +15,7 @@ import re
 import signal
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ else:
     import tomli as tomllib
 
 import ssl2_bids
-from ssl2_bids import errors
+from ssl2_bids import errors, settings
 from ssl2_bids.networks import cards
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -135,8 +136,17 @@ def describe_action(parser: argparse.ArgumentParser, action: argparse.Action) ->
             signature += ' ' + formatter._format_args(action, str(metavar))
     text = escape((action.help or '').replace('%(default)s', str(action.default)))
     others = [f'`{n}`' for n in names if n.startswith('--')][1:]
-    also = f'\n\nAlso {", ".join(others)}.' if others else ''
-    return f'````{{option}} {signature}\n{text[:1].upper()}{text[1:]}{also}\n````\n\n'
+    notes = f'Also {", ".join(others)}. ' if others else ''
+    if parser.prog == 'ssl2-bids' and action.dest in levels():
+        notes += f'{levels()[action.dest]} level only.'
+    return f'````{{option}} {signature}\n{sentence(text)}\n\n{notes}\n````\n\n'
+
+
+@cache
+def levels() -> dict[str, str]:
+    """The level of each option that one level alone has, as its settings say."""
+    participant = dict.fromkeys(settings.foreign_options('group'), 'Participant')
+    return participant | dict.fromkeys(settings.foreign_options('participant'), 'Group')
 
 
 def escape(text: str) -> str:
