@@ -31,8 +31,10 @@ myst_enable_extensions = ['colon_fence', 'deflist']
 myst_heading_anchors = 4
 
 autodoc_typehints = 'description'
+autodoc_typehints_description_target = 'documented_params'
 autodoc_member_order = 'bysource'
 napoleon_google_docstring = False
+napoleon_use_ivar = True
 
 html_theme = 'furo'
 html_title = f'ssl2-bids {version}'
@@ -42,36 +44,41 @@ html_copy_source = False
 html_show_sourcelink = False
 
 
-def complete_parameters(
+def complete_sections(
     app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
 ) -> None:
-    """Turn ``name : what it is`` of short docstrings into the two lines that numpydoc asks for.
+    """Give the sections of short docstrings the form that numpydoc asks for.
 
-    Where a description stands below already, what follows the colon is a type, and stays.
+    ``name : what it is`` becomes two lines, for the type stands in the signature; so does what is
+    returned. Where an indented description stands below already, nothing changes.
     """
-    section = ''
-    for number in reversed(range(len(lines))):
-        heading = next(
-            (lines[n - 1] for n in range(number, 0, -1) if re.fullmatch('-{3,}', lines[n])), ''
-        )
-        section = heading.strip()
-        line = lines[number]
+    if what == 'property' and lines:  # napoleon takes what stands before a colon for the type
+        lines[0] = lines[0].replace(': ', ' – ')
+    section, completed = '', []
+    for number, line in enumerate(lines):
         following = lines[number + 1] if number + 1 < len(lines) else ''
-        if section not in ('Parameters', 'Attributes', 'Raises'):
-            continue
-        found = re.fullmatch(r'([A-Za-z_][\w, *]*) : (.+)', line)
-        if found and not following.startswith(' '):
-            lines[number : number + 1] = [found[1], f'    {found[2]}']
-        elif found and section != 'Raises' and _is_sentence(found[2]):
-            lines[number : number + 1] = [found[1], f'    {found[2]}']
+        if re.fullmatch('-{3,}', following):
+            section = line.strip()
+        described = following.startswith(' ') and not _is_phrase(line.partition(' : ')[2] or line)
+        found = re.fullmatch(r'([A-Za-z_][\w., *]*) : (.+)', line)
+        if section in ('Parameters', 'Attributes', 'Raises') and found and not described:
+            for each in found[1].split(', '):
+                completed += [each, f'    {found[2]}']
+        elif section == 'Returns' and re.match(r'\w', line) and line != section and not described:
+            if completed[-1] == '-' * len(section):
+                completed.append(str(getattr(obj, '__annotations__', {}).get('return', '')))
+            completed.append(f'    {line}')
+        else:
+            completed.append(line)
+    lines[:] = completed
 
 
-def _is_sentence(text: str) -> bool:
-    """Whether a text that goes on in the next line is a description and no type."""
+def _is_phrase(text: str) -> bool:
+    """Whether a text is a description, and no type such as ``ndarray of shape (I, J, K)``."""
     return len(text.split()) > 6
 
 
 def setup(app: Sphinx) -> None:
     """Make the generated pages, and read the docstrings in their short form."""
     app.connect('builder-inited', lambda app: reference_tables.write(DOCS / 'reference/generated'))
-    app.connect('autodoc-process-docstring', complete_parameters, priority=400)
+    app.connect('autodoc-process-docstring', complete_sections, priority=400)

@@ -32,12 +32,15 @@ PAGES = sorted(
 
 
 @cache
-def tables() -> ModuleType:
-    """``docs/reference_tables.py``, which is no part of the package."""
-    spec = importlib.util.spec_from_file_location('reference_tables', DOCS / 'reference_tables.py')
+def module_of_docs(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, DOCS / f'{name}.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def tables() -> ModuleType:
+    return module_of_docs('reference_tables')
 
 
 @cache
@@ -190,6 +193,24 @@ def test_a_missing_meaning_of_an_output_ends_the_build(monkeypatch):
     monkeypatch.setattr(module.tomllib, 'loads', without_mask)
     with pytest.raises(ValueError, match='anat.mask'):
         module.outputs()
+
+
+def test_short_docstrings_get_the_form_of_numpydoc():
+    def volumes(image: str, mask: str = '') -> tuple[float, float]: ...
+
+    short = (
+        'Volumes.|||Parameters|----------|image, mask : on one grid.|||Returns|-------|In mm^3.'
+    )
+    lines = short.split('|')
+    module_of_docs('conf').complete_sections(None, 'function', 'volumes', volumes, None, lines)
+    assert lines[5:] == [
+        *('image', '    on one grid.', 'mask', '    on one grid.', '', ''),
+        *('Returns', '-------', 'tuple[float, float]', '    In mm^3.'),
+    ]
+    whole = 'x : ndarray of shape (I, J, K)|    In mm.'.split('|')
+    lines = ['Parameters', '----------', *whole]
+    module_of_docs('conf').complete_sections(None, 'function', 'volumes', volumes, None, lines)
+    assert lines[2:] == whole
 
 
 # --- the site
