@@ -101,7 +101,7 @@ def test_files_that_code_and_settings_name_exist():
     for path in subprocess.run(
         ['git', 'ls-files'], cwd=PROJECT, capture_output=True, text=True
     ).stdout.splitlines():
-        if Path(path).suffix in ('.md', '.png', '.svg', '.gz', '.safetensors', '.webp'):
+        if Path(path).suffix in ('.png', '.svg', '.gz', '.safetensors', '.webp'):
             continue
         for name in re.findall(r'docs/[\w/-]+\.(?:md|toml|py)\b', (PROJECT / path).read_text()):
             assert (PROJECT / name).is_file(), f'{path}: {name}'
