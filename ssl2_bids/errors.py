@@ -6,6 +6,8 @@ docstrings below are what ``docs/reference/exit-codes.md`` says.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,16 @@ class Ssl2Error(Exception):
 
 def _rebuild(kind: type[Ssl2Error], message: str, advice: str, path: str) -> Ssl2Error:
     return kind(message, advice=advice, path=path or None)
+
+
+@contextmanager
+def about(path: str | Path) -> Iterator[None]:
+    """Let errors of this context that name no file name this one."""
+    try:
+        yield
+    except Ssl2Error as error:
+        error.path = error.path or str(path)
+        raise
 
 
 class NotBidsError(Ssl2Error):

@@ -14,6 +14,7 @@ import numpy as np
 
 from ssl2_bids.errors import DataError
 from ssl2_bids.files import whole_file
+from ssl2_bids.voxel_grid import spacing_of
 
 # of a voxel; two grids closer than this at every corner are one. Programs round: cosines of four
 # digits are 0.02 voxels off at the corner of 256, and a float32 origin some micrometres
@@ -43,7 +44,7 @@ class Volume:
     @property
     def spacing(self) -> np.ndarray:
         """Voxel edge lengths in mm, shape (3,)."""
-        return np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
+        return spacing_of(self.affine)
 
     @property
     def voxel_volume(self) -> float:
@@ -147,7 +148,7 @@ def check_geometry(image: nib.Nifti1Image, shape: tuple[int, ...], path: str | P
             advice='Convert the image again from DICOM.',
             path=path,
         )
-    spacing = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+    spacing = spacing_of(affine)
     extent = spacing * np.array(shape)
     if spacing.max() > 20 or spacing.min() < 0.05 or extent.max() > 1000:
         raise DataError(
@@ -218,7 +219,7 @@ def same_grid(a: Grid, b: Grid) -> bool:
 def describe_grid(volume: Grid) -> str:
     """Shape, voxel size, origin and axes of a grid, for messages."""
     axes = ''.join(nib.aff2axcodes(volume.affine))
-    edges = np.sqrt((volume.affine[:3, :3] ** 2).sum(axis=0))
+    edges = spacing_of(volume.affine)
     spacing = ' x '.join(f'{s:.3g}' for s in edges)
     origin = ', '.join(f'{o:.2f}' for o in volume.affine[:3, 3])
     return f'{volume.shape} voxels of {spacing} mm, axes {axes}, origin ({origin}) mm'

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from ssl2_bids.files import whole_file
+from ssl2_bids.voxel_grid import spacing_of
 
 SIZE = (230, 276)  # pixels of a panel: 184 x 221 mm
 PIXEL = 0.8  # mm
@@ -29,7 +30,7 @@ def axial(
     """
     filled = np.flatnonzero(brain.any(axis=(0, 1)))
     index = int(round(filled[0] + height * (filled[-1] - filled[0])))
-    spacing = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))[:2]
+    spacing = spacing_of(affine)[:2]
     plane = image[..., index].astype(np.float32)
     inside = image[brain]
     low, high = 0.0, float(np.percentile(inside, 99.5))

@@ -12,6 +12,7 @@ import numpy as np
 
 from ssl2_bids.errors import DataError
 from ssl2_bids.volume import read_grid
+from ssl2_bids.voxel_grid import spacing_of
 
 HEAD = 80.0  # mm; a field of view shorter than this along an axis shows a part of the head
 THICK = 2.0  # mm; a longer voxel edge, if the others are shorter, is a slice of a 2D scan
@@ -37,7 +38,7 @@ class Header:
     @property
     def spacing(self) -> tuple[float, float, float]:
         """Voxel edges in mm."""
-        i, j, k = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
+        i, j, k = spacing_of(self.affine)
         return float(i), float(j), float(k)
 
     @property
@@ -99,5 +100,5 @@ def _forms_apart(header: Any, shape: tuple[int, int, int], affine: np.ndarray) -
         return 0.0
     corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape], [1.0])).reshape(4, -1)
     apart = float(np.linalg.norm(((sform - qform) @ corners)[:3], axis=0).max())
-    voxel = float(np.sqrt((affine[:3, :3] ** 2).sum(axis=0)).min())
+    voxel = float(spacing_of(affine).min())
     return apart if apart > DISAGREEMENT * voxel else 0.0

@@ -24,6 +24,8 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import KDTree
 
+from ssl2_bids.voxel_grid import bounding_box, start_of
+
 SURFACE_TOLERANCE = 1.0  # mm; the voxel edge of most research scans
 
 
@@ -233,7 +235,7 @@ def _share_within(forward: np.ndarray, backward: np.ndarray, *, tolerance: float
 
 def _surface(mask: np.ndarray) -> np.ndarray:
     # cropped first: eroding a whole 7T volume takes seconds, its lesions a fraction
-    box = ndimage.find_objects(mask.astype(np.uint8))[0]
+    box = bounding_box(mask)
     inside = np.pad(mask[box], 1)
     surface = inside & ~ndimage.binary_erosion(inside)
-    return np.argwhere(surface) - 1 + [s.start for s in box]
+    return np.argwhere(surface) - 1 + start_of(box)

@@ -63,6 +63,16 @@ class Card:
         """What of the card decides results: two models of equal identity give equal ones."""
         return {key: self.content.get(key) for key in (*CARD_KEYS, 'Label', 'Output')}
 
+    @property
+    def reference(self) -> dict[str, str]:
+        """What sidecars and pages say of the model: name, label, version and SHA-256."""
+        return {
+            'Name': self.name,
+            'Label': self.label,
+            'Version': self.version,
+            'Sha256': self.sha256,
+        }
+
     def threshold_for(self, contrasts: Iterable[str]) -> float:
         """The threshold for the channels that some contrasts (BIDS suffixes) fill."""
         filled = {channel_of(contrast, self) for contrast in contrasts} - {None}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from ssl2_bids import voxel_grid
 from ssl2_bids.volume import Volume, reorient, same_grid
 
 MARGIN = 6.0  # mm shown around the brain
@@ -140,13 +141,8 @@ def bounding_box(mask: np.ndarray, spacing: np.ndarray, margin: float = MARGIN) 
     """The smallest box around a mask, widened by ``margin`` mm; everything for an empty mask."""
     if not mask.any():
         return tuple(slice(0, n) for n in mask.shape)  # type: ignore[return-value]
-    box = []
-    for axis, length in enumerate(mask.shape):
-        others = tuple(a for a in range(3) if a != axis)
-        filled = np.flatnonzero(mask.any(axis=others))
-        wide = int(np.ceil(margin / spacing[axis]))
-        box.append(slice(max(0, int(filled[0]) - wide), min(length, int(filled[-1]) + wide + 1)))
-    return tuple(box)  # type: ignore[return-value]
+    wide = np.ceil(margin / spacing).astype(int)
+    return voxel_grid.bounding_box(mask, wide)  # type: ignore[return-value]
 
 
 def cut(data: np.ndarray, plane: Plane, index: int, box: Box) -> np.ndarray:

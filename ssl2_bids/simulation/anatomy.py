@@ -8,6 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from ssl2_bids.simulation.smooth import draw_seed, smooth_noise
+from ssl2_bids.voxel_grid import spacing_of
 
 # Tissues of resources/tissues.toml that lie outside the brain; all others are brain or its fluid.
 EXTRACEREBRAL = ('fat', 'muscle', 'skull', 'marrow', 'skin', 'eye', 'dura', 'mucosa', 'blood')
@@ -45,7 +46,7 @@ class Anatomy:
     @property
     def spacing(self) -> np.ndarray:
         """Voxel edge lengths in mm, shape (3,)."""
-        return np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
+        return spacing_of(self.affine)
 
     @property
     def voxel_volume(self) -> float:

@@ -12,6 +12,7 @@ from ssl2_bids.simulation.anatomy import rigid
 from ssl2_bids.simulation.lesions import Lesions, Truth, truth_on
 from ssl2_bids.simulation.protocols import Geometry
 from ssl2_bids.volume import Volume, resample
+from ssl2_bids.voxel_grid import shifted, start_of
 
 SHIFT, ANGLE = 3.0, 3.0  # mm and degrees by which the head moves between two scans at most
 OFF_CENTRE = 2.0  # mm between the middles of brain and grid
@@ -169,8 +170,7 @@ def truth_in(lesions: Lesions, grid: Volume, pose: Matrix) -> Truth:
     box = reached(found[0], lesions.anatomy.affine, grid, pose) if found else None
     if box is None:
         return empty
-    affine = grid.affine.copy()
-    affine[:3, 3] += affine[:3, :3] @ [b.start for b in box]
+    affine = shifted(grid.affine, start_of(box))
     i, j, k = (b.stop - b.start for b in box)
     part = truth_on(lesions, affine, (i, j, k), transform=back)
     for name in ('mask', 'instances', 'ignore'):

@@ -19,6 +19,7 @@ except ImportError:  # Python 3.10
 from ssl2_bids.errors import DataError
 from ssl2_bids.simulation.anatomy import FIRST_EXTRACEREBRAL, Anatomy
 from ssl2_bids.volume import Volume, read, reorient, resample
+from ssl2_bids.voxel_grid import bounding_box, shifted, start_of
 
 RESOURCES = Path(__file__).parents[1] / 'resources'
 COARSEST = 1.6  # mm; thicker voxels miss the sulci
@@ -190,10 +191,9 @@ def from_label_map(labels: Volume | str | Path, *, skull_stripped: bool = True) 
     # Automatic maps have stray voxels in the air.
     pieces, _ = ndimage.label(data)
     data = np.where(pieces == 1 + np.bincount(pieces.ravel())[1:].argmax(), data, 0)
-    (box,) = ndimage.find_objects((data > 0).astype(np.uint8))
+    box = bounding_box(data > 0)
     data = np.pad(data[box], 3)
-    affine = labels.affine.copy()
-    affine[:3, 3] += affine[:3, :3] @ (np.array([b.start for b in box]) - 3)
+    affine = shifted(labels.affine, start_of(box) - 3)
     fractions = {}
     for name, shares in label_table().tissues.items():
         lookup = np.zeros(256, np.float32)
@@ -208,12 +208,8 @@ def stripped(data: np.ndarray, *, edge: float) -> np.ndarray:
     """Labels of the brain and of the fluid in its sulci and around it, not in the spinal canal."""
     inside = data < FIRST_EXTRACEREBRAL
     tissue = inside & (data > 0) & (data != FLUID)
-    (box,) = ndimage.find_objects(tissue.astype(np.uint8))
     wide = int(np.ceil(2 * SULCI / edge))
-    around = tuple(
-        slice(max(b.start - wide, 0), min(b.stop + wide, n))
-        for b, n in zip(box, data.shape, strict=True)
-    )
+    around = bounding_box(tissue, wide)
     padded = np.pad(tissue[around], wide)
     grown = ndimage.distance_transform_edt(~padded) <= SULCI / edge
     filled = ndimage.distance_transform_edt(grown) > (SULCI - LAYER) / edge
@@ -224,11 +220,7 @@ def stripped(data: np.ndarray, *, edge: float) -> np.ndarray:
 
 def _blurred(values: np.ndarray) -> np.ndarray:
     """Gaussian blur, computed where there is something to blur; zero at the border."""
-    (box,) = ndimage.find_objects((values > 0).astype(np.uint8))
-    wider = tuple(
-        slice(max(b.start - 3, 0), min(b.stop + 3, n))
-        for b, n in zip(box, values.shape, strict=True)
-    )
+    wider = bounding_box(values > 0, 3)
     blurred = np.zeros_like(values)
     blurred[wider] = ndimage.gaussian_filter(values[wider], BLUR, mode='constant', truncate=4)
     return blurred

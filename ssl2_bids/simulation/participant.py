@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import ndimage
 
 from ssl2_bids.simulation.anatomy import Anatomy, Deformation, deform, draw_deformation
 from ssl2_bids.simulation.grids import displaced, sample, truth_in
@@ -21,6 +20,7 @@ from ssl2_bids.simulation.smooth import draw_seed
 from ssl2_bids.simulation.tissues import draw_individual, read_tissues
 from ssl2_bids.simulation.visits import Changes, draw_changes, next_visit
 from ssl2_bids.volume import Volume, resample
+from ssl2_bids.voxel_grid import bounding_box, shifted, start_of, widened
 
 LEAST_LOAD, MOST_LOAD = 0.1, 60.0  # mL
 ATROPHY = (0.3, 1.8)  # share of heads with widened ventricles, and by how much at most
@@ -232,14 +232,9 @@ def truth_of(lesions: Lesions) -> Lesions:
     relevant = lesions.severity > 0
     if lesions.ignore is not None:
         relevant |= lesions.ignore
-    found = ndimage.find_objects(relevant.astype(np.uint8))
-    box = found[0] if found else (slice(0, 2),) * 3
-    box = tuple(
-        slice(max(b.start - 2, 0), min(b.stop + 2, n))
-        for b, n in zip(box, relevant.shape, strict=True)
-    )
-    affine = lesions.anatomy.affine.copy()
-    affine[:3, 3] += affine[:3, :3] @ [b.start for b in box]
+    empty = widened((slice(0, 2),) * 3, relevant.shape, 2)
+    box = bounding_box(relevant, 2) if relevant.any() else empty
+    affine = shifted(lesions.anatomy.affine, start_of(box))
     severity = lesions.severity[box].copy()
     anatomy = Anatomy({'lesion': severity}, affine)
     return replace(

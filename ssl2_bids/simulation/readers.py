@@ -14,6 +14,7 @@ from ssl2_bids.simulation.lesion_shapes import noise, radius_of
 from ssl2_bids.simulation.lesions import Truth
 from ssl2_bids.simulation.smooth import draw_seed
 from ssl2_bids.volume import Volume
+from ssl2_bids.voxel_grid import spacing_of, widened
 
 OFFSET = (-0.5, 0.7)  # voxels, of a border; positive is outside
 WOBBLE = 0.25  # voxels, standard deviation of the border along its way
@@ -94,7 +95,7 @@ def read_by_hand(
     brain : bool, where lesions can be invented.
     """
     random = np.random.default_rng(draw.seed)
-    spacing = np.sqrt((truth.affine[:3, :3] ** 2).sum(axis=0))
+    spacing = spacing_of(truth.affine)
     voxel = float(abs(np.linalg.det(truth.affine[:3, :3])))
     by_number = {lesion.index: lesion for lesion in table}
     mask = np.zeros(truth.mask.shape, bool)
@@ -186,14 +187,6 @@ def _invent(
             mask[box] |= blob
             count += 1
     return count
-
-
-def widened(box: tuple[slice, ...], shape: tuple[int, ...], margin: int) -> tuple[slice, ...]:
-    """A box with a margin in voxels, within the grid."""
-    return tuple(
-        slice(max(b.start - margin, 0), min(b.stop + margin, n))
-        for b, n in zip(box, shape, strict=True)
-    )
 
 
 def annotated_slices(brain: Volume, random: np.random.Generator, *, every: int = 10) -> Extent:

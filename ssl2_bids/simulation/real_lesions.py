@@ -25,6 +25,7 @@ from ssl2_bids.simulation.lesion_shapes import axes_of, box_around
 from ssl2_bids.simulation.smooth import draw_seed
 from ssl2_bids.simulation.surroundings import Surroundings
 from ssl2_bids.volume import Volume, read, reorient
+from ssl2_bids.voxel_grid import shifted, spacing_of, start_of
 
 SMALLEST = 2.0  # mm^3; smaller components have no shape
 SCALES = (0.7, 1.4)
@@ -56,7 +57,7 @@ class Component:
     @property
     def spacing(self) -> np.ndarray:
         """Voxel edges in mm."""
-        return np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
+        return spacing_of(self.affine)
 
     @property
     def centre(self) -> np.ndarray:
@@ -125,8 +126,7 @@ def components_of(mask: Volume, patient: str) -> list[Component]:
     found.sort(key=lambda item: (-item[0], item[1]))
     components = []
     for number, (volume, index, box) in enumerate(found, start=1):
-        affine = mask.affine.copy()
-        affine[:3, 3] += affine[:3, :3] @ (np.array([b.start for b in box]) - 3)
+        affine = shifted(mask.affine, start_of(box) - 3)
         crop = np.pad(pieces[box] == index, 3)
         components.append(Component(patient, number, crop, affine, volume))
     return components

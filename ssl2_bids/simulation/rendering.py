@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import ndimage
 
 from ssl2_bids.simulation.anatomy import EXTRACEREBRAL, Anatomy
 from ssl2_bids.simulation.fields import (
@@ -28,6 +27,7 @@ from ssl2_bids.simulation.tissues import (
     texture_map,
     textured,
 )
+from ssl2_bids.voxel_grid import bounding_box, shifted, spacing_of, start_of, widened
 
 FAINTEST = 1e-3  # of a voxel; less of a tissue than this is left out
 MARGIN = 4  # voxels around the brain
@@ -116,7 +116,7 @@ class Head:
     @property
     def spacing(self) -> np.ndarray:
         """Voxel edge lengths in mm, shape (3,)."""
-        return np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
+        return spacing_of(self.affine)
 
 
 def draw_head(random: np.random.Generator, scanner: Scanner, tissues: IndividualDraw) -> HeadDraw:
@@ -128,11 +128,8 @@ def draw_head(random: np.random.Generator, scanner: Scanner, tissues: Individual
 def split(anatomy: Anatomy) -> tuple[Anatomy, Surround]:
     """A head as its brain, cropped, and the rest."""
     brain = anatomy.brain
-    (found,) = ndimage.find_objects(brain.astype(np.uint8)) or [(slice(0, 1),) * 3]
-    box = tuple(
-        slice(max(b.start - MARGIN, 0), min(b.stop + MARGIN, n))
-        for b, n in zip(found, brain.shape, strict=True)
-    )
+    empty = widened((slice(0, 1),) * 3, brain.shape, MARGIN)
+    box = bounding_box(brain, MARGIN) if brain.any() else empty
     inner, fillings = {}, {}
     for name, fraction in anatomy.fractions.items():
         outer = fraction
@@ -143,8 +140,7 @@ def split(anatomy: Anatomy) -> tuple[Anatomy, Surround]:
         where, amount = filling(outer)
         if where.size:
             fillings[name] = where, amount
-    affine = anatomy.affine.copy()
-    affine[:3, 3] += affine[:3, :3] @ [b.start for b in box]
+    affine = shifted(anatomy.affine, start_of(box))
     labels = None if anatomy.labels is None else anatomy.labels[box].copy()
     surround = Surround(brain.shape, anatomy.affine, box, fillings)
     return Anatomy(inner, affine, labels, anatomy.sharpness), surround
@@ -190,7 +186,7 @@ def make_head(lesions: Lesions, surround: Surround, draw: HeadDraw, *, field: fl
         affine,
         tuple(parts),
         brain,
-        ndimage.find_objects(not_air.astype(np.uint8))[0],
+        bounding_box(not_air),
         transmit_map(draw.transmit, brain, affine),
         off_resonance_map(draw.off_resonance, brain, affine, field=field),
         texture_map(draw.tissues, shape, affine, lesions.anatomy.centre),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ssl2_bids.voxel_grid import spacing_of
+
 LATTICE = 220.0  # mm from the centre up to which smooth noise has knots
 
 
@@ -24,7 +26,7 @@ def smooth_noise(
     knots = 2 * int(np.ceil(LATTICE / scale)) + 4
     coefficients = np.random.default_rng(seed).standard_normal((knots,) * 3)
     start = np.linalg.solve(affine[:3, :3], np.asarray(centre) - affine[:3, 3])
-    steps = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+    steps = spacing_of(affine)
     at = [
         (np.arange(size) - first) * step / scale + knots / 2
         for size, first, step in zip(shape, start, steps, strict=True)

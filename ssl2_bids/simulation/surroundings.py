@@ -11,6 +11,7 @@ from scipy import ndimage
 from ssl2_bids.errors import DataError
 from ssl2_bids.simulation.anatomy import Anatomy, ventricles
 from ssl2_bids.simulation.template_fit import fit_template
+from ssl2_bids.voxel_grid import bounding_box, shifted, start_of
 
 FAR = 1e4  # mm; distance to what a head does not have
 TOUCHING = 1.8  # mm between voxel centres; nearer than this a lesion touches
@@ -103,13 +104,8 @@ def survey(anatomy: Anatomy) -> Surroundings:
     brain = anatomy.brain
     if not brain.any():
         raise DataError('the anatomy is empty', advice='Give one with tissue.')
-    (found,) = ndimage.find_objects(brain.astype(np.uint8))
-    box = tuple(
-        slice(max(b.start - MARGIN, 0), min(b.stop + MARGIN, n))
-        for b, n in zip(found, brain.shape, strict=True)
-    )
-    affine = anatomy.affine.copy()
-    affine[:3, 3] += affine[:3, :3] @ [b.start for b in box]
+    box = bounding_box(brain, MARGIN)
+    affine = shifted(anatomy.affine, start_of(box))
     labels = None if anatomy.labels is None else anatomy.labels[box]
     parts = {name: fraction[box] for name, fraction in anatomy.fractions.items()}
     local = Anatomy(parts, affine, labels)

@@ -10,6 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from ssl2_bids.volume import Volume, resample
+from ssl2_bids.voxel_grid import shifted
 
 ATLAS = Path(__file__).parents[1] / 'resources' / 'atlas'
 NEAR = 3.0  # mm; how far from ventricle or cortex a lesion still counts as touching it
@@ -50,8 +51,7 @@ def region_maps(grid: Volume, template_to_reference: np.ndarray) -> dict[str, Vo
     reached = (to_grid @ corners)[:3]
     start = np.clip(np.floor(reached.min(axis=1)), 0, grid.shape).astype(int)
     stop = np.clip(np.ceil(reached.max(axis=1)) + 1, start, grid.shape).astype(int)
-    affine = grid.affine.copy()
-    affine[:3, 3] += affine[:3, :3] @ start
+    affine = shifted(grid.affine, start)
     shape = tuple((stop - start).tolist())
     if not all(shape):
         return {name: Volume(np.zeros(shape, np.float32), affine) for name in atlas}

@@ -12,6 +12,7 @@ from scipy import ndimage
 from ssl2_bids.errors import DataError
 from ssl2_bids.itk import LPS, itk_image, one_thread
 from ssl2_bids.volume import Volume, resample, same_grid
+from ssl2_bids.voxel_grid import bounding_box, shifted, start_of
 
 BINS = 40
 MARGIN = 24.0  # mm; kept around the moving brain, the larger part of a usual offset
@@ -210,24 +211,13 @@ def cubic(image: Volume, mask: Volume, *, spacing: float, margin: float) -> Volu
 
     ``margin`` mm are kept on each side of the mask, as far as the image goes.
     """
-    slices = ndimage.find_objects(mask.data.astype(np.uint8))[0]
-    extra = np.ceil(margin / image.spacing).astype(int)
-    start = np.maximum([s.start for s in slices] - extra, 0)
-    stop = np.minimum([s.stop for s in slices] + extra, image.shape)
-    cut = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
-    cropped = Volume(image.data[cut].astype(np.float32), shifted(image.affine, start))
-    step = spacing / image.spacing
-    shape = np.maximum(np.rint((stop - start) / step), 2).astype(int)
-    affine = shifted(cropped.affine, (stop - start - 1) / 2 - (shape - 1) / 2 * step)
+    cut = bounding_box(mask.data, np.ceil(margin / image.spacing).astype(int))
+    cropped = Volume(image.data[cut].astype(np.float32), shifted(image.affine, start_of(cut)))
+    step, length = spacing / image.spacing, np.array(cropped.shape)
+    shape = np.maximum(np.rint(length / step), 2).astype(int)
+    affine = shifted(cropped.affine, (length - 1) / 2 - (shape - 1) / 2 * step)
     affine[:3, :3] = image.affine[:3, :3] * step
     return resample(cropped, affine, tuple(shape.tolist()))
-
-
-def shifted(affine: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """The affine of an image that begins at voxel ``start`` of another."""
-    result = affine.copy()
-    result[:3, 3] += affine[:3, :3] @ start
-    return result
 
 
 def centre_of(mask: Volume) -> np.ndarray:

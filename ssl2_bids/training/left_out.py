@@ -72,4 +72,6 @@ def dice_of(
     """Dice of one person at the card's threshold, in the annotated part of the brain."""
     brain, drawn, judged = masks_of(person, (slice(None),) * 3)
     probability = probability_of(network, person, card, device)
-    return voxelwise.dice(drawn & judged, (probability >= card.threshold) & judged & brain)
+    present = [c for c, there in zip(card.channels, person.present, strict=True) if there]
+    marked = probability >= card.threshold_for(present)
+    return voxelwise.dice(drawn & judged, marked & judged & brain)

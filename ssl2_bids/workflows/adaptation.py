@@ -232,7 +232,7 @@ def _score(work: Work, one: Prepared, probability: np.ndarray) -> Scores:
         probability,
         one,
         work.annotations[one.case.name],
-        threshold=work.adaptation.card.threshold,
+        threshold=work.adaptation.card.threshold_for(one.case.images),
         minimum_volume=work.minimum_volume,
     )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ssl2_bids import __version__
-from ssl2_bids.errors import DataError, NoInputError
+from ssl2_bids.errors import DataError, NoInputError, about
 from ssl2_bids.files import sha256, write_json
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.steps.annotation import Annotation
@@ -116,13 +116,13 @@ def prepare_all(
     """
     made, left_out = [], []
     for case in cases:
+        annotation = annotations.get(case.name)
         try:
-            annotation = annotations.get(case.name)
-            made.append(prepare(case, annotation, card, folder / case.name, digest))
+            with about(case.brain_mask):
+                made.append(prepare(case, annotation, card, folder / case.name, digest))
         except (DataError, NoInputError) as error:
             if case.labels:
-                path = error.path or case.brain_mask
-                raise type(error)(error.message, advice=error.advice, path=path) from None
+                raise
             left_out.append((case, str(error)))
     return made, left_out
 

@@ -16,7 +16,7 @@ import nibabel as nib
 import numpy as np
 
 from ssl2_bids.bids.labels import Label
-from ssl2_bids.errors import DataError
+from ssl2_bids.errors import DataError, about
 from ssl2_bids.steps import annotation as annotate
 from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.volume import (
@@ -174,7 +174,7 @@ def read_annotation(label: Label) -> Annotation:
         raise DataError(
             'a colour image, not a mask', advice='Save the mask itself.', path=label.path
         )
-    try:
+    with about(label.path):
         annotation = annotate.read_label_values(
             volume,
             label.sidecar,
@@ -182,8 +182,6 @@ def read_annotation(label: Label) -> Annotation:
             extent=extent,
             rater=label.desc or '',
         )
-    except DataError as error:
-        raise DataError(error.message, advice=error.advice, path=label.path) from None
     return annotate.reoriented(annotation)
 
 

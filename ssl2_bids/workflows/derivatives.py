@@ -12,13 +12,9 @@ from ssl2_bids.bids.outputs import (
     UnitNames,
     join_entities,
     sidecar_path,
-    table_path,
-    write_table,
 )
 from ssl2_bids.bids.provenance import bids_uri
 from ssl2_bids.bids.sidecars import (
-    LESION_COLUMNS,
-    VOLUME_COLUMNS,
     image_sidecar,
     segmentation_sidecar,
 )
@@ -27,10 +23,15 @@ from ssl2_bids.raw_grid import RawGrid, read_raw_grid, write_on
 from ssl2_bids.settings import ATLAS_SPACE, ATLAS_URI
 from ssl2_bids.volume import Grid, Volume, read, resample, write
 from ssl2_bids.workflows.plan import Plan, extra_spaces, preproc_path
+from ssl2_bids.workflows.segmentation_files import (
+    Segmentation,
+    lesion_mask,
+    model_keys,
+    write_segmentation,
+)
 from ssl2_bids.workflows.task import read_json
 
 MNI = 4  # NIfTI code of a template's space
-LESION_INDEX = 7  # "Lesion" among the labels that BIDS names
 
 
 @dataclass(frozen=True)
@@ -65,41 +66,28 @@ def write_derivatives(plan: Plan, results: Results) -> dict[str, Any]:
     _write_brain_mask(plan, brain_mask, grid)
     _write_images(plan, results, grid)
     _write_transforms(plan, results)
-    lesions = read(results.instances, dtype=np.uint16)
-    _write_probabilities(plan, results, grid)
-    _write_instances(plan, results, lesions, grid)
-    _write_volumes(plan, results, brain_mask)
-    mask = lesions.with_data((lesions.data > 0).astype(np.uint8))
-    for space in extra_spaces(plan):
-        _write_mask_elsewhere(plan, results, mask, space)
-    write_on(grid, mask, plan.names.path('anat.mask'), dtype=np.uint8)
-    return segmentation_sidecar(
-        'Lesion',
-        description='Lesion mask: probability at or above the threshold, small lesions dropped.',
-        sources=[_own(plan.names, plan.names.path('anat.probability'))],
-        spatial_reference=_reference_uri(plan),
-        model=model_block(plan, results),
+    found = Segmentation(
+        names=plan.names,
+        grid=grid,
+        images=[preproc_path(plan, contrast) for contrast in results.contrasts],
+        brain_mask=brain_mask,
+        probability=read(results.probability),
+        uncertainty=read(results.uncertainty) if results.uncertainty else None,
+        instances=read(results.instances, dtype=np.uint16),
+        table=read_json(results.table),
+        model=model_keys(
+            plan.card,
+            threshold=plan.settings.threshold,
+            minimum_volume=plan.settings.min_lesion_volume,
+            channels=results.channels,
+            device=results.device,
+        )
+        | {'PreprocessingHash': plan.preprocessing, 'ConfigurationHash': plan.configuration},
     )
-
-
-def model_block(plan: Plan, results: Results) -> dict[str, Any]:
-    """The sidecar keys that say how a segmentation came about."""
-    card = plan.card
-    return {
-        'Model': {
-            'Name': card.name,
-            'Label': card.label,
-            'Version': card.version,
-            'Sha256': card.sha256,
-        },
-        'Threshold': plan.settings.threshold,
-        'MinimumLesionVolume': plan.settings.min_lesion_volume,
-        'Connectivity': 26,
-        'Channels': results.channels,
-        'Device': results.device,
-        'PreprocessingHash': plan.preprocessing,
-        'ConfigurationHash': plan.configuration,
-    }
+    sidecar = write_segmentation(found)
+    for space in extra_spaces(plan):
+        _write_mask_elsewhere(plan, results, lesion_mask(found.instances), space)
+    return sidecar
 
 
 def _own(names: UnitNames, path: Path) -> str:
@@ -175,89 +163,6 @@ def _write_transforms(plan: Plan, results: Results) -> None:
         # an ITK transform pulls: the one from A to B maps points of B to points of A
         path = names.path('anat.transform', source=source, target=target)
         write_text(path, to_itk(pull))
-
-
-def _write_probabilities(plan: Plan, results: Results, grid: RawGrid) -> None:
-    names = plan.names
-    kinds = [('anat.probability', results.probability, 'Lesion probability.')]
-    if results.uncertainty:
-        text = 'Uncertainty: binary entropy of the lesion probability, divided by ln 2.'
-        kinds.append(('anat.uncertainty', results.uncertainty, text))
-    sources = [_own(names, preproc_path(plan, contrast)) for contrast in results.contrasts]
-    for kind, file, description in kinds:
-        write_on(grid, read(file), names.path(kind))
-        sidecar = segmentation_sidecar(
-            'Lesion',
-            description=description,
-            sources=sources,
-            spatial_reference=_reference_uri(plan),
-            model=model_block(plan, results),
-        )
-        write_json(sidecar_path(names.path(kind)), sidecar)
-
-
-def lesion_rows(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of the ``dseg.tsv``, rounded to what they mean."""
-    return [
-        {
-            'index': row['index'],
-            'name': f'lesion {row["index"]}',
-            'mapping': LESION_INDEX,
-            'volume_mm3': round(row['volume_mm3'], 2),
-            'voxel_count': row['voxel_count'],
-            **{axis: round(row[axis], 1) for axis in 'xyz'},
-            'probability_mean': round(row['probability_mean'], 3),
-            'probability_max': round(row['probability_max'], 3),
-            'region': row['region'],
-        }
-        for row in table
-    ]
-
-
-def volume_rows(table: list[dict[str, Any]], brain_volume: float) -> list[dict[str, Any]]:
-    """Rows of the ``morph.tsv``: the whole brain, then each region."""
-    from ssl2_bids.steps import lesions
-
-    *regions, whole = lesions.volumes_by_region(
-        [lesions.Lesion(**row) for row in table], brain_volume
-    )
-    return [
-        {
-            'index': index,
-            'name': row.name,
-            'volume_mm3': _rounded(row.volume_mm3, 2),
-            'lesion_count': row.lesion_count,
-            'volume_largest_mm3': _rounded(row.volume_largest_mm3, 2),
-            'brain_volume_mm3': round(brain_volume, 1),
-            'lesion_load': _rounded(row.lesion_load, 7),
-        }
-        for index, row in enumerate([whole, *regions])
-    ]
-
-
-def _rounded(value: float | None, places: int) -> float | None:
-    return None if value is None else round(value, places)
-
-
-def _write_instances(plan: Plan, results: Results, lesions: Volume, grid: RawGrid) -> None:
-    path = plan.names.path('anat.instances')
-    write_on(grid, lesions, path, dtype=np.uint16)
-    write_table(table_path(path), lesion_rows(read_json(results.table)), LESION_COLUMNS)
-    sidecar = segmentation_sidecar(
-        'Lesion',
-        description='Lesions, numbered by descending volume.',
-        sources=[_own(plan.names, plan.names.path('anat.probability'))],
-        spatial_reference=_reference_uri(plan),
-        model=model_block(plan, results),
-    )
-    # image and table share their name, so they share this file: keys of both
-    write_json(sidecar_path(path), sidecar | LESION_COLUMNS)
-
-
-def _write_volumes(plan: Plan, results: Results, brain_mask: Volume) -> None:
-    volume = float(brain_mask.data.sum()) * brain_mask.voxel_volume
-    rows = volume_rows(read_json(results.table), volume)
-    write_table(plan.names.path('anat.volumes'), rows, VOLUME_COLUMNS)
 
 
 def _write_mask_elsewhere(plan: Plan, results: Results, mask: Volume, space: str) -> None:

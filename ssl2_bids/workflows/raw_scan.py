@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from ssl2_bids.bids.inputs import Scan
-from ssl2_bids.errors import DataError
+from ssl2_bids.errors import DataError, about
 from ssl2_bids.files import sha256
 from ssl2_bids.steps import preprocess
 from ssl2_bids.steps.preprocess import PreparedScan
@@ -28,10 +27,8 @@ def read_scan(scan: Scan, digests: Sequence[str] = ()) -> PreparedScan:
     warnings: list[str] = []
     images = []
     for number, path in enumerate(scan.sources):
-        try:
+        with about(path):
             found = preprocess.checked(reorient(read(path, contrast=scan.contrast)))
-        except DataError as error:
-            raise _about(error, path) from None
         if digests and sha256(path) != digests[number]:
             raise DataError(
                 'the file was changed while the run was under way',
@@ -41,13 +38,6 @@ def read_scan(scan: Scan, digests: Sequence[str] = ()) -> PreparedScan:
         images.append(found.image)
         warnings += [f'{path.name}: {text}' for text in found.warnings]
     count = len(scan.paths)
-    try:
+    with about(scan.paths[0]):
         made = preprocess.prepared(images[:count], images[count:])
-    except DataError as error:
-        raise _about(error, scan.paths[0]) from None
     return PreparedScan(made.image, warnings + made.warnings, made.methods)
-
-
-def _about(error: DataError, path: Path) -> DataError:
-    """The error with the file it is about."""
-    return DataError(error.message, advice=error.advice, path=error.path or path)

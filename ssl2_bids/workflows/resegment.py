@@ -3,37 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import nn
 
 from ssl2_bids import __version__
-from ssl2_bids.bids.outputs import (
-    UnitNames,
-    sidecar_path,
-    stored_configuration,
-    table_path,
-    write_table,
-)
-from ssl2_bids.bids.provenance import bids_uri, configuration_hash
-from ssl2_bids.bids.sidecars import LESION_COLUMNS, VOLUME_COLUMNS, segmentation_sidecar
+from ssl2_bids.bids.outputs import UnitNames, stored_configuration
+from ssl2_bids.bids.provenance import configuration_hash
 from ssl2_bids.errors import DataError, Ssl2Error
 from ssl2_bids.files import remove_leftovers, write_json
 from ssl2_bids.itk import from_itk
 from ssl2_bids.networks.cards import Card
-from ssl2_bids.raw_grid import RawGrid, read_raw_grid, write_on
+from ssl2_bids.raw_grid import read_raw_grid
 from ssl2_bids.settings import ATLAS_SPACE
 from ssl2_bids.steps import lesions, regions
 from ssl2_bids.steps.segmentation import segment
-from ssl2_bids.volume import Volume, read, reorient
+from ssl2_bids.volume import read, reorient
 from ssl2_bids.workflows.adaptation_labels import Case
-from ssl2_bids.workflows.derivatives import lesion_rows, volume_rows
 from ssl2_bids.workflows.earlier import take_away, withdraw
 from ssl2_bids.workflows.resegmented_summary import write_section
+from ssl2_bids.workflows.segmentation_files import Segmentation, model_keys, write_segmentation
 
 log = logging.getLogger('ssl2_bids')
 
@@ -95,61 +87,36 @@ def segment_case(case: Case, card: Card, network: nn.Module, *, device: str) -> 
     images = {c: reorient(read(path, contrast=c)) for c, path in case.images.items()}
     made = segment(images, {}, brain, card, network, device=device)
     found = lesions.find_lesions(
-        made.probability, threshold=card.threshold, minimum_volume=_minimum_volume(case, card)
+        made.probability,
+        threshold=_threshold(case, card),
+        minimum_volume=_minimum_volume(case, card),
     )
     maps = regions.region_maps(found.instances, _to_template(names))
     found = lesions.with_regions(found, regions.assign_regions(found.instances, maps))
-    block = _model_block(case, card, made.channels, device)
-    write_section(case, names, card, images, brain, found, _configuration(case, card))
-    _write(names, made.probability, found, brain, case, block, grid)
+    first = case.images[names.reference]
+    segmentation = Segmentation(
+        names=names,
+        grid=grid,
+        images=[first, *(path for path in case.images.values() if path != first)],
+        brain_mask=brain,
+        probability=made.probability,
+        instances=found.instances,
+        table=[asdict(lesion) for lesion in found.table],
+        model=_model_keys(case, card, made.channels, device),
+        remark=RESULT,
+    )
+    write_section(case, card, images, segmentation)
+    write_json(names.done_marker, write_segmentation(segmentation))
     take_away(names)
-
-
-def _write(
-    names: UnitNames,
-    probability: Volume,
-    found: lesions.Lesions,
-    brain: Volume,
-    case: Case,
-    block: Mapping[str, Any],
-    grid: RawGrid,
-) -> None:
-    root, reference = names.root, bids_uri(case.images[names.reference], names.root)
-
-    def sidecar(text: str, sources: Sequence[Path]) -> dict[str, Any]:
-        return segmentation_sidecar(
-            'Lesion',
-            description=text,
-            sources=[bids_uri(path, root) for path in sources],
-            spatial_reference=reference,
-            model=dict(block),
-        )
-
-    path = names.path('anat.probability')
-    write_on(grid, probability, path)
-    write_json(
-        sidecar_path(path), sidecar(f'Lesion probability. {RESULT}', list(case.images.values()))
-    )
-    rows = [asdict(lesion) for lesion in found.table]
-    instances = names.path('anat.instances')
-    write_on(grid, found.instances, instances, dtype=np.uint16)
-    write_table(table_path(instances), lesion_rows(rows), LESION_COLUMNS)
-    numbered = sidecar('Lesions, numbered by descending volume.', [path])
-    write_json(sidecar_path(instances), numbered | LESION_COLUMNS)
-    volume = float((brain.data > 0).sum()) * brain.voxel_volume
-    write_table(names.path('anat.volumes'), volume_rows(rows, volume), VOLUME_COLUMNS)
-    write_on(grid, found.mask, names.path('anat.mask'), dtype=np.uint8)
-    write_json(
-        names.done_marker,
-        sidecar(
-            'Lesion mask: probability at or above the threshold, small lesions dropped.', [path]
-        ),
-    )
 
 
 def _names(case: Case, card: Card) -> UnitNames:
     own = case.result.names
     return UnitNames(own.root, own.subject, own.session, own.reference, card.label)
+
+
+def _threshold(case: Case, card: Card) -> float:
+    return card.threshold_for(case.images)
 
 
 def _minimum_volume(case: Case, card: Card) -> float:
@@ -165,26 +132,22 @@ def _configuration(case: Case, card: Card) -> str:
             'model': card.identity,
             'from': first.get('PreprocessingHash', first.get('ConfigurationHash')),
             'channels': sorted(case.images),
-            'threshold': card.threshold,
+            'threshold': _threshold(case, card),
             'minimum_volume': _minimum_volume(case, card),
             'step': 'resegmented',
         }
     )
 
 
-def _model_block(case: Case, card: Card, channels: Sequence[str], device: str) -> dict[str, Any]:
-    return {
-        'Model': {
-            'Name': card.name,
-            'Label': card.label,
-            'Version': card.version,
-            'Sha256': card.sha256,
-        },
-        'Threshold': card.threshold,
-        'MinimumLesionVolume': _minimum_volume(case, card),
-        'Connectivity': 26,
-        'Channels': list(channels),
-        'Device': device.partition(':')[0],
+def _model_keys(case: Case, card: Card, channels: Sequence[str], device: str) -> dict[str, Any]:
+    made = model_keys(
+        card,
+        threshold=_threshold(case, card),
+        minimum_volume=_minimum_volume(case, card),
+        channels=channels,
+        device=device.partition(':')[0],
+    )
+    return made | {
         'FirstResult': case.result.names.desc,
         'PreprocessingHash': case.result.sidecar.get('PreprocessingHash'),
         'ConfigurationHash': _configuration(case, card),

@@ -6,35 +6,35 @@ the first result; lesions, figures and viewer are made anew.
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
-from ssl2_bids.bids.outputs import UnitNames, find_summaries, sidecar_path, table_path
+from ssl2_bids.bids.outputs import find_summaries, sidecar_path, table_path
 from ssl2_bids.files import write_json
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.reports import viewer
-from ssl2_bids.steps.lesions import Lesions
 from ssl2_bids.volume import Volume
 from ssl2_bids.workflows.adaptation_labels import Case
-from ssl2_bids.workflows.derivatives import lesion_rows, volume_rows
 from ssl2_bids.workflows.earlier import earlier_files
 from ssl2_bids.workflows.plan import VIEWED, Figure
+from ssl2_bids.workflows.segmentation_files import (
+    Segmentation,
+    brain_volume,
+    lesion_rows,
+    volume_rows,
+)
 from ssl2_bids.workflows.summary import Shown, draw
 
 
-def write_section(
-    case: Case,
-    names: UnitNames,
-    card: Card,
-    images: dict[str, Volume],
-    brain: Volume,
-    found: Lesions,
-    configuration: str,
-) -> None:
+def write_section(case: Case, card: Card, images: dict[str, Volume], found: Segmentation) -> None:
     """Write the summary of a second result, its figures and the volumes of its viewer.
 
     Nothing is written where the first result has no summary.
+
+    Parameters
+    ----------
+    images : what the model saw, by contrast.
     """
+    names, brain = found.names, found.brain_mask
     root = names.root
     first = [
         summary
@@ -45,7 +45,6 @@ def write_section(
     ]
     if not first:
         return
-    rows = [asdict(lesion) for lesion in found.table]
     reference = names.reference
     shown = Shown({reference: images[reference]} | images, found.instances, brain)
     seen = list(dict.fromkeys(c for c in (reference, 'FLAIR') if c in images))
@@ -69,19 +68,13 @@ def write_section(
         names.path('anat.volumes'),
         names.path('anat.mask'),
     ]
-    volume = float((brain.data > 0).sum()) * brain.voxel_volume
     (base,) = first[:1]
     content: dict[str, Any] = base | {
-        'model': {
-            'Name': card.name,
-            'Label': card.label,
-            'Version': card.version,
-            'Sha256': card.sha256,
-        },
-        'settings': base['settings'] | {'threshold': card.threshold},
+        'model': card.reference,
+        'settings': base['settings'] | {'threshold': found.model['Threshold']},
         'methods': [*base['methods'], *_sentences(card)],
-        'lesions': lesion_rows(rows),
-        'volumes': volume_rows(rows, volume),
+        'lesions': lesion_rows(found.table),
+        'volumes': volume_rows(found.table, brain_volume(brain)),
         'figures': draw(figures, shown, root),
         'viewer': base['viewer']
         and base['viewer']
@@ -92,7 +85,7 @@ def write_section(
             [*outputs, *map(sidecar_path, outputs), *(f.path for f in figures), script],
         ),
         'provenance': base['provenance']
-        | {'configuration': configuration, 'model sha256': card.sha256},
+        | {'configuration': found.model['ConfigurationHash'], 'model sha256': card.sha256},
     }
     write_json(names.path('report.summary'), content)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ssl2_bids.bids.labels import Mask
 from ssl2_bids.bids.outputs import UnitNames
-from ssl2_bids.errors import DataError
+from ssl2_bids.errors import DataError, about
 from ssl2_bids.steps import annotation
 from ssl2_bids.volume import Volume, read, reorient, same_grid
 
@@ -22,10 +22,8 @@ def read_mask(path: Path) -> Volume:
     DataError : it cannot be read, or its values are not those of a mask; it is named.
     """
     volume = read(path, dtype=None)
-    try:
+    with about(path):
         return reorient(annotation.read_label_values(volume, {}).label)
-    except DataError as error:
-        raise DataError(error.message, advice=error.advice, path=path) from None
 
 
 def probability_of(mask: Mask, grid: Volume) -> Volume | None:

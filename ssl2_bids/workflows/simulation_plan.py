@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage
 
 from ssl2_bids.errors import DataError, UsageError
 from ssl2_bids.files import sha256
@@ -20,6 +19,7 @@ from ssl2_bids.simulation.label_maps import from_label_map, from_mni_maps, read_
 from ssl2_bids.simulation.participant import MOST_LOAD, Habits
 from ssl2_bids.simulation.protocols import Scanner, read_scanner
 from ssl2_bids.simulation.real_lesions import LesionShapes, read_shapes
+from ssl2_bids.voxel_grid import bounding_box, shifted, start_of
 from ssl2_bids.workflows.heads import image_files
 from ssl2_bids.workflows.simulated_files import VisitNames
 
@@ -143,13 +143,8 @@ def tissue_maps() -> Anatomy:
         template,
     )
     white, grey, brain = (image.get_fdata(dtype=np.float32) for image in maps)
-    (found,) = ndimage.find_objects((brain > 0).astype(np.uint8))
-    box = tuple(
-        slice(max(b.start - 2, 0), min(b.stop + 2, n))
-        for b, n in zip(found, brain.shape, strict=True)
-    )
-    affine = template.affine.copy()
-    affine[:3, 3] += affine[:3, :3] @ [b.start for b in box]
+    box = bounding_box(brain > 0, 2)
+    affine = shifted(template.affine, start_of(box))
     return from_mni_maps(white[box], grey[box], brain[box] > 0, affine)
 
 

@@ -13,7 +13,7 @@ from ssl2_bids.bids.provenance import software_versions
 from ssl2_bids.files import write_json
 from ssl2_bids.reports import figures, viewer
 from ssl2_bids.volume import Volume, read, read_grid
-from ssl2_bids.workflows.derivatives import Results, lesion_rows, volume_rows, write_derivatives
+from ssl2_bids.workflows.derivatives import Results, write_derivatives
 from ssl2_bids.workflows.earlier import earlier_files, take_away, withdraw
 from ssl2_bids.workflows.plan import (
     Figure,
@@ -26,6 +26,7 @@ from ssl2_bids.workflows.plan import (
     planned_outputs,
     viewer_contrasts,
 )
+from ssl2_bids.workflows.segmentation_files import brain_volume, lesion_rows, volume_rows
 from ssl2_bids.workflows.task import read_json
 
 INTRODUCTION = (
@@ -115,12 +116,7 @@ def base_summary(plan: Plan, status: str, command: str) -> dict[str, Any]:
         'subject': session.subject,
         'session': session.session,
         'status': status,
-        'model': {
-            'Name': card.name,
-            'Label': card.label,
-            'Version': card.version,
-            'Sha256': card.sha256,
-        },
+        'model': card.reference,
         'reference': {
             'Contrast': session.reference,
             'File': below_raw(plan, reference.paths[0]),
@@ -166,8 +162,7 @@ def _done(
     plan: Plan, results: Results, facts: list[dict[str, Any]], command: str
 ) -> dict[str, Any]:
     summary = base_summary(plan, 'done', command)
-    mask = read(results.brain_mask, dtype=np.uint8)
-    brain_volume = float(mask.data.sum()) * mask.voxel_volume
+    volume = brain_volume(read(results.brain_mask, dtype=np.uint8))
     table = read_json(results.table)
     methods = methods_of(results.contrasts, facts)
     if summary['reference']['MagneticFieldStrength'] is None:
@@ -184,8 +179,8 @@ def _done(
     return summary | {
         'methods': list(dict.fromkeys(methods)),
         'lesions': lesion_rows(table),
-        'volumes': volume_rows(table, brain_volume),
-        'brain_volume_mm3': round(brain_volume, 1),
+        'volumes': volume_rows(table, volume),
+        'brain_volume_mm3': round(volume, 1),
         'quality': {k: v for f in facts for k, v in f.get('quality', {}).items()},
         'outputs': [p.relative_to(root).as_posix() for p in planned_outputs(plan)],
     }
