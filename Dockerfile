@@ -1,5 +1,5 @@
-# The BIDS App as an image. docs/containers.md says how to build it, for CPU or CUDA, and how to
-# run it.
+# The BIDS App as an image. docs/how-to/containers.md says how to build it, for CPU or CUDA, and
+# how to run it.
 
 FROM python:3.11-slim-bookworm AS build
 

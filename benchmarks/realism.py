@@ -3,7 +3,7 @@
 
     python benchmarks/realism.py --real ../shared/data > realism.md
 
-prints all tables of docs/simulation.md as Markdown. DATA holds labels (label maps that the
+prints all tables of docs/evidence/simulator.md as Markdown. DATA holds labels (label maps that the
 simulated heads are made from), t1w-3t, flair-3t, ms-stripped and ms-wholehead; parts of which
 the scans are not there are left out. Real and simulated scans go the same way: bias field
 corrected, brought to 1 mm, measured in regions that the same rule finds.

@@ -1,7 +1,7 @@
 """What a person can cause: one exception class per exit code, each with advice.
 
 The numbers are those of the BIDS Apps execution specification (16 to 18, 64 to 75); the
-meaning of each stands in ``docs/usage.md``.
+docstrings below are what ``docs/reference/exit-codes.md`` says.
 """
 
 from __future__ import annotations
@@ -69,31 +69,41 @@ class UnknownLevelError(Ssl2Error):
 
 
 class NothingSelectedError(Ssl2Error):
-    """Labels or filters select nothing."""
+    """Labels or filters select nothing that can be used."""
 
     exit_code = 18
 
 
 class UsageError(Ssl2Error):
-    """The command line contradicts itself or has an impossible value."""
+    """The command line contradicts itself or has an impossible value.
+
+    Also: the output folder is the dataset, or lies inside it other than below `derivatives/`.
+    """
 
     exit_code = 64
 
 
 class DataError(Ssl2Error):
-    """A file is there but cannot be used."""
+    """A file is there but cannot be used.
+
+    Of images: none can be used in every selected session.
+    """
 
     exit_code = 65
 
 
 class NoInputError(Ssl2Error):
-    """Something needed is missing."""
+    """Something needed is missing.
+
+    The dataset; images that can be segmented, in every session; at group level, results of the
+    participant level.
+    """
 
     exit_code = 66
 
 
 class UnavailableError(Ssl2Error):
-    """The requested device, model or template cannot be had."""
+    """The requested device, model or output space is not available."""
 
     exit_code = 69
 

@@ -108,7 +108,7 @@ class AdaptationPreset:
     unlabelled: int
 
 
-# Few steps: with two labelled people 1500 were worse than 200 (docs/adaptation-tests.md). A GPU
+# Few steps: with two labelled people 1500 were worse than 200 (docs/evidence/adaptation.md). A GPU
 # makes a step of six larger patches in a fraction of a second. The time is measured and told
 # beforehand.
 ADAPTATION = {

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from ssl2_bids import __version__
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -27,3 +30,8 @@ def test_no_comment_silences_a_rule_that_is_not_asked():
         text=True,
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_citation_is_of_this_version():
+    text = (PROJECT / 'CITATION.cff').read_text()
+    assert re.search('^version: (.+)$', text, re.MULTILINE)[1] == __version__

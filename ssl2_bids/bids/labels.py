@@ -149,8 +149,8 @@ def find_labels(
         names = ', '.join(path.name for path in found.unknown[:5])
         more = f' and {len(found.unknown) - 5} more' if found.unknown[5:] else ''
         log.warning(
-            'names that are not understood as lesion masks: %s%s (docs/usage.md lists those that '
-            'are)',
+            'names that are not understood as lesion masks: %s%s '
+            '(docs/reference/manual-masks.md lists those that are)',
             names,
             more,
         )

@@ -19,8 +19,9 @@ DESCRIPTION = """\
 Pretrain a network: self-supervised on unlabelled 3T scans and simulated ones, then supervised on
 simulated lesions and labelled scans. Ends in a model folder for ssl2-bids --model FOLDER.
 
-CONFIG is a TOML file; all that it can say stands in docs/training.md. SIGTERM, SIGUSR1 and Ctrl-C
-save and end the run; the same command goes on where it stopped, on the same curve."""
+CONFIG is a TOML file; its keys are those of docs/reference/training-configuration.md. SIGTERM,
+SIGUSR1 and Ctrl-C save and end the run; the same command goes on where it stopped, on the same
+curve."""
 
 EPILOG = """\
 example:

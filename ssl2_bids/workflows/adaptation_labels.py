@@ -85,7 +85,7 @@ def find_cases(settings: GroupSettings, results: Sequence[Result]) -> list[Case]
         raise NoInputError(
             'no label of a processed participant was found',
             advice='Labels are named sub-X[_ses-Y]_..._label-lesion_mask.nii.gz; the layouts '
-            'that are understood are listed in docs/usage.md.',
+            'that are understood are listed in docs/reference/manual-masks.md.',
             path=settings.labels[0],
         )
     return cases

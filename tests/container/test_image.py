@@ -66,7 +66,7 @@ def test_tag_is_the_version_of_the_package():
     assert ('ARG', f'VERSION={__version__}') in instructions()
     definition = (PROJECT / 'Singularity.def').read_text()
     assert re.search(r'^From: (.*)$', definition, re.M)[1] == f'ssl2-bids:{__version__}'
-    page = (PROJECT / 'docs' / 'containers.md').read_text()
+    page = (PROJECT / 'docs' / 'how-to' / 'containers.md').read_text()
     assert set(re.findall(r'ssl2-bids:([\d.]+\d)', page)) == {__version__}
 
 
@@ -122,7 +122,7 @@ def test_in_a_container_caches_and_temporary_files_go_to_the_work_folder(monkeyp
 def run_image() -> Callable[..., subprocess.CompletedProcess]:
     """A function that runs the image read-only, without network and as a nameless user."""
     if not IMAGE:
-        pytest.skip('SSL2_BIDS_IMAGE does not name an image (docs/containers.md)')
+        pytest.skip('SSL2_BIDS_IMAGE does not name an image (docs/how-to/containers.md)')
     if shutil.which(RUNNER[0]) is None:
         pytest.skip(f'{RUNNER[0]} is not there: SSL2_BIDS_RUNNER may name another')
 

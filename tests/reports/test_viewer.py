@@ -445,6 +445,16 @@ def test_without_webgl_figures_stand_alone(chromium, program, made):
 
 
 @pytest.mark.browser
+def test_all_columns_of_the_lesions_are_seen_at_1280_pixels(chromium, program, made):
+    scrollbars = 30  # of the window and of the table; a browser without a window has none
+    with Browser(width=1280 - scrollbars) as browser:
+        browser.show(made[0] / 'sub-01.html')
+        table = 'document.querySelector("#s1-table")'
+        wide, seen = browser.run(f'[{table}.scrollWidth, {table}.parentElement.clientWidth]')
+        assert wide <= seen
+
+
+@pytest.mark.browser
 def test_on_a_phone(chromium, program, made):
     with Browser(width=390, height=844, phone=True) as browser:
         browser.show(made[0] / 'sub-01.html')

@@ -1,0 +1,293 @@
+"""The parts of the reference that are made from the code, so that they cannot drift from it.
+
+``python docs/reference_tables.py FOLDER`` writes them as Markdown; ``docs/conf.py`` calls it at
+each build. Nothing but the Python standard library and ssl2_bids is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import inspect
+import json
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+import ssl2_bids
+from ssl2_bids import errors, settings
+from ssl2_bids.networks import cards
+
+PROJECT = Path(__file__).resolve().parents[1]
+RESOURCES = Path(inspect.getfile(ssl2_bids)).parent / 'resources'
+FOLDERS = {
+    'anat': 'Images and tables of a session',
+    'report': 'Reports of a participant',
+    'group': 'Results of the group level',
+    'model': 'An adapted model',
+    'simulated': 'Simulated datasets',
+}
+
+
+def write(folder: Path) -> list[Path]:
+    """Write all parts; a file that is the same already is left alone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, content in parts().items():
+        path = folder / f'{name}.md'
+        if not path.is_file() or path.read_text() != content:
+            path.write_text(content)
+        written.append(path)
+    return written
+
+
+def parts() -> dict[str, str]:
+    """All parts: name of the file without its suffix, and its Markdown."""
+    parsers = {name: build_parser(name) for name in scripts()}
+    return {
+        **{name: command_line(parser) for name, parser in parsers.items()},
+        'outputs': outputs(),
+        'exit-codes': exit_codes(),
+        'model-json': model_json(),
+        'api': api(),
+    }
+
+
+# --- command lines
+
+
+def scripts() -> dict[str, str]:
+    """The commands that the package installs: name -> module and function."""
+    return tomllib.loads((PROJECT / 'pyproject.toml').read_text())['project']['scripts']
+
+
+def build_parser(script: str) -> argparse.ArgumentParser:
+    """The parser of a command, from the module that the command starts in."""
+    return importlib.import_module(scripts()[script].partition(':')[0]).build_parser()
+
+
+def command_line(parser: argparse.ArgumentParser) -> str:
+    """Every argument of a parser, and of the parsers of its commands."""
+    text = ''.join(describe_parser(parser))
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                text += f'## {command.prog}\n\n' + ''.join(describe_parser(command))
+    return text
+
+
+def describe_parser(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """Markdown of one parser: usage, and its arguments by group."""
+    parser.formatter_class = lambda prog: argparse.HelpFormatter(prog, width=88)
+    usage = parser.format_usage().removeprefix('usage: ')
+    yield f'```text\n{usage.rstrip()}\n```\n\n```{{program}} {parser.prog}\n```\n\n'
+    level = '###' if ' ' in parser.prog else '##'
+    for group in parser._action_groups:
+        actions = [one for one in group._group_actions if is_shown(one)]
+        if not actions:
+            continue
+        yield f'{level} {group_title(parser, group)}\n\n'
+        if group.description:
+            yield escape(' '.join(group.description.split())) + '\n\n'
+        for action in actions:
+            yield describe_action(parser, action)
+
+
+def is_shown(action: argparse.Action) -> bool:
+    """Whether ``--help`` has the argument."""
+    commands = isinstance(action, argparse._SubParsersAction)
+    return action.help != argparse.SUPPRESS and not commands
+
+
+def group_title(parser: argparse.ArgumentParser, group: argparse._ArgumentGroup) -> str:
+    """The heading of a group; different for each command, as anchors are."""
+    names = {'positional arguments': 'Arguments', 'options': 'Options'}
+    title = names.get(group.title or '', (group.title or '').capitalize())
+    command = parser.prog.partition(' ')[2]
+    return f'{title} of {command}' if command else title
+
+
+def describe_action(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
+    """One argument as a directive that can be linked to."""
+    # ``--a-b`` and ``--a_b`` are one option
+    names = [name for name in action.option_strings if not re.match('--.*_', name)]
+    formatter = argparse.HelpFormatter(parser.prog)
+    if not names:
+        signature = formatter._format_args(action, action.metavar or action.dest)
+        if isinstance(action.metavar, str):
+            signature = action.metavar
+    else:
+        short = [name for name in names if not name.startswith('--')]
+        signature = ', '.join(short + [name for name in names if name.startswith('--')][:1])
+        if action.nargs != 0:
+            metavar = action.metavar or action.dest.upper()
+            if action.choices:
+                metavar = action.metavar or '{' + ','.join(map(str, action.choices)) + '}'
+            signature += ' ' + formatter._format_args(action, str(metavar))
+    text = escape((action.help or '').replace('%(default)s', str(action.default)))
+    others = [f'`{n}`' for n in names if n.startswith('--')][1:]
+    notes = f'Also {", ".join(others)}. ' if others else ''
+    if parser.prog == 'ssl2-bids' and action.dest in levels():
+        notes += f'{levels()[action.dest]} level only.'
+    return f'````{{option}} {signature}\n{sentence(text)}\n\n{notes}\n````\n\n'
+
+
+@cache
+def levels() -> dict[str, str]:
+    """The level of each option that one level alone has, as its settings say."""
+    participant = dict.fromkeys(settings.foreign_options('group'), 'Participant')
+    return participant | dict.fromkeys(settings.foreign_options('participant'), 'Group')
+
+
+def escape(text: str) -> str:
+    """Plain text as Markdown that shows it; options and file names in it as code."""
+    text = re.sub(r'([\\`*_<>|\[\]])', r'\\\1', text)
+    return re.sub(r'(?<![\w-])(--[a-z][a-z-]*)', r'`\1`', text)
+
+
+# --- outputs
+
+
+def outputs() -> str:
+    """All files that are written, by section of ``outputs.toml``."""
+    patterns = tomllib.loads((RESOURCES / 'outputs.toml').read_text())
+    meanings = tomllib.loads((PROJECT / 'docs/reference/outputs.toml').read_text())
+    if keys_of(patterns) != keys_of(meanings):
+        differing = sorted(keys_of(patterns) ^ keys_of(meanings))
+        raise ValueError(f'docs/reference/outputs.toml and outputs.toml differ in {differing}')
+    text = ''
+    for section, title in FOLDERS.items():
+        text += f'## {title}\n\n'
+        for key, pattern in patterns[section].items():
+            text += f'{shown_pattern(pattern)}\n: {meanings[section][key]}\n\n'
+    return text
+
+
+def keys_of(tables: dict[str, dict[str, Any]]) -> set[str]:
+    """``section.key`` of two levels of tables."""
+    return {f'{section}.{key}' for section, table in tables.items() for key in table}
+
+
+def shown_pattern(pattern: str) -> str:
+    """A pattern as people read it: ``P`` for the participant and session, ``<x>`` for the rest."""
+    pattern = pattern.replace('sub-{subject}[_ses-{session}]', 'P')
+    pattern = pattern.replace('sub-{subject}[/ses-{session}]/', '')
+    pattern = pattern.replace('{subject}', 'X').replace('[_{entities}]', '')
+    pattern = pattern.replace('[_desc-{desc}]', '[_desc-<model>]')
+    return '`' + re.sub(r'\{(\w+)\}', r'<\1>', pattern) + '`'
+
+
+# --- exit codes
+
+
+def exit_codes() -> str:
+    """Exit codes with their meaning, from the exceptions and the signals."""
+    meanings = {
+        errors.SUCCESS: 'Everything selected is done, or was done before.',
+        errors.SOME_FAILED: 'Some participants failed. The last lines and `sub-*.html` say why.',
+        errors.Ssl2Error.exit_code: 'Internal error: a fault of ssl2-bids.',
+    }
+    for kind in errors.Ssl2Error.__subclasses__():
+        meanings[kind.exit_code] = ' '.join((inspect.getdoc(kind) or '').split())
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM):
+        meanings[128 + number] = f'Interrupted by {number.name}.'
+    rows = ''.join(f'| {code} | {meanings[code]} |\n' for code in sorted(meanings))
+    return f'| code | meaning |\n| --- | --- |\n{rows}'
+
+
+# --- model.json
+
+
+def model_json() -> str:
+    """The keys of ``model.json``: what is needed, from the check; what they mean, from Card."""
+    meanings = documented_attributes(cards.Card)
+    needed = {key: wanted for key, (_, wanted) in cards.CARD_KEYS.items()}
+    text = '| key | value | meaning |\n| --- | --- | --- |\n'
+    for key, wanted in needed.items():
+        meaning = meanings[snake_case(key)]
+        text += f'| `{key}` | {sentence(escape(wanted))} | {sentence(meaning)} |\n'
+    optional = [
+        field.name
+        for field in dataclasses.fields(cards.Card)
+        if camel_case(field.name) not in needed and field.name not in ('folder', 'content')
+    ]
+    text += '\nOptional keys:\n\n| key | meaning |\n| --- | --- |\n'
+    for name in optional:
+        text += f'| `{camel_case(name)}` | {sentence(meanings[name])} |\n'
+    text += (
+        f'| `Output` | `{cards.LESION}`, or `{cards.IMAGE}` of a network that marks nothing. |\n'
+    )
+    example = json.loads((RESOURCES / 'weights/fast-3t/model.json').read_text())
+    known = {*needed, *map(camel_case, optional), 'Output'}
+    others = ', '.join(f'`{key}`' for key in example if key not in known)
+    return text + f'\nOther keys say where the model comes from (in `fast-3t`: {others}).\n'
+
+
+def sentence(text: str) -> str:
+    """A phrase of a docstring as Markdown, with a capital at its start."""
+    return (text[:1].upper() + text[1:]).replace('``', '`')
+
+
+def documented_attributes(kind: type) -> dict[str, str]:
+    """Name -> meaning, from the section Attributes of a docstring."""
+    _, _, section = (inspect.getdoc(kind) or '').partition('Attributes\n----------\n')
+    found: dict[str, str] = {}
+    names: list[str] = []
+    for line in section.partition('\n\n')[0].splitlines():
+        if line.startswith(' '):
+            for name in names:
+                found[name] = f'{found[name]} {line.strip()}'.strip()
+        else:
+            listed, _, meaning = line.partition(' : ')
+            names = [name.strip() for name in listed.split(',')]
+            found |= dict.fromkeys(names, meaning)
+    return found
+
+
+def snake_case(key: str) -> str:
+    """``VoxelSize`` -> ``voxel_size``."""
+    return re.sub('(?<!^)(?=[A-Z])', '_', key).lower()
+
+
+def camel_case(name: str) -> str:
+    """``voxel_size`` -> ``VoxelSize``."""
+    return ''.join(word.capitalize() for word in name.split('_'))
+
+
+# --- API
+
+
+def api() -> str:
+    """The public names, ``ssl2_bids.__all__``, in their order."""
+    names = getattr(ssl2_bids, '__all__', ())
+    if not names:
+        return 'This version has no public names: all modules are private and may change.\n'
+    text = ''
+    for name in names:
+        thing = getattr(ssl2_bids, name)
+        if name.startswith('__') or inspect.ismodule(thing):
+            continue
+        if inspect.isclass(thing):
+            directive, options = 'autoclass', '   :members:\n'
+        else:
+            directive = 'autofunction' if callable(thing) else 'autodata'
+            options = ''
+        text += (
+            f'## {name}\n\n```{{eval-rst}}\n.. {directive}:: ssl2_bids.{name}\n{options}```\n\n'
+        )
+    return text
+
+
+if __name__ == '__main__':
+    for path in write(Path(sys.argv[1])):
+        print(path)

@@ -1,0 +1,233 @@
+"""The documentation: its links, what it quotes of the code, and the site as a whole."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from ssl2_bids import errors
+
+PROJECT = Path(__file__).resolve().parents[1]
+DOCS = PROJECT / 'docs'
+PAGES = sorted(
+    path
+    for path in (
+        *PROJECT.glob('*.md'),
+        *DOCS.rglob('*.md'),
+        *PROJECT.glob('ssl2_bids/resources/**/*.md'),
+    )
+    if not path.is_relative_to(DOCS / 'build') and path.parent.name != 'generated'
+)
+
+
+@cache
+def module_of_docs(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, DOCS / f'{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def tables() -> ModuleType:
+    return module_of_docs('reference_tables')
+
+
+@cache
+def generated() -> dict[str, str]:
+    return tables().parts()
+
+
+@cache
+def text_of(page: Path) -> str:
+    """A page with what it includes, without its blocks of code."""
+    text = page.read_text()
+
+    def included(match: re.Match[str]) -> str:
+        path = (page.parent / match[1]).resolve()
+        if path.parent.name == 'generated':
+            return generated()[path.stem]
+        return re.sub('^#', '##', text_of(path), flags=re.MULTILINE)
+
+    text = re.sub(r'```\{include\} (\S+)\n(?:.*\n)*?```', included, text)
+    return re.sub(r'^(`{3,}).*?\n\1\n', '', text, flags=re.MULTILINE | re.DOTALL)
+
+
+def links(text: str) -> Iterator[str]:
+    for target in re.findall(r'\]\(([^()\s]+)\)', text):
+        if not re.match(r'[a-z]+:', target):
+            yield target
+
+
+@cache
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub and MyST make them."""
+    found = set()
+    for heading in re.findall(r'^#+ (.+)$', text_of(page), re.MULTILINE):
+        heading = re.sub(r'\[([^]]*)\]\([^)]*\)', r'\1', heading).strip().lower()
+        found.add(re.sub(r'[^\w\- ]', '', heading).replace(' ', '-'))
+    return found
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_links_lead_somewhere(page):
+    for link in links(page.read_text()):
+        path, _, anchor = link.partition('#')
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f'{page.name}: {link}'
+        if anchor:
+            assert anchor in anchors(target), f'{page.name}: {link}'
+
+
+def test_pages_are_found_from_the_index():
+    listed = set(re.findall(r'^([\w/*-]+)$', (DOCS / 'index.md').read_text(), re.MULTILINE))
+    for page in PAGES:
+        if page.is_relative_to(DOCS) and page.name != 'index.md':
+            name = page.relative_to(DOCS).with_suffix('').as_posix()
+            assert any(Path(name).match(entry) for entry in listed), f'{name} is not in index.md'
+
+
+def test_files_that_code_and_settings_name_exist():
+    for path in subprocess.run(
+        ['git', 'ls-files'], cwd=PROJECT, capture_output=True, text=True
+    ).stdout.splitlines():
+        if Path(path).suffix in ('.png', '.svg', '.gz', '.safetensors', '.webp'):
+            continue
+        for name in re.findall(r'docs/[\w/-]+\.(?:md|toml|py)\b', (PROJECT / path).read_text()):
+            assert (PROJECT / name).is_file(), f'{path}: {name}'
+
+
+# --- messages
+
+
+@cache
+def strings_of_the_code() -> tuple[str, ...]:
+    """Every text in the package, with ``…`` in place of what is filled in."""
+    found = set()
+    for path in (PROJECT / 'ssl2_bids').rglob('*.py'):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                parts = (v.value if isinstance(v, ast.Constant) else '…' for v in node.values)
+                found.add(''.join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.add(re.sub(r'%(?:\.\d+)?[sdg]', '…', node.value))
+    return tuple(found)
+
+
+def quoted_messages() -> list[str]:
+    text = (DOCS / 'troubleshooting.md').read_text()
+    return re.findall(r'^### `(.+)`$', text, re.MULTILINE)
+
+
+def test_messages_are_quoted_at_all():
+    assert len(quoted_messages()) > 40
+
+
+@pytest.mark.parametrize('message', quoted_messages())
+def test_quoted_message_exists_in_the_code(message):
+    pattern = re.compile('.*'.join(map(re.escape, message.split('…'))), re.DOTALL)
+    assert any(pattern.search(text) for text in strings_of_the_code())
+
+
+# --- commands
+
+
+def commands() -> list[tuple[str, str]]:
+    """Indented command lines of the App and its tools, with the page they are on."""
+    found = []
+    for page in PAGES:
+        text = page.read_text().replace('\\\n', ' ')
+        for line in re.findall(r'^ {4,}(ssl2(?:-bids)? .+)$', text, re.MULTILINE):
+            if '...' not in line and '{' not in line:
+                found.append((page.relative_to(PROJECT).as_posix(), line))
+    return found
+
+
+def test_commands_have_only_options_that_exist():
+    assert len(commands()) > 40
+    parsers = {script: tables().build_parser(script) for script in tables().scripts()}
+    for page, line in commands():
+        words = shlex.split(line, comments=True)
+        try:
+            with suppress(SystemExit):  # --version
+                parsers[words[0]].parse_args(words[1:])
+        except errors.UsageError as error:
+            pytest.fail(f'{page}: {line}: {error}')
+
+
+# --- what is made from the code
+
+
+def test_every_option_is_in_the_reference():
+    for script in tables().scripts():
+        parser = tables().build_parser(script)
+        for name in re.findall(r'(?<!\w)--[a-z][a-z-]+', parser.format_help()):
+            assert name in generated()[script], name
+
+
+def test_every_exit_code_is_in_the_reference():
+    for kind in errors.Ssl2Error.__subclasses__():
+        assert f'| {kind.exit_code} | ' in generated()['exit-codes']
+
+
+def test_a_missing_meaning_of_an_output_ends_the_build(monkeypatch):
+    module = tables()
+    full = module.tomllib.loads
+
+    def without_mask(text: str) -> dict:
+        content = full(text)
+        if 'lesion mask' in text:
+            content.get('anat', {}).pop('mask', None)
+        return content
+
+    monkeypatch.setattr(module.tomllib, 'loads', without_mask)
+    with pytest.raises(ValueError, match='anat.mask'):
+        module.outputs()
+
+
+def test_short_docstrings_get_the_form_of_numpydoc():
+    def volumes(image: str, mask: str = '') -> tuple[float, float]: ...
+
+    short = (
+        'Volumes.|||Parameters|----------|image, mask : on one grid.|||Returns|-------|In mm^3.'
+    )
+    lines = short.split('|')
+    module_of_docs('conf').complete_sections(None, 'function', 'volumes', volumes, None, lines)
+    assert lines[5:] == [
+        *('image', '    on one grid.', 'mask', '    on one grid.', '', ''),
+        *('Returns', '-------', 'tuple[float, float]', '    In mm^3.'),
+    ]
+    whole = 'x : ndarray of shape (I, J, K)|    In mm.'.split('|')
+    lines = ['Parameters', '----------', *whole]
+    module_of_docs('conf').complete_sections(None, 'function', 'volumes', volumes, None, lines)
+    assert lines[2:] == whole
+
+
+# --- the site
+
+
+def test_site_is_built_without_a_warning(tmp_path):
+    for name in ('sphinx', 'myst_parser', 'furo'):
+        pytest.importorskip(name, reason=f'{name} is not installed (tools/environment docs)')
+    done = subprocess.run(
+        [sys.executable, '-m', 'sphinx', '--fail-on-warning', '--keep-going', '--quiet']
+        + ['--builder', 'html', '--doctree-dir', tmp_path / 'trees', DOCS, tmp_path / 'html'],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    for page in (tmp_path / 'html').rglob('*.html'):
+        fetched = re.findall(
+            r'(?:src|href)="(https?://[^"]+\.(?:js|css|woff2?))"', page.read_text()
+        )
+        assert not fetched, f'{page.name} fetches {fetched[0]}'
