@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssl2_bids.cli.tools import main
+from ssl2_bids.cli.tools.app import main
 from ssl2_bids.errors import DataError, NoInputError
 from ssl2_bids.volume import Volume, read, reorient, resample, write
 from ssl2_bids.workflows.evaluate import evaluate
@@ -574,7 +574,7 @@ def test_help_of_evaluate_has_an_example(capsys):
 def test_help_and_usage_errors_import_nothing_heavy(arguments):
     script = (
         'import sys\n'
-        'from ssl2_bids.cli.tools import main\n'
+        'from ssl2_bids.cli.tools.app import main\n'
         'try: code = main(sys.argv[1:])\n'
         'except SystemExit as end: code = end.code\n'
         "heavy = {'numpy', 'scipy', 'nibabel', 'torch', 'rich', 'bids'} & set(sys.modules)\n"

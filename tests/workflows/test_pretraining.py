@@ -12,8 +12,8 @@ import torch
 from label_phantom import label_head
 from phantoms import brain_image
 
-from ssl2_bids.cli import pretrain_tool
-from ssl2_bids.cli.tools import main
+from ssl2_bids.cli.tools import pretrain as pretrain_tool
+from ssl2_bids.cli.tools.app import main
 from ssl2_bids.errors import (
     DataError,
     NoInputError,
@@ -372,7 +372,7 @@ class TestRun:
         code = (
             'import sys\n'
             f'for name in {missing}: sys.modules[name] = None\n'
-            'from ssl2_bids.cli.tools import main\n'
+            'from ssl2_bids.cli.tools.app import main\n'
             'sys.exit(main(sys.argv[1:]))'
         )
         words = ['pretrain', str(path), str(tmp_path), '--device', 'cpu', '--data', str(packed)]

@@ -14,7 +14,7 @@ from label_phantom import label_head
 from scipy import ndimage
 
 from ssl2_bids.bids.labels import find_labels
-from ssl2_bids.cli.tools import main
+from ssl2_bids.cli.tools.app import main
 from ssl2_bids.errors import CannotWriteError, DataError, NoInputError, UsageError
 from ssl2_bids.steps.annotation import Annotation, read_label_values
 from ssl2_bids.volume import read, reorient, same_grid

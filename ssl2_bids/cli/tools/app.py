@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 
 from ssl2_bids import __version__
 from ssl2_bids.cli.encoding import ensure_utf8
-from ssl2_bids.cli.evaluation import add_evaluate, say
 from ssl2_bids.cli.parsing import Parser
-from ssl2_bids.cli.pretrain_tool import add_pretrain
-from ssl2_bids.cli.simulation import add_simulate
+from ssl2_bids.cli.tools.evaluate import add_evaluate, say
+from ssl2_bids.cli.tools.pretrain import add_pretrain
+from ssl2_bids.cli.tools.simulate import add_simulate
 from ssl2_bids.errors import Ssl2Error
 
 DESCRIPTION = 'Tools around the BIDS App ssl2-bids (which segments; see ssl2-bids --help).'

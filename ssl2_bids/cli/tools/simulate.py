@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 
 from ssl2_bids.cli import values
-from ssl2_bids.cli.evaluation import say
 from ssl2_bids.cli.options import _available_cpus as available_cpus
 from ssl2_bids.cli.parsing import add_option
+from ssl2_bids.cli.tools.evaluate import say
 from ssl2_bids.errors import SUCCESS, UsageError
 
 SIMULATE = """\
