@@ -279,7 +279,7 @@ def _draw(
     brain: Volume | None,
     folder: Path,
 ) -> None:
-    from ssl2_bids.reports.evaluation import draw_case
+    from ssl2_bids.reports.figures.evaluation import draw_case
 
     image, name = segmented.image_of(mask, prediction) or (None, 'no image on this grid')
     whose = f', {case.model}' if case.model else ''

@@ -360,7 +360,7 @@ def _write_frequency(
 
     A result that cannot be read costs itself and is added to ``problems``.
     """
-    from ssl2_bids.reports.figures import draw_frequency
+    from ssl2_bids.reports.figures.session import draw_frequency
     from ssl2_bids.steps.template import template
 
     target = template()

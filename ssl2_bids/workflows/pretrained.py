@@ -11,7 +11,7 @@ from torch import nn
 from ssl2_bids.files import write_text
 from ssl2_bids.networks.cards import IMAGE, LESION
 from ssl2_bids.networks.weights import write_model
-from ssl2_bids.reports.curves import curves_svg
+from ssl2_bids.reports.figures.curves import curves_svg
 from ssl2_bids.settings import MINIMUM_LESION_VOLUME
 from ssl2_bids.simulation.appearance import CHANNELS
 from ssl2_bids.training import distributed

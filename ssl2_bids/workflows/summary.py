@@ -11,7 +11,8 @@ import numpy as np
 
 from ssl2_bids.bids.provenance import software_versions
 from ssl2_bids.files import write_json
-from ssl2_bids.reports import figures, viewer
+from ssl2_bids.reports import viewer
+from ssl2_bids.reports.figures import session as figures
 from ssl2_bids.volume import Volume, read, read_grid
 from ssl2_bids.workflows.derivatives import Results, write_derivatives
 from ssl2_bids.workflows.earlier import earlier_files, take_away, withdraw

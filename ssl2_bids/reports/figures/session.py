@@ -12,15 +12,21 @@ from xml.sax.saxutils import escape
 import numpy as np
 
 from ssl2_bids.files import write_text
-from ssl2_bids.reports.lesion_figures import (
+from ssl2_bids.reports.figures.lesions import (
     VIEW,
     draw_lesions,
     draw_mosaic,
     lesion_colour,
     on_one_grid,
 )
-from ssl2_bids.reports.panels import colour_image, grey_image, outline_path, sheet, slice_panel
-from ssl2_bids.reports.scene import AXIAL, PLANES, cut, prepare, window
+from ssl2_bids.reports.figures.panels import (
+    colour_image,
+    grey_image,
+    outline_path,
+    sheet,
+    slice_panel,
+)
+from ssl2_bids.reports.figures.scene import AXIAL, PLANES, cut, prepare, window
 from ssl2_bids.volume import Volume, reorient
 
 __all__ = [

@@ -15,7 +15,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 
-from ssl2_bids.reports.scene import Box, Plane, Scene
+from ssl2_bids.reports.figures.scene import Box, Plane, Scene
 
 SHEET_WIDTH = 1200  # SVG units, CSS pixels at full size
 GAP = 10

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from ssl2_bids.files import write_text
-from ssl2_bids.reports.lesion_figures import VIEW, on_one_grid
-from ssl2_bids.reports.panels import Panel, outline_path, sheet, slice_panel
-from ssl2_bids.reports.scene import AXIAL, PLANES, Plane, Scene, cut, prepare
+from ssl2_bids.reports.figures.lesions import VIEW, on_one_grid
+from ssl2_bids.reports.figures.panels import Panel, outline_path, sheet, slice_panel
+from ssl2_bids.reports.figures.scene import AXIAL, PLANES, Plane, Scene, cut, prepare
 from ssl2_bids.steps.lesions import label_instances
 from ssl2_bids.volume import Volume, reorient
 
