@@ -43,8 +43,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from ssl2_bids.evaluation import lesionwise, voxelwise
 from ssl2_bids.files import whole_file
+from ssl2_bids.metrics import lesionwise, voxelwise
 from ssl2_bids.networks.cards import LESION, Card
 from ssl2_bids.networks.weights import build_network, find_model, initialise, read_weights
 from ssl2_bids.settings import ADAPTATION, GroupSettings

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ssl2_bids.bids.labels import Mask, find_labels, find_masks
-from ssl2_bids.evaluation import lesionwise, voxelwise
+from ssl2_bids.metrics import lesionwise, voxelwise
 from ssl2_bids.steps.lesions import label_instances
 from ssl2_bids.volume import Volume
 from ssl2_bids.workflows import segmented

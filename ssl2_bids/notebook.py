@@ -16,8 +16,8 @@ import numpy as np
 from ssl2_bids.volume import Volume, reorient
 
 if TYPE_CHECKING:
-    from ssl2_bids.evaluation.lesionwise import LesionScores
-    from ssl2_bids.evaluation.voxelwise import VoxelScores
+    from ssl2_bids.metrics.lesionwise import LesionScores
+    from ssl2_bids.metrics.voxelwise import VoxelScores
     from ssl2_bids.networks.cards import Card
     from ssl2_bids.steps.lesions import Lesions
 
@@ -50,9 +50,9 @@ class Scores:
     Attributes
     ----------
     voxels : Dice, precision, volumes, surface distances; see
-        :class:`ssl2_bids.evaluation.voxelwise.VoxelScores`.
+        :class:`ssl2_bids.metrics.voxelwise.VoxelScores`.
     lesions : sensitivity, precision and F1 of whole lesions, by the rule of the MSSEG challenge;
-        see :func:`ssl2_bids.evaluation.lesionwise.anima`.
+        see :func:`ssl2_bids.metrics.lesionwise.anima`.
     """
 
     voxels: VoxelScores
@@ -292,7 +292,7 @@ def evaluate(reference: Volume, mask: Volume, *, minimum_volume: float = 3.0) ->
     (0.75, 1.0)
     """
     from ssl2_bids.errors import DataError
-    from ssl2_bids.evaluation import lesionwise, voxelwise
+    from ssl2_bids.metrics import lesionwise, voxelwise
     from ssl2_bids.steps.lesions import label_instances
     from ssl2_bids.volume import describe_grid, same_grid
 

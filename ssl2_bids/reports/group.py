@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 import numpy as np
 from markupsafe import Markup
 
-from ssl2_bids.evaluation.cohort import representatives
+from ssl2_bids.metrics.cohort import representatives
 from ssl2_bids.reports.adaptation import section
 from ssl2_bids.reports.figures.charts import bar_chart, scatter_chart
 from ssl2_bids.reports.pages import number, write_page

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from ssl2_bids.evaluation import voxelwise
 from ssl2_bids.inference import predict
+from ssl2_bids.metrics import voxelwise
 from ssl2_bids.training.participants import Participant
 from ssl2_bids.training.views import masks_of
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ssl2_bids.evaluation.lesionwise import anima
 from ssl2_bids.inference import predict
+from ssl2_bids.metrics.lesionwise import anima
 from ssl2_bids.networks.committee import members_of, plain_name
 from ssl2_bids.networks.initialisation import Loaded, initialise
 from ssl2_bids.settings import MINIMUM_LESION_VOLUME

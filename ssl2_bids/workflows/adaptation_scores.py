@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ssl2_bids.evaluation import lesionwise, voxelwise
-from ssl2_bids.evaluation.comparison import compare_models
+from ssl2_bids.metrics import lesionwise, voxelwise
+from ssl2_bids.metrics.comparison import compare_models
 from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.steps.lesions import label_instances
 from ssl2_bids.steps.network_input import to_reference

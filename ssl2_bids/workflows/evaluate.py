@@ -15,7 +15,7 @@ from ssl2_bids.bids.dataset import unit_name
 from ssl2_bids.bids.label_ranking import session_of
 from ssl2_bids.bids.labels import Label, Mask, find_masks, look_for_labels
 from ssl2_bids.errors import NoInputError, Ssl2Error
-from ssl2_bids.evaluation import calibration, lesionwise, voxelwise
+from ssl2_bids.metrics import calibration, lesionwise, voxelwise
 from ssl2_bids.settings import MINIMUM_LESION_VOLUME
 from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.steps.lesions import label_instances

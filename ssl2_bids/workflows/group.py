@@ -27,8 +27,8 @@ from ssl2_bids.bids.outputs import (
 from ssl2_bids.bids.provenance import bids_uri, write_dataset_files
 from ssl2_bids.bids.sidecars import COHORT_COLUMNS
 from ssl2_bids.errors import SOME_FAILED, SUCCESS, BusyError, DataError, NoInputError, Ssl2Error
-from ssl2_bids.evaluation.cohort import outlying
 from ssl2_bids.files import as_ssl2_error, finished, write_json
+from ssl2_bids.metrics.cohort import outlying
 from ssl2_bids.settings import ATLAS_SPACE, ATLAS_URI, GroupSettings
 from ssl2_bids.steps import quality
 from ssl2_bids.steps.lesions import REGIONS

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ssl2_bids.evaluation import comparison
-from ssl2_bids.evaluation.lesionwise import SIZE_EDGES
+from ssl2_bids.metrics import comparison
+from ssl2_bids.metrics.lesionwise import SIZE_EDGES
 
 if TYPE_CHECKING:
     from ssl2_bids.workflows.evaluate import Case

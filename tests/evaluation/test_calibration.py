@@ -3,13 +3,13 @@ import math
 import numpy as np
 import pytest
 
-from ssl2_bids.evaluation.calibration import (
+from ssl2_bids.metrics.calibration import (
     brier,
     expected_calibration_error,
     near_lesions,
     normalised_dice,
 )
-from ssl2_bids.evaluation.voxelwise import dice
+from ssl2_bids.metrics.voxelwise import dice
 
 SHAPE = (20, 22, 24)
 NONE = np.zeros(SHAPE, bool)

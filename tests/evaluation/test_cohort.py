@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ssl2_bids.evaluation.cohort import outlying, representatives, robust_z
+from ssl2_bids.metrics.cohort import outlying, representatives, robust_z
 
 
 def test_robust_z_against_its_definition():

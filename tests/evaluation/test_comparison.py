@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ssl2_bids.evaluation.comparison import (
+from ssl2_bids.metrics.comparison import (
     ENOUGH,
     compare_models,
     holm,
@@ -103,7 +103,7 @@ def test_many_participants_are_permuted_by_sampling():
 
 def test_sampled_and_exact_permutations_agree(monkeypatch):
     exact = permutation_p(GAIN - 0.03, random=seeded())
-    monkeypatch.setattr('ssl2_bids.evaluation.comparison.EXACT', 0)
+    monkeypatch.setattr('ssl2_bids.metrics.comparison.EXACT', 0)
     assert permutation_p(GAIN - 0.03, random=seeded()) == pytest.approx(exact, abs=0.02)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from ssl2_bids.evaluation.lesionwise import anima, any_overlap, detection_by_size, overlaps
+from ssl2_bids.metrics.lesionwise import anima, any_overlap, detection_by_size, overlaps
 
 
 def row(*runs: tuple[int, int], length: int = 400) -> np.ndarray:

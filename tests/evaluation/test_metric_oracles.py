@@ -18,9 +18,9 @@ from monai.metrics import (
 )
 from scipy import ndimage
 
-from ssl2_bids.evaluation.calibration import expected_calibration_error
-from ssl2_bids.evaluation.lesionwise import any_overlap
-from ssl2_bids.evaluation.voxelwise import (
+from ssl2_bids.metrics.calibration import expected_calibration_error
+from ssl2_bids.metrics.lesionwise import any_overlap
+from ssl2_bids.metrics.voxelwise import (
     compare,
     dice,
     hausdorff_95,

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from ssl2_bids.evaluation.voxelwise import (
+from ssl2_bids.metrics.voxelwise import (
     absolute_volume_error,
     compare,
     dice,
