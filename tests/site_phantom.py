@@ -19,7 +19,7 @@ from ssl2_bids.bids.provenance import bids_uri, write_dataset_files
 from ssl2_bids.bids.sidecars import image_sidecar, segmentation_sidecar
 from ssl2_bids.files import write_json, write_text
 from ssl2_bids.itk import to_itk
-from ssl2_bids.networks.fast_unet import FastUNet
+from ssl2_bids.networks.architectures.fast_unet import FastUNet
 from ssl2_bids.networks.weights import load_network, read_card, write_model
 from ssl2_bids.settings import ATLAS_SPACE
 from ssl2_bids.steps.network_input import network_input

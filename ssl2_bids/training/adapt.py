@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ssl2_bids.networks.unet import ResidualUNet
+from ssl2_bids.networks.architectures.unet import ResidualUNet
 from ssl2_bids.training import strategies
 from ssl2_bids.training.left_out import MEASURED
 from ssl2_bids.training.loop import LoopSettings, Progress, train

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ssl2_bids.inference import predict
 from ssl2_bids.metrics.lesionwise import anima
-from ssl2_bids.networks.committee import members_of, plain_name
+from ssl2_bids.networks.architectures.committee import members_of, plain_name
 from ssl2_bids.networks.initialisation import Loaded, initialise
 from ssl2_bids.settings import MINIMUM_LESION_VOLUME
 from ssl2_bids.simulation.heads import Head

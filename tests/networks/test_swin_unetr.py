@@ -7,7 +7,7 @@ import pytest
 import torch
 from monai.networks.nets import SwinUNETR as MonaiSwinUNETR
 
-from ssl2_bids.networks.swin_unetr import (
+from ssl2_bids.networks.architectures.swin_unetr import (
     SwinUNETR,
     ThinBottleneck,
     stored_name,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from test_swin_unetr import fill, waves
 
-from ssl2_bids.networks.unet import ResidualUNet
+from ssl2_bids.networks.architectures.unet import ResidualUNet
 
 
 def test_the_names_of_the_tensors_are_the_contract():

@@ -9,7 +9,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from ssl2_bids.errors import DataError
-from ssl2_bids.networks.fast_unet import FastUNet
+from ssl2_bids.networks.architectures.fast_unet import FastUNet
 from ssl2_bids.training import participants, strategies, views
 from ssl2_bids.training.participants import Participant
 from ssl2_bids.training.views import Views, ViewSettings

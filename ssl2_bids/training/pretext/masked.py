@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ssl2_bids.networks.committee import members_of
+from ssl2_bids.networks.architectures.committee import members_of
 from ssl2_bids.training.masking import block_masks, spoil
 from ssl2_bids.training.strategy import generator
 

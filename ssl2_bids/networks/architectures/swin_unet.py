@@ -1,7 +1,7 @@
 """A U-Net at half resolution whose deeper encoder levels are shifted-window transformers.
 
 The entrance, the branch at full resolution and the decoder are those of
-:mod:`ssl2_bids.networks.fast_unet`; the encoder's levels of 4, 8 and 16 voxels are stages of a
+:mod:`ssl2_bids.networks.architectures.fast_unet`; the encoder's levels of 4, 8 and 16 voxels are stages of a
 Swin transformer (Liu et al. 2021, arXiv 2103.14030). Every norm acts on the features of one voxel
 or token, so a prediction depends on the window through the field of view alone, never through
 statistics of the window.
@@ -18,7 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ssl2_bids.networks.fast_unet import FACTOR, activate, depth_to_space, space_to_depth
+from ssl2_bids.networks.architectures.fast_unet import (
+    FACTOR,
+    activate,
+    depth_to_space,
+    space_to_depth,
+)
 
 APART = -1e4  # added to the attention of tokens that must not see each other; finite in bfloat16
 

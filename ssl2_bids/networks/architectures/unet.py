@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ssl2_bids.networks.fast_unet import Residual
+from ssl2_bids.networks.architectures.fast_unet import Residual
 
 CHANNELS = (24, 24, 48, 96, 192, 384)
 
