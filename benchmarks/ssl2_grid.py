@@ -48,8 +48,8 @@ from ssl2_bids.metrics import lesionwise, voxelwise
 from ssl2_bids.networks.cards import LESION, Card
 from ssl2_bids.networks.weights import build_network, find_model, initialise, read_weights
 from ssl2_bids.settings import ADAPTATION, GroupSettings
-from ssl2_bids.simulation.appearance import CHANNELS
 from ssl2_bids.steps.lesions import label_instances
+from ssl2_bids.synthesis.appearance import CHANNELS
 from ssl2_bids.training.adapt import AdaptSettings, adapt, between, patch_for
 from ssl2_bids.training.checkpoint import fingerprint
 from ssl2_bids.training.decision import SHARES

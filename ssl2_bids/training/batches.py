@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from ssl2_bids.simulation.heads import Head
-from ssl2_bids.simulation.randomised import Patches, Randomisation, draw
+from ssl2_bids.synthesis.heads import Head
+from ssl2_bids.synthesis.randomised import Patches, Randomisation, draw
 from ssl2_bids.training.participants import Participant
 from ssl2_bids.training.pretext.masked import Unlabelled
 from ssl2_bids.training.views import Views, ViewSettings

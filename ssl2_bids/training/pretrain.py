@@ -15,9 +15,9 @@ from ssl2_bids.metrics.lesionwise import anima
 from ssl2_bids.networks.architectures.committee import members_of, plain_name
 from ssl2_bids.networks.initialisation import Loaded, initialise
 from ssl2_bids.settings import MINIMUM_LESION_VOLUME
-from ssl2_bids.simulation.heads import Head
-from ssl2_bids.simulation.randomised import Patches, Randomisation, draw
 from ssl2_bids.steps.lesions import label_instances
+from ssl2_bids.synthesis.heads import Head
+from ssl2_bids.synthesis.randomised import Patches, Randomisation, draw
 from ssl2_bids.training.losses import cross_entropy, dice, focal_tversky_loss
 from ssl2_bids.training.participants import Participant
 from ssl2_bids.training.views import box_of

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from ssl2_bids.digests import DIGESTS, Digests
 from ssl2_bids.errors import NoInputError, NothingSelectedError, Ssl2Error, UsageError
 from ssl2_bids.files import write_json
-from ssl2_bids.simulation.appearance import CHANNELS
-from ssl2_bids.simulation.heads import Head, load_heads, save_heads
+from ssl2_bids.synthesis.appearance import CHANNELS
+from ssl2_bids.synthesis.heads import Head, load_heads, save_heads
 from ssl2_bids.training.checkpoint import fingerprint
 from ssl2_bids.training.config import Config, Data
 from ssl2_bids.training.participants import PREFIX, Participant, load_scans, save_scan

@@ -15,7 +15,7 @@ from ssl2_bids.errors import NoInputError, UsageError
 from ssl2_bids.files import whole_file
 from ssl2_bids.networks.registry import new_network
 from ssl2_bids.networks.weights import read_card, read_weights
-from ssl2_bids.simulation.appearance import CHANNELS
+from ssl2_bids.synthesis.appearance import CHANNELS
 from ssl2_bids.training import checkpoint, distributed
 from ssl2_bids.training.batches import LabelledBatches, Source, UnlabelledBatches
 from ssl2_bids.training.config import Config, Stage, read_config, stages

@@ -13,7 +13,7 @@ from ssl2_bids.networks.cards import IMAGE, LESION
 from ssl2_bids.networks.weights import write_model
 from ssl2_bids.reports.figures.curves import curves_svg
 from ssl2_bids.settings import MINIMUM_LESION_VOLUME
-from ssl2_bids.simulation.appearance import CHANNELS
+from ssl2_bids.synthesis.appearance import CHANNELS
 from ssl2_bids.training import distributed
 from ssl2_bids.training.config import Config, stages
 from ssl2_bids.training.participants import NORMALISATION, Participant

@@ -13,9 +13,9 @@ import numpy as np
 from ssl2_bids.bids.inputs import Scan, Session, choose_reference
 from ssl2_bids.errors import DataError, NoInputError
 from ssl2_bids.networks.cards import Card
-from ssl2_bids.simulation.appearance import CHANNELS
 from ssl2_bids.steps import preprocess
 from ssl2_bids.steps.network_input import network_input
+from ssl2_bids.synthesis.appearance import CHANNELS
 from ssl2_bids.training.participants import NORMALISATION, Participant, to_bytes
 from ssl2_bids.volume import Volume
 from ssl2_bids.workflows.annotations import onto_model_grid, place

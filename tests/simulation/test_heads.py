@@ -3,7 +3,7 @@ import pytest
 from label_phantom import label_head
 
 from ssl2_bids.errors import DataError
-from ssl2_bids.simulation.heads import (
+from ssl2_bids.synthesis.heads import (
     DISTANCE_SCALE,
     INDEX,
     load_heads,

@@ -4,7 +4,7 @@ from label_phantom import label_head
 from scipy import ndimage
 
 from ssl2_bids.errors import DataError
-from ssl2_bids.simulation.healthy import CORTEX, FLUID, VENTRICLE, WHITE, label_t1w
+from ssl2_bids.synthesis.healthy import CORTEX, FLUID, VENTRICLE, WHITE, label_t1w
 
 
 @pytest.fixture(scope='module')

@@ -3,16 +3,16 @@ import pytest
 import torch
 from label_phantom import label_head
 
-from ssl2_bids.simulation.appearance import CHANNELS, CONTRAST_SETS, draw_appearances
-from ssl2_bids.simulation.heads import INDEX, make_head
-from ssl2_bids.simulation.patch_tensors import Fields, blur, shift
-from ssl2_bids.simulation.randomised import (
+from ssl2_bids.synthesis.appearance import CHANNELS, CONTRAST_SETS, draw_appearances
+from ssl2_bids.synthesis.heads import INDEX, make_head
+from ssl2_bids.synthesis.lesions import confluent_lesions
+from ssl2_bids.synthesis.patch_tensors import Fields, blur, shift
+from ssl2_bids.synthesis.randomised import (
     Randomisation,
     draw,
     fading,
     weighted_median,
 )
-from ssl2_bids.simulation.randomised_lesions import confluent_lesions
 
 PATCH = (48, 48, 48)
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from ssl2_bids.simulation.appearance import CHANNELS
-from ssl2_bids.simulation.slice_draws import Slices, draw_slices, drawn_in_slices, sliced
+from ssl2_bids.synthesis.appearance import CHANNELS
+from ssl2_bids.synthesis.slices import Slices, draw_slices, drawn_in_slices, sliced
 
 SHARES = {'clinical': 0.3, 'mixed': 0.2, 'reformatted': 0.1}
 

@@ -8,9 +8,9 @@ from tiny_training import settings
 
 from ssl2_bids.errors import DataError, NoInputError, UnavailableError, UsageError
 from ssl2_bids.networks.registry import new_network
-from ssl2_bids.simulation.appearance import CHANNELS
-from ssl2_bids.simulation.heads import make_head
-from ssl2_bids.simulation.randomised import Patches, Randomisation, draw
+from ssl2_bids.synthesis.appearance import CHANNELS
+from ssl2_bids.synthesis.heads import make_head
+from ssl2_bids.synthesis.randomised import Patches, Randomisation, draw
 from ssl2_bids.training.batches import LabelledBatches, UnlabelledBatches
 from ssl2_bids.training.config import Config, read_config, stages
 from ssl2_bids.training.loop import train

@@ -22,8 +22,8 @@ from ssl2_bids.errors import (
     UsageError,
 )
 from ssl2_bids.networks.weights import load_network, read_card, read_weights
-from ssl2_bids.simulation.appearance import CHANNELS
 from ssl2_bids.steps.segmentation import segment
+from ssl2_bids.synthesis.appearance import CHANNELS
 from ssl2_bids.training import checkpoint
 from ssl2_bids.training.config import read_config
 from ssl2_bids.training.participants import from_bytes

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ssl2_bids.simulation.heads import INDEX
+from ssl2_bids.synthesis.heads import INDEX
 
 
 class Fields:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssl2_bids.simulation.heads import DISTANCE_SCALE, INDEX, Head
+from ssl2_bids.synthesis.heads import DISTANCE_SCALE, INDEX, Head
 
 PLACES = ('periventricular', 'juxtacortical', 'deep', 'infratentorial', 'deep grey')
 PLACE_SHARES = (0.36, 0.26, 0.27, 0.07, 0.04)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ssl2_bids.simulation.heads import GROUP_NAMES
+from ssl2_bids.synthesis.heads import GROUP_NAMES
 
 CHANNELS = ('FLAIR', 'T1w', 'T2w', 'T2starw')
 

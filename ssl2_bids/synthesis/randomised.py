@@ -16,15 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssl2_bids.simulation.appearance import (
+from ssl2_bids.synthesis.appearance import (
     CHANNELS,
     Appearance,
     draw_appearances,
     draw_present,
 )
-from ssl2_bids.simulation.heads import BRAIN, DISTANCE_SCALE, INDEX, TISSUE, Head
-from ssl2_bids.simulation.patch_tensors import Fields, blur, lookup, members, shift
-from ssl2_bids.simulation.randomised_lesions import (
+from ssl2_bids.synthesis.heads import BRAIN, DISTANCE_SCALE, INDEX, TISSUE, Head
+from ssl2_bids.synthesis.lesions import (
     CONFLUENT_SHARE,
     FADING_SHARE,
     LESION_FREE,
@@ -33,7 +32,8 @@ from ssl2_bids.simulation.randomised_lesions import (
     draw_lesions,
     real_lesions,
 )
-from ssl2_bids.simulation.slice_draws import UNEVEN, Slices, draw_slices, drawn_in_slices, sliced
+from ssl2_bids.synthesis.patch_tensors import Fields, blur, lookup, members, shift
+from ssl2_bids.synthesis.slices import UNEVEN, Slices, draw_slices, drawn_in_slices, sliced
 
 ON_LESION = 0.6  # share of the patches with real lesions that are centred near one
 WHITE_T1W = 160.0  # of the real T1w that a head may carry
