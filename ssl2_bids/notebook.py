@@ -336,8 +336,8 @@ def simulate_head(
         knowledge,
         make_visits,
     )
-    from ssl2_bids.simulation.protocols import read_scanner
-    from ssl2_bids.simulation.scanner import scan
+    from ssl2_bids.simulation.scanner.protocols import read_scanner
+    from ssl2_bids.simulation.scanner.scan import scan
     from ssl2_bids.workflows.simulation_plan import tissue_maps
 
     scanner = read_scanner(field=field)

@@ -26,7 +26,7 @@ from ssl2_bids.simulation.participant import (
     knowledge,
     make_visits,
 )
-from ssl2_bids.simulation.scanner import scan
+from ssl2_bids.simulation.scanner.scan import scan
 from ssl2_bids.workflows.heads import image_files
 from ssl2_bids.workflows.simulated_dataset import (
     claim_folder,

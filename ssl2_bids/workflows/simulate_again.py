@@ -11,7 +11,7 @@ from ssl2_bids.bids.outputs import read_sidecar
 from ssl2_bids.errors import DataError, NoInputError
 from ssl2_bids.files import sha256
 from ssl2_bids.simulation.participant import Habits, ParticipantDraw
-from ssl2_bids.simulation.protocols import Scanner
+from ssl2_bids.simulation.scanner.protocols import Scanner
 from ssl2_bids.tables import Source, from_table
 from ssl2_bids.workflows.heads import image_files
 from ssl2_bids.workflows.simulate import anatomies, begin, simulate_participant

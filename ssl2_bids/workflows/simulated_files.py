@@ -14,11 +14,11 @@ from ssl2_bids.bids.outputs import output_name, raw_name, sidecar_path, table_pa
 from ssl2_bids.bids.provenance import bids_uri
 from ssl2_bids.bids.sidecars import LABEL_COLUMNS, SIMULATED_LESION_COLUMNS
 from ssl2_bids.files import write_json
-from ssl2_bids.simulation.fields import HYDROGEN
-from ssl2_bids.simulation.lesion_growth import Lesion
+from ssl2_bids.simulation.lesions.growth import Lesion
 from ssl2_bids.simulation.participant import Knowledge
-from ssl2_bids.simulation.protocols import Scanner
-from ssl2_bids.simulation.scanner import Image
+from ssl2_bids.simulation.scanner.fields import HYDROGEN
+from ssl2_bids.simulation.scanner.protocols import Scanner
+from ssl2_bids.simulation.scanner.scan import Image
 from ssl2_bids.volume import write
 
 TRUTH = Path('derivatives') / 'truth'

@@ -11,9 +11,9 @@ from ssl2_bids.bids.outputs import read_sidecar, sidecar_path, table_path, write
 from ssl2_bids.bids.sidecars import LABEL_COLUMNS
 from ssl2_bids.errors import DataError, UsageError
 from ssl2_bids.files import write_json
-from ssl2_bids.simulation.lesion_growth import Lesion
-from ssl2_bids.simulation.lesions import Truth
-from ssl2_bids.simulation.readers import Extent, annotated_slices, draw_reader, read_by_hand
+from ssl2_bids.simulation.lesions.growth import Lesion
+from ssl2_bids.simulation.lesions.lesions import Truth
+from ssl2_bids.simulation.rater import Extent, annotated_slices, draw_reader, read_by_hand
 from ssl2_bids.tables import Source, from_table
 from ssl2_bids.volume import Volume, read, write
 from ssl2_bids.workflows.simulated_files import MANUAL, TRUTH, VisitNames, references

@@ -14,11 +14,11 @@ import numpy as np
 
 from ssl2_bids.errors import DataError, UsageError
 from ssl2_bids.files import sha256
-from ssl2_bids.simulation.anatomy import FIRST_EXTRACEREBRAL, Anatomy
-from ssl2_bids.simulation.label_maps import from_label_map, from_mni_maps, read_label_map
+from ssl2_bids.simulation.anatomy.anatomy import FIRST_EXTRACEREBRAL, Anatomy
+from ssl2_bids.simulation.anatomy.label_maps import from_label_map, from_mni_maps, read_label_map
+from ssl2_bids.simulation.lesions.real import LesionShapes, read_shapes
 from ssl2_bids.simulation.participant import MOST_LOAD, Habits
-from ssl2_bids.simulation.protocols import Scanner, read_scanner
-from ssl2_bids.simulation.real_lesions import LesionShapes, read_shapes
+from ssl2_bids.simulation.scanner.protocols import Scanner, read_scanner
 from ssl2_bids.voxel_grid import bounding_box, shifted, start_of
 from ssl2_bids.workflows.heads import image_files
 from ssl2_bids.workflows.simulated_files import VisitNames

@@ -7,7 +7,7 @@ import pytest
 from label_phantom import label_head
 
 from ssl2_bids.errors import DataError
-from ssl2_bids.simulation.anatomy import (
+from ssl2_bids.simulation.anatomy.anatomy import (
     Anatomy,
     Deformation,
     deform,
@@ -16,7 +16,7 @@ from ssl2_bids.simulation.anatomy import (
     sharpen,
     ventricles,
 )
-from ssl2_bids.simulation.label_maps import (
+from ssl2_bids.simulation.anatomy.label_maps import (
     atlas_structures,
     from_label_map,
     from_mni_maps,
@@ -24,7 +24,7 @@ from ssl2_bids.simulation.label_maps import (
     label_table,
     read_label_map,
 )
-from ssl2_bids.simulation.tissues import read_tissues
+from ssl2_bids.simulation.anatomy.tissues import read_tissues
 from ssl2_bids.volume import Volume, write
 
 STILL = Deformation((1.0, 1.0, 1.0), (0.0,) * 6, 0.0, 1.0, 0)

@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from ssl2_bids.simulation.artefacts import (
+from ssl2_bids.simulation.scanner.artefacts import (
     Artefacts,
     MotionDraw,
     NoiseDraw,
@@ -20,7 +20,7 @@ from ssl2_bids.simulation.artefacts import (
     ringing,
     stripes,
 )
-from ssl2_bids.simulation.fields import echo_phase
+from ssl2_bids.simulation.scanner.fields import echo_phase
 from ssl2_bids.tables import from_table
 
 SHAPE = (48, 56, 40)

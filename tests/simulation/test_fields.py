@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from running_app import PROJECT
 
-from ssl2_bids.simulation.fields import (
+from ssl2_bids.simulation.scanner.fields import (
     CAVITIES,
     OffResonanceDraw,
     ReceiveDraw,
@@ -19,7 +19,7 @@ from ssl2_bids.simulation.fields import (
     receive_phase,
     transmit_map,
 )
-from ssl2_bids.simulation.protocols import read_scanner
+from ssl2_bids.simulation.scanner.protocols import read_scanner
 from ssl2_bids.simulation.smooth import smooth_noise
 from ssl2_bids.tables import from_table
 

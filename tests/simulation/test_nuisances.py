@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from test_real_lesions import known_head
 
-from ssl2_bids.simulation.anatomy import Anatomy
-from ssl2_bids.simulation.lesions import Lesions, paint
-from ssl2_bids.simulation.nuisances import NuisanceDraw, draw_nuisances, with_nuisances
+from ssl2_bids.simulation.anatomy.anatomy import Anatomy
+from ssl2_bids.simulation.lesions.lesions import Lesions, paint
+from ssl2_bids.simulation.mimics.mimics import NuisanceDraw, draw_nuisances, with_nuisances
 
 NOTHING = NuisanceDraw(
     frontal_caps=(0.0, 0.0),

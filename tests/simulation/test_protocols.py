@@ -7,8 +7,8 @@ import pytest
 import tomli_w
 
 from ssl2_bids.errors import DataError, NoInputError, UsageError
-from ssl2_bids.simulation.protocol_checks import fault, geometry_fault
-from ssl2_bids.simulation.protocols import (
+from ssl2_bids.simulation.scanner.protocol_checks import fault, geometry_fault
+from ssl2_bids.simulation.scanner.protocols import (
     FIELDS,
     Geometry,
     Protocol,

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from ssl2_bids.simulation.lesion_growth import Appearance, Lesion
-from ssl2_bids.simulation.lesions import Truth
-from ssl2_bids.simulation.readers import (
+from ssl2_bids.simulation.lesions.growth import Appearance, Lesion
+from ssl2_bids.simulation.lesions.lesions import Truth
+from ssl2_bids.simulation.rater import (
     ReaderDraw,
     annotated_slices,
     draw_reader,

@@ -3,12 +3,12 @@ import pytest
 from scipy import ndimage
 
 from ssl2_bids.errors import DataError, NoInputError
-from ssl2_bids.simulation.anatomy import Anatomy
-from ssl2_bids.simulation.label_maps import atlas_structures
-from ssl2_bids.simulation.lesion_growth import Appearance, Origin
-from ssl2_bids.simulation.lesions import Statistics, paint
-from ssl2_bids.simulation.real_lesions import draw, read_shapes, transplant
-from ssl2_bids.simulation.surroundings import survey
+from ssl2_bids.simulation.anatomy.anatomy import Anatomy
+from ssl2_bids.simulation.anatomy.label_maps import atlas_structures
+from ssl2_bids.simulation.anatomy.surroundings import survey
+from ssl2_bids.simulation.lesions.growth import Appearance, Origin
+from ssl2_bids.simulation.lesions.lesions import Statistics, paint
+from ssl2_bids.simulation.lesions.real import draw, read_shapes, transplant
 from ssl2_bids.volume import Volume, resample, write
 
 LOOK = Appearance(damage=0.3, t2_factor=1.8, edge=1.0, halo=0.2, reach=2.0)

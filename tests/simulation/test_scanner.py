@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from ssl2_bids.simulation.anatomy import Anatomy
-from ssl2_bids.simulation.artefacts import Artefacts
-from ssl2_bids.simulation.grids import (
+from ssl2_bids.simulation.anatomy.anatomy import Anatomy
+from ssl2_bids.simulation.anatomy.tissues import draw_individual, read_tissues
+from ssl2_bids.simulation.lesions.lesions import paint
+from ssl2_bids.simulation.scanner.artefacts import Artefacts
+from ssl2_bids.simulation.scanner.grids import (
     displaced,
     draw_placement,
     place,
@@ -15,12 +17,10 @@ from ssl2_bids.simulation.grids import (
     slice_profile,
     truth_in,
 )
-from ssl2_bids.simulation.lesions import paint
-from ssl2_bids.simulation.protocols import Geometry, read_scanner
-from ssl2_bids.simulation.rendering import draw_head, make_head, render, split
-from ssl2_bids.simulation.scanner import draw_scan, grid_of, scan
-from ssl2_bids.simulation.sequences import signals
-from ssl2_bids.simulation.tissues import draw_individual, read_tissues
+from ssl2_bids.simulation.scanner.protocols import Geometry, read_scanner
+from ssl2_bids.simulation.scanner.rendering import draw_head, make_head, render, split
+from ssl2_bids.simulation.scanner.scan import draw_scan, grid_of, scan
+from ssl2_bids.simulation.scanner.sequences import signals
 from ssl2_bids.volume import Volume
 
 UNMOVED = tuple(map(tuple, np.eye(4)))
@@ -195,7 +195,7 @@ def test_voxels_hold_the_mean_of_their_tissues_signals():
 
 def paint_nothing(anatomy):
     """Lesions without any, of an anatomy too small to hold one."""
-    from ssl2_bids.simulation.lesions import Lesions
+    from ssl2_bids.simulation.lesions.lesions import Lesions
 
     nothing = np.zeros(anatomy.shape, np.float32)
     return Lesions(

@@ -6,22 +6,22 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from ssl2_bids.simulation import sequences
-from ssl2_bids.simulation.protocols import Protocol, read_scanner
-from ssl2_bids.simulation.sequences import (
-    FULL_SCALE,
-    signals,
-    stored_uniform,
-    t1_from_uniform,
-    uniform,
-)
-from ssl2_bids.simulation.tissues import (
+from ssl2_bids.simulation.anatomy.tissues import (
     Tissue,
     draw_individual,
     individual,
     lesion_tissue,
     read_tissues,
     textured,
+)
+from ssl2_bids.simulation.scanner import sequences
+from ssl2_bids.simulation.scanner.protocols import Protocol, read_scanner
+from ssl2_bids.simulation.scanner.sequences import (
+    FULL_SCALE,
+    signals,
+    stored_uniform,
+    t1_from_uniform,
+    uniform,
 )
 
 MP2RAGE = Protocol(

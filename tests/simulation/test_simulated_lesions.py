@@ -8,19 +8,19 @@ from label_phantom import label_head
 from scipy import ndimage
 
 from ssl2_bids.errors import DataError
-from ssl2_bids.simulation.anatomy import Anatomy, Deformation, deform
-from ssl2_bids.simulation.label_maps import from_label_map
-from ssl2_bids.simulation.lesion_growth import Appearance, core_of, steepness
-from ssl2_bids.simulation.lesion_statistics import draw_appearance
-from ssl2_bids.simulation.lesions import (
+from ssl2_bids.simulation.anatomy.anatomy import Anatomy, Deformation, deform
+from ssl2_bids.simulation.anatomy.label_maps import from_label_map
+from ssl2_bids.simulation.anatomy.surroundings import PLACES, survey
+from ssl2_bids.simulation.lesions.growth import Appearance, core_of, steepness
+from ssl2_bids.simulation.lesions.lesions import (
     Lesions,
     Statistics,
     paint,
     statistics_for,
     truth_on,
 )
-from ssl2_bids.simulation.painter import Painter
-from ssl2_bids.simulation.surroundings import PLACES, survey
+from ssl2_bids.simulation.lesions.painter import Painter
+from ssl2_bids.simulation.lesions.statistics import draw_appearance
 from ssl2_bids.volume import Volume
 
 STILL = Deformation((1.0, 1.0, 1.0), (0.0,) * 6, 0.0, 1.0, 0)

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from ssl2_bids.errors import UsageError
-from ssl2_bids.simulation.protocols import read_scanner
-from ssl2_bids.simulation.tissues import (
+from ssl2_bids.simulation.anatomy.tissues import (
     IndividualDraw,
     TissueJitter,
     draw_individual,
@@ -17,6 +16,7 @@ from ssl2_bids.simulation.tissues import (
     textured,
     tissue_table,
 )
+from ssl2_bids.simulation.scanner.protocols import read_scanner
 from ssl2_bids.tables import from_table
 
 NAMES = (

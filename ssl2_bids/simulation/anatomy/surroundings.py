@@ -9,8 +9,8 @@ import numpy as np
 from scipy import ndimage
 
 from ssl2_bids.errors import DataError
-from ssl2_bids.simulation.anatomy import Anatomy, ventricles
-from ssl2_bids.simulation.template_fit import fit_template
+from ssl2_bids.simulation.anatomy.anatomy import Anatomy, ventricles
+from ssl2_bids.simulation.anatomy.template_fit import fit_template
 from ssl2_bids.voxel_grid import bounding_box, shifted, start_of
 
 FAR = 1e4  # mm; distance to what a head does not have

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from ssl2_bids.simulation.anatomy import EXTRACEREBRAL
-from ssl2_bids.simulation.lesions import Lesions, pasted
-from ssl2_bids.simulation.nuisance_draws import NuisanceDraw, draw_nuisances
-from ssl2_bids.simulation.nuisance_maps import (
+from ssl2_bids.simulation.anatomy.anatomy import EXTRACEREBRAL
+from ssl2_bids.simulation.anatomy.surroundings import SHARES
+from ssl2_bids.simulation.lesions.lesions import Lesions, pasted
+from ssl2_bids.simulation.mimics.draws import NuisanceDraw, draw_nuisances
+from ssl2_bids.simulation.mimics.maps import (
     bright_cortex,
     bright_tracts,
     caps_and_bands,
@@ -21,7 +22,6 @@ from ssl2_bids.simulation.nuisance_maps import (
     tubes_of_fluid,
     veins,
 )
-from ssl2_bids.simulation.surroundings import SHARES
 
 __all__ = ['NuisanceDraw', 'draw_nuisances', 'with_nuisances']
 

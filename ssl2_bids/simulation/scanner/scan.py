@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ssl2_bids.simulation.artefacts import (
+from ssl2_bids.simulation.anatomy.tissues import read_tissues
+from ssl2_bids.simulation.scanner.artefacts import (
     Artefacts,
     apply,
     dephasing,
     distorted,
     draw_artefacts,
 )
-from ssl2_bids.simulation.fields import (
+from ssl2_bids.simulation.scanner.fields import (
     HYDROGEN,
     ReceiveDraw,
     draw_receive,
@@ -22,11 +23,16 @@ from ssl2_bids.simulation.fields import (
     receive_map,
     receive_phase,
 )
-from ssl2_bids.simulation.grids import Placement, draw_placement, place, sample, voxel_steps
-from ssl2_bids.simulation.protocols import Geometry, Protocol, Scanner
-from ssl2_bids.simulation.rendering import FATS, Head, render
-from ssl2_bids.simulation.sequences import signals, stored_uniform, uniform
-from ssl2_bids.simulation.tissues import read_tissues
+from ssl2_bids.simulation.scanner.grids import (
+    Placement,
+    draw_placement,
+    place,
+    sample,
+    voxel_steps,
+)
+from ssl2_bids.simulation.scanner.protocols import Geometry, Protocol, Scanner
+from ssl2_bids.simulation.scanner.rendering import FATS, Head, render
+from ssl2_bids.simulation.scanner.sequences import signals, stored_uniform, uniform
 from ssl2_bids.volume import Volume
 
 WHITE_MATTER = 600.0  # stored value of white matter

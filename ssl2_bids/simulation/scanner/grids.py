@@ -8,9 +8,9 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from ssl2_bids.simulation.anatomy import rigid
-from ssl2_bids.simulation.lesions import Lesions, Truth, truth_on
-from ssl2_bids.simulation.protocols import Geometry
+from ssl2_bids.simulation.anatomy.anatomy import rigid
+from ssl2_bids.simulation.lesions.lesions import Lesions, Truth, truth_on
+from ssl2_bids.simulation.scanner.protocols import Geometry
 from ssl2_bids.volume import Volume, resample
 from ssl2_bids.voxel_grid import shifted, start_of
 

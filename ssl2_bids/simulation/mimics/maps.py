@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage, special
 
-from ssl2_bids.simulation.lesion_shapes import axes_of, box_around, from_centre, noise, outward
-from ssl2_bids.simulation.nuisance_draws import NuisanceDraw
-from ssl2_bids.simulation.surroundings import Surroundings
+from ssl2_bids.simulation.anatomy.surroundings import Surroundings
+from ssl2_bids.simulation.lesions.shapes import axes_of, box_around, from_centre, noise, outward
+from ssl2_bids.simulation.mimics.draws import NuisanceDraw
 
 FOURTH_VENTRICLE = 15
 LATERAL = ((4, 43), (136, 163))  # ventricles, and their plexus, on either side

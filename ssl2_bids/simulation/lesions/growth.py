@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import ndimage, special
 
-from ssl2_bids.simulation.lesion_shapes import axes_of, noise, outward, radius_of
-from ssl2_bids.simulation.surroundings import Surroundings
+from ssl2_bids.simulation.anatomy.surroundings import Surroundings
+from ssl2_bids.simulation.lesions.shapes import axes_of, noise, outward, radius_of
 
 Point = tuple[float, float, float]
 

@@ -12,12 +12,12 @@ import numpy as np
 from scipy import ndimage
 
 from ssl2_bids.errors import DataError
-from ssl2_bids.simulation.anatomy import FIRST_EXTRACEREBRAL, Anatomy
+from ssl2_bids.simulation.anatomy.anatomy import FIRST_EXTRACEREBRAL, Anatomy
 from ssl2_bids.tables import bundled_table
 from ssl2_bids.volume import Volume, read, reorient, resample
 from ssl2_bids.voxel_grid import bounding_box, shifted, start_of
 
-RESOURCES = Path(__file__).parents[1] / 'resources'
+RESOURCES = Path(__file__).parents[2] / 'resources'
 COARSEST = 1.6  # mm; thicker voxels miss the sulci
 MOST_ANISOTROPIC = 1.5  # longest over shortest voxel edge
 OBLIQUE = 1e-3  # largest cosine between a voxel axis and another axis of the room that is ignored

@@ -11,7 +11,7 @@ from ssl2_bids.errors import DataError
 from ssl2_bids.tables import Source, check_keys
 
 if TYPE_CHECKING:
-    from ssl2_bids.simulation.protocols import Geometry, Protocol, Scanner
+    from ssl2_bids.simulation.scanner.protocols import Geometry, Protocol, Scanner
 
 KINDS_OF_SUFFIX = {
     'T1w': ('mprage', 'tse', 'gre'),

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from ssl2_bids.simulation.anatomy import EXTRACEREBRAL, Anatomy
-from ssl2_bids.simulation.lesion_growth import Lesion, Patch
-from ssl2_bids.simulation.lesion_statistics import Statistics, statistics_for
-from ssl2_bids.simulation.painter import SMALLEST, Painter
-from ssl2_bids.simulation.real_lesions import LesionShapes
-from ssl2_bids.simulation.surroundings import SHARES, Surroundings, survey
+from ssl2_bids.simulation.anatomy.anatomy import EXTRACEREBRAL, Anatomy
+from ssl2_bids.simulation.anatomy.surroundings import SHARES, Surroundings, survey
+from ssl2_bids.simulation.lesions.growth import Lesion, Patch
+from ssl2_bids.simulation.lesions.painter import SMALLEST, Painter
+from ssl2_bids.simulation.lesions.real import LesionShapes
+from ssl2_bids.simulation.lesions.statistics import Statistics, statistics_for
 from ssl2_bids.volume import Volume, resample
 
 __all__ = ['Lesion', 'Lesions', 'Statistics', 'Truth', 'paint', 'statistics_for', 'truth_on']

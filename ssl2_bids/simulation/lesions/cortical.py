@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from ssl2_bids.simulation.lesion_growth import Appearance, Lesion, as_point
-from ssl2_bids.simulation.lesion_shapes import (
+from ssl2_bids.simulation.anatomy.surroundings import Surroundings
+from ssl2_bids.simulation.lesions.growth import Appearance, Lesion, as_point
+from ssl2_bids.simulation.lesions.shapes import (
     axes_of,
     from_centre,
     noise,
@@ -15,7 +16,6 @@ from ssl2_bids.simulation.lesion_shapes import (
     union,
 )
 from ssl2_bids.simulation.smooth import draw_seed
-from ssl2_bids.simulation.surroundings import Surroundings
 
 FORMS = ('leukocortical', 'intracortical', 'subpial')
 # Of 720 lesions seen at 7 T in 20 patients 273 were subpial; the others here in equal parts.

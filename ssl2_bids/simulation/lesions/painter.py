@@ -7,8 +7,10 @@ from dataclasses import replace
 import numpy as np
 from scipy import ndimage
 
-from ssl2_bids.simulation import cortical, real_lesions
-from ssl2_bids.simulation.lesion_growth import (
+from ssl2_bids.simulation.anatomy.surroundings import Surroundings, place_of
+from ssl2_bids.simulation.lesions import cortical
+from ssl2_bids.simulation.lesions import real as real_lesions
+from ssl2_bids.simulation.lesions.growth import (
     NEIGHBOURS,
     Lesion,
     Patch,
@@ -16,15 +18,14 @@ from ssl2_bids.simulation.lesion_growth import (
     grow,
     room_for,
 )
-from ssl2_bids.simulation.lesion_shapes import box_around, outward, radius_of, reach_of, shape
-from ssl2_bids.simulation.lesion_statistics import (
+from ssl2_bids.simulation.lesions.shapes import box_around, outward, radius_of, reach_of, shape
+from ssl2_bids.simulation.lesions.statistics import (
     CONFLUENT,
     Statistics,
     draw_appearance,
     draw_form,
 )
 from ssl2_bids.simulation.smooth import draw_seed
-from ssl2_bids.simulation.surroundings import Surroundings, place_of
 
 SMALLEST = 1.0  # mm^3
 CENTRES = 12  # tried for one lesion before its volume is halved

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ssl2_bids.errors import DataError, UsageError
-from ssl2_bids.simulation.fields import OffResonanceRanges, ReceiveRanges, TransmitRanges
-from ssl2_bids.simulation.protocol_checks import (
+from ssl2_bids.simulation.anatomy.tissues import FIELD_RANGE, TissueJitter
+from ssl2_bids.simulation.scanner.fields import OffResonanceRanges, ReceiveRanges, TransmitRanges
+from ssl2_bids.simulation.scanner.protocol_checks import (
     KINDS_OF_SUFFIX,
     check_ranges,
     check_sequence,
@@ -18,7 +19,6 @@ from ssl2_bids.simulation.protocol_checks import (
     source_of,
     wrong,
 )
-from ssl2_bids.simulation.tissues import FIELD_RANGE, TissueJitter
 from ssl2_bids.tables import bundled_table, check_keys, from_table, read_toml, typed
 
 FIELDS = {1.5: '1.5t.toml', 3.0: '3t.toml', 7.0: '7t.toml'}  # bundled scanners by field in T

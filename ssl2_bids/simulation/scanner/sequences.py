@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from ssl2_bids.simulation.protocols import Protocol, read_scanner
-from ssl2_bids.simulation.tissues import Tissue, Value, lesion_tissue, read_tissues
+from ssl2_bids.simulation.anatomy.tissues import Tissue, Value, lesion_tissue, read_tissues
+from ssl2_bids.simulation.scanner.protocols import Protocol, read_scanner
 
 __all__ = [
     'FULL_SCALE',

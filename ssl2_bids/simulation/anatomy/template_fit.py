@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-from ssl2_bids.simulation.label_maps import atlas_structures
+from ssl2_bids.simulation.anatomy.label_maps import atlas_structures
 
 COARSE = 3.0  # mm; voxels in which structures are compared
 STEPS = ((8.0, 15), (4.0, 15))  # blur in mm, and number of Gauss-Newton steps with it

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from ssl2_bids.simulation.surroundings import FAR, Surroundings
+from ssl2_bids.simulation.anatomy.surroundings import FAR, Surroundings
 
 FORMS = ('punctate', 'ovoid', 'finger', 'band', 'confluent')
 HUGGING = {'band': 'to_cortex', 'confluent': 'to_ventricle'}

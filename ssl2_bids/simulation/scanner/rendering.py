@@ -6,19 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ssl2_bids.simulation.anatomy import EXTRACEREBRAL, Anatomy
-from ssl2_bids.simulation.fields import (
-    OffResonanceDraw,
-    TransmitDraw,
-    draw_off_resonance,
-    draw_transmit,
-    off_resonance_map,
-    transmit_map,
-)
-from ssl2_bids.simulation.lesions import Lesions
-from ssl2_bids.simulation.protocols import Protocol, Scanner
-from ssl2_bids.simulation.sequences import signals
-from ssl2_bids.simulation.tissues import (
+from ssl2_bids.simulation.anatomy.anatomy import EXTRACEREBRAL, Anatomy
+from ssl2_bids.simulation.anatomy.tissues import (
     IndividualDraw,
     Tissue,
     individual,
@@ -27,6 +16,17 @@ from ssl2_bids.simulation.tissues import (
     texture_map,
     textured,
 )
+from ssl2_bids.simulation.lesions.lesions import Lesions
+from ssl2_bids.simulation.scanner.fields import (
+    OffResonanceDraw,
+    TransmitDraw,
+    draw_off_resonance,
+    draw_transmit,
+    off_resonance_map,
+    transmit_map,
+)
+from ssl2_bids.simulation.scanner.protocols import Protocol, Scanner
+from ssl2_bids.simulation.scanner.sequences import signals
 from ssl2_bids.voxel_grid import bounding_box, shifted, spacing_of, start_of, widened
 
 FAINTEST = 1e-3  # of a voxel; less of a tissue than this is left out

@@ -9,7 +9,8 @@ import numpy as np
 from scipy import ndimage
 
 from ssl2_bids.errors import DataError, NoInputError
-from ssl2_bids.simulation.lesion_growth import (
+from ssl2_bids.simulation.anatomy.surroundings import Surroundings
+from ssl2_bids.simulation.lesions.growth import (
     NEIGHBOURS,
     ROOM,
     Appearance,
@@ -21,9 +22,8 @@ from ssl2_bids.simulation.lesion_growth import (
     finish,
     steepness,
 )
-from ssl2_bids.simulation.lesion_shapes import axes_of, box_around
+from ssl2_bids.simulation.lesions.shapes import axes_of, box_around
 from ssl2_bids.simulation.smooth import draw_seed
-from ssl2_bids.simulation.surroundings import Surroundings
 from ssl2_bids.volume import Volume, read, reorient
 from ssl2_bids.voxel_grid import shifted, spacing_of, start_of
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from ssl2_bids.simulation.lesion_growth import NEIGHBOURS, Lesion
-from ssl2_bids.simulation.lesion_shapes import noise, radius_of
-from ssl2_bids.simulation.lesions import Truth
+from ssl2_bids.simulation.lesions.growth import NEIGHBOURS, Lesion
+from ssl2_bids.simulation.lesions.lesions import Truth
+from ssl2_bids.simulation.lesions.shapes import noise, radius_of
 from ssl2_bids.simulation.smooth import draw_seed
 from ssl2_bids.volume import Volume
 from ssl2_bids.voxel_grid import spacing_of, widened

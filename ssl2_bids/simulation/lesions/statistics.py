@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import special
 
-from ssl2_bids.simulation.lesion_growth import Appearance
-from ssl2_bids.simulation.lesion_shapes import radius_of
+from ssl2_bids.simulation.lesions.growth import Appearance
+from ssl2_bids.simulation.lesions.shapes import radius_of
 
 CONFLUENT = 500.0  # mm^3; larger ones cling to the ventricles and run into one another
 DAMAGE = (0.12, 0.55)
