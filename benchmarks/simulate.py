@@ -64,7 +64,7 @@ def engine(*, steps: int, threads: int, device: str) -> None:
     from ssl2_bids.synthesis.appearance import CHANNELS
     from ssl2_bids.synthesis.randomised import Randomisation, draw
     from ssl2_bids.training.loop import LoopSettings
-    from ssl2_bids.training.pretrain import Supervised
+    from ssl2_bids.training.pretraining.tasks import Supervised
     from ssl2_bids.training.run import Run
 
     torch.set_num_threads(threads)

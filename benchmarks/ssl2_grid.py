@@ -50,11 +50,11 @@ from ssl2_bids.networks.weights import build_network, find_model, initialise, re
 from ssl2_bids.settings import ADAPTATION, GroupSettings
 from ssl2_bids.steps.lesions import label_instances
 from ssl2_bids.synthesis.appearance import CHANNELS
-from ssl2_bids.training.adapt import AdaptSettings, adapt, between, patch_for
+from ssl2_bids.training.adaptation.adapt import AdaptSettings, adapt, between, patch_for
+from ssl2_bids.training.adaptation.decision import SHARES
+from ssl2_bids.training.adaptation.left_out import probability_of
 from ssl2_bids.training.checkpoint import fingerprint
-from ssl2_bids.training.decision import SHARES
-from ssl2_bids.training.left_out import probability_of
-from ssl2_bids.training.participants import (
+from ssl2_bids.training.data.participants import (
     Participant,
     intensities,
     load_scans,
@@ -62,7 +62,7 @@ from ssl2_bids.training.participants import (
     stacked,
     to_bytes,
 )
-from ssl2_bids.training.views import AXIAL
+from ssl2_bids.training.data.views import AXIAL
 
 SCRATCH, NOTHING, SUPERVISED = 'scratch', 'none', 'supervised'
 METRICS = ('dice', 'lesion_f1', 'lesion_sensitivity', 'lesion_ppv', 'volume_bias')

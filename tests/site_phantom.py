@@ -23,8 +23,8 @@ from ssl2_bids.networks.architectures.fast_unet import FastUNet
 from ssl2_bids.networks.weights import load_network, read_card, write_model
 from ssl2_bids.settings import ATLAS_SPACE
 from ssl2_bids.steps.network_input import network_input
-from ssl2_bids.training.adapt import AdaptSettings, adapt
-from ssl2_bids.training.participants import Participant
+from ssl2_bids.training.adaptation.adapt import AdaptSettings, adapt
+from ssl2_bids.training.data.participants import Participant
 from ssl2_bids.volume import Volume, write
 from ssl2_bids.workflows.adaptation_labels import Case
 from ssl2_bids.workflows.resegment import segment_case

@@ -16,7 +16,7 @@ import torch
 
 from ssl2_bids.files import remove_leftovers
 from ssl2_bids.training import checkpoint, distributed
-from ssl2_bids.training.prefetch import Batches, stream
+from ssl2_bids.training.data.prefetch import Batches, stream
 from ssl2_bids.training.run import History, Run, Task, Validate
 
 log = logging.getLogger('ssl2_bids')
@@ -48,7 +48,7 @@ class LoopSettings:
     precision : ``bfloat16``, ``float32``, or ``auto``: bfloat16 where the device is fast at it.
     validate_every, checkpoint_every, log_every : steps; 0 for never (but at the end).
     checkpoint_minutes : a checkpoint also when the last one is older; 0 for never.
-    workers, ahead : see :func:`ssl2_bids.training.prefetch.stream`.
+    workers, ahead : see :func:`ssl2_bids.training.data.prefetch.stream`.
     """
 
     steps: int = 20_000

@@ -11,10 +11,10 @@ from torch import nn
 
 from ssl2_bids.errors import DataError, UsageError
 from ssl2_bids.files import write_json
-from ssl2_bids.training import adapt as training
-from ssl2_bids.training.decision import SHARES, Decision, best_share, decide
-from ssl2_bids.training.left_out import probability_of
-from ssl2_bids.training.views import AXIAL
+from ssl2_bids.training.adaptation import adapt as training
+from ssl2_bids.training.adaptation.decision import SHARES, Decision, best_share, decide
+from ssl2_bids.training.adaptation.left_out import probability_of
+from ssl2_bids.training.data.views import AXIAL
 from ssl2_bids.workflows import adaptation_scores as scoring
 from ssl2_bids.workflows.adaptation_cache import Prepared
 from ssl2_bids.workflows.adaptation_plan import fold_count

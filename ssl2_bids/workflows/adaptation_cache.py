@@ -17,7 +17,7 @@ from ssl2_bids.networks.cards import Card
 from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.steps.network_input import network_input
 from ssl2_bids.training.checkpoint import fingerprint
-from ssl2_bids.training.participants import Participant, read_participant, write_participant
+from ssl2_bids.training.data.participants import Participant, read_participant, write_participant
 from ssl2_bids.volume import read, read_grid, reorient
 from ssl2_bids.workflows.adaptation_labels import Case
 from ssl2_bids.workflows.annotations import onto_model_grid

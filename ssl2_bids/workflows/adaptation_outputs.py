@@ -25,11 +25,11 @@ from ssl2_bids.networks.cards import Card
 from ssl2_bids.networks.weights import write_model
 from ssl2_bids.reports import adaptation as pictures
 from ssl2_bids.training import strategies
-from ssl2_bids.training import suggestions as suggesting
-from ssl2_bids.training.adapt import curves
-from ssl2_bids.training.left_out import DICE, probability_of
+from ssl2_bids.training.adaptation import suggestions as suggesting
+from ssl2_bids.training.adaptation.adapt import curves
+from ssl2_bids.training.adaptation.left_out import DICE, probability_of
+from ssl2_bids.training.adaptation.suggestions import SliceGain, Suggestion
 from ssl2_bids.training.run import History
-from ssl2_bids.training.suggestions import SliceGain, Suggestion
 from ssl2_bids.volume import read, read_grid, reorient
 from ssl2_bids.workflows import adaptation_scores as scoring
 from ssl2_bids.workflows.adaptation import FINAL, HOLDOUT, SLICES, Adapted

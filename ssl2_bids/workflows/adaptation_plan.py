@@ -26,7 +26,7 @@ from ssl2_bids.workflows.adaptation_labels import (
 
 if TYPE_CHECKING:
     from ssl2_bids.steps.annotation import Annotation
-    from ssl2_bids.training.adapt import AdaptSettings
+    from ssl2_bids.training.adaptation.adapt import AdaptSettings
 
 log = logging.getLogger('ssl2_bids')
 
@@ -261,7 +261,12 @@ def fold_count(adaptation: Adaptation) -> int:
 def training_settings(adaptation: Adaptation, device: str, *, unannotated: bool) -> AdaptSettings:
     """The preset of the device, with what was asked for instead."""
     from ssl2_bids.networks.registry import NETWORKS
-    from ssl2_bids.training.adapt import PEER_CHANNELS, AdaptSettings, choose_strategy, patch_for
+    from ssl2_bids.training.adaptation.adapt import (
+        PEER_CHANNELS,
+        AdaptSettings,
+        choose_strategy,
+        patch_for,
+    )
 
     settings, card = adaptation.settings, adaptation.card
     preset = ADAPTATION[device.partition(':')[0]]

@@ -15,7 +15,7 @@ from ssl2_bids.metrics.comparison import compare_models
 from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.steps.lesions import label_instances
 from ssl2_bids.steps.network_input import to_reference
-from ssl2_bids.training.decision import Pair
+from ssl2_bids.training.adaptation.decision import Pair
 from ssl2_bids.volume import Volume, read, reorient
 from ssl2_bids.workflows.adaptation_cache import Prepared
 

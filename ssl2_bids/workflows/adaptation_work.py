@@ -26,10 +26,10 @@ from ssl2_bids.networks.registry import NETWORKS
 from ssl2_bids.networks.weights import load_network
 from ssl2_bids.settings import GroupSettings
 from ssl2_bids.steps.annotation import Annotation
-from ssl2_bids.training import adapt as training
-from ssl2_bids.training.adapt import AdaptSettings, Cost
-from ssl2_bids.training.left_out import MEASURED, quality
-from ssl2_bids.training.participants import Participant
+from ssl2_bids.training.adaptation import adapt as training
+from ssl2_bids.training.adaptation.adapt import AdaptSettings, Cost
+from ssl2_bids.training.adaptation.left_out import MEASURED, quality
+from ssl2_bids.training.data.participants import Participant
 from ssl2_bids.training.run import History
 from ssl2_bids.workflows import adaptation_cache as cache
 from ssl2_bids.workflows import adaptation_nodes as nodes

@@ -26,10 +26,10 @@ from ssl2_bids.networks.weights import find_model, load_network
 from ssl2_bids.processes import whole_start
 from ssl2_bids.settings import GroupSettings
 from ssl2_bids.tables import from_table, to_table
-from ssl2_bids.training import adapt as training
-from ssl2_bids.training.adapt import AdaptSettings
-from ssl2_bids.training.left_out import quality
-from ssl2_bids.training.participants import read_participant
+from ssl2_bids.training.adaptation import adapt as training
+from ssl2_bids.training.adaptation.adapt import AdaptSettings
+from ssl2_bids.training.adaptation.left_out import quality
+from ssl2_bids.training.data.participants import read_participant
 from ssl2_bids.workflows import adaptation_nodes as nodes
 from ssl2_bids.workflows.adaptation_cache import Prepared
 from ssl2_bids.workflows.adaptation_work import (

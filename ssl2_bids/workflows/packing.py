@@ -20,8 +20,8 @@ from ssl2_bids.files import write_json
 from ssl2_bids.synthesis.appearance import CHANNELS
 from ssl2_bids.synthesis.heads import Head, load_heads, save_heads
 from ssl2_bids.training.checkpoint import fingerprint
-from ssl2_bids.training.config import Config, Data
-from ssl2_bids.training.participants import PREFIX, Participant, load_scans, save_scan
+from ssl2_bids.training.data.participants import PREFIX, Participant, load_scans, save_scan
+from ssl2_bids.training.pretraining.config import Config, Data
 from ssl2_bids.workflows.packed_contents import CONTENTS, Contents, Digest, session_key
 
 if TYPE_CHECKING:

@@ -15,9 +15,14 @@ from ssl2_bids.reports.figures.curves import curves_svg
 from ssl2_bids.settings import MINIMUM_LESION_VOLUME
 from ssl2_bids.synthesis.appearance import CHANNELS
 from ssl2_bids.training import distributed
-from ssl2_bids.training.config import Config, stages
-from ssl2_bids.training.participants import NORMALISATION, Participant
-from ssl2_bids.training.pretrain import WholeVolumes, choose_threshold, whole_heads, whole_scans
+from ssl2_bids.training.data.participants import NORMALISATION, Participant
+from ssl2_bids.training.pretraining.config import Config, stages
+from ssl2_bids.training.pretraining.tasks import (
+    WholeVolumes,
+    choose_threshold,
+    whole_heads,
+    whole_scans,
+)
 from ssl2_bids.training.run import CURVES, History, as_csv
 from ssl2_bids.workflows.packing import Packed, labelled_only
 

@@ -16,7 +16,7 @@ from ssl2_bids.networks.cards import Card
 from ssl2_bids.steps import preprocess
 from ssl2_bids.steps.network_input import network_input
 from ssl2_bids.synthesis.appearance import CHANNELS
-from ssl2_bids.training.participants import NORMALISATION, Participant, to_bytes
+from ssl2_bids.training.data.participants import NORMALISATION, Participant, to_bytes
 from ssl2_bids.volume import Volume
 from ssl2_bids.workflows.annotations import onto_model_grid, place
 from ssl2_bids.workflows.raw_scan import read_scan

@@ -8,10 +8,11 @@ import torch
 from tiny_training import tiny_network
 
 from ssl2_bids.errors import UsageError
-from ssl2_bids.training import adapt, strategies
-from ssl2_bids.training.adapt import AdaptSettings
-from ssl2_bids.training.decision import Pair, best_share, decide
-from ssl2_bids.training.participants import Participant
+from ssl2_bids.training import strategies
+from ssl2_bids.training.adaptation import adapt
+from ssl2_bids.training.adaptation.adapt import AdaptSettings
+from ssl2_bids.training.adaptation.decision import Pair, best_share, decide
+from ssl2_bids.training.data.participants import Participant
 
 SETTINGS = AdaptSettings('mean_teacher', 6, 1e-2, (16, 16, 16), 2, 2)
 

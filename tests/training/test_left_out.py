@@ -4,8 +4,8 @@ import torch
 from site_phantom import as_participant, head, make_model
 
 from ssl2_bids.networks.weights import read_card
-from ssl2_bids.training.left_out import DICE, dice_of, quality
-from ssl2_bids.training.participants import Participant
+from ssl2_bids.training.adaptation.left_out import DICE, dice_of, quality
+from ssl2_bids.training.data.participants import Participant
 
 
 class Oracle(torch.nn.Module):

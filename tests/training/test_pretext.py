@@ -5,20 +5,20 @@ import torch
 from tiny_training import settings, tiny_network
 
 from ssl2_bids.networks.registry import new_network
+from ssl2_bids.training.data.masking import HIGH, LOW, block_masks, blur, spoil
 from ssl2_bids.training.loop import train
-from ssl2_bids.training.masking import HIGH, LOW, block_masks, blur, spoil
-from ssl2_bids.training.pretext.contrastive import contrast_loss
-from ssl2_bids.training.pretext.encoder import bottleneck, bottleneck_size
-from ssl2_bids.training.pretext.inpainting import Inpainting, cut_boxes, cut_out
-from ssl2_bids.training.pretext.masked import (
+from ssl2_bids.training.pretraining.pretext.contrastive import contrast_loss
+from ssl2_bids.training.pretraining.pretext.encoder import bottleneck, bottleneck_size
+from ssl2_bids.training.pretraining.pretext.inpainting import Inpainting, cut_boxes, cut_out
+from ssl2_bids.training.pretraining.pretext.masked import (
     HeldOut,
     MaskedAutoencoding,
     Unlabelled,
     edge_error,
     masked_loss,
 )
-from ssl2_bids.training.pretext.rotation import CLASSES, rotate, rotated
-from ssl2_bids.training.pretext.tang import Tang, crop
+from ssl2_bids.training.pretraining.pretext.rotation import CLASSES, rotate, rotated
+from ssl2_bids.training.pretraining.pretext.tang import Tang, crop
 
 
 def seeded(seed: int = 0) -> torch.Generator:

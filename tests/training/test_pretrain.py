@@ -11,10 +11,8 @@ from ssl2_bids.networks.registry import new_network
 from ssl2_bids.synthesis.appearance import CHANNELS
 from ssl2_bids.synthesis.heads import make_head
 from ssl2_bids.synthesis.randomised import Patches, Randomisation, draw
-from ssl2_bids.training.batches import LabelledBatches, UnlabelledBatches
-from ssl2_bids.training.config import Config, read_config, stages
-from ssl2_bids.training.loop import train
-from ssl2_bids.training.participants import (
+from ssl2_bids.training.data.batches import LabelledBatches, UnlabelledBatches
+from ssl2_bids.training.data.participants import (
     HIGH,
     LOW,
     Participant,
@@ -27,7 +25,9 @@ from ssl2_bids.training.participants import (
     to_bytes,
     write_participant,
 )
-from ssl2_bids.training.pretrain import (
+from ssl2_bids.training.loop import train
+from ssl2_bids.training.pretraining.config import Config, read_config, stages
+from ssl2_bids.training.pretraining.tasks import (
     Supervised,
     WholeVolumes,
     choose_threshold,

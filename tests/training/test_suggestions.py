@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ssl2_bids.training.suggestions import (
+from ssl2_bids.training.adaptation.suggestions import (
     SliceGain,
     expected_error,
     slice_gains,

@@ -10,9 +10,10 @@ from scipy.spatial.transform import Rotation
 
 from ssl2_bids.errors import DataError
 from ssl2_bids.networks.architectures.fast_unet import FastUNet
-from ssl2_bids.training import participants, strategies, views
-from ssl2_bids.training.participants import Participant
-from ssl2_bids.training.views import Views, ViewSettings
+from ssl2_bids.training import strategies
+from ssl2_bids.training.data import participants, views
+from ssl2_bids.training.data.participants import Participant
+from ssl2_bids.training.data.views import Views, ViewSettings
 
 SHAPE = (40, 44, 36)
 SMALL = ViewSettings(patch=(16, 16, 16), labelled=3, unlabelled=2)

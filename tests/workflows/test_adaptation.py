@@ -32,7 +32,7 @@ from ssl2_bids.errors import (
 from ssl2_bids.files import write_json
 from ssl2_bids.networks.weights import find_model, read_weights
 from ssl2_bids.settings import GroupSettings
-from ssl2_bids.training import adapt as training
+from ssl2_bids.training.adaptation import adapt as training
 from ssl2_bids.volume import Volume, read, write
 from ssl2_bids.workflows import adaptation
 from ssl2_bids.workflows import adaptation_nodes as nodes

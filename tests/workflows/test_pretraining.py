@@ -25,8 +25,8 @@ from ssl2_bids.networks.weights import load_network, read_card, read_weights
 from ssl2_bids.steps.segmentation import segment
 from ssl2_bids.synthesis.appearance import CHANNELS
 from ssl2_bids.training import checkpoint
-from ssl2_bids.training.config import read_config
-from ssl2_bids.training.participants import from_bytes
+from ssl2_bids.training.data.participants import from_bytes
+from ssl2_bids.training.pretraining.config import read_config
 from ssl2_bids.volume import Volume
 from ssl2_bids.workflows.packing import load_packed, pack
 from ssl2_bids.workflows.pretrained import trained_on, whole_validation

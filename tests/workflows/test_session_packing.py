@@ -10,7 +10,7 @@ import pytest
 from phantoms import brain_image
 
 from ssl2_bids.steps.network_input import network_input
-from ssl2_bids.training.participants import to_bytes
+from ssl2_bids.training.data.participants import to_bytes
 from ssl2_bids.volume import read
 from ssl2_bids.workflows import nodes
 from ssl2_bids.workflows.packing import find_sessions

@@ -18,9 +18,9 @@ from ssl2_bids.settings import MINIMUM_LESION_VOLUME
 from ssl2_bids.steps.lesions import label_instances
 from ssl2_bids.synthesis.heads import Head
 from ssl2_bids.synthesis.randomised import Patches, Randomisation, draw
+from ssl2_bids.training.data.participants import Participant
+from ssl2_bids.training.data.views import box_of
 from ssl2_bids.training.losses import cross_entropy, dice, focal_tversky_loss
-from ssl2_bids.training.participants import Participant
-from ssl2_bids.training.views import box_of
 
 ENCODER = ('stem.', 'enc.', 'encoder.')
 LAST = 'out.'

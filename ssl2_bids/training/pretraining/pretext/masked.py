@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl2_bids.networks.architectures.committee import members_of
-from ssl2_bids.training.masking import block_masks, spoil
+from ssl2_bids.training.data.masking import block_masks, spoil
 from ssl2_bids.training.strategy import generator
 
 VISIBLE = 0.1  # weight of visible voxels: they are cleaned, not copied

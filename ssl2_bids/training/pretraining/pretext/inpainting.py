@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ssl2_bids.training.pretext.masked import VISIBLE, mean_where
+from ssl2_bids.training.pretraining.pretext.masked import VISIBLE, mean_where
 
 EDGE = (0.05, 0.25)  # of a box, share of the image's edge
 SHARE = (0.15, 0.45)  # of the voxels that are cut out, drawn per sample; counted once

@@ -23,7 +23,7 @@ from torch import Tensor
 from ssl2_bids.errors import DataError
 from ssl2_bids.files import whole_file, write_json
 from ssl2_bids.synthesis.appearance import CHANNELS
-from ssl2_bids.training.masking import HIGH, LOW
+from ssl2_bids.training.data.masking import HIGH, LOW
 
 FACTS = 'participant.json'  # written last: with it the folder is whole
 MASKS = ('brain', 'label', 'annotated')

@@ -11,9 +11,9 @@ import torch
 
 from ssl2_bids.synthesis.heads import Head
 from ssl2_bids.synthesis.randomised import Patches, Randomisation, draw
-from ssl2_bids.training.participants import Participant
-from ssl2_bids.training.pretext.masked import Unlabelled
-from ssl2_bids.training.views import Views, ViewSettings
+from ssl2_bids.training.data.participants import Participant
+from ssl2_bids.training.data.views import Views, ViewSettings
+from ssl2_bids.training.pretraining.pretext.masked import Unlabelled
 
 ON_LESION = 0.6  # share of patches of labelled scans around a lesion
 REAL = 991  # in the seed of the draws that choose between simulated and real

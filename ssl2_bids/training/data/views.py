@@ -20,8 +20,8 @@ from torch.nn import functional
 
 from ssl2_bids.errors import DataError
 from ssl2_bids.steps.lesions import label_instances
-from ssl2_bids.training.masking import spoil
-from ssl2_bids.training.participants import Participant, intensities
+from ssl2_bids.training.data.masking import spoil
+from ssl2_bids.training.data.participants import Participant, intensities
 from ssl2_bids.training.strategy import Batch
 
 LEFT_RIGHT = 0  # axes of a participant's arrays, which are RAS+

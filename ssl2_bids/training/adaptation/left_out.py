@@ -15,8 +15,8 @@ from torch import nn
 
 from ssl2_bids.inference import predict
 from ssl2_bids.metrics import voxelwise
-from ssl2_bids.training.participants import Participant
-from ssl2_bids.training.views import masks_of
+from ssl2_bids.training.data.participants import Participant
+from ssl2_bids.training.data.views import masks_of
 
 if TYPE_CHECKING:
     from ssl2_bids.networks.cards import Card

@@ -20,12 +20,12 @@ from torch import nn
 
 from ssl2_bids.networks.architectures.unet import ResidualUNet
 from ssl2_bids.training import strategies
-from ssl2_bids.training.left_out import MEASURED
+from ssl2_bids.training.adaptation.left_out import MEASURED
+from ssl2_bids.training.data.participants import Participant
+from ssl2_bids.training.data.views import AXIAL, Views, ViewSettings, masks_of
 from ssl2_bids.training.loop import LoopSettings, Progress, train
-from ssl2_bids.training.participants import Participant
 from ssl2_bids.training.run import History, Run, Validate
 from ssl2_bids.training.strategy import Strategy
-from ssl2_bids.training.views import AXIAL, Views, ViewSettings, masks_of
 
 FEW = 10  # labelled participants from which on labels alone are trusted
 REMEMBERED = 0.1  # share of the steps that the shipped average is the mean of

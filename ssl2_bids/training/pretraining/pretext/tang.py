@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssl2_bids.training.pretext.contrastive import Contrast
-from ssl2_bids.training.pretext.encoder import bottleneck, bottleneck_size
-from ssl2_bids.training.pretext.inpainting import Inpainting, cut_boxes, cut_out
-from ssl2_bids.training.pretext.masked import Unlabelled
-from ssl2_bids.training.pretext.rotation import CLASSES, Rotation, rotated
+from ssl2_bids.training.pretraining.pretext.contrastive import Contrast
+from ssl2_bids.training.pretraining.pretext.encoder import bottleneck, bottleneck_size
+from ssl2_bids.training.pretraining.pretext.inpainting import Inpainting, cut_boxes, cut_out
+from ssl2_bids.training.pretraining.pretext.masked import Unlabelled
+from ssl2_bids.training.pretraining.pretext.rotation import CLASSES, Rotation, rotated
 from ssl2_bids.training.strategy import generator
 
 CPU = torch.device('cpu')
