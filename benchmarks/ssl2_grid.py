@@ -241,8 +241,8 @@ def pack(options: argparse.Namespace) -> None:
     """Everybody of a dataset, with the truth, into one small file each."""
     # here, for they need imaging software
     from ssl2_bids.bids.outputs import find_results
-    from ssl2_bids.workflows.adaptation_cache import prepare
-    from ssl2_bids.workflows.adaptation_labels import find_cases, read_labels
+    from ssl2_bids.workflows.adaptation.cases import find_cases, read_labels
+    from ssl2_bids.workflows.adaptation.prepare import prepare
 
     root = options.bids_dir.absolute()
     settings = GroupSettings(

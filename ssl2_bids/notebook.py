@@ -338,7 +338,7 @@ def simulate_head(
     )
     from ssl2_bids.simulation.scanner.protocols import read_scanner
     from ssl2_bids.simulation.scanner.scan import scan
-    from ssl2_bids.workflows.simulation_plan import tissue_maps
+    from ssl2_bids.workflows.simulation.plan import tissue_maps
 
     scanner = read_scanner(field=field)
     unknown = sorted(set(contrasts) - set(scanner.protocols))

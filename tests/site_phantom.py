@@ -26,8 +26,8 @@ from ssl2_bids.steps.network_input import network_input
 from ssl2_bids.training.adaptation.adapt import AdaptSettings, adapt
 from ssl2_bids.training.data.participants import Participant
 from ssl2_bids.volume import Volume, write
-from ssl2_bids.workflows.adaptation_labels import Case
-from ssl2_bids.workflows.resegment import segment_case
+from ssl2_bids.workflows.adaptation.cases import Case
+from ssl2_bids.workflows.adaptation.resegment import segment_case
 
 SHAPE = (34, 40, 32)
 VOXEL = 4.0

@@ -34,13 +34,13 @@ from ssl2_bids.networks.weights import find_model, read_weights
 from ssl2_bids.settings import GroupSettings
 from ssl2_bids.training.adaptation import adapt as training
 from ssl2_bids.volume import Volume, read, write
-from ssl2_bids.workflows import adaptation
-from ssl2_bids.workflows import adaptation_nodes as nodes
-from ssl2_bids.workflows.adaptation_plan import plan_adaptation
-from ssl2_bids.workflows.adaptation_work import Work, fit_into_time
-from ssl2_bids.workflows.adaptation_work import begin as begin_work
-from ssl2_bids.workflows.adaptation_workers import take_part
-from ssl2_bids.workflows.group import run_group_level
+from ssl2_bids.workflows.adaptation import run as adaptation
+from ssl2_bids.workflows.adaptation import torchrun as nodes
+from ssl2_bids.workflows.adaptation.parallel import take_part
+from ssl2_bids.workflows.adaptation.plan import plan_adaptation
+from ssl2_bids.workflows.adaptation.state import Work, fit_into_time
+from ssl2_bids.workflows.adaptation.state import begin as begin_work
+from ssl2_bids.workflows.cohort.run import run_group_level
 
 PEOPLE = 6
 

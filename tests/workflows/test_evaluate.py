@@ -11,8 +11,8 @@ import pytest
 from ssl2_bids.cli.tools.app import main
 from ssl2_bids.errors import DataError, NoInputError
 from ssl2_bids.volume import Volume, read, reorient, resample, write
-from ssl2_bids.workflows.evaluate import evaluate
-from ssl2_bids.workflows.lesion_free import look_for_false_lesions
+from ssl2_bids.workflows.evaluation.lesion_free import look_for_false_lesions
+from ssl2_bids.workflows.evaluation.run import evaluate
 
 SHAPE = (20, 22, 24)
 RAS = np.array([[1.0, 0, 0, -10], [0, 1, 0, -20], [0, 0, 1, 5], [0, 0, 0, 1]])

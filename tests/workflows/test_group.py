@@ -18,7 +18,7 @@ from ssl2_bids.files import write_json, write_text
 from ssl2_bids.itk import to_itk
 from ssl2_bids.settings import ATLAS_SPACE, GroupSettings
 from ssl2_bids.volume import Volume, write
-from ssl2_bids.workflows.group import run_group_level
+from ssl2_bids.workflows.cohort.run import run_group_level
 
 VOLUMES = (5000.0, 6000.0, 5500.0, 0.0, 5200.0, 6100.0, 90000.0)  # the last stands out
 

@@ -18,8 +18,8 @@ from ssl2_bids.errors import DataError, NoInputError
 from ssl2_bids.files import PREFIX, write_json
 from ssl2_bids.networks.weights import find_model
 from ssl2_bids.settings import GroupSettings, ParticipantSettings
-from ssl2_bids.workflows.group import run_group_level
-from ssl2_bids.workflows.participant import (
+from ssl2_bids.workflows.cohort.run import run_group_level
+from ssl2_bids.workflows.participant.run import (
     is_finished,
     plan_sessions,
     run_participant_level,
@@ -276,7 +276,7 @@ def test_a_rerun_after_each_change(done):
 
 
 def test_a_file_that_changes_under_way_is_not_taken(settings):
-    from ssl2_bids.workflows.nodes import prepare
+    from ssl2_bids.workflows.participant.nodes import prepare
 
     (plan,) = plan_sessions(settings)
     scan = plan.session.scans['FLAIR']

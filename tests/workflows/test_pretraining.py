@@ -28,8 +28,8 @@ from ssl2_bids.training import checkpoint
 from ssl2_bids.training.data.participants import from_bytes
 from ssl2_bids.training.pretraining.config import read_config
 from ssl2_bids.volume import Volume
-from ssl2_bids.workflows.packing import load_packed, pack
-from ssl2_bids.workflows.pretrained import trained_on, whole_validation
+from ssl2_bids.workflows.pretraining.model import trained_on, whole_validation
+from ssl2_bids.workflows.pretraining.pack import load_packed, pack
 
 FLAIR = CHANNELS.index('FLAIR')
 ONLY_FLAIR = tuple(channel == 'FLAIR' for channel in CHANNELS)

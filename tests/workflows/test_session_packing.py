@@ -12,9 +12,9 @@ from phantoms import brain_image
 from ssl2_bids.steps.network_input import network_input
 from ssl2_bids.training.data.participants import to_bytes
 from ssl2_bids.volume import read
-from ssl2_bids.workflows import nodes
-from ssl2_bids.workflows.packing import find_sessions
-from ssl2_bids.workflows.session_packing import pack_session, packing_card
+from ssl2_bids.workflows.participant import nodes
+from ssl2_bids.workflows.pretraining.pack import find_sessions
+from ssl2_bids.workflows.pretraining.sessions import pack_session, packing_card
 
 
 def mp2rage(noise: float = 3.0) -> dict[str, nib.Nifti1Image]:

@@ -18,11 +18,11 @@ from ssl2_bids.cli.tools.app import main
 from ssl2_bids.errors import CannotWriteError, DataError, NoInputError, UsageError
 from ssl2_bids.steps.annotation import Annotation, read_label_values
 from ssl2_bids.volume import read, reorient, same_grid
-from ssl2_bids.workflows import simulate as workflow
-from ssl2_bids.workflows.simulate import simulate
-from ssl2_bids.workflows.simulate_again import simulate_again
-from ssl2_bids.workflows.simulated_labels import labelled_numbers
-from ssl2_bids.workflows.simulation_plan import tissue_maps
+from ssl2_bids.workflows.simulation import run as workflow
+from ssl2_bids.workflows.simulation.labels import labelled_numbers
+from ssl2_bids.workflows.simulation.plan import tissue_maps
+from ssl2_bids.workflows.simulation.replay import simulate_again
+from ssl2_bids.workflows.simulation.run import simulate
 
 TRUTH = Path('derivatives/truth')
 MANUAL = Path('derivatives/manual')

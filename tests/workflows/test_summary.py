@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from ssl2_bids.workflows.summary import in_order, methods_of
+from ssl2_bids.workflows.participant.summary import in_order, methods_of
 
 
 def test_methods_stand_in_the_order_of_processing_however_the_facts_come():

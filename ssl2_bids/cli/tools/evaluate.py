@@ -14,7 +14,7 @@ from ssl2_bids.errors import SOME_FAILED, SUCCESS, DataError, UsageError
 from ssl2_bids.settings import MINIMUM_LESION_VOLUME
 
 if TYPE_CHECKING:
-    from ssl2_bids.workflows.evaluate import Evaluation, Failure
+    from ssl2_bids.workflows.evaluation.run import Evaluation, Failure
 
 EVALUATE = """\
 Compare lesion masks of ssl2-bids with manual labels.
@@ -131,8 +131,8 @@ def run_evaluate(args: argparse.Namespace) -> int:
     if args.lesion_free:
         return _run_lesion_free(args, models, participants)
     from ssl2_bids.bids.outputs import write_table
-    from ssl2_bids.workflows import scores
-    from ssl2_bids.workflows.evaluate import evaluate
+    from ssl2_bids.workflows.evaluation import scores
+    from ssl2_bids.workflows.evaluation.run import evaluate
 
     result = evaluate(
         args.predictions,
@@ -163,8 +163,8 @@ def _run_lesion_free(
     participants: Sequence[str] | None,
 ) -> int:
     from ssl2_bids.bids.outputs import write_table
-    from ssl2_bids.workflows import scores
-    from ssl2_bids.workflows.lesion_free import look_for_false_lesions, spread
+    from ssl2_bids.workflows.evaluation import scores
+    from ssl2_bids.workflows.evaluation.lesion_free import look_for_false_lesions, spread
 
     result = look_for_false_lesions(
         args.predictions,
@@ -229,7 +229,7 @@ def say(text: str) -> None:
 
 def _show_cases(result: Evaluation, models: Sequence[str | None]) -> None:
     """Print the cases and the mean of each model; and what was detected by size."""
-    from ssl2_bids.workflows import scores
+    from ssl2_bids.workflows.evaluation import scores
 
     columns = scores.shown_columns(result.cases)
     rows = [[*_unit_headings(models), *(column[0] for column in columns.values())]]
@@ -249,7 +249,7 @@ def _show_cases(result: Evaluation, models: Sequence[str | None]) -> None:
 def _show_comparison(rows: Sequence[dict[str, Any]]) -> None:
     """Print the comparison of models, one row per score and model."""
     from ssl2_bids.cli.terminal import aligned
-    from ssl2_bids.workflows.scores import COMPARED
+    from ssl2_bids.workflows.evaluation.scores import COMPARED
 
     headings = ['Score', 'Model', 'Baseline', 'Mean', 'Baseline mean', 'Difference', '95 % low',
                 'high', 'p', 'p Holm', 'Participants', 'Left out']  # fmt: skip
@@ -273,7 +273,7 @@ def _unit_headings(models: Sequence[str | None]) -> list[str]:
 
 
 def _unit(entry: Any, models: Sequence[str | None]) -> list[str]:
-    from ssl2_bids.workflows.scores import unit_cells
+    from ssl2_bids.workflows.evaluation.scores import unit_cells
 
     cells = unit_cells(entry)
     if len(models) == 1:

@@ -69,7 +69,7 @@ def add_pretrain(subparsers: argparse._SubParsersAction) -> None:
 def run_pretrain(args: argparse.Namespace) -> int:
     """Run ``ssl2 pretrain`` and return its exit code."""
     from ssl2_bids.device import choose_device
-    from ssl2_bids.workflows import pretrain as workflow
+    from ssl2_bids.workflows.pretraining import run as workflow
 
     logging.basicConfig(format='ssl2: %(message)s', level=logging.WARNING)
     logging.getLogger('ssl2_bids').setLevel(logging.INFO)

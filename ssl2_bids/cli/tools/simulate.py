@@ -238,7 +238,7 @@ def run_simulate(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import Progress
 
-    from ssl2_bids.workflows.simulate import simulate
+    from ssl2_bids.workflows.simulation.run import simulate
 
     options = {name: getattr(args, name) for name in OPTIONS}
     options['contrasts'] = tuple(args.contrasts or ())
@@ -263,7 +263,7 @@ def run_again(args: argparse.Namespace) -> int:
                 f'--{name.replace("_", "-")} does not go with --again, whose JSON says it all',
                 advice='Give only --labels and --lesion-masks with it.',
             )
-    from ssl2_bids.workflows.simulate_again import simulate_again
+    from ssl2_bids.workflows.simulation.replay import simulate_again
 
     simulate_again(args.again, args.output, labels=args.labels, lesion_masks=args.lesion_masks)
     say(f'{args.again.name.split("_")[0]} made again in {args.output}')
