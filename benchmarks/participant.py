@@ -26,8 +26,8 @@ import psutil
 import torch
 from scipy import ndimage
 
-from ssl2_bids.inference import predict
 from ssl2_bids.networks.cards import Card
+from ssl2_bids.networks.inference import predict
 from ssl2_bids.networks.weights import find_model, load_network
 from ssl2_bids.steps.network_input import NetworkInput, network_input
 from ssl2_bids.steps.registration import register_rigid

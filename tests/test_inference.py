@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from ssl2_bids.errors import UnavailableError
-from ssl2_bids.inference import (
+from ssl2_bids.networks.inference import (
     axis_starts,
     bfloat16_is_fast,
     gaussian_weight,

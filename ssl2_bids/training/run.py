@@ -20,7 +20,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ssl2_bids.errors import DataError, UnavailableError
 from ssl2_bids.files import write_text
-from ssl2_bids.inference import bfloat16_is_fast, is_out_of_memory
+from ssl2_bids.networks.inference import bfloat16_is_fast, is_out_of_memory
 from ssl2_bids.training import checkpoint, distributed
 from ssl2_bids.training.data.prefetch import echoed, to_device
 from ssl2_bids.training.schedule import average_weight, rate

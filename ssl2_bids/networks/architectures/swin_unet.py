@@ -1,10 +1,10 @@
 """A U-Net at half resolution whose deeper encoder levels are shifted-window transformers.
 
 The entrance, the branch at full resolution and the decoder are those of
-:mod:`ssl2_bids.networks.architectures.fast_unet`; the encoder's levels of 4, 8 and 16 voxels are stages of a
-Swin transformer (Liu et al. 2021, arXiv 2103.14030). Every norm acts on the features of one voxel
-or token, so a prediction depends on the window through the field of view alone, never through
-statistics of the window.
+:mod:`ssl2_bids.networks.architectures.fast_unet`; the encoder's levels of 4, 8 and 16 voxels are
+stages of a Swin transformer (Liu et al. 2021, arXiv 2103.14030). Every norm acts on the features
+of one voxel or token, so a prediction depends on the window through the field of view alone,
+never through statistics of the window.
 
 The names of the tensors are a contract: weights are stored under them.
 """

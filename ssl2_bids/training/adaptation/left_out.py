@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from ssl2_bids.inference import predict
 from ssl2_bids.metrics import voxelwise
+from ssl2_bids.networks.inference import predict
 from ssl2_bids.training.data.participants import Participant
 from ssl2_bids.training.data.views import masks_of
 

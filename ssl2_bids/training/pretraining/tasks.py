@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ssl2_bids.inference import predict
 from ssl2_bids.metrics.lesionwise import anima
 from ssl2_bids.networks.architectures.committee import members_of, plain_name
+from ssl2_bids.networks.inference import predict
 from ssl2_bids.networks.initialisation import Loaded, initialise
 from ssl2_bids.settings import MINIMUM_LESION_VOLUME
 from ssl2_bids.steps.lesions import label_instances

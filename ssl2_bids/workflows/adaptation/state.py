@@ -21,7 +21,7 @@ from ssl2_bids.device import choose_device
 from ssl2_bids.digests import DIGESTS, Digests
 from ssl2_bids.errors import DataError, StorageError, UnavailableError, UsageError
 from ssl2_bids.files import remove_leftovers, write_json
-from ssl2_bids.inference import is_out_of_memory
+from ssl2_bids.networks.inference import is_out_of_memory
 from ssl2_bids.networks.registry import NETWORKS
 from ssl2_bids.networks.weights import load_network
 from ssl2_bids.settings import GroupSettings
