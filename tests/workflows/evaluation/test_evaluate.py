@@ -16,7 +16,7 @@ from ssl2_bids.workflows.evaluation.run import evaluate
 
 SHAPE = (20, 22, 24)
 RAS = np.array([[1.0, 0, 0, -10], [0, 1, 0, -20], [0, 0, 1, 5], [0, 0, 0, 1]])
-STRIPPED = Path(__file__).resolve().parents[2] / '../shared/data/ms-stripped'
+STRIPPED = Path(__file__).resolve().parents[3] / '../shared/data/ms-stripped'
 
 
 def lesions(*boxes) -> np.ndarray:
