@@ -116,7 +116,7 @@ class Terminal:
         self._stop_bar()
         if self.settings.dry_run:
             return
-        if self.settings.resource_monitor and outcomes:
+        if outcomes and self.settings.resource_monitor:  # an option of the participant level
             self._tell_resources(outcomes)
         for outcome in outcomes:
             if outcome.status in ('failed', 'skipped'):
