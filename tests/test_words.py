@@ -132,3 +132,8 @@ def test_reports_and_reference():
     texts |= {path: path.read_text() for path in TABLES}
     found = ((path, fault) for path, text in texts.items() for fault in faults(text))
     assert not (text := listed(found)), text
+
+
+def test_pages():
+    found = ((page, fault) for page in PAGES for fault in faults(prose(page)))
+    assert not (text := listed(found)), text
