@@ -26,13 +26,13 @@ import psutil
 import torch
 from scipy import ndimage
 
-from ssl2_bids.inference import predict
 from ssl2_bids.networks.cards import Card
+from ssl2_bids.networks.inference import predict
 from ssl2_bids.networks.weights import find_model, load_network
 from ssl2_bids.steps.network_input import NetworkInput, network_input
 from ssl2_bids.steps.registration import register_rigid
 from ssl2_bids.volume import Volume, read, reorient, resample, write
-from ssl2_bids.workflows.simulate import simulate
+from ssl2_bids.workflows.simulation.run import simulate
 
 PROJECT = Path(__file__).resolve().parents[1]
 WHOLE_HEAD = (192, 256, 256)  # voxels of 1 mm

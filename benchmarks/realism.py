@@ -44,7 +44,7 @@ from evidence.heads import (
 
 from ssl2_bids.files import write_json
 from ssl2_bids.simulation.participant import knowledge
-from ssl2_bids.simulation.protocols import Scanner, read_scanner
+from ssl2_bids.simulation.scanner.protocols import Scanner, read_scanner
 from ssl2_bids.volume import reorient
 
 CLINICAL = Path(__file__).with_name('clinical-3t.toml')

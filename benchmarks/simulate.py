@@ -61,10 +61,10 @@ def engine(*, steps: int, threads: int, device: str) -> None:
 
     from ssl2_bids.device import choose_device
     from ssl2_bids.networks.registry import new_network
-    from ssl2_bids.simulation.appearance import CHANNELS
-    from ssl2_bids.simulation.randomised import Randomisation, draw
+    from ssl2_bids.synthesis.appearance import CHANNELS
+    from ssl2_bids.synthesis.randomised import Randomisation, draw
     from ssl2_bids.training.loop import LoopSettings
-    from ssl2_bids.training.pretrain import Supervised
+    from ssl2_bids.training.pretraining.tasks import Supervised
     from ssl2_bids.training.run import Run
 
     torch.set_num_threads(threads)

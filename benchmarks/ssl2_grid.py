@@ -43,18 +43,26 @@ import numpy as np
 import torch
 from torch import nn
 
-from ssl2_bids.evaluation import lesionwise, voxelwise
 from ssl2_bids.files import whole_file
+from ssl2_bids.metrics import lesionwise, voxelwise
 from ssl2_bids.networks.cards import LESION, Card
 from ssl2_bids.networks.weights import build_network, find_model, initialise, read_weights
 from ssl2_bids.settings import ADAPTATION, GroupSettings
 from ssl2_bids.steps.lesions import label_instances
-from ssl2_bids.training.adapt import AdaptSettings, adapt, between, patch_for
+from ssl2_bids.synthesis.appearance import CHANNELS
+from ssl2_bids.training.adaptation.adapt import AdaptSettings, adapt, between, patch_for
+from ssl2_bids.training.adaptation.decision import SHARES
+from ssl2_bids.training.adaptation.left_out import probability_of
 from ssl2_bids.training.checkpoint import fingerprint
-from ssl2_bids.training.decision import SHARES
-from ssl2_bids.training.left_out import probability_of
-from ssl2_bids.training.scans import PackedScan, from_bytes, load_scans, save_scan, to_bytes
-from ssl2_bids.training.views import AXIAL, Participant
+from ssl2_bids.training.data.participants import (
+    Participant,
+    intensities,
+    load_scans,
+    save_scan,
+    stacked,
+    to_bytes,
+)
+from ssl2_bids.training.data.views import AXIAL
 
 SCRATCH, NOTHING, SUPERVISED = 'scratch', 'none', 'supervised'
 METRICS = ('dice', 'lesion_f1', 'lesion_sensitivity', 'lesion_ppv', 'volume_bias')
@@ -222,28 +230,19 @@ def write_rows(rows: Rows, path: Path) -> None:
         writer.writerows(rows)
 
 
-def as_participant(scan: PackedScan, channels: Sequence[str]) -> Participant:
-    """A packed scan as training reads it, in a network's channels."""
-    empty = np.zeros(scan.brain.shape, np.uint8)
-    stored = np.stack([scan.images.get(channel, empty) for channel in channels])
-    assert scan.label is not None
-    assert scan.known is not None
-    return Participant(
-        name=scan.name,
-        image=from_bytes(torch.from_numpy(stored)).half().numpy(),
-        present=tuple(channel in scan.images for channel in channels),
-        brain=scan.brain.astype(np.uint8),
-        label=scan.label.astype(np.uint8),
-        annotated=scan.known.astype(np.uint8),
-    )
+def as_participant(scan: Participant, channels: Sequence[str]) -> Participant:
+    """A packed scan in a network's channels, in half precision as an adaptation has it."""
+    chosen = [CHANNELS.index(channel) for channel in channels]
+    present = tuple(scan.present[number] for number in chosen)
+    return replace(scan, image=intensities(scan.image[chosen]).half().numpy(), present=present)
 
 
 def pack(options: argparse.Namespace) -> None:
     """Everybody of a dataset, with the truth, into one small file each."""
     # here, for they need imaging software
     from ssl2_bids.bids.outputs import find_results
-    from ssl2_bids.workflows.adaptation_cache import prepare
-    from ssl2_bids.workflows.adaptation_labels import find_cases, read_labels
+    from ssl2_bids.workflows.adaptation.cases import find_cases, read_labels
+    from ssl2_bids.workflows.adaptation.prepare import prepare
 
     root = options.bids_dir.absolute()
     settings = GroupSettings(
@@ -267,13 +266,14 @@ def pack(options: argparse.Namespace) -> None:
         brain = person.brain > 0
         assert person.label is not None
         assert person.annotated is not None
-        scan = PackedScan(
-            name=case.name,
-            person=case.participant,
-            images={name: to_bytes(image, image != 0) for name, image, there in pairs if there},
+        images = {name: to_bytes(image, image != 0) for name, image, there in pairs if there}
+        scan = Participant(
+            case.name,
+            *stacked(images),
             brain=brain,
             label=person.label > 0,
-            known=person.annotated > 0,
+            annotated=person.annotated > 0,
+            person=case.participant,
         )
         save_scan(options.folder, scan)
         sys.stderr.write(f'{case.name}\n')

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from ssl2_bids.bids.labels import Mask, find_labels, find_masks
-from ssl2_bids.evaluation import lesionwise, voxelwise
+from ssl2_bids.metrics import lesionwise, voxelwise
 from ssl2_bids.steps.lesions import label_instances
 from ssl2_bids.volume import Volume
-from ssl2_bids.workflows import segmented
+from ssl2_bids.workflows.evaluation import segmented
 
 THRESHOLDS = np.round(np.arange(0.05, 0.85, 0.05), 2)
 COLUMNS = ('Dice', 'lesion F1', 'PPV', 'sensitivity', 'volume ratio')

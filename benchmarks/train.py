@@ -27,13 +27,13 @@ from torch import nn
 
 from ssl2_bids.device import choose_device
 from ssl2_bids.networks.registry import new_network
-from ssl2_bids.simulation.appearance import CHANNELS
-from ssl2_bids.simulation.heads import Head, make_head
-from ssl2_bids.simulation.randomised import Randomisation
-from ssl2_bids.training.batches import LabelledBatches
+from ssl2_bids.synthesis.appearance import CHANNELS
+from ssl2_bids.synthesis.heads import Head, make_head
+from ssl2_bids.synthesis.randomised import Randomisation
+from ssl2_bids.training.data.batches import LabelledBatches
+from ssl2_bids.training.data.prefetch import stream
 from ssl2_bids.training.loop import LoopSettings
-from ssl2_bids.training.prefetch import stream
-from ssl2_bids.training.pretrain import Supervised, whole_heads
+from ssl2_bids.training.pretraining.tasks import Supervised, whole_heads
 from ssl2_bids.training.run import Run
 
 NETWORKS: dict[str, dict[str, Any]] = {

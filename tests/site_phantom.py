@@ -19,15 +19,15 @@ from ssl2_bids.bids.provenance import bids_uri, write_dataset_files
 from ssl2_bids.bids.sidecars import image_sidecar, segmentation_sidecar
 from ssl2_bids.files import write_json, write_text
 from ssl2_bids.itk import to_itk
-from ssl2_bids.networks.fast_unet import FastUNet
+from ssl2_bids.networks.architectures.fast_unet import FastUNet
 from ssl2_bids.networks.weights import load_network, read_card, write_model
 from ssl2_bids.settings import ATLAS_SPACE
 from ssl2_bids.steps.network_input import network_input
-from ssl2_bids.training.adapt import AdaptSettings, adapt
-from ssl2_bids.training.views import Participant
+from ssl2_bids.training.adaptation.adapt import AdaptSettings, adapt
+from ssl2_bids.training.data.participants import Participant
 from ssl2_bids.volume import Volume, write
-from ssl2_bids.workflows.adaptation_labels import Case
-from ssl2_bids.workflows.resegment import segment_case
+from ssl2_bids.workflows.adaptation.cases import Case
+from ssl2_bids.workflows.adaptation.resegment import segment_case
 
 SHAPE = (34, 40, 32)
 VOXEL = 4.0

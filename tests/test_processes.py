@@ -10,7 +10,14 @@ import pytest
 from ssl2_bids.processes import whole_start
 
 
-def test_ctrl_c_is_heard_after_the_start():
+@pytest.fixture
+def usual_ctrl_c():
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
+
+
+def test_ctrl_c_is_heard_after_the_start(usual_ctrl_c):
     done = []
 
     def start():

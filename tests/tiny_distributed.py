@@ -15,7 +15,7 @@ from tiny_training import BrightVoxels, FindBright, settings, tiny_network
 
 from ssl2_bids.training import distributed
 from ssl2_bids.training.loop import train
-from ssl2_bids.training.pretext.contrastive import contrast_loss
+from ssl2_bids.training.pretraining.pretext.contrastive import contrast_loss
 from ssl2_bids.training.run import Run
 
 STEPS = 6

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ssl2_bids.networks.fast_unet import FastUNet
+from ssl2_bids.networks.architectures.fast_unet import FastUNet
 from ssl2_bids.training.loop import LoopSettings, train
 
 EDGE = 16

@@ -10,9 +10,9 @@ from scipy import ndimage
 
 from evidence.heads import Scans
 from ssl2_bids.errors import DataError
-from ssl2_bids.simulation.healthy import CORTEX, DEEP, FLUID, VENTRICLE, WHITE, label_t1w
-from ssl2_bids.simulation.protocols import Protocol
-from ssl2_bids.simulation.sequences import FULL_SCALE, t1_from_uniform
+from ssl2_bids.simulation.scanner.protocols import Protocol
+from ssl2_bids.simulation.scanner.sequences import FULL_SCALE, t1_from_uniform
+from ssl2_bids.synthesis.healthy import CORTEX, DEEP, FLUID, VENTRICLE, WHITE, label_t1w
 
 REGIONS = ('cortex', 'CSF', 'deep grey', 'lesion')  # each against white matter
 TRUE_REGIONS = {

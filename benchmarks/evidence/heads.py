@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from ssl2_bids.itk import from_itk
-from ssl2_bids.simulation.anatomy import Anatomy
-from ssl2_bids.simulation.label_maps import from_label_map
+from ssl2_bids.simulation.anatomy.anatomy import Anatomy
+from ssl2_bids.simulation.anatomy.label_maps import from_label_map
 from ssl2_bids.simulation.participant import (
     Habits,
     Visit,
@@ -19,8 +19,8 @@ from ssl2_bids.simulation.participant import (
     knowledge,
     make_visits,
 )
-from ssl2_bids.simulation.protocols import Scanner
-from ssl2_bids.simulation.scanner import ScanDraw, scan
+from ssl2_bids.simulation.scanner.protocols import Scanner
+from ssl2_bids.simulation.scanner.scan import ScanDraw, scan
 from ssl2_bids.steps.brain import extract_brain, is_brain_only, mask_of_brain_only
 from ssl2_bids.steps.inhomogeneity import correct_inhomogeneity
 from ssl2_bids.volume import Volume, read, reorient, resample

@@ -15,8 +15,8 @@ import torch
 from scipy import ndimage
 
 from evidence.heads import Scans
-from ssl2_bids.simulation.healthy import class_means
 from ssl2_bids.steps.network_input import median_mad
+from ssl2_bids.synthesis.healthy import class_means
 
 SLABS, THICKNESS = 6, 12  # slabs per person, slices of 1 mm
 BELOW_SURFACE = 4  # mm

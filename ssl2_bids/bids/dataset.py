@@ -217,6 +217,11 @@ def check_writable(folder: Path) -> None:
         ) from None
 
 
+def unit_name(subject: str, session: str | None) -> str:
+    """``sub-X`` or ``sub-X_ses-Y``."""
+    return f'sub-{subject}_ses-{session}' if session else f'sub-{subject}'
+
+
 def read_filters(path: Path) -> dict[str, dict[str, Any]]:
     """Read a filter file: ``{"<contrast key>": {"<entity>": value, [values], null or "*"}}``.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ssl2_bids.bids.dataset import read_description
+from ssl2_bids.bids.dataset import read_description, unit_name
 from ssl2_bids.bids.filters import SUFFIXES, describe_filter, matches
 from ssl2_bids.bids.inheritance import Inheritance, stem
 from ssl2_bids.bids.selection import Choice, choose
@@ -76,7 +76,7 @@ class Session:
     @property
     def name(self) -> str:
         """``sub-X`` or ``sub-X_ses-Y``."""
-        return f'sub-{self.subject}' + (f'_ses-{self.session}' if self.session else '')
+        return unit_name(self.subject, self.session)
 
 
 def find_sessions(

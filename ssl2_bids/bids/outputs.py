@@ -14,29 +14,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from ssl2_bids.errors import DataError
 from ssl2_bids.files import finished, write_text
+from ssl2_bids.tables import bundled_table
 
 log = logging.getLogger('ssl2_bids')
-
-try:
-    import tomllib
-except ModuleNotFoundError:  # Python 3.10
-    import tomli as tomllib  # type: ignore[no-redef]
-
-
-log = logging.getLogger('ssl2_bids')
-
-
-@cache
-def _patterns() -> dict[str, dict[str, str]]:
-    text = files('ssl2_bids.resources').joinpath('outputs.toml').read_text(encoding='utf-8')
-    return tomllib.loads(text)
 
 
 def output_name(kind: str, **entities: str | None) -> str:
@@ -49,7 +34,7 @@ def output_name(kind: str, **entities: str | None) -> str:
         out.
     """
     table, key = kind.split('.')
-    pattern = _patterns()[table][key]
+    pattern = bundled_table('outputs.toml')[table][key]
 
     def optional(match: re.Match[str]) -> str:
         names = re.findall(r'{(\w+)}', match[1])

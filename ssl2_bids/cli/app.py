@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _dispatch(level: str, settings: Any, arguments: argparse.Namespace, argv: list[str]) -> int:
     from ssl2_bids.cli.terminal import Terminal
-    from ssl2_bids.workflows.adaptation_nodes import rank
+    from ssl2_bids.workflows.adaptation.torchrun import rank
 
     _container_environment(settings.work_dir)
     helps = level == 'group' and rank() > 0  # torchrun has started several processes
@@ -88,18 +88,18 @@ def _dispatch(level: str, settings: Any, arguments: argparse.Namespace, argv: li
         if arguments.left_out:
             terminal.say(arguments.left_out)
         if level == 'participant':
-            from ssl2_bids.workflows.participant import run_participant_level
+            from ssl2_bids.workflows.participant.run import run_participant_level
 
             code, outcomes = run_participant_level(
                 settings, command=command, say=terminal.say, progress=terminal.progress
             )
             terminal.conclude(code, outcomes)
         elif helps:
-            from ssl2_bids.workflows.adaptation_workers import take_part
+            from ssl2_bids.workflows.adaptation.parallel import take_part
 
             code = take_part(settings, terminal.say)
         else:
-            from ssl2_bids.workflows.group import run_group_level
+            from ssl2_bids.workflows.cohort.run import run_group_level
 
             code = run_group_level(settings, command=command, say=terminal.say)
             terminal.conclude(code, [])

@@ -9,8 +9,9 @@ from typing import Any
 
 from ssl2_bids.cli.parser import build_parser
 from ssl2_bids.cli.parsing import Parser
-from ssl2_bids.errors import NoInputError, UsageError
+from ssl2_bids.errors import UsageError
 from ssl2_bids.settings import LEVELS, foreign_options, lasting_options
+from ssl2_bids.tables import read_toml
 
 IN_FILES = {'mem': '--mem-gb'}  # of several options for one setting, that of the file's unit
 
@@ -52,23 +53,13 @@ def read_config(path: Path, level: str) -> Former:
 
 
 def _options(path: Path) -> dict[str, Any]:
-    try:
-        import tomllib
-    except ModuleNotFoundError:  # Python 3.10
-        import tomli as tomllib  # type: ignore[no-redef]
-
-    if not path.is_file():
-        raise NoInputError('no such configuration file', path=path)
-    try:
-        options = tomllib.loads(path.read_text(encoding='utf-8'))['options']
-        if not isinstance(options, dict):
-            raise ValueError('"options" is no table')
-    except (ValueError, KeyError) as error:
+    options = read_toml(path, 'configuration file', UsageError).get('options')
+    if not isinstance(options, dict):
         raise UsageError(
-            f'not a configuration of a former run ({error})',
+            'not a configuration of a former run: it has no table "options"',
             advice='Give a logs/*.toml file of an output folder.',
             path=path,
-        ) from None
+        )
     return options
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ssl2_bids.files import write_text
 
 if TYPE_CHECKING:
-    from ssl2_bids.workflows.participant import Outcome
+    from ssl2_bids.workflows.participant.run import Outcome
 
 log = logging.getLogger('ssl2_bids')
 
@@ -116,7 +116,7 @@ class Terminal:
         self._stop_bar()
         if self.settings.dry_run:
             return
-        if self.settings.resource_monitor and outcomes:
+        if outcomes and self.settings.resource_monitor:  # an option of the participant level
             self._tell_resources(outcomes)
         for outcome in outcomes:
             if outcome.status in ('failed', 'skipped'):

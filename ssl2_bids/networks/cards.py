@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl2_bids.errors import UnavailableError
+from ssl2_bids.tables import fits
 
 if TYPE_CHECKING:
     import torch
@@ -106,58 +107,52 @@ class NetworkType:
     multiple: Callable[[Mapping[str, Any]], int]
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _is_names(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(v, str) for v in value)
-
-
-def _is_three(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 3
-
-
-def _is_typed(value: Any) -> bool:
-    return isinstance(value, dict) and isinstance(value.get('Type'), str)
+def _is_typed(value: dict[str, Any]) -> bool:
+    return isinstance(value.get('Type'), str)
 
 
 def _are_thresholds(value: Any) -> bool:
     return isinstance(value, list) and all(
         isinstance(one, dict)
         and one.keys() == {'Channels', 'Threshold'}
-        and _is_names(one['Channels'])
-        and CARD_KEYS['Threshold'][0](one['Threshold'])
+        and all(_is_possible(key, one[key]) for key in one)
         for one in value
     )
 
 
-LESION, IMAGE = 'lesion logit', 'image'  # what a network gives; without the key, the first
+def _is_possible(key: str, value: Any) -> bool:
+    hint, check, _ = CARD_KEYS[key]
+    return fits(hint, value) and check(value)
 
-CARD_KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    'Name': (lambda v: isinstance(v, str) and re.search('[0-9A-Za-z]', v) is not None, 'a name'),
-    'Version': (lambda v: isinstance(v, str), 'a text'),
-    'Network': (_is_typed, 'an object with a "Type"'),
-    'Channels': (lambda v: _is_names(v) and len(set(v)) == len(v), 'a list of different names'),
+
+LESION, IMAGE = 'lesion logit', 'image'  # what a network gives; without the key, the first
+THREE = tuple[float, float, float]
+COUNTS = tuple[int, int, int]
+
+# key -> type, what its value must be like, and that in words
+CARD_KEYS: dict[str, tuple[Any, Callable[[Any], bool], str]] = {
+    'Name': (str, lambda v: re.search('[0-9A-Za-z]', v) is not None, 'a name'),
+    'Version': (str, lambda v: True, 'a text'),
+    'Network': (dict[str, Any], _is_typed, 'an object with a "Type"'),
+    'Channels': (
+        tuple[str, ...],
+        lambda v: bool(v) and len(set(v)) == len(v),
+        'a list of different names',
+    ),
     'Required': (
-        lambda v: isinstance(v, list) and bool(v) and all(_is_names(one) for one in v),
+        tuple[tuple[str, ...], ...],
+        lambda v: bool(v) and all(v),
         'a list of lists of names',
     ),
-    'VoxelSize': (
-        lambda v: _is_three(v) and all(_is_number(n) and 0.05 < n < 20 for n in v),
-        'three lengths in mm',
-    ),
-    'Normalisation': (_is_typed, 'an object with a "Type"'),
-    'Threshold': (lambda v: _is_number(v) and 0 < v < 1, 'a number between 0 and 1'),
-    'MinimumLesionVolume': (lambda v: _is_number(v) and 0 <= v < 1e6, 'a volume in mm^3'),
-    'Window': (lambda v: _is_three(v) and all(map(_is_count, v)), 'three numbers of voxels'),
-    'Overlap': (lambda v: _is_number(v) and 0 <= v < 1, 'a share from 0 to below 1'),
+    'VoxelSize': (THREE, lambda v: all(0.05 < n < 20 for n in v), 'three lengths in mm'),
+    'Normalisation': (dict[str, Any], _is_typed, 'an object with a "Type"'),
+    'Threshold': (float, lambda v: 0 < v < 1, 'a number between 0 and 1'),
+    'MinimumLesionVolume': (float, lambda v: 0 <= v < 1e6, 'a volume in mm^3'),
+    'Window': (COUNTS, lambda v: min(v) > 0, 'three numbers of voxels'),
+    'Overlap': (float, lambda v: 0 <= v < 1, 'a share from 0 to below 1'),
     'Sha256': (
-        lambda v: isinstance(v, str) and re.fullmatch('[0-9a-f]{64}', v) is not None,
+        str,
+        lambda v: re.fullmatch('[0-9a-f]{64}', v) is not None,
         '64 hexadecimal digits',
     ),
 }
@@ -178,10 +173,10 @@ def check_card(content: Any, path: Path, *, network_types: Mapping[str, NetworkT
     """
     if not isinstance(content, dict):
         raise bad_card(path, 'the card is not a JSON object')
-    for key, (check, wanted) in CARD_KEYS.items():
+    for key, (_, _, wanted) in CARD_KEYS.items():
         if key not in content:
             raise bad_card(path, f'"{key}" is missing')
-        if not check(content[key]):
+        if not _is_possible(key, content[key]):
             raise bad_card(path, f'"{key}" is {content[key]!r} where {wanted} is needed')
     network, channels = content['Network'], content['Channels']
     if network['Type'] not in network_types:
@@ -214,7 +209,11 @@ def check_card(content: Any, path: Path, *, network_types: Mapping[str, NetworkT
             path, f'"Network": {strange[0]!r} is unknown; {network["Type"]} knows {known}'
         )
     multiple = network.get('Multiple', 1)
-    if not _is_count(multiple) or any(size % multiple for size in content['Window']):
+    if (
+        not fits(int, multiple)
+        or multiple < 1
+        or any(size % multiple for size in content['Window'])
+    ):
         raise bad_card(path, f'"Window" is not a multiple of "Network": "Multiple" ({multiple})')
     try:
         needed = network_type.multiple(network)

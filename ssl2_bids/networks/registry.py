@@ -17,31 +17,31 @@ if TYPE_CHECKING:
 
 
 def _fast_unet(**parameters: Any) -> torch.nn.Module:
-    from ssl2_bids.networks.fast_unet import FastUNet
+    from ssl2_bids.networks.architectures.fast_unet import FastUNet
 
     return FastUNet(**parameters)
 
 
 def _residual_unet(**parameters: Any) -> torch.nn.Module:
-    from ssl2_bids.networks.unet import ResidualUNet
+    from ssl2_bids.networks.architectures.unet import ResidualUNet
 
     return ResidualUNet(**parameters)
 
 
 def _swin_unetr(**parameters: Any) -> torch.nn.Module:
-    from ssl2_bids.networks.swin_unetr import SwinUNETR
+    from ssl2_bids.networks.architectures.swin_unetr import SwinUNETR
 
     return SwinUNETR(**parameters)
 
 
 def _swin_unet(**parameters: Any) -> torch.nn.Module:
-    from ssl2_bids.networks.swin_unet import SwinUNet
+    from ssl2_bids.networks.architectures.swin_unet import SwinUNet
 
     return SwinUNet(**parameters)
 
 
 def _committee(*, members: list[dict[str, Any]], **common: int) -> torch.nn.Module:
-    from ssl2_bids.networks.committee import Committee
+    from ssl2_bids.networks.architectures.committee import Committee
 
     keys = {'inputs': 'InputChannels', 'outputs': 'OutputChannels'}
     described = {'Members': members} | {keys[name]: value for name, value in common.items()}
@@ -114,7 +114,7 @@ NETWORKS: dict[str, NetworkType] = {
             'DropPath': 'drop_path',
         },
         required=('InputChannels', 'OutputChannels'),
-        multiple=lambda network: 32,
+        multiple=lambda network: 32,  # the embedding and four mergings halve the grid
     ),
     'swin_unet': NetworkType(
         build=_swin_unet,
@@ -127,7 +127,7 @@ NETWORKS: dict[str, NetworkType] = {
             'AttentionWindow': 'window',
         },
         required=('InputChannels', 'OutputChannels'),
-        multiple=lambda network: 16,
+        multiple=lambda network: 16,  # the entrance and three mergings halve the grid
     ),
     'committee': NetworkType(
         build=_committee,

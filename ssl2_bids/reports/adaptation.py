@@ -11,10 +11,10 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from ssl2_bids.files import write_text
-from ssl2_bids.reports.charts import line_chart
+from ssl2_bids.reports.figures.charts import line_chart
+from ssl2_bids.reports.figures.panels import outline_path, sheet, slice_panel
+from ssl2_bids.reports.figures.scene import AXIAL, cut, prepare
 from ssl2_bids.reports.pages import number
-from ssl2_bids.reports.panels import outline_path, sheet, slice_panel
-from ssl2_bids.reports.scene import AXIAL, cut, prepare
 from ssl2_bids.volume import Volume, reorient
 
 DOUBT_COLOUR = '#ffb000'

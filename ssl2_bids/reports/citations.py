@@ -6,19 +6,13 @@ A sentence cites with ``[@key]`` or ``[@key; @other]``; the keys stand in
 
 from __future__ import annotations
 
-import functools
 import re
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib import resources
 
 from markupsafe import Markup, escape
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from ssl2_bids.tables import bundled_table
 
 CITATION = re.compile(r'\[(@[\w:.-]+(?:\s*;\s*@[\w:.-]+)*)\]')
 LATEX = {
@@ -49,11 +43,9 @@ class Reference:
     doi: str
 
 
-@functools.cache
 def known_references() -> dict[str, dict[str, str]]:
     """The tables of references.toml by key."""
-    source = resources.files('ssl2_bids') / 'resources' / 'references.toml'
-    return tomllib.loads(source.read_text(encoding='utf-8'))
+    return bundled_table('references.toml')
 
 
 def collect(sentences: Iterable[str]) -> list[Reference]:

@@ -9,9 +9,9 @@ from typing import Any, TypedDict
 import numpy as np
 from markupsafe import Markup
 
-from ssl2_bids.evaluation.cohort import representatives
+from ssl2_bids.metrics.cohort import representatives
 from ssl2_bids.reports.adaptation import section
-from ssl2_bids.reports.charts import bar_chart, scatter_chart
+from ssl2_bids.reports.figures.charts import bar_chart, scatter_chart
 from ssl2_bids.reports.pages import number, write_page
 
 FEWEST = 5  # results below which a spread says nothing
@@ -69,7 +69,7 @@ def render(
     path : the HTML file; pages and figures are linked relative to it.
     version : of the software.
     failed : :class:`Failed`, those without a result.
-    frequency_figure : SVG of :func:`ssl2_bids.reports.figures.draw_frequency`, relative.
+    frequency_figure : SVG of :func:`ssl2_bids.reports.figures.session.draw_frequency`, relative.
     covariates : columns shown beside the results, where any row has them.
     dataset : name of the dataset.
     command : the command line.

@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 
 from ssl2_bids.reports import viewer
 from ssl2_bids.reports.citations import render_html, render_plain
-from ssl2_bids.reports.figures import lesion_colour
+from ssl2_bids.reports.figures.session import lesion_colour
 from ssl2_bids.reports.pages import (
     count,
     cubic_millimetres,
@@ -52,7 +52,7 @@ class Input(TypedDict, total=False):
 
 
 class Figure(TypedDict, total=False):
-    """One SVG of :mod:`ssl2_bids.reports.figures`."""
+    """One SVG of :mod:`ssl2_bids.reports.figures.session`."""
 
     File: str  # relative to the page
     Title: str

@@ -17,7 +17,7 @@ import nibabel as nib
 import numpy as np
 
 from ssl2_bids.files import whole_file, write_text
-from ssl2_bids.reports.scene import Box, bounding_box, window
+from ssl2_bids.reports.figures.scene import Box, bounding_box, window
 from ssl2_bids.volume import Volume, reorient, resample, same_grid
 
 LARGEST = 1.8e6  # brain voxels of an image: no 1 mm brain is resampled, two images stay below 5 MB

@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ssl2_bids.simulation.anatomy import Anatomy, Deformation, deform, draw_deformation
-from ssl2_bids.simulation.grids import displaced, sample, truth_in
-from ssl2_bids.simulation.lesion_statistics import statistics_for
-from ssl2_bids.simulation.lesions import Lesions, Truth, paint
-from ssl2_bids.simulation.nuisances import NuisanceDraw, draw_nuisances, with_nuisances
-from ssl2_bids.simulation.protocols import Scanner
-from ssl2_bids.simulation.real_lesions import LesionShapes
-from ssl2_bids.simulation.rendering import Head, HeadDraw, draw_head, make_head, split
-from ssl2_bids.simulation.scanner import ScanDraw, draw_scan, grid_of
+from ssl2_bids.simulation.anatomy.anatomy import Anatomy, Deformation, deform, draw_deformation
+from ssl2_bids.simulation.anatomy.tissues import draw_individual, read_tissues
+from ssl2_bids.simulation.lesions.lesions import Lesions, Truth, paint
+from ssl2_bids.simulation.lesions.real import LesionShapes
+from ssl2_bids.simulation.lesions.statistics import statistics_for
+from ssl2_bids.simulation.mimics.mimics import NuisanceDraw, draw_nuisances, with_nuisances
+from ssl2_bids.simulation.scanner.grids import displaced, sample, truth_in
+from ssl2_bids.simulation.scanner.protocols import Scanner
+from ssl2_bids.simulation.scanner.rendering import Head, HeadDraw, draw_head, make_head, split
+from ssl2_bids.simulation.scanner.scan import ScanDraw, draw_scan, grid_of
 from ssl2_bids.simulation.smooth import draw_seed
-from ssl2_bids.simulation.tissues import draw_individual, read_tissues
 from ssl2_bids.simulation.visits import Changes, draw_changes, next_visit
 from ssl2_bids.volume import Volume, resample
 from ssl2_bids.voxel_grid import bounding_box, shifted, start_of, widened

@@ -35,21 +35,6 @@ def smooth_noise(
     return _splines(coefficients / 0.48**1.5, at)
 
 
-def smooth_field(
-    shape: tuple[int, ...], random: np.random.Generator, *, scale: float
-) -> np.ndarray:
-    """Random field of exactly mean 0 and standard deviation 1: knots ``scale`` voxels apart."""
-    coefficients = random.standard_normal([int(np.ceil(n / scale)) + 3 for n in shape])
-    at = [
-        np.linspace(1, knots - 2, size)
-        for size, knots in zip(shape, coefficients.shape, strict=True)
-    ]
-    field = _splines(coefficients, at)
-    field -= np.float32(field.mean(dtype=np.float64))
-    field /= np.float32(field.std(dtype=np.float64))
-    return field
-
-
 def _splines(coefficients: np.ndarray, at: list[np.ndarray]) -> np.ndarray:
     """Cubic B-splines of (K, L, M) coefficients at positions along each axis, in knots."""
     field: np.ndarray = coefficients.astype(np.float32)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import ndimage
 
-from ssl2_bids.simulation.lesion_growth import (
+from ssl2_bids.simulation.anatomy.surroundings import Surroundings
+from ssl2_bids.simulation.lesions.growth import (
     NEIGHBOURS,
     ROOM,
     Patch,
@@ -16,12 +17,11 @@ from ssl2_bids.simulation.lesion_growth import (
     finish,
     steepness,
 )
-from ssl2_bids.simulation.lesion_statistics import Statistics
-from ssl2_bids.simulation.lesions import Lesions, compose
-from ssl2_bids.simulation.nuisances import with_nuisances
-from ssl2_bids.simulation.painter import Painter
-from ssl2_bids.simulation.real_lesions import LesionShapes
-from ssl2_bids.simulation.surroundings import Surroundings
+from ssl2_bids.simulation.lesions.lesions import Lesions, compose
+from ssl2_bids.simulation.lesions.painter import Painter
+from ssl2_bids.simulation.lesions.real import LesionShapes
+from ssl2_bids.simulation.lesions.statistics import Statistics
+from ssl2_bids.simulation.mimics.mimics import with_nuisances
 
 ACTIVE = 0.6  # share of patients in whom anything changed
 NEW_SIZES = (8.0, 1500.0)  # mm^3

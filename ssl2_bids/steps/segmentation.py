@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ssl2_bids.inference import Network, Progress, predict
 from ssl2_bids.networks.cards import Card
+from ssl2_bids.networks.inference import Network, Progress, predict
 from ssl2_bids.steps import network_input as inputs
 from ssl2_bids.volume import Volume
 

@@ -23,7 +23,7 @@ from ssl2_bids.networks.initialisation import match
 
 log = logging.getLogger('ssl2_bids')
 
-FORMAT = 1
+FORMAT = 2
 KEPT = 2  # the last good one, and the one before in case a medium damages it
 NAME = re.compile(r'checkpoint-(\d{8})\.pt')
 

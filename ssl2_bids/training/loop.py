@@ -16,7 +16,7 @@ import torch
 
 from ssl2_bids.files import remove_leftovers
 from ssl2_bids.training import checkpoint, distributed
-from ssl2_bids.training.prefetch import Batches, stream
+from ssl2_bids.training.data.prefetch import Batches, stream
 from ssl2_bids.training.run import History, Run, Task, Validate
 
 log = logging.getLogger('ssl2_bids')
@@ -48,8 +48,7 @@ class LoopSettings:
     precision : ``bfloat16``, ``float32``, or ``auto``: bfloat16 where the device is fast at it.
     validate_every, checkpoint_every, log_every : steps; 0 for never (but at the end).
     checkpoint_minutes : a checkpoint also when the last one is older; 0 for never.
-    workers, ahead : see :func:`ssl2_bids.training.prefetch.stream`.
-    again : steps of a second warm-up where a run goes on without the optimiser's moments.
+    workers, ahead : see :func:`ssl2_bids.training.data.prefetch.stream`.
     """
 
     steps: int = 20_000
@@ -71,12 +70,11 @@ class LoopSettings:
     checkpoint_minutes: float = 10.0
     workers: int = 0
     ahead: int = 2
-    again: int = 100
 
 
 # what may change when a run goes on: none of it is seen in the curves
 FREE = frozenset(
-    'log_every validate_every checkpoint_every checkpoint_minutes workers ahead again'.split()
+    'log_every validate_every checkpoint_every checkpoint_minutes workers ahead'.split()
 )
 
 

@@ -20,9 +20,9 @@ from torch.utils.hooks import RemovableHandle
 
 from ssl2_bids.errors import DataError, UnavailableError
 from ssl2_bids.files import write_text
-from ssl2_bids.inference import bfloat16_is_fast, is_out_of_memory
+from ssl2_bids.networks.inference import bfloat16_is_fast, is_out_of_memory
 from ssl2_bids.training import checkpoint, distributed
-from ssl2_bids.training.prefetch import echoed, to_device
+from ssl2_bids.training.data.prefetch import echoed, to_device
 from ssl2_bids.training.schedule import average_weight, rate
 from ssl2_bids.training.strategy import ema_
 
@@ -72,7 +72,6 @@ class History:
     seconds: float = 0.0
     sums: dict[str, float] = field(default_factory=dict)
     counted: int = 0
-    resumed: int | None = None  # step at which the optimiser's moments were lost
     stopped: int = 0
 
 
@@ -146,10 +145,7 @@ class Run:
         if self.average is not None:
             checkpoint.load_all(self.average, content['average'], path, 'averaged weights')
         history = History(**{**content['history'], 'finished': False, 'stopped': 0})
-        if content['optimiser'] is None:
-            history.resumed = history.step
-        else:
-            self.optimiser.load_state_dict(content['optimiser'])
+        self.optimiser.load_state_dict(content['optimiser'])
         if hasattr(self.task, 'load_state'):
             self.task.load_state(content['task'])
         self.history = history
@@ -168,8 +164,6 @@ class Run:
             steps=settings.steps,
             warm_up=settings.warm_up,
             floor=settings.floor,
-            resumed=history.resumed,
-            again=settings.again,
         )
         for group in self.optimiser.param_groups:
             group['lr'] = settings.learning_rate * share
@@ -286,8 +280,6 @@ class Run:
         if distributed.rank() == 0:
             history = self.history
             history.sums = {name: float(value) for name, value in history.sums.items()}
-            predictor = self.task.predictor()
-            names = [n for n, m in self.task.modules().items() if m is predictor]
             average = None if self.average is None else self.average.state_dict()
             checkpoint.save(
                 self.folder,
@@ -296,7 +288,6 @@ class Run:
                     'identity': self.identity,
                     'modules': {n: m.state_dict() for n, m in self.task.modules().items()},
                     'average': average,
-                    'predictor': ''.join(names),
                     'optimiser': self.optimiser.state_dict(),
                     'task': self.task.state() if hasattr(self.task, 'state') else None,
                     'history': asdict(history),

@@ -11,8 +11,6 @@ def rate(
     steps: int,
     warm_up: float,
     floor: float = 0.0,
-    resumed: int | None = None,
-    again: int = 0,
 ) -> float:
     """Share of the peak learning rate at a step: a linear rise, then a cosine.
 
@@ -22,18 +20,12 @@ def rate(
     steps : number of all.
     warm_up : share of the steps in which the rate rises.
     floor : share of the peak that is left at the end.
-    resumed : step at which the run went on without the optimiser's moments; None for never.
-    again : steps of a second rise after ``resumed``.
     """
     rising = max(1, round(warm_up * steps))
     if step < rising:
-        share = (step + 1) / rising
-    else:
-        done = (step - rising) / max(1, steps - rising)
-        share = floor + (1 - floor) * (1 + math.cos(math.pi * min(done, 1.0))) / 2
-    if resumed is not None and step >= resumed and again > 0:
-        share *= min(1.0, (step - resumed + 1) / again)
-    return share
+        return (step + 1) / rising
+    done = (step - rising) / max(1, steps - rising)
+    return floor + (1 - floor) * (1 + math.cos(math.pi * min(done, 1.0))) / 2
 
 
 def average_weight(step: int, highest: float) -> float:

@@ -17,9 +17,11 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ssl2_bids.training import distributed
 from ssl2_bids.training.losses import sup_loss
+from ssl2_bids.training.schedule import average_weight
 
 Scalars = dict[str, Tensor | float]  # tensors without gradient: reading one waits for the GPU
 Build = Callable[[str], nn.Module]  # kind ('student', 'peer') to a network of one logit
@@ -77,7 +79,7 @@ class StrategySettings:
 
     def following(self, step: int) -> float:
         """alpha after a step: that of the plain mean of all students, until ``alpha_max``."""
-        return min(1 - 1 / (step + 1), self.alpha_max)
+        return average_weight(step, self.alpha_max)
 
     def ramped(self, step: int) -> float:
         """How far the ramp is: 0 while warming up, then growing to 1."""
@@ -101,10 +103,11 @@ def ema_(teacher: nn.Module, student: nn.Module, alpha: float) -> None:
 
     What is not a floating-point number (a count) is copied.
     """
-    for old, new in zip(teacher.state_dict().values(), student.state_dict().values(), strict=True):
-        if old.is_floating_point():
-            old.lerp_(new, 1 - alpha)
-        else:
+    pairs = list(zip(teacher.state_dict().values(), student.state_dict().values(), strict=True))
+    numbers = [(old, new) for old, new in pairs if old.is_floating_point()]
+    get_ema_multi_avg_fn(alpha)([old for old, _ in numbers], [new for _, new in numbers], 0)
+    for old, new in pairs:
+        if not old.is_floating_point():
             old.copy_(new)
 
 

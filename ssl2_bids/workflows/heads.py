@@ -9,8 +9,8 @@ import numpy as np
 
 from ssl2_bids.errors import DataError, NoInputError, Ssl2Error
 from ssl2_bids.files import finished
-from ssl2_bids.simulation.heads import Head, make_head
-from ssl2_bids.simulation.healthy import label_t1w
+from ssl2_bids.synthesis.heads import Head, make_head
+from ssl2_bids.synthesis.healthy import label_t1w
 from ssl2_bids.volume import Volume, read, reorient, resample
 
 IMAGES = ('*.nii', '*.nii.gz')

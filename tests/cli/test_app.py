@@ -14,7 +14,7 @@ import pytest
 from ssl2_bids.cli import options
 from ssl2_bids.cli.app import main
 from ssl2_bids.cli.parser import build_parser
-from ssl2_bids.workflows.adaptation_plan import asked_for
+from ssl2_bids.workflows.adaptation.plan import asked_for
 
 RUN = Path(__file__).resolve().parents[2] / 'run.py'
 

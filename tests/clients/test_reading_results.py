@@ -18,7 +18,7 @@ MASK = 'space-FLAIR_label-L_desc-phantom3t_mask'
 def test_lesion_metrics_agrees_voxel_by_voxel(visits, session):
     from lesion_metrics.metrics import dice, ltpr
 
-    from ssl2_bids.workflows.evaluate import evaluate
+    from ssl2_bids.workflows.evaluation.run import evaluate
 
     found, true = (
         nib.load(path).get_fdata()

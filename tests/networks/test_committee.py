@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ssl2_bids.errors import UnavailableError
-from ssl2_bids.networks.committee import Committee, members_of, plain_name
+from ssl2_bids.networks.architectures.committee import Committee, members_of, plain_name
 from ssl2_bids.networks.registry import new_network
 from ssl2_bids.networks.weights import find_model, load_network, read_card, write_model
 

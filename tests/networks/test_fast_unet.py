@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ssl2_bids.networks.fast_unet import FastUNet, depth_to_space, space_to_depth
+from ssl2_bids.networks.architectures.fast_unet import FastUNet, depth_to_space, space_to_depth
 from ssl2_bids.networks.weights import find_model, load_network
 
 REFERENCE = Path(__file__).resolve().parents[2] / '../shared/weights/bootstrap-3t/network.py'

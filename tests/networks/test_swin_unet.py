@@ -4,8 +4,8 @@ import pytest
 import torch
 from monai.networks.nets.swin_unetr import SwinTransformerBlock, compute_mask
 
+from ssl2_bids.networks.architectures.swin_unet import Block, SwinUNet, VoxelNorm, tokens_apart
 from ssl2_bids.networks.registry import new_network
-from ssl2_bids.networks.swin_unet import Block, SwinUNet, VoxelNorm, tokens_apart
 
 SMALL = {'inputs': 2, 'channels': (8, 12, 24, 48), 'heads': (2, 3, 4), 'window': 3, 'full': 2}
 

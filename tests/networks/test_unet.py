@@ -4,8 +4,7 @@ import pytest
 import torch
 from test_swin_unetr import fill, waves
 
-from ssl2_bids.networks.swin_unetr import parameter_count
-from ssl2_bids.networks.unet import ResidualUNet
+from ssl2_bids.networks.architectures.unet import ResidualUNet
 
 
 def test_the_names_of_the_tensors_are_the_contract():
@@ -29,7 +28,7 @@ def test_fixed_weights_give_the_stored_activations():
 
 def test_the_default_is_of_the_size_of_swin_unetr():
     network = ResidualUNet(inputs=4)
-    assert parameter_count(network) == 12_983_833
+    assert sum(p.numel() for p in network.parameters()) == 12_983_833
 
 
 def test_any_number_of_channels_in_and_out():

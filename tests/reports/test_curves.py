@@ -1,7 +1,7 @@
 import math
 from xml.etree import ElementTree
 
-from ssl2_bids.reports.curves import POINTS, curves_svg, thinned
+from ssl2_bids.reports.figures.curves import POINTS, curves_svg, thinned
 
 SVG = '{http://www.w3.org/2000/svg}'
 

@@ -14,8 +14,8 @@ from PIL import Image
 from scipy import ndimage
 
 from ssl2_bids import volume
-from ssl2_bids.reports import figures
-from ssl2_bids.reports.panels import outline
+from ssl2_bids.reports.figures import session as figures
+from ssl2_bids.reports.figures.panels import outline
 from ssl2_bids.volume import Volume
 
 SVG = '{http://www.w3.org/2000/svg}'

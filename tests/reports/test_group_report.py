@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ssl2_bids.reports import group
-from ssl2_bids.reports.charts import bar_chart, histogram, line_chart, scatter_chart
+from ssl2_bids.reports.figures.charts import bar_chart, histogram, line_chart, scatter_chart
 from ssl2_bids.reports.pages import cubic_millimetres, decimals, grid, millilitres, plain
 
 EVIL = '"><script>alert(1)</script>'

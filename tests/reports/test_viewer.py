@@ -311,6 +311,7 @@ def test_a_click_on_a_lesion_goes_there(opened, made):
     said = opened.run('document.querySelector(".what").textContent')
     assert said == 'lesion 3, deep white matter, 905 mm³'
     opened.click('[data-step="1"]')
+    opened.wait_for('document.querySelector("tr:nth-child(4).here")')
     assert np.abs(crosshair(opened) - [rows[3][axis] for axis in 'xyz']).max() < 0.11
 
 

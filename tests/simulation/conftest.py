@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ssl2_bids.simulation.anatomy import Anatomy
+from ssl2_bids.simulation.anatomy.anatomy import Anatomy
 
 
 @pytest.fixture(scope='session')

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from label_phantom import label_head
 
-from ssl2_bids.simulation.label_maps import from_label_map
+from ssl2_bids.simulation.anatomy.label_maps import from_label_map
 from ssl2_bids.simulation.participant import (
     Habits,
     ParticipantDraw,
@@ -15,7 +15,8 @@ from ssl2_bids.simulation.participant import (
     knowledge,
     make_visits,
 )
-from ssl2_bids.simulation.protocols import from_table, read_scanner
+from ssl2_bids.simulation.scanner.protocols import read_scanner
+from ssl2_bids.tables import from_table
 from ssl2_bids.volume import Volume
 
 LOADS = Habits(load=9, spread=0.6)

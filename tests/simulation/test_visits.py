@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from label_phantom import label_head
 
-from ssl2_bids.simulation.anatomy import Deformation, deform
-from ssl2_bids.simulation.label_maps import from_label_map
-from ssl2_bids.simulation.lesions import Lesions, paint, statistics_for
-from ssl2_bids.simulation.nuisances import draw_nuisances, with_nuisances
+from ssl2_bids.simulation.anatomy.anatomy import Deformation, deform
+from ssl2_bids.simulation.anatomy.label_maps import from_label_map
+from ssl2_bids.simulation.lesions.lesions import Lesions, paint, statistics_for
+from ssl2_bids.simulation.mimics.mimics import draw_nuisances, with_nuisances
 from ssl2_bids.simulation.visits import Changes, draw_changes, next_visit
 from ssl2_bids.volume import Volume
 

@@ -30,7 +30,7 @@ def run_app() -> Callable[..., subprocess.CompletedProcess]:
 @pytest.fixture(scope='session')
 def simulated(tmp_path_factory) -> Path:
     """Two simulated participants, brain only."""
-    from ssl2_bids.workflows.simulate import simulate
+    from ssl2_bids.workflows.simulation.run import simulate
 
     root = tmp_path_factory.mktemp('simulated') / 'data'
     simulate(root, subjects=2, seed=11)

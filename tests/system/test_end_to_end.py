@@ -63,7 +63,7 @@ def test_pybids_finds_the_mask(finished):
 
 
 def test_masks_agree_with_the_truth(simulated, finished):
-    from ssl2_bids.workflows.evaluate import evaluate
+    from ssl2_bids.workflows.evaluation.run import evaluate
 
     result = evaluate(finished, simulated / 'derivatives' / 'truth')
     assert len(result.cases) == 2
@@ -151,7 +151,7 @@ def test_group_waits_for_nobody(simulated, finished, run_app):
 
 
 def test_7t_with_mp2rage(run_app, tmp_path):
-    from ssl2_bids.workflows.simulate import simulate
+    from ssl2_bids.workflows.simulation.run import simulate
 
     simulate(tmp_path / 'data', subjects=1, seed=5, field=7)
     done = run_app(tmp_path / 'data', tmp_path / 'out', 'participant', '-w', tmp_path / 'work')

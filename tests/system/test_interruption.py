@@ -128,7 +128,7 @@ def test_ctrl_c_meets_every_process_of_the_terminal(dataset, tmp_path, nprocs):
 
 
 def test_ctrl_c_ends_a_tool_in_a_line(tmp_path):
-    code = 'import sys; from ssl2_bids.cli.tools import main; sys.exit(main())'
+    code = 'import sys; from ssl2_bids.cli.tools.app import main; sys.exit(main())'
     words = [sys.executable, '-c', code, 'simulate', str(tmp_path / 'data'), '--subjects', '3']
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120

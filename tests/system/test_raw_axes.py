@@ -129,7 +129,7 @@ def test_readers_of_the_qform_and_of_the_sform_see_one_place(finished, subject):
 
 
 def test_evaluation_against_masks_on_the_raw_grid(site, finished):
-    from ssl2_bids.workflows.evaluate import evaluate
+    from ssl2_bids.workflows.evaluation.run import evaluate
 
     result = evaluate(finished, site / 'labels', model=('phantom3t', 'adapted'))
     assert not result.failures

@@ -62,7 +62,7 @@ def packed(tmp_path_factory) -> Path:
     """A folder with ``people`` and ``test``, the last of a site's participants."""
     root = tmp_path_factory.mktemp('site')
     (root / 'scanner.toml').write_text(SCANNER)
-    tools = [sys.executable, '-c', 'import sys; from ssl2_bids.cli.tools import main; main()']
+    tools = [sys.executable, '-c', 'import sys; from ssl2_bids.cli.tools.app import main; main()']
     run(*tools, 'simulate', root / 'data', '--protocol', root / 'scanner.toml',
         '--subjects', PEOPLE, '--seed', 3)  # fmt: skip
     run(*command(root / 'data', root / 'out', 'participant', '-w', root / 'work'))

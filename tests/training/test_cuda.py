@@ -17,10 +17,11 @@ from tiny_training import tiny_network
 
 from ssl2_bids.device import choose_device
 from ssl2_bids.errors import UnavailableError
-from ssl2_bids.inference import is_out_of_memory, predict
+from ssl2_bids.networks.inference import is_out_of_memory, predict
 from ssl2_bids.networks.weights import find_model, load_network
-from ssl2_bids.training import adapt, strategies
-from ssl2_bids.training.adapt import AdaptSettings, lighter
+from ssl2_bids.training import strategies
+from ssl2_bids.training.adaptation import adapt
+from ssl2_bids.training.adaptation.adapt import AdaptSettings, lighter
 
 pytestmark = [
     pytest.mark.gpu,

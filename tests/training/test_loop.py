@@ -16,8 +16,8 @@ from tiny_training import BrightVoxels, FindBright, settings, tiny_network
 
 from ssl2_bids.errors import DataError, StorageError, UsageError
 from ssl2_bids.training import checkpoint, strategies
+from ssl2_bids.training.data.prefetch import echoed, stream
 from ssl2_bids.training.loop import curve_settings, train
-from ssl2_bids.training.prefetch import echoed, stream
 from ssl2_bids.training.run import Run
 from ssl2_bids.training.strategy import Batch
 

@@ -18,14 +18,6 @@ def test_a_floor_is_left_at_the_end_and_after_it():
     assert rate(500, steps=100, warm_up=0, floor=0.1) == pytest.approx(0.1)
 
 
-def test_without_moments_the_rate_rises_again_to_where_it_was():
-    plain = [rate(step, steps=100, warm_up=0.1) for step in range(100)]
-    again = [rate(step, steps=100, warm_up=0.1, resumed=40, again=10) for step in range(100)]
-    assert again[:40] == plain[:40]
-    assert again[40] == pytest.approx(plain[40] / 10)
-    assert again[49:] == plain[49:]
-
-
 def test_an_average_forgets_its_random_start():
     assert average_weight(0, 0.999) == 0
     assert average_weight(9, 0.999) == pytest.approx(0.9)

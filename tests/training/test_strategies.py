@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from ssl2_bids.errors import UsageError
-from ssl2_bids.networks.fast_unet import FastUNet
-from ssl2_bids.networks.swin_unetr import SwinUNETR
-from ssl2_bids.networks.unet import ResidualUNet
+from ssl2_bids.networks.architectures.fast_unet import FastUNet
+from ssl2_bids.networks.architectures.swin_unetr import SwinUNETR
+from ssl2_bids.networks.architectures.unet import ResidualUNet
 from ssl2_bids.training import strategies
 from ssl2_bids.training.losses import sup_loss
 from ssl2_bids.training.strategy import Batch, noise

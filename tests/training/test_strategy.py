@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from ssl2_bids.networks.fast_unet import FastUNet
-from ssl2_bids.networks.swin_unetr import SwinUNETR
-from ssl2_bids.networks.unet import ResidualUNet
+from ssl2_bids.networks.architectures.fast_unet import FastUNet
+from ssl2_bids.networks.architectures.swin_unetr import SwinUNETR
+from ssl2_bids.networks.architectures.unet import ResidualUNet
 from ssl2_bids.training import strategy
 from ssl2_bids.training.strategy import Strategy, StrategySettings
 

@@ -12,7 +12,7 @@ from ssl2_bids.errors import DataError
 from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.volume import Volume, read, reorient, same_grid, write
 from ssl2_bids.workflows.annotations import onto_model_grid, place, ras_grid
-from ssl2_bids.workflows.session_packing import drawn_label
+from ssl2_bids.workflows.pretraining.sessions import drawn_label
 
 SHAPE = (40, 44, 36)
 TILT = 0.1  # radians

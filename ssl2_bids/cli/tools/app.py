@@ -1,0 +1,59 @@
+"""``ssl2``: the commands beside the BIDS App, one ``add_`` and one ``run_`` function each.
+
+Nothing heavy is imported until a command runs, so that help and usage errors are instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+from collections.abc import Callable, Sequence
+
+from ssl2_bids import __version__
+from ssl2_bids.cli.encoding import ensure_utf8
+from ssl2_bids.cli.parsing import Parser
+from ssl2_bids.cli.tools.evaluate import add_evaluate, say
+from ssl2_bids.cli.tools.pretrain import add_pretrain
+from ssl2_bids.cli.tools.simulate import add_simulate
+from ssl2_bids.errors import Ssl2Error
+
+DESCRIPTION = 'Tools around the BIDS App ssl2-bids (which segments; see ssl2-bids --help).'
+
+
+# every subcommand stands here: add_<name>(subparsers) sets run=run_<name>(args) -> exit code
+SUBCOMMANDS: tuple[Callable[[argparse._SubParsersAction], None], ...] = (
+    add_evaluate,
+    add_simulate,
+    add_pretrain,
+)
+
+
+def build_parser() -> Parser:
+    """The parser of ``ssl2 COMMAND ...``."""
+    parser = Parser(prog='ssl2', description=DESCRIPTION, allow_abbrev=False)
+    parser.add_argument('--version', action='version', version=f'ssl2 v{__version__}')
+    subparsers = parser.add_subparsers(
+        title='commands',
+        metavar='COMMAND',
+        dest='command',
+        required=True,
+        description='ssl2 COMMAND --help says more.',
+    )
+    for add in SUBCOMMANDS:
+        add(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code."""
+    if argv is None:
+        ensure_utf8()
+    try:
+        args = build_parser().parse_args(argv)
+        return args.run(args)
+    except Ssl2Error as error:
+        say(f'error: {error}')
+        return error.exit_code
+    except KeyboardInterrupt:
+        say('interrupted; the same command may be given again')
+        return 128 + signal.SIGINT

@@ -1,0 +1,166 @@
+"""The figures of the reports: volumes in, one SVG file each out; equal volumes, equal bytes.
+
+Every figure is in neurological view (the left of the picture is the left of the head), which is
+written on it, at true proportions, whatever the voxels are.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+import numpy as np
+
+from ssl2_bids.files import write_text
+from ssl2_bids.reports.figures.lesions import (
+    VIEW,
+    draw_lesions,
+    draw_mosaic,
+    lesion_colour,
+    on_one_grid,
+)
+from ssl2_bids.reports.figures.panels import (
+    colour_image,
+    grey_image,
+    outline_path,
+    sheet,
+    slice_panel,
+)
+from ssl2_bids.reports.figures.scene import AXIAL, PLANES, cut, prepare, window
+from ssl2_bids.volume import Volume, reorient
+
+__all__ = [
+    'draw_brain_mask',
+    'draw_frequency',
+    'draw_lesions',
+    'draw_mosaic',
+    'draw_registration',
+    'lesion_colour',
+    'window',
+]
+
+BRAIN_COLOUR = '#4dd8ff'
+FLICKER = (
+    '.moving{animation:flicker 2.4s step-end infinite}'
+    '@keyframes flicker{0%{visibility:hidden}50%{visibility:visible}}'
+    'svg:hover .moving{animation-play-state:paused}'
+    '@media print{.moving{animation:none}}'
+    '@media (prefers-reduced-motion:reduce){.moving{animation:none}}'
+)
+
+
+def draw_brain_mask(background: Volume, mask: Volume, path: Path, *, title: str) -> None:
+    """The outline of the brain mask on slices in the three planes."""
+    on_one_grid(background, mask)
+    scene = prepare(background, mask)
+    brain = reorient(mask).data > 0
+    rows = []
+    for plane in PLANES:
+        row = []
+        for index in scene.places(plane, 6):
+            line = outline_path(cut(brain, plane, index, scene.box), BRAIN_COLOUR)
+            row.append(slice_panel(scene, plane, index, layers=line))
+        rows.append(row)
+    note = VIEW if brain.any() else f'The brain mask is empty. {VIEW}'
+    write_text(path, sheet(title, rows, note=note))
+
+
+def draw_registration(
+    fixed: Volume,
+    moving: Volume,
+    mask: Volume,
+    path: Path,
+    *,
+    title: str,
+    fixed_name: str,
+    moving_name: str,
+) -> None:
+    """Two aligned images that alternate in place, below the brain outline of the fixed one.
+
+    Parameters
+    ----------
+    moving : resampled to the grid of ``fixed``.
+    mask : brain of ``fixed``.
+    fixed_name, moving_name : how the images are called in the figure.
+    """
+    on_one_grid(fixed, mask)
+    on_one_grid(fixed, moving)
+    below, above = prepare(fixed, mask), prepare(moving, mask)
+    brain = reorient(mask).data > 0
+    rows = []
+    for plane in PLANES:
+        row = []
+        for index in below.places(plane, 5):
+            line = outline_path(cut(brain, plane, index, below.box), BRAIN_COLOUR, width=0.8)
+            over = grey_image(above.grey(plane, index, below.box))
+            layers = f'<g class="moving">{over}</g>{line}'
+            row.append(slice_panel(below, plane, index, layers=layers))
+        rows.append(row)
+    width = 20 + 8.5 * max(len(fixed_name), len(moving_name))  # a bold letter is 8.5 units
+    names = (
+        '<text class="note" x="0" y="17">Now shown</text>'
+        f'{_tag(fixed_name, "#7ee787", width)}'
+        f'<g class="moving">{_tag(moving_name, "#ffb000", width)}</g>'
+    )
+    note = f'The images alternate; the pointer on them stops it. Line: brain. {VIEW}'
+    write_text(path, sheet(title, rows, note=note, style=FLICKER, foot=names, columns=5))
+
+
+def draw_frequency(
+    frequency: Volume, template: Volume, path: Path, *, title: str, slices: int = 18
+) -> None:
+    """How many participants have a lesion where, in colour on a template.
+
+    Parameters
+    ----------
+    frequency : share of participants, 0 to 1, on the grid of ``template``.
+    """
+    on_one_grid(frequency, template)
+    scene = prepare(template)
+    share = np.nan_to_num(reorient(frequency).data.astype(np.float32))
+    top = float(share.max())
+    palette = _heat()
+    levels = np.zeros(share.shape, np.uint8)
+    if top > 0:
+        levels[:] = np.where(share > 0, np.clip(np.ceil(share / top * 255), 1, 255), 0)
+    panels = []
+    for index in scene.places(AXIAL, slices):
+        heat = cut(levels, AXIAL, index, scene.box)
+        layers = colour_image(heat, palette) if heat.any() else ''
+        panels.append(slice_panel(scene, AXIAL, index, layers=layers))
+    rows = [panels[i : i + 6] for i in range(0, len(panels), 6)]
+    foot = _colour_bar(palette, top) if top > 0 else ''
+    note = VIEW if top > 0 else f'No lesion in any participant. {VIEW}'
+    write_text(path, sheet(title, rows, note=note, foot=foot))
+
+
+def _tag(name: str, colour: str, width: float) -> str:
+    return (
+        f'<rect x="80" y="0" width="{width:.0f}" height="24" rx="4" fill="{colour}"/>'
+        f'<text x="90" y="17" style="fill:#0d1117;font-weight:600">{escape(name)}</text>'
+    )
+
+
+def _heat() -> np.ndarray:
+    """Palette (256, 4): nothing, then dark red over orange to pale yellow."""
+    stops = np.array([0, 85, 170, 255])
+    colours = np.array([(150, 20, 60), (235, 70, 40), (255, 170, 40), (255, 250, 190)])
+    palette = np.empty((256, 4))
+    for channel in range(3):
+        palette[:, channel] = np.interp(np.arange(256), stops, colours[:, channel])
+    palette[:, 3] = 225
+    palette[0] = 0
+    return palette.round()
+
+
+def _colour_bar(palette: np.ndarray, top: float) -> str:
+    stops = ''
+    for place, level in ((0, 1), (33, 85), (67, 170), (100, 255)):
+        red, green, blue = palette[level, :3].astype(int)
+        stops += f'<stop offset="{place}%" stop-color="rgb({red},{green},{blue})"/>'
+    return (
+        f'<defs><linearGradient id="heat">{stops}</linearGradient></defs>'
+        '<text class="note" x="0" y="16">Participants with a lesion here: above 0</text>'
+        '<rect x="270" y="4" width="220" height="14" rx="3" fill="url(#heat)"/>'
+        f'<text class="note" x="500" y="16">{top * 100:.3g} %</text>'
+    )

@@ -1,0 +1,293 @@
+"""Anatomies from segmented heads and from the tissue maps of a template."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from scipy import ndimage
+
+from ssl2_bids.errors import DataError
+from ssl2_bids.simulation.anatomy.anatomy import FIRST_EXTRACEREBRAL, Anatomy
+from ssl2_bids.tables import bundled_table
+from ssl2_bids.volume import Volume, read, reorient, resample
+from ssl2_bids.voxel_grid import bounding_box, shifted, start_of
+
+RESOURCES = Path(__file__).parents[2] / 'resources'
+COARSEST = 1.6  # mm; thicker voxels miss the sulci
+MOST_ANISOTROPIC = 1.5  # longest over shortest voxel edge
+OBLIQUE = 1e-3  # largest cosine between a voxel axis and another axis of the room that is ignored
+BLUR = 0.6  # voxels; standard deviation that turns steps between labels into partial volume
+SHARPNESS = 2.0  # undoes most of that blur after the head was resampled
+FLUID = 24  # around the brain
+SULCI = 8.0  # mm; wider gaps between parts of the brain are not closed
+LAYER = 3.0  # mm of fluid around the brain that stay
+LEAST_WHITE = 0.05  # of the brain; a healthy brain has about 0.4
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """What is known of labels.
+
+    Attributes
+    ----------
+    tissues : labels of each tissue, with the share that the tissue has in them.
+    becomes : labels that are replaced by others when a map is read.
+    ranges : first and last label of parcellations, and what they become.
+    """
+
+    tissues: dict[str, dict[int, float]]
+    becomes: dict[int, int]
+    ranges: tuple[tuple[int, int, int], ...]
+
+
+@cache
+def label_table() -> LabelTable:
+    """The table in ``resources/label_map.toml``."""
+    content = bundled_table('label_map.toml')
+    tissues = {name: dict.fromkeys(labels, 1.0) for name, labels in content['tissues'].items()}
+    for label, shares in content['mixtures'].items():
+        for name, share in shares.items():
+            tissues.setdefault(name, {})[int(label)] = float(share)
+    ranges = tuple(
+        (int(span.split('-')[0]), int(span.split('-')[1]), label)
+        for span, label in content['ranges'].items()
+    )
+    becomes = {int(label): other for label, other in content['becomes'].items()}
+    return LabelTable(tissues, becomes, ranges)
+
+
+def read_label_map(path: str | Path) -> Volume:
+    """Read a segmented head, checked, with healthy labels and isotropic voxels along RAS+.
+
+    Raises
+    ------
+    DataError : as in :func:`healthy_labels`, or a file that cannot be read.
+    """
+    return healthy_labels(read(path, dtype=None), path=path)
+
+
+def healthy_labels(labels: Volume, *, path: str | Path | None = None) -> Volume:
+    """Check a label map and bring it to what the simulation needs.
+
+    Lesions become the tissue that they lie in, parcels the structure that they are part of. Flips
+    and permutations of the voxel axes are undone; an oblique or slightly anisotropic map is
+    resampled by nearest neighbour.
+
+    Parameters
+    ----------
+    labels : FreeSurfer's numbers, extracerebral ones as in ``resources/label_map.toml``.
+    path : for messages.
+
+    Returns
+    -------
+    Volume of uint8 with isotropic voxels along RAS+.
+
+    Raises
+    ------
+    DataError : values that are not whole numbers, labels that are unknown (named), voxels too
+        large or too anisotropic, an empty map, or one without cerebral white matter.
+    """
+    data = _known(labels.data, path)
+    spacing = labels.spacing
+    if spacing.max() > COARSEST or spacing.max() / spacing.min() > MOST_ANISOTROPIC:
+        raise DataError(
+            f'the label map has voxels of {" x ".join(f"{s:.3g}" for s in spacing)} mm; '
+            f'edges up to {COARSEST:g} mm that differ at most by a factor of '
+            f'{MOST_ANISOTROPIC:g} can be used',
+            advice='Segment an image with smaller, nearly isotropic voxels.',
+            path=path,
+        )
+    volume = reorient(labels.with_data(data))
+    rotation = volume.affine[:3, :3] / volume.spacing
+    oblique = np.abs(rotation - np.diag(np.diag(rotation))).max() > OBLIQUE
+    if oblique or np.ptp(volume.spacing) > OBLIQUE:
+        volume = _straightened(volume)
+    else:
+        # Below the tolerance the axes count as straight, and the affine says so.
+        straight = np.diag([*volume.spacing, 1.0])
+        straight[:3, 3] = volume.affine[:3, 3]
+        volume = Volume(volume.data, straight)
+    brain = (volume.data > 0) & (volume.data < FIRST_EXTRACEREBRAL)
+    white = np.isin(volume.data, (2, 41))
+    if white.sum() <= LEAST_WHITE * brain.sum():
+        raise DataError(
+            'the label map is empty'
+            if not brain.any()
+            else 'the label map has hardly any cerebral white matter (labels 2 and 41)',
+            advice='Give a segmentation of a whole brain with the numbers of FreeSurfer.',
+            path=path,
+        )
+    return volume
+
+
+def _known(data: np.ndarray, path: str | Path | None) -> np.ndarray:
+    """The labels as uint8, all of them known; lesions and parcels replaced."""
+    found = np.unique(data)
+    if not np.isfinite(found).all() or (found != np.rint(found)).any():
+        raise DataError(
+            'the label map has values that are not whole numbers',
+            advice='Give a segmentation that was not interpolated.',
+            path=path,
+        )
+    table = label_table()
+    known = {label for labels in table.tissues.values() for label in labels} | {0}
+    targets, unknown = [], []
+    for label in map(int, found):
+        spans = [into for first, last, into in table.ranges if first <= label <= last]
+        target = spans[0] if spans else table.becomes.get(label, label)
+        targets.append(target)
+        if target not in known:
+            unknown.append(label)
+    if unknown:
+        more = f' and {len(unknown) - 10} more' if len(unknown) > 10 else ''
+        raise DataError(
+            f'unknown labels in the label map: {", ".join(map(str, unknown[:10]))}{more}',
+            advice='Use the numbers of FreeSurfer (aseg), and 202 to 230 outside the brain, as '
+            'listed in ssl2_bids/resources/label_map.toml.',
+            path=path,
+        )
+    return np.array(targets, np.uint8)[np.searchsorted(found, data)]
+
+
+def _straightened(volume: Volume) -> Volume:
+    """Nearest neighbours on an isotropic grid along RAS+ that holds all of the volume."""
+    edge = float(volume.spacing.min())
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in volume.shape], [1.0])).reshape(4, -1)
+    reached = (volume.affine @ corners)[:3]
+    low, high = reached.min(axis=1), reached.max(axis=1)
+    i, j, k = (int(n) for n in np.ceil((high - low) / edge - 1e-6) + 1)
+    affine = np.diag([edge, edge, edge, 1.0])
+    affine[:3, 3] = low
+    return resample(volume, affine, (i, j, k), order=0)
+
+
+def from_label_map(labels: Volume | str | Path, *, skull_stripped: bool = True) -> Anatomy:
+    """An anatomy from a segmented head.
+
+    The steps between labels become partial volume: each tissue's indicator is blurred a little.
+
+    Parameters
+    ----------
+    labels : a file, or labels that are checked as in :func:`healthy_labels`.
+    skull_stripped : without what lies outside the brain and its fluid, cropped to the brain.
+
+    Raises
+    ------
+    DataError : as in :func:`healthy_labels`.
+    """
+    labels = healthy_labels(labels) if isinstance(labels, Volume) else read_label_map(labels)
+    data = labels.data
+    if skull_stripped:
+        data = stripped(data, edge=float(labels.spacing[0]))
+    # Automatic maps have stray voxels in the air.
+    pieces, _ = ndimage.label(data)
+    data = np.where(pieces == 1 + np.bincount(pieces.ravel())[1:].argmax(), data, 0)
+    box = bounding_box(data > 0)
+    data = np.pad(data[box], 3)
+    affine = shifted(labels.affine, start_of(box) - 3)
+    fractions = {}
+    for name, shares in label_table().tissues.items():
+        lookup = np.zeros(256, np.float32)
+        for label, share in shares.items():
+            lookup[label] = share
+        if lookup[np.unique(data)].any():
+            fractions[name] = _blurred(lookup[data])
+    return Anatomy(fractions, affine, data, SHARPNESS)
+
+
+def stripped(data: np.ndarray, *, edge: float) -> np.ndarray:
+    """Labels of the brain and of the fluid in its sulci and around it, not in the spinal canal."""
+    inside = data < FIRST_EXTRACEREBRAL
+    tissue = inside & (data > 0) & (data != FLUID)
+    wide = int(np.ceil(2 * SULCI / edge))
+    around = bounding_box(tissue, wide)
+    padded = np.pad(tissue[around], wide)
+    grown = ndimage.distance_transform_edt(~padded) <= SULCI / edge
+    filled = ndimage.distance_transform_edt(grown) > (SULCI - LAYER) / edge
+    closed = np.zeros(data.shape, bool)
+    closed[around] = filled[tuple(slice(wide, n - wide) for n in filled.shape)]
+    return np.where(inside & (closed | tissue), data, 0).astype(np.uint8)
+
+
+def _blurred(values: np.ndarray) -> np.ndarray:
+    """Gaussian blur, computed where there is something to blur; zero at the border."""
+    wider = bounding_box(values > 0, 3)
+    blurred = np.zeros_like(values)
+    blurred[wider] = ndimage.gaussian_filter(values[wider], BLUR, mode='constant', truncate=4)
+    return blurred
+
+
+def from_mni_maps(
+    white: np.ndarray, grey: np.ndarray, brain: np.ndarray, affine: np.ndarray
+) -> Anatomy:
+    """An anatomy from the white and grey matter maps of the MNI152 template.
+
+    Parameters
+    ----------
+    white, grey : 0 to 1, shape (I, J, K).
+    brain : mask of the brain with its fluid, which fills what the maps leave.
+    affine : (4, 4) to MNI mm, voxel axes along RAS+.
+
+    Returns
+    -------
+    Anatomy of wm, gm and csf. Its labels are approximate: from the atlas of regions, the grey
+    nuclei told apart by coordinates; good enough to say where a lesion lies.
+    """
+    brain = brain > 0
+    white, grey = (np.asarray(each * brain, np.float32) for each in (white, grey))
+    fluid = np.clip(brain - white - grey, 0, 1).astype(np.float32)
+    fractions = {'wm': white, 'gm': grey, 'csf': fluid}
+    shape = fluid.shape
+    maps = {
+        name: resample(volume, affine, shape).data for name, volume in atlas_structures().items()
+    }
+    labels = np.zeros(shape, np.uint8)
+    x, y, z = (
+        (affine[i, i] * np.arange(shape[i]) + affine[i, 3]).reshape(np.roll((-1, 1, 1), i))
+        for i in range(3)
+    )
+    solid = white + grey > fluid
+    likeliest = np.argmax(
+        [maps[name] for name in ('cortex', 'deep-grey-matter', 'cerebellum', 'brainstem')], axis=0
+    )
+    is_white = white > grey
+    labels[solid & is_white] = 2
+    labels[solid & ~is_white] = 3
+    labels[(white + grey > 0) & (fluid >= 0.5)] = 24
+    labels[~solid & brain] = 24
+    labels[~solid & brain & (maps['ventricles'] > 0.2)] = 4
+    # Around the ventricles the maps have grey matter that no brain has.
+    deep = solid & ~is_white & (likeliest == 1)
+    lateral = np.abs(x) + 0 * y + 0 * z
+    labels[deep] = 12
+    labels[deep & (lateral < 20) & (y < -4) & (z > -6)] = 10
+    labels[deep & (lateral < 16) & (y >= -4) & (z > -10)] = 11
+    labels[deep & (z < -8) & (lateral > 12)] = 17
+    labels[solid & ~is_white & (likeliest == 0) & (maps['white-matter'] > 0.6)] = 2
+    labels[solid & (likeliest == 2) & (maps['cerebellum'] > 0.3)] = 8
+    labels[solid & is_white & (likeliest == 2) & (maps['cerebellum'] > 0.3)] = 7
+    labels[solid & (likeliest == 3) & (maps['brainstem'] > 0.3)] = 16
+    right = np.broadcast_to(x > 0, shape)
+    for left_label, right_label in RIGHT.items():
+        labels[right & (labels == left_label)] = right_label
+    return Anatomy(fractions, np.asarray(affine, np.float64), labels)
+
+
+RIGHT = {2: 41, 3: 42, 4: 43, 7: 46, 8: 47, 10: 49, 11: 50, 12: 51, 17: 53}
+
+
+def atlas_structures() -> dict[str, Volume]:
+    """The probability, 0 to 1, of each structure of the atlas of regions, in MNI space."""
+    folder = RESOURCES / 'atlas'
+    image = nib.Nifti1Image.from_filename(folder / 'regions.nii.gz')
+    structures = json.loads((folder / 'regions.json').read_text(encoding='utf-8'))['Structures']
+    stack = np.asarray(image.dataobj)
+    return {
+        name: Volume(stack[..., i].astype(np.float32) / 255, image.affine.astype(np.float64))
+        for i, name in enumerate(structures)
+    }

@@ -1,0 +1,277 @@
+"""Who is labelled at a site, and each label on the grid of its participant's reference image."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+
+from ssl2_bids.bids.dataset import (
+    participant_labels,
+    select_participants,
+    select_sessions,
+    session_labels,
+    unit_name,
+)
+from ssl2_bids.bids.label_ranking import session_of
+from ssl2_bids.bids.labels import Label, find_labels
+from ssl2_bids.bids.outputs import Result, read_sidecar, sidecar_path
+from ssl2_bids.errors import DataError, NoInputError, UsageError
+from ssl2_bids.itk import from_itk
+from ssl2_bids.settings import GroupSettings
+from ssl2_bids.steps.annotation import Annotation
+from ssl2_bids.volume import Grid, resample
+from ssl2_bids.workflows.annotations import place, ras_grid
+
+log = logging.getLogger('ssl2_bids')
+
+USUAL = ('manual_masks', 'labels', 'lesion_masks', 'manual')  # below BIDS_DIR/derivatives
+OWN = 'bids::'  # URIs of files of the output folder itself
+RAW = 'bids:raw:'
+
+
+@dataclass(frozen=True)
+class Case:
+    """One session of the participant level, and its manual labels if there are any."""
+
+    result: Result
+    images: dict[str, Path]  # by contrast, all on the grid of the reference
+    labels: tuple[Label, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """``sub-X`` or ``sub-X_ses-Y``."""
+        return unit_name(self.participant, self.result.names.session)
+
+    @property
+    def participant(self) -> str:
+        """Label without ``sub-``."""
+        return self.result.names.subject
+
+    @property
+    def brain_mask(self) -> Path:
+        """On the grid of the reference."""
+        return self.result.names.path('anat.brain_mask')
+
+
+def label_folders(settings: GroupSettings) -> tuple[Path, ...]:
+    """The folders asked for, else those of the usual names in the dataset."""
+    derivatives = settings.bids_dir / 'derivatives'
+    usual = tuple(derivatives / name for name in USUAL if (derivatives / name).is_dir())
+    return settings.labels or usual
+
+
+def find_cases(settings: GroupSettings, results: Sequence[Result]) -> list[Case]:
+    """The sessions to adapt to, each with its labels.
+
+    Raises
+    ------
+    DataError : a result has lost its images.
+    NoInputError : folders of labels were given, and none has a label of a processed session.
+    """
+    units: dict[tuple[str, str], Result] = {}
+    for result in sorted(results, key=lambda r: r.names.desc):  # the default model's first
+        units.setdefault((result.names.subject, result.names.session or ''), result)
+    drawn = _labels_by_unit(settings, list(units))
+    cases = [
+        Case(result, images_of(result), tuple(drawn.get(unit, ())))
+        for unit, result in sorted(units.items())
+    ]
+    if settings.labels and not any(case.labels for case in cases):
+        raise NoInputError(
+            'no label of a processed participant was found',
+            advice='Labels are named sub-X[_ses-Y]_..._label-lesion_mask.nii.gz; the layouts '
+            'that are understood are listed in docs/reference/manual-masks.md.',
+            path=settings.labels[0],
+        )
+    return cases
+
+
+def _labels_by_unit(
+    settings: GroupSettings, units: Iterable[tuple[str, str]]
+) -> dict[tuple[str, str], list[Label]]:
+    """The labels of each session; the others are named in the log, each with its reason."""
+    folders = label_folders(settings)
+    sessions = {
+        subject: session_labels(settings.bids_dir, subject)
+        for subject in participant_labels(settings.bids_dir)
+    }
+    participants = select_participants(settings.bids_dir, settings.participants, settings.excluded)
+    selected = set(select_sessions(settings.bids_dir, participants, settings.sessions))
+    processed = set(units)
+    found: dict[tuple[str, str], list[Label]] = {}
+    pattern = settings.filters.get('labels')
+    for one in (label for folder in folders for label in find_labels(folder, pattern=pattern)):
+        session, reason = session_of(one, sessions)
+        if one.subject not in sessions:
+            reason = f'sub-{one.subject} is not in the dataset {settings.bids_dir}'
+        elif not reason and (one.subject, session or None) not in selected:
+            reason = 'not selected'
+        elif not reason and (one.subject, session) not in processed:
+            reason = 'its session has no result of the participant level'
+        if reason:
+            log.warning('%s: label left out: %s', one.path, reason)
+        else:
+            found.setdefault((one.subject, session), []).append(one)
+    return found
+
+
+def images_of(result: Result) -> dict[str, Path]:
+    """The preprocessed images that a result was made from, by contrast.
+
+    Raises
+    ------
+    DataError : the sidecar of its probability does not name them, or they are gone.
+    """
+    sidecar = sidecar_path(result.names.path('anat.probability'))
+    sources = read_sidecar(sidecar).get('Sources', []) if sidecar.is_file() else []
+    root = result.names.root
+    paths = [root / unquote(uri.removeprefix(OWN)) for uri in sources if uri.startswith(OWN)]
+    missing = [path for path in paths if not path.is_file()]
+    if missing or not paths:
+        raise DataError(
+            'the preprocessed images of this result are not there',
+            advice='Run the participant level again with --overwrite.',
+            path=missing[0] if missing else sidecar,
+        )
+    return {path.name.split('.')[0].rsplit('_', 1)[1]: path for path in paths}
+
+
+def annotation_of(case: Case, bids_dir: Path) -> tuple[Annotation, tuple[Label, ...]]:
+    """The label of a case on the grid of its reference, and the masks that it was joined from.
+
+    Nothing is interpolated: it lies on that grid, or is brought there from the grid of another
+    image of the session by nearest neighbours, its annotated extent likewise.
+
+    Raises
+    ------
+    DataError : it lies on neither; both grids are named.
+    """
+    names = case.result.names
+    brain = ras_grid(case.brain_mask)
+    reference = case.images[names.reference].name
+    raw = {
+        path: contrast
+        for contrast, image in case.images.items()
+        if contrast != names.reference and (path := _raw_file(image, bids_dir))
+    }
+    grids: dict[str, Grid] = {reference: brain}
+    placed = place(case.labels, grids | {path.name: ras_grid(path) for path in raw})
+    log.info('label of %s: %s', case.name, placed.note)
+    if placed.image == reference:
+        return placed.annotation, placed.labels
+    contrast = {path.name: contrast for path, contrast in raw.items()}[placed.image]
+    xfm = names.path('anat.transform', source=contrast, target=names.reference)
+    transform = from_itk(xfm.read_text(encoding='utf-8'))
+    label, extent = placed.annotation.label, placed.annotation.extent
+    there = [
+        resample(volume, brain.affine, brain.shape, transform=transform, order=0)
+        for volume in (label, extent.with_data(extent.data.astype(np.uint8)))
+    ]
+    extent = there[1].with_data(there[1].data > 0)
+    return replace(placed.annotation, label=there[0], extent=extent), placed.labels
+
+
+def _raw_file(image: Path, bids_dir: Path) -> Path | None:
+    """The raw file that an image was made from."""
+    for uri in read_sidecar(sidecar_path(image)).get('Sources', []):
+        path = bids_dir / unquote(uri.removeprefix(RAW))
+        if uri.startswith(RAW) and path.is_file():
+            return path
+    return None
+
+
+def is_reviewed(case: Case, annotation: Annotation, settings: GroupSettings) -> bool:
+    """Whether a label without any lesion says that somebody has looked and found none."""
+    manual = all(label.sidecar.get('Manual') is True for label in case.labels)
+    return settings.empty_labels == 'negative' or manual or not annotation.whole
+
+
+@dataclass(frozen=True)
+class ReadLabels:
+    """The labels of a site after they were read.
+
+    Attributes
+    ----------
+    cases : without the labels that were left out.
+    annotations : by name of the case.
+    refused : why labels cannot be used.
+    """
+
+    cases: list[Case]
+    annotations: dict[str, Annotation]
+    refused: list[DataError]
+
+
+def read_labels(cases: Sequence[Case], settings: GroupSettings) -> ReadLabels:
+    """Read every label; one that cannot be used, or is empty with nobody to vouch, is left out.
+
+    Raises
+    ------
+    DataError : none can be used, or all of them are empty.
+    """
+    annotations: dict[str, Annotation] = {}
+    refused: list[DataError] = []
+    empty: list[Case] = []
+    kept: list[Case] = []
+    for case in cases:
+        found = None
+        if case.labels:
+            try:
+                found, labels = annotation_of(case, settings.bids_dir)
+                case = replace(case, labels=labels)
+            except DataError as error:
+                refused.append(error)
+                log.warning('label of %s left out: %s', case.name, error)
+            if found and not found.label.data.any() and not is_reviewed(case, found, settings):
+                empty.append(case)
+                found = None
+        if found is not None:
+            annotations[case.name] = found
+        kept.append(case if found is not None else replace(case, labels=()))
+    if refused and not annotations and not empty:
+        raise refused[0]
+    _check_empty(empty, annotations)
+    return ReadLabels(kept, annotations, refused)
+
+
+def _check_empty(empty: Sequence[Case], annotations: dict[str, Annotation]) -> None:
+    advice = (
+        'If they were looked at and are free of lesions, give --empty-labels negative or write '
+        '"Manual": true in their JSON.'
+    )
+    if empty and not any(a.label.data.any() for a in annotations.values()):
+        raise DataError(
+            f'all labels are empty ({len(empty)} of {len(empty) + len(annotations)})',
+            advice=advice,
+            path=empty[0].labels[0].path,
+        )
+    if annotations and not any(a.label.data.any() for a in annotations.values()):
+        raise DataError(
+            'no label has a lesion: there is nothing to learn from',
+            advice='Label at least one participant with lesions.',
+        )
+    if empty:
+        log.warning(
+            'empty labels, taken as not drawn: %s. %s', ', '.join(c.name for c in empty), advice
+        )
+
+
+def check_holdout(cases: Sequence[Case], settings: GroupSettings) -> None:
+    """Check that participants to be held out are labelled.
+
+    Raises
+    ------
+    UsageError : one is not.
+    """
+    labelled = {case.participant for case in cases if case.labels}
+    for participant in settings.holdout:
+        if participant not in labelled:
+            raise UsageError(
+                f'--holdout-label names {participant}, who has no label',
+                advice=f'Labelled are: {", ".join(sorted(labelled)) or "none"}.',
+            )

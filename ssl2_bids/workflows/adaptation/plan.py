@@ -1,0 +1,352 @@
+"""What an adaptation is to do, settled and checked before anything is trained."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ssl2_bids import __version__
+from ssl2_bids.bids.dataset import read_description
+from ssl2_bids.bids.outputs import Result, output_name, read_sidecar
+from ssl2_bids.bids.provenance import DESCRIPTIONS
+from ssl2_bids.errors import DataError, NoInputError, UsageError
+from ssl2_bids.networks.cards import CARD_FILE, Card
+from ssl2_bids.networks.weights import find_model
+from ssl2_bids.settings import ADAPTATION, GroupSettings
+from ssl2_bids.workflows.adaptation.cases import (
+    Case,
+    check_holdout,
+    find_cases,
+    label_folders,
+    read_labels,
+)
+
+if TYPE_CHECKING:
+    from ssl2_bids.steps.annotation import Annotation
+    from ssl2_bids.training.adaptation.adapt import AdaptSettings
+
+log = logging.getLogger('ssl2_bids')
+
+MOST_FOLDS = 5
+UNLABELLED_ONLY = 'self_training'
+TAKEN = {*DESCRIPTIONS, 'annotated', 'change', 'lesion', 'lesions', 'manual'} - {'adapted'}
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """An adaptation that can begin.
+
+    Attributes
+    ----------
+    card : the model to start from.
+    cases : all sessions, those with labels among them.
+    """
+
+    settings: GroupSettings
+    card: Card
+    cases: tuple[Case, ...]
+
+    @property
+    def labelled(self) -> list[Case]:
+        """Cases with a label, held out or not."""
+        return [case for case in self.cases if case.labels]
+
+    @property
+    def trained(self) -> list[str]:
+        """Labelled participants to train with, sorted."""
+        held = self.settings.holdout
+        return sorted({c.participant for c in self.labelled if c.participant not in held})
+
+    @property
+    def folder(self) -> str:
+        """Of the model, relative to the output folder."""
+        return output_name('model.folder', desc=self.settings.label)
+
+
+def plan_adaptation(settings: GroupSettings, results: Sequence[Result]) -> Adaptation | None:
+    """Settle whether and how a model is adapted; None where tables are all that is wanted.
+
+    Raises
+    ------
+    UsageError, NoInputError, DataError, UnavailableError : what makes it impossible, named.
+    """
+    if settings.strategy == 'none':
+        return None
+    if settings.strategy is not None:
+        from ssl2_bids.training import strategies
+
+        strategies.find(settings.strategy)
+    folders = label_folders(settings)
+    if not asked_for(settings):
+        if folders:
+            log.info(
+                'no model is adapted; to adapt one to the labels found give --labels %s',
+                ' '.join(map(str, folders)),
+            )
+        return None
+    if not folders and settings.strategy is None:
+        raise NoInputError(
+            'there are no labels to adapt a model with',
+            advice='Name their folder with --labels.',
+            path=settings.bids_dir / 'derivatives',
+        )
+    _check_version(settings)
+    cases = find_cases(settings, results)
+    if not any(case.labels for case in cases) and settings.strategy is None:
+        raise NoInputError(
+            'no label of a processed participant was found',
+            advice='Name the folder of labels with --labels.',
+            path=folders[0],
+        )
+    check_label(settings)
+    card = find_model(settings.model, settings.output_dir)
+    if (
+        settings.model
+        and card.folder.resolve()
+        == (settings.output_dir / output_name('model.folder', desc=settings.label)).resolve()
+    ):
+        raise UsageError(
+            f'the model to start from is the one to be written, {settings.label}',
+            advice='Choose another name with --label.',
+        )
+    check_holdout(cases, settings)
+    adaptation = Adaptation(settings, card, tuple(cases))
+    check_folds(adaptation)
+    return adaptation
+
+
+def asked_for(settings: GroupSettings) -> bool:
+    """Whether any option asks for an adaptation: nobody shall wait for hours unasked."""
+    return bool(
+        settings.labels
+        or settings.strategy
+        or settings.holdout
+        or settings.folds
+        or settings.steps
+        or settings.max_minutes
+        or settings.filters.get('labels')
+        or settings.accept == 'always'
+    )
+
+
+def _check_version(settings: GroupSettings) -> None:
+    """Check that the results are of this version: images prepared otherwise look otherwise."""
+    owners = read_description(settings.output_dir).get('GeneratedBy') or [{}]
+    version = str(owners[0].get('Version', __version__)) if isinstance(owners, list) else ''
+    if version.split('.')[:2] != __version__.split('.')[:2]:
+        raise DataError(
+            f'the results were made by version {version or "unknown"} of ssl2-bids, '
+            f'this is {__version__}',
+            advice='Run the participant level again with --overwrite, into a new folder.',
+            path=settings.output_dir / 'dataset_description.json',
+        )
+
+
+def check_label(settings: GroupSettings) -> None:
+    """Check that the name of the model is free.
+
+    Raises
+    ------
+    UsageError : it means something else in names of outputs.
+    """
+    if settings.label in TAKEN or settings.label.endswith('uncertainty'):
+        raise UsageError(
+            f'--label {settings.label} means something else in names of outputs',
+            advice='Choose another name.',
+        )
+
+
+def check_existing(adaptation: Adaptation, configuration: str) -> dict[str, Any] | None:
+    """The card of this very adaptation if it was finished before; None if there is none.
+
+    Raises
+    ------
+    UsageError : the name belongs to another model, whose results stand in the output folder.
+    DataError : a card is there that cannot be read.
+    """
+    folder = adaptation.settings.output_dir / adaptation.folder
+    if not (folder / CARD_FILE).is_file():
+        return None
+    card = read_sidecar(folder / CARD_FILE)
+    if card.get('ConfigurationHash') == configuration:
+        return card
+    if card.get('Accepted', True):
+        raise UsageError(
+            f'there is another model named {adaptation.settings.label}: of other labels, options '
+            'or scans',
+            advice='Choose another name with --label, or remove that folder and the results '
+            f'desc-{adaptation.settings.label}.',
+            path=folder,
+        )
+    return None
+
+
+def check_folds(adaptation: Adaptation) -> None:
+    """Check that the labelled participants can be split as asked.
+
+    Raises
+    ------
+    UsageError, NoInputError : they cannot.
+    """
+    settings, people = adaptation.settings, adaptation.trained
+    if not people:
+        if adaptation.labelled:
+            raise UsageError(
+                'every labelled participant is held out',
+                advice='Leave some of them to --labels alone.',
+            )
+        if settings.strategy != UNLABELLED_ONLY:
+            raise NoInputError(
+                f'the strategy {settings.strategy} needs labels, and there are none',
+                advice='Name their folder with --labels.',
+            )
+        if settings.accept != 'always':
+            raise UsageError(
+                'without labels nothing can show that the adapted model is better',
+                advice='Label a few participants, or take the model unseen with --accept always.',
+            )
+        return
+    if settings.folds == 'slices':
+        if len(people) > 1:
+            raise UsageError(
+                f'--folds slices is for a single labelled participant; there are {len(people)}',
+                advice='Leave it out: participants are left out then, which says more.',
+            )
+        return
+    if len(people) == 1:
+        raise UsageError(
+            f'only one participant is labelled ({people[0]}): nobody is left to test on',
+            advice='Label another one, or give --folds slices, which tests on slices of the same '
+            'person and is too hopeful.',
+        )
+    if isinstance(settings.folds, int) and settings.folds > len(people):
+        raise UsageError(
+            f'--folds {settings.folds} is more than the {len(people)} labelled participants',
+            advice=f'Give at most --folds {len(people)}.',
+        )
+
+
+def judge_labels(adaptation: Adaptation) -> tuple[Adaptation, dict[str, Annotation]]:
+    """Read all labels: the adaptation to those that can be used, and what they say.
+
+    The dry run and the run both judge by this.
+
+    Raises
+    ------
+    DataError : none can be used, or not enough of them.
+    UsageError, NoInputError : see :func:`check_folds`.
+    """
+    found = read_labels(adaptation.cases, adaptation.settings)
+    left = replace(adaptation, cases=tuple(found.cases))
+    try:
+        check_folds(left)
+    except (UsageError, NoInputError):
+        if found.refused:  # with these labels the folds were possible
+            raise found.refused[0] from None
+        raise
+    return left, found.annotations
+
+
+def fold_count(adaptation: Adaptation) -> int:
+    """How many trainings leave somebody out."""
+    folds = adaptation.settings.folds
+    if folds == 'slices':
+        return MOST_FOLDS
+    return int(folds) if folds is not None else min(MOST_FOLDS, len(adaptation.trained))
+
+
+def training_settings(adaptation: Adaptation, device: str, *, unannotated: bool) -> AdaptSettings:
+    """The preset of the device, with what was asked for instead."""
+    from ssl2_bids.networks.registry import NETWORKS
+    from ssl2_bids.training.adaptation.adapt import (
+        PEER_CHANNELS,
+        AdaptSettings,
+        choose_strategy,
+        patch_for,
+    )
+
+    settings, card = adaptation.settings, adaptation.card
+    preset = ADAPTATION[device.partition(':')[0]]
+    multiple = NETWORKS[card.network['Type']].multiple(card.network)
+    if settings.strategy == 'cross_teach':
+        multiple = max(multiple, 2 ** (len(PEER_CHANNELS) - 1))
+    return AdaptSettings(
+        strategy=settings.strategy
+        or choose_strategy(len(adaptation.trained), unannotated=unannotated),
+        steps=settings.steps or preset.steps,
+        learning_rate=settings.learning_rate,
+        patch=patch_for(card.window, multiple, preset.patch),
+        labelled=preset.labelled,
+        unlabelled=preset.unlabelled,
+        seed=settings.random_seed,
+    )
+
+
+def configuration_of(adaptation: Adaptation, trainings: str) -> str:
+    """A hash of all that decides the model, by that of its trainings."""
+    from ssl2_bids.bids.provenance import configuration_hash
+
+    settings = adaptation.settings
+    return configuration_hash(
+        {'trainings': trainings, 'accept': settings.accept, 'label': settings.label}
+    )
+
+
+def trainings_of(
+    adaptation: Adaptation,
+    training: AdaptSettings,
+    people: Mapping[str, str],
+    minimum_volume: float,
+) -> str:
+    """A hash of all that decides what is trained: scans, labels, start, options, version.
+
+    Not of what is made of it: a model that was refused can be taken after all, or under another
+    name, and nothing is trained again.
+
+    Parameters
+    ----------
+    people : by name of the case, the hash of its images and of its label.
+    minimum_volume : mm^3, of lesions that are counted in the scores.
+    """
+    from dataclasses import asdict
+
+    from ssl2_bids.bids.provenance import configuration_hash
+
+    settings = adaptation.settings
+    return configuration_hash(
+        {
+            'version': __version__,
+            'parent': adaptation.card.identity,
+            'training': asdict(training),
+            'max_minutes': settings.max_minutes,
+            'folds': settings.folds,
+            'holdout': settings.holdout,
+            'empty_labels': settings.empty_labels,
+            'people': dict(people),
+            'minimum_volume': minimum_volume,
+        }
+    )
+
+
+def label_links(settings: GroupSettings) -> dict[str, Path]:
+    """The folders of labels outside of the raw dataset, by the names that URIs have for them."""
+    outside = [f for f in settings.labels if not f.is_relative_to(settings.bids_dir)]
+    return {'labels' + (str(n) if n > 1 else ''): f for n, f in enumerate(outside, start=1)}
+
+
+def describe(adaptation: Adaptation) -> list[str]:
+    """What a dry run tells."""
+    lines = [f'adapt  {adaptation.card.name} to {len(adaptation.cases)} sessions']
+    for case in adaptation.cases:
+        for label in case.labels:
+            held = ' (held out)' if case.participant in adaptation.settings.holdout else ''
+            lines.append(f'label  {case.name}{held}: {label.path}')
+    name = adaptation.settings.label
+    names = [output_name(f'model.{key}', desc=name) for key in ('configuration', 'history',
+                                                                'splits', 'report')]  # fmt: skip
+    names += [f'{adaptation.folder}/{CARD_FILE}', f'{adaptation.folder}/weights.safetensors']
+    names += [output_name('group.performance'), output_name('group.annotate')]
+    return lines + [f'write  {name}' for name in names]

@@ -1,0 +1,179 @@
+"""Participants prepared for training: network inputs and labels as files mapped into memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ssl2_bids import __version__
+from ssl2_bids.errors import DataError, NoInputError, about
+from ssl2_bids.files import sha256, write_json
+from ssl2_bids.networks.cards import Card
+from ssl2_bids.steps.annotation import Annotation
+from ssl2_bids.steps.network_input import network_input
+from ssl2_bids.training.checkpoint import fingerprint
+from ssl2_bids.training.data.participants import Participant, read_participant, write_participant
+from ssl2_bids.volume import read, read_grid, reorient
+from ssl2_bids.workflows.adaptation.cases import Case
+from ssl2_bids.workflows.annotations import onto_model_grid
+
+MADE = 'prepared.json'  # written last: with it everything stands
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A case as the network sees it; its arrays lie in the files of ``folder``.
+
+    Attributes
+    ----------
+    key : hash of all that it is made from, by content.
+    affine : (4, 4), voxel indices of the network's grid to RAS+ mm.
+    channels : the card's channels that are there.
+    size : bytes on disk.
+    """
+
+    case: Case
+    folder: Path
+    key: str
+    affine: np.ndarray
+    channels: tuple[str, ...]
+    size: int
+
+    def read(self) -> Participant:
+        """The arrays, mapped into memory."""
+        return read_participant(self.folder)
+
+
+def prepare(
+    case: Case,
+    annotation: Annotation | None,
+    card: Card,
+    folder: Path,
+    digest: Callable[[Path], str] = sha256,
+) -> Prepared:
+    """Bring a case onto the grid of a model, or take it up where it is there already.
+
+    Parameters
+    ----------
+    digest : gives the SHA-256 of a file.
+
+    Raises
+    ------
+    NoInputError : contrasts that the card requires are missing.
+    DataError : an image cannot be used; it is named.
+    """
+    key = _key(case, annotation, card, digest)
+    found = _taken_up(case, folder, key)
+    if found is not None:
+        return found
+    brain = reorient(read(case.brain_mask, dtype=np.uint8))
+    images = {c: reorient(read(path, contrast=c)) for c, path in case.images.items()}
+    given = network_input(images, {}, brain, card)
+    label = extent = None
+    if annotation is not None:
+        shape = (given.brain.shape[0], given.brain.shape[1], given.brain.shape[2])
+        label, extent = onto_model_grid(annotation, given.affine, shape)
+    write_participant(
+        Participant(
+            name=case.name,
+            image=given.tensor.numpy(),
+            present=tuple(name is not None for name in given.present),
+            brain=given.brain.numpy(),
+            label=label,
+            annotated=extent,
+        ),
+        folder,
+    )
+    pairs = zip(card.channels, given.present, strict=True)
+    content = {
+        'Key': key,
+        'Affine': given.affine.tolist(),
+        'Channels': [channel for channel, contrast in pairs if contrast is not None],
+    }
+    write_json(folder / MADE, content)
+    made = _taken_up(case, folder, key)
+    assert made is not None
+    return made
+
+
+def prepare_all(
+    cases: Sequence[Case],
+    annotations: dict[str, Annotation],
+    card: Card,
+    folder: Path,
+    digest: Callable[[Path], str] = sha256,
+) -> tuple[list[Prepared], list[tuple[Case, str]]]:
+    """Prepare all cases one by one; those that cannot be used, and why.
+
+    Raises
+    ------
+    DataError, NoInputError : a labelled case cannot be used: better to know before the training.
+    """
+    made, left_out = [], []
+    for case in cases:
+        annotation = annotations.get(case.name)
+        try:
+            with about(case.brain_mask):
+                made.append(prepare(case, annotation, card, folder / case.name, digest))
+        except (DataError, NoInputError) as error:
+            if case.labels:
+                raise
+            left_out.append((case, str(error)))
+    return made, left_out
+
+
+def estimated_size(cases: Sequence[Case], card: Card) -> int:
+    """Bytes that the prepared cases will take at most: the whole reference at the card's size."""
+    total = 0.0
+    for case in cases:
+        shape, affine = read_grid(case.brain_mask)
+        volume = np.prod(shape) * abs(np.linalg.det(affine[:3, :3]))
+        masks = 3 if case.labels else 1
+        total += volume / np.prod(card.voxel_size) * (2 * len(card.channels) + masks)
+    return int(total)
+
+
+def _taken_up(case: Case, folder: Path, key: str) -> Prepared | None:
+    try:
+        content = json.loads((folder / MADE).read_text(encoding='utf-8'))
+        if content['Key'] != key:
+            return None
+        read_participant(folder)
+    except (OSError, ValueError, KeyError, DataError):
+        return None
+    size = sum(path.stat().st_size for path in folder.glob('*.npy'))
+    affine, channels = np.array(content['Affine']), tuple(content['Channels'])
+    return Prepared(case, folder, key, affine, channels, size)
+
+
+def _grid_of(card: Card) -> list[object]:
+    """What of a card decides how images are prepared."""
+    return [card.channels, card.voxel_size, card.normalisation]
+
+
+def _key(
+    case: Case, annotation: Annotation | None, card: Card, digest: Callable[[Path], str]
+) -> str:
+    """What tells a prepared case from another: content, whatever the files are called."""
+    try:
+        images = {c: digest(path) for c, path in case.images.items()}
+        parts: list[object] = [_grid_of(card), images, digest(case.brain_mask), __version__]
+    except OSError as error:
+        raise DataError(
+            f'cannot be read ({error.strerror})',
+            advice='Run the participant level again with --overwrite.',
+            path=error.filename,
+        ) from None
+    if annotation is not None:
+        drawn = hashlib.sha256()
+        for volume in (annotation.label, annotation.extent):
+            drawn.update(str((volume.data.dtype.str, volume.shape)).encode())
+            drawn.update(np.ascontiguousarray(volume.data).tobytes())
+            drawn.update(volume.affine.tobytes())
+        parts += [drawn.hexdigest(), annotation.whole]
+    return fingerprint(parts)

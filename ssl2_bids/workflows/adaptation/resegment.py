@@ -1,0 +1,166 @@
+"""Segmenting finished sessions again with a site's model, beside the first results."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from ssl2_bids import __version__
+from ssl2_bids.bids.outputs import UnitNames, stored_configuration
+from ssl2_bids.bids.provenance import configuration_hash
+from ssl2_bids.errors import DataError, Ssl2Error
+from ssl2_bids.files import remove_leftovers, write_json
+from ssl2_bids.itk import from_itk
+from ssl2_bids.networks.cards import Card
+from ssl2_bids.raw_grid import read_raw_grid
+from ssl2_bids.settings import ATLAS_SPACE
+from ssl2_bids.steps import lesions, regions
+from ssl2_bids.steps.segmentation import segment
+from ssl2_bids.volume import read, reorient
+from ssl2_bids.workflows.adaptation.cases import Case
+from ssl2_bids.workflows.adaptation.resegmented_summary import write_section
+from ssl2_bids.workflows.participant.earlier import take_away, withdraw
+from ssl2_bids.workflows.segmentation_files import Segmentation, model_keys, write_segmentation
+
+log = logging.getLogger('ssl2_bids')
+
+RESULT = 'Result of a model adapted to the site, from the preprocessed images.'
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A session that could not be segmented again, and why."""
+
+    case: Case
+    error: Ssl2Error
+
+
+def resegment(
+    cases: Sequence[Case],
+    card: Card,
+    network: nn.Module,
+    *,
+    device: str,
+    say: Callable[[str], None],
+) -> list[Failure]:
+    """Segment all cases that this model has not segmented before.
+
+    The preprocessed images on the reference's grid are what the model sees, as in its training;
+    a later run of the participant level goes back to the images' own grids.
+    """
+    failures = []
+    todo = [case for case in cases if not is_done(case, card)]
+    if len(todo) < len(cases):
+        say(f'{len(cases) - len(todo)} sessions are segmented by {card.label} already')
+    for number, case in enumerate(todo, start=1):
+        try:
+            segment_case(case, card, network, device=device)
+            say(f'{case.name}: segmented by {card.label} ({number} of {len(todo)})')
+        except Ssl2Error as error:
+            log.error('%s: not segmented by %s: %s', case.name, card.label, error)
+            failures.append(Failure(case, error))
+    return failures
+
+
+def is_done(case: Case, card: Card) -> bool:
+    """Whether this model's result stands."""
+    return stored_configuration(_names(case, card)) == _configuration(case, card)
+
+
+def segment_case(case: Case, card: Card, network: nn.Module, *, device: str) -> None:
+    """Segment one session and write its derivatives; the sidecar of the mask comes last.
+
+    Raises
+    ------
+    DataError : an image or the transform to the template cannot be read.
+    """
+    names = _names(case, card)
+    withdraw(names)
+    remove_leftovers(names.done_marker.parent)
+    grid = read_raw_grid(case.brain_mask)
+    brain = reorient(read(case.brain_mask, dtype=np.uint8))
+    images = {c: reorient(read(path, contrast=c)) for c, path in case.images.items()}
+    made = segment(images, {}, brain, card, network, device=device)
+    found = lesions.find_lesions(
+        made.probability,
+        threshold=_threshold(case, card),
+        minimum_volume=_minimum_volume(case, card),
+    )
+    maps = regions.region_maps(found.instances, _to_template(names))
+    found = lesions.with_regions(found, regions.assign_regions(found.instances, maps))
+    first = case.images[names.reference]
+    segmentation = Segmentation(
+        names=names,
+        grid=grid,
+        images=[first, *(path for path in case.images.values() if path != first)],
+        brain_mask=brain,
+        probability=made.probability,
+        instances=found.instances,
+        table=[asdict(lesion) for lesion in found.table],
+        model=_model_keys(case, card, made.channels, device),
+        remark=RESULT,
+    )
+    write_section(case, card, images, segmentation)
+    write_json(names.done_marker, write_segmentation(segmentation))
+    take_away(names)
+
+
+def _names(case: Case, card: Card) -> UnitNames:
+    own = case.result.names
+    return UnitNames(own.root, own.subject, own.session, own.reference, card.label)
+
+
+def _threshold(case: Case, card: Card) -> float:
+    return card.threshold_for(case.images)
+
+
+def _minimum_volume(case: Case, card: Card) -> float:
+    """That of the first result, so that both can be compared."""
+    return float(case.result.sidecar.get('MinimumLesionVolume', card.minimum_lesion_volume))
+
+
+def _configuration(case: Case, card: Card) -> str:
+    first = case.result.sidecar
+    return configuration_hash(
+        {
+            'version': __version__,
+            'model': card.identity,
+            'from': first.get('PreprocessingHash', first.get('ConfigurationHash')),
+            'channels': sorted(case.images),
+            'threshold': _threshold(case, card),
+            'minimum_volume': _minimum_volume(case, card),
+            'step': 'resegmented',
+        }
+    )
+
+
+def _model_keys(case: Case, card: Card, channels: Sequence[str], device: str) -> dict[str, Any]:
+    made = model_keys(
+        card,
+        threshold=_threshold(case, card),
+        minimum_volume=_minimum_volume(case, card),
+        channels=channels,
+        device=device.partition(':')[0],
+    )
+    return made | {
+        'FirstResult': case.result.names.desc,
+        'PreprocessingHash': case.result.sidecar.get('PreprocessingHash'),
+        'ConfigurationHash': _configuration(case, card),
+    }
+
+
+def _to_template(names: UnitNames) -> np.ndarray:
+    path = names.path('anat.transform', source=names.reference, target=ATLAS_SPACE)
+    try:
+        return from_itk(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f'not a readable transform ({error})',
+            path=path,
+            advice='Run the participant level again with --overwrite.',
+        ) from None

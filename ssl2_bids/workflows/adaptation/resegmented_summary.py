@@ -1,0 +1,99 @@
+"""The section of a participant's page about a session segmented again with a site's model.
+
+What does not change with the model (inputs, quality, preprocessing) is taken from the summary of
+the first result; lesions, figures and viewer are made anew.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ssl2_bids.bids.outputs import find_summaries, sidecar_path, table_path
+from ssl2_bids.files import write_json
+from ssl2_bids.networks.cards import Card
+from ssl2_bids.reports import viewer
+from ssl2_bids.volume import Volume
+from ssl2_bids.workflows.adaptation.cases import Case
+from ssl2_bids.workflows.participant.earlier import earlier_files
+from ssl2_bids.workflows.participant.plan import VIEWED, Figure
+from ssl2_bids.workflows.participant.summary import Shown, draw
+from ssl2_bids.workflows.segmentation_files import (
+    Segmentation,
+    brain_volume,
+    lesion_rows,
+    volume_rows,
+)
+
+
+def write_section(case: Case, card: Card, images: dict[str, Volume], found: Segmentation) -> None:
+    """Write the summary of a second result, its figures and the volumes of its viewer.
+
+    Nothing is written where the first result has no summary.
+
+    Parameters
+    ----------
+    images : what the model saw, by contrast.
+    """
+    names, brain = found.names, found.brain_mask
+    root = names.root
+    first = [
+        summary
+        for summary in find_summaries(root, names.subject)
+        if summary['status'] == 'done'
+        and summary['session'] == names.session
+        and summary['model']['Label'] == case.result.names.desc
+    ]
+    if not first:
+        return
+    reference = names.reference
+    shown = Shown({reference: images[reference]} | images, found.instances, brain)
+    seen = list(dict.fromkeys(c for c in (reference, 'FLAIR') if c in images))
+    figures = [
+        Figure(
+            kind, contrast, names.path('report.figure', step=names.desc + kind, suffix=contrast)
+        )
+        for kind, contrast in [*(('lesions', c) for c in seen), ('mosaic', seen[-1])]
+    ]
+    script = names.path('report.viewer')
+    resampled = viewer.write_volumes(
+        script,
+        [images[c] for c in dict.fromkeys((reference, *VIEWED)) if c in images][:2],
+        found.instances,
+        brain,
+    )
+    outputs = [
+        names.path('anat.probability'),
+        names.path('anat.instances'),
+        table_path(names.path('anat.instances')),
+        names.path('anat.volumes'),
+        names.path('anat.mask'),
+    ]
+    (base,) = first[:1]
+    content: dict[str, Any] = base | {
+        'model': card.reference,
+        'settings': base['settings'] | {'threshold': found.model['Threshold']},
+        'methods': [*base['methods'], *_sentences(card)],
+        'lesions': lesion_rows(found.table),
+        'volumes': volume_rows(found.table, brain_volume(brain)),
+        'figures': draw(figures, shown, root),
+        'viewer': base['viewer']
+        and base['viewer']
+        | {'Volumes': script.relative_to(root).as_posix(), 'Resampled': resampled},
+        'outputs': [path.relative_to(root).as_posix() for path in outputs],
+        'earlier': earlier_files(
+            names,
+            [*outputs, *map(sidecar_path, outputs), *(f.path for f in figures), script],
+        ),
+        'provenance': base['provenance']
+        | {'configuration': found.model['ConfigurationHash'], 'model sha256': card.sha256},
+    }
+    write_json(names.path('report.summary'), content)
+
+
+def _sentences(card: Card) -> list[str]:
+    parent = card.content['Parent']
+    return [
+        f'Afterwards the preprocessed images were segmented again with the model {card.name}, '
+        f'which was adapted to the site from {parent["Name"]} {parent["Version"]} '
+        f'({card.content["Strategy"]}, {card.content["Steps"]} steps).'
+    ]

@@ -1,0 +1,358 @@
+"""An adaptation under way: what is prepared, how long it will take, and each training."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shutil
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ssl2_bids.device import choose_device
+from ssl2_bids.digests import DIGESTS, Digests
+from ssl2_bids.errors import DataError, StorageError, UnavailableError, UsageError
+from ssl2_bids.files import remove_leftovers, write_json
+from ssl2_bids.networks.inference import is_out_of_memory
+from ssl2_bids.networks.registry import NETWORKS
+from ssl2_bids.networks.weights import load_network
+from ssl2_bids.settings import GroupSettings
+from ssl2_bids.steps.annotation import Annotation
+from ssl2_bids.training.adaptation import adapt as training
+from ssl2_bids.training.adaptation.adapt import AdaptSettings, Cost
+from ssl2_bids.training.adaptation.left_out import MEASURED, quality
+from ssl2_bids.training.data.participants import Participant
+from ssl2_bids.training.run import History
+from ssl2_bids.workflows.adaptation import prepare as cache
+from ssl2_bids.workflows.adaptation import torchrun as nodes
+from ssl2_bids.workflows.adaptation.plan import (
+    Adaptation,
+    check_existing,
+    configuration_of,
+    fold_count,
+    judge_labels,
+    training_settings,
+    trainings_of,
+)
+from ssl2_bids.workflows.adaptation.prepare import Prepared
+
+log = logging.getLogger('ssl2_bids')
+
+FEWEST_STEPS = 10  # fewer are no training
+TOLD = 5  # lines about the progress of one training
+BATCH = {
+    'labelled': 'Labelled',
+    'unlabelled': 'Unlabelled',
+    'accumulate': 'Accumulate',
+    'patch': 'Patch',
+}  # what of a batch is kept for a run that goes on
+WINDOWS = 12  # of one brain, for the estimate before any was cut into windows
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Work:
+    """An adaptation under way: what is known of the site, and where its files lie."""
+
+    adaptation: Adaptation
+    training: AdaptSettings
+    configuration: str
+    device: str
+    network: nn.Module
+    people: list[Prepared]
+    annotations: dict[str, Annotation]
+    folder: Path
+    say: Say
+    minimum_volume: float  # mm^3
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+    histories: dict[str, History] = field(default_factory=dict)
+    fold_of: dict[str, str] = field(default_factory=dict)
+    memory: int = 0  # bytes of one training, once it is measured
+
+    @property
+    def labelled(self) -> list[Prepared]:
+        """Prepared cases with a label, held out or not."""
+        return [one for one in self.people if one.case.name in self.annotations]
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """Participants that no training sees."""
+        return self.adaptation.settings.holdout
+
+
+def begin(adaptation: Adaptation, say: Say) -> Work:
+    """Read labels, prepare everybody, settle the settings: what can go wrong early does here.
+
+    Raises
+    ------
+    DataError, UsageError, NoInputError, UnavailableError : see the modules that are called.
+    """
+    settings = adaptation.settings
+    device = choose_device(settings.device)
+    torch.set_num_threads(settings.omp_nthreads)
+    network = load_network(adaptation.card)
+    adaptation, annotations = judge_labels(adaptation)
+    cases = adaptation.cases
+    size = cache.estimated_size(cases, adaptation.card)
+    say(
+        f'adaptation: {len(cases)} sessions, {len(annotations)} of them labelled; device: '
+        f'{device}; prepared images take up to {size / 1e9:.2g} GB in {settings.work_dir}'
+    )
+    root = settings.work_dir / 'adaptation'
+    root.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(root).free
+    if free < size:
+        raise StorageError(
+            f'the work folder needs {size / 1e9:.2g} GB for prepared images, {free / 1e9:.2g} GB '
+            'are free',
+            advice='Name another one with -w, or free some space.',
+            path=settings.work_dir,
+        )
+    key = f'{adaptation.card.name}-{adaptation.card.sha256[:8]}'
+    digests = Digests(settings.work_dir / DIGESTS)
+    people, lost = cache.prepare_all(
+        cases, annotations, adaptation.card, root / 'people' / key, digests.of
+    )
+    digests.save()
+    log.info('content of the preprocessed images: %s', digests.told())
+    for case, reason in lost:
+        log.warning('%s is left out of the adaptation: %s', case.name, reason)
+    if not people:
+        raise DataError('no session can be prepared for this model', advice=lost[0][1])
+    unannotated = any(
+        one.case.name not in annotations or not annotations[one.case.name].whole for one in people
+    )
+    chosen = training_settings(adaptation, device, unannotated=unannotated)
+    smallest = [
+        one.case.result.sidecar.get('MinimumLesionVolume', adaptation.card.minimum_lesion_volume)
+        for one in people
+    ]
+    minimum_volume = float(min(smallest))
+    keys = {one.case.name: one.key for one in people}
+    trainings = trainings_of(adaptation, chosen, keys, minimum_volume)
+    folder = root / trainings
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
+    return Work(
+        adaptation,
+        chosen,
+        configuration_of(adaptation, trainings),
+        device,
+        network,
+        people,
+        annotations,
+        folder,
+        say,
+        minimum_volume,
+        left_out=[(case.name, reason) for case, reason in lost],
+    )
+
+
+def devices_of(work: Work, trainings: int) -> list[str]:
+    """The devices of this process that train at the same time, of trainings all in all."""
+    own = math.ceil(trainings / nodes.processes())
+    return devices_for(work.adaptation.settings, work.device, own, work.memory)
+
+
+def devices_for(
+    settings: GroupSettings, device: str, trainings: int, memory: int = 0
+) -> list[str]:
+    """The devices that train at the same time, at most as many as there are trainings.
+
+    Every GPU unless one was asked for, or that of this process where torchrun started several on
+    the node; on a CPU ``cpu`` as often as its share of cores and memory allows.
+
+    Parameters
+    ----------
+    memory : bytes of one training; 0 where it is not known.
+    """
+    number, beside = nodes.on_this_node()
+    if device != 'cpu':
+        if beside > 1:
+            return [f'cuda:{number % torch.cuda.device_count()}']
+        every = settings.device in ('auto', 'cuda')
+        found = [f'cuda:{n}' for n in range(torch.cuda.device_count())] if every else [device]
+        return found[:trainings]
+    count = min(settings.nprocs // beside, trainings)
+    if memory:
+        count = min(count, int(settings.memory_gb * 1e9 / beside / memory))
+    return ['cpu'] * max(1, count)
+
+
+def threads_for(settings: GroupSettings, devices: Sequence[str]) -> int:
+    """Threads of each of the trainings that run at the same time."""
+    cores = settings.nprocs // nodes.on_this_node()[1]
+    return max(1, min(settings.omp_nthreads, cores // len(devices)))
+
+
+def fit_into_time(work: Work, trainings: int) -> AdaptSettings:
+    """Measure a step, say how long all will take, and take fewer steps where that is too long.
+
+    What was settled is kept beside the checkpoints, for a run that goes on must have it.
+
+    Raises
+    ------
+    UsageError : not even ten steps fit into ``--max-time``.
+    UnavailableError : the memory is too small even for the smallest batch.
+    """
+    kept = work.folder / 'steps.json'
+    if kept.is_file():
+        found = json.loads(kept.read_text(encoding='utf-8'))
+        work.memory = int(found['PeakMemory'])
+        steps = int(found['Steps'])
+        work.say(f'going on with an adaptation of {trainings} trainings of {steps} steps')
+        batch = {n: found.get(key, getattr(work.training, n)) for n, key in BATCH.items()}
+        return replace(work.training, steps=steps, **{**batch, 'patch': tuple(batch['patch'])})
+    torch.set_num_threads(threads_for(work.adaptation.settings, devices_of(work, trainings)))
+    cost = cost_of_step(work)
+    torch.set_num_threads(work.adaptation.settings.omp_nthreads)
+    work.memory = cost.memory
+    steps, most = work.training.steps, work.adaptation.settings.max_minutes
+    at_a_time = nodes.processes() * len(devices_of(work, trainings))
+    rounds = math.ceil(trainings / at_a_time)
+    beside = inference_seconds(work, cost)
+    if most is not None:
+        room = (most * 60 - beside) / (rounds * max(cost.step, 1e-6))
+        if room < FEWEST_STEPS:
+            least = (FEWEST_STEPS * rounds * cost.step + beside) / 60
+            raise UsageError(
+                f'in {most:g} minutes {trainings} trainings do not get {FEWEST_STEPS} steps each',
+                advice=f'Give --max-time {max(1, int(np.ceil(least)))} or more, fewer --folds, '
+                'or a GPU.',
+            )
+        steps = min(steps, int(room))
+    minutes = (rounds * steps * cost.step + beside) / 60
+    work.say(
+        f'{trainings} trainings of {steps} steps by {work.training.strategy}, patches of '
+        f'{" x ".join(map(str, work.training.patch))} voxels: about {minutes:.3g} minutes '
+        f'({cost.step:.2g} s a step, {cost.memory / 1e9:.2g} GB of memory); a stop loses at most '
+        f'{work.training.checkpoint_minutes:g} minutes, the same command goes on'
+    )
+    batch = {key: getattr(work.training, name) for name, key in BATCH.items()}
+    settled = {'Steps': steps, 'SecondsPerStep': cost.step, 'PeakMemory': cost.memory}
+    write_json(kept, settled | batch)
+    return replace(work.training, steps=steps)
+
+
+def cost_of_step(work: Work) -> Cost:
+    """Measure a step; where the memory is too small, make its batch smaller and say so.
+
+    Raises
+    ------
+    UnavailableError : the memory is too small even for the smallest batch.
+    """
+    people = [one.read() for one in work.people]
+    network = work.adaptation.card.network
+    multiple = NETWORKS[network['Type']].multiple(network)
+    while True:
+        try:
+            return training.probe(
+                work.network,
+                people,
+                work.training,
+                window=work.adaptation.card.window,
+                device=work.device,
+            )
+        except UnavailableError as error:
+            settings = training.lighter(work.training, multiple)
+            if settings is None or not out_of_memory(error):
+                raise
+            work.training = settings
+        finally:
+            work.network.to('cpu')
+        if work.device != 'cpu':
+            torch.cuda.empty_cache()
+        work.say(
+            f'the memory of {work.device} is too small: going on with {settings.labelled} + '
+            f'{settings.unlabelled} patches of {" x ".join(map(str, settings.patch))} voxels at a '
+            f'time, {settings.accumulate} times a step'
+        )
+
+
+def out_of_memory(error: UnavailableError) -> bool:
+    """Whether it was the memory that a step could not have."""
+    cause = error.__cause__
+    return isinstance(cause, RuntimeError) and is_out_of_memory(cause)
+
+
+def inference_seconds(work: Work, cost: Cost) -> float:
+    """Everybody by three models for the suggestions and one for the results; labels for curves."""
+    brains = 4 * len(work.people) + (4 + MEASURED) * len(work.labelled)
+    return brains * WINDOWS * cost.window
+
+
+def training_folder(work: Work, name: str) -> Path:
+    """Where the checkpoints and curves of a training lie."""
+    return work.folder / f'training-{name}'
+
+
+def train_one(
+    work: Work,
+    name: str,
+    people: Sequence[Participant],
+    left_out: Sequence[Participant] = (),
+) -> nn.Module:
+    """One training, or the rest of it; a signal that asks for an end ends the run.
+
+    Parameters
+    ----------
+    left_out : labelled people who are not among ``people``, for the curves alone.
+
+    Raises
+    ------
+    DataError, UnavailableError, StorageError : see :func:`training.adapt.adapt`.
+    """
+    steps, began = work.training.steps, time.monotonic()
+    first: list[int] = []
+
+    def progress(done: int, total: int, latest: Any) -> None:
+        first.append(done - 1) if not first else None
+        if done == total or (done * TOLD // total) > ((done - 1) * TOLD // total):
+            left = (time.monotonic() - began) / (done - first[0]) * (total - done)
+            work.say(
+                f'training {name}: step {done} of {total}, loss {latest.get("loss", 0):.3f}, '
+                f'about {left / 60:.1f} minutes left'
+            )
+
+    network, history = training.adapt(
+        work.network,
+        people,
+        work.training,
+        training_folder(work, name),
+        device=work.device,
+        identity=work.folder.name,
+        progress=progress,
+        measure=quality(left_out, work.adaptation.card, work.device) if left_out else None,
+    )
+    work.histories[name] = history
+    if history.stopped:  # at the last step, too
+        work.say(f'training {name} was stopped after step {history.step} of {steps}')
+        # the handlers of the App are in place again: they end the run with the right exit code
+        signal.raise_signal(history.stopped)
+        raise UnavailableError('the run was asked to end', advice='The same command goes on.')
+    return network
+
+
+def finished_before(work: Work) -> dict[str, Any] | None:
+    """The card of this very adaptation if it stands in the output folder."""
+    return check_existing(work.adaptation, work.configuration)
+
+
+def settings_table(work: Work) -> dict[str, Any]:
+    """What ``config.toml`` holds."""
+    content = {k: v for k, v in asdict(work.training).items() if v is not None}
+    return content | {
+        'folds': str(work.adaptation.settings.folds or fold_count(work.adaptation)),
+        'start': work.adaptation.card.name,
+        'device': work.device,
+        'configuration_hash': work.configuration,
+    }

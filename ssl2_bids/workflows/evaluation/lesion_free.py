@@ -1,0 +1,130 @@
+"""Lesion masks of people known to have no lesions: all that was found is false."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ssl2_bids.bids.labels import Mask, find_masks
+from ssl2_bids.errors import NoInputError, Ssl2Error
+from ssl2_bids.settings import MINIMUM_LESION_VOLUME
+from ssl2_bids.steps.lesions import label_instances
+from ssl2_bids.volume import Volume
+from ssl2_bids.workflows.evaluation.run import Failure, by_unit, names_of
+from ssl2_bids.workflows.evaluation.segmented import brain_of, read_mask
+
+
+@dataclass(frozen=True)
+class FalsePositives:
+    """What was found in one brain without lesions.
+
+    Attributes
+    ----------
+    volume : of all lesions of the minimum volume or more, in mm^3.
+    count : of these lesions.
+    largest : volume of the largest, 0 without any.
+    brain_volume : mm^3; NaN without a brain mask on the grid.
+    """
+
+    subject: str
+    session: str | None
+    model: str | None
+    space: str
+    volume: float
+    count: int
+    largest: float
+    brain_volume: float
+
+    def numbers(self) -> dict[str, float]:
+        """By the names of the columns; volumes in mL."""
+        return {
+            'false_volume': self.volume / 1000,
+            'false_lesions': self.count,
+            'false_largest': self.largest / 1000,
+            'brain_volume': self.brain_volume / 1000,
+        }
+
+
+@dataclass(frozen=True)
+class LesionFree:
+    """The brains looked at, and those that failed."""
+
+    brains: tuple[FalsePositives, ...]
+    failures: tuple[Failure, ...]
+
+
+def look_for_false_lesions(
+    predictions: Path,
+    *,
+    models: Sequence[str | None] = (None,),
+    participants: Sequence[str] | None = None,
+    minimum_volume: float = MINIMUM_LESION_VOLUME,
+) -> LesionFree:
+    """Measure what models found in the brains of an output folder, all without lesions.
+
+    Parameters
+    ----------
+    models : their labels (``desc-``); None is the default bundled one.
+    participants : labels without ``sub-``; None is everybody.
+    minimum_volume : mm^3; smaller lesions are not counted.
+
+    Raises
+    ------
+    NoInputError : the folder is missing, or has no mask of these participants and models.
+    """
+    brains, failures = [], []
+    for model in models:
+        masks = by_unit(find_masks(predictions, model))
+        chosen = {u: m for u, m in masks.items() if participants is None or u[0] in participants}
+        if not chosen:
+            raise NoInputError(
+                f'no mask of the participants {", ".join(participants or ())}',
+                advice=f'There are masks of: {names_of(masks)}.',
+                path=predictions,
+            )
+        for unit, found in chosen.items():
+            try:
+                brains.append(_measure(found, minimum_volume))
+            except Ssl2Error as error:
+                failures.append(Failure(unit[0], unit[1] or None, error, model))
+    return LesionFree(tuple(brains), tuple(failures))
+
+
+def spread(brains: Sequence[FalsePositives]) -> dict[str, tuple[float, float, float]]:
+    """Median, smallest and largest of each number, over the brains where it is known."""
+    spreads = {}
+    for name in FalsePositives('', None, None, '', 0, 0, 0, 0).numbers():
+        values = [brain.numbers()[name] for brain in brains]
+        known = [value for value in values if not math.isnan(value)]
+        spreads[name] = (
+            (float(np.median(known)), min(known), max(known)) if known else (math.nan,) * 3
+        )
+    return spreads
+
+
+def _measure(masks: list[Mask], minimum_volume: float) -> FalsePositives:
+    """Of several grids that with the brain mask is measured: it is the one of the reference."""
+    volumes: list[tuple[Mask, Volume, Volume | None]] = []
+    for mask in sorted(masks, key=lambda m: (m.space.startswith('MNI'), str(m.path))):
+        volume = read_mask(mask.path)
+        volumes.append((mask, volume, brain_of(mask, volume)))
+    mask, volume, brain = next((v for v in volumes if v[2] is not None), volumes[0])
+    voxel_volume = volume.voxel_volume
+    instances = label_instances(
+        volume.data, voxel_volume=voxel_volume, minimum_volume=minimum_volume
+    )
+    sizes = np.bincount(instances.ravel())[1:] * voxel_volume
+    return FalsePositives(
+        subject=mask.subject,
+        session=mask.session,
+        model=mask.desc,
+        space=mask.space,
+        volume=float(sizes.sum()),
+        count=len(sizes),
+        largest=float(sizes.max(initial=0)),
+        brain_volume=float(brain.data.sum()) * voxel_volume if brain else math.nan,
+    )

@@ -1,0 +1,197 @@
+"""From the nodes' files to BIDS derivatives: names, sidecars, order of writing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssl2_bids.bids.outputs import (
+    UnitNames,
+    join_entities,
+    sidecar_path,
+)
+from ssl2_bids.bids.provenance import bids_uri
+from ssl2_bids.bids.sidecars import (
+    image_sidecar,
+    segmentation_sidecar,
+)
+from ssl2_bids.files import write_json, write_text
+from ssl2_bids.raw_grid import RawGrid, read_raw_grid, write_on
+from ssl2_bids.settings import ATLAS_SPACE, ATLAS_URI
+from ssl2_bids.volume import Grid, Volume, read, resample, write
+from ssl2_bids.workflows.participant.engine.task import read_json
+from ssl2_bids.workflows.participant.plan import Plan, extra_spaces, preproc_path
+from ssl2_bids.workflows.segmentation_files import (
+    Segmentation,
+    lesion_mask,
+    model_keys,
+    write_segmentation,
+)
+
+MNI = 4  # NIfTI code of a template's space
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the nodes made for one session: paths, and the order of contrasts (reference first)."""
+
+    contrasts: list[str]
+    prepared: list[str]
+    corrected: list[str]
+    resampled: list[str]  # all but the reference
+    matrices: list[str]  # all but the reference
+    brain_mask: str
+    brain_only: list[bool]
+    probability: str
+    uncertainty: str
+    instances: str
+    table: str
+    template_matrix: str
+    channels: list[str]
+    device: str
+
+
+def write_derivatives(plan: Plan, results: Results) -> dict[str, Any]:
+    """Write all outputs of a session but the mask's sidecar, whose content is returned.
+
+    That sidecar is the done marker: the caller writes it when everything else stands, and has
+    taken away those of former runs, so that a stop in between leaves no mixture that looks
+    finished.
+    """
+    grid = raw_grid(plan, plan.session.reference)
+    brain_mask = read(results.brain_mask, dtype=np.uint8)
+    _write_brain_mask(plan, brain_mask, grid)
+    _write_images(plan, results, grid)
+    _write_transforms(plan, results)
+    found = Segmentation(
+        names=plan.names,
+        grid=grid,
+        images=[preproc_path(plan, contrast) for contrast in results.contrasts],
+        brain_mask=brain_mask,
+        probability=read(results.probability),
+        uncertainty=read(results.uncertainty) if results.uncertainty else None,
+        instances=read(results.instances, dtype=np.uint16),
+        table=read_json(results.table),
+        model=model_keys(
+            plan.card,
+            threshold=plan.settings.threshold,
+            minimum_volume=plan.settings.min_lesion_volume,
+            channels=results.channels,
+            device=results.device,
+        )
+        | {'PreprocessingHash': plan.preprocessing, 'ConfigurationHash': plan.configuration},
+    )
+    sidecar = write_segmentation(found)
+    for space in extra_spaces(plan):
+        _write_mask_elsewhere(plan, results, lesion_mask(found.instances), space)
+    return sidecar
+
+
+def _own(names: UnitNames, path: Path) -> str:
+    return bids_uri(path, names.root)
+
+
+def _raw(plan: Plan, contrast: str) -> list[str]:
+    sources = plan.session.scans[contrast].sources
+    return [bids_uri(path, plan.settings.bids_dir, 'raw') for path in sources]
+
+
+def _reference_uri(plan: Plan) -> str:
+    return _own(plan.names, preproc_path(plan, plan.session.reference))
+
+
+def _write_brain_mask(plan: Plan, mask: Volume, grid: RawGrid) -> None:
+    path = plan.names.path('anat.brain_mask')
+    write_on(grid, mask, path, dtype=np.uint8)
+    sidecar = segmentation_sidecar(
+        'Brain',
+        description='Brain mask of the reference image.',
+        sources=_raw(plan, plan.session.reference),
+        spatial_reference=_reference_uri(plan),
+    )
+    write_json(sidecar_path(path), sidecar)
+
+
+def _write_images(plan: Plan, results: Results, grid: RawGrid) -> None:
+    session = plan.session
+    images = [results.corrected[0], *results.resampled]
+    for number, (contrast, file) in enumerate(zip(results.contrasts, images, strict=True)):
+        path = preproc_path(plan, contrast)
+        write_on(grid, read(file), path)
+        moved = '' if number == 0 else ', rigidly aligned and resampled to the reference'
+        corrected = '' if contrast == 'UNIT1' else ', corrected for inhomogeneity'
+        sidecar = image_sidecar(
+            session.scans[contrast].metadata,
+            description=f'{contrast} image{corrected}{moved}.',
+            sources=_raw(plan, contrast),
+            spatial_reference=_reference_uri(plan),
+            skull_stripped=results.brain_only[number],
+        )
+        write_json(sidecar_path(path), sidecar)
+    if 'UNIT1' in session.scans and session.scans['UNIT1'].inversions:
+        _write_denoised(plan, results)
+
+
+def _write_denoised(plan: Plan, results: Results) -> None:
+    number = results.contrasts.index('UNIT1')
+    entities = join_entities(plan.session.scans['UNIT1'].entities)
+    path = plan.names.path('anat.denoised', entities=entities)
+    write_on(raw_grid(plan, 'UNIT1'), read(results.prepared[number]), path)
+    sidecar = image_sidecar(
+        plan.session.scans['UNIT1'].metadata,
+        description='UNIT1 without background noise (robust combination), 0 to 4095.',
+        sources=_raw(plan, 'UNIT1'),
+        spatial_reference=_own(plan.names, path),
+        skull_stripped=results.brain_only[number],
+    )
+    write_json(sidecar_path(path), sidecar)
+
+
+def _write_transforms(plan: Plan, results: Results) -> None:
+    from ssl2_bids.itk import to_itk
+
+    names, reference = plan.names, plan.session.reference
+    for contrast, file in zip(results.contrasts[1:], results.matrices, strict=True):
+        path = names.path('anat.transform', source=contrast, target=reference)
+        write_text(path, to_itk(np.load(file)))
+    matrix = np.load(results.template_matrix)
+    pairs = ((ATLAS_SPACE, reference, np.linalg.inv(matrix)), (reference, ATLAS_SPACE, matrix))
+    for source, target, pull in pairs:
+        # an ITK transform pulls: the one from A to B maps points of B to points of A
+        path = names.path('anat.transform', source=source, target=target)
+        write_text(path, to_itk(pull))
+
+
+def _write_mask_elsewhere(plan: Plan, results: Results, mask: Volume, space: str) -> None:
+    path = plan.names.path('anat.mask', space=space)
+    if space == ATLAS_SPACE:
+        from ssl2_bids.steps.template import template
+
+        there = _moved(mask, template(), np.load(results.template_matrix))
+        write(there, path, dtype=np.uint8, code=MNI)
+    else:
+        grid = raw_grid(plan, space)
+        matrix = np.load(results.matrices[results.contrasts.index(space) - 1])
+        there = _moved(mask, grid, np.linalg.inv(matrix))
+        write_on(grid, there, path, dtype=np.uint8)
+    sidecar = segmentation_sidecar(
+        'Lesion',
+        description=f'Lesion mask on the grid of {space}.',
+        sources=[_own(plan.names, plan.names.path('anat.mask'))],
+        spatial_reference=ATLAS_URI if space == ATLAS_SPACE else _raw(plan, space)[0],
+    )
+    write_json(sidecar_path(path), sidecar)
+
+
+def _moved(mask: Volume, grid: Grid, transform: np.ndarray) -> Volume:
+    """A mask on another grid: voxels of which it fills half; ``transform`` pulls."""
+    share = resample(mask, grid.affine, grid.shape, transform=transform)
+    return Volume((share.data >= 0.5).astype(np.uint8), grid.affine)
+
+
+def raw_grid(plan: Plan, contrast: str) -> RawGrid:
+    """The grid of the scan of a contrast; of its first echo."""
+    return read_raw_grid(plan.session.scans[contrast].paths[0])

@@ -1,0 +1,132 @@
+"""Results of an earlier choice of images or settings: taken away, or not counted.
+
+What a session has written stands in its summary. When a later run writes other files (the
+reference has changed, a contrast is gone, an output is no longer asked for), those of the earlier
+one are taken away once the new ones stand, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ssl2_bids.bids.outputs import (
+    Result,
+    UnitNames,
+    find_summaries,
+    find_summary,
+    results_beside,
+    sidecar_path,
+)
+from ssl2_bids.files import write_json
+from ssl2_bids.workflows.participant.plan import Plan, described_inputs
+
+OUT_OF_DATE = 'its result is of an earlier choice of images or settings'
+AGAIN = 'run the participant level again'
+
+
+def files_of(summary: dict[str, Any]) -> list[str]:
+    """What a session has written, relative to the output folder; what it found left as well."""
+    outputs = list(summary.get('outputs') or ())
+    sidecars = [sidecar_path(Path(name)).as_posix() for name in outputs]
+    figures = [figure['File'] for figure in summary.get('figures') or ()]
+    viewer = [summary['viewer']['Volumes']] if summary.get('viewer') else []
+    found = [*outputs, *sidecars, *figures, *viewer, *summary.get('earlier', ())]
+    return list(dict.fromkeys(found))
+
+
+def earlier_files(names: UnitNames, planned: Iterable[Path] = ()) -> list[str]:
+    """What former runs of a session and model have written and this one will not write."""
+    former = find_summary(names)
+    if former is None:
+        return []
+    again = {path.relative_to(names.root).as_posix() for path in planned}
+    return [name for name in files_of(former) if name not in again]
+
+
+def withdraw(names: UnitNames) -> None:
+    """Take away the done markers of a session and model, on whatever grid the results lie."""
+    for result in results_beside(names):
+        result.names.done_marker.unlink(missing_ok=True)
+    names.done_marker.unlink(missing_ok=True)
+
+
+def renew(plan: Plan) -> None:
+    """Bring what the summary of a finished session says of the choice of images up to date.
+
+    Its results stay: another image that is not used, or another field strength of it, changes
+    what the page lists, no voxel.
+    """
+    summary = find_summary(plan.names)
+    if summary is None:
+        return
+    notes, former = list(plan.session.warnings), summary.get('notes', [])
+    more = [text for text in summary['warnings'] if text not in (*former, *notes)]
+    now = {'inputs': described_inputs(plan), 'notes': notes, 'warnings': notes + more}
+    if any(summary.get(key) != value for key, value in now.items()):
+        write_json(plan.names.path('report.summary'), summary | now)
+
+
+def take_away(names: UnitNames) -> None:
+    """Take away what the summary of a finished session names as left by an earlier choice."""
+    summary = find_summary(names)
+    if not summary or summary['status'] != 'done' or not summary.get('earlier'):
+        return
+    others = [
+        other
+        for other in find_summaries(names.root, names.subject)
+        if other['session'] == names.session and other['model']['Label'] != names.desc
+    ]
+    kept = {name for other in others for name in files_of(other)}
+    for name in summary['earlier']:
+        if name not in kept and _belongs_to(name, names.subject):
+            (names.root / name).unlink(missing_ok=True)
+    write_json(names.path('report.summary'), summary | {'earlier': []})
+
+
+def _belongs_to(name: str, subject: str) -> bool:
+    parts = PurePosixPath(name).parts
+    return len(parts) > 1 and parts[0] == f'sub-{subject}' and '..' not in parts
+
+
+def current_results(results: Sequence[Result]) -> tuple[list[Result], list[tuple[Result, str]]]:
+    """One result for each participant, session and model; the others with the reason.
+
+    A result counts if it is the one that the session's summary speaks of. One that was segmented
+    again from the images of another counts as long as that one does.
+    """
+    units: dict[tuple[str, str | None, str], list[Result]] = defaultdict(list)
+    for result in results:
+        units[result.names.subject, result.names.session, result.names.desc].append(result)
+    kept: list[Result] = []
+    left_out: list[tuple[Result, str]] = []
+    for group in units.values():
+        chosen = _chosen(group)
+        kept += [r for r in group if r is chosen]
+        left_out += [(r, f'{OUT_OF_DATE}; {AGAIN}') for r in group if r is not chosen]
+    images = {_images_of(r) for r in kept if not _is_second(r)}
+    for result in [r for r in kept if _is_second(r) and _images_of(r) not in images]:
+        kept.remove(result)
+        left_out.append((result, f'{OUT_OF_DATE}; adapt again'))
+    return kept, left_out
+
+
+def _is_second(result: Result) -> bool:
+    """Whether a result was segmented from the preprocessed images of another model's."""
+    return result.sidecar.get('FirstResult', result.names.desc) != result.names.desc
+
+
+def _images_of(result: Result) -> tuple[str, str | None, str | None]:
+    names = result.names
+    return names.subject, names.session, result.sidecar.get('PreprocessingHash')
+
+
+def _chosen(group: list[Result]) -> Result | None:
+    """The result of a session and model that its summary speaks of; without one the newest."""
+    summary = find_summary(group[0].names) or {}
+    configuration = summary.get('provenance', {}).get('configuration')
+    if configuration is None:
+        return max(group, key=lambda r: r.names.done_marker.stat().st_mtime_ns)
+    return next((r for r in group if r.sidecar['ConfigurationHash'] == configuration), None)

@@ -1,0 +1,221 @@
+"""Running a nipype workflow, and reading what its nodes left: failures and resources."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from ssl2_bids.errors import UnavailableError
+from ssl2_bids.settings import ParticipantSettings
+from ssl2_bids.workflows.participant.engine.task import (
+    FAILURE,
+    RESOURCES,
+    ResilientMultiProc,
+    read_json,
+)
+
+from nipype import Node, Workflow, config  # isort: skip  after task.py has settled nipype's ways
+
+log = logging.getLogger('ssl2_bids')
+PRELOADED = [
+    'nipype',
+    'numpy',
+    'nibabel',
+    'scipy.ndimage',
+    'SimpleITK',
+    'torch',
+    'ssl2_bids.workflows.participant.nodes',
+    'ssl2_bids.workflows.participant.summary',
+]
+
+
+def run(
+    workflow: Workflow,
+    settings: ParticipantSettings,
+    *,
+    gpus: int,
+    progress: Callable[[str, str, str, int], None] | None,
+) -> Exception | None:
+    """Run a workflow to its end; failed branches leave a file that :func:`failures` reads.
+
+    Returns
+    -------
+    What nipype says of a run that did not come to a good end: of the first failed node, or why
+    nodes could not be run at all.
+    """
+    crashes = settings.work_dir / 'crash'
+    crashes.mkdir(parents=True, exist_ok=True)
+    workflow.config['execution'] = {
+        'crashdump_dir': str(crashes),
+        'crashfile_format': 'txt',
+        'stop_on_first_crash': str(settings.stop_on_first_crash).lower(),
+        'poll_sleep_duration': '0.1',
+        'hash_method': 'timestamp',
+        'remove_unnecessary_outputs': 'false',
+        'create_report': 'false',
+    }
+    config.update_config(workflow.config)
+
+    stages = _stages(workflow)
+    asked: list[int] = []
+
+    def told(node: Node, status: str) -> None:
+        _ask_again(asked)
+        if progress is not None and not node.run_without_submitting:
+            *_, session, stage = node.fullname.split('.')
+            progress(session, stage, status, stages[session])
+
+    alone = settings.plugin or settings.nprocs == 1 or settings.low_mem
+    pool = None if alone else _pool(settings, gpus, told)
+    try:
+        if settings.plugin:
+            workflow.run(**settings.plugin)
+        elif pool is None:
+            with _noted_signals(asked):
+                workflow.run(plugin='Linear', plugin_args={'status_callback': told})
+        else:
+            workflow.run(plugin=pool)
+    except (RuntimeError, OSError) as error:
+        log.debug('nipype: %s', error)
+        return error
+    except BaseException:  # a signal
+        if pool is not None:
+            pool.stopping = True
+        stop_workers()
+        raise
+    finally:
+        for path in sorted(crashes.glob('*.txt')):
+            log.debug('%s', path.read_text(encoding='utf-8', errors='replace'))
+        shutil.rmtree(crashes, ignore_errors=True)
+    return None
+
+
+def check_plugin(name: str) -> None:
+    """Check that nipype has a plugin.
+
+    Raises
+    ------
+    UnavailableError : it has not; those there are are named.
+    """
+    from nipype.pipeline import plugins
+
+    known = sorted(n.removesuffix('Plugin') for n in vars(plugins) if n.endswith('Plugin'))
+    if name not in known:
+        raise UnavailableError(
+            f'nipype has no plugin "{name}"', advice=f'There are: {", ".join(known)}.'
+        )
+
+
+def cause_of(error: Exception) -> str:
+    """What an error of a whole run says, in one line: nipype hides the first of several."""
+    first = error.__cause__ if error.__cause__ is not None else error
+    lines = [line.strip() for line in str(first).splitlines() if line.strip()]
+    if any(line.startswith('Traceback') for line in lines):
+        lines = lines[-1:]
+    return ' '.join(lines) or type(first).__name__
+
+
+@contextmanager
+def _noted_signals(asked: list[int]) -> Iterator[None]:
+    """Write down each signal that asks for an end, before its handler raises.
+
+    nipype swallows whatever is raised while one of its interfaces runs, the end of the run too.
+    """
+    asking = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    former = {number: signal.getsignal(number) for number in asking}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+        handler = former[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are not handled here
+        return
+    for number, handler in former.items():
+        if callable(handler):
+            signal.signal(number, note)
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def _ask_again(asked: list[int]) -> None:
+    """Between two nodes, raise what a signal's handler raised within one."""
+    if asked:
+        number = asked[0]
+        asked.clear()
+        signal.raise_signal(number)
+
+
+def _stages(workflow: Workflow) -> Counter[str]:
+    """How many stages each branch has, without the nodes that only gather lists."""
+    names = workflow.list_node_names()
+    return Counter(
+        name.split('.')[0] for name in names if not workflow.get_node(name).run_without_submitting
+    )
+
+
+def _pool(
+    settings: ParticipantSettings, gpus: int, told: Callable[[Node, str], None]
+) -> ResilientMultiProc:
+    from multiprocessing import forkserver
+
+    # the server imports once, before any thread exists; each worker is a fork of it
+    forkserver.set_forkserver_preload(PRELOADED)
+    return ResilientMultiProc(
+        plugin_args={
+            'n_procs': settings.nprocs,
+            'memory_gb': settings.memory_gb,
+            'n_gpu_procs': gpus,
+            'raise_insufficient': False,
+            'mp_context': 'forkserver',
+            'status_callback': told,
+        }
+    )
+
+
+def forget_failures(folder: Path) -> None:
+    """Take away the failure files of a former run below a session's folder."""
+    for path in folder.glob(f'*/{FAILURE}'):
+        path.unlink()
+
+
+def failures(folder: Path) -> list[dict[str, Any]]:
+    """What the failed nodes of a session wrote, oldest first."""
+    paths = sorted(folder.glob(f'*/{FAILURE}'), key=lambda p: p.stat().st_mtime)
+    return [{'Node': path.parent.name} | read_json(path) for path in paths]
+
+
+def resources(folder: Path) -> list[dict[str, Any]]:
+    """Seconds and memory of each finished node of a session, oldest first."""
+    paths = sorted(folder.glob(f'*/{RESOURCES}'), key=lambda p: p.stat().st_mtime)
+    return [{'Node': path.parent.name} | read_json(path) for path in paths]
+
+
+def stop_workers() -> None:
+    """End the worker processes at once, before they write anything more.
+
+    They are the grandchildren: between them and this process stand multiprocessing's own
+    servers, which end by themselves with this process and clean up after it.
+    """
+    import psutil
+
+    own = psutil.Process(os.getpid())
+    workers = [w for child in own.children() for w in child.children(recursive=True)]
+    for worker in workers:
+        with suppress(psutil.NoSuchProcess):
+            worker.kill()
+    psutil.wait_procs(workers, timeout=3)

@@ -1,0 +1,188 @@
+"""The participant workflow as a nipype graph: one branch for each session."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from ssl2_bids.settings import ParticipantSettings
+from ssl2_bids.workflows.participant import nodes
+from ssl2_bids.workflows.participant.engine.task import make_node
+from ssl2_bids.workflows.participant.plan import Plan, is_stripped
+from ssl2_bids.workflows.participant.summary import finish
+
+from nipype import Merge, Node, Workflow  # isort: skip  after task.py has settled nipype's ways
+
+NAME = 'participant'
+
+
+def build_workflow(
+    plans: list[Plan], settings: ParticipantSettings, *, device: str, command: str
+) -> Workflow:
+    """One workflow for all sessions; a failure in one branch does not touch the others."""
+    workflow = Workflow(NAME, base_dir=str(settings.work_dir))
+    for plan in plans:
+        _add_session(workflow, plan, device, command)
+    return workflow
+
+
+def branch_name(plan: Plan) -> str:
+    """The session's name as nipype allows it: letters, digits, underscores."""
+    return re.sub(r'\W', lambda m: f'_{ord(m[0])}_' if m[0] != '-' else '_', plan.session.name)
+
+
+def branch_folder(plan: Plan, work_dir: Path) -> Path:
+    """Where the nodes of a session keep their files."""
+    return work_dir / NAME / branch_name(plan)
+
+
+def _add_session(workflow: Workflow, plan: Plan, device: str, command: str) -> None:
+    branch = Workflow(branch_name(plan))
+    reference = plan.session.reference
+    contrasts = [reference, *(c for c in plan.session.scans if c != reference)]
+    prepared = {c: _prepare(plan, c) for c in contrasts}
+    brains = {c: _find_brain(plan, c) for c in contrasts}
+    corrected = {c: _correct(c) for c in contrasts}
+    for c in contrasts:
+        branch.connect(prepared[c], 'image', brains[c], 'image')
+        branch.connect(prepared[c], 'image', corrected[c], 'image')
+        branch.connect(brains[c], 'mask', corrected[c], 'mask')
+    registered = {c: _register(plan, c) for c in contrasts[1:]}
+    for c, node in registered.items():
+        branch.connect(corrected[reference], 'image', node, 'fixed')
+        branch.connect(brains[reference], 'mask', node, 'fixed_mask')
+        branch.connect(corrected[c], 'image', node, 'moving')
+        branch.connect(brains[c], 'mask', node, 'moving_mask')
+    template = _find_template(plan)
+    branch.connect(corrected[reference], 'image', template, 'image')
+    branch.connect(brains[reference], 'mask', template, 'mask')
+    images = [(corrected[c], 'image') for c in contrasts]
+    matrices = [(node, 'matrix') for node in registered.values()]
+    segment = _segment(plan, contrasts, device)
+    _gather(branch, segment, 'images', images)
+    _gather(branch, segment, 'matrices', matrices)
+    branch.connect(brains[reference], 'mask', segment, 'mask')
+    lesions = _find_lesions(plan)
+    branch.connect(segment, 'probability', lesions, 'probability')
+    branch.connect(template, 'matrix', lesions, 'matrix')
+    last = _finish(plan, contrasts, command)
+    _gather(branch, last, 'prepared', [(prepared[c], 'image') for c in contrasts])
+    _gather(branch, last, 'corrected', images)
+    _gather(branch, last, 'resampled', [(n, 'resampled') for n in registered.values()])
+    _gather(branch, last, 'matrices', matrices)
+    told = [prepared[c] for c in contrasts] + [brains[c] for c in contrasts]
+    told += [*registered.values(), segment, template, lesions]
+    _gather(branch, last, 'facts', [(node, 'facts') for node in told])
+    for node, output, name in (
+        (brains[reference], 'mask', 'brain_mask'),
+        (segment, 'probability', 'probability'),
+        (segment, 'uncertainty', 'uncertainty'),
+        (lesions, 'instances', 'instances'),
+        (lesions, 'table', 'table'),
+        (template, 'matrix', 'template_matrix'),
+    ):
+        branch.connect(node, output, last, name)
+    workflow.add_nodes([branch])
+
+
+def _gather(branch: Workflow, target: Node, name: str, parts: list[tuple[Node, str]]) -> None:
+    """Give ``target`` the list of the parts, in order, as its input ``name``."""
+    if not parts:
+        setattr(target.inputs, name, [])
+        return
+    node = Node(Merge(len(parts)), f'{target.name}_{name}', run_without_submitting=True)
+    for number, (source, output) in enumerate(parts, start=1):
+        branch.connect(source, output, node, f'in{number}')
+    branch.connect(node, 'out', target, name)
+
+
+def _prepare(plan: Plan, contrast: str) -> Node:
+    scan, sources = plan.session.scans[contrast], plan.sources[contrast]
+    lines = [
+        f'{"inversion" if path in scan.inversions else "image"} {digest} {name}'
+        for path, (name, digest) in zip(scan.sources, sources, strict=True)
+    ]
+    return make_node(
+        f'prepare_{contrast}',
+        nodes.prepare,
+        {'scan': scan, 'digests': [digest for _, digest in sources]},
+        outputs=['image', 'facts'],
+        identity='\n'.join([contrast, *lines]),
+        unhashed=('scan', 'digests'),
+    )
+
+
+def _find_brain(plan: Plan, contrast: str) -> Node:
+    inputs = {
+        'contrast': contrast,
+        'mode': plan.settings.skull_strip,
+        'stripped': is_stripped(plan, contrast),
+        'threads': 1,
+    }
+    return make_node(
+        f'brain_{contrast}', nodes.find_brain, inputs, outputs=['mask', 'facts'], memory_gb=2.0
+    )
+
+
+def _correct(contrast: str) -> Node:
+    return make_node(
+        f'inhomogeneity_{contrast}',
+        nodes.correct_inhomogeneity,
+        {'contrast': contrast},
+        outputs=['image'],
+    )
+
+
+def _register(plan: Plan, contrast: str) -> Node:
+    return make_node(
+        f'register_{contrast}',
+        nodes.register,
+        {'contrast': contrast, 'seed': plan.settings.random_seed},
+        outputs=['matrix', 'resampled', 'facts'],
+    )
+
+
+def _find_template(plan: Plan) -> Node:
+    inputs = {'contrast': plan.session.reference, 'seed': plan.settings.random_seed}
+    return make_node('template', nodes.find_template, inputs, outputs=['matrix', 'facts'])
+
+
+def _segment(plan: Plan, contrasts: list[str], device: str) -> Node:
+    settings, on_gpu = plan.settings, device != 'cpu'
+    inputs: dict[str, Any] = {
+        'contrasts': contrasts,
+        'model': str(plan.card.folder),
+        'device': device,
+        'threads': settings.omp_nthreads,
+        'overlap': settings.overlap,
+        'tta': settings.tta,
+        'uncertainty': settings.uncertainty,
+        'low_memory': settings.low_mem,
+    }
+    return make_node(
+        'segment',
+        nodes.segment,
+        inputs,
+        outputs=['probability', 'uncertainty', 'facts'],
+        threads=1 if on_gpu else settings.omp_nthreads,
+        memory_gb=3.0,
+        gpu=on_gpu,
+        identity=json.dumps(plan.card.identity, sort_keys=True),
+    )
+
+
+def _find_lesions(plan: Plan) -> Node:
+    inputs = {
+        'threshold': plan.settings.threshold,
+        'minimum_volume': plan.settings.min_lesion_volume,
+    }
+    return make_node(
+        'lesions', nodes.find_lesions, inputs, outputs=['instances', 'table', 'facts']
+    )
+
+
+def _finish(plan: Plan, contrasts: list[str], command: str) -> Node:
+    inputs = {'plan': plan, 'command': command, 'contrasts': contrasts}
+    return make_node('finish', finish, inputs, outputs=['marker'], memory_gb=2.0, always=True)

@@ -1,0 +1,291 @@
+"""What the report of a session is made from: figures, and one JSON that holds the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssl2_bids.bids.provenance import software_versions
+from ssl2_bids.files import write_json
+from ssl2_bids.reports import viewer
+from ssl2_bids.reports.figures import session as figures
+from ssl2_bids.volume import Volume, read, read_grid
+from ssl2_bids.workflows.participant.derivatives import Results, write_derivatives
+from ssl2_bids.workflows.participant.earlier import earlier_files, take_away, withdraw
+from ssl2_bids.workflows.participant.engine.task import read_json
+from ssl2_bids.workflows.participant.plan import (
+    Figure,
+    Plan,
+    all_paths,
+    below_raw,
+    described_inputs,
+    field_strength,
+    planned_figures,
+    planned_outputs,
+    viewer_contrasts,
+)
+from ssl2_bids.workflows.segmentation_files import brain_volume, lesion_rows, volume_rows
+
+INTRODUCTION = (
+    'Lesions were segmented with ssl2-bids [@wang2023], a BIDS App [@gorgolewski2017] that runs '
+    'on nipype [@gorgolewski2011] and PyBIDS [@yarkoni2019].'
+)
+STEPS = (
+    'prepare',
+    'find_brain',
+    'correct_inhomogeneity',
+    'register',
+    'segment',
+    'find_template',
+    'find_lesions',
+)  # in the order of the methods
+
+
+def finish(
+    plan: Plan,
+    command: str,
+    contrasts: list[str],
+    prepared: list[str],
+    corrected: list[str],
+    resampled: list[str],
+    matrices: list[str],
+    brain_mask: str,
+    probability: str,
+    uncertainty: str,
+    instances: str,
+    table: str,
+    template_matrix: str,
+    facts: list[str],
+) -> dict[str, str]:
+    """The last node of a session: derivatives, figures, summary, and the done marker at the end.
+
+    Parameters
+    ----------
+    command : the command line, with the user's folders named instead of spelled out.
+    contrasts : the reference first.
+    prepared, corrected : the image of each contrast, before and after N4.
+    resampled, matrices : of all contrasts but the reference.
+    facts : the nodes' JSON files, in any order: each says of which step it is.
+    """
+    found = in_order([read_json(path) for path in facts], contrasts)
+    stripped = {f['contrast']: f['brain_only'] for f in found if f['step'] == 'find_brain'}
+    (segmented,) = [f for f in found if f['step'] == 'segment']
+    results = Results(
+        contrasts=contrasts,
+        prepared=prepared,
+        corrected=corrected,
+        resampled=resampled,
+        matrices=matrices,
+        brain_only=[stripped[contrast] for contrast in contrasts],
+        brain_mask=brain_mask,
+        probability=probability,
+        uncertainty=uncertainty,
+        instances=instances,
+        table=table,
+        template_matrix=template_matrix,
+        channels=segmented['channels'],
+        device=segmented['device'],
+    )
+    earlier = earlier_files(plan.names, all_paths(plan))
+    withdraw(plan.names)
+    marker = write_derivatives(plan, results)
+    shown = _read_shown(results)
+    summary = _done(plan, results, found, command) | {'earlier': earlier}
+    summary['figures'] = draw(planned_figures(plan), shown, plan.names.root)
+    summary['viewer'] = _write_viewer(plan, shown)
+    write_summary(plan, summary)
+    write_json(plan.names.done_marker, marker)
+    take_away(plan.names)
+    return {'marker': str(plan.names.done_marker)}
+
+
+def write_summary(plan: Plan, summary: dict[str, Any]) -> None:
+    """Write the summary of a session to its place."""
+    write_json(plan.names.path('report.summary'), summary)
+
+
+def base_summary(plan: Plan, status: str, command: str) -> dict[str, Any]:
+    """What can be said of any session: done, failed or skipped."""
+    session = plan.session
+    reference = session.scans.get(session.reference)
+    card = plan.card
+    return {
+        'subject': session.subject,
+        'session': session.session,
+        'status': status,
+        'model': card.reference,
+        'reference': {
+            'Contrast': session.reference,
+            'File': below_raw(plan, reference.paths[0]),
+            'VoxelSize': [round(s, 3) for s in reference.spacing],
+            'Shape': list(read_grid(reference.paths[0])[0]),
+            'MagneticFieldStrength': field_strength(plan, session.reference),
+        }
+        if reference and reference.spacing
+        else {},
+        'inputs': described_inputs(plan),
+        'settings': {
+            'threshold': plan.settings.threshold,
+            'minimum lesion volume (mm^3)': plan.settings.min_lesion_volume,
+            'overlap of windows': plan.settings.overlap,
+            'skull strip': plan.settings.skull_strip,
+            'mirrored average (tta)': plan.settings.tta,
+            'low memory': plan.settings.low_mem,
+            'random seed': plan.settings.random_seed,
+        },
+        'notes': list(session.warnings),
+        'warnings': list(session.warnings),
+        'unusable': {below_raw(plan, path): why for path, why in session.unusable.items()},
+        'methods': [],
+        'figures': [],
+        'viewer': None,
+        'lesions': [],
+        'volumes': [],
+        'brain_volume_mm3': None,
+        'quality': {},
+        'outputs': [],
+        'earlier': earlier_files(plan.names),
+        'provenance': {
+            'command': command,
+            'configuration': plan.configuration,
+            'model sha256': card.sha256,
+            **{f'version of {name}': version for name, version in software_versions().items()},
+        },
+        'error': None,
+    }
+
+
+def _done(
+    plan: Plan, results: Results, facts: list[dict[str, Any]], command: str
+) -> dict[str, Any]:
+    summary = base_summary(plan, 'done', command)
+    volume = brain_volume(read(results.brain_mask, dtype=np.uint8))
+    table = read_json(results.table)
+    methods = methods_of(results.contrasts, facts)
+    if summary['reference']['MagneticFieldStrength'] is None:
+        summary['warnings'].append(
+            'the field strength is unknown: no MagneticFieldStrength in the sidecars and no '
+            '--field-strength'
+        )
+    summary['warnings'] += [w for f in facts for w in f['warnings']]
+    summary['settings'] |= {
+        'device': results.device,
+        'channels seen by the model': ', '.join(results.channels),
+    }
+    root = plan.names.root
+    return summary | {
+        'methods': list(dict.fromkeys(methods)),
+        'lesions': lesion_rows(table),
+        'volumes': volume_rows(table, volume),
+        'brain_volume_mm3': round(volume, 1),
+        'quality': {k: v for f in facts for k, v in f.get('quality', {}).items()},
+        'outputs': [p.relative_to(root).as_posix() for p in planned_outputs(plan)],
+    }
+
+
+def in_order(facts: list[dict[str, Any]], contrasts: list[str]) -> list[dict[str, Any]]:
+    """What the steps say, in the order of processing, the reference's first."""
+
+    def place(one: dict[str, Any]) -> tuple[int, int]:
+        contrast = one.get('contrast')
+        return STEPS.index(one['step']), contrasts.index(contrast) if contrast else 0
+
+    return sorted(facts, key=place)
+
+
+def methods_of(contrasts: list[str], facts: list[dict[str, Any]]) -> list[str]:
+    """The sentences of all steps, in the order of processing.
+
+    Parameters
+    ----------
+    contrasts : the reference first.
+    facts : of the nodes, in order.
+    """
+    from ssl2_bids.steps import inhomogeneity, preprocess, registration
+
+    corrected = [c for c in contrasts if preprocess.has_receive_field(c)]
+    sentences = {step: [m for f in facts if f['step'] == step for m in f['methods']]
+                 for step in STEPS}  # fmt: skip
+    sentences['correct_inhomogeneity'] = [inhomogeneity.methods(corrected)] if corrected else []
+    sentences['register'] = [registration.methods(contrasts[1:], contrasts[0])]
+    return [INTRODUCTION, *(m for step in STEPS for m in sentences[step] if m)]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the report shows, on the grid of the reference, which is the first image."""
+
+    images: dict[str, Volume]  # by contrast
+    instances: Volume
+    mask: Volume
+
+
+def _read_shown(results: Results) -> Shown:
+    files = [results.corrected[0], *results.resampled]
+    return Shown(
+        images={c: read(f, contrast=c) for c, f in zip(results.contrasts, files, strict=True)},
+        instances=read(results.instances, dtype=np.uint16),
+        mask=read(results.brain_mask, dtype=np.uint8),
+    )
+
+
+def draw(planned: Sequence[Figure], shown: Shown, root: Path) -> list[dict[str, str]]:
+    """Draw the figures of a session; their list, in the order of the page.
+
+    Parameters
+    ----------
+    root : the output folder.
+    """
+    drawn = []
+    for figure in planned:
+        figure.path.parent.mkdir(parents=True, exist_ok=True)
+        title, caption = _draw_one(figure, shown)
+        file = figure.path.relative_to(root).as_posix()
+        drawn.append({'File': file, 'Kind': figure.kind, 'Title': title, 'Caption': caption})
+    return drawn
+
+
+def _write_viewer(plan: Plan, shown: Shown) -> dict[str, Any]:
+    """Write the volumes of the interactive viewer; what the page must know of it."""
+    path, root = plan.names.path('report.viewer'), plan.names.root
+    images = [shown.images[contrast] for contrast in viewer_contrasts(plan)]
+    resampled = viewer.write_volumes(path, images, shown.instances, shown.mask)
+    return {
+        'Volumes': path.relative_to(root).as_posix(),
+        'Program': plan.names.path('report.viewer_program').relative_to(root).as_posix(),
+        'Resampled': resampled,
+    }
+
+
+def _draw_one(figure: Figure, shown: Shown) -> tuple[str, str]:
+    """Draw a figure; its title and caption."""
+    contrast, path = figure.contrast, figure.path
+    image, instances, mask = shown.images[contrast], shown.instances, shown.mask
+    reference = next(iter(shown.images.values()))
+    if figure.kind == 'lesions':
+        title = f'Lesions on {contrast}'
+        figures.draw_lesions(image, instances, path, title=title, brain=mask)
+        return title, 'Three planes through the largest lesions.'
+    if figure.kind == 'mosaic':
+        title = f'The whole brain on {contrast}'
+        figures.draw_mosaic(image, instances, path, title=title, brain=mask)
+        return title, 'Axial slices at even distances, with the outlines of the lesions.'
+    if figure.kind == 'brain':
+        title = f'Brain mask on {contrast}'
+        figures.draw_brain_mask(reference, mask, path, title=title)
+        return title, 'The outline should follow the surface of the brain.'
+    title = f'{contrast} aligned to {reference.contrast}'
+    figures.draw_registration(
+        reference,
+        image,
+        mask,
+        path,
+        title=title,
+        fixed_name=reference.contrast,
+        moving_name=contrast,
+    )
+    return title, 'The two images alternate: nothing but the contrast should change.'

@@ -1,0 +1,84 @@
+"""What packed data were made from, by content: another image under an old name is packed anew."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ssl2_bids.files import write_json
+from ssl2_bids.training.checkpoint import fingerprint
+
+if TYPE_CHECKING:
+    from ssl2_bids.bids.inputs import Session
+    from ssl2_bids.bids.labels import Label
+
+CONTENTS = 'contents.json'
+PREPROCESSING = 3  # counted up when other values come of the same files
+Digest = Callable[[Path], str]
+
+
+class Contents:
+    """The keys of the packed files of a folder, and why others were left out.
+
+    Written after each file, so that a packing that was stopped goes on where it stopped.
+
+    Parameters
+    ----------
+    ready : file that says that all of the folder is packed; taken away before anything changes.
+    """
+
+    def __init__(self, folder: Path, ready: Path):
+        self.path = folder / CONTENTS
+        self.ready = ready
+        self.known = self.path.is_file()
+        self.files: dict[str, dict[str, str]] = {}
+        if self.known:
+            self.files = json.loads(self.path.read_text(encoding='utf-8'))
+
+    def has(self, name: str, key: str) -> bool:
+        """Whether a file was made from just this, or left out for it."""
+        return self.files.get(name, {}).get('Key') == key
+
+    def reason(self, name: str) -> str:
+        """Why a file was left out; empty for one that was made."""
+        return self.files.get(name, {}).get('LeftOut', '')
+
+    def keep(self, name: str, key: str, *, left_out: str = '') -> None:
+        """Write down what a file was made from, or why there is none."""
+        self.files[name] = {'Key': key} | ({'LeftOut': left_out} if left_out else {})
+        write_json(self.path, dict(sorted(self.files.items())))
+
+    def forget(self, name: str) -> None:
+        """A file is about to change: until all are packed, the folder is not ready."""
+        self.ready.unlink(missing_ok=True)
+        if self.files.pop(name, None) is not None:
+            write_json(self.path, self.files)
+
+    def others(self, start: str, names: Collection[str]) -> list[str]:
+        """Names that begin with ``start`` and are not among ``names``: their sources are gone."""
+        return [name for name in self.files if name.startswith(start) and name not in names]
+
+
+def session_key(session: Session, labels: Sequence[Label], strip: str, digest: Digest) -> str:
+    """All that decides a packed scan: images, metadata that are used, labels, options.
+
+    Raises
+    ------
+    OSError : a file cannot be read.
+    """
+    images = {c: [digest(p) for p in scan.sources] for c, scan in session.scans.items()}
+    stripped = {c: scan.metadata.get('SkullStripped') for c, scan in session.scans.items()}
+    drawn: list[Any] = [
+        [
+            digest(one.path),
+            one.extent_path and digest(one.extent_path),
+            one.sidecar,
+            one.dseg_table,
+            one.image,
+            one.desc,
+        ]
+        for one in labels
+    ]
+    return fingerprint([PREPROCESSING, images, stripped, session.reference, strip, drawn])

@@ -1,0 +1,188 @@
+"""What a pretraining leaves: the threshold, the model with its card, the curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ssl2_bids.files import write_text
+from ssl2_bids.networks.cards import IMAGE, LESION
+from ssl2_bids.networks.weights import write_model
+from ssl2_bids.reports.figures.curves import curves_svg
+from ssl2_bids.settings import MINIMUM_LESION_VOLUME
+from ssl2_bids.synthesis.appearance import CHANNELS
+from ssl2_bids.training import distributed
+from ssl2_bids.training.data.participants import NORMALISATION, Participant
+from ssl2_bids.training.pretraining.config import Config, stages
+from ssl2_bids.training.pretraining.tasks import (
+    WholeVolumes,
+    choose_threshold,
+    whole_heads,
+    whole_scans,
+)
+from ssl2_bids.training.run import CURVES, History, as_csv
+from ssl2_bids.workflows.pretraining.pack import Packed, labelled_only
+
+FIGURE = 'curves.svg'
+TIMING = ('seconds', 'waited')
+
+
+def whole_validation(config: Config, packed: Packed, device: str) -> WholeVolumes | None:
+    """The labelled scans of validation and one simulated scan of each of its heads, or None."""
+    heads = packed.validation_heads
+    labelled = labelled_only(packed.validation_scans)
+    if not heads and not labelled:
+        return None
+    if distributed.rank() > 0:
+        return WholeVolumes((), config.window)
+    volumes = whole_scans(labelled)
+    volumes += whole_heads(heads, config.randomisation, seed=config.seed, device=device)
+    return WholeVolumes(volumes, config.window, overlap=config.overlap, device=device)
+
+
+def conclude(
+    config: Config,
+    packed: Packed,
+    folder: Path,
+    network: nn.Module,
+    histories: Mapping[str, History],
+    device: str,
+) -> None:
+    """Choose the threshold, write the model, its curves and their figure."""
+    write_text(folder / CURVES, all_curves(histories))
+    write_text(folder / FIGURE, figure(config, histories))
+    if 'supervised' not in histories:
+        return
+    threshold = 0.5
+    scores: dict[str, float] = {}
+    validation = whole_validation(config, packed, device)
+    if validation is not None:
+        validation(network.eval())
+        threshold, scores = choose_threshold(validation.probabilities, validation.volumes)
+    write_model(folder, network, card_content(config, packed, histories, threshold, scores))
+
+
+def all_curves(histories: Mapping[str, History]) -> str:
+    """The curves of all stages as one table, with the stage's name in the first column."""
+    rows = [
+        {'stage': number, **row}
+        for number, history in enumerate(histories.values(), start=1)
+        for row in history.rows
+    ]
+    return as_csv(rows)
+
+
+def figure(config: Config, histories: Mapping[str, History]) -> str:
+    """The curves of all stages."""
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for name, history in histories.items():
+        for row in history.rows:
+            for key, value in row.items():
+                if key not in ('step', *TIMING):
+                    label = f'{name.replace("_", "-")}: {key.replace("_", " ")}'
+                    curves.setdefault(label, []).append((row['step'], value))
+    return curves_svg(curves, title=f'Curves of the training of {config.name}')
+
+
+def write_start(
+    config: Config, packed: Packed, folder: Path, network: nn.Module, history: History
+) -> None:
+    """Write what the first stage came to, as a model to start from: it marks no lesions."""
+    content = card_content(config, packed, {'self_supervised': history}, 0.5, {})
+    content['Network']['OutputChannels'] = len(CHANNELS)
+    seen = trained_on(packed, labels=False)
+    write_model(folder, network, content | {'Output': IMAGE, 'TrainedOn': seen})
+
+
+def card_content(
+    config: Config,
+    packed: Packed,
+    histories: Mapping[str, History],
+    threshold: float,
+    scores: Mapping[str, float],
+) -> dict[str, Any]:
+    """The card of the model, but for its hash."""
+    network = {'InputChannels': len(CHANNELS), **config.network, 'OutputChannels': 1}
+    content: dict[str, Any] = {
+        'Name': config.name,
+        'Version': config.version,
+        'Network': network,
+        'Channels': list(CHANNELS),
+        'Required': [[contrast] for contrast in config.required],
+        'Absent': 'all-zero channel',
+        'Orientation': 'RAS',
+        'VoxelSize': [1.0, 1.0, 1.0],
+        'Normalisation': dict(NORMALISATION),
+        'SkullStripped': True,
+        'Output': LESION,
+        'Threshold': threshold,
+        'MinimumLesionVolume': MINIMUM_LESION_VOLUME,
+        'Window': list(config.window),
+        'Overlap': config.overlap,
+        'TrainedOn': trained_on(packed),
+        'Seed': config.seed,
+        'Stages': {
+            name: training_of(config, name, history) for name, history in histories.items()
+        },
+        'Use': 'research only',
+    }
+    if scores:
+        content['Validation'] = {
+            'Data': validated_on(packed),
+            'Threshold': 'chosen on the same scans',
+            'LesionRule': 'MSSEG',
+            **{name: round(value, 4) for name, value in scores.items()},
+        }
+    return content | ({'License': config.licence} if config.licence else {})
+
+
+def trained_on(packed: Packed, *, labels: bool = True) -> str:
+    """The data in a sentence; simulated and real are told apart.
+
+    Parameters
+    ----------
+    labels : whether they were looked at.
+    """
+    parts = []
+    if packed.heads:
+        real = sum(head.t1w is not None for head in packed.heads)
+        more = f' ({real} with their real T1w scan)' if real else ''
+        parts.append(
+            f'images simulated on the anatomy of {len(packed.heads)} people{more} with lesions '
+            'painted in'
+        )
+    used = packed.labelled if labels else ()
+    without = [scan for scan in packed.scans if scan not in used]
+    parts += counted(without, 'without labels') + counted(used, 'with labels')
+    return '; '.join(parts)
+
+
+def training_of(config: Config, name: str, history: History) -> dict[str, Any]:
+    """What a card says of a stage."""
+    stage = stages(config)[name]
+    content: dict[str, Any] = {
+        'Steps': history.step,
+        'BatchSize': stage.batch,
+        'Patch': list(stage.patch),
+        'LearningRate': stage.loop.learning_rate,
+    }
+    return content | ({'Pretext': stage.pretext} if name == 'self_supervised' else {})
+
+
+def validated_on(packed: Packed) -> str:
+    """The data of validation in a sentence."""
+    parts = counted(labelled_only(packed.validation_scans), 'with labels, not trained on')
+    if people := len(packed.validation_heads):
+        parts.append(f'one simulated scan each on the anatomy of {people} people not trained on')
+    return '; '.join(parts)
+
+
+def counted(scans: Sequence[Participant], text: str) -> list[str]:
+    """How many scans there are, simulated and real ones apart."""
+    simulated = sum(scan.simulated for scan in scans)
+    kinds = (('simulated', simulated), ('real', len(scans) - simulated))
+    found = [(number, kind, 'scan' if number == 1 else 'scans') for kind, number in kinds]
+    return [f'{number} {kind} {word} {text}' for number, kind, word in found if number]

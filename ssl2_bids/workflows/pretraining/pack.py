@@ -1,0 +1,341 @@
+"""From BIDS datasets and label maps to one small folder that training reads.
+
+Layout: ``train/`` and ``validation/``, each with ``heads.npz`` and ``scan-*.npz``; ``pack.json``
+is written last. A stopped packing goes on where it stopped. The folder moves to machines that
+have no imaging software.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ssl2_bids.digests import DIGESTS, Digests
+from ssl2_bids.errors import NoInputError, NothingSelectedError, Ssl2Error, UsageError
+from ssl2_bids.files import write_json
+from ssl2_bids.synthesis.appearance import CHANNELS
+from ssl2_bids.synthesis.heads import Head, load_heads, save_heads
+from ssl2_bids.training.checkpoint import fingerprint
+from ssl2_bids.training.data.participants import PREFIX, Participant, load_scans, save_scan
+from ssl2_bids.training.pretraining.config import Config, Data
+from ssl2_bids.workflows.pretraining.contents import CONTENTS, Contents, Digest, session_key
+
+if TYPE_CHECKING:
+    from ssl2_bids.bids.inputs import Session
+    from ssl2_bids.bids.labels import Label
+
+log = logging.getLogger('ssl2_bids')
+
+HEADS = 'heads.npz'
+INDEX, BEGUN = 'pack.json', 'packing.json'
+TRAIN, VALIDATION = 'train', 'validation'
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What training gets: heads and scans, to learn from and to validate with."""
+
+    heads: tuple[Head, ...]
+    scans: tuple[Participant, ...]
+    validation_heads: tuple[Head, ...]
+    validation_scans: tuple[Participant, ...]
+    contents: Mapping[str, str] = field(default_factory=dict)  # by file, hash of its sources
+
+    @property
+    def labelled(self) -> tuple[Participant, ...]:
+        """The scans to learn from that have a label."""
+        return labelled_only(self.scans)
+
+    def names(self) -> list[list[str]]:
+        """What tells one set of data from another."""
+        heads = [[head.name for head in group] for group in (self.heads, self.validation_heads)]
+        scans = [[scan.name for scan in group] for group in (self.scans, self.validation_scans)]
+        contents = [[f'{name} {key}' for name, key in sorted(self.contents.items())]]
+        return heads + scans + (contents if self.contents else [])
+
+
+def labelled_only(scans: Sequence[Participant]) -> tuple[Participant, ...]:
+    """Those of some scans that have a label."""
+    return tuple(scan for scan in scans if scan.label is not None)
+
+
+def load_packed(folder: Path) -> Packed:
+    """Read a packed folder.
+
+    Raises
+    ------
+    NoInputError : packing was not finished, or this is no packed folder.
+    DataError : a file is damaged.
+    """
+    if not (folder / INDEX).is_file():
+        raise NoInputError(
+            f'not a folder of packed data: {INDEX} is missing',
+            advice='Make it with: ssl2 pretrain CONFIG OUT --pack.',
+            path=folder,
+        )
+    heads, scans = [], []
+    for part in (TRAIN, VALIDATION):
+        path = folder / part / HEADS
+        heads.append(load_heads(path) if path.is_file() else ())
+        scans.append(load_scans(folder / part))
+    contents = {name: one['Key'] for name, one in Contents(folder, folder / INDEX).files.items()}
+    return Packed(heads[0], scans[0], heads[1], scans[1], contents)
+
+
+def pack(config: Config, folder: Path, *, progress: Progress | None = None) -> None:
+    """Pack all data of a configuration into a folder, unless that was done.
+
+    What was packed is kept as long as its sources have the same content. Where a folder of
+    sources is not there (any more), packed data are taken as they are.
+
+    Raises
+    ------
+    UsageError : the folder holds other data; nothing is named to be packed.
+    NoInputError, NotBidsError : a folder is missing or no dataset, or has no usable image.
+    DataError : a label map, a mask or all scans of a dataset cannot be used.
+    NothingSelectedError : somebody to be held out or validated with is nowhere.
+    """
+    data = config.data
+    mark = fingerprint(asdict(data))
+    contents = Contents(folder, folder / INDEX)
+    if is_packed(folder, mark):
+        absent = [root for root in sources(data) if not root.exists()]
+        if absent or not contents.known:
+            why = f'{absent[0]} is not there' if absent else f'there is no {CONTENTS}'
+            log.info('the packed data are taken as they are: %s', why)
+            return
+    if not (data.heads or data.label_maps or data.healthy or data.unlabelled or data.labelled):
+        raise UsageError(
+            'the table "data" names nothing to train on',
+            advice='Name label_maps, heads, healthy, unlabelled or labelled.',
+        )
+    write_json(folder / BEGUN, {'Fingerprint': mark})
+    people: set[str] = set()
+    left_out: list[str] = []
+    digests = Digests(folder / DIGESTS)
+    pack_heads(data, folder, people, left_out, progress, contents, digests.of)
+    labels = data.labels or data.labelled
+    jobs: list[tuple[Path, Path | None]] = [(root, None) for root in data.unlabelled]
+    jobs += [(root, place) for root, place in zip(data.labelled, labels, strict=True)]
+    for number, (root, place) in enumerate(jobs):
+        pack_dataset(
+            root, place, number, data, folder, people, left_out, progress, contents, digests.of
+        )
+    digests.save()
+    log.info('content of the data to be packed: %s', digests.told())
+    missing = [one for one in (*data.hold_out, *data.validation) if plain(one) not in people]
+    if missing:
+        raise NothingSelectedError(
+            f'nobody is called {", ".join(missing)}',
+            advice='"hold_out" and "validation" name people as their files do (sub-X or X).',
+        )
+    for text in left_out:
+        log.warning('left out: %s', text)
+    write_json(folder / INDEX, {'Fingerprint': mark, 'LeftOut': left_out})
+
+
+def is_packed(folder: Path, mark: str) -> bool:
+    """Whether a folder holds just these data, ready.
+
+    Raises
+    ------
+    UsageError : it holds others.
+    """
+    for name in (INDEX, BEGUN):
+        if (folder / name).is_file():
+            content = json.loads((folder / name).read_text(encoding='utf-8'))
+            if content.get('Fingerprint') != mark:
+                raise UsageError(
+                    'the folder holds packed data of another configuration',
+                    advice='Remove it, or give another folder.',
+                    path=folder,
+                )
+            return name == INDEX
+    return False
+
+
+def plain(label: str) -> str:
+    """A participant's label without ``sub-``."""
+    return label.removeprefix('sub-')
+
+
+def pack_heads(
+    data: Data,
+    folder: Path,
+    people: set[str],
+    left_out: list[str],
+    progress: Progress | None,
+    contents: Contents,
+    digest: Digest,
+) -> None:
+    """Heads of label maps and of healthy people's T1w, or those packed before."""
+    from ssl2_bids.workflows import heads as making
+
+    done = [folder / part / HEADS for part in (TRAIN, VALIDATION)]
+    held_out = tuple(plain(label) for label in data.hold_out)
+    maps = [path for place in data.label_maps for path in making.image_files(place)]
+    sessions = [s for root in data.healthy for s in find_sessions(root, ('T1w',))]
+    heads: list[Head] = list(load_heads(data.heads)) if data.heads else []
+    if not data.heads:
+        people |= {making.name_of(path) for path in maps}
+        people |= {session.subject for session in sessions}
+    scans = [session.scans['T1w'].paths[0] for session in sessions if session.scans]
+    masks = making.image_files(data.lesion_masks) if data.lesion_masks else []
+    files = [data.heads] if data.heads else [*maps, *scans, *masks]
+    key = fingerprint([[(path.name, digest(path)) for path in files], held_out, data.validation])
+    if contents.has(HEADS, key):
+        people |= {plain(head.name) for head in heads}
+        left_out += contents.reason(HEADS).splitlines()
+        return
+    contents.forget(HEADS)
+    for path in done:
+        path.unlink(missing_ok=True)
+    refused: list[str] = []
+    if not data.heads:
+        more: dict[str, Any] = {'hold_out': held_out, 'progress': progress}
+        if data.lesion_masks:
+            drawn, affine = making.read_lesion_masks(data.lesion_masks)
+            more |= {'masks': drawn, 'affine': affine}
+        for place in data.label_maps:
+            heads += making.heads_from_label_maps(place, **more)
+        if scans:
+            found, refused = making.heads_from_t1w(scans, **more)
+            heads += found
+            left_out += refused
+    people |= {plain(head.name) for head in heads}
+    heads = [head for head in heads if plain(head.name) not in held_out]
+    chosen = {plain(label) for label in data.validation}
+    if not any(plain(head.name) in chosen for head in heads) and len(heads) > 1:
+        chosen.add(plain(heads[-1].name))
+    apart = [head for head in heads if plain(head.name) in chosen]
+    kept = [head for head in heads if plain(head.name) not in chosen]
+    for path, group in zip(done, (kept, apart), strict=True):
+        if group:
+            save_heads(path, group)
+    contents.keep(HEADS, key, left_out='\n'.join(refused))
+
+
+def pack_dataset(
+    root: Path,
+    labels: Path | None,
+    number: int,
+    data: Data,
+    folder: Path,
+    people: set[str],
+    left_out: list[str],
+    progress: Progress | None,
+    contents: Contents,
+    digest: Digest,
+) -> None:
+    """Pack the sessions of a dataset, with labels where a folder of labels is given.
+
+    Raises
+    ------
+    NoInputError : no session can be used; the reasons stand in the message.
+    """
+    from ssl2_bids.bids.label_ranking import session_of
+    from ssl2_bids.bids.labels import find_labels
+    from ssl2_bids.workflows.pretraining.sessions import pack_session
+
+    held_out = {plain(label) for label in data.hold_out}
+    validation = {plain(label) for label in data.validation}
+    sessions = find_sessions(root, CHANNELS)
+    people |= {session.subject for session in sessions}
+    simulated = is_simulated(root)
+    drawn: dict[tuple[str, str], list[Label]] = {}
+    known: dict[str, list[str | None]] = {}
+    for one in sessions:
+        known.setdefault(one.subject, []).append(one.session)
+    for label in find_labels(labels) if labels else ():
+        place, reason = session_of(label, known)
+        if reason and label.subject in known:
+            left_out.append(f'{label.path}: {reason}')
+        elif not reason:
+            drawn.setdefault((label.subject, place), []).append(label)
+    packed, reasons, names = 0, [], []
+    for session in sessions:
+        if session.subject in held_out:
+            continue
+        part = VALIDATION if session.subject in validation else TRAIN
+        name = f'{number:02d}-{session.name}'
+        names.append(name)
+        own = drawn.get((session.subject, session.session or ''), [])
+        try:
+            key = session_key(session, own, data.skull_strip, digest)
+            if contents.has(name, key):
+                if reason := contents.reason(name):
+                    reasons.append(reason)
+                    continue
+                if (folder / part / f'{PREFIX}{name}.npz').is_file():
+                    packed += 1
+                    continue
+            contents.forget(name)
+            remove_scan(folder, name)
+            if labels and not own:
+                raise NoInputError('no lesion mask was found', path=labels)
+            scan = pack_session(session, own, strip=data.skull_strip)
+        except OSError as error:
+            reasons.append(f'{session.name}: {error}')
+            continue
+        except Ssl2Error as error:
+            reasons.append(f'{session.name}: {error}')
+            contents.keep(name, key, left_out=reasons[-1])
+            continue
+        person = f'{number:02d}-sub-{session.subject}'
+        save_scan(folder / part, replace(scan, name=name, person=person, simulated=simulated))
+        contents.keep(name, key)
+        packed += 1
+        if progress:
+            progress(session.name)
+    for name in contents.others(f'{number:02d}-', names):
+        contents.forget(name)
+        remove_scan(folder, name)
+    if not packed:
+        raise NoInputError(
+            f'no session could be used: {"; ".join(reasons[:3]) or "all are held out"}',
+            advice='Give a dataset with FLAIR, T1w, T2w or T2starw images.',
+            path=root,
+        )
+    left_out += reasons
+
+
+def remove_scan(folder: Path, name: str) -> None:
+    """Take away a packed scan of sources that have changed or are gone."""
+    for part in (TRAIN, VALIDATION):
+        (folder / part / f'{PREFIX}{name}.npz').unlink(missing_ok=True)
+
+
+def sources(data: Data) -> list[Path]:
+    """The files and folders that a configuration names."""
+    single = [path for path in (data.lesion_masks, data.heads) if path]
+    several = (data.label_maps, data.healthy, data.unlabelled, data.labelled, data.labels)
+    return [*single, *(path for group in several for path in group)]
+
+
+def is_simulated(root: Path) -> bool:
+    """Whether ``ssl2 simulate`` made a dataset, as its description says."""
+    from ssl2_bids.bids.dataset import read_description
+
+    content = read_description(root)
+    return any(one.get('Name') == 'ssl2 simulate' for one in content.get('GeneratedBy') or ())
+
+
+def find_sessions(root: Path, contrasts: Sequence[str]) -> list[Session]:
+    """All sessions of a dataset, with at most one image per contrast.
+
+    Raises
+    ------
+    NoInputError, NotBidsError : the folder is missing or no dataset.
+    """
+    from ssl2_bids.bids import dataset, inputs
+
+    dataset.check_dataset(root, thorough=False)
+    participants = dataset.select_participants(root, None)
+    units = dataset.select_sessions(root, participants, None)
+    wanted = tuple((contrast,) for contrast in contrasts)
+    return inputs.find_sessions(root, units, accepted=tuple(contrasts), required=wanted)

@@ -1,0 +1,264 @@
+"""Pretraining from a configuration to a model folder: packing, two stages, threshold, card."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ssl2_bids.errors import NoInputError, UsageError
+from ssl2_bids.files import whole_file
+from ssl2_bids.networks.registry import new_network
+from ssl2_bids.networks.weights import read_card, read_weights
+from ssl2_bids.synthesis.appearance import CHANNELS
+from ssl2_bids.training import checkpoint, distributed
+from ssl2_bids.training.data.batches import LabelledBatches, Source, UnlabelledBatches
+from ssl2_bids.training.loop import curve_settings, train
+from ssl2_bids.training.pretraining.config import Config, Stage, read_config, stages
+from ssl2_bids.training.pretraining.pretext.masked import HeldOut, MaskedAutoencoding, Unlabelled
+from ssl2_bids.training.pretraining.pretext.tang import Tang
+from ssl2_bids.training.pretraining.tasks import Supervised, start_from
+from ssl2_bids.training.run import History, Task, Validate
+from ssl2_bids.workflows.pretraining.model import conclude, whole_validation, write_start
+from ssl2_bids.workflows.pretraining.pack import Packed, load_packed, pack
+
+log = logging.getLogger('ssl2_bids')
+
+CONFIG, PACKED = 'config.toml', 'packed'
+HELD_OUT_BATCHES = 8  # of the self-supervised stage's validation
+HELD_OUT_SEED = 1_000_003  # added to the seed: validation sees none of the training's samples
+
+Progress = Callable[[str, int, int, Mapping[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a pretraining ended.
+
+    Attributes
+    ----------
+    folder : of the model, if ``finished``; else a signal ended the run, and it can go on.
+    stopped : number of that signal.
+    """
+
+    folder: Path
+    finished: bool
+    stopped: int = 0
+
+
+def pack_data(path: Path, folder: Path, *, progress: Callable[[str], None] | None = None) -> Path:
+    """Pack the data of a configuration and return their folder.
+
+    Raises
+    ------
+    Ssl2Error : as :func:`read_config` and :func:`ssl2_bids.workflows.pretraining.pack.pack`.
+    """
+    place = folder / PACKED
+    pack(read_config(path), place, progress=progress)
+    return place
+
+
+def pretrain(
+    path: Path,
+    folder: Path,
+    *,
+    device: str = 'cpu',
+    data: Path | None = None,
+    progress: Progress | None = None,
+    packing: Callable[[str], None] | None = None,
+) -> Outcome:
+    """Pretrain a model; a stopped run goes on where it was.
+
+    Writes into ``folder`` the model (``model.json``, ``weights.safetensors``), ``config.toml``,
+    ``curves.csv`` and ``curves.svg``, and the checkpoints of each stage into a folder of its own.
+
+    Parameters
+    ----------
+    path : the configuration.
+    data : a packed folder; else the data are packed into ``folder/packed``.
+    device : ``cpu`` or ``cuda:N``; with torchrun each process takes its own GPU.
+    progress : called with the stage, the steps done, all steps and the latest numbers.
+    packing : called with each session packed.
+
+    Raises
+    ------
+    Ssl2Error : as :func:`read_config`, :func:`ssl2_bids.workflows.pretraining.pack.pack` and
+        :func:`ssl2_bids.training.loop.train`.
+    """
+    config = read_config(path)
+    with distributed.group(device) as device:
+        first = distributed.rank() == 0
+        if first:
+            folder.mkdir(parents=True, exist_ok=True)
+            keep_config(path, folder)
+            if data is None:
+                pack(config, folder / PACKED, progress=packing)
+        distributed.wait_for_all()
+        packed = load_packed(data or folder / PACKED)
+        network, histories = None, {}
+        for name in stages(config):
+            if passed(name, config, folder):
+                histories[name] = History(step=stages(config)[name].loop.steps, finished=True)
+                continue
+            stage = run_stage(name, config, packed, folder, network, device, progress)
+            if stage.history.stopped:
+                return Outcome(folder, False, stage.history.stopped)
+            network, histories[name] = stage.network, stage.history
+            if first and name == 'self_supervised':
+                write_start(config, packed, folder / name, network, stage.history)
+        if first and network is not None:
+            conclude(config, packed, folder, network, histories, device)
+        distributed.wait_for_all()
+    return Outcome(folder, True)
+
+
+def passed(name: str, config: Config, folder: Path) -> bool:
+    """Whether a stage left nothing here but a later one did: the run moved from elsewhere."""
+    later = list(stages(config))[list(stages(config)).index(name) + 1 :]
+    moved = any(checkpoint.checkpoints(folder / one) for one in later)
+    return moved and not checkpoint.checkpoints(folder / name)
+
+
+def keep_config(path: Path, folder: Path) -> None:
+    """Put the configuration beside the result."""
+    if path.resolve() == (folder / CONFIG).resolve():
+        return
+    with whole_file(folder / CONFIG) as temporary:
+        shutil.copyfile(path, temporary)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What a stage came to."""
+
+    network: nn.Module
+    history: History
+
+
+def run_stage(
+    name: str,
+    config: Config,
+    packed: Packed,
+    folder: Path,
+    network: nn.Module | None,
+    device: str,
+    progress: Progress | None,
+) -> Ready:
+    """One stage, from the network of the one before if there was one."""
+    stage = stages(config)[name]
+    make = self_supervised if name == 'self_supervised' else supervised
+    task, batches, validate = make(config, stage, packed, network, device)
+    parts: list[Any] = [
+        {key: value for key, value in asdict(stage).items() if key != 'loop'},
+        config.network,
+        config.seed,
+    ]
+    start = read_card(config.start).identity if config.start is not None else None
+    parts += [asdict(config.randomisation), packed.names(), config.data.real, start]
+    if name == 'supervised':
+        parts.append(curve_settings(config.self_supervised.loop))
+    history = train(
+        task,
+        batches,
+        replace(stage.loop, seed=config.seed),
+        folder / name,
+        device=device,
+        validate=validate,
+        progress=progress and (lambda done, steps, latest: progress(name, done, steps, latest)),
+        identity=checkpoint.fingerprint(parts),
+    )
+    return Ready(task.predictor(), history)
+
+
+def new(config: Config, outputs: int, network: nn.Module | None) -> nn.Module:
+    """A network, started from the stage before, from the model in ``start``, or at random.
+
+    Raises
+    ------
+    UsageError : the configuration describes no network that can be built.
+    UnavailableError : the weights to start from do not fit it.
+    """
+    described = {'InputChannels': len(CHANNELS), **config.network, 'OutputChannels': outputs}
+    try:
+        made = new_network(described, seed=config.seed)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(f'the table "network" describes no network ({error})') from None
+    if network is not None:
+        start_from(made, network.state_dict())
+    elif config.start is not None:
+        start_from(made, read_weights(read_card(config.start)))
+    return made
+
+
+def source_settings(
+    config: Config, stage: Stage, packed: Packed, device: str, *, validation: bool = False
+) -> dict[str, Any]:
+    """The arguments of batches; engine and scans work on the device unless workers make them."""
+    there = 'cpu' if stage.loop.workers else device
+    return {
+        'heads': packed.validation_heads if validation else packed.heads,
+        'scans': packed.validation_scans if validation else packed.scans,
+        'randomisation': config.randomisation,
+        'batch': stage.batch,
+        'patch': stage.patch,
+        'seed': config.seed + (HELD_OUT_SEED if validation else 0),
+        'real': config.data.real,
+        'rank': 0 if validation else distributed.rank(),
+        'device': 'cpu' if validation else there,
+    }
+
+
+def check_source(source: Source, stage: str) -> None:
+    """Check that there is something to learn from.
+
+    Raises
+    ------
+    NoInputError : there is not.
+    """
+    if not source.heads and not source.scans:
+        raise NoInputError(
+            f'there is nothing to train the {stage} stage on',
+            advice='Name label_maps, healthy or heads, or datasets of scans, in "data".',
+        )
+
+
+def self_supervised(
+    config: Config, stage: Stage, packed: Packed, network: nn.Module | None, device: str
+) -> tuple[Task, UnlabelledBatches, Validate | None]:
+    """Task, batches and validation of the first stage."""
+    made = new(config, len(CHANNELS), network)
+    batches = UnlabelledBatches(**source_settings(config, stage, packed, device))
+    check_source(batches, 'self-supervised')
+    held_out: list[Unlabelled] = []
+    apart = UnlabelledBatches(**source_settings(config, stage, packed, device, validation=True))
+    if apart.heads or apart.scans:
+        held_out = [apart[number] for number in range(HELD_OUT_BATCHES)]
+    if stage.pretext == 'tang':
+        tang = Tang(made, channels=len(CHANNELS), view=stage.view, seed=config.seed)
+        return tang, batches, tang.validation(held_out, device) if held_out else None
+    task = MaskedAutoencoding(made, seed=config.seed)
+    return task, batches, HeldOut(held_out, device) if held_out else None
+
+
+def supervised(
+    config: Config, stage: Stage, packed: Packed, network: nn.Module | None, device: str
+) -> tuple[Task, LabelledBatches, Validate | None]:
+    """Task, batches and validation of the second stage."""
+    made = new(config, 1, network)
+    settings = source_settings(config, stage, packed, device)
+    batches = LabelledBatches(**{**settings, 'scans': packed.labelled})
+    check_source(batches, 'supervised')
+    pretrained = 'self_supervised' in stages(config) or config.start is not None
+    frozen = round(stage.frozen * stage.loop.steps) if pretrained else 0
+    task = Supervised(
+        made,
+        cross_entropy=stage.cross_entropy,
+        focal_tversky=stage.focal_tversky,
+        frozen=frozen,
+    )
+    return task, batches, whole_validation(config, packed, device)

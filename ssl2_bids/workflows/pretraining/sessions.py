@@ -1,0 +1,142 @@
+"""One session of a dataset as training wants it: the very steps of a run of the App."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ssl2_bids.bids.inputs import Scan, Session, choose_reference
+from ssl2_bids.errors import DataError, NoInputError
+from ssl2_bids.networks.cards import Card
+from ssl2_bids.steps import preprocess
+from ssl2_bids.steps.network_input import network_input
+from ssl2_bids.synthesis.appearance import CHANNELS
+from ssl2_bids.training.data.participants import NORMALISATION, Participant, to_bytes
+from ssl2_bids.volume import Volume
+from ssl2_bids.workflows.annotations import onto_model_grid, place
+from ssl2_bids.workflows.raw_scan import read_scan
+
+if TYPE_CHECKING:
+    from ssl2_bids.bids.labels import Label
+
+log = logging.getLogger('ssl2_bids')
+
+VOXEL = (1.0, 1.0, 1.0)  # mm
+
+
+def pack_session(session: Session, labels: Sequence[Label], *, strip: str = 'auto') -> Participant:
+    """Strip, correct and normalise the images of a session, as a run of the App does.
+
+    Raises
+    ------
+    Ssl2Error : an image or a label cannot be used.
+    """
+    from ssl2_bids.steps.registration import register_rigid
+
+    if session.problem:
+        raise session.problem
+    if session.skipped or not session.scans:
+        raise NoInputError(session.skipped or 'no usable image')
+    images, brains = _read_images(session, strip)
+    even = {name: preprocess.even(images[name], brains[name]) for name in images}
+    left = {name: session.scans[name] for name in images}
+    reference = session.reference if session.reference in left else choose_reference(left)
+    transforms = {
+        name: register_rigid(
+            even[reference], image, fixed_mask=brains[reference], moving_mask=brains[name]
+        ).matrix
+        for name, image in even.items()
+        if name != reference
+    }
+    ready = network_input(even, transforms, brains[reference], packing_card())
+    brain = ready.brain.numpy()
+    values = ready.tensor.numpy()
+    present = tuple(contrast is not None for contrast in ready.present)
+    scan = Participant(session.name, to_bytes(values, values != 0), present, brain)
+    if not labels:
+        return scan
+    label, known = drawn_label(labels, images, transforms, ready.affine, brain)
+    return replace(scan, label=label & brain, annotated=known & brain)
+
+
+def _read_images(session: Session, strip: str) -> tuple[dict[str, Volume], dict[str, Volume]]:
+    """The images of a session and their brains; one that cannot be used costs itself.
+
+    Raises
+    ------
+    DataError : none can be used.
+    """
+    images, brains = {}, {}
+    problems = []
+    for name, scan in session.scans.items():
+        stripped = scan.metadata.get('SkullStripped')
+        try:
+            images[name] = _read(scan, session)
+            brains[name], *_ = preprocess.brain_mask(
+                images[name], mode=strip, stripped=stripped if isinstance(stripped, bool) else None
+            )
+        except DataError as error:
+            images.pop(name, None)
+            problems.append(error)
+            log.warning('%s: going on without %s: %s', session.name, name, error)
+    if not images:
+        raise problems[0]
+    return images, brains
+
+
+def _read(scan: Scan, session: Session) -> Volume:
+    """A scan; without its inversion images where one of them cannot be used."""
+    try:
+        return read_scan(scan).image
+    except DataError as error:
+        if error.path not in map(str, scan.inversions):
+            raise
+        log.warning('%s: %s without INV1 and INV2: %s', session.name, scan.contrast, error)
+        return read_scan(replace(scan, inversions=())).image
+
+
+def drawn_label(
+    labels: Sequence[Label],
+    images: dict[str, Volume],
+    transforms: dict[str, np.ndarray],
+    affine: np.ndarray,
+    brain: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lesions and where they were looked for, on the packed grid, by the rule of the App.
+
+    Raises
+    ------
+    DataError : the label is on the grid of none of the images.
+    """
+    placed = place(labels, images)
+    shape = (brain.shape[0], brain.shape[1], brain.shape[2])
+    lesions, extent = onto_model_grid(
+        placed.annotation, affine, shape, transform=transforms.get(placed.image)
+    )
+    return lesions > 0, extent > 0
+
+
+def packing_card() -> Card:
+    """What packed scans are made for: every channel, each of them enough."""
+    return Card(
+        name='packing',
+        version='',
+        label='',
+        network={},
+        channels=CHANNELS,
+        required=tuple((channel,) for channel in CHANNELS),
+        voxel_size=VOXEL,
+        normalisation=dict(NORMALISATION),
+        threshold=0.5,
+        minimum_lesion_volume=0.0,
+        window=(96, 96, 96),
+        overlap=0.0,
+        sha256='',
+        folder=Path(),
+        content={},
+    )

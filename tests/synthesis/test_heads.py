@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+from label_phantom import label_head
+
+from ssl2_bids.errors import DataError
+from ssl2_bids.synthesis.heads import (
+    DISTANCE_SCALE,
+    INDEX,
+    load_heads,
+    make_head,
+    save_heads,
+)
+
+
+@pytest.fixture(scope='module')
+def masks():
+    """Two patients in MNI space: one beside the ventricles, one outside any head."""
+    affine = np.array([[2.0, 0, 0, -90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1]])
+    near, far = np.zeros((2, 91, 109, 91), bool)
+    near[30:34, 50:54, 48:52] = True
+    near[60:63, 40:44, 50:53] = True
+    far[0:3, 0:3, 0:3] = True
+    return [near, far], affine
+
+
+@pytest.fixture(scope='module')
+def head(masks):
+    return make_head('one', label_head(), patients=masks[0], patient_affine=masks[1])
+
+
+def test_groups_and_distances_fit_the_label_map(head):
+    assert head.groups.max() < len(INDEX)
+    ventricle = head.groups == INDEX['ventricle']
+    assert ventricle.any()
+    assert (head.to_ventricle[ventricle] == 0).all()
+    beside = np.roll(ventricle, 1, axis=0) & ~ventricle & (head.groups == INDEX['white'])
+    assert (head.to_ventricle[beside] == DISTANCE_SCALE).all()
+    assert (head.to_cortex[head.groups == INDEX['cortex']] == 0).all()
+
+
+def test_tracts_lie_in_white_matter_alone(head):
+    white = np.isin(head.groups, (INDEX['white'], INDEX['brainstem']))
+    assert head.tract.max() > 200
+    assert not head.tract[~white].any()
+
+
+def test_real_lesions_lie_on_tissue_and_those_outside_are_left_out(head):
+    assert len(head.patients) == 1
+    lesions = head.patients[0]
+    assert len(lesions.voxels) > 20
+    under = head.groups.ravel()[lesions.voxels]
+    assert not np.isin(under, (INDEX['outside'], INDEX['ventricle'], INDEX['bone'])).any()
+    assert set(lesions.instance) == set(range(int(lesions.instance.max()) + 1))
+
+
+def test_packed_heads_come_back_equal(head, tmp_path):
+    scan = (np.random.default_rng(0).random(label_head().shape) * 255).astype(np.uint8)
+    other = make_head('two', label_head(skull=False), t1w=scan)
+    save_heads(tmp_path / 'heads.npz', [head, other])
+    for before, after in zip((head, other), load_heads(tmp_path / 'heads.npz'), strict=True):
+        assert after.name == before.name
+        for key in ('groups', 'to_ventricle', 'to_cortex', 'tract'):
+            assert np.array_equal(getattr(after, key), getattr(before, key))
+        assert len(after.patients) == len(before.patients)
+        for a, b in zip(after.patients, before.patients, strict=True):
+            assert np.array_equal(a.voxels, b.voxels)
+            assert np.array_equal(a.instance, b.instance)
+    assert np.array_equal(load_heads(tmp_path / 'heads.npz')[1].t1w, other.t1w)
+
+
+def test_a_damaged_pack_is_named(tmp_path):
+    path = tmp_path / 'heads.npz'
+    path.write_bytes(b'not a zip')
+    with pytest.raises(DataError, match='heads.npz'):
+        load_heads(path)
+
+
+def test_unknown_labels_are_named():
+    labels = label_head()
+    labels[0, 0, 0] = 99
+    with pytest.raises(DataError, match='unknown: 99'):
+        make_head('odd', labels)
+
+
+def test_a_map_without_white_matter_is_refused():
+    with pytest.raises(DataError, match='no white matter'):
+        make_head('empty', np.zeros((20, 20, 20), np.uint8))

@@ -1,0 +1,208 @@
+"""Folds, the decision, and a training that sees only what it is given."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from tiny_training import tiny_network
+
+from ssl2_bids.errors import UsageError
+from ssl2_bids.training import strategies
+from ssl2_bids.training.adaptation import adapt
+from ssl2_bids.training.adaptation.adapt import AdaptSettings
+from ssl2_bids.training.adaptation.decision import Pair, best_share, decide
+from ssl2_bids.training.data.participants import Participant
+
+SETTINGS = AdaptSettings('mean_teacher', 6, 1e-2, (16, 16, 16), 2, 2)
+
+
+def person(name, *, labelled=True, seed=0):
+    random = np.random.default_rng(seed)
+    brain = np.zeros((20, 20, 20), np.uint8)
+    brain[2:-2, 2:-2, 2:-2] = 1
+    lesion = np.zeros_like(brain)
+    lesion[6:10, 6:10, 6 + seed % 3 : 10] = 1
+    image = (random.normal(0, 0.3, (2, 20, 20, 20)) + 1.5 * lesion) * brain
+    known = (lesion, np.ones_like(brain)) if labelled else (None, None)
+    return Participant(name, image.astype(np.float32), (True, True), brain, *known)
+
+
+def test_folds_differ_by_one_person_and_share_the_loads():
+    loads = {f'{n:02d}': float(n) for n in range(11)}
+    found = adapt.assign_folds(loads, 3, seed=0)
+    assert found.keys() == loads.keys()
+    sizes = [sum(fold == n for fold in found.values()) for n in (1, 2, 3)]
+    assert sorted(sizes) == [3, 4, 4]
+    means = [np.mean([loads[p] for p, fold in found.items() if fold == n]) for n in (1, 2, 3)]
+    assert max(means) - min(means) < 3  # of 0 to 10
+    assert found == adapt.assign_folds(loads, 3, seed=0)
+    assert any(adapt.assign_folds(loads, 3, seed=s) != found for s in range(1, 4))
+
+
+@pytest.mark.parametrize('folds', [1, 4])
+def test_folds_that_cannot_be(folds):
+    with pytest.raises(ValueError, match='folds'):
+        adapt.assign_folds({'a': 1, 'b': 2, 'c': 3}, folds, seed=0)
+
+
+def test_blocks_of_slices_hold_like_shares_of_the_lesions():
+    annotated = np.zeros(60, bool)
+    annotated[10:50:2] = True
+    lesion = np.where(annotated, np.arange(60) % 7, 0)
+    blocks = adapt.slice_folds(annotated, lesion, 4)
+    assert np.array_equal(np.concatenate(blocks), np.flatnonzero(annotated))
+    shares = [lesion[block].sum() / lesion.sum() for block in blocks]
+    assert all(0.15 < share < 0.35 for share in shares)
+
+
+def test_blocks_where_all_lesions_are_in_one_slice():
+    lesion = np.zeros(12, int)
+    lesion[3] = 50
+    blocks = adapt.slice_folds(np.ones(12, bool), lesion, 4)
+    assert [len(block) for block in blocks] == [3, 3, 3, 3]
+    with pytest.raises(ValueError, match='12 annotated'):
+        adapt.slice_folds(np.ones(12, bool), lesion, 13)
+
+
+def test_slices_left_out_are_seen_by_no_patch():
+    one = person('a')
+    one = Participant('a', one.image + 1, (True, True), one.brain, one.label, one.annotated)
+    out = np.arange(8, 12)
+    seen = adapt.views_of([adapt.without_slices(one, out)], SETTINGS)
+    patches = seen.participants[0]
+    assert not patches.brain[:, :, out].any()
+    assert not patches.annotated[:, :, out].any()
+    assert not patches.image[..., out].any()
+    whole = adapt.views_of([one], SETTINGS)
+    total, kept = (sum(v[step].bl.sum() for step in range(5)) for v in (whole, seen))
+    assert 0 < kept < total
+
+
+def test_the_start_is_left_as_it_was_and_the_result_is_another(tmp_path):
+    network = tiny_network()
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    people = [person('a'), person('b', labelled=False, seed=1)]
+    trained, history = adapt.adapt(network, people, SETTINGS, tmp_path, device='cpu')
+    assert history.finished
+    assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+    assert not all(torch.equal(v, before[k]) for k, v in trained.state_dict().items())
+    assert adapt.curves({'1': history})[0]['training'] == '1'
+
+
+def test_another_identity_does_not_go_on(tmp_path):
+    people = [person('a'), person('b', labelled=False, seed=1)]
+    adapt.adapt(tiny_network(), people, SETTINGS, tmp_path, device='cpu', identity='x')
+    again, history = adapt.adapt(
+        tiny_network(), people, SETTINGS, tmp_path, device='cpu', identity='x'
+    )
+    assert history.finished
+    with pytest.raises(UsageError, match='another configuration'):
+        adapt.adapt(tiny_network(), people, SETTINGS, tmp_path, device='cpu', identity='y')
+
+
+@pytest.mark.parametrize('strategy', strategies.available())
+def test_every_strategy_adapts(strategy, tmp_path):
+    settings = AdaptSettings(strategy, 2, 1e-3, (16, 16, 16), 1, 2)
+    people = [person('a'), person('b', labelled=False, seed=1)]
+    made = adapt.make_strategy(tiny_network(), settings, 2)
+    assert made.cfg.steps == 2
+    trained, history = adapt.adapt(tiny_network(), people, settings, tmp_path, device='cpu')
+    assert all(math.isfinite(row['loss']) for row in history.rows)
+    assert trained(torch.zeros(1, 2, 16, 16, 16)).shape == (1, 1, 16, 16, 16)
+
+
+def test_peers_differ_from_the_student():
+    made = adapt.make_strategy(tiny_network(), AdaptSettings('cps', 2, 1e-3, (16,) * 3, 1, 2), 2)
+    pairs = zip(made.student.parameters(), made.peer.parameters(), strict=True)
+    assert not all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_a_probe_measures_and_changes_nothing():
+    network = tiny_network()
+    before = [p.clone() for p in network.parameters()]
+    people = [person('a'), person('b', labelled=False, seed=1)]
+    ticks = iter(range(100))
+    cost = adapt.probe(
+        network, people, SETTINGS, window=(16, 16, 16), device='cpu', clock=lambda: next(ticks)
+    )
+    assert (cost.step, cost.window) == (1, 1)
+    assert cost.memory > 1e7
+    assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
+
+
+def test_a_lighter_step_sees_as_many_labelled_patches():
+    settings = AdaptSettings('supervised', 6, 1e-3, (48, 48, 48), 4, 2)
+    smaller = []
+    while (settings := adapt.lighter(settings, 16)) is not None:
+        smaller.append((settings.labelled, settings.accumulate, settings.patch[0]))
+    assert smaller == [(2, 2, 48), (1, 4, 48), (1, 4, 32)]
+
+
+def test_a_step_of_several_batches_draws_each_once(monkeypatch, tmp_path):
+    drawn = []
+    original = adapt.Views.__getitem__
+    monkeypatch.setattr(adapt.Views, '__getitem__', lambda v, n: drawn.append(n) or original(v, n))
+    settings = AdaptSettings('supervised', 3, 1e-3, (16,) * 3, 1, 2, accumulate=2)
+    adapt.adapt(tiny_network(), [person('a')], settings, tmp_path, device='cpu')
+    assert drawn == list(range(6))
+
+
+def test_the_choice_of_a_strategy_and_of_a_patch():
+    assert adapt.choose_strategy(2, unannotated=True) == 'mean_teacher'
+    assert adapt.choose_strategy(2, unannotated=False) == 'supervised'
+    assert adapt.choose_strategy(10, unannotated=True) == 'supervised'
+    assert adapt.patch_for((96, 96, 96), 16, 80) == (80, 80, 80)
+    assert adapt.patch_for((96, 64, 32), 16, 70) == (64, 64, 32)
+    assert adapt.patch_for((32, 32, 32), 32, 20) == (32, 32, 32)
+
+
+def test_the_decision():
+    better = [Pair('a', (0.5, 0.6), (0.5, 0.5)), Pair('b', (0.4, 0.4), (0.5, 0.5))]
+    assert decide(better).accepted
+    assert decide([Pair('a', (0.5, 0.505))]).accepted
+    worse = [*better, Pair('c', (0.5, 0.4))]
+    assert not decide(worse).accepted  # the mean is what it was
+    assert 'did not rise' in decide(worse).reason
+    assert decide(worse, always=True).accepted
+    lesions_lost = [Pair('a', (0.5, 0.6), (0.5, 0.4))]
+    assert 'F1 fell' in decide(lesions_lost).reason
+    unrelated = [Pair('a', (0.05, 0.09))]
+    assert 'labels belong to these scans' in decide(unrelated).reason
+    assert not decide(unrelated).accepted
+    assert not decide([]).accepted
+    assert decide([], always=True).accepted
+
+
+def test_a_participant_with_many_sessions_counts_once():
+    many = [Pair('a', (0.5, 0.6))] * 9 + [Pair('b', (0.5, 0.3))]
+    assert not decide(many).accepted
+
+
+def test_the_share_of_the_change_is_chosen_by_people_not_by_sessions():
+    half = [Pair('a', (0.5, 0.6))] * 9 + [Pair('b', (0.5, 0.5))]
+    whole = [Pair('a', (0.5, 0.7))] * 9 + [Pair('b', (0.5, 0.3))]
+    assert best_share({0.5: half, 1.0: whole}) == 0.5
+    assert best_share({0.5: whole, 1.0: half}) == 1.0
+    assert best_share({0.5: half, 1.0: half}) == 1.0
+    assert best_share({0.5: [], 1.0: []}) == 1.0
+
+
+def test_half_of_the_change_is_for_where_all_of_it_is_clearly_worse_or_refused():
+    def pairs(after):
+        return [Pair('a', (0.5, after))]
+
+    assert best_share({0.5: pairs(0.53), 1.0: pairs(0.525)}) == 1.0  # as good as
+    assert best_share({0.5: pairs(0.54), 1.0: pairs(0.525)}) == 0.5
+    assert best_share({0.5: pairs(0.505), 1.0: pairs(0.499)}) == 0.5  # the other is worse
+    assert best_share({0.5: pairs(0.4), 1.0: pairs(0.3)}) == 0.5  # neither will be taken
+
+
+def test_between_two_networks_the_weights_and_buffers_are_means():
+    first, second = tiny_network(seed=1), tiny_network(seed=2)
+    kept = [value.clone() for value in second.state_dict().values()]
+    middle = adapt.between(first, second, 0.25).state_dict()
+    for one, other, found in zip(first.state_dict().values(), kept, middle.values(), strict=True):
+        torch.testing.assert_close(found, 0.75 * one + 0.25 * other)
+    for value, before in zip(second.state_dict().values(), kept, strict=True):
+        assert torch.equal(value, before)  # the trained one stays as it is

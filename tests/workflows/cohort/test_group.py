@@ -1,0 +1,249 @@
+"""The cohort from results on disk: rows, remarks, covariates, damage."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from ssl2_bids.bids.outputs import UnitNames, write_table
+from ssl2_bids.bids.sidecars import VOLUME_COLUMNS
+from ssl2_bids.errors import NoInputError
+from ssl2_bids.files import write_json, write_text
+from ssl2_bids.itk import to_itk
+from ssl2_bids.settings import ATLAS_SPACE, GroupSettings
+from ssl2_bids.volume import Volume, write
+from ssl2_bids.workflows.cohort.run import run_group_level
+
+VOLUMES = (5000.0, 6000.0, 5500.0, 0.0, 5200.0, 6100.0, 90000.0)  # the last stands out
+
+
+def add_result(
+    out: Path,
+    subject: str,
+    volume: float,
+    *,
+    session: str | None = None,
+    reference: str = 'T1w',
+    desc: str = '',
+    **sidecar: str,
+) -> UnitNames:
+    """What the participant level leaves of one session, as far as the group level reads it."""
+    names = UnitNames(out, subject, session, reference, desc)
+    data = np.zeros((20, 20, 20), np.uint8)
+    data[10, 10, 10 : 12 if volume else 10] = 1
+    affine = np.diag([4.0, 4.0, 4.0, 1.0])
+    affine[:3, 3] = -40
+    write(Volume(data, affine), names.path('anat.mask'), dtype=np.uint8)
+    row = {
+        'volume_mm3': volume,
+        'lesion_count': int(volume > 0),
+        'lesion_load': volume / 1.4e6,
+        'volume_largest_mm3': volume,
+        'brain_volume_mm3': 1.4e6,
+    }
+    rows = [{'index': 0, 'name': 'all', **row}, {'index': 1, 'name': 'periventricular', **row}]
+    write_table(names.path('anat.volumes'), rows, VOLUME_COLUMNS)
+    xfm = names.path('anat.transform', source=reference, target=ATLAS_SPACE)
+    write_text(xfm, to_itk(np.eye(4)))
+    content = {'Model': {'Name': 'm', 'Version': '1'}, 'Channels': ['T1w']}
+    write_json(names.done_marker, content | {'ConfigurationHash': 'x'} | sidecar)
+    return names
+
+
+def add_summary(names: UnitNames, configuration: str) -> None:
+    """What of a session's summary the group level reads."""
+    content = {
+        'session': names.session,
+        'model': {'Label': names.desc},
+        'reference': {'Contrast': names.reference, 'MagneticFieldStrength': 3},
+        'provenance': {'configuration': configuration},
+    }
+    write_json(names.path('report.summary'), content)
+
+
+@pytest.fixture
+def cohort(tmp_path, make_dataset) -> GroupSettings:
+    """Seven results of eight participants."""
+    labels = [f'{n:02d}' for n in range(1, 9)]
+    table = 'participant_id\tage\tsex\n' + ''.join(f'sub-{n}\t{30 + int(n)}\tF\n' for n in labels)
+    root = make_dataset({f'sub-{n}/anat': None for n in labels} | {'participants.tsv': table})
+    for label, volume in zip(labels, VOLUMES, strict=False):
+        add_result(tmp_path / 'out', label, volume)
+    return GroupSettings(root, tmp_path / 'out', tmp_path / 'work')
+
+
+def rows_of(settings: GroupSettings) -> dict[str, dict[str, str]]:
+    with open(settings.output_dir / 'group_lesions.tsv', newline='') as stream:
+        return {r['participant_id']: r for r in csv.DictReader(stream, delimiter='\t')}
+
+
+def test_rows_remarks_and_covariates(cohort):
+    told: list[str] = []
+    assert run_group_level(cohort, say=told.append) == 0
+    rows = rows_of(cohort)
+    assert len(rows) == 7
+    assert 'lesion volume unusually high' in rows['sub-07']['quality']
+    assert rows['sub-04']['quality'] == 'n/a'  # no lesion is a result, not an outlier
+    assert (rows['sub-01']['age'], rows['sub-01']['group']) == ('31', 'n/a')
+    assert rows['sub-02']['periventricular_volume_mm3'] == '6000'
+    assert any('sub-08' in line for line in told)
+
+
+def test_a_table_of_the_former_spelling_counts(cohort):
+    path = UnitNames(cohort.output_dir, '02', None, 'T1w').path('anat.volumes')
+    path.write_text(path.read_text().replace('_mm3', '-mm3'))
+    assert run_group_level(cohort, say=lambda text: None) == 0
+    assert rows_of(cohort)['sub-02']['brain_volume_mm3'] == '1400000'
+
+
+def test_the_share_of_participants(cohort):
+    run_group_level(cohort, say=lambda text: None)
+    name = 'group_space-MNI152NLin2009aSym_lesion-frequency'
+    image = nib.load(cohort.output_dir / f'{name}.nii.gz')
+    assert float(np.asarray(image.dataobj).max()) == pytest.approx(6 / 7)
+    content = json.loads((cohort.output_dir / f'{name}.json').read_text())
+    assert len(content['Participants']) == 7
+
+
+def test_a_participant_counts_once_with_all_sessions(tmp_path, make_dataset):
+    root = make_dataset(['sub-1/ses-a/anat', 'sub-1/ses-b/anat', 'sub-2/ses-a/anat'])
+    for subject, session, volume in (('1', 'a', 9.0), ('1', 'b', 9.0), ('2', 'a', 0.0)):
+        add_result(tmp_path / 'out', subject, volume, session=session)
+    run_group_level(GroupSettings(root, tmp_path / 'out', tmp_path / 'w'), say=lambda text: None)
+    name = 'group_space-MNI152NLin2009aSym_lesion-frequency.nii.gz'
+    assert float(np.asarray(nib.load(tmp_path / 'out' / name).dataobj).max()) == 0.5
+
+
+def test_a_damaged_result_is_told_and_the_others_are_done(cohort):
+    names = UnitNames(cohort.output_dir, '02', None, 'T1w')
+    names.path('anat.volumes').write_text('index\tname\n0\tall\n')
+    assert run_group_level(cohort, say=lambda text: None) == 1
+    assert len(rows_of(cohort)) == 6
+    assert 'sub-02' in (cohort.output_dir / 'group_report.html').read_text()
+
+
+def test_no_results(cohort):
+    shutil.rmtree(cohort.output_dir)
+    with pytest.raises(NoInputError, match='participant'):
+        run_group_level(cohort, say=lambda text: None)
+
+
+@pytest.mark.parametrize('encoding', ['latin-1', 'utf-16', 'utf-8-sig'])
+@pytest.mark.parametrize('prefix', ['sub-', ''])
+def test_covariates_in_any_encoding_by_ids_with_and_without_prefix(cohort, encoding, prefix):
+    table = f'participant_id\tage\tgroup\n{prefix}01\t31\tKöln\n{prefix}02\t32\tZürich\n'
+    (cohort.bids_dir / 'participants.tsv').write_bytes(table.encode(encoding))
+    assert run_group_level(cohort, say=lambda text: None) == 0
+    rows = rows_of(cohort)
+    assert (rows['sub-01']['age'], rows['sub-01']['group']) == ('31', 'Köln')
+    assert rows['sub-02']['group'] == 'Zürich'
+    assert rows['sub-03']['age'] == 'n/a'
+
+
+def test_one_warning_names_a_table_in_another_encoding(cohort, caplog):
+    table = 'participant_id\tgroup\n01\tKöln\n'
+    (cohort.bids_dir / 'participants.tsv').write_bytes(table.encode('latin-1'))
+    run_group_level(cohort, say=lambda text: None)
+    assert caplog.text.count('participants.tsv: not in UTF-8, read as Latin-1') == 1
+
+
+@pytest.mark.parametrize('content', [b'age;sex\n31;F\n', b'participant_id\n' + b'x' * 200_000])
+def test_a_table_that_cannot_be_used_costs_itself(cohort, caplog, content):
+    (cohort.bids_dir / 'participants.tsv').write_bytes(content)
+    assert run_group_level(cohort, say=lambda text: None) == 0
+    assert {row['age'] for row in rows_of(cohort).values()} == {'n/a'}
+    assert caplog.text.count('participants.tsv: left out') == 1
+
+
+def test_sessions_are_matched_with_and_without_prefix_in_any_encoding(tmp_path, make_dataset):
+    root = make_dataset(
+        {
+            'sub-1/ses-a/anat': None,
+            'sub-1/ses-b/anat': None,
+            'sub-1/sub-1_sessions.tsv': 'session_id\tage\tgroup\nses-a\t40\tä\nb\t41\tö\n'.encode(
+                'latin-1'
+            ),
+        }
+    )
+    for session in ('a', 'b'):
+        add_result(tmp_path / 'out', '1', 9.0, session=session)
+    settings = GroupSettings(root, tmp_path / 'out', tmp_path / 'w')
+    assert run_group_level(settings, say=lambda text: None) == 0
+    with open(tmp_path / 'out' / 'group_lesions.tsv', newline='') as stream:
+        rows = list(csv.DictReader(stream, delimiter='\t'))
+    assert [(row['age'], row['group']) for row in rows] == [('40', 'ä'), ('41', 'ö')]
+
+
+def test_a_damaged_part_of_a_result_costs_that_result(cohort):
+    names = UnitNames(cohort.output_dir, '02', None, 'T1w')
+    names.path('anat.transform', source='T1w', target=ATLAS_SPACE).write_text('nothing')
+    UnitNames(cohort.output_dir, '03', None, 'T1w').done_marker.write_text('{"Model"')
+    assert run_group_level(cohort, say=lambda text: None) == 1
+    assert len(rows_of(cohort)) == 6
+    name = 'group_space-MNI152NLin2009aSym_lesion-frequency.json'
+    content = json.loads((cohort.output_dir / name).read_text())
+    assert content['Participants'] == ['sub-01', 'sub-04', 'sub-05', 'sub-06', 'sub-07']
+
+
+@pytest.mark.parametrize('with_summary', [True, False])
+def test_results_on_the_grids_of_two_references_count_once(cohort, caplog, with_summary):
+    """As an older version left them when the reference had changed."""
+    names = add_result(cohort.output_dir, '01', 1.0, reference='FLAIR', ConfigurationHash='new')
+    if with_summary:
+        add_summary(names, 'new')
+    told: list[str] = []
+    assert run_group_level(cohort, say=told.append) == 0
+    with open(cohort.output_dir / 'group_lesions.tsv', newline='') as stream:
+        rows = list(csv.DictReader(stream, delimiter='\t'))
+    assert [r['reference'] for r in rows if r['participant_id'] == 'sub-01'] == ['FLAIR']
+    assert len(rows) == 7
+    assert 'sub-01: its result is of an earlier choice' in caplog.text
+    name = 'group_space-MNI152NLin2009aSym_lesion-frequency.json'
+    people = json.loads((cohort.output_dir / name).read_text())['Participants']
+    assert people.count('sub-01') == 1
+
+
+def test_a_result_that_the_last_run_could_not_renew_is_left_out_with_the_reason(cohort):
+    add_summary(UnitNames(cohort.output_dir, '02', None, 'T1w'), 'of other images')
+    told: list[str] = []
+    assert run_group_level(cohort, say=told.append) == 0
+    assert 'sub-02' not in rows_of(cohort)
+    assert any('without result' in line and 'sub-02' in line for line in told)
+    assert 'earlier choice of images' in (cohort.output_dir / 'group_report.html').read_text()
+
+
+def test_a_second_result_counts_as_long_as_the_images_that_it_was_made_from(cohort):
+    out = cohort.output_dir
+    for subject, images in (('01', 'new'), ('02', 'old')):
+        add_result(out, subject, 5.0, PreprocessingHash='new')
+        more = {'FirstResult': '', 'PreprocessingHash': images}
+        add_result(out, subject, 6.0, desc='adapted', **more)
+    assert run_group_level(cohort, say=lambda text: None) == 0
+    with open(out / 'group_lesions.tsv', newline='') as stream:
+        rows = list(csv.DictReader(stream, delimiter='\t'))
+    people = [r['participant_id'] for r in rows]
+    assert [people.count(one) for one in ('sub-01', 'sub-02', 'sub-03')] == [2, 1, 1]
+
+
+def test_a_damaged_marker_costs_its_participant_alone(cohort):
+    UnitNames(cohort.output_dir, '02', None, 'T1w').done_marker.write_text('{"Model": ')
+    assert run_group_level(cohort, say=lambda text: None) == 1
+    assert sorted(rows_of(cohort)) == [f'sub-0{n}' for n in (1, 3, 4, 5, 6, 7)]
+    assert 'sub-02' in (cohort.output_dir / 'group_report.html').read_text()
+
+
+def test_what_another_node_is_writing_is_no_result(cohort):
+    folder = cohort.output_dir / 'sub-08' / 'anat'
+    folder.mkdir(parents=True)
+    (folder / '.tmp-node7-12-sub-08_space-T1w_label-L_mask.json').write_text('{"Mo')
+    figures = cohort.output_dir / 'sub-01' / 'figures'
+    figures.mkdir(parents=True)
+    (figures / '.tmp-node7-12-sub-01_desc-summary_report.json').write_text('{"subj')
+    assert run_group_level(cohort, say=lambda text: None) == 0
+    assert len(rows_of(cohort)) == 7

@@ -1,0 +1,468 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from label_phantom import label_head
+from phantoms import brain_image
+
+from ssl2_bids.cli.tools import pretrain as pretrain_tool
+from ssl2_bids.cli.tools.app import main
+from ssl2_bids.errors import (
+    DataError,
+    NoInputError,
+    NothingSelectedError,
+    UnavailableError,
+    UsageError,
+)
+from ssl2_bids.networks.weights import load_network, read_card, read_weights
+from ssl2_bids.steps.segmentation import segment
+from ssl2_bids.synthesis.appearance import CHANNELS
+from ssl2_bids.training import checkpoint
+from ssl2_bids.training.data.participants import from_bytes
+from ssl2_bids.training.pretraining.config import read_config
+from ssl2_bids.volume import Volume
+from ssl2_bids.workflows.pretraining.model import trained_on, whole_validation
+from ssl2_bids.workflows.pretraining.pack import load_packed, pack
+
+FLAIR = CHANNELS.index('FLAIR')
+ONLY_FLAIR = tuple(channel == 'FLAIR' for channel in CHANNELS)
+NETWORK = """
+window = [32, 32, 32]
+[network]
+Type = "fast_unet"
+Channels = [4, 8]
+FullResolutionChannels = 2
+"""
+STAGES = """
+[self_supervised]
+steps = 4
+patch = [16, 16, 16]
+log_every = 2
+checkpoint_every = 2
+validate_every = 2
+workers = 0
+ahead = 0
+[supervised]
+steps = 6
+patch = [16, 16, 16]
+log_every = 2
+checkpoint_every = 2
+ahead = 0
+"""
+
+
+def ball(image: nib.Nifti1Image) -> nib.Nifti1Image:
+    """The bright ball of a phantom as its lesion mask."""
+    data = (np.asarray(image.dataobj) > 150).astype(np.uint8)
+    mask = nib.Nifti1Image(data, image.affine)
+    mask.set_sform(image.affine, 1)
+    return mask
+
+
+def replace_silently(path, image: nib.Nifti1Image) -> None:
+    """Another image under the same name, with the former time stamp."""
+    before = path.stat()
+    path.write_bytes(image.to_bytes())
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def configuration(tmp_path, data: str, *, stages: str = STAGES, name: str = 'c.toml'):
+    path = tmp_path / name
+    path.write_text(f'{NETWORK}[data]\n{data}\n{stages}')
+    return path
+
+
+@pytest.fixture(scope='module')
+def label_maps(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('maps')
+    for name in ('01', '02', '03'):
+        image = nib.Nifti1Image(label_head(40), np.diag([1.0, 1, 1, 1]))
+        nib.save(image, folder / f'sub-{name}_dseg.nii.gz')
+    return folder
+
+
+@pytest.fixture(scope='module')
+def packed_heads(label_maps, tmp_path_factory):
+    """A folder of packed data without scans, and its configuration."""
+    folder = tmp_path_factory.mktemp('packed')
+    path = configuration(folder, f'label_maps = ["{label_maps}"]\nvalidation = ["sub-02"]')
+    pack(read_config(path), folder / 'packed')
+    return folder / 'packed', path
+
+
+class TestPacking:
+    def test_people_go_where_the_configuration_says(self, make_dataset, label_maps, tmp_path):
+        data = make_dataset(
+            [
+                'sub-11/anat/sub-11_T1w.nii.gz',
+                'sub-12/ses-2/anat/sub-12_ses-2_FLAIR.nii.gz',
+                'sub-13/anat/sub-13_T1w.nii.gz',
+                'sub-14/anat/sub-14_T1w.nii.gz',
+                'sub-15/anat/sub-15_PDw.nii.gz',
+            ]
+        )
+        path = configuration(
+            tmp_path,
+            f'unlabelled = ["{data}"]\nlabel_maps = ["{label_maps}"]\n'
+            'hold_out = ["sub-13", "sub-01"]\nvalidation = ["sub-14"]',
+        )
+        told = []
+        pack(read_config(path), tmp_path / 'packed', progress=told.append)
+        packed = load_packed(tmp_path / 'packed')
+        assert [scan.name for scan in packed.scans] == ['00-sub-11', '00-sub-12_ses-2']
+        assert [scan.person for scan in packed.scans] == ['00-sub-11', '00-sub-12']
+        assert [scan.name for scan in packed.validation_scans] == ['00-sub-14']
+        assert [head.name for head in packed.heads] == ['02']
+        assert [head.name for head in packed.validation_heads] == ['03']
+        assert told == ['02', '03', 'sub-11', 'sub-12_ses-2', 'sub-14']
+        index = json.loads((tmp_path / 'packed' / 'pack.json').read_text())
+        assert len(index['LeftOut']) == 1
+        assert 'sub-15' in index['LeftOut'][0]
+        for path in (tmp_path / 'packed').rglob('*'):
+            assert 'sub-13' not in path.name
+        flair = packed.scans[1].image[FLAIR]
+        assert packed.scans[1].present == ONLY_FLAIR
+        inside = from_bytes(torch.from_numpy(flair[packed.scans[1].brain]))
+        assert abs(float(inside.median())) < 0.02
+        assert flair.dtype == np.uint8
+        assert packed.scans[1].brain.sum() == pytest.approx(1.25e6, rel=0.05)  # voxels of 1 mm
+
+    def test_labels_come_along_on_the_same_grid(self, make_dataset, tmp_path):
+        image = brain_image()
+        data = make_dataset(
+            {
+                'sub-01/anat/sub-01_FLAIR.nii.gz': image,
+                'sub-01/anat/sub-01_label-L_mask.nii.gz': ball(image),
+                'sub-02/anat/sub-02_FLAIR.nii.gz': image,
+            }
+        )
+        path = configuration(tmp_path, f'labelled = ["{data}"]')
+        pack(read_config(path), tmp_path / 'packed')
+        packed = load_packed(tmp_path / 'packed')
+        (scan,) = packed.labelled
+        drawn = float((np.asarray(ball(image).dataobj) > 0).sum()) * 4**3
+        assert float(scan.label.sum()) == pytest.approx(drawn, rel=0.15)
+        assert np.array_equal(scan.annotated, scan.brain)
+        values = from_bytes(torch.from_numpy(scan.image[FLAIR])).numpy()
+        bright = values > (values[scan.label].max() + np.median(values[scan.brain])) / 2
+        assert (bright & scan.label).sum() > 0.9 * bright.sum()
+        assert (bright & scan.label).sum() > 0.6 * scan.label.sum()
+        left_out = json.loads((tmp_path / 'packed' / 'pack.json').read_text())['LeftOut']
+        assert 'no lesion mask' in left_out[0]
+
+    def test_simulated_scans_are_known_and_validate(self, make_dataset, tmp_path):
+        image = brain_image()
+        names = [f'sub-0{n}/anat/sub-0{n}_' for n in (1, 2)]
+        files = {f'{name}FLAIR.nii.gz': image for name in names}
+        data = make_dataset(files | {f'{name}label-L_mask.nii.gz': ball(image) for name in names})
+        description = json.loads((data / 'dataset_description.json').read_text())
+        description['GeneratedBy'] = [{'Name': 'ssl2 simulate'}]
+        (data / 'dataset_description.json').write_text(json.dumps(description))
+        config = read_config(
+            configuration(tmp_path, f'labelled = ["{data}"]\nvalidation = ["02"]')
+        )
+        pack(config, tmp_path / 'packed')
+        packed = load_packed(tmp_path / 'packed')
+        assert [scan.simulated for scan in packed.scans + packed.validation_scans] == [True, True]
+        assert trained_on(packed) == '1 simulated scan with labels'
+        assert trained_on(packed, labels=False) == '1 simulated scan without labels'
+        validation = whole_validation(config, packed, 'cpu')
+        assert len(validation.volumes) == 1
+        assert int(validation.volumes[0].label.sum()) == packed.validation_scans[0].label.sum()
+
+    def test_a_label_on_no_images_grid_is_refused(self, make_dataset, tmp_path):
+        data = make_dataset(
+            {
+                'sub-01/anat/sub-01_FLAIR.nii.gz': brain_image(),
+                'sub-01/anat/sub-01_label-L_mask.nii.gz': ball(brain_image(5.0)),
+            }
+        )
+        path = configuration(tmp_path, f'labelled = ["{data}"]')
+        with pytest.raises(NoInputError, match='fits no image of its session'):
+            pack(read_config(path), tmp_path / 'packed')
+
+    def test_packing_goes_on_and_other_data_are_refused(self, make_dataset, tmp_path):
+        data = make_dataset(['sub-01/anat/sub-01_T1w.nii.gz', 'sub-02/anat/sub-02_T1w.nii.gz'])
+        config = read_config(configuration(tmp_path, f'unlabelled = ["{data}"]'))
+        folder = tmp_path / 'packed'
+
+        def stop(name):
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            pack(config, folder, progress=stop)
+        with pytest.raises(NoInputError, match='pack.json is missing'):
+            load_packed(folder)
+        told = []
+        pack(config, folder, progress=told.append)
+        assert told == ['sub-02']
+        pack(config, folder, progress=stop)
+        other = configuration(
+            tmp_path, f'unlabelled = ["{data}"]\nhold_out = ["01"]', name='other.toml'
+        )
+        with pytest.raises(UsageError, match='another configuration'):
+            pack(read_config(other), folder)
+
+    def test_another_image_or_label_under_an_old_name_is_packed_anew(self, make_dataset, tmp_path):
+        image = brain_image()
+        names = [f'sub-0{n}/anat/sub-0{n}' for n in (1, 2, 3)]
+        files = {f'{name}_FLAIR.nii': image for name in names}
+        data = make_dataset(files | {f'{name}_label-L_mask.nii': ball(image) for name in names})
+        config = read_config(configuration(tmp_path, f'labelled = ["{data}"]'))
+        folder = tmp_path / 'packed'
+
+        def packed_now() -> list[str]:
+            told: list[str] = []
+            pack(config, folder, progress=told.append)
+            return told
+
+        assert packed_now() == ['sub-01', 'sub-02', 'sub-03']
+        assert packed_now() == []
+        first = load_packed(folder)
+        replace_silently(data / f'{names[0]}_FLAIR.nii', brain_image(seed=5))
+        assert packed_now() == ['sub-01']
+        second = load_packed(folder)
+        assert first.names() != second.names()  # a training that began with the old is another
+        assert (first.scans[0].image != second.scans[0].image).any()
+        moved = np.roll(np.asarray(ball(image).dataobj), 2, axis=0)
+        replace_silently(
+            data / f'{names[1]}_label-L_mask.nii', nib.Nifti1Image(moved, image.affine)
+        )
+        assert packed_now() == ['sub-02']
+        (data / f'{names[1]}_FLAIR.json').write_text('{"SkullStripped": true}')
+        assert packed_now() == ['sub-02']
+        shutil.rmtree(data / 'sub-03')
+        assert packed_now() == []
+        assert [scan.person for scan in load_packed(folder).scans] == ['00-sub-01', '00-sub-02']
+        data.rename(tmp_path / 'gone')  # packed data move to where their sources are not
+        assert packed_now() == []
+
+    def test_another_label_map_makes_other_heads(self, label_maps, tmp_path):
+        maps = tmp_path / 'maps'
+        shutil.copytree(label_maps, maps)
+        config = read_config(configuration(tmp_path, f'label_maps = ["{maps}"]'))
+        told: list[str] = []
+        for expected in (['01', '02', '03'], []):
+            pack(config, tmp_path / 'packed', progress=told.append)
+            assert told == expected
+            told.clear()
+        shutil.copy(maps / 'sub-01_dseg.nii.gz', maps / 'sub-04_dseg.nii.gz')
+        pack(config, tmp_path / 'packed', progress=told.append)
+        assert told == ['01', '02', '03', '04']
+
+    def test_mistakes_are_named(self, make_dataset, tmp_path):
+        empty = make_dataset(['sub-01/anat/sub-01_PDw.nii.gz'])
+        cases = [
+            ('', UsageError, 'names nothing'),
+            (f'unlabelled = ["{tmp_path}/nowhere"]', NoInputError, 'no such folder'),
+            (f'unlabelled = ["{empty}"]', NoInputError, 'no session could be used'),
+            (f'label_maps = ["{tmp_path}"]', NoInputError, 'no image'),
+        ]
+        for number, (data, kind, message) in enumerate(cases):
+            config = read_config(configuration(tmp_path, data))
+            with pytest.raises(kind, match=message):
+                pack(config, tmp_path / str(number))
+
+    def test_somebody_unknown_is_told(self, label_maps, tmp_path):
+        data = f'label_maps = ["{label_maps}"]\nhold_out = ["sub-77"]'
+        with pytest.raises(NothingSelectedError, match='nobody is called sub-77'):
+            pack(read_config(configuration(tmp_path, data)), tmp_path / 'packed')
+
+
+@pytest.fixture(scope='module')
+def finished(packed_heads, tmp_path_factory):
+    packed, path = packed_heads
+    out = tmp_path_factory.mktemp('out')
+    words = ['pretrain', str(path), str(out), '--device', 'cpu', '--data', str(packed)]
+    assert main(words) == 0
+    return out
+
+
+class TestRun:
+    def test_the_result_is_a_model_that_segments(self, finished):
+        card = read_card(finished)
+        assert card.channels == CHANNELS
+        assert card.required == (('FLAIR',), ('T1w',))
+        assert 0.1 <= card.threshold <= 0.7
+        assert 'anatomy of 1 people' in card.content['Validation']['Data']
+        assert 'anatomy of 2 people' in card.content['TrainedOn']
+        assert card.content['Stages']['self_supervised']['Pretext'] == 'masked'
+        shape = (40, 40, 40)
+        image = np.random.default_rng(0).normal(100, 10, shape).astype(np.float32)
+        mask = np.zeros(shape, np.uint8)
+        mask[8:-8, 8:-8, 8:-8] = 1
+        result = segment(
+            {'FLAIR': Volume(image, np.eye(4), 'FLAIR')},
+            {},
+            Volume(mask, np.eye(4)),
+            card,
+            load_network(card),
+            precision='float32',
+        )
+        assert result.probability.shape == shape
+        assert np.isfinite(result.probability.data).all()
+
+    def test_the_first_stage_is_a_model_to_start_from_that_marks_nothing(self, finished):
+        card = read_card(finished / 'self_supervised')
+        assert card.content['Stages'].keys() == {'self_supervised'}
+        assert card.network['OutputChannels'] == len(CHANNELS)
+        assert read_weights(card)['out.weight'].shape[0] == len(CHANNELS)
+        with pytest.raises(UnavailableError, match='not taught to mark lesions'):
+            load_network(card)
+
+    def test_curves_and_configuration_lie_beside_it(self, finished, packed_heads):
+        assert (finished / 'config.toml').read_text() == packed_heads[1].read_text()
+        lines = (finished / 'curves.csv').read_text().splitlines()
+        assert lines[0].startswith('stage,step,rate,loss,hidden')
+        assert 'validation_hidden' in lines[0]
+        assert lines[-1].startswith('2,6,')
+        assert 'supervised: validation dice' in (finished / 'curves.svg').read_text()
+
+    def test_a_signal_is_an_exit_code_and_the_same_command_goes_on(
+        self, packed_heads, finished, tmp_path, monkeypatch
+    ):
+        packed, path = packed_heads
+        words = ['pretrain', str(path), str(tmp_path), '--device', 'cpu', '--data', str(packed)]
+        counted = []
+
+        def until(number, code):
+            def update(stage, done, steps, latest):
+                counted.append((stage, done))
+                if len(counted) == number:
+                    os.kill(os.getpid(), code)
+
+            return update
+
+        # within a stage, just before its last step, just before the last of all
+        for number, code in ((1, signal.SIGINT), (3, signal.SIGUSR1), (9, signal.SIGTERM)):
+            monkeypatch.setattr(pretrain_tool, 'lines', lambda n=number, c=code: until(n, c))
+            assert main(words) == 128 + code
+        monkeypatch.setattr(pretrain_tool, 'lines', lambda: until(-1, 0))
+        assert main(words) == 0
+        assert len(set(counted)) == len(counted) == 4 + 6
+        for name in ('weights.safetensors', 'model.json'):
+            assert (tmp_path / name).read_bytes() == (finished / name).read_bytes()
+
+    def test_a_run_is_resumed_elsewhere_from_its_newest_checkpoint(
+        self, packed_heads, finished, tmp_path
+    ):
+        packed, path = packed_heads
+        before = checkpoint.checkpoints(finished / 'supervised')[1]  # two steps before the end
+        (tmp_path / 'supervised').mkdir()
+        shutil.copy(before, tmp_path / 'supervised')
+        words = [str(path), str(tmp_path), '--device', 'cpu', '--data', str(packed)]
+        assert main(['pretrain', *words]) == 0
+        assert not (tmp_path / 'self_supervised').exists()
+        assert checkpoint.newest(tmp_path / 'supervised')[1]['history']['step'] == 6
+        moved, stayed = (read_weights(read_card(folder)) for folder in (tmp_path, finished))
+        assert moved.keys() == stayed.keys()
+        assert all(torch.equal(moved[name], stayed[name]) for name in stayed)
+
+    def test_it_runs_where_nothing_but_torch_is_installed(self, packed_heads, tmp_path):
+        packed, path = packed_heads
+        missing = ['bids', 'nipype', 'SimpleITK', 'nilearn', 'deepbet', 'PIL', 'jinja2', 'rich']
+        missing += ['markupsafe', 'tomli_w', 'psutil', 'yaml', 'pandas']
+        code = (
+            'import sys\n'
+            f'for name in {missing}: sys.modules[name] = None\n'
+            'from ssl2_bids.cli.tools.app import main\n'
+            'sys.exit(main(sys.argv[1:]))'
+        )
+        words = ['pretrain', str(path), str(tmp_path), '--device', 'cpu', '--data', str(packed)]
+        done = subprocess.run(
+            [sys.executable, '-c', code, *words],
+            env={**os.environ, 'OMP_NUM_THREADS': '1'},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert 'supervised: step 6 of 6' in done.stderr
+        read_card(tmp_path)
+
+    def test_nothing_to_learn_from_is_told(self, make_dataset, tmp_path):
+        data = make_dataset(['sub-01/anat/sub-01_T1w.nii.gz'])
+        stages = '[self_supervised]\nsteps = 0\n[supervised]\nsteps = 2\npatch = [16, 16, 16]'
+        path = configuration(tmp_path, f'unlabelled = ["{data}"]', stages=stages)
+        assert main(['pretrain', str(path), str(tmp_path / 'out'), '--device', 'cpu']) == 66
+
+    def test_a_start_from_a_model_and_tangs_tasks(self, packed_heads, finished, tmp_path):
+        packed, _ = packed_heads
+        stages = (
+            '[self_supervised]\nsteps = 2\npretext = "tang"\nview = 16\npatch = [32, 32, 32]\n'
+            'ahead = 0\n[supervised]\nsteps = 0'
+        )
+        path = configuration(tmp_path, '', stages=stages)
+        start = tmp_path / 'start'
+        shutil.copytree(finished, start)
+        path.write_text(f'start = "{start}"\n' + path.read_text())
+        words = [str(path), str(tmp_path / 'out'), '--device', 'cpu', '--data', str(packed)]
+        assert main(['pretrain', *words]) == 0
+        head = (tmp_path / 'out' / 'curves.csv').read_text().splitlines()[0]
+        assert 'inpainting,rotation,contrast' in head
+        assert not (tmp_path / 'out' / 'model.json').exists()
+        card = json.loads((start / 'model.json').read_text())
+        (start / 'model.json').write_text(json.dumps(card | {'Threshold': 0.123}))
+        assert main(['pretrain', *words]) == 64  # another model to start from, in the same place
+
+    @pytest.mark.parametrize(
+        ('words', 'code', 'message'),
+        [
+            (['{tmp}/nope.toml', '{tmp}/o'], 66, 'no such configuration'),
+            (['{tmp}/bad.toml', '{tmp}/o'], 64, '"nam" is unknown'),
+            (['{tmp}/good.toml', '{tmp}/o', '--data', '{tmp}'], 66, 'pack.json is missing'),
+            (['{tmp}/good.toml', '{tmp}/o', '--device', 'tpu'], 64, 'none of auto'),
+            (['{tmp}/good.toml'], 64, 'OUT'),
+        ],
+    )
+    def test_mistakes_have_their_exit_codes(self, tmp_path, capsys, words, code, message):
+        (tmp_path / 'bad.toml').write_text('nam = 1')
+        (tmp_path / 'good.toml').write_text('')
+        given = [word.format(tmp=tmp_path) for word in words]
+        assert main(['pretrain', *given]) == code
+        assert message in capsys.readouterr().err
+
+    def test_a_network_that_cannot_be_built_is_told(self, packed_heads, tmp_path, capsys):
+        packed, _ = packed_heads
+        path = tmp_path / 'c.toml'
+        path.write_text('[network]\nType = "fast_unet"\nChannels = [4, 8]\n' + STAGES)
+        words = [str(path), str(tmp_path / 'out'), '--device', 'cpu', '--data', str(packed)]
+        assert main(['pretrain', *words]) == 64
+        assert 'FullResolutionChannels' in capsys.readouterr().err
+
+
+def test_an_image_that_cannot_be_read_is_named(make_dataset, tmp_path):
+    data = make_dataset(
+        {
+            'sub-01/anat/sub-01_T1w.nii.gz': b'nothing',
+            'sub-02/anat/sub-02_T1w.nii.gz': brain_image(),
+        }
+    )
+    path = configuration(tmp_path, f'unlabelled = ["{data}"]')
+    pack(read_config(path), tmp_path / 'packed')
+    left_out = json.loads((tmp_path / 'packed' / 'pack.json').read_text())['LeftOut']
+    assert 'sub-01_T1w.nii.gz' in left_out[0]
+    (tmp_path / 'packed' / 'train' / 'scan-00-sub-02.npz').write_bytes(b'x')
+    with pytest.raises(DataError, match='cannot be read'):
+        load_packed(tmp_path / 'packed')
+
+
+def test_a_contrast_that_cannot_be_used_costs_itself(make_dataset, tmp_path):
+    constant = brain_image()
+    constant = nib.Nifti1Image(np.full(constant.shape, 7, np.float32), constant.affine)
+    data = make_dataset(
+        {
+            'sub-01/anat/sub-01_T1w.nii.gz': constant,
+            'sub-01/anat/sub-01_FLAIR.nii.gz': brain_image(),
+        }
+    )
+    path = configuration(tmp_path, f'unlabelled = ["{data}"]')
+    pack(read_config(path), tmp_path / 'packed')
+    (scan,) = load_packed(tmp_path / 'packed').scans
+    assert scan.present == ONLY_FLAIR
