@@ -58,7 +58,7 @@ def test_from_a_simulated_head_to_scores():
     head = s2.simulate_head(seed=1, field=1.5, contrasts=('FLAIR',))
     flair = s2.preprocess(head.images['FLAIR'], skull_strip='skip')
     again = s2.register(flair, flair)
-    assert np.allclose(again, np.eye(4), atol=1e-3)
+    assert np.allclose(again, np.eye(4), atol=0.02)  # mm
     lesions = s2.segment(flair, model=s2.load_model('fast-3t'), device='cpu')
     assert lesions.mask.shape == head.lesions.shape
     scores = s2.evaluate(head.lesions, lesions.mask)

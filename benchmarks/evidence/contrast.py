@@ -63,7 +63,7 @@ PUBLISHED = {
 def by_rule(scans: Scans) -> dict[str, np.ndarray]:
     """Regions of a head by the rule that is used on real and simulated scans alike.
 
-    Three classes by the intensity of the T1w image (``simulation/healthy.py``); white matter and
+    Three classes by the intensity of the T1w image (``synthesis/healthy.py``); white matter and
     ventricles lose a rim of one voxel; lesions and a rim around them count as lesion only.
 
     Raises
