@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from ssl2_bids.errors import DataError
 from ssl2_bids.volume import Volume, read, reorient, resample, same_grid, write
 
 
