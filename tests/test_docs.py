@@ -19,6 +19,7 @@ from types import ModuleType
 import pytest
 
 from ssl2_bids import errors
+from ssl2_bids.training import strategies
 
 PROJECT = Path(__file__).resolve().parents[1]
 DOCS = PROJECT / 'docs'
@@ -196,6 +197,13 @@ def test_every_option_is_in_the_reference():
         parser = tables().build_parser(script)
         for name in re.findall(r'(?<!\w)--[a-z][a-z-]+', parser.format_help()):
             assert name in generated()[script], name
+
+
+def test_every_strategy_is_named():
+    page = (DOCS / 'how-to/adapt.md').read_text()
+    _, _, section = page.partition('\n## Strategies\n')
+    listed, _, _ = section.partition('Formulas')
+    assert re.findall('`(.+?)`', listed) == list(strategies.available())
 
 
 def test_every_exit_code_is_in_the_reference():
