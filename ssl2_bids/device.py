@@ -36,7 +36,7 @@ def choose_device(wanted: str) -> str:
     if wanted == 'auto':
         return 'cpu'
     raise UnavailableError(
-        f'the device "{wanted}" cannot be had: {problem}',
+        f'the device "{wanted}" is not available: {problem}',
         advice='Use --device cpu, or start the container with --gpus all (Docker) or --nv '
         '(Apptainer).',
     )

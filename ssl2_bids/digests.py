@@ -95,8 +95,7 @@ class Digests:
     def told(self) -> str:
         """How many digests were trusted and how many files were read, in words."""
         return (
-            f'{self.trusted} files trusted (size, times and inode are as when they were read), '
-            f'{self.read} read'
+            f'{self.trusted} files unchanged (size, times and inode as before), {self.read} read'
         )
 
     def save(self) -> None:

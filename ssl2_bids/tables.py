@@ -86,7 +86,9 @@ def read_toml(path: Path, what: str, error: type[Ssl2Error]) -> dict[str, Any]:
             path=path,
         ) from None
     except ValueError as problem:
-        raise error(f'the {what} is not TOML ({problem})', advice='Mend it.', path=path) from None
+        raise error(
+            f'the {what} is not TOML ({problem})', advice='Correct the file.', path=path
+        ) from None
 
 
 @functools.cache

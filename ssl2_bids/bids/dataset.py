@@ -166,7 +166,7 @@ def check_output(bids_dir: Path, output_dir: Path, work_dir: Path, *, probe: boo
     if out == raw:
         raise UsageError(
             'the output folder is the dataset itself',
-            advice=f'Choose another, e.g. {output_dir}/derivatives/ssl2-bids.',
+            advice=f'Choose another folder, e.g. {output_dir}/derivatives/ssl2-bids.',
             path=output_dir,
         )
     if out.is_relative_to(raw) and (
@@ -174,7 +174,7 @@ def check_output(bids_dir: Path, output_dir: Path, work_dir: Path, *, probe: boo
     ):
         raise UsageError(
             'the output folder is inside the dataset',
-            advice=f'Choose one outside, or {bids_dir}/derivatives/ssl2-bids.',
+            advice=f'Choose a folder outside, or {bids_dir}/derivatives/ssl2-bids.',
             path=output_dir,
         )
     if work.is_relative_to(raw):

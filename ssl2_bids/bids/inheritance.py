@@ -44,7 +44,7 @@ def read_sidecar_text(path: Path) -> dict[str, Any]:
             raise ValueError('not an object with keys')
     except (ValueError, OSError, RecursionError) as error:
         raise DataError(
-            f'not readable JSON ({error})', advice='Mend or remove the file.', path=path
+            f'not readable JSON ({error})', advice='Correct or remove the file.', path=path
         ) from None
     return content
 

@@ -128,10 +128,10 @@ def find_sessions(
     if unusable:  # this is a second look at sessions that were told of before
         return sessions
     if read_description(bids_dir).get('DatasetType') == 'derivative':
-        log.info('%s is a derivative dataset: images in their own space are taken', bids_dir)
+        log.info('%s is a derivative dataset: images in their own space are used', bids_dir)
     if unused and not any(map(_usable, sessions)) and any(map(_usable, sessions_by({}))):
         raise NothingSelectedError(
-            'by the filter file no session can be used: ' + '; '.join(unused),
+            'no session can be used with the filter file: ' + '; '.join(unused),
             advice='Change the filter file or leave it out.',
         )
     for text in unused:
@@ -176,7 +176,7 @@ def _belongs(path: Path, label: str, session: str | None) -> bool:
     found = (name[1], name[2]) if name else ('', None)
     if path.name.startswith(f'sub-{label}_') and (session is None or found[1] in (None, session)):
         return True
-    log.warning('%s: left out, for its name is of another participant or session', path)
+    log.warning('%s: left out: the file name belongs to another participant or session', path)
     return False
 
 
@@ -227,8 +227,8 @@ def _unused_filters(
         if any(matches(f, key, pattern) for f in everything):
             continue
         plain = [f['path'].name for f in everything if f['suffix'] in SUFFIXES[key]]
-        near = f'without it there are: {", ".join(plain[:4])}' if plain else (
-            'there is no such image without it either'
+        near = f'without the filter there are: {", ".join(plain[:4])}' if plain else (
+            'no such image exists without the filter either'
         )  # fmt: skip
         texts.append(
             f'the filter for "{key}" selects nothing ({describe_filter(key, pattern)}); {near}'
@@ -260,7 +260,7 @@ def _session(
         for problem in choice.problems:  # it is there, but cannot be used
             if f'_{wanted_suffix}.nii' in str(problem.path):
                 return replace(result, problem=problem)
-        return replace(result, skipped=f'it has no {wanted_suffix}, which --reference asks for')
+        return replace(result, skipped=f'no {wanted_suffix} image, which --reference requires')
     chosen = SUFFIXES[reference][0] if reference else choose_reference(scans)
     warnings = list(choice.warnings)
     for scan in scans.values():

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 _CONSENSUS = re.compile('consensus', re.IGNORECASE)
 CONSENSUS, BY_HAND, AUTOMATIC = range(3)
 WHY = {
-    CONSENSUS: 'a consensus mask is there',
-    BY_HAND: 'it is automatic ("Manual": false) and a mask drawn by hand is there',
+    CONSENSUS: 'a consensus mask exists',
+    BY_HAND: 'automatic mask ("Manual": false); a manual mask exists',
 }
 
 
@@ -39,7 +39,7 @@ def those_that_count(labels: Sequence[Label]) -> tuple[list[Label], list[tuple[L
     left_out = [(label, WHY[best]) for label in labels if label not in kept]
     first = min(kept, key=pattern)
     left_out += [
-        (label, f'{first.path.name} goes before it by its name')
+        (label, f'{first.path.name} has priority by its name')
         for label in kept
         if pattern(label) != pattern(first)
     ]
@@ -65,10 +65,10 @@ def session_of(label: Label, sessions: Mapping[str, Sequence[str | None]]) -> tu
     if not wanted:
         if len(own) == 1:
             return own[0], ''
-        return '', f'its name has no ses-, and sub-{label.subject} has the sessions {names}'
+        return '', f'the file name has no ses-, but sub-{label.subject} has the sessions {names}'
     alike = [session for session in own if session.lstrip('0') == wanted.lstrip('0')]
     if alike:
         return '', f'sub-{label.subject} has no session {wanted}, but {alike[0]}: rename the label'
     if own == ['']:
-        return '', f'its name has ses-{wanted}, and sub-{label.subject} has no sessions'
+        return '', f'the file name has ses-{wanted}, but sub-{label.subject} has no sessions'
     return '', f'sub-{label.subject} has no session {wanted}; there are: {names}'

@@ -60,7 +60,7 @@ MASK = re.compile(
     r'sub-(?P<subject>[^_]+)(?:_ses-(?P<session>[^_]+))?_space-(?P<space>[^_]+)(?:_res-[^_]+)?'
     r'_label-L(?:_desc-(?P<desc>(?!annotated_|change_)[^_]+))?_mask\.nii(?:\.gz)?'
 )
-OWN_RESULT = 'a result of ssl2-bids, not drawn by hand (or say "Manual": true in its JSON)'
+OWN_RESULT = 'a result of ssl2-bids, not a manual mask (else write "Manual": true in its JSON)'
 _LIKE_A_MASK = re.compile(
     r'^(?!.*(?:brain|annotated|change|label-(?!L_|lesion)|probseg)).*'
     r'(?:lesion|(?:mask|seg|roi|label)\.)',
@@ -149,8 +149,8 @@ def find_labels(
         names = ', '.join(path.name for path in found.unknown[:5])
         more = f' and {len(found.unknown) - 5} more' if found.unknown[5:] else ''
         log.warning(
-            'names that are not understood as lesion masks: %s%s '
-            '(docs/reference/manual-masks.md lists those that are)',
+            'file names that are not recognised as lesion masks: %s%s '
+            '(docs/reference/manual-masks.md lists the recognised names)',
             names,
             more,
         )
@@ -205,8 +205,8 @@ def look_for_labels(
     if own and own == len(left_out) and not units:
         raise NoInputError(
             'these are results of ssl2-bids itself, not manual labels',
-            advice='Give the folder of the masks that were drawn; for a mask of ssl2-bids that '
-            'somebody has corrected write "Manual": true in its JSON.',
+            advice='Give the folder of the manual masks; for a corrected mask of ssl2-bids write '
+            '"Manual": true in its JSON.',
             path=folder,
         )
     found: list[Label] = []

@@ -83,7 +83,7 @@ def _why_not(number: str, uniform: dict[str, Any], magnitudes: Sequence[dict[str
     if not numbered:
         unclear = [f for f in magnitudes if image_names.inversion(f) == '?']
         names = ', '.join(f['path'].name for f in unclear)
-        more = f' (it is not clear which inversion this is: {names})' if unclear else ''
+        more = f' (the inversion number is unclear: {names})' if unclear else ''
         return f'INV{number} is missing{more}'
     one, own = numbered[0], _common(uniform)
     differing = [name for name, value in _common(one).items() if own[name] != value]

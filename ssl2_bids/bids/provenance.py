@@ -40,7 +40,7 @@ Lesion segmentation by ssl2-bids
 ================================
 
 Lesion masks (label-L), probabilities, instances (seg-lesions) and volumes, with the preprocessed
-images that they lie on. The suffix of the reference image stands in the space- entity.
+images that they lie on. The space- entity names the suffix of the reference image.
 Open sub-*.html for the reports. Methods text and citations: logs/CITATION.md.
 
 For research use only: not a medical device, not for diagnosis or treatment.
@@ -78,9 +78,9 @@ def write_dataset_files(
     write_json(
         output_dir / 'descriptions.json',
         {
-            'Description': 'What the desc- labels of this dataset stand for.',
+            'Description': 'Meaning of the desc- labels of this dataset.',
             'desc_id': {'Description': 'value of the desc entity, with its key'},
-            'description': {'Description': 'what it stands for'},
+            'description': {'Description': 'meaning of the label'},
         },
     )
 

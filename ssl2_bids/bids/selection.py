@@ -176,9 +176,9 @@ class _Choosing:
         recipe = preference.recipe(key, file)
         kind = image_names.what_else(file)
         if kind and not asked & {*image_names.FREE_TEXT, 'inv', 'suffix'}:
-            return f'{kind} by its name; to take it: {recipe}'
+            return f'{kind} by its name; to use it: {recipe}'
         if not image_names.is_native(file) and 'space' not in asked:
-            return f'in the space {file["space"]}, not its own; to take it: {recipe}'
+            return f'in the space {file["space"]}, not its own; to use it: {recipe}'
         return ''
 
     def usable(self, files: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -203,22 +203,24 @@ class _Choosing:
         """Those without contrast agent, if there are such."""
         plain = [f for f in found if 'ceagent' not in f]
         if not plain:
-            self.warnings.append(f'{found[0]["path"].name}: taken although with contrast agent')
+            name = found[0]['path'].name
+            self.warnings.append(f'{name}: used although acquired with contrast agent')
             return found
         self.drop([f for f in found if 'ceagent' in f], 'with contrast agent')
         return plain
 
     def pick_first(self, key: str, found: Sequence[dict[str, Any]]) -> Pick:
-        """The first by the stated rule; a line says which, why, and how to take another."""
+        """The first by the stated rule; a line says which, why, and how to use another."""
         suffix = SUFFIXES[key][0]
         first, *rest = preference.in_order(found, self.headers)
         reasons = {f['path']: preference.why(first, f, self.headers) for f in rest}
         for file in rest:
-            reason = f'{first["path"].name} goes before it: {reasons[file["path"]]}'
+            reason = f'{first["path"].name} has priority: {reasons[file["path"]]}'
             self.drop([file], reason)
         if suffix == 'T1w' and image_names.is_uniform(first):
             self.warnings.append(
-                f'{first["path"].name} is taken as a T1w; if it is the uniform image of MP2RAGE: '
+                f'{first["path"].name} is used as a T1w image; if it is the uniform image of '
+                'MP2RAGE: '
                 f'{preference.recipe("unit1", first)}'
             )
         if rest:
@@ -226,7 +228,7 @@ class _Choosing:
             names += f' and {len(rest) - 4} more' if rest[4:] else ''
             why = ', '.join(dict.fromkeys(reasons.values()))
             self.warnings.append(
-                f'several {suffix}: took {first["path"].name} ({why}), left out {names}; to take '
+                f'several {suffix}: used {first["path"].name} ({why}), left out {names}; to use '
                 f'another: {preference.recipe(key, rest[0], first)}'
             )
         return self._pick(suffix, first)
@@ -238,13 +240,13 @@ class _Choosing:
         for used in (file, *inversions):
             if apart := self.headers[used['path']].forms_apart:
                 self.warnings.append(
-                    f'{used["path"].name}: sform and qform are {apart:.1f} mm apart; the sform is '
-                    'used'
+                    f'{used["path"].name}: sform and qform differ by {apart:.1f} mm; the sform '
+                    'is used'
                 )
             for problem in used.get('sidecar_problems', ()):
                 self.warnings.append(
-                    f'{Path(problem.path).name} was left out: {problem.message}; what it says of '
-                    f'{used["path"].name} is unknown'
+                    f'{Path(problem.path).name} was left out: {problem.message}; its information '
+                    f'on {used["path"].name} is missing'
                 )
         return Pick(
             suffix,
@@ -263,7 +265,7 @@ class _Choosing:
             pair = self._usable_pair(file)
             if pair:
                 rest = [f for f in found if f is not file]
-                self.drop(rest, 'the UNIT1 with INV1 and INV2 is denoised here')
+                self.drop(rest, 'UNIT1 with INV1 and INV2 is denoised by ssl2-bids')
                 return self._pick('UNIT1', file, pair)
         if not denoised:
             why = self._inversions(preference.in_order(plain, self.headers)[0]).reason
@@ -273,7 +275,7 @@ class _Choosing:
                 + ': its background noise cannot be removed by the robust combination'
             )
         elif plain:
-            self.drop(plain, 'the denoised UNIT1 is taken')
+            self.drop(plain, 'the denoised UNIT1 is used')
         return self.pick_first('unit1', denoised or plain)
 
     def _inversions(self, uniform: dict[str, Any]) -> mp2rage_parts.Parts:
@@ -304,7 +306,7 @@ class _Choosing:
         """A single T2starw, else the echoes of a T2starw, else those of a MEGRE."""
         single = [f for f in found if f['suffix'] == 'T2starw' and 'echo' not in f]
         if single:
-            self.drop([f for f in found if f not in single], 'a single T2starw is taken')
+            self.drop([f for f in found if f not in single], 'a single T2starw is used')
             return self.pick_first('t2starw', single)
         groups: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
         for file in found:
@@ -316,7 +318,7 @@ class _Choosing:
             [f for f in firsts if f['suffix'] == firsts[0]['suffix']], self.headers
         )[0]
         group = next(group for group in groups.values() if first in group)
-        self.drop([f for f in found if f not in group], 'another group of echoes is taken')
+        self.drop([f for f in found if f not in group], 'another group of echoes is used')
         return self._pick_echoes(sorted(group, key=_echo))
 
     def _pick_echoes(self, group: list[dict[str, Any]]) -> Pick:
@@ -343,7 +345,7 @@ class _Choosing:
         if 'UNIT1' in self.picks:
             self.drop(inversions, 'not needed for the noise removal of UNIT1')
         elif inversions and not any(image_names.is_uniform(f) for f in self.files):
-            reason = 'the uniform image is not computed here: add the UNIT1 of the scanner'
+            reason = 'ssl2-bids does not compute the uniform image: add the UNIT1 of the scanner'
             self.drop(inversions, reason)
             names = ', '.join(f['path'].name for f in inversions if not image_names.is_phase(f))
             self.warnings.append(f'MP2RAGE without UNIT1 ({names}): {reason}')
@@ -354,7 +356,7 @@ class _Choosing:
             elif file['suffix'] in ('UNI', 'MP2RAGE', 'MPRAGE', 'MP2RAGEUNI'):
                 key = 't1w' if file['suffix'] == 'MPRAGE' else 'unit1'
                 recipe = preference.recipe(key, file)
-                self.drop([file], f'not a name of BIDS; to take it: {recipe}')
+                self.drop([file], f'not a BIDS name; to use it: {recipe}')
 
 
 def _echo(file: dict[str, Any]) -> int:

@@ -87,7 +87,7 @@ LESION_COLUMNS: dict[str, dict[str, Any]] = {
     'probability_mean': {'Description': 'mean lesion probability in the lesion'},
     'probability_max': {'Description': 'highest lesion probability in the lesion'},
     'region': {
-        'Description': 'place, from an affinely registered atlas (approximate)',
+        'Description': 'region, from an affinely registered atlas (approximate)',
         'Levels': {
             'periventricular': 'within 3 mm of the ventricles',
             'juxtacortical': 'within 3 mm of the cerebral cortex',
@@ -103,7 +103,7 @@ SIMULATED_LESION_COLUMNS: dict[str, dict[str, Any]] = {
     'volume_mm3': {'Description': 'volume as painted', 'Units': 'mm^3'},
     'voxel_count': {'Description': 'number of voxels of the image', 'Format': 'integer'},
     'place': {
-        'Description': 'where the lesion lies',
+        'Description': 'region of the lesion',
         'Levels': {
             'periventricular': 'touches the ventricles',
             'juxtacortical': 'touches the cortex from the white matter',
@@ -118,10 +118,10 @@ SIMULATED_LESION_COLUMNS: dict[str, dict[str, Any]] = {
         'Description': 'since the visit before',
         'Levels': {
             'stable': 'unchanged',
-            'new': 'was not there',
+            'new': 'is new',
             'enlarging': 'has grown',
-            'shrinking': 'has become smaller',
-            'vanished': 'is no longer there',
+            'shrinking': 'has shrunk',
+            'vanished': 'has disappeared',
         },
     },
 }
@@ -149,10 +149,10 @@ COHORT_COLUMNS: dict[str, dict[str, Any]] = (
     {
         'participant_id': {'Description': 'participant'},
         'session_id': {'Description': 'session'},
-        'model': {'Description': 'model that segmented'},
+        'model': {'Description': 'model of the segmentation'},
         'model_version': {'Description': 'version of that model'},
-        'reference': {'Description': 'image on whose grid the mask lies'},
-        'channels': {'Description': 'images that the model saw'},
+        'reference': {'Description': 'image that defines the grid of the mask'},
+        'channels': {'Description': 'input channels of the model'},
         'magnetic_field_strength': {'Description': 'field strength', 'Units': 'T'},
         'lesion_count': {'Description': 'number of lesions (26-connected)'},
         'volume_mm3': {'Description': 'volume of all lesions', 'Units': 'mm^3'},
@@ -183,8 +183,8 @@ COHORT_COLUMNS: dict[str, dict[str, Any]] = (
 METRICS: tuple[tuple[str, str], ...] = (
     ('dice', 'Dice coefficient of the voxels'),
     ('lesion_f1', 'lesion-wise F1, any overlap; n/a where annotated in part'),
-    ('lesion_sensitivity', 'share of the drawn lesions that were found; n/a likewise'),
-    ('lesion_ppv', 'share of the found lesions that were drawn; n/a likewise'),
+    ('lesion_sensitivity', 'share of the labelled lesions that were detected; n/a likewise'),
+    ('lesion_ppv', 'share of the detected lesions that were labelled; n/a likewise'),
     ('volume_bias', '(found - drawn) / drawn volume; negative where too little was found'),
 )
 
@@ -192,21 +192,21 @@ _LABELLED_CASE: dict[str, dict[str, Any]] = {
     'participant_id': {'Description': 'labelled participant'},
     'session_id': {'Description': 'session'},
     'fold': {
-        'Description': 'training that saw nothing of this participant',
+        'Description': 'training without any data of this participant',
         'Levels': {
-            'slices': 'put together from trainings that did not see the slices',
-            'holdout': 'held out of all trainings; the model of everybody else was tested',
+            'slices': 'combined from trainings without these slices',
+            'holdout': 'in no training; tested with the model of all other participants',
         },
     },
-    'annotated': {'Description': 'share of the brain that was annotated', 'Units': '1'},
-    'volume_reference_mm3': {'Description': 'volume of what was drawn', 'Units': 'mm^3'},
+    'annotated': {'Description': 'annotated share of the brain', 'Units': '1'},
+    'volume_reference_mm3': {'Description': 'volume of the label', 'Units': 'mm^3'},
 }
 
 PERFORMANCE_COLUMNS: dict[str, dict[str, Any]] = _LABELLED_CASE | {
     f'{name}_{when}': {'Description': f'{text}; model {which}'}
     for name, text in METRICS
     for when, which in (
-        ('before', 'of the start'),
+        ('before', 'of the start model'),
         ('after', 'adapted without this participant'),
     )
 }
@@ -214,11 +214,11 @@ PERFORMANCE_COLUMNS: dict[str, dict[str, Any]] = _LABELLED_CASE | {
 ANNOTATE_COLUMNS: dict[str, dict[str, Any]] = {
     'participant_id': {'Description': 'participant; the best slice to label next comes first'},
     'session_id': {'Description': 'session'},
-    'axis': {'Description': 'voxel axis of the image that the slices are counted along'},
+    'axis': {'Description': 'voxel axis along which the slices are counted'},
     'slice': {'Description': 'number of the slice, the first is 0', 'Format': 'integer'},
     'expected_gain_mm3': {
-        'Description': 'volume that several adapted models are expected to get wrong in the '
-        'slice; halved for each better slice of the same participant',
+        'Description': 'expected volume of errors of several adapted models in the slice; halved '
+        'for each better slice of the same participant',
         'Units': 'mm^3',
     },
     'image': {'Description': 'image to draw on, relative to this folder'},
@@ -229,8 +229,8 @@ SPLIT_COLUMNS: dict[str, dict[str, Any]] = {
     'session_id': {'Description': 'session'},
     'role': {'Description': 'labelled or unlabelled'},
     'fold': {
-        'Description': 'training that did not see the participant; slices: some slices were '
-        'left out; holdout: seen by none; n/a: seen by all'
+        'Description': 'training without the participant; slices: some slices were left out; '
+        'holdout: in no training; n/a: in all trainings'
     },
 }
 
@@ -244,8 +244,8 @@ HISTORY_COLUMNS: dict[str, dict[str, Any]] = {
     'weight': {'Description': 'weight of the unlabelled part'},
     'gradient': {'Description': 'norm of the gradient'},
     'dice_left_out': {
-        'Description': 'Dice on labelled people left out of the training, of the teacher that '
-        'makes pseudo-labels or, without one, of the student; it decides nothing'
+        'Description': 'Dice on labelled participants left out of the training, of the teacher '
+        'that makes pseudo-labels or, without a teacher, of the student; used for no decision'
     },
     'seconds': {'Description': 'time since the start of the training', 'Units': 's'},
     'waited': {'Description': 'time per step spent waiting for data', 'Units': 's'},

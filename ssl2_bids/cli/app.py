@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     except (Interrupted, KeyboardInterrupt) as error:
         code = getattr(error, 'exit_code', 128 + signal.SIGINT)
         print(
-            f'ssl2-bids: interrupted; run the same command again to go on (exit {code})',
+            f'ssl2-bids: interrupted; run the same command again to resume (exit {code})',
             file=sys.stderr,
         )
         return code
@@ -62,8 +62,8 @@ def main(argv: list[str] | None = None) -> int:
         if debug:
             raise
         print(
-            f'ssl2-bids: internal error: {type(error).__name__}: {error}. This is a fault of '
-            'ssl2-bids; run again with --debug and report what it prints.',
+            f'ssl2-bids: internal error: {type(error).__name__}: {error}. This is a bug in '
+            'ssl2-bids; run the command again with --debug and report the output.',
             file=sys.stderr,
         )
         return INTERNAL_ERROR

@@ -48,7 +48,7 @@ def read_config(path: Path, level: str) -> Former:
             values[name] = judged
         elif judged != action.default:
             useless.append(name)
-    left_out = f'{path}: of no meaning at {level} level and left out: {", ".join(useless)}'
+    left_out = f'{path}: without effect at {level} level and ignored: {", ".join(useless)}'
     return Former(values, left_out if useless else '')
 
 
@@ -56,7 +56,7 @@ def _options(path: Path) -> dict[str, Any]:
     options = read_toml(path, 'configuration file', UsageError).get('options')
     if not isinstance(options, dict):
         raise UsageError(
-            'not a configuration of a former run: it has no table "options"',
+            'not a configuration of an earlier run: it has no table "options"',
             advice='Give a logs/*.toml file of an output folder.',
             path=path,
         )
@@ -88,7 +88,7 @@ def _judged(parser: Parser, action: argparse.Action, value: Any, path: Path) -> 
         problem = error.message.partition(': ')[2] if option in error.message else error.message
         raise UsageError(
             f'"{action.dest}" is {value!r} in the configuration: {problem}',
-            advice=f'Mend the file, or see {option} in ssl2-bids --help.',
+            advice=f'Correct the file, or see {option} in ssl2-bids --help.',
             path=path,
         ) from None
     return getattr(arguments, action.dest)

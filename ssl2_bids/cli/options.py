@@ -140,7 +140,7 @@ def _refuse(arguments: argparse.Namespace, names: set[str], where: str) -> None:
     """No option is accepted that does nothing."""
     for name in sorted(names & arguments.given):
         option = '--' + name.replace('_', '-')
-        raise UsageError(f'{option} has no meaning {where}', advice='Leave it out.')
+        raise UsageError(f'{option} does not apply {where}', advice='Leave it out.')
 
 
 def _read_plugin(path: Path) -> dict[str, Any]:
@@ -178,7 +178,7 @@ def _default_work_dir(bids_dir: Path, output_dir: Path) -> Path:
     except FileNotFoundError:
         raise CannotWriteError(
             'there is no folder for temporary files that can be written',
-            advice='Name a work folder with -w; for a read-only container, or give --tmpfs /tmp.',
+            advice='Give a work folder with -w, or --tmpfs /tmp for a read-only container.',
         ) from None
     return folder / f'ssl2-bids-{user}-{key}'
 

@@ -24,16 +24,17 @@ For research use only: not a medical device."""
 
 EXAMPLES = """\
 examples:
-  ssl2-bids /data /out participant                        everybody
+  ssl2-bids /data /out participant                        all participants
   ssl2-bids /data /out participant --participant-label 01 02 --nprocs 4
-  ssl2-bids /data /out participant --dry-run              what would be used and written
-  ssl2-bids /data /out group                              tables, map and page of the cohort
+  ssl2-bids /data /out participant --dry-run              list input and output files only
+  ssl2-bids /data /out group                              tables, map and report of the cohort
   ssl2-bids /data /out group --labels /masks              adapt the model to your scans
-  ssl2-bids /data /out participant --model adapted        use it for later scans
+  ssl2-bids /data /out participant --model adapted        use the adapted model
 
 exit codes: 0 done; 1 some participants failed; 16 not a BIDS dataset; 17 unknown level;
 18 nothing selected; 64 wrong usage; 65 unusable data; 66 missing input; 69 device or model
-not there; 70 internal error; 73 cannot write; 74 disk full; 75 busy; 130, 138, 143 interrupted"""
+not available; 70 internal error; 73 cannot write; 74 disk full; 75 busy; 130, 138, 143
+interrupted"""
 
 
 def build_parser() -> Parser:
@@ -46,12 +47,12 @@ def build_parser() -> Parser:
         formatter_class=Formatter,
         allow_abbrev=False,
     )
-    parser.add_argument('bids_dir', type=Path, help='folder of the BIDS dataset (only read)')
+    parser.add_argument('bids_dir', type=Path, help='folder of the BIDS dataset (read only)')
     parser.add_argument('output_dir', type=Path, help='folder for the derivatives')
     parser.add_argument(
         'analysis_level',
         metavar='{participant,group}',
-        help='what to do: each scan, or the cohort',
+        help='participant: segment each scan; group: summarise the cohort',
     )
     _add_selection(parser)
     _add_segmentation(parser)
@@ -64,7 +65,7 @@ def build_parser() -> Parser:
 
 
 def _add_selection(parser: Parser) -> None:
-    group = parser.add_argument_group('which participants and images')
+    group = parser.add_argument_group('selection of participants and images')
     add_option(
         group,
         '--participant-label',
@@ -73,7 +74,7 @@ def _add_selection(parser: Parser) -> None:
         nargs='+',
         action='extend',
         metavar='LABEL',
-        help='participants to process, with or without "sub-", or a file with one per line '
+        help='participants to process, with or without "sub-", or a file with one label per line '
         '(default: all)',
     )
     add_option(
@@ -98,7 +99,7 @@ def _add_selection(parser: Parser) -> None:
         '--bids-filter-file',
         type=Path,
         metavar='FILE',
-        help='JSON that narrows the choice of images, e.g. '
+        help='JSON file that restricts the selection of images, e.g. '
         '{"t1w": {"acquisition": "mprage"}}, or of manual masks (key "labels"); null: the entity '
         'must be absent, "*": any value',
     )
@@ -108,23 +109,23 @@ def _add_selection(parser: Parser) -> None:
         nargs='+',
         choices=CONTRASTS,
         metavar='KEY',
-        help=f'use these contrasts only: {", ".join(CONTRASTS)} (default: all that the model '
-        'takes)',
+        help=f'use these contrasts only: {", ".join(CONTRASTS)} (default: all channels of the '
+        'model)',
     )
     add_option(
         group,
         '--reference',
         choices=CONTRASTS,
         metavar='KEY',
-        help='contrast whose grid the results lie on (default: unit1, else t1w, else flair; '
-        'flair where the T1w has thick slices)',
+        help='contrast that defines the voxel grid of the results (default: unit1, else t1w, else '
+        'flair; flair if the T1w has thick slices)',
     )
     add_option(
         group,
         '--skip-bids-validation',
         '--skip-bids-validator',
         action='store_true',
-        help='do not check the dataset (its description file) before starting',
+        help='do not check dataset_description.json',
     )
 
 
@@ -134,41 +135,42 @@ def _add_segmentation(parser: Parser) -> None:
         group,
         '--model',
         metavar='NAME|LABEL|PATH',
-        help='a bundled model, a label below OUTPUT_DIR/models, or a model folder '
-        '(default: the bundled one); at group level, the one to start the adaptation from',
+        help='a bundled model, a model name below OUTPUT_DIR/models, or a model folder '
+        '(default: the default bundled model); at group level, the start of the adaptation',
     )
     add_option(
         group,
         '--threshold',
         type=values.open_unit,
         metavar='X',
-        help="lesion where the probability is at least X, 0 < X < 1 (default: the model's own)",
+        help="lesion probability threshold, 0 < X < 1 (default: the model's)",
     )
     add_option(
         group,
         '--min-lesion-volume',
         type=values.not_negative,
         metavar='MM3',
-        help="drop lesions smaller than this, in mm^3 (default: the model's own)",
+        help="remove lesions smaller than MM3 mm^3 (default: the model's)",
     )
     add_option(
         group,
         '--overlap',
         type=values.overlap,
         metavar='X',
-        help="overlap of neighbouring windows, 0 <= X < 1 (default: the model's own)",
+        help="overlap of neighbouring sliding windows, 0 <= X < 1 (default: the model's)",
     )
     add_option(
         group,
         '--tta',
         action='store_true',
-        help='also segment the mirrored brain and average: steadier, twice the time',
+        help='test-time augmentation: average with the left-right mirrored brain; doubles the '
+        'time',
     )
     add_option(
         group,
         '--uncertainty',
         action='store_true',
-        help='write a map of the uncertainty (normalised entropy of the probability)',
+        help='write an uncertainty map (normalised entropy of the probability)',
     )
     add_option(
         group,
@@ -176,7 +178,7 @@ def _add_segmentation(parser: Parser) -> None:
         type=values.device,
         default='auto',
         metavar='{auto,cpu,cuda,cuda:N}',
-        help='where the network runs; cuda without a GPU is an error, auto says what it took '
+        help='device of the network; cuda without a GPU is an error, auto prints the device used '
         '(default: auto)',
     )
 
@@ -190,15 +192,15 @@ def _add_preprocessing(parser: Parser) -> None:
         '--skull-strip-mode',
         choices=('auto', 'skip', 'force'),
         default='auto',
-        help='auto: images that are brain only already are left so; skip: all are; force: strip '
-        'all (default: auto)',
+        help='auto: strip all images except brain-only ones; skip: all images are brain-only; '
+        'force: strip all images (default: auto)',
     )
     add_option(
         group,
         '--field-strength',
         type=values.positive,
         metavar='T',
-        help='field strength in tesla for the report where the sidecars do not say it',
+        help='field strength in tesla for the report, used if the sidecars have none',
     )
     add_option(
         group,
@@ -206,8 +208,7 @@ def _add_preprocessing(parser: Parser) -> None:
         type=values.seed,
         default=0,
         metavar='N',
-        help='seed of all that is drawn by chance: sampling in registration, folds and training '
-        '(default: 0)',
+        help='random seed of registration, folds and training (default: 0)',
     )
 
 
@@ -220,14 +221,14 @@ def _add_outputs(parser: Parser) -> None:
         action='extend',
         metavar='SPACE',
         default=[],
-        help='more grids for the lesion mask: a contrast suffix used (FLAIR, T1w, ...: its own '
-        'raw grid) or MNI152NLin2009aSym (affine); "anat", the reference, is always written',
+        help='additional grids for the lesion mask: suffix of a contrast used (FLAIR, T1w, ...: '
+        'its raw grid) or MNI152NLin2009aSym (affine); "anat", the reference, is always written',
     )
     add_option(
         group,
         '--overwrite',
         action='store_true',
-        help='process participants again that are finished with equal settings',
+        help='process participants again that are finished with the same settings',
     )
     add_option(
         group,
@@ -239,17 +240,17 @@ def _add_outputs(parser: Parser) -> None:
         group,
         '--dry-run',
         action='store_true',
-        help='print which files would be used and written, and stop',
+        help='list the input and output files, and stop',
     )
 
 
 def _add_adaptation(parser: Parser) -> None:
     group = parser.add_argument_group(
-        'adapting the model to your site (group level)',
-        'Draw the lesions of a few participants by hand, and the group level trains a model on\n'
-        'them and on all your other scans, tests it on people that it has not seen, and segments\n'
-        'everybody again if it is better. It prints how long that will take, and goes on where\n'
-        'it was stopped.',
+        'adaptation of the model to a site (group level)',
+        'Needs manual lesion masks of a few participants. The group level trains a model on them\n'
+        'and on all other scans of the site, and tests the model on participants left out of the\n'
+        'training. If the model is better, all participants are segmented again. The estimated\n'
+        'time is printed first. An interrupted run resumes with the same command.',
     )
     add_option(
         group,
@@ -259,7 +260,7 @@ def _add_adaptation(parser: Parser) -> None:
         action='extend',
         metavar='PATH',
         help='folders with manual lesion masks, named as in BIDS '
-        '(sub-01/anat/sub-01_label-lesion_mask.nii.gz), whole or only some slices '
+        '(sub-01/anat/sub-01_label-lesion_mask.nii.gz), of all or some slices '
         '(default with any other of these options: labels, manual_masks, lesion_masks or manual '
         'in BIDS_DIR/derivatives)',
     )
@@ -268,7 +269,7 @@ def _add_adaptation(parser: Parser) -> None:
         '--strategy',
         metavar='NAME',
         help='how scans without labels are used: supervised (not at all), mean_teacher, fixmatch, '
-        'bcp, ...; self_training needs no labels; none: only tables, no training '
+        'bcp, ...; self_training needs no labels; none: tables without training '
         '(default: mean_teacher below 10 labelled participants, else supervised; none without '
         'labels)',
     )
@@ -286,9 +287,9 @@ def _add_adaptation(parser: Parser) -> None:
         '--folds',
         type=values.folds,
         metavar='{K,slices}',
-        help='how often the labelled participants are split to test the adaptation: in each of K '
-        'rounds some are left out and then segmented; slices: leave slices out, for a single '
-        'labelled participant (default: 5, or as many as are labelled)',
+        help='number of cross-validation folds of the labelled participants; slices: leave slices '
+        'out, for a single labelled participant (default: 5, or the number of labelled '
+        'participants if smaller)',
     )
     add_option(
         group,
@@ -296,7 +297,7 @@ def _add_adaptation(parser: Parser) -> None:
         nargs='+',
         action='extend',
         metavar='LABEL',
-        help='labelled participants that are never trained on, only tested',
+        help='labelled participants for the test only, in no training',
     )
     add_option(
         group,
@@ -310,29 +311,29 @@ def _add_adaptation(parser: Parser) -> None:
         '--max-time',
         type=values.positive,
         metavar='MIN',
-        help='minutes that all trainings may take together: fewer steps where it would be longer',
+        help='maximum time of all trainings together, in minutes; reduces the steps if needed',
     )
     add_option(
         group,
         '--empty-labels',
         choices=('ignore', 'negative'),
         default='ignore',
-        help='what a mask without any lesion means: not drawn yet (ignore), or looked at and free '
-        'of lesions (negative); "Manual": true in its JSON means the latter (default: ignore)',
+        help='meaning of a mask without lesions: not drawn yet (ignore), or free of lesions '
+        '(negative); "Manual": true in its JSON means negative (default: ignore)',
     )
     add_option(
         group,
         '--accept',
         choices=('auto', 'always'),
         default='auto',
-        help='auto: the adapted model is kept only if it is better on people that it has not '
-        'seen, else nothing is segmented again; always: kept in any case (default: auto)',
+        help='auto: use the adapted model only if it is better on participants left out of the '
+        'training; always: use it in any case (default: auto)',
     )
     add_option(
         group,
         '--no-resegment',
         action='store_true',
-        help='train and test, but do not segment everybody again',
+        help='train and test, but do not segment all participants again',
     )
 
 
@@ -344,14 +345,14 @@ def _add_resources(parser: Parser) -> None:
         '--work-dir',
         type=Path,
         metavar='PATH',
-        help='folder for intermediate files, the cache of a rerun '
+        help='folder for intermediate files, from which a run resumes '
         '(default: a folder below $TMPDIR or /tmp, the same for the same dataset and output)',
     )
     add_option(
         group,
         '--clean-workdir',
         action='store_true',
-        help='empty the work folder of this dataset before starting',
+        help='empty the work folder of this dataset before the run',
     )
     add_option(
         group,
@@ -362,7 +363,7 @@ def _add_resources(parser: Parser) -> None:
         '--n-procs',
         type=values.positive_int,
         metavar='N',
-        help='processor cores to use in all (default: those that the job may use)',
+        help='total number of processor cores (default: all cores available to the job)',
     )
     add_option(
         group,
@@ -379,7 +380,8 @@ def _add_resources(parser: Parser) -> None:
         dest='mem',
         type=values.memory_mb,
         metavar='MB',
-        help='memory to plan with, in MB, or with a suffix as 16G (default: what the job may use)',
+        help='memory limit in MB, or with a suffix such as 16G (default: all memory available to '
+        'the job)',
     )
     add_option(
         group, '--mem-gb', dest='mem', type=values.memory_gb, metavar='GB', help='the same in GB'
@@ -399,7 +401,7 @@ def _add_resources(parser: Parser) -> None:
         group,
         '--stop-on-first-crash',
         action='store_true',
-        help='stop at the first failed participant instead of going on with the others',
+        help='stop at the first failed participant',
     )
     add_option(
         group,
@@ -417,13 +419,21 @@ def _add_other(parser: Parser) -> None:
         '--config-file',
         type=Path,
         metavar='FILE',
-        help='settings of a former run (logs/*.toml); the command line wins over it',
+        help='settings of an earlier run (logs/*.toml); the command line overrides them',
     )
     add_option(
-        group, '-v', '--verbose', action='count', default=0, help='say more; repeat for more'
+        group,
+        '-v',
+        '--verbose',
+        action='count',
+        default=0,
+        help='print more messages; can be repeated',
     )
     add_option(
-        group, '--debug', action='store_true', help='full tracebacks instead of one-line errors'
+        group,
+        '--debug',
+        action='store_true',
+        help='print full tracebacks instead of one-line errors',
     )
     add_option(group, '--notrack', action='store_true', help=argparse.SUPPRESS)
     add_option(group, '-t', '--task-id', help=argparse.SUPPRESS)

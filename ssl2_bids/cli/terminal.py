@@ -125,7 +125,7 @@ class Terminal:
         for outcome in outcomes:
             counts[outcome.status] = counts.get(outcome.status, 0) + 1
         told = ', '.join(f'{number} {status}' for status, number in counts.items())
-        end = 'finished' if code == 0 else 'ended with errors'
+        end = 'finished' if code == 0 else 'finished with errors'
         log.info('ssl2-bids %s%s (exit code %d)', end, f': {told}' if told else '', code)
 
     def _tell_resources(self, outcomes: list[Outcome]) -> None:

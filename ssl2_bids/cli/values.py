@@ -74,7 +74,7 @@ def seed(text: str) -> int:
 
 def model_label(text: str) -> str:
     if not re.fullmatch('[0-9A-Za-z]+', text):
-        raise argparse.ArgumentTypeError(f'"{text}" has other signs than letters and digits')
+        raise argparse.ArgumentTypeError(f'"{text}" has other characters than letters and digits')
     return text
 
 
@@ -88,7 +88,7 @@ def folds(text: str) -> int | str:
 
 def device(text: str) -> str:
     if not re.fullmatch(r'auto|cpu|cuda(:\d+)?', text):
-        raise argparse.ArgumentTypeError(f'"{text}" is none of auto, cpu, cuda, cuda:N')
+        raise argparse.ArgumentTypeError(f'"{text}" is not one of auto, cpu, cuda, cuda:N')
     return text
 
 
@@ -96,7 +96,7 @@ def memory(text: str, bare: float) -> float:
     """Memory in GB; ``bare`` is the size of a number without suffix, in GB."""
     match = re.fullmatch(r'(\d+(?:\.\d+)?)([KMGT]?)B?', text.strip().upper())
     if not match or float(match[1]) == 0:
-        raise argparse.ArgumentTypeError(f'"{text}" is not an amount of memory, as 8000 or 8G')
+        raise argparse.ArgumentTypeError(f'"{text}" is not an amount of memory such as 8000 or 8G')
     scale = {'': bare, 'K': 1e-6, 'M': 1e-3, 'G': 1.0, 'T': 1e3}[match[2]]
     return float(match[1]) * scale
 

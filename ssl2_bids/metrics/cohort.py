@@ -50,6 +50,6 @@ def representatives(volumes: Mapping[str, float], count: int) -> list[str]:
     Names, the smallest volume first; of equal volumes the name decides.
     """
     if not 0 < count <= len(volumes):
-        raise ValueError(f'{count} of {len(volumes)} cannot be chosen')
+        raise ValueError(f'{count} of {len(volumes)} cannot be selected')
     ordered = sorted(volumes, key=lambda name: (volumes[name], name))
     return [ordered[(2 * part + 1) * len(ordered) // (2 * count)] for part in range(count)]

@@ -177,7 +177,7 @@ def check_card(content: Any, path: Path, *, network_types: Mapping[str, NetworkT
         if key not in content:
             raise bad_card(path, f'"{key}" is missing')
         if not _is_possible(key, content[key]):
-            raise bad_card(path, f'"{key}" is {content[key]!r} where {wanted} is needed')
+            raise bad_card(path, f'"{key}" is {content[key]!r} but must be {wanted}')
     network, channels = content['Network'], content['Channels']
     if network['Type'] not in network_types:
         known = ', '.join(sorted(network_types))
@@ -188,14 +188,14 @@ def check_card(content: Any, path: Path, *, network_types: Mapping[str, NetworkT
         raise bad_card(path, f'"Output" is neither {LESION!r} nor {IMAGE!r}')
     if not _are_thresholds(content.get('Thresholds', [])):
         raise bad_card(
-            path, '"Thresholds" is no list of objects with "Channels" and a "Threshold"'
+            path, '"Thresholds" is not a list of objects with "Channels" and a "Threshold"'
         )
     named = {name for one in content.get('Thresholds', []) for name in one['Channels']}
     if strange_names := sorted(named - set(channels)):
         raise bad_card(path, f'"Thresholds" names {strange_names[0]}, not among "Channels"')
     label = content.get('Label', 'x')
     if not isinstance(label, str) or not re.fullmatch('[0-9A-Za-z]+', label):
-        raise bad_card(path, f'"Label" is {label!r} where letters and digits are needed')
+        raise bad_card(path, f'"Label" is {label!r}, but must have letters and digits only')
     unknown = sorted(set(sum(content['Required'], [])) - set(channels))
     if unknown:
         raise bad_card(path, f'"Required" names {", ".join(unknown)}, not among "Channels"')

@@ -65,7 +65,7 @@ def member_descriptions(network: Mapping[str, Any]) -> list[dict[str, Any]]:
     """
     members = network.get('Members')
     if not isinstance(members, list) or len(members) < 2 or not all(map(_is_described, members)):
-        raise ValueError('"Members" is no list of two networks or more, each with a "Type"')
+        raise ValueError('"Members" is not a list of two networks or more, each with a "Type"')
     common = {k: network[k] for k in ('InputChannels', 'OutputChannels') if k in network}
     for number, member in enumerate(members):
         if member['Type'] == 'committee':

@@ -63,7 +63,7 @@ def read_card(folder: str | Path) -> Card:
         content = json.loads(path.read_text(encoding='utf-8'))
     except FileNotFoundError:
         raise UnavailableError(
-            'no such file, so the folder holds no model',
+            'no such file; the folder is not a model',
             advice=f'A model is a folder with {CARD_FILE} and {WEIGHTS_FILE}.',
             path=path,
         ) from None
@@ -177,8 +177,8 @@ def load_network(card: Card, device: str | torch.device = 'cpu') -> torch.nn.Mod
 
     if card.content.get('Output', LESION) != LESION:
         raise UnavailableError(
-            f'{card.name} fills in images; it was not taught to mark lesions',
-            advice='Give it as "start" to ssl2 pretrain, and the result of that here.',
+            f'{card.name} was trained to fill in images, not to mark lesions',
+            advice='Give this model as "start" to ssl2 pretrain, and give the result here.',
             path=card.folder / CARD_FILE,
         )
     state = read_weights(card)
@@ -190,7 +190,7 @@ def load_network(card: Card, device: str | torch.device = 'cpu') -> torch.nn.Mod
         network = network.to(device)
     except (RuntimeError, AssertionError) as error:
         raise UnavailableError(
-            f'the device {device} cannot be had ({str(error).splitlines()[0]})',
+            f'the device {device} is not available ({str(error).splitlines()[0]})',
             advice='Use --device cpu, or check the GPU with nvidia-smi.',
         ) from None
     return network.eval()
@@ -211,8 +211,8 @@ def read_weights(card: Card) -> Tensors:
         digest = sha256(path)
         if digest != card.sha256:
             raise UnavailableError(
-                f'its SHA-256 is {digest}, the card says {card.sha256}: '
-                'the file is damaged or of another version',
+                f'its SHA-256 is {digest}, the card has {card.sha256}: the file is damaged or '
+                'from another version',
                 advice=COPY_AGAIN,
                 path=path,
             )

@@ -50,13 +50,13 @@ def draw_suggestions(shown: Sequence[Shown], path: Path) -> None:
     for one in shown:
         scene = prepare(one.image, one.brain)
         unsure = cut(reorient(one.doubt).data >= DOUBTED, AXIAL, one.index, scene.box)
-        layers = outline_path(unsure, DOUBT_COLOUR, label='unsure')
+        layers = outline_path(unsure, DOUBT_COLOUR, label='uncertain')
         head = f'{one.title}, {one.stored}'
         rows[0].append(replace(slice_panel(scene, AXIAL, one.index, layers=layers), head=head))
         rows[1].append(slice_panel(scene, AXIAL, one.index))
     contrasts = ', '.join(dict.fromkeys(one.image.contrast for one in shown if one.image.contrast))
-    note = f'{contrasts}. Outlined: where the models are unsure or contradict one another.'
-    write_text(path, sheet('Slices to label next, the best first', rows, note=note))
+    note = f'{contrasts}. Outlines: where the models are uncertain or disagree.'
+    write_text(path, sheet('Slices to label next, most informative first', rows, note=note))
 
 
 def section(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def section(facts: Mapping[str, Any]) -> dict[str, Any]:
         'curves': line_chart(
             {f'left out of {name}': points for name, points in facts.get('Curves', {}).items()},
             label='steps',
-            side='Dice on people left out',
+            side='Dice on participants left out of training',
         ),
         'comparison': [
             {'name': NAMES[name], **entry}

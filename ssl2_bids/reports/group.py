@@ -30,7 +30,7 @@ class Row(TypedDict, total=False):
     model: str
     model_label: str  # empty for the default model
     reference: str  # BIDS suffix
-    channels: str  # images that the model saw
+    channels: str  # input channels of the model
     magnetic_field_strength: float | None  # tesla
     lesion_count: int
     volume_mm3: float

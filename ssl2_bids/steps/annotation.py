@@ -123,7 +123,7 @@ def majority(annotations: Sequence[Annotation]) -> Annotation:
             raise DataError(
                 'the masks of the raters are on different grids: '
                 f'{describe_grid(first.label)}; {describe_grid(other.label)}',
-                advice='Keep one of them, or bring them to one grid.',
+                advice='Keep one of them, or resample them to one grid.',
             )
     votes = np.sum([a.label.data for a in annotations], axis=0, dtype=np.int16)
     judges = np.sum([a.extent.data for a in annotations], axis=0, dtype=np.int16)
@@ -142,12 +142,12 @@ def methods(*, raters: int = 1, annotated: float = 1.0) -> str:
     raters : how many drew lesions in each image.
     annotated : mean share of the voxels that were judged, 0 to 1.
     """
-    who = 'one rater' if raters == 1 else f'{raters} raters; their majority vote was used'
-    text = f'Lesions had been outlined by hand by {who}.'
+    who = 'one rater' if raters == 1 else f'{raters} raters and combined by majority vote'
+    text = f'Lesions were outlined manually by {who}.'
     if annotated < 1:
         text += (
-            f' On average {100 * annotated:.2g} % of an image had been annotated; '
-            'the rest was treated as unknown, not as free of lesions.'
+            f' On average {100 * annotated:.2g} % of an image was annotated; the rest was '
+            'treated as unknown, not as free of lesions.'
         )
     return text
 
@@ -178,7 +178,7 @@ def _binary(values: np.ndarray, what: str) -> np.ndarray:
     if not (set(present) <= {0, 1} or set(present) <= {0, 255}):
         raise DataError(
             f'{what} has the values {_list(present)} where 0 and 1 (or 0 and 255) are expected',
-            advice='Say what they mean in a dseg.tsv or in AnnotationEncoding of its JSON.',
+            advice='Give their meaning in a dseg.tsv or in AnnotationEncoding of its JSON.',
         )
     return values != 0
 
@@ -243,7 +243,7 @@ def _slices(slices: Any, shape: tuple[int, ...]) -> np.ndarray:
     indices = slices.get('Indices') if isinstance(slices, dict) else None
     if axis not in ('i', 'j', 'k') or not isinstance(indices, list) or not indices:
         raise DataError(
-            f'AnnotatedSlices is not understood: {slices}',
+            f'AnnotatedSlices is not valid: {slices}',
             advice='Write {"Axis": "k", "Indices": [88, 96]}: a voxel axis i, j or k of the '
             'file, and slices counted from 0.',
         )
@@ -280,5 +280,5 @@ def _check_promise(
     if missing:
         raise DataError(
             f'AnnotationExtent is "{declared}", but {missing}',
-            advice='Add it; without it nobody can know where lesions were looked for.',
+            advice='Add the extent: without it the annotated region is unknown.',
         )

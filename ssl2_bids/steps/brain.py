@@ -98,5 +98,5 @@ def extract_brain(image: Volume, *, threads: int = 1) -> Volume:
 def methods(brain_only: bool) -> str:
     """The methods sentence."""
     if brain_only:
-        return 'The images showed the brain only; their foreground was taken as the brain mask.'
+        return 'The images showed the brain only; their foreground was used as the brain mask.'
     return 'The brain was extracted from each image with deepbet [@fisch2024].'

@@ -123,8 +123,8 @@ def find_lesions(probability: Volume, *, threshold: float, minimum_volume: float
     count = int(instances.max(initial=0))
     if count > MOST:
         raise DataError(
-            f'{count} lesions were found, more than the {MOST} that can be numbered: '
-            'the probability is noise, or the threshold does not suit it',
+            f'{count} lesions were found, more than the {MOST} that can be numbered: the '
+            'probability is noise, or the threshold is unsuitable',
             advice='Look at the input images, or raise --threshold or --min-lesion-volume.',
         )
     return Lesions(
@@ -202,6 +202,6 @@ def summed(name: str, lesions: Sequence[Lesion], brain_volume_mm3: float) -> Reg
 def methods(threshold: float, minimum_volume: float) -> str:
     """The methods sentence for lesions found at a threshold with a minimum volume in mm^3."""
     return (
-        f'Voxels with a lesion probability of at least {threshold:g} were taken as lesion, and '
-        f'26-connected components of at least {minimum_volume:g} mm³ as lesions.'
+        f'Voxels with a lesion probability of at least {threshold:g} were classified as lesion, '
+        f'and 26-connected components of at least {minimum_volume:g} mm³ were counted as lesions.'
     )

@@ -146,7 +146,7 @@ def smooth_for_masking(unit1: Volume) -> Volume:
 def methods(level: float) -> str:
     """The methods sentence."""
     if level <= 0:
-        return 'The background of the UNIT1 image was zero already and was left so.'
+        return 'The background of the UNIT1 image was already zero and was left unchanged.'
     return (
         'The background noise of the UNIT1 image was removed with the robust combination of '
         'the two inversion images [@obrien2014; @marques2010].'

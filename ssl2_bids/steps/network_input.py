@@ -99,7 +99,7 @@ def network_input(
     affine, shape = model_grid(mask, card.voxel_size)
     brain = onto_grid(framed(mask), affine, shape).data >= 0.5
     if not brain.any():
-        raise DataError('no voxel of the brain mask is left on the grid of the model')
+        raise DataError('the brain mask is empty on the grid of the model')
     tensor = torch.zeros((len(present), *shape))
     coverage = {}
     for channel, contrast in enumerate(present):
@@ -255,7 +255,7 @@ def normalise(values: Tensor, known: Tensor, card: Card) -> Tensor:
 
 def _not_understood(card: Card, key: str, value: Any) -> UnavailableError:
     return UnavailableError(
-        f'"{key}" is {value}, which this version cannot do',
+        f'"{key}" is {value}, which this version does not support',
         advice='Use a newer version of ssl2-bids, or another model.',
         path=card.folder / CARD_FILE,
     )

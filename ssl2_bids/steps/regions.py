@@ -128,7 +128,7 @@ def methods() -> str:
     """The methods sentence."""
     return (
         'Each lesion was assigned to a region (infratentorial, periventricular, juxtacortical or '
-        'deep white matter [@thompson2018; @filippi2019]) with a probabilistic atlas made from 18 '
-        'label maps [@billot2023] and brought to the image with that transform; a lesion within '
-        f'{NEAR:g} mm of ventricles or cortex counted as touching them.'
+        'deep white matter [@thompson2018; @filippi2019]) with a probabilistic atlas made from '
+        '18 label maps [@billot2023] and resampled to the image with that transform; a lesion '
+        f'within {NEAR:g} mm of ventricles or cortex counted as adjacent.'
     )

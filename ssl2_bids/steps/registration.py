@@ -365,5 +365,5 @@ def methods(contrasts: list[str], reference: str) -> str:
     return (
         f'The {named} image{several} registered to the {reference} image with a rigid transform '
         'that maximises mutual information [@mattes2003] within and closely around the brain, '
-        'on three levels of resolution (SimpleITK [@lowekamp2013]).'
+        'at three resolution levels (SimpleITK [@lowekamp2013]).'
     )

@@ -159,7 +159,7 @@ def group_map(name: str, labels: np.ndarray) -> np.ndarray:
     if unknown:
         shown = ', '.join(map(str, unknown[:10]))
         raise DataError(
-            f'the label map of {name} has labels that are unknown: {shown}',
+            f'the label map of {name} has unknown labels: {shown}',
             advice="Use FreeSurfer's numbering of whole-brain segmentations (aseg).",
         )
     return table[labels.astype(np.uint8)]
@@ -271,8 +271,8 @@ def load_heads(path: str | Path) -> tuple[Head, ...]:
         heads = [_unpacked(arrays, number, name) for number, name in enumerate(names)]
     except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise DataError(
-            f'these packed heads cannot be read ({error})',
-            advice='Pack them again.',
+            f'this prepared dataset of heads cannot be read ({error})',
+            advice='Prepare them again.',
             path=path,
         ) from None
     processes = min(len(heads), len(os.sched_getaffinity(0)))

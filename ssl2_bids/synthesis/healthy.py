@@ -41,8 +41,8 @@ def label_t1w(image: np.ndarray, brain: np.ndarray) -> tuple[np.ndarray, np.ndar
     fluid, grey, white = class_means(smooth[brain])
     if not fluid < 0.8 * grey or not grey < 0.92 * white:
         raise DataError(
-            'white matter, grey matter and CSF cannot be told apart by intensity',
-            advice='Leave this scan out: it is no T1w of usual contrast.',
+            'white matter, grey matter and CSF cannot be separated by intensity',
+            advice='Leave this scan out: it has no usual T1w contrast.',
         )
     is_fluid = brain & (smooth < (fluid + grey) / 2)
     is_white = brain & (smooth > (grey + white) / 2)

@@ -109,7 +109,7 @@ def read(path: Path) -> dict[str, Any]:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(
             f'the checkpoint cannot be read ({reason})',
-            advice='Remove it: the run goes on from the one before.',
+            advice='Remove it: the run resumes from the checkpoint before.',
             path=path,
         ) from None
     if not isinstance(content, dict) or content.get('format') != FORMAT:
@@ -146,7 +146,7 @@ def check_identity(content: Mapping[str, Any], identity: str, path: Path) -> Non
         raise UsageError(
             'the run in this folder was started with another configuration '
             f'({content["identity"]}, now {identity})',
-            advice='Give the configuration that is saved beside it, or another folder.',
+            advice='Give the configuration saved in this folder, or another folder.',
             path=path,
         )
 
@@ -161,7 +161,7 @@ def load_all(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, name:
     found = match(module, tensors)
     if found.missing or found.unexpected or found.mismatched:
         raise DataError(
-            f'the checkpoint is of another network ({name}: {found.faults()})',
+            f'the checkpoint belongs to another network ({name}: {found.faults()})',
             advice='Give the network that it was trained with, or another folder.',
             path=path,
         )

@@ -150,7 +150,7 @@ class Run:
             self.task.load_state(content['task'])
         self.history = history
         self.write_curves()
-        log.info('going on after step %d of %s', history.step, path.name)
+        log.info('resuming after step %d of %s', history.step, path.name)
 
     def step(self, source: Iterator[Any]) -> None:
         """One step of the optimiser."""
@@ -223,7 +223,10 @@ class Run:
         try:
             return self._loss(batch, seed)
         except ThinMapError:
-            log.info('maps too thin for bfloat16 on this processor: training in float32')
+            log.info(
+                'bfloat16 is not supported for maps as thin as these on this processor: '
+                'training in float32'
+            )
             self.bfloat16 = False
         finally:
             for guard in guards:
@@ -241,7 +244,7 @@ class Run:
             raise DataError(
                 f'the loss or its gradient is not a number (step {self.history.step})',
                 advice='Lower the learning rate, or use precision float32; the last good '
-                'checkpoint is kept, and the run goes on from there.',
+                'checkpoint is kept, and the run resumes from it.',
                 path=self.folder,
             )
         self.watched = None

@@ -213,7 +213,7 @@ def stages(network: nn.Module, part: str) -> list[nn.Module]:
     """
     kind = type(network).__name__
     if kind not in STAGES:
-        raise TypeError(f'which modules are the {part} of {kind} must be entered in STAGES')
+        raise TypeError(f'STAGES does not list the modules of the {part} of {kind}')
     return STAGES[kind][part](network)
 
 

@@ -100,7 +100,7 @@ def _place_one(raters: Sequence[Label], grids: Mapping[str, Grid]) -> Placed:
         log.warning('%s: label left out: %s', problem.path, problem.message)
     for other, elsewhere in placed.items():
         for label, _ in elsewhere if other != image else ():
-            log.warning('%s: label left out: it lies on %s, not on %s', label.path, other, image)
+            log.warning('%s: label left out: it is on %s, not on %s', label.path, other, image)
     labels = tuple(label for label, _ in found)
     joined = annotate.majority([annotation for _, annotation in found])
     return Placed(joined, image, labels, _how_joined(labels))
@@ -121,7 +121,7 @@ def _onto_nearest(label: Label, grids: Mapping[str, Grid]) -> tuple[str, Annotat
         raise _misfit(label, annotation, image, grids[image], apart[image])
     if apart[image] > GRID_TOLERANCE:
         log.warning(
-            '%s: %.2g voxels off %s; its voxels are taken for those of the image',
+            '%s: %.2g voxels off %s; the grid of the image is used',
             label.path,
             apart[image],
             image,
@@ -155,8 +155,8 @@ def _misfit(
     return DataError(
         f'the label fits no image of its session: it has {describe_grid(annotation.label)}; '
         f'{image} has {describe_grid(grid)}{off}',
-        advice='Draw it on that image, or on a raw image of the session that was used, and save '
-        'it on its grid.',
+        advice='Draw the label on this image, or on a raw image of the session, and save it on '
+        'the grid of that image.',
         path=label.path,
     )
 
@@ -172,7 +172,7 @@ def read_annotation(label: Label) -> Annotation:
     volume = read(label.path, dtype=None)
     if volume.data.dtype.fields is not None:
         raise DataError(
-            'a colour image, not a mask', advice='Save the mask itself.', path=label.path
+            'a colour image, not a mask', advice='Save the mask instead.', path=label.path
         )
     with about(label.path):
         annotation = annotate.read_label_values(

@@ -26,7 +26,7 @@ def image_files(folder: Path) -> list[Path]:
     """
     found = sorted(path for pattern in IMAGES for path in finished(Path(folder), pattern))
     if not found:
-        raise NoInputError('holds no image', advice='Give a folder of .nii.gz files.', path=folder)
+        raise NoInputError('has no images', advice='Give a folder of .nii.gz files.', path=folder)
     return found
 
 
@@ -46,8 +46,8 @@ def read_lesion_masks(folder: Path) -> tuple[list[np.ndarray], np.ndarray]:
     for path, volume in volumes:
         if volume.shape != first.shape or not np.allclose(volume.affine, first.affine, atol=1e-3):
             raise DataError(
-                f'lies on another grid than {volumes[0][0].name}',
-                advice='Bring all masks to one MNI152 grid.',
+                f'is on another grid than {volumes[0][0].name}',
+                advice='Resample all masks to one MNI152 grid.',
                 path=path,
             )
     return [volume.data > 0 for _, volume in volumes], first.affine

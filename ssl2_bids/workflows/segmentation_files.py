@@ -93,7 +93,7 @@ def write_segmentation(found: Segmentation) -> dict[str, Any]:
     write_table(names.path('anat.volumes'), rows, VOLUME_COLUMNS)
     mask = lesion_mask(found.instances)
     write_on(found.grid, mask, names.path('anat.mask'), dtype=np.uint8)
-    text = 'Lesion mask: probability at or above the threshold, small lesions dropped.'
+    text = 'Lesion mask: probability at or above the threshold, minimum volume applied.'
     return _sidecar(found, text, [probability])
 
 

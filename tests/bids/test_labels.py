@@ -259,7 +259,7 @@ def test_a_consensus_is_not_outvoted_by_its_raters(tmp_path):
         put_mask(tmp_path, f'_desc-{desc}', Manual=True)
     found = look_for_labels(tmp_path)
     assert [label.desc for label in found.labels] == ['consensus']
-    assert {reason for _, reason in found.superseded} == {'a consensus mask is there'}
+    assert {reason for _, reason in found.superseded} == {'a consensus mask exists'}
 
 
 def test_the_filter_file_picks_a_rater_even_beside_a_consensus(tmp_path):
@@ -307,7 +307,7 @@ def test_other_names_are_mentioned_and_other_files_are_not(tmp_path, caplog):
     assert names == ['sub-01_FLAIR_lesions.nii.gz', 'sub-01_FLAIR_mask.nii.gz']
     with caplog.at_level(logging.WARNING):
         find_labels(tmp_path)
-    assert 'not understood as lesion masks: sub-01_FLAIR_lesions.nii.gz' in caplog.text
+    assert 'not recognised as lesion masks: sub-01_FLAIR_lesions.nii.gz' in caplog.text
 
 
 def test_masks_beside_one_another_and_sessions_of_folders(tmp_path):

@@ -219,7 +219,7 @@ def test_one_line_says_what_was_taken_why_and_how_to_take_another(tmp_path):
     files = entries(tmp_path, 'acq-b_run-2_T1w', 'acq-a_T1w')
     choice = chosen(files)
     (line,) = choice.warnings
-    assert 'took sub-01_acq-a_T1w.nii.gz (first by name)' in line
+    assert 'used sub-01_acq-a_T1w.nii.gz (first by name)' in line
     recipe = json.loads(line.partition('--bids-filter-file with ')[2])
     assert recipe == {'t1w': {'acquisition': 'b', 'run': 2}}
     assert names_of(chosen(files, filters=recipe)) == {'T1w': ['acq-b_run-2_T1w']}
@@ -255,7 +255,7 @@ def test_parts_of_an_mp2rage_as_labs_name_them(tmp_path, names):
         (['UNIT1', 'inv-1_MP2RAGE'], 'INV2 is missing'),
         (['run-2_UNIT1', 'run-1_inv-1_MP2RAGE', 'run-1_inv-2_MP2RAGE'], 'differs'),
         (['inv-1_MP2RAGE', 'inv-2_MP2RAGE'], 'MP2RAGE without UNIT1'),
-        (['acq-inversion_MP2RAGE', 'UNIT1'], 'not clear which inversion'),
+        (['acq-inversion_MP2RAGE', 'UNIT1'], 'inversion number is unclear'),
     ],
 )
 def test_parts_that_do_not_match_are_named_with_the_reason(tmp_path, names, words):
@@ -343,4 +343,4 @@ def test_sform_and_qform_apart_are_mentioned_with_the_distance(tmp_path):
     moved[0, 3] += 5
     image.set_qform(moved, 1)
     choice = chosen(entries(tmp_path, 'T1w', image=image))
-    assert any('5.0 mm apart' in text for text in choice.warnings)
+    assert any('differ by 5.0 mm' in text for text in choice.warnings)

@@ -56,7 +56,7 @@ MISTAKES = [
     (['{data}', '{out}', 'participant', '--participant-label', '02', '--dry-run'], 66, ''),
     (['{data}', '{out}', 'group'], 66, 'participant'),
     (['{data}', '{out}', 'group', '--tta'], 64, '--tta'),
-    (['{data}', '{out}', 'participant', '--labels', '{data}'], 64, '--labels has no meaning'),
+    (['{data}', '{out}', 'participant', '--labels', '{data}'], 64, '--labels does not apply'),
     (['{data}', '{out}', 'participant', '--folds', '3'], 64, 'at participant level'),
     (['{data}', '{out}', 'group', '--labels', '{out}/nope'], 66, 'no such folder of labels'),
     (['{data}', '{out}', 'group', '--folds', '1'], 64, 'slices'),
@@ -100,7 +100,7 @@ def test_dry_run_prints_files_and_writes_nothing(dataset, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert 'use    FLAIR (reference): sub-01/anat/sub-01_FLAIR.nii.gz' in shown
     assert 'write  sub-01/anat/sub-01_space-FLAIR_label-L_mask.nii.gz' in shown
-    assert 'sub-02\n  nothing would be done' in shown
+    assert 'sub-02\n  nothing to do' in shown
     assert not out.exists()
 
 
@@ -280,7 +280,7 @@ def test_options_of_the_other_level_in_a_settings_file_are_said(dataset, tmp_pat
     words = (dataset, tmp_path / 'out', 'participant', '--dry-run', '--config-file', config)
     assert run(*words) == 0
     lines = [x for x in capsys.readouterr().out.splitlines() if str(config) in x]
-    assert lines == [f'{config}: of no meaning at participant level and left out: folds, label']
+    assert lines == [f'{config}: without effect at participant level and ignored: folds, label']
 
 
 def test_a_plugin_that_nipype_lacks(dataset, tmp_path, capsys):

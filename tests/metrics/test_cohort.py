@@ -31,5 +31,5 @@ def test_representatives_stand_in_the_middle_of_equal_parts():
     assert representatives(volumes, 12) == sorted(volumes, key=volumes.__getitem__)
     assert representatives({'b': 0.0, 'a': 0.0}, 1) == ['b']  # the upper one of two in the middle
     for count in (0, 13):
-        with pytest.raises(ValueError, match='cannot be chosen'):
+        with pytest.raises(ValueError, match='cannot be selected'):
             representatives(volumes, count)

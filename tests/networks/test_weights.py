@@ -196,7 +196,7 @@ def test_an_unknown_model_is_answered_with_those_there_are(model, tmp_path):
 
 
 def test_a_folder_without_a_card_is_no_model(tmp_path):
-    with pytest.raises(UnavailableError, match='no such file, so the folder holds no model'):
+    with pytest.raises(UnavailableError, match='no such file; the folder is not a model'):
         find_model(str(tmp_path), tmp_path)
 
 
@@ -251,7 +251,7 @@ def test_a_file_that_is_not_safetensors_is_refused(model):
 def test_a_device_that_is_not_there_is_refused(tmp_path):
     if torch.cuda.is_available():
         pytest.skip('this machine has a GPU')
-    with pytest.raises(UnavailableError, match='the device cuda cannot be had'):
+    with pytest.raises(UnavailableError, match='the device cuda is not available'):
         load_network(find_model(None, tmp_path), 'cuda')
 
 

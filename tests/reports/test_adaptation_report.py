@@ -73,7 +73,7 @@ def test_whom_to_label_is_told_until_a_model_was_adapted(tmp_path):
 
 def test_half_of_the_change_is_told(tmp_path):
     page = page_of(tmp_path, facts(WeightShare=0.5))
-    assert '50 % of the way from fast-3t to the trained ones' in page
+    assert '50 % trained weights, the rest weights of fast-3t' in page
     assert 'of the way' not in page_of(tmp_path, facts(WeightShare=1.0))
     assert 'of the way' not in page_of(tmp_path, facts(accepted=False, WeightShare=0.0))
 
@@ -87,7 +87,7 @@ def test_the_page_tells_what_became_of_the_model(tmp_path):
     assert 'no &lt;FLAIR&gt;' in page
     assert re.search(r'sub-07.*88.*41\.2', page, re.DOTALL)
     refused = page_of(tmp_path, facts(accepted=False))
-    assert 'refused: the first one is kept' in refused
+    assert 'not accepted: the start model stays in use' in refused
 
 
 def test_p_values_where_there_are_enough(tmp_path):
@@ -98,7 +98,7 @@ def test_p_values_where_there_are_enough(tmp_path):
 
 
 def test_slices_of_one_person_are_called_too_hopeful(tmp_path):
-    assert 'less well than these numbers say' in page_of(tmp_path, facts(Slices=True))
+    assert 'expect lower scores in other participants' in page_of(tmp_path, facts(Slices=True))
 
 
 def test_without_labels_or_suggestions_nothing_is_promised(tmp_path):
@@ -143,5 +143,5 @@ def test_the_picture_of_the_suggestions(tmp_path, count):
     text = (tmp_path / 'a.svg').read_text(encoding='utf-8')
     ElementTree.fromstring(text)
     assert text.count('<image') == 2 * count
-    assert text.count('unsure') == count + 1  # outlines, and the note
+    assert text.count('uncertain') == count + 1  # outlines, and the note
     assert 'j = 8' in text

@@ -88,7 +88,7 @@ def test_same_data_give_the_same_well_formed_bytes(tmp_path, name):
     links = [value for e in root.iter() for key, value in e.attrib.items() if key == 'href']
     assert links
     assert all(link.startswith('data:image/') for link in links)
-    assert 'Left of the picture is left of the head' in words(tmp_path / 'a.svg')
+    assert 'The left of the image is the left of the head' in words(tmp_path / 'a.svg')
     assert sorted(f.name for f in tmp_path.iterdir()) == ['a.svg', 'b.svg']
 
 

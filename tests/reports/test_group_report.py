@@ -130,7 +130,7 @@ def test_no_results_say_what_to_do(make_page):
 def test_frequency_figure_is_shown(make_page):
     name = 'group figure#1.svg'
     assert 'group%20figure%231.svg' in make_page(cohort(3), frequency_figure=name).values('src')
-    assert 'Where lesions lie' not in make_page(cohort(3)).text
+    assert 'Lesion frequency' not in make_page(cohort(3)).text
 
 
 def test_two_models_stand_side_by_side(make_page):
@@ -140,7 +140,7 @@ def test_two_models_stand_side_by_side(make_page):
 def test_quality_flags_and_lesion_free_participants_are_shown(make_page):
     rows = cohort(30)
     rows[3] |= {'lesion_count': 0, 'volume_mm3': 0.0}
-    assert '1 without any lesion' in make_page(rows).text
+    assert '1 without lesions' in make_page(rows).text
     rows[4] |= {'flags': ['FLAIR blurred', '2D acquisition'], 'volume_mm3': 1e6}
     page = make_page(rows)
     assert page.text.count('FLAIR blurred; 2D acquisition') == 2
@@ -153,7 +153,7 @@ def test_people_of_all_loads_are_named_to_begin_labelling_with(make_page):
     page = make_page(rows[::-1])
     told = 'sub-001 ses-1 (2.00 mL), sub-003 ses-1 (4.00 mL) and sub-005 ses-1 (6.00 mL).'
     assert told in ' '.join(page.text.split())
-    assert 'A model of your own site' not in make_page(cohort(5)).text
+    assert 'A model for your site' not in make_page(cohort(5)).text
 
 
 def test_evil_texts_stay_text(make_page):

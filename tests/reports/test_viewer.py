@@ -207,7 +207,7 @@ def test_without_niivue_the_static_page_is_whole_and_says_so(
     participant.render([made[1]], tmp_path / 'sub-01.html', subject='01', version='0')
     page = read_page(tmp_path / 'sub-01.html')
     assert page.unbalanced == []
-    assert 'The interactive viewer is missing' in page.text
+    assert 'The interactive viewer is not available' in page.text
     assert 'sub-01/figures/l.svg' in page.targets
     assert 'ssl2Volumes' not in page.source
     assert 'lesion 4' in page.text

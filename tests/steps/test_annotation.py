@@ -229,7 +229,7 @@ def test_raters_on_different_grids():
 
 
 def test_methods_sentence():
-    assert methods() == 'Lesions had been outlined by hand by one rater.'
+    assert methods() == 'Lesions were outlined manually by one rater.'
     text = methods(raters=3, annotated=0.1)
     assert '3 raters' in text
     assert '10 %' in text

@@ -238,7 +238,7 @@ def test_what_is_no_image_of_the_brain_is_refused(card):
 def test_a_normalisation_that_is_not_known_is_refused(card, normalisation):
     affine, shape = grid(), (40, 44, 36)
     other = replace(card, normalisation=normalisation)
-    with pytest.raises(UnavailableError, match='"Normalisation" is .* cannot do'):
+    with pytest.raises(UnavailableError, match='"Normalisation" is .* not support'):
         network_input({'FLAIR': head(affine, shape)}, {}, ball(affine, shape), other)
 
 

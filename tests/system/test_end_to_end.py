@@ -117,7 +117,7 @@ def test_running_again_changes_nothing_and_is_quick(simulated, finished, run_app
     before = digests(finished)
     done = run_app(simulated, finished, 'participant', *OPTIONS)
     assert done.returncode == 0
-    assert 'finished before with equal inputs and settings' in done.stderr
+    assert 'already finished with the same inputs and settings' in done.stderr
     assert digests(finished) == before
 
 

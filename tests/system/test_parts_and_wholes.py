@@ -84,7 +84,7 @@ def test_a_bad_part_costs_itself(finished, subject):
 def test_the_run_succeeds_and_says_what_it_left_out(finished):
     done, _ = finished
     assert done.returncode == 0, done.stderr
-    assert 'sub-constant: going on without sub-constant_T2w.nii' in done.stderr
+    assert 'sub-constant: continuing without sub-constant_T2w.nii' in done.stderr
     assert 'Traceback' not in done.stderr
 
 

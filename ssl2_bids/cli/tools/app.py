@@ -17,7 +17,7 @@ from ssl2_bids.cli.tools.pretrain import add_pretrain
 from ssl2_bids.cli.tools.simulate import add_simulate
 from ssl2_bids.errors import Ssl2Error
 
-DESCRIPTION = 'Tools around the BIDS App ssl2-bids (which segments; see ssl2-bids --help).'
+DESCRIPTION = 'Tools for the BIDS App ssl2-bids (for segmentation see ssl2-bids --help).'
 
 
 # every subcommand stands here: add_<name>(subparsers) sets run=run_<name>(args) -> exit code
@@ -37,7 +37,7 @@ def build_parser() -> Parser:
         metavar='COMMAND',
         dest='command',
         required=True,
-        description='ssl2 COMMAND --help says more.',
+        description='See ssl2 COMMAND --help for the options.',
     )
     for add in SUBCOMMANDS:
         add(subparsers)
@@ -55,5 +55,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f'error: {error}')
         return error.exit_code
     except KeyboardInterrupt:
-        say('interrupted; the same command may be given again')
+        say('interrupted; run the same command again to resume')
         return 128 + signal.SIGINT

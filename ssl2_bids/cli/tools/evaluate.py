@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 EVALUATE = """\
 Compare lesion masks of ssl2-bids with manual labels.
 
-Prints one row per participant and session that has both, and their mean. Nothing is resampled:
-label and mask must lie on one grid, in any voxel orientation. Several raters are joined by
-majority vote."""
+Prints one row per participant and session with mask and label, and the mean. Nothing is
+resampled: label and mask must be on the same grid, in any voxel orientation. Labels of several
+raters are combined by majority vote."""
 
 EVALUATE_EPILOG = """\
 examples:
@@ -30,18 +30,18 @@ examples:
   ssl2 evaluate /out /labels --compare default adapted --figures pictures
   ssl2 evaluate /out --lesion-free
 
-labels: sub-01/anat/sub-01_label-L_mask.nii.gz (0 and 1) and other usual names; the JSON beside
-it may say that only some slices were annotated: {"AnnotatedSlices": {"Axis": "k",
-"Indices": [88, 96]}}; then voxels are compared there alone.
+labels: sub-01/anat/sub-01_label-L_mask.nii.gz (0 and 1) and other usual names. If only some
+slices are annotated, list them in the JSON of the label: {"AnnotatedSlices": {"Axis": "k",
+"Indices": [88, 96]}}; then only voxels of these slices are compared.
 
 columns: Dice, PPV and sensitivity of voxels; volumes; F1, sensitivity and precision of lesions
-where one shared voxel suffices; F1 of lesions by the rule of the MSSEG challenge; 95th
-percentile Hausdorff distance; where ssl2-bids wrote the probability, its expected calibration
-error and Brier score in the brain within 5 mm of lesions. n/a: undefined, left out of the mean.
+(detected: one shared voxel); F1 of lesions by the rule of the MSSEG challenge; 95th
+percentile Hausdorff distance; with a probability map, expected calibration error and Brier
+score in the brain within 5 mm of lesions. n/a: undefined, left out of the mean.
 
-comparison: differences of means over participants (sessions averaged first) with their 95 %
-bootstrap interval, and p of a permutation of signs, after Holm where several models are
-compared; from 6 participants on. Scores are not adjusted among each other: choose one before.
+comparison: differences of means over participants (sessions averaged first) with 95 % bootstrap
+interval, and p of a sign permutation test, adjusted by Holm for several models; for 6 or more
+participants. p is not adjusted for several scores: choose the score before the comparison.
 
 exit codes: 0 done; 1 some cases failed; 64 wrong usage; 65 all failed; 66 nothing to compare;
 73 cannot write"""
@@ -72,8 +72,8 @@ def add_evaluate(subparsers: argparse._SubParsersAction) -> None:
         nargs='+',
         action='extend',
         metavar='LABEL',
-        help='compare the masks of these models, the desc- in their names; "default" is the '
-        'default bundled one, whose masks have no desc- (default: that one)',
+        help='models whose masks are compared with the labels: the desc- of the file names, or '
+        '"default" for masks without desc-, of the default model (default: default)',
     )
     parser.add_argument(
         '--compare',
@@ -85,22 +85,22 @@ def add_evaluate(subparsers: argparse._SubParsersAction) -> None:
         '--lesion-free',
         '--lesion_free',
         action='store_true',
-        help='without LABEL_DATASET: the participants are known to have no lesions, so that all '
-        'that was found is false; prints its volume for each brain, median and range',
+        help='without LABEL_DATASET, for participants without lesions: prints the false-positive '
+        'volume of each brain, median and range',
     )
     parser.add_argument(
         '--output',
         type=Path,
         metavar='FILE.tsv',
-        help='also write the cases (not the mean) with more columns to a table, and what the '
-        'columns mean to the JSON beside it; a comparison goes to FILE_comparison.tsv',
+        help='also write all cases (without the mean) with more columns to a table, and the '
+        'meaning of the columns to FILE.json; a comparison goes to FILE_comparison.tsv',
     )
     parser.add_argument(
         '--figures',
         type=Path,
         metavar='FOLDER',
-        help='draw each case with both outlines: the largest lesion, and the slice with most '
-        'disagreement',
+        help='write a figure of each case with the outlines of mask and label: the largest '
+        'lesion, and the slice with most disagreement',
     )
     parser.add_argument(
         '--min-lesion-volume',
@@ -108,7 +108,7 @@ def add_evaluate(subparsers: argparse._SubParsersAction) -> None:
         type=values.not_negative,
         default=MINIMUM_LESION_VOLUME,
         metavar='MM3',
-        help='leave smaller lesions out of the lesion-wise scores, in mm^3 '
+        help='minimum lesion volume of the lesion-wise scores, in mm^3 '
         f'(default: {MINIMUM_LESION_VOLUME:g})',
     )
     parser.add_argument(
@@ -117,7 +117,7 @@ def add_evaluate(subparsers: argparse._SubParsersAction) -> None:
         nargs='+',
         action='extend',
         metavar='LABEL',
-        help='compare these only, with or without "sub-" (default: all)',
+        help='participants to compare, with or without "sub-" (default: all)',
     )
     parser.set_defaults(run=run_evaluate)
 
@@ -190,14 +190,14 @@ def _run_lesion_free(
 def _check(args: argparse.Namespace) -> None:
     """Stop where options contradict one another."""
     if args.output and args.output.suffix != '.tsv':
-        raise UsageError('the output is a table, its name must end in .tsv', path=args.output)
+        raise UsageError('the name of the output table must end in .tsv', path=args.output)
     if args.labels is None and not args.lesion_free:
         raise UsageError(
             'LABEL_DATASET is missing',
-            advice='Give it, or --lesion-free if nobody in PRED_DATASET has lesions.',
+            advice='Give it, or --lesion-free if no participant of PRED_DATASET has lesions.',
         )
     if args.lesion_free and (args.labels or args.compare or args.figures):
-        raise UsageError('--lesion-free goes without LABEL_DATASET, --compare and --figures')
+        raise UsageError('--lesion-free excludes LABEL_DATASET, --compare and --figures')
     if args.compare and len(set(_models(args.compare))) < 2:
         raise UsageError(
             '--compare needs two different models', advice='For example: --compare default mine.'

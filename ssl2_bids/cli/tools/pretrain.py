@@ -17,11 +17,11 @@ from ssl2_bids.errors import SUCCESS
 
 DESCRIPTION = """\
 Pretrain a network: self-supervised on unlabelled 3T scans and simulated ones, then supervised on
-simulated lesions and labelled scans. Ends in a model folder for ssl2-bids --model FOLDER.
+simulated lesions and labelled scans. Writes a model folder for ssl2-bids --model FOLDER.
 
 CONFIG is a TOML file; its keys are those of docs/reference/training-configuration.md. SIGTERM,
-SIGUSR1 and Ctrl-C save and end the run; the same command goes on where it stopped, on the same
-curve."""
+SIGUSR1 and Ctrl-C save the state and end the run; the same command resumes the
+training, on the same curve."""
 
 EPILOG = """\
 example:
@@ -29,12 +29,12 @@ example:
   torchrun --nproc-per-node 4 --no-python ssl2 pretrain pretrain.toml out --device cuda
 
 on a machine without imaging software:
-  ssl2 pretrain pretrain.toml out --pack        the data into out/packed, to be copied
-  ssl2 pretrain pretrain.toml new --data packed
+  ssl2 pretrain pretrain.toml out --pack        prepare the data in out/packed
+  ssl2 pretrain pretrain.toml new --data packed   train on a copy of that folder
 
 exit codes: 0 done; 64 wrong usage or configuration; 65 unusable data, or the loss is not a
-number; 66 missing input; 69 device not there; 73 cannot write; 74 disk full; 130, 138, 143 stopped
-by Ctrl-C, SIGUSR1 or SIGTERM, state saved"""
+number; 66 missing input; 69 device not available; 73 cannot write; 74 disk full; 130, 138, 143
+interrupted by Ctrl-C, SIGUSR1 or SIGTERM, state saved"""
 SOMETIMES = 30.0  # s between lines where there is no terminal
 
 
@@ -58,10 +58,10 @@ def add_pretrain(subparsers: argparse._SubParsersAction) -> None:
         help='auto, cpu, cuda or cuda:N (default: auto)',
     )
     parser.add_argument(
-        '--data', type=Path, metavar='PACKED', help='packed data (default: OUT/packed)'
+        '--data', type=Path, metavar='PACKED', help='prepared dataset (default: OUT/packed)'
     )
     parser.add_argument(
-        '--pack', action='store_true', help='pack the data into OUT/packed, no more'
+        '--pack', action='store_true', help='prepare the dataset in OUT/packed without training'
     )
     parser.set_defaults(run=run_pretrain)
 
@@ -75,7 +75,7 @@ def run_pretrain(args: argparse.Namespace) -> int:
     logging.getLogger('ssl2_bids').setLevel(logging.INFO)
     if args.pack:
         place = workflow.pack_data(args.config, args.output, progress=_packed)
-        _say(f'data packed in {place}')
+        _say(f'prepared dataset: {place}')
         return SUCCESS
     with shown_progress() as progress:
         outcome = workflow.pretrain(
@@ -87,7 +87,7 @@ def run_pretrain(args: argparse.Namespace) -> int:
             packing=_packed,
         )
     if not outcome.finished:
-        _say('stopped; the same command goes on')
+        _say('interrupted; run the same command again to resume')
         return 128 + outcome.stopped
     _say(f'the model is in {outcome.folder}')
     return SUCCESS
@@ -147,7 +147,7 @@ def told(latest: Mapping[str, float]) -> str:
 
 
 def _packed(name: str) -> None:
-    _say(f'packed {name}')
+    _say(f'prepared {name}')
 
 
 def _say(text: str) -> None:

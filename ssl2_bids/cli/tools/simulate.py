@@ -14,18 +14,20 @@ from ssl2_bids.errors import SUCCESS, UsageError
 SIMULATE = """\
 Make a simulated BIDS dataset of people with multiple sclerosis, with lesions of known truth.
 
-Heads are deformed, lesions are painted into them, and the signal equations of each sequence,
-with the fields, noise and faults of a scanner of 1.5, 3 or 7 tesla, make the images. OUT becomes
-a raw dataset; the true lesions of everybody go to OUT/derivatives/truth, and the labels that a
-site would have (of few participants, drawn by a fallible reader, perhaps in few slices) to
-OUT/derivatives/manual.
+The simulator deforms heads and paints lesions into them. The signal equations of each sequence,
+with the fields, noise and artefacts of a scanner of 1.5, 3 or 7 tesla, make the images.
 
-For trying things out, for tests and for training: simulated results say nothing about the
-accuracy on patients."""
+OUT                      raw BIDS dataset
+OUT/derivatives/truth    true lesions of all participants
+OUT/derivatives/manual   labels of some participants, drawn by a simulated rater with errors,
+                         in all or some slices
+
+For first steps, tests and training: results on simulated images are no evidence of the accuracy
+on patients."""
 
 SIMULATE_EPILOG = """\
 examples:
-  a small dataset, the app on it, and how well it did:
+  a small dataset, its segmentation and the accuracy:
     ssl2 simulate demo --subjects 3
     ssl2-bids demo demo-out participant
     ssl2 evaluate demo-out demo/derivatives/truth
@@ -33,17 +35,17 @@ examples:
   a 7 T site with 20 participants and two visits, 4 of them labelled in every tenth slice:
     ssl2 simulate site --field 7 --subjects 20 --sessions 2 --labelled 4 --sparse 0.1
 
-  whole heads from segmentations of your own (FreeSurfer's numbers), with lesion shapes of
-  patients, on a scanner of your own:
+  whole heads from your segmentations (label numbers of FreeSurfer), with lesion shapes of
+  patients and your scanner protocol:
     ssl2 simulate heads --labels segmentations --whole-head --lesion-masks masks \\
         --protocol scanner.toml
 
-Everything follows from the seed: the same command gives the same bytes, with any --nprocs, and a
-participant does not depend on how many others there are. A stopped simulation goes on where it
-stopped when the same command is run again.
+The seed determines all random values: the same command gives the same bytes, with any --nprocs,
+and a participant does not depend on the number of participants. An interrupted simulation resumes
+with the same command.
 
 exit codes: 0 done; 64 wrong usage; 65 a label map, mask or protocol cannot be used; 66 one is
-missing; 70 internal error or out of memory; 73 OUT holds something else or cannot be written;
+missing; 70 internal error or out of memory; 73 OUT has other content or cannot be written;
 74 disk full"""
 
 OPTIONS = (
@@ -102,34 +104,36 @@ def _add_dataset(parser: argparse.ArgumentParser) -> None:
         type=values.positive_int,
         default=1,
         metavar='N',
-        help='visits of each; between them lesions appear, grow, shrink and vanish (default: 1)',
+        help='visits per participant; lesions appear, grow, shrink and vanish in between '
+        '(default: 1)',
     )
     group.add_argument(
         '--seed',
         type=values.seed,
         default=1,
         metavar='N',
-        help='another seed gives other people (default: 1)',
+        help='random seed of all participants (default: 1)',
     )
     group.add_argument(
         '--field',
         type=values.positive,
         metavar='TESLA',
-        help='1.5 (clinical, thick slices), 3 or 7 (default: 3, or that of --protocol)',
+        help='field strength: 1.5 (clinical, thick slices), 3 or 7 (default: 3, or as in '
+        '--protocol)',
     )
     group.add_argument(
         '--contrasts',
         nargs='+',
         metavar='SUFFIX',
-        help='T1w, FLAIR, T2w, T2starw, MEGRE and, at 7 T, UNIT1, which brings the inversion '
-        'images of MP2RAGE along (default: FLAIR with UNIT1 at 7 T, else with T1w; all of a '
-        '--protocol)',
+        help='T1w, FLAIR, T2w, T2starw, MEGRE and, at 7 T, UNIT1 with the inversion images of '
+        'MP2RAGE (default: FLAIR, and UNIT1 at 7 T, else T1w; with --protocol all of its '
+        'sequences)',
     )
     group.add_argument(
         '--protocol',
         type=Path,
         metavar='FILE.toml',
-        help='another scanner; files to start from: ssl2_bids/resources/scanners',
+        help='scanner protocol; examples: ssl2_bids/resources/scanners',
     )
     group.add_argument(
         '--phase',
@@ -144,21 +148,21 @@ def _add_people(parser: argparse.ArgumentParser) -> None:
         '--labels',
         type=Path,
         metavar='FOLDER',
-        help="segmented heads to deform, NIfTI with FreeSurfer's numbers, 1 mm (default: the "
-        'MNI152 tissue maps)',
+        help="segmented heads to deform: NIfTI with FreeSurfer's label numbers, 1 mm (default: "
+        'the MNI152 tissue maps)',
     )
     add_option(
         group,
         '--whole-head',
         action='store_true',
-        help='keep skull and scalp, which the --labels must have (default: brain only)',
+        help='keep skull and scalp; needs --labels with skull and scalp (default: brain only)',
     )
     add_option(
         group,
         '--lesion-masks',
         type=Path,
         metavar='FOLDER',
-        help='real lesion masks in MNI152 space: half of the lesions get their shapes from them',
+        help='real lesion masks in MNI152 space: half of the lesions get these shapes',
     )
     group.add_argument(
         '--load',
@@ -173,41 +177,41 @@ def _add_people(parser: argparse.ArgumentParser) -> None:
         type=values.not_negative,
         default=0.6,
         metavar='S',
-        help='how much it differs between people, the standard deviation of its logarithm; 0: '
-        'all the same (default: 0.6)',
+        help='spread of the lesion volume between participants: standard deviation of its '
+        'logarithm (default: 0.6)',
     )
 
 
 def _add_labels(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group('labels, as a site would have them')
+    group = parser.add_argument_group('labels of the simulated rater')
     group.add_argument(
         '--labelled',
         type=int,
         default=0,
         metavar='N',
-        help='how many participants, drawn by seed, have one (default: 0)',
+        help='number of labelled participants, chosen at random (default: 0)',
     )
     group.add_argument(
         '--sparse',
         type=values.positive,
         default=1.0,
         metavar='SHARE',
-        help='lesions are drawn in this share of the axial slices only (default: 1, all)',
+        help='share of the axial slices that are annotated, 0 to 1 (default: 1)',
     )
     group.add_argument(
         '--encoding',
         choices=('mask', 'dseg', 'slices'),
         default='mask',
-        help='how that is stored: a mask of the extent beside the mask; one three-valued file; '
-        'or a list of slices in the JSON (default: mask)',
+        help='storage of the annotated extent: mask, a second mask file; dseg, one file with '
+        'three values; slices, a list of slices in the JSON (default: mask)',
     )
 
 
 def _add_quality(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group('faults')
+    group = parser.add_argument_group('artefacts')
     for name, text in (
-        ('--motion', 'share of the scans during which somebody moved, 0 to 1 (default: 0)'),
-        ('--spikes', 'share of the scans with stripes, 0 to 1 (default: 0)'),
+        ('--motion', 'share of the scans with motion, 0 to 1 (default: 0)'),
+        ('--spikes', 'share of the scans with spike noise (stripes), 0 to 1 (default: 0)'),
     ):
         group.add_argument(name, type=values.not_negative, default=0.0, metavar='SHARE', help=text)
 
@@ -219,15 +223,15 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
         '--nprocs',
         type=values.positive_int,
         metavar='N',
-        help='participants at a time; each needs about 1.3 GB of memory at 3 T, 2.3 GB at '
+        help='participants in parallel; each needs about 1.3 GB of memory at 3 T, 2.3 GB at '
         '7 T, 3 to 4 GB for whole heads at 7 T (default: the number of processors)',
     )
     group.add_argument(
         '--again',
         type=Path,
         metavar='MASK.json',
-        help='make only the participant of this JSON of derivatives/truth again, to the byte; '
-        'give the same --labels and --lesion-masks, and no other options',
+        help='reproduce one participant to the byte from its JSON in derivatives/truth; give the '
+        'same --labels and --lesion-masks, and no other options',
     )
 
 
@@ -260,11 +264,11 @@ def run_again(args: argparse.Namespace) -> int:
     for name in OPTIONS:
         if name not in ('labels', 'lesion_masks') and getattr(args, name) != args.usual(name):
             raise UsageError(
-                f'--{name.replace("_", "-")} does not go with --again, whose JSON says it all',
-                advice='Give only --labels and --lesion-masks with it.',
+                f'--{name.replace("_", "-")} cannot be combined with --again',
+                advice='Give only --labels and --lesion-masks with --again.',
             )
     from ssl2_bids.workflows.simulation.replay import simulate_again
 
     simulate_again(args.again, args.output, labels=args.labels, lesion_masks=args.lesion_masks)
-    say(f'{args.again.name.split("_")[0]} made again in {args.output}')
+    say(f'{args.again.name.split("_")[0]} reproduced in {args.output}')
     return SUCCESS

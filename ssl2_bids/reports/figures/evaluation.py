@@ -106,7 +106,7 @@ def _middle_of_largest(mask: np.ndarray, voxel_volume: float) -> list[int]:
 def _legend(extent: np.ndarray) -> str:
     entries = [(MANUAL, 2.4, 'manual'), (PREDICTED, 1.0, 'predicted')]
     if not extent.all():
-        entries.append((UNJUDGED, 0.8, 'judged by a rater'))
+        entries.append((UNJUDGED, 0.8, 'annotated by a rater'))
     return ''.join(
         f'<path d="M{150 * n} 13h28" class="outline" stroke="{colour}" '
         f'style="stroke-width:{width + 0.6:.1f}"/>'

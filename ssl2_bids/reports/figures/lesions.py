@@ -16,7 +16,7 @@ from ssl2_bids.volume import Volume, reorient, same_grid
 LESION_COLOURS = (
     '#ffb000', '#4dd8ff', '#ff7eb6', '#7ee787', '#ff8c5a', '#b9a4ff', '#f4e04d', '#2fd6b5',
 )  # fmt: skip
-VIEW = 'Left of the picture is left of the head. Positions in millimetres (RAS+).'
+VIEW = 'The left of the image is the left of the head. Positions in millimetres (RAS+).'
 CLOSE_UP, LARGEST_CLOSE_UP = 44.0, 70.0  # mm, edge of the close-up
 
 

@@ -102,7 +102,7 @@ def draw_registration(
         f'{_tag(fixed_name, "#7ee787", width)}'
         f'<g class="moving">{_tag(moving_name, "#ffb000", width)}</g>'
     )
-    note = f'The images alternate; the pointer on them stops it. Line: brain. {VIEW}'
+    note = f'The images alternate; hold the pointer on them to stop. Line: brain. {VIEW}'
     write_text(path, sheet(title, rows, note=note, style=FLICKER, foot=names, columns=5))
 
 
@@ -160,7 +160,7 @@ def _colour_bar(palette: np.ndarray, top: float) -> str:
         stops += f'<stop offset="{place}%" stop-color="rgb({red},{green},{blue})"/>'
     return (
         f'<defs><linearGradient id="heat">{stops}</linearGradient></defs>'
-        '<text class="note" x="0" y="16">Participants with a lesion here: above 0</text>'
+        '<text class="note" x="0" y="16">Participants with a lesion: above 0</text>'
         '<rect x="270" y="4" width="220" height="14" rx="3" fill="url(#heat)"/>'
         f'<text class="note" x="500" y="16">{top * 100:.3g} %</text>'
     )

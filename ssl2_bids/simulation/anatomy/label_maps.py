@@ -97,8 +97,8 @@ def healthy_labels(labels: Volume, *, path: str | Path | None = None) -> Volume:
     if spacing.max() > COARSEST or spacing.max() / spacing.min() > MOST_ANISOTROPIC:
         raise DataError(
             f'the label map has voxels of {" x ".join(f"{s:.3g}" for s in spacing)} mm; '
-            f'edges up to {COARSEST:g} mm that differ at most by a factor of '
-            f'{MOST_ANISOTROPIC:g} can be used',
+            f'at most {COARSEST:g} mm, with a ratio of at most {MOST_ANISOTROPIC:g} between the '
+            'edges, are allowed',
             advice='Segment an image with smaller, nearly isotropic voxels.',
             path=path,
         )
@@ -118,7 +118,7 @@ def healthy_labels(labels: Volume, *, path: str | Path | None = None) -> Volume:
         raise DataError(
             'the label map is empty'
             if not brain.any()
-            else 'the label map has hardly any cerebral white matter (labels 2 and 41)',
+            else 'the label map has almost no cerebral white matter (labels 2 and 41)',
             advice='Give a segmentation of a whole brain with the numbers of FreeSurfer.',
             path=path,
         )

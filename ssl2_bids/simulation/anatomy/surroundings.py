@@ -103,7 +103,7 @@ def survey(anatomy: Anatomy) -> Surroundings:
     """
     brain = anatomy.brain
     if not brain.any():
-        raise DataError('the anatomy is empty', advice='Give one with tissue.')
+        raise DataError('the anatomy is empty', advice='Give an anatomy with tissue.')
     box = bounding_box(brain, MARGIN)
     affine = shifted(anatomy.affine, start_of(box))
     labels = None if anatomy.labels is None else anatomy.labels[box]

@@ -89,32 +89,37 @@ def fault(protocol: Protocol) -> tuple[str, str] | None:
         (not turbo or len(p.ti) <= 1, 'ti', f'{p.kind} has one, not {len(p.ti)}'),
         (p.kind != 'flair' or len(p.ti) == 1, 'ti', 'flair has one, not 0'),
         (not rage or p.te < p.spacing, 'te', 'the echo comes after the next excitation'),
-        (not rage or min(p.pulses) >= 0 < sum(p.pulses), 'pulses', 'no train has so many pulses'),
+        (
+            not rage or min(p.pulses) >= 0 < sum(p.pulses),
+            'pulses',
+            'not a valid number for a train',
+        ),
         (
             all(start >= end for start, end in zip(starts, ends, strict=False)),
             'ti',
             'a train of excitations begins before the inversion or inside the one before it',
         ),
-        (ends[-1] <= p.tr, 'pulses', 'the last train ends after the repetition'),
+        (ends[-1] <= p.tr, 'pulses', 'the last train ends after the repetition time'),
         (
             not turbo or 0 < p.train <= p.tr - last_ti - p.preparation,
             'train',
-            f'{p.train:g} s of echoes do not fit into the repetition after the inversion time',
+            f'{p.train:g} s of echoes do not fit into the repetition time after the inversion '
+            'time',
         ),
-        (not turbo or p.te <= p.train, 'te', f'{p.te:g} s is longer than the train of echoes'),
+        (not turbo or p.te <= p.train, 'te', f'{p.te:g} s is longer than the echo train'),
         (
             p.nominal_te == 0 or p.te <= p.nominal_te <= p.train,
             'nominal_te',
-            'is not within te and the train of echoes',
+            'is not between te and the end of the echo train',
         ),
         (p.preparation >= 0, 'preparation', 'is negative'),
-        (p.preparation == 0 or bool(p.ti), 'preparation', 'is there without an inversion'),
+        (p.preparation == 0 or bool(p.ti), 'preparation', 'needs an inversion'),
         (p.kind != 'gre' or p.te < p.tr, 'te', 'the echo comes after the next excitation'),
         (p.kind != 'megre' or len(p.echoes) > 1, 'echoes', 'megre has at least two'),
         (
             all(a < b for a, b in itertools.pairwise((*p.echoes, p.tr)) if p.echoes),
             'echoes',
-            'they do not rise, or reach beyond the repetition',
+            'the echo times do not increase, or exceed the repetition time',
         ),
         (0.5 <= p.efficiency <= 1, 'efficiency', f'{p.efficiency:g} is not between 0.5 and 1'),
         (0 <= p.refocusing <= 2, 'refocusing', f'{p.refocusing:g} is not between 0 and 2'),
@@ -179,7 +184,7 @@ def check_ranges(scanner: Scanner, path: Path) -> None:
             value = getattr(value, name)
         values = value if isinstance(value, tuple) else (value,)
         if list(values) != sorted(values):
-            raise wrong(path, key, f'{list(values)} is not a range from least to most')
+            raise wrong(path, key, f'{list(values)} is not a range from low to high')
         if not low <= values[0] <= values[-1] <= high:
             shown = list(values) if len(values) > 1 else values[0]
             raise wrong(path, key, f'{shown} is not within {low:g} and {high:g}')

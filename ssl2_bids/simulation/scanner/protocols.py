@@ -178,8 +178,9 @@ def read_scanner(path: str | Path | None = None, field: float | None = None) -> 
         raise wrong(path, 'field', f'{strength:g} T is not between 0.5 and 12 T')
     if field is not None and not math.isclose(strength, field):
         raise UsageError(
-            f'the protocol file {path} is of a scanner of {strength:g} T, asked for was {field:g}',
-            advice='Leave the field out, or give another protocol file.',
+            f'the protocol file {path} is for a scanner of {strength:g} T, but the requested '
+            f'field is {field:g}',
+            advice='Omit the field, or give another protocol file.',
         )
     nearest = min(FIELDS, key=lambda known: abs(math.log(known / strength)))
     bundled = bundled_table(f'scanners/{FIELDS[nearest]}')

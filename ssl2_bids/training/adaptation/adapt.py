@@ -271,7 +271,7 @@ def adapt(
 
 @torch.no_grad()
 def between(start: nn.Module, trained: nn.Module, share: float) -> nn.Module:
-    """A copy of a trained network whose weights lie a share of the way from those of the start.
+    """A copy of a trained network whose weights are averaged with those of the start model.
 
     Parameters
     ----------

@@ -79,22 +79,22 @@ def decide(pairs: Sequence[Pair], *, always: bool = False) -> Decision:
     dice = mean_of_participants([(p.participant, *p.dice) for p in pairs])
     f1 = mean_of_participants([(p.participant, *p.lesion_f1) for p in pairs])
     if dice is None:
-        told = 'there are no scores of people that were not trained on'
-        return Decision(always, f'{told}; taken because it was asked for' if always else told)
-    told = f'mean Dice on people not trained on: {dice[0]:.3f} before, {dice[1]:.3f} after'
+        told = 'there are no out-of-fold scores'
+        return Decision(always, f'{told}; accepted because of --accept always' if always else told)
+    told = f'mean out-of-fold Dice: {dice[0]:.3f} before, {dice[1]:.3f} after'
     if f1 is not None:
         told += f'; lesion-wise F1: {f1[0]:.3f} before, {f1[1]:.3f} after'
     fault = ''
     if dice[1] <= dice[0]:
-        fault = 'the Dice did not rise'
+        fault = 'the Dice did not increase'
     elif dice[1] < LEAST_DICE:
-        fault = f'the Dice is below {LEAST_DICE:g}: see whether the labels belong to these scans'
+        fault = f'the Dice is below {LEAST_DICE:g}: check that the labels belong to these scans'
     elif f1 is not None and f1[0] - f1[1] > MOST_LOST:
-        fault = f'the lesion-wise F1 fell by more than {MOST_LOST:g}'
+        fault = f'the lesion-wise F1 decreased by more than {MOST_LOST:g}'
     if fault and not always:
         return Decision(False, f'{fault} ({told})')
     if fault:
-        return Decision(True, f'taken because it was asked for, although {fault} ({told})')
+        return Decision(True, f'accepted because of --accept always, although {fault} ({told})')
     return Decision(True, told)
 
 

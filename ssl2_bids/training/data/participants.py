@@ -95,7 +95,7 @@ def read_participant(folder: Path) -> Participant:
         ) from None
     grids = {array.shape[-3:] for array in arrays.values()}
     if len(grids) != 1 or found.image.shape[0] != len(found.present):
-        raise DataError('its arrays do not fit together', advice='Prepare it again.', path=folder)
+        raise DataError('its arrays do not match', advice='Prepare it again.', path=folder)
     return found
 
 
@@ -170,7 +170,7 @@ def load_scan(path: Path) -> Participant:
         zlib.error,
     ) as error:
         raise DataError(
-            f'this packed scan cannot be read ({error})', advice='Pack it again.', path=path
+            f'this prepared scan cannot be read ({error})', advice='Prepare it again.', path=path
         ) from None
     image, present = stacked(images)
     simulated = bool(arrays.get('simulated', False))

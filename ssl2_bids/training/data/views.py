@@ -149,7 +149,9 @@ class Views:
             )
         for participant in participants:
             if (participant.label is None) != (participant.annotated is None):
-                raise DataError(f'{participant.name} has a label without extent, or the reverse')
+                raise DataError(
+                    f'{participant.name} has a label without extent, or an extent without label'
+                )
         self.participants, self.settings = tuple(participants), settings
         self.seed, self.rank = seed, rank
         self.places = [places_of(p) for p in participants]

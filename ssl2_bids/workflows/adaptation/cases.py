@@ -84,8 +84,8 @@ def find_cases(settings: GroupSettings, results: Sequence[Result]) -> list[Case]
     if settings.labels and not any(case.labels for case in cases):
         raise NoInputError(
             'no label of a processed participant was found',
-            advice='Labels are named sub-X[_ses-Y]_..._label-lesion_mask.nii.gz; the layouts '
-            'that are understood are listed in docs/reference/manual-masks.md.',
+            advice='Labels are named sub-X[_ses-Y]_..._label-lesion_mask.nii.gz; '
+            'docs/reference/manual-masks.md lists the recognised names.',
             path=settings.labels[0],
         )
     return cases
@@ -134,7 +134,7 @@ def images_of(result: Result) -> dict[str, Path]:
     missing = [path for path in paths if not path.is_file()]
     if missing or not paths:
         raise DataError(
-            'the preprocessed images of this result are not there',
+            'the preprocessed images of this result are missing',
             advice='Run the participant level again with --overwrite.',
             path=missing[0] if missing else sidecar,
         )
@@ -241,8 +241,8 @@ def read_labels(cases: Sequence[Case], settings: GroupSettings) -> ReadLabels:
 
 def _check_empty(empty: Sequence[Case], annotations: dict[str, Annotation]) -> None:
     advice = (
-        'If they were looked at and are free of lesions, give --empty-labels negative or write '
-        '"Manual": true in their JSON.'
+        'If these participants have no lesions, give --empty-labels negative or write "Manual": '
+        'true in the JSON files of the labels.'
     )
     if empty and not any(a.label.data.any() for a in annotations.values()):
         raise DataError(
@@ -252,12 +252,12 @@ def _check_empty(empty: Sequence[Case], annotations: dict[str, Annotation]) -> N
         )
     if annotations and not any(a.label.data.any() for a in annotations.values()):
         raise DataError(
-            'no label has a lesion: there is nothing to learn from',
+            'no label has a lesion: training needs at least one',
             advice='Label at least one participant with lesions.',
         )
     if empty:
         log.warning(
-            'empty labels, taken as not drawn: %s. %s', ', '.join(c.name for c in empty), advice
+            'empty labels, ignored as not drawn: %s. %s', ', '.join(c.name for c in empty), advice
         )
 
 
@@ -272,6 +272,6 @@ def check_holdout(cases: Sequence[Case], settings: GroupSettings) -> None:
     for participant in settings.holdout:
         if participant not in labelled:
             raise UsageError(
-                f'--holdout-label names {participant}, who has no label',
+                f'--holdout-label names {participant}, which has no label',
                 advice=f'Labelled are: {", ".join(sorted(labelled)) or "none"}.',
             )

@@ -127,7 +127,7 @@ def card_content(work: Work, adapted: Adapted, compared: dict[str, Any]) -> dict
     accepted = adapted.decision.accepted
     trained = [one for one in work.people if one.case.participant not in work.held]
     labelled = sum(one.case.name in work.annotations for one in trained)
-    data = str(parent.content.get('TrainedOn', 'see the parent'))
+    data = str(parent.content.get('TrainedOn', 'see the parent model'))
     if accepted:
         data += f'; then adapted to {len(trained)} scans of a site, {labelled} of them labelled'
     return kept | {
@@ -195,7 +195,7 @@ def suggest_slices(work: Work, adapted: Adapted) -> list[Suggestion]:
             (g for g in gains if g.case == one.case.name), key=lambda g: g.gain, default=None
         )
         if best is not None:
-            work.say(f'{one.case.name}: {best.gain:.0f} mm³ of doubt in its best slice')
+            work.say(f'{one.case.name}: {best.gain:.0f} mm³ of uncertain volume in its best slice')
         np.save(work.folder / f'doubt-{one.case.name}.npy', error.astype(np.float16))
     return suggesting.suggest(gains, most=work.adaptation.settings.suggestions)
 

@@ -112,8 +112,8 @@ def take_part(settings: GroupSettings, say: Callable[[str], None]) -> int:
         return SUCCESS
     if not path.is_file():
         raise NoInputError(
-            'the trainings that the first process has prepared are not to be seen here',
-            advice='Name a work folder on a disk that all nodes share, with -w.',
+            'the trainings prepared by the first process are not visible to this process',
+            advice='Give a work folder on a disk that all nodes share with -w.',
             path=path,
         )
     jobs = [from_table(Job, content) for content in json.loads(path.read_text(encoding='utf-8'))]

@@ -83,14 +83,14 @@ def plan_adaptation(settings: GroupSettings, results: Sequence[Result]) -> Adapt
     if not asked_for(settings):
         if folders:
             log.info(
-                'no model is adapted; to adapt one to the labels found give --labels %s',
+                'no model is adapted; to adapt a model to the labels found, give --labels %s',
                 ' '.join(map(str, folders)),
             )
         return None
     if not folders and settings.strategy is None:
         raise NoInputError(
-            'there are no labels to adapt a model with',
-            advice='Name their folder with --labels.',
+            'there are no labels for an adaptation',
+            advice='Give their folder with --labels.',
             path=settings.bids_dir / 'derivatives',
         )
     _check_version(settings)
@@ -98,7 +98,7 @@ def plan_adaptation(settings: GroupSettings, results: Sequence[Result]) -> Adapt
     if not any(case.labels for case in cases) and settings.strategy is None:
         raise NoInputError(
             'no label of a processed participant was found',
-            advice='Name the folder of labels with --labels.',
+            advice='Give the folder of labels with --labels.',
             path=folders[0],
         )
     check_label(settings)
@@ -109,7 +109,7 @@ def plan_adaptation(settings: GroupSettings, results: Sequence[Result]) -> Adapt
         == (settings.output_dir / output_name('model.folder', desc=settings.label)).resolve()
     ):
         raise UsageError(
-            f'the model to start from is the one to be written, {settings.label}',
+            f'the start model is also the model to be written, {settings.label}',
             advice='Choose another name with --label.',
         )
     check_holdout(cases, settings)
@@ -138,8 +138,7 @@ def _check_version(settings: GroupSettings) -> None:
     version = str(owners[0].get('Version', __version__)) if isinstance(owners, list) else ''
     if version.split('.')[:2] != __version__.split('.')[:2]:
         raise DataError(
-            f'the results were made by version {version or "unknown"} of ssl2-bids, '
-            f'this is {__version__}',
+            f'the results are of ssl2-bids {version or "unknown"}, but this is {__version__}',
             advice='Run the participant level again with --overwrite, into a new folder.',
             path=settings.output_dir / 'dataset_description.json',
         )
@@ -150,11 +149,11 @@ def check_label(settings: GroupSettings) -> None:
 
     Raises
     ------
-    UsageError : it means something else in names of outputs.
+    UsageError : it has another meaning in names of outputs.
     """
     if settings.label in TAKEN or settings.label.endswith('uncertainty'):
         raise UsageError(
-            f'--label {settings.label} means something else in names of outputs',
+            f'--label {settings.label} has another meaning in names of outputs',
             advice='Choose another name.',
         )
 
@@ -196,31 +195,33 @@ def check_folds(adaptation: Adaptation) -> None:
         if adaptation.labelled:
             raise UsageError(
                 'every labelled participant is held out',
-                advice='Leave some of them to --labels alone.',
+                advice='Hold out fewer participants.',
             )
         if settings.strategy != UNLABELLED_ONLY:
             raise NoInputError(
-                f'the strategy {settings.strategy} needs labels, and there are none',
-                advice='Name their folder with --labels.',
+                f'the strategy {settings.strategy} needs labels, but there are none',
+                advice='Give their folder with --labels.',
             )
         if settings.accept != 'always':
             raise UsageError(
-                'without labels nothing can show that the adapted model is better',
-                advice='Label a few participants, or take the model unseen with --accept always.',
+                'without labels the adapted model cannot be tested',
+                advice='Label a few participants, or accept the model without a test by --accept '
+                'always.',
             )
         return
     if settings.folds == 'slices':
         if len(people) > 1:
             raise UsageError(
                 f'--folds slices is for a single labelled participant; there are {len(people)}',
-                advice='Leave it out: participants are left out then, which says more.',
+                advice='Without --folds whole participants are left out, which is the better '
+                'test.',
             )
         return
     if len(people) == 1:
         raise UsageError(
-            f'only one participant is labelled ({people[0]}): nobody is left to test on',
-            advice='Label another one, or give --folds slices, which tests on slices of the same '
-            'person and is too hopeful.',
+            f'only one participant is labelled ({people[0]}): no participant is left for the test',
+            advice='Label another participant, or give --folds slices: a test on slices of the '
+            'same participant, which is optimistic.',
         )
     if isinstance(settings.folds, int) and settings.folds > len(people):
         raise UsageError(

@@ -93,7 +93,7 @@ def write_section(case: Case, card: Card, images: dict[str, Volume], found: Segm
 def _sentences(card: Card) -> list[str]:
     parent = card.content['Parent']
     return [
-        f'Afterwards the preprocessed images were segmented again with the model {card.name}, '
+        f'The preprocessed images were then segmented again with the model {card.name}, '
         f'which was adapted to the site from {parent["Name"]} {parent["Version"]} '
         f'({card.content["Strategy"]}, {card.content["Steps"]} steps).'
     ]

@@ -32,8 +32,8 @@ class Adapted:
 
     Attributes
     ----------
-    network : the adapted one where it was accepted, else that of the start.
-    share : of the way from the weights of the start to the trained ones, where the network lies.
+    network : the adapted one where it was accepted, else that of the start model.
+    share : weight of the trained network in its average with the start model, 0 to 1.
     peers : further networks of the folds, for disagreement.
     """
 
@@ -195,7 +195,7 @@ def leave_slices_out(
 def tested(
     work: Work, one: Prepared, networks: Mapping[float, nn.Module], fold: str
 ) -> dict[float, Row]:
-    """A labelled case under the model of the start and adapted ones; kept for a rerun."""
+    """A labelled case under the start model and adapted models; kept for a rerun."""
     kept = work.folder / f'scores-{one.case.name}-{fold}.json'
     found = json.loads(kept.read_text(encoding='utf-8')) if kept.is_file() else {}
     models = {BEFORE: work.network, **{f'{share:g}': n for share, n in networks.items()}}

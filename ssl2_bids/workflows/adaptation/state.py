@@ -114,7 +114,7 @@ def begin(adaptation: Adaptation, say: Say) -> Work:
         raise StorageError(
             f'the work folder needs {size / 1e9:.2g} GB for prepared images, {free / 1e9:.2g} GB '
             'are free',
-            advice='Name another one with -w, or free some space.',
+            advice='Give another folder with -w, or free some space.',
             path=settings.work_dir,
         )
     key = f'{adaptation.card.name}-{adaptation.card.sha256[:8]}'
@@ -209,7 +209,7 @@ def fit_into_time(work: Work, trainings: int) -> AdaptSettings:
         found = json.loads(kept.read_text(encoding='utf-8'))
         work.memory = int(found['PeakMemory'])
         steps = int(found['Steps'])
-        work.say(f'going on with an adaptation of {trainings} trainings of {steps} steps')
+        work.say(f'resuming an adaptation of {trainings} trainings of {steps} steps')
         batch = {n: found.get(key, getattr(work.training, n)) for n, key in BATCH.items()}
         return replace(work.training, steps=steps, **{**batch, 'patch': tuple(batch['patch'])})
     torch.set_num_threads(threads_for(work.adaptation.settings, devices_of(work, trainings)))
@@ -225,7 +225,8 @@ def fit_into_time(work: Work, trainings: int) -> AdaptSettings:
         if room < FEWEST_STEPS:
             least = (FEWEST_STEPS * rounds * cost.step + beside) / 60
             raise UsageError(
-                f'in {most:g} minutes {trainings} trainings do not get {FEWEST_STEPS} steps each',
+                f'{most:g} minutes are too few for {trainings} trainings of {FEWEST_STEPS} steps '
+                'each',
                 advice=f'Give --max-time {max(1, int(np.ceil(least)))} or more, fewer --folds, '
                 'or a GPU.',
             )
@@ -234,8 +235,9 @@ def fit_into_time(work: Work, trainings: int) -> AdaptSettings:
     work.say(
         f'{trainings} trainings of {steps} steps by {work.training.strategy}, patches of '
         f'{" x ".join(map(str, work.training.patch))} voxels: about {minutes:.3g} minutes '
-        f'({cost.step:.2g} s a step, {cost.memory / 1e9:.2g} GB of memory); a stop loses at most '
-        f'{work.training.checkpoint_minutes:g} minutes, the same command goes on'
+        f'({cost.step:.2g} s a step, {cost.memory / 1e9:.2g} GB of memory); an interruption '
+        'loses at most '
+        f'{work.training.checkpoint_minutes:g} minutes; the same command resumes'
     )
     batch = {key: getattr(work.training, name) for name, key in BATCH.items()}
     settled = {'Steps': steps, 'SecondsPerStep': cost.step, 'PeakMemory': cost.memory}
@@ -272,7 +274,7 @@ def cost_of_step(work: Work) -> Cost:
         if work.device != 'cpu':
             torch.cuda.empty_cache()
         work.say(
-            f'the memory of {work.device} is too small: going on with {settings.labelled} + '
+            f'the memory of {work.device} is too small: continuing with {settings.labelled} + '
             f'{settings.unlabelled} patches of {" x ".join(map(str, settings.patch))} voxels at a '
             f'time, {settings.accumulate} times a step'
         )
@@ -338,7 +340,9 @@ def train_one(
         work.say(f'training {name} was stopped after step {history.step} of {steps}')
         # the handlers of the App are in place again: they end the run with the right exit code
         signal.raise_signal(history.stopped)
-        raise UnavailableError('the run was asked to end', advice='The same command goes on.')
+        raise UnavailableError(
+            'the run was interrupted', advice='Run the same command again to resume.'
+        )
     return network
 
 

@@ -93,6 +93,6 @@ def _wait(key: str) -> str:
 
 def _lost(error: Exception) -> UnavailableError:
     return UnavailableError(
-        f'the processes that torchrun started do not find each other ({error})',
-        advice='See what the first process said; the same command goes on.',
+        f'the processes of torchrun cannot connect to each other ({error})',
+        advice='See the messages of the first process; run the same command again to resume.',
     )

@@ -147,7 +147,7 @@ def _adapt(adaptation: Adaptation, say: Callable[[str], None]) -> list[dict[str,
     settings = adaptation.settings
     work = begin(adaptation, say)
     if finished_before(work):
-        say(f'{settings.label}: adapted before with equal labels and settings')
+        say(f'{settings.label}: already adapted with the same labels and settings')
         card = read_card(settings.output_dir / adaptation.folder)
     else:
         card = write_adapted(work, run(work))

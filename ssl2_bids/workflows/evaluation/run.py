@@ -161,7 +161,7 @@ def evaluate(
     notes = _notes(cases, drawn)
     notes += [f'{path.name}: left out: {why}' for path, why in (*found.left_out, *unassigned)]
     notes += [f'{path.name}: not used: {why}' for path, why in found.superseded]
-    notes += [f'{path.name}: not understood as the name of a mask' for path in found.unknown]
+    notes += [f'{path.name}: not recognised as the name of a mask' for path in found.unknown]
     for name in models:
         if unmatched := [unit for unit in drawn if unit not in masks[name]]:
             whose = f' of {name or "the default model"}' if len(models) > 1 else ''
@@ -313,14 +313,13 @@ def _notes(cases: list[Case], drawn: dict[tuple[str, str], list]) -> list[str]:
     """What a reader of the numbers must know."""
     empty = [case for case in cases if case.voxels.reference_volume == 0]
     concerned = {
-        'annotated in part: compared there alone; lesion-wise and surface scores are n/a': [
-            case for case in cases if case.overlap is None
-        ],
+        'partly annotated: compared in the annotated part only; lesion-wise and surface scores '
+        'are n/a': [case for case in cases if case.overlap is None],
         'mask or label is empty: HD95 is the diagonal of the image': [
             case for case in cases if case.voxels.one_empty
         ],
-        'the label is empty and was taken as free of lesions: if it was never drawn remove it, '
-        'else write "Manual": true in its JSON': [
+        'the label is empty and counts as free of lesions: remove it if it was not drawn, else '
+        'write "Manual": true in its JSON': [
             c for c in empty if not all(x.sidecar.get('Manual') for x in drawn[_unit(c)])
         ],
     }

@@ -49,10 +49,12 @@ MORE_COLUMNS = (
         'absolute_volume_error': {'Description': 'absolute value of volume_error'},
         'lesions_reference': {'Description': 'lesions in the reference'},
         'lesions_predicted': {'Description': 'predicted lesions'},
-        'false_lesions': {'Description': 'predicted lesions that touch none of the reference'},
+        'false_lesions': {'Description': 'predicted lesions that overlap no reference lesion'},
         'false_volume': {'Description': 'volume of these lesions', 'Units': 'mL'},
-        'annotated': {'Description': 'share of the voxels judged by raters; others are left out'},
-        'raters': {'Description': 'number of raters, joined by majority vote'},
+        'annotated': {
+            'Description': 'share of the voxels annotated by raters; other voxels are left out'
+        },
+        'raters': {'Description': 'number of raters, combined by majority vote'},
     }
     | {
         f'detected_{edge:g}': {
@@ -70,7 +72,9 @@ MORE_COLUMNS = (
 UNIT_COLUMNS = {
     'participant_id': {'Description': 'participant'},
     'session_id': {'Description': 'session'},
-    'model': {'Description': 'model that segmented: its label, or default for the bundled one'},
+    'model': {
+        'Description': 'model of the segmentation: its label, or default for the bundled one'
+    },
     'space': {'Description': 'grid on which the masks were compared'},
 }
 # of the comparison of models: digits
@@ -97,7 +101,7 @@ COMPARISON_COLUMNS = {
     'low': {'Description': 'lower end of the 95 % bootstrap interval of the difference'},
     'high': {'Description': 'upper end'},
     'p': {'Description': "two-sided p, signs of the participants' differences permuted"},
-    'p_holm': {'Description': 'p after Holm over the models that are compared in this score'},
+    'p_holm': {'Description': 'p adjusted by Holm for the models compared in this score'},
     'p_wilcoxon': {'Description': 'two-sided p of the signed-rank test, not adjusted'},
     'participants': {'Description': 'participants with both scores'},
     'undefined': {'Description': 'cases left out: a score of one of both is undefined'},

@@ -23,7 +23,7 @@ from ssl2_bids.bids.outputs import (
 from ssl2_bids.files import write_json
 from ssl2_bids.workflows.participant.plan import Plan, described_inputs
 
-OUT_OF_DATE = 'its result is of an earlier choice of images or settings'
+OUT_OF_DATE = 'the result is from an earlier choice of images or settings'
 AGAIN = 'run the participant level again'
 
 

@@ -88,8 +88,7 @@ def register(
     warnings = []
     if found.kept_identity:
         warnings.append(
-            f'{contrast}: registration found nothing better than the scanner coordinates, which '
-            'were kept'
+            f'{contrast}: registration did not improve on the scanner coordinates, which were kept'
         )
     facts = _facts('register', warnings, [], contrast=contrast, quality=quality_facts)
     return {
@@ -171,7 +170,7 @@ def find_template(image: str, mask: str, contrast: str, seed: int) -> dict[str, 
         read(image, contrast=contrast), read(mask, dtype=np.uint8), seed=seed
     )
     np.save('matrix.npy', found.matrix)
-    warnings = [f'regions are doubtful: {found.warning}'] if found.warning else []
+    warnings = [f'regions are uncertain: {found.warning}'] if found.warning else []
     agreement = {'brain and template, Dice of the masks': round(found.brain_dice, 3)}
     methods = [template.methods(contrast)]
     facts = _facts('find_template', warnings, methods, quality=agreement)

@@ -95,7 +95,7 @@ def _identified(plan: Plan, digest: Callable[[Path], str]) -> Plan:
         except OSError as error:
             problem = DataError(
                 f'cannot be read ({error.strerror})',
-                advice='Copy it again, or give the right to read it.',
+                advice='Copy it again, or change its permissions.',
                 path=error.filename,
             )
             return _identified(replace(plan, session=replace(session, problem=problem)), digest)
@@ -145,11 +145,11 @@ def described_inputs(plan: Plan) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for contrast, scan in session.scans.items():
         for path in scan.sources:
-            role, why = 'channel', 'seen by the model'
+            role, why = 'channel', 'input of the model'
             if path in scan.inversions:
                 role, why = 'auxiliary', 'for the noise removal of UNIT1'
             elif contrast == session.reference:
-                role, why = 'reference', 'its grid carries the results; also seen by the model'
+                role, why = 'reference', 'grid of the results; also input of the model'
             rows.append(
                 {
                     'Contrast': contrast,

@@ -111,7 +111,7 @@ def _planned(sessions: list[Session], card: Card, settings: ParticipantSettings)
     ]
     digests = Digests(settings.work_dir / DIGESTS, trust=not settings.overwrite)
     if len(sources) > MANY:
-        log.info('looking at the content of %d input files', len(sources))
+        log.info('reading the content of %d input files', len(sources))
     digests.of_all(sources, threads=settings.nprocs)
     if not settings.dry_run:
         digests.save()
@@ -170,7 +170,7 @@ def _check_spaces(settings: ParticipantSettings) -> None:
         name, _, modifier = space.partition(':')
         if name not in suffixes:
             raise UnavailableError(
-                f'the output space "{space}" cannot be had',
+                f'the output space "{space}" is not available',
                 advice=f'Choose among: {", ".join(suffixes)}.',
             )
         if modifier not in ('', 'res-1') or (modifier and name != ATLAS_SPACE):
@@ -198,9 +198,9 @@ def describe_plans(plans: list[Plan], settings: ParticipantSettings) -> str:
         session = plan.session
         lines.append(session.name)
         if session.skipped or session.problem:
-            lines.append(f'  nothing would be done: {session.skipped or session.problem}')
+            lines.append(f'  nothing to do: {session.skipped or session.problem}')
         if is_finished(plan) and not settings.overwrite:
-            lines.append('  finished by a former run; --overwrite would do it again')
+            lines.append('  finished by an earlier run; --overwrite processes it again')
         for contrast, scan in session.scans.items():
             mark = ' (reference)' if contrast == session.reference else ''
             files = ', '.join(_below(p, settings.bids_dir) for p in scan.sources)
@@ -265,7 +265,7 @@ def run_participant_level(
     _remove_leftovers(plans, settings.output_dir)
     write_dataset_files(settings.output_dir, settings.bids_dir)
     for plan in finished:
-        say(f'{plan.session.name}: finished before with equal inputs and settings, skipped')
+        say(f'{plan.session.name}: already finished with the same inputs and settings, skipped')
         take_away(plan.names)  # a run that was stopped at its very end did not
         renew(plan)
     ended: Exception | None = None
@@ -341,7 +341,9 @@ def _again(done: list[Plan], plans: list[Plan], settings: ParticipantSettings) -
         if again is not None:
             for path, why in again.session.unusable.items():
                 if path not in plan.session.unusable:
-                    log.warning('%s: going on without %s: %s', again.session.name, path.name, why)
+                    log.warning(
+                        '%s: continuing without %s: %s', again.session.name, path.name, why
+                    )
             plans[plans.index(plan)] = again
             fresh.append(again)
     return fresh
@@ -430,13 +432,13 @@ def _unfinished(settings: ParticipantSettings, ended: Exception | None) -> Ssl2E
     again = 'run the same command again: finished work is kept.'
     if ended is None:
         return Ssl2Error(
-            'the run was stopped before this session was finished', advice=again.capitalize()
+            'the run was interrupted before this session was finished', advice=again.capitalize()
         )
     if settings.stop_on_first_crash:
-        message = 'the run was ended by the failure of another, as --stop-on-first-crash asks: '
+        message = 'the run was stopped by another failure (--stop-on-first-crash): '
     else:
         message = 'the run ended before this session was finished: '
-    error = Ssl2Error(message + running.cause_of(ended), advice=f'Mend that and {again}')
+    error = Ssl2Error(message + running.cause_of(ended), advice=f'Correct this, then {again}')
     error.__cause__ = ended
     return error
 

@@ -288,4 +288,4 @@ def _draw_one(figure: Figure, shown: Shown) -> tuple[str, str]:
         fixed_name=reference.contrast,
         moving_name=contrast,
     )
-    return title, 'The two images alternate: nothing but the contrast should change.'
+    return title, 'The two images alternate: only the contrast should change.'

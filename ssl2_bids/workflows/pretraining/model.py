@@ -132,7 +132,7 @@ def card_content(
     if scores:
         content['Validation'] = {
             'Data': validated_on(packed),
-            'Threshold': 'chosen on the same scans',
+            'Threshold': 'selected on the same scans',
             'LesionRule': 'MSSEG',
             **{name: round(value, 4) for name, value in scores.items()},
         }
@@ -151,8 +151,8 @@ def trained_on(packed: Packed, *, labels: bool = True) -> str:
         real = sum(head.t1w is not None for head in packed.heads)
         more = f' ({real} with their real T1w scan)' if real else ''
         parts.append(
-            f'images simulated on the anatomy of {len(packed.heads)} people{more} with lesions '
-            'painted in'
+            f'images simulated on the anatomy of {len(packed.heads)} people{more} with painted '
+            'lesions'
         )
     used = packed.labelled if labels else ()
     without = [scan for scan in packed.scans if scan not in used]

@@ -74,8 +74,8 @@ def load_packed(folder: Path) -> Packed:
     """
     if not (folder / INDEX).is_file():
         raise NoInputError(
-            f'not a folder of packed data: {INDEX} is missing',
-            advice='Make it with: ssl2 pretrain CONFIG OUT --pack.',
+            f'not a prepared dataset: {INDEX} is missing',
+            advice='Make one with ssl2 pretrain CONFIG OUT --pack.',
             path=folder,
         )
     heads, scans = [], []
@@ -106,12 +106,12 @@ def pack(config: Config, folder: Path, *, progress: Progress | None = None) -> N
     if is_packed(folder, mark):
         absent = [root for root in sources(data) if not root.exists()]
         if absent or not contents.known:
-            why = f'{absent[0]} is not there' if absent else f'there is no {CONTENTS}'
-            log.info('the packed data are taken as they are: %s', why)
+            why = f'{absent[0]} is missing' if absent else f'there is no {CONTENTS}'
+            log.info('the prepared dataset is used as it is: %s', why)
             return
     if not (data.heads or data.label_maps or data.healthy or data.unlabelled or data.labelled):
         raise UsageError(
-            'the table "data" names nothing to train on',
+            'the table "data" names no training data',
             advice='Name label_maps, heads, healthy, unlabelled or labelled.',
         )
     write_json(folder / BEGUN, {'Fingerprint': mark})
@@ -127,12 +127,13 @@ def pack(config: Config, folder: Path, *, progress: Progress | None = None) -> N
             root, place, number, data, folder, people, left_out, progress, contents, digests.of
         )
     digests.save()
-    log.info('content of the data to be packed: %s', digests.told())
+    log.info('content of the data to prepare: %s', digests.told())
     missing = [one for one in (*data.hold_out, *data.validation) if plain(one) not in people]
     if missing:
         raise NothingSelectedError(
-            f'nobody is called {", ".join(missing)}',
-            advice='"hold_out" and "validation" name people as their files do (sub-X or X).',
+            f'no participant is named {", ".join(missing)}',
+            advice='"hold_out" and "validation" name participants as in the file names (sub-X or '
+            'X).',
         )
     for text in left_out:
         log.warning('left out: %s', text)
@@ -151,7 +152,7 @@ def is_packed(folder: Path, mark: str) -> bool:
             content = json.loads((folder / name).read_text(encoding='utf-8'))
             if content.get('Fingerprint') != mark:
                 raise UsageError(
-                    'the folder holds packed data of another configuration',
+                    'the folder holds a prepared dataset of another configuration',
                     advice='Remove it, or give another folder.',
                     path=folder,
                 )
@@ -297,7 +298,7 @@ def pack_dataset(
         remove_scan(folder, name)
     if not packed:
         raise NoInputError(
-            f'no session could be used: {"; ".join(reasons[:3]) or "all are held out"}',
+            f'no session can be used: {"; ".join(reasons[:3]) or "all are held out"}',
             advice='Give a dataset with FLAIR, T1w, T2w or T2starw images.',
             path=root,
         )

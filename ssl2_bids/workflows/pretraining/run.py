@@ -187,7 +187,7 @@ def new(config: Config, outputs: int, network: nn.Module | None) -> nn.Module:
     try:
         made = new_network(described, seed=config.seed)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UsageError(f'the table "network" describes no network ({error})') from None
+        raise UsageError(f'the table "network" is not a valid network ({error})') from None
     if network is not None:
         start_from(made, network.state_dict())
     elif config.start is not None:
@@ -222,7 +222,7 @@ def check_source(source: Source, stage: str) -> None:
     """
     if not source.heads and not source.scans:
         raise NoInputError(
-            f'there is nothing to train the {stage} stage on',
+            f'there are no training data for the {stage} stage',
             advice='Name label_maps, healthy or heads, or datasets of scans, in "data".',
         )
 

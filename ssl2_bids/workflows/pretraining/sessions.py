@@ -83,7 +83,7 @@ def _read_images(session: Session, strip: str) -> tuple[dict[str, Volume], dict[
         except DataError as error:
             images.pop(name, None)
             problems.append(error)
-            log.warning('%s: going on without %s: %s', session.name, name, error)
+            log.warning('%s: continuing without %s: %s', session.name, name, error)
     if not images:
         raise problems[0]
     return images, brains

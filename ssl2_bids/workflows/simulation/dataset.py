@@ -16,33 +16,34 @@ from ssl2_bids.workflows.simulation.files import MANUAL, TRUTH
 
 DESCRIPTION = 'dataset_description.json'
 README = """\
-SIMULATED DATA. Nobody was scanned.
+SIMULATED DATA. No person was scanned.
 
-Heads made by random deformation of {anatomy}, with white-matter lesions of known truth, as MR
-sequences of a scanner of {field:g} T would show them: {settings}.
+Heads made by random deformation of {anatomy}, with white-matter lesions of known truth, in MR
+images of a scanner of {field:g} T: {settings}.
 
-derivatives/truth: everybody's lesions, numbered lesions, tissues and brain, on the grid of the
-{reference} images. The JSON of each lesion mask holds all that was drawn at random: with it,
+derivatives/truth: lesions of all participants, numbered lesions, tissues and brain, on the grid
+of the {reference} images. The JSON of each lesion mask holds all random values: with this JSON,
 "ssl2 simulate NEW_FOLDER --again THAT.json" makes the same images again.
 {manual}
 {source}
 
-As simulated data these images prove nothing about the accuracy of a method on patients.
+Simulated images are no evidence of the accuracy of a method on patients.
 """
 MANUAL_README = """
-derivatives/manual: labels of some participants, as a site would have them: drawn by a simulated
-reader, with other borders than the true ones, lesions missed and lesions invented.
+derivatives/manual: labels of some participants, similar to those of a site: drawn by a simulated
+rater, with inexact borders, missed lesions and false lesions.
 """
 TRUTH_README = """\
-The truth about the SIMULATED images in the dataset above: lesions as painted. No site has this.
+The truth about the SIMULATED images in the dataset above: lesions as painted. For real
+scans no truth exists.
 """
 MNI_SOURCE = """\
 Tissue maps: MNI ICBM 152, copyright (C) 1993-2009 Louis Collins, McConnell Brain Imaging Centre,
 Montreal Neurological Institute, McGill University (Fonov et al. 2011,
 https://doi.org/10.1016/j.neuroimage.2010.07.033)."""
 LABELS_SOURCE = """\
-Anatomies: label maps given by the user. If they or the lesion masks come from somebody else,
-their licence and citation belong here."""
+Anatomies: label maps given by the user. If the label maps or lesion masks have a
+licence and citation, add them here."""
 
 
 def descriptions(settings: str, *, labels: str, given: bool) -> dict[Path, dict[str, Any]]:
@@ -77,7 +78,7 @@ def descriptions(settings: str, *, labels: str, given: bool) -> dict[Path, dict[
     }
     if labels:
         found[MANUAL] = described(
-            'Lesions of the SIMULATED brains as a simulated reader drew them',
+            'Lesions of the SIMULATED brains as drawn by a simulated rater',
             'derivative',
             'manual',
             f'{settings}; {labels}',

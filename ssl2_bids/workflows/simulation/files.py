@@ -219,7 +219,7 @@ def write_truth(
         for number, name in enumerate(tissues, start=1)
     ]
     write_table(table_path(path), rows, LABEL_COLUMNS)
-    text = 'Tissue that fills most of the voxel; where a lesion lies, the one that it took'
+    text = 'Tissue that fills most of the voxel; at a lesion, the tissue that the lesion replaced'
     described(path, text, common, LABEL_COLUMNS)
     path = names.path(TRUTH, 'simulated.brain_mask')
     write(grid.with_data(known.brain), path, dtype=np.uint8)
@@ -227,7 +227,7 @@ def write_truth(
     if lesions.ignore.any():
         path = names.path(TRUTH, 'simulated.ambiguous')
         write(grid.with_data(lesions.ignore), path, dtype=np.uint8)
-        text = 'Spots like those of ageing: nobody could say whether they are lesions'
+        text = 'Lesion mimics like those of ageing, not annotated as lesions'
         described(path, text, {'Type': 'ROI', **common})
     path = names.path(TRUTH, 'anat.mask')
     write(grid.with_data(lesions.mask), path, dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""The labels that a site would have: some participants', drawn by a simulated reader."""
+"""The labels that a site would have: some participants', drawn by a simulated rater."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ def check_labelling(labelling: Labelling, subjects: int) -> None:
         )
     if not 0 < labelling.sparse <= 1:
         raise UsageError(
-            f'{labelling.sparse:g} is no share of slices to annotate',
+            f'{labelling.sparse:g} is not a share of slices',
             advice='Give a number above 0 and up to 1, for example 0.1.',
         )
     if labelling.encoding not in ENCODINGS:
         raise UsageError(
-            f'"{labelling.encoding}" is no way to store labels',
+            f'"{labelling.encoding}" is not an encoding of labels',
             advice=f'Choose from {", ".join(ENCODINGS)}.',
         )
 
@@ -106,10 +106,10 @@ def write_manual(
         annotated = extent
         mask = mask & extent.mask
     content: dict[str, Any] = {
-        'Description': 'Lesions as a SIMULATED reader drew them',
+        'Description': 'Lesions as drawn by a SIMULATED rater',
         'Type': 'Lesion',
         'Manual': True,
-        'Rater': 'simulated reader',
+        'Rater': 'simulated rater',
         'AnnotationProtocol': protocol(labelling),
         **references(names),
         **encode(names, brain, mask, annotated, encoding=labelling.encoding),

@@ -90,7 +90,7 @@ class Plan:
                 raise DataError(
                     'the label map has nothing outside the brain',
                     advice='Leave --whole-head out, or give maps of whole heads; the numbers of '
-                    'skull and scalp stand in ssl2_bids/resources/label_map.toml.',
+                    'skull and scalp are in ssl2_bids/resources/label_map.toml.',
                     path=path,
                 )
 

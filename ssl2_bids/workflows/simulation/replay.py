@@ -86,13 +86,13 @@ def read_record(record: Path, root: Path) -> tuple[Plan, int, ParticipantDraw]:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f'this is no record of a simulation ({error!r})',
+            f'this is not a record of a simulation ({error!r})',
             advice='Give the JSON of a lesion mask in derivatives/truth.',
             path=record,
         ) from None
     if version != __version__:
         raise DataError(
-            f'made by version {version}; this is {__version__}, whose images could differ',
+            f'made by version {version}; this is {__version__}, whose images can differ',
             advice='Use that version.',
             path=record,
         )
@@ -111,11 +111,11 @@ def same_as_then(
     """
     if path is None or not path.exists():
         raise NoInputError(
-            f'the simulation was made with {option}, which is needed again',
+            f'the simulation was made with {option}, which is required',
             advice=f'Give the same folder with {option}.',
             path=path,
         )
     if compute(path) != digest:
         raise DataError(
-            'not what the simulation was made with', advice='Give the same files.', path=path
+            'differs from the file of the simulation', advice='Give the same files.', path=path
         )

@@ -167,8 +167,8 @@ def refuse_other_labels(plan: Plan, chosen: Iterable[int]) -> None:
     others = sorted(p.name for p in (plan.root / MANUAL).glob('sub-*') if p.name not in folders)
     if others:
         raise CannotWriteError(
-            f'there are manual labels of others already ({", ".join(others[:5])})',
-            advice='Choose an empty folder, or the --subjects and --labelled of before.',
+            f'there are manual labels of other participants ({", ".join(others[:5])})',
+            advice='Choose an empty folder, or give the same --subjects and --labelled as before.',
             path=plan.root / MANUAL,
         )
 
@@ -204,7 +204,7 @@ def run_jobs(jobs: list[Job], *, nprocs: int, progress: Progress | None) -> None
             tell()
     except BrokenProcessPool:
         raise Ssl2Error(
-            'a process was ended from outside, most often because memory ran out',
+            'a process was killed, most often for lack of memory',
             advice='Run the same command with fewer --nprocs: finished participants are kept.',
         ) from None
     except KeyboardInterrupt:  # else the shutdown waits until every head under way is finished

@@ -119,7 +119,7 @@ def with_label(number):
         (with_label(-3), 'unknown labels in the label map: -3'),
         (label_volume(label_head() + 0.5), 'not whole numbers'),
         (label_volume(np.zeros((40, 40, 40))), 'is empty'),
-        (label_volume(np.where(label_head() == 24, 24, 0)), 'hardly any cerebral white matter'),
+        (label_volume(np.where(label_head() == 24, 24, 0)), 'almost no cerebral white matter'),
         (label_volume(edge=2.0), 'voxels of 2 x 2 x 2 mm'),
         (Volume(label_head(), np.diag([1.0, 1.0, 1.55, 1.0])), 'voxels of 1 x 1 x 1.55 mm'),
     ],

@@ -141,7 +141,9 @@ def test_a_copy_of_a_bundled_file_is_that_scanner(tmp_path, field):
 
 
 def test_another_field_than_asked_for_is_refused(tmp_path):
-    with pytest.raises(UsageError, match='of 3 T, asked for was 7') as caught:
+    with pytest.raises(
+        UsageError, match='for a scanner of 3 T, but the requested field is 7'
+    ) as caught:
         read_scanner(written(tmp_path, THICK), 7.0)
     assert 'site.toml' in str(caught.value)
 
@@ -206,7 +208,7 @@ FAULTS = [
         [80.5, 80],
         '"sequences.T1w.pulses" is 80.5. It must be a whole number',
     ),
-    ('sequences.T1w.pulses', [-80, 80], 'sequences.T1w.pulses: no train has so many'),
+    ('sequences.T1w.pulses', [-80, 80], 'sequences.T1w.pulses: not a valid number'),
     ('sequences.T1w.spacing', None, '"sequences.T1w.spacing" is missing'),
     ('sequences.T1w.flip', 9, '"sequences.T1w.flip" is unknown to a sequence of kind mprage'),
     ('sequences.T1w.train', 0.3, '"sequences.T1w.train" is unknown to a sequence of kind mprage'),
@@ -218,18 +220,22 @@ FAULTS = [
     ('sequences.FLAIR.ti', [], 'sequences.FLAIR.ti: flair has one, not 0'),
     ('sequences.FLAIR.ti', None, '"sequences.FLAIR.ti" is missing'),
     ('sequences.FLAIR.train', 5.5, 'sequences.FLAIR.train: 5.5 s of echoes do not fit'),
-    ('sequences.FLAIR.train', 0.05, 'sequences.FLAIR.te: 0.1 s is longer than the train'),
+    ('sequences.FLAIR.train', 0.05, 'sequences.FLAIR.te: 0.1 s is longer than the echo train'),
     ('sequences.FLAIR.train', -1.0, 'sequences.FLAIR.train: -1 s of echoes'),
-    ('sequences.FLAIR.nominal_te', 0.05, 'sequences.FLAIR.nominal_te: is not within'),
+    ('sequences.FLAIR.nominal_te', 0.05, 'sequences.FLAIR.nominal_te: is not between te'),
     ('sequences.FLAIR.preparation', -0.1, 'sequences.FLAIR.preparation: is negative'),
     ('sequences.FLAIR.preparation', 4.0, 'sequences.FLAIR.train: 0.65 s of echoes do not'),
     ('sequences.FLAIR.refocusing', 9, 'sequences.FLAIR.refocusing: 9 is not between'),
-    ('sequences.T2w.preparation', 0.1, 'sequences.T2w.preparation: is there without'),
+    ('sequences.T2w.preparation', 0.1, 'sequences.T2w.preparation: needs an inversion'),
     ('sequences.T2starw.te', 0.5, 'sequences.T2starw.te: the echo comes after'),
     ('sequences.MEGRE.echoes', [0.01], 'sequences.MEGRE.echoes: megre has at least two'),
     ('sequences.MEGRE.echoes', [], 'sequences.MEGRE'),
-    ('sequences.MEGRE.echoes', [0.02, 0.01], 'sequences.MEGRE.echoes: they do not rise'),
-    ('sequences.MEGRE.echoes', [0.02, 0.9], 'sequences.MEGRE.echoes: they do not rise, or reach'),
+    ('sequences.MEGRE.echoes', [0.02, 0.01], 'sequences.MEGRE.echoes: the echo times do not'),
+    (
+        'sequences.MEGRE.echoes',
+        [0.02, 0.9],
+        'sequences.MEGRE.echoes: the echo times do not increase',
+    ),
     ('sequences.MEGRE.te', 0.01, '"sequences.MEGRE.te" is unknown'),
     ('sequences.T1w.geometry', None, '"sequences.T1w.geometry.axes" is missing'),
     ('sequences.T1w.geometry.axes', 'LAL', "sequences.T1w.geometry.axes: 'LAL' are not three"),

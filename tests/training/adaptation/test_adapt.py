@@ -152,7 +152,7 @@ def test_the_decision():
     assert decide([Pair('a', (0.5, 0.505))]).accepted
     worse = [*better, Pair('c', (0.5, 0.4))]
     assert not decide(worse).accepted  # the mean is what it was
-    assert 'did not rise' in decide(worse).reason
+    assert 'did not increase' in decide(worse).reason
     assert decide(worse, always=True).accepted
     lesions_lost = [Pair('a', (0.5, 0.6), (0.5, 0.4))]
     assert 'F1 fell' in decide(lesions_lost).reason

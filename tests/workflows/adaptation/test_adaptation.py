@@ -200,7 +200,7 @@ def test_what_an_adaptation_leaves(adapted, model):
         assert image.shape == brain.shape
     page = (out / 'group_report.html').read_text()
     assert 'The adapted model is used' in page
-    assert 'Quality of pseudo-labels while training' in page
+    assert 'Quality of pseudo-labels during training' in page
     assert page.count('class="line"') == 2
     assert 'figures/group_desc-adapted_annotate.svg' in page
     assert (out / 'figures/group_desc-adapted_annotate.svg').stat().st_size > 1000
@@ -314,7 +314,7 @@ def test_processes_of_torchrun_share_the_trainings(fresh, model, tmp_path):
 
 def test_a_node_that_does_not_see_the_work_folder_says_so(site, monkeypatch):
     monkeypatch.setattr(nodes, 'wait_for_trainings', lambda: Path('/elsewhere/trainings.json'))
-    with pytest.raises(NoInputError, match='not to be seen here') as raised:
+    with pytest.raises(NoInputError, match='not visible') as raised:
         take_part(site, print)
     assert '-w' in str(raised.value)
 
@@ -342,7 +342,7 @@ def test_labels_of_other_people_are_no_help_and_are_refused(site, model):
     card = card_of(site)
     assert card['Accepted'] is False
     # chance level, and which of the two it is differs between processors
-    reasons = ('Dice did not rise', 'labels belong to these scans')
+    reasons = ('Dice did not increase', 'labels belong to these scans')
     assert any(reason in card['Reason'] for reason in reasons)
     parent = json.loads((model / 'model.json').read_text())
     assert card['Sha256'] == parent['Sha256']  # the first weights, to the byte
@@ -437,7 +437,7 @@ def test_a_single_labelled_participant_is_tested_on_slices(site):
 def test_self_training_without_labels(site):
     shutil.rmtree(site.labels[0])
     bare = replace(site, labels=(), strategy='self_training', folds=None, steps=10)
-    with pytest.raises(UsageError, match='nothing can show'):
+    with pytest.raises(UsageError, match='cannot be tested'):
         run(bare)
     code, _ = run(replace(bare, accept='always'))
     assert code == 0
@@ -512,7 +512,7 @@ def test_a_line_says_which_masks_were_joined(site, caplog):
     work = begin(site)
     assert np.array_equal(work.annotations['sub-01'].label.data > 0, head(1).lesion)
     assert 'label of sub-01: 2 raters, lesion where both agree: ' in caplog.text
-    assert 'sub-01_label-lesion_desc-auto_mask.nii.gz: not used: it is automatic' in caplog.text
+    assert 'sub-01_label-lesion_desc-auto_mask.nii.gz: not used: automatic mask' in caplog.text
 
 
 def begin(settings: GroupSettings) -> Work:

@@ -203,7 +203,7 @@ def test_results_on_the_grids_of_two_references_count_once(cohort, caplog, with_
         rows = list(csv.DictReader(stream, delimiter='\t'))
     assert [r['reference'] for r in rows if r['participant_id'] == 'sub-01'] == ['FLAIR']
     assert len(rows) == 7
-    assert 'sub-01: its result is of an earlier choice' in caplog.text
+    assert 'sub-01: the result is from an earlier choice' in caplog.text
     name = 'group_space-MNI152NLin2009aSym_lesion-frequency.json'
     people = json.loads((cohort.output_dir / name).read_text())['Participants']
     assert people.count('sub-01') == 1

@@ -358,9 +358,9 @@ def test_figures_of_empty_masks_and_of_partly_judged_images(datasets, tmp_path):
     put_label(manual, 'sub-01', lesions(LARGE), AnnotatedSlices={'Axis': 'k', 'Indices': [4]})
     evaluate(pred, manual, figures=tmp_path / 'pictures')
     texts = [path.read_text() for path in sorted((tmp_path / 'pictures').iterdir())]
-    assert 'judged by a rater' in texts[0]
+    assert 'annotated by a rater' in texts[0]
     assert 'No lesion' in texts[2]
-    assert 'judged by a rater' not in texts[2]
+    assert 'annotated by a rater' not in texts[2]
 
 
 # people without lesions

@@ -267,7 +267,7 @@ def test_a_rerun_after_each_change(done):
     assert lines_of(replace(added, overwrite=True))[1] == 'done'
     assert nib.load(prepared).shape == brain_image().shape
 
-    # the T1w becomes unreadable: the former result is of an image that is no longer there
+    # the T1w becomes unreadable: the former result is of an image that has disappeared
     (done.bids_dir / T1W).write_bytes(b'')
     code, (outcome,) = run_participant_level(added, say=lambda text: None)
     assert (code, outcome.status) == (65, 'failed')

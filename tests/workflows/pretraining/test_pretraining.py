@@ -262,7 +262,7 @@ class TestPacking:
         cases = [
             ('', UsageError, 'names nothing'),
             (f'unlabelled = ["{tmp_path}/nowhere"]', NoInputError, 'no such folder'),
-            (f'unlabelled = ["{empty}"]', NoInputError, 'no session could be used'),
+            (f'unlabelled = ["{empty}"]', NoInputError, 'no session can be used'),
             (f'label_maps = ["{tmp_path}"]', NoInputError, 'no image'),
         ]
         for number, (data, kind, message) in enumerate(cases):
@@ -272,7 +272,7 @@ class TestPacking:
 
     def test_somebody_unknown_is_told(self, label_maps, tmp_path):
         data = f'label_maps = ["{label_maps}"]\nhold_out = ["sub-77"]'
-        with pytest.raises(NothingSelectedError, match='nobody is called sub-77'):
+        with pytest.raises(NothingSelectedError, match='no participant is named sub-77'):
             pack(read_config(configuration(tmp_path, data)), tmp_path / 'packed')
 
 
@@ -314,7 +314,7 @@ class TestRun:
         assert card.content['Stages'].keys() == {'self_supervised'}
         assert card.network['OutputChannels'] == len(CHANNELS)
         assert read_weights(card)['out.weight'].shape[0] == len(CHANNELS)
-        with pytest.raises(UnavailableError, match='not taught to mark lesions'):
+        with pytest.raises(UnavailableError, match='not to mark lesions'):
             load_network(card)
 
     def test_curves_and_configuration_lie_beside_it(self, finished, packed_heads):
@@ -417,7 +417,7 @@ class TestRun:
             (['{tmp}/nope.toml', '{tmp}/o'], 66, 'no such configuration'),
             (['{tmp}/bad.toml', '{tmp}/o'], 64, '"nam" is unknown'),
             (['{tmp}/good.toml', '{tmp}/o', '--data', '{tmp}'], 66, 'pack.json is missing'),
-            (['{tmp}/good.toml', '{tmp}/o', '--device', 'tpu'], 64, 'none of auto'),
+            (['{tmp}/good.toml', '{tmp}/o', '--device', 'tpu'], 64, 'not one of auto'),
             (['{tmp}/good.toml'], 64, 'OUT'),
         ],
     )

@@ -311,7 +311,7 @@ def test_what_cannot_be_made_again_is_refused(two_visits, site, tmp_path):
     other = tmp_path / 'labels'
     other.mkdir()
     (other / used).write_bytes(b'another head')
-    with pytest.raises(DataError, match='not what the simulation was made with'):
+    with pytest.raises(DataError, match='differs from the file of the simulation'):
         simulate_again(record, tmp_path / 'again', labels=other)
     with pytest.raises(DataError, match='no record'):
         simulate_again(two_visits / 'dataset_description.json', tmp_path / 'again')
@@ -341,7 +341,7 @@ def test_labels_are_read_back_with_their_extent(three, site, tmp_path, sparse):
         ((name, annotation),) = annotations(root).items()
         assert name == f'{number:02d}-'
         assert same_grid(annotation.label, image)
-        assert annotation.rater == 'simulated reader'
+        assert annotation.rater == 'simulated rater'
         found.append(annotation)
     drawn, extent = found[0].label.data > 0, found[0].extent.data
     for other in found[1:]:
@@ -392,7 +392,7 @@ def test_more_labels_can_follow_and_fewer_are_refused(three, site, tmp_path):
     after = contents(root)
     assert {name: after[name] for name in before} == before
     assert len(annotations(root)) == 2
-    with pytest.raises(CannotWriteError, match='labels of others'):
+    with pytest.raises(CannotWriteError, match='labels of other participants'):
         simulate(root, subjects=3, labelled=1, **options)
     with pytest.raises(CannotWriteError, match='other settings'):
         simulate(root, subjects=3, labelled=2, sparse=0.1, **options)
@@ -623,7 +623,7 @@ def test_the_command(site, tmp_path, capsys):
     record = next((tmp_path / 'out' / TRUTH).rglob('*label-L_mask.json'))
     again = ['simulate', str(tmp_path / 'again'), '--again', str(record)]
     assert main([*again, '--seed', '5']) == 64
-    assert '--seed does not go with --again' in capsys.readouterr().err
+    assert '--seed cannot be combined with --again' in capsys.readouterr().err
     assert main(again) == 66
     assert main([*again, '--labels', str(site['labels'])]) == 0
     name = 'sub-01/anat/sub-01_FLAIR.nii.gz'

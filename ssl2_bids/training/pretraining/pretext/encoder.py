@@ -26,7 +26,7 @@ def deepest(network: nn.Module) -> nn.Module:
     transformer = getattr(network, 'swinViT', None)
     if isinstance(transformer, nn.Module):
         return transformer
-    raise TypeError(f'where {type(network).__name__} is coarsest is not known')
+    raise TypeError(f'the coarsest level of {type(network).__name__} is not known')
 
 
 def bottleneck(network: nn.Module, image: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ def rotate(image: Tensor, label: int) -> Tensor:
     ValueError : D, H and W are not equal.
     """
     if len(set(image.shape[-3:])) > 1:
-        raise ValueError(f'only cubes can be turned, not {tuple(image.shape[-3:])}')
+        raise ValueError(f'only cubes can be rotated, not {tuple(image.shape[-3:])}')
     if label == 0:
         return image
     axis, quarters = divmod(label - 1, 3)

@@ -140,8 +140,8 @@ def describe_failure(error: BaseException, step: str) -> dict[str, Any]:
     else:
         known = Ssl2Error(
             f'{type(error).__name__}: {error}',
-            advice='This looks like a fault of ssl2-bids: please report it with the traceback in '
-            'the report.',
+            advice='This is probably a bug in ssl2-bids: please report it with the traceback in '
+            'the HTML report.',
         )
     return {
         'Message': known.message,
@@ -214,7 +214,7 @@ class ResilientMultiProc(MultiProcPlugin):
             self._taskresult[taskid] = future.result()
         except BaseException as error:  # the worker is gone; its node has failed
             broken = Ssl2Error(
-                'the process was ended from outside, most often because memory ran out',
+                'the process was killed, most often for lack of memory',
                 advice='Try --low-mem, fewer --nprocs, or ask for more memory.',
             )
             if not self.stopping:

@@ -1,0 +1,139 @@
+"""The words that users read, held to the table "Words to avoid" of the glossary."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[1]
+PACKAGE = PROJECT / 'ssl2_bids'
+GLOSSARY = PROJECT / 'docs' / 'glossary.md'
+PAGES = sorted(
+    path
+    for path in (
+        PROJECT / 'README.md',
+        PROJECT / 'CONTRIBUTING.md',
+        *PROJECT.glob('docs/**/*.md'),
+        *PACKAGE.glob('resources/**/*.md'),
+    )
+    if path.parent.name != 'generated' and not path.is_relative_to(PROJECT / 'docs' / 'build')
+)
+TEMPLATES = sorted(
+    (*PACKAGE.glob('reports/templates/*.html'), *PACKAGE.glob('reports/templates/*.js'))
+)
+TABLES = sorted(PROJECT.glob('docs/reference/*.toml'))  # meanings, for pages of the reference
+MODULES = sorted(PACKAGE.rglob('*.py'))
+
+
+def table(heading: str) -> dict[str, str]:
+    """The rows of the first table below a heading of the glossary."""
+    section = GLOSSARY.read_text().partition(f'{heading}\n')[2].partition('\n#')[0]
+    rows = re.findall(r'^\| (.+?) \| (.+?) \|$', section, re.MULTILINE)
+    return dict(row for row in rows if set(row[0]) != {'-'})
+
+
+@cache
+def avoided() -> dict[str, str]:
+    """What is written instead of each phrase to avoid."""
+    rows = table('## Words to avoid')
+    rows.pop('avoid')
+    return {phrase: better for row, better in rows.items() for phrase in row.split(', ')}
+
+
+@cache
+def pattern() -> re.Pattern[str]:
+    phrases = (re.escape(phrase).replace(r'\ ', r'\s+') for phrase in avoided())
+    return re.compile(rf'(?<![\w-])(?:{"|".join(phrases)})(?![\w-])', re.IGNORECASE)
+
+
+def faults(text: str, line: int = 1) -> Iterator[str]:
+    """Each phrase to avoid in a text that begins at this line, with what to write instead."""
+    for match in pattern().finditer(text):
+        phrase = ' '.join(match[0].split())
+        where = line + text.count('\n', 0, match.start())
+        yield f'line {where}: "{phrase}"; write: {avoided()[phrase.lower()]}'
+
+
+def strings(module: Path, *, docstrings: bool) -> Iterator[tuple[int, str]]:
+    """The prose in a module with its lines: docstrings, or all other texts of several words."""
+    tree = ast.parse(module.read_text())
+    documents = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and ast.get_docstring(node) is not None
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if (id(node) in documents) == docstrings and (docstrings or ' ' in node.value):
+                yield node.lineno, node.value
+
+
+def prose(page: Path) -> str:
+    """A page without code, addresses and what follows the heading of the words to avoid."""
+
+    def blank(match: re.Match[str]) -> str:
+        return '\n' * match[0].count('\n')
+
+    text = page.read_text().partition('## Words to avoid\n')[0]
+    text = re.sub(r'^(`{3,}).*?\n\1$', blank, text, flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r'^ {4,}.*$', '', text, flags=re.MULTILINE)
+    return re.sub(r'\]\([^)]*\)|`[^`\n]*`', '', text)
+
+
+def shown(template: Path) -> str:
+    """A template without names that only the program sees: attributes, and code of scripts."""
+    text = template.read_text()
+    if template.suffix == '.js':
+        quoted = re.findall(r"'(?:[^'\\\n]|\\.)*'|`[^`]*`", text)
+        return '\n'.join(part for part in quoted if ' ' in part)
+    return re.sub(r'\b(?:class|id|href)="[^"]*"', '', text)
+
+
+def listed(found: Iterator[tuple[Path, str]]) -> str:
+    """Faults with their files, one on a line."""
+    return '\n'.join(f'{path.relative_to(PROJECT)}, {fault}' for path, fault in found)
+
+
+def test_the_table_is_read():
+    assert len(avoided()) > 30
+    assert list(faults('it goes\n on')) == [f'line 1: "goes on"; write: {avoided()["goes on"]}']
+    assert list(faults('a\nreader', 5)) == [f'line 6: "reader"; write: {avoided()["reader"]}']
+    assert not list(faults('the cargo on board, a screen-reader'))
+
+
+def test_terms_and_words_to_avoid_agree():
+    terms = table('# Glossary')
+    assert 'resume' in terms
+    for term, meaning in terms.items():
+        assert not list(faults(f'{term} {meaning}')), term
+    for phrase, better in avoided().items():
+        assert not list(faults(better)), f'{phrase} and {better} are both to be avoided'
+
+
+@pytest.mark.parametrize('docstrings', [False], ids=['messages'])
+def test_texts_of_the_code(docstrings):
+    found = (
+        (module, fault)
+        for module in MODULES
+        for line, text in strings(module, docstrings=docstrings)
+        for fault in faults(text, line)
+    )
+    assert not (text := listed(found)), text
+
+
+def test_reports_and_reference():
+    texts = {path: shown(path) for path in TEMPLATES}
+    texts |= {path: path.read_text() for path in TABLES}
+    found = ((path, fault) for path, text in texts.items() for fault in faults(text))
+    assert not (text := listed(found)), text
+
+
+def test_pages():
+    found = ((page, fault) for page in PAGES for fault in faults(prose(page)))
+    assert not (text := listed(found)), text
