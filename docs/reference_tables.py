@@ -43,8 +43,9 @@ def write(folder: Path) -> list[Path]:
     """Write all parts; a file that is the same already is left alone."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for name, content in parts().items():
-        path = folder / f'{name}.md'
+    files = {f'{name}.md': content for name, content in parts().items()}
+    for name, content in (files | {'notebook.ipynb': notebook()}).items():
+        path = folder / name
         if not path.is_file() or path.read_text() != content:
             path.write_text(content)
         written.append(path)
@@ -262,6 +263,29 @@ def snake_case(key: str) -> str:
 def camel_case(name: str) -> str:
     """``voxel_size`` -> ``VoxelSize``."""
     return ''.join(word.capitalize() for word in name.split('_'))
+
+
+# --- notebook
+
+
+def notebook() -> str:
+    """The tutorial on the Python interface as a Jupyter notebook, without outputs."""
+    page = (PROJECT / 'docs/tutorials/notebook.md').read_text()
+    page = re.sub(r' Take this page as a notebook: \S+ <\S+>`\.', '', page)
+    cells = []
+    for number, text in enumerate(re.split(r'```pycon\n(.*?)```\n', page, flags=re.DOTALL)):
+        if number % 2:
+            lines = re.findall(r'^(?:>>>|\.\.\.) ?(.*)$', text, re.MULTILINE)
+            cell = {'cell_type': 'code', 'execution_count': None, 'outputs': []}
+        else:
+            lines = re.sub(r'\]\((?!https?:)[^)]*\)', ']', text).strip().splitlines()
+            cell = {'cell_type': 'markdown'}
+        source = '\n'.join(lines)
+        cells.append(cell | {'id': f'cell-{number}', 'metadata': {}, 'source': source})
+    kernel = {'name': 'python3', 'display_name': 'Python 3', 'language': 'python'}
+    content = {'cells': [one for one in cells if one['source']], 'nbformat': 4}
+    content |= {'nbformat_minor': 5, 'metadata': {'kernelspec': kernel}}
+    return json.dumps(content, indent=1) + '\n'
 
 
 # --- API

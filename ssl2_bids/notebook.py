@@ -273,7 +273,7 @@ def evaluate(reference: Volume, mask: Volume, *, minimum_volume: float = 3.0) ->
 
     Parameters
     ----------
-    reference, mask : above 0 in lesions.
+    reference, mask : above 0 in lesions; their voxel axes may be in different orders.
     minimum_volume : mm^3; smaller lesions do not count in the scores of lesions.
 
     Raises
@@ -296,6 +296,7 @@ def evaluate(reference: Volume, mask: Volume, *, minimum_volume: float = 3.0) ->
     from ssl2_bids.steps.lesions import label_instances
     from ssl2_bids.volume import describe_grid, same_grid
 
+    reference, mask = reorient(reference), reorient(mask)
     if not same_grid(reference, mask):
         raise DataError(
             f'the grids differ: {describe_grid(reference)}; {describe_grid(mask)}',

@@ -107,6 +107,13 @@ def open_image(path: str | Path) -> nib.Nifti1Image:
         ValueError,
         zlib.error,
     ) as error:
+        tool = pointer_of(path)
+        if tool:
+            raise DataError(
+                'a pointer to the image: its content was not downloaded',
+                advice=f'Run "{tool}" in the dataset.',
+                path=path,
+            ) from None
         raise DataError(
             f'not a readable NIfTI image ({error})',
             advice='Convert or copy the file again.',
@@ -115,6 +122,21 @@ def open_image(path: str | Path) -> nib.Nifti1Image:
     single = len(image.shape) == 4 and image.shape[-1] == 1
     check_geometry(image, image.shape[:3] if single else image.shape, path)
     return image
+
+
+def pointer_of(path: str | Path) -> str:
+    """The command that downloads the content of a file that only points to it, or nothing.
+
+    Pointers are small texts: those of Git LFS, and unlocked files of git-annex.
+    """
+    try:
+        with open(path, 'rb') as stream:
+            start = stream.read(24)
+    except OSError:
+        return ''
+    if start.startswith(b'version https://git-lfs'):
+        return 'git lfs pull'
+    return 'datalad get .' if start.startswith(b'/annex/objects/') else ''
 
 
 def check_geometry(image: nib.Nifti1Image, shape: tuple[int, ...], path: str | Path) -> None:

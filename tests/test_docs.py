@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import doctest
 import importlib.util
+import json
 import re
 import shlex
 import subprocess
@@ -17,6 +19,7 @@ from types import ModuleType
 import pytest
 
 from ssl2_bids import errors
+from ssl2_bids.training import strategies
 
 PROJECT = Path(__file__).resolve().parents[1]
 DOCS = PROJECT / 'docs'
@@ -165,6 +168,27 @@ def test_commands_have_only_options_that_exist():
             pytest.fail(f'{page}: {line}: {error}')
 
 
+def test_notebook_runs_and_gives_what_it_shows(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = DOCS / 'tutorials/notebook.md'
+    blocks = re.findall(r'```pycon\n(.*?)```\n', page.read_text(), re.DOTALL)
+    flags = doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL
+    case = doctest.DocTestParser().get_doctest('\n'.join(blocks), {}, page.name, str(page), 0)
+    said: list[str] = []
+    doctest.DocTestRunner(optionflags=flags, verbose=False).run(case, out=said.append)
+    assert not said, ''.join(said)
+    assert (tmp_path / 'lesions.nii.gz').is_file()
+
+
+def test_notebook_file_has_the_code_of_the_page():
+    cells = json.loads(tables().notebook())['cells']
+    code = '\n'.join(one['source'] for one in cells if one['cell_type'] == 'code')
+    compile(code, 'notebook', 'exec')
+    assert code.startswith('import ssl2_bids as s2')
+    assert 'write_volume' in code
+    assert 'download' not in json.dumps(cells)
+
+
 # --- what is made from the code
 
 
@@ -173,6 +197,13 @@ def test_every_option_is_in_the_reference():
         parser = tables().build_parser(script)
         for name in re.findall(r'(?<!\w)--[a-z][a-z-]+', parser.format_help()):
             assert name in generated()[script], name
+
+
+def test_every_strategy_is_named():
+    page = (DOCS / 'how-to/adapt.md').read_text()
+    _, _, section = page.partition('\n## Strategies\n')
+    listed, _, _ = section.partition('Formulas')
+    assert re.findall('`(.+?)`', listed) == list(strategies.available())
 
 
 def test_every_exit_code_is_in_the_reference():

@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from ssl2_bids.errors import DataError
 from ssl2_bids.volume import Volume, read, reorient, resample, same_grid, write
 
 
@@ -113,3 +114,18 @@ def test_grids_within_a_tenth_of_a_voxel_are_one():
     assert same_grid(volume, Volume(volume.data, near))
     near[0, 3] += 0.4
     assert not same_grid(volume, Volume(volume.data, near))
+
+
+@pytest.mark.parametrize(
+    ('text', 'command'),
+    [
+        ('version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n', 'git lfs pull'),
+        ('/annex/objects/MD5E-s9--0.nii.gz\n', 'datalad get'),
+    ],
+)
+def test_a_pointer_to_an_image_names_the_command_that_gets_it(tmp_path, text, command):
+    path = tmp_path / 'sub-01_T1w.nii.gz'
+    path.write_text(text)
+    with pytest.raises(DataError, match='not downloaded') as caught:
+        read(path)
+    assert command in caught.value.advice

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ssl2_bids.networks.architectures.fast_unet import FastUNet
+from ssl2_bids.training.data.participants import Participant
 from ssl2_bids.training.loop import LoopSettings, train
 
 EDGE = 16
@@ -26,6 +28,18 @@ def tiny_network(*, outputs: int = 1, seed: int = 0, inputs: int = 2) -> FastUNe
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return FastUNet(inputs=inputs, channels=(4, 8), full=2, outputs=outputs)
+
+
+def person(name: str, *, labelled: bool = True, seed: int = 0) -> Participant:
+    """A participant of an adaptation: noise, and one bright lesion."""
+    random = np.random.default_rng(seed)
+    brain = np.zeros((20, 20, 20), np.uint8)
+    brain[2:-2, 2:-2, 2:-2] = 1
+    lesion = np.zeros_like(brain)
+    lesion[6:10, 6:10, 6 + seed % 3 : 10] = 1
+    image = (random.normal(0, 0.3, (2, 20, 20, 20)) + 1.5 * lesion) * brain
+    known = (lesion, np.ones_like(brain)) if labelled else (None, None)
+    return Participant(name, image.astype(np.float32), (True, True), brain, *known)
 
 
 @dataclass

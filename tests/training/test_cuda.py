@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_adapt import person
-from tiny_training import tiny_network
+from tiny_training import person, tiny_network
 
 from ssl2_bids.device import choose_device
 from ssl2_bids.errors import UnavailableError

@@ -1,0 +1,1 @@
+"""The commands of ``ssl2``: simulate, evaluate, pretrain."""

@@ -1,0 +1,1 @@
+"""The networks that a card can name, one module each."""

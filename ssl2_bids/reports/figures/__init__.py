@@ -1,0 +1,1 @@
+"""Figures as SVG: equal volumes, equal bytes."""

@@ -1,0 +1,1 @@
+"""Heads: tissues on a grid, from a template or from label maps."""

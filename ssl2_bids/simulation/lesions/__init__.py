@@ -1,0 +1,1 @@
+"""Lesions of known truth: how many, where, of which shape."""

@@ -1,0 +1,1 @@
+"""What resembles lesions in healthy brains."""

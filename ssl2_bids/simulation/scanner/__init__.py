@@ -1,0 +1,1 @@
+"""Sequences, fields, grids and artefacts: from a head to stored images."""

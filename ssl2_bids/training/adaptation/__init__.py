@@ -1,0 +1,1 @@
+"""Adapting a model to a site: folds, trainings, the decision."""

@@ -1,0 +1,1 @@
+"""The stages that make a model before any site has it."""

@@ -1,0 +1,1 @@
+"""The adaptation of a model to a site, from labels to new results."""

@@ -13,17 +13,16 @@ from torch import nn
 from ssl2_bids import __version__
 from ssl2_bids.bids.outputs import UnitNames, stored_configuration
 from ssl2_bids.bids.provenance import configuration_hash
-from ssl2_bids.errors import DataError, Ssl2Error
+from ssl2_bids.errors import Ssl2Error
 from ssl2_bids.files import remove_leftovers, write_json
-from ssl2_bids.itk import from_itk
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.raw_grid import read_raw_grid
-from ssl2_bids.settings import ATLAS_SPACE
 from ssl2_bids.steps import lesions, regions
 from ssl2_bids.steps.segmentation import segment
 from ssl2_bids.volume import read, reorient
 from ssl2_bids.workflows.adaptation.cases import Case
 from ssl2_bids.workflows.adaptation.resegmented_summary import write_section
+from ssl2_bids.workflows.participant.derivatives import template_transform
 from ssl2_bids.workflows.participant.earlier import take_away, withdraw
 from ssl2_bids.workflows.segmentation_files import Segmentation, model_keys, write_segmentation
 
@@ -91,7 +90,7 @@ def segment_case(case: Case, card: Card, network: nn.Module, *, device: str) -> 
         threshold=_threshold(case, card),
         minimum_volume=_minimum_volume(case, card),
     )
-    maps = regions.region_maps(found.instances, _to_template(names))
+    maps = regions.region_maps(found.instances, template_transform(names))
     found = lesions.with_regions(found, regions.assign_regions(found.instances, maps))
     first = case.images[names.reference]
     segmentation = Segmentation(
@@ -152,15 +151,3 @@ def _model_keys(case: Case, card: Card, channels: Sequence[str], device: str) ->
         'PreprocessingHash': case.result.sidecar.get('PreprocessingHash'),
         'ConfigurationHash': _configuration(case, card),
     }
-
-
-def _to_template(names: UnitNames) -> np.ndarray:
-    path = names.path('anat.transform', source=names.reference, target=ATLAS_SPACE)
-    try:
-        return from_itk(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f'not a readable transform ({error})',
-            path=path,
-            advice='Run the participant level again with --overwrite.',
-        ) from None

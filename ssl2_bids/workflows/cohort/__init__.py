@@ -1,0 +1,1 @@
+"""The group level: tables, map and page of a cohort."""

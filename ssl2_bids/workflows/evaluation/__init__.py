@@ -1,0 +1,1 @@
+"""``ssl2 evaluate``: masks against references."""

@@ -1,0 +1,1 @@
+"""The participant level: from scans to masks; nipype lives here."""

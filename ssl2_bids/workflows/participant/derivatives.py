@@ -18,6 +18,7 @@ from ssl2_bids.bids.sidecars import (
     image_sidecar,
     segmentation_sidecar,
 )
+from ssl2_bids.errors import DataError
 from ssl2_bids.files import write_json, write_text
 from ssl2_bids.raw_grid import RawGrid, read_raw_grid, write_on
 from ssl2_bids.settings import ATLAS_SPACE, ATLAS_URI
@@ -163,6 +164,30 @@ def _write_transforms(plan: Plan, results: Results) -> None:
         # an ITK transform pulls: the one from A to B maps points of B to points of A
         path = names.path('anat.transform', source=source, target=target)
         write_text(path, to_itk(pull))
+
+
+def template_transform(names: UnitNames) -> np.ndarray:
+    """The transform of a session's reference and the template, as it was written.
+
+    Returns
+    -------
+    Matrix (4, 4): points of the template to points of the reference, RAS+ mm.
+
+    Raises
+    ------
+    DataError : it is missing or cannot be read.
+    """
+    from ssl2_bids.itk import from_itk
+
+    path = names.path('anat.transform', source=names.reference, target=ATLAS_SPACE)
+    try:
+        return from_itk(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f'not a readable transform ({error})',
+            path=path,
+            advice='Run the participant level again with --overwrite.',
+        ) from None
 
 
 def _write_mask_elsewhere(plan: Plan, results: Results, mask: Volume, space: str) -> None:

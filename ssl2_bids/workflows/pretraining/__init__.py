@@ -1,0 +1,1 @@
+"""``ssl2 pretrain``: from datasets to a model folder."""

@@ -1,0 +1,1 @@
+"""``ssl2 simulate``: a raw dataset and its truth."""

@@ -1,15 +1,13 @@
 import numpy as np
 import pytest
-from scipy import ndimage
+from known_head import known_head
 
 from ssl2_bids.errors import DataError, NoInputError
-from ssl2_bids.simulation.anatomy.anatomy import Anatomy
-from ssl2_bids.simulation.anatomy.label_maps import atlas_structures
 from ssl2_bids.simulation.anatomy.surroundings import survey
 from ssl2_bids.simulation.lesions.growth import Appearance, Origin
 from ssl2_bids.simulation.lesions.lesions import Statistics, paint
 from ssl2_bids.simulation.lesions.real import draw, read_shapes, transplant
-from ssl2_bids.volume import Volume, resample, write
+from ssl2_bids.volume import Volume, write
 
 LOOK = Appearance(damage=0.3, t2_factor=1.8, edge=1.0, halo=0.2, reach=2.0)
 # mm to the right, front and top of MNI space, and half axes in mm; all in deep white matter.
@@ -52,29 +50,6 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope='module')
 def shapes(folder):
     return read_shapes(folder)
-
-
-def known_head(to_template: np.ndarray) -> Anatomy:
-    """The mean head of the atlas, brought to another space by a known affine, 1.6 mm voxels."""
-    atlas = atlas_structures()
-    shape, affine = (112, 128, 112), np.diag([1.6, 1.6, 1.6, 1.0])
-    affine[:3, 3] = (-90, -112, -92)
-    maps = {
-        name: resample(volume, affine, shape, transform=to_template).data
-        for name, volume in atlas.items()
-    }
-    numbers = {'ventricles': 4, 'cortex': 3, 'white-matter': 2, 'deep-grey-matter': 10}
-    numbers |= {'cerebellum': 8, 'brainstem': 16}
-    stack = np.stack([maps[name] for name in numbers])
-    labels = np.array(list(numbers.values()), np.uint8)[stack.argmax(axis=0)]
-    labels[stack.sum(axis=0) < 0.4] = 0
-    tissues = {'wm': (2,), 'gm': (3,), 'csf': (4,), 'thalamus': (10,), 'cerebellar_gm': (8,)}
-    tissues['brainstem'] = (16,)
-    fractions = {
-        name: ndimage.gaussian_filter(np.isin(labels, values).astype(np.float32), 0.4)
-        for name, values in tissues.items()
-    }
-    return Anatomy(fractions, affine, labels)
 
 
 @pytest.fixture(scope='module')

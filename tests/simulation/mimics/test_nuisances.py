@@ -3,7 +3,7 @@ import json
 
 import numpy as np
 import pytest
-from test_real_lesions import known_head
+from known_head import known_head
 
 from ssl2_bids.simulation.anatomy.anatomy import Anatomy
 from ssl2_bids.simulation.lesions.lesions import Lesions, paint

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny_training import tiny_network
+from tiny_training import person, tiny_network
 
 from ssl2_bids.errors import UsageError
 from ssl2_bids.training import strategies
@@ -15,17 +15,6 @@ from ssl2_bids.training.adaptation.decision import Pair, best_share, decide
 from ssl2_bids.training.data.participants import Participant
 
 SETTINGS = AdaptSettings('mean_teacher', 6, 1e-2, (16, 16, 16), 2, 2)
-
-
-def person(name, *, labelled=True, seed=0):
-    random = np.random.default_rng(seed)
-    brain = np.zeros((20, 20, 20), np.uint8)
-    brain[2:-2, 2:-2, 2:-2] = 1
-    lesion = np.zeros_like(brain)
-    lesion[6:10, 6:10, 6 + seed % 3 : 10] = 1
-    image = (random.normal(0, 0.3, (2, 20, 20, 20)) + 1.5 * lesion) * brain
-    known = (lesion, np.ones_like(brain)) if labelled else (None, None)
-    return Participant(name, image.astype(np.float32), (True, True), brain, *known)
 
 
 def test_folds_differ_by_one_person_and_share_the_loads():

@@ -1,0 +1,1 @@
+"""How nipype runs our functions."""

@@ -1,0 +1,135 @@
+"""The table of a cohort: one row for each participant, session and model, with remarks."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from ssl2_bids.bids.dataset import optional_table
+from ssl2_bids.bids.outputs import Result, find_summaries, output_name, write_table
+from ssl2_bids.bids.sidecars import COHORT_COLUMNS
+from ssl2_bids.errors import DataError, Ssl2Error
+from ssl2_bids.metrics.cohort import outlying
+from ssl2_bids.settings import GroupSettings
+from ssl2_bids.steps import quality
+from ssl2_bids.steps.lesions import REGIONS
+
+COVARIATES = ('age', 'sex', 'group')
+
+
+def cohort_rows(
+    settings: GroupSettings, results: list[Result]
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """A row for each result, and those that could not be read."""
+    people = {
+        row.get('participant_id', '').strip().removeprefix('sub-'): row
+        for row in optional_table(settings.bids_dir / 'participants.tsv', 'participant_id')
+    }
+    rows, problems = [], []
+    for result in results:
+        try:
+            rows.append(_row(result) | _covariates(settings.bids_dir, result, people))
+        except Ssl2Error as error:
+            name = f'sub-{result.names.subject}'
+            problems.append({'name': name, 'subject': result.names.subject, 'reason': str(error)})
+    _flag(rows)
+    return rows, problems
+
+
+def _row(result: Result) -> dict[str, Any]:
+    names, sidecar = result.names, result.sidecar
+    path = names.path('anat.volumes')
+    try:
+        with open(path, encoding='utf-8', newline='') as stream:
+            header = stream.readline().replace('-mm3', '_mm3')  # as it was spelt at first
+            volumes = {
+                row['name']: row for row in csv.DictReader(stream, header.split(), delimiter='\t')
+            }
+        whole = {k: _value(v) for k, v in volumes['all'].items() if k != 'name'}
+        row = {
+            'participant_id': f'sub-{names.subject}',
+            'session_id': f'ses-{names.session}' if names.session else None,
+            'model': sidecar['Model']['Name'],
+            'model_version': sidecar['Model']['Version'],
+            'model_label': names.desc,
+            'reference': names.reference,
+            'channels': ' '.join(sidecar['Channels']),
+            'magnetic_field_strength': _field(result),
+            **{
+                k: whole[k]
+                for k in (
+                    'lesion_count',
+                    'volume_mm3',
+                    'volume_largest_mm3',
+                    'lesion_load',
+                    'brain_volume_mm3',
+                )
+            },
+        }
+        for region in REGIONS:
+            values = volumes.get(region, {})
+            row[f'{region}_count'] = _value(values.get('lesion_count', '0'))
+            row[f'{region}_volume_mm3'] = _value(values.get('volume_mm3', '0'))
+    except (OSError, KeyError, ValueError, csv.Error) as error:
+        raise DataError(
+            f'a damaged or missing result ({error})',
+            advice='Run the participant level again with --overwrite.',
+            path=path,
+        ) from None
+    return row
+
+
+def _value(text: str) -> float | int | None:
+    if text in ('n/a', ''):
+        return None
+    number = float(text)
+    return int(number) if number.is_integer() and '.' not in text else number
+
+
+def _field(result: Result) -> float | None:
+    """Tesla, as the summary of the participant level has it."""
+    for summary in find_summaries(result.names.root, result.names.subject):
+        if summary['session'] == result.names.session and summary['reference']:
+            return summary['reference'].get('MagneticFieldStrength')
+    return None
+
+
+def _covariates(
+    bids_dir: Path, result: Result, people: dict[str, dict[str, str]]
+) -> dict[str, Any]:
+    subject, session = f'sub-{result.names.subject}', result.names.session
+    person = people.get(result.names.subject, {})
+    found: dict[str, Any] = {name: person.get(name) for name in COVARIATES}
+    for row in optional_table(bids_dir / subject / f'{subject}_sessions.tsv', 'session_id'):
+        if session and row.get('session_id', '').strip().removeprefix('ses-') == session:
+            found['acq_time'] = row.get('acq_time')
+            found |= {name: row[name] for name in COVARIATES if row.get(name)}
+    folder = bids_dir / subject / (f'ses-{session}' if session else '')
+    scans = folder / (f'{subject}_ses-{session}_scans.tsv' if session else f'{subject}_scans.tsv')
+    for row in optional_table(scans, 'filename'):
+        if not found.get('acq_time') and f'_{result.names.reference}.' in row.get('filename', ''):
+            found['acq_time'] = row.get('acq_time')
+    return {k: None if v in (None, 'n/a', '') else v for k, v in found.items()}
+
+
+def _flag(rows: list[dict[str, Any]]) -> None:
+    """Write remarks on quality into the rows; what stands out does so among its model's."""
+    low, high = quality.BRAIN_VOLUMES
+    for row in rows:
+        millilitres = (row['brain_volume_mm3'] or 0) / 1000
+        row['flags'] = [] if low <= millilitres <= high else ['brain volume implausible']
+    for model in {row['model'] for row in rows}:
+        mine = [row for row in rows if row['model'] == model]
+        for column, name in (
+            ('volume_mm3', 'lesion volume'),
+            ('brain_volume_mm3', 'brain volume'),
+        ):
+            for place, score in outlying([row[column] for row in mine]).items():
+                side = 'high' if score > 0 else 'low'
+                mine[place]['flags'].append(f'{name} unusually {side} (robust z {score:.1f})')
+
+
+def write_tables(settings: GroupSettings, rows: list[dict[str, Any]]) -> None:
+    told = [row | {'quality': '; '.join(row['flags'])} for row in rows]
+    write_table(settings.output_dir / output_name('group.lesions'), told, COHORT_COLUMNS)
