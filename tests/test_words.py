@@ -16,8 +16,7 @@ GLOSSARY = PROJECT / 'docs' / 'glossary.md'
 PAGES = sorted(
     path
     for path in (
-        PROJECT / 'README.md',
-        PROJECT / 'CONTRIBUTING.md',
+        *PROJECT.glob('*.md'),
         *PROJECT.glob('docs/**/*.md'),
         *PACKAGE.glob('resources/**/*.md'),
     )
@@ -27,7 +26,7 @@ TEMPLATES = sorted(
     (*PACKAGE.glob('reports/templates/*.html'), *PACKAGE.glob('reports/templates/*.js'))
 )
 TABLES = sorted(PROJECT.glob('docs/reference/*.toml'))  # meanings, for pages of the reference
-MODULES = sorted(PACKAGE.rglob('*.py'))
+MODULES = sorted((*PACKAGE.rglob('*.py'), *PROJECT.glob('docs/*.py')))
 
 
 def table(heading: str) -> dict[str, str]:
