@@ -195,7 +195,7 @@ def exit_codes() -> str:
     """Exit codes with their meaning, from the exceptions and the signals."""
     meanings = {
         errors.SUCCESS: 'All selected participants are finished, now or in an earlier run.',
-        errors.SOME_FAILED: 'Some participants failed. The reasons are in the last lines and in `sub-*.html`.',
+        errors.SOME_FAILED: 'Some participants failed; see the last lines and `sub-*.html`.',
         errors.Ssl2Error.exit_code: 'Internal error: a bug in ssl2-bids.',
     }
     for kind in errors.Ssl2Error.__subclasses__():
@@ -225,7 +225,7 @@ def model_json() -> str:
     text += '\nOptional keys:\n\n| key | meaning |\n| --- | --- |\n'
     for name in optional:
         text += f'| `{camel_case(name)}` | {sentence(meanings[name])} |\n'
-    text += f'| `Output` | `{cards.LESION}`, or `{cards.IMAGE}` of a network that segments no lesions. |\n'
+    text += f'| `Output` | `{cards.LESION}`, or `{cards.IMAGE}` of a network without lesions. |\n'
     example = json.loads((RESOURCES / 'weights/fast-3t/model.json').read_text())
     known = {*needed, *map(camel_case, optional), 'Output'}
     others = ', '.join(f'`{key}`' for key in example if key not in known)
@@ -269,7 +269,7 @@ def camel_case(name: str) -> str:
 def notebook() -> str:
     """The tutorial on the Python interface as a Jupyter notebook, without outputs."""
     page = (PROJECT / 'docs/tutorials/notebook.md').read_text()
-    page = re.sub(r' Take this page as a notebook: \S+ <\S+>`\.', '', page)
+    page = re.sub(r' This page as a notebook: \S+ <\S+>`\.', '', page)
     cells = []
     for number, text in enumerate(re.split(r'```pycon\n(.*?)```\n', page, flags=re.DOTALL)):
         if number % 2:
