@@ -178,7 +178,7 @@ def run_cell(grid: Grid, cell: Cell) -> Rows:
             identity=key,
         )
         if not history.finished:
-            sys.exit(f'stopped after step {history.step}; the same command goes on')
+            sys.exit(f'stopped after step {history.step}; run the same command again to resume')
         for path in (grid.work / 'cells' / key).glob('checkpoint-*'):
             path.unlink()
         # half-way from what marks no lesions is no model

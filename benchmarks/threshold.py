@@ -23,7 +23,7 @@ from ssl2_bids.workflows.evaluation import segmented
 
 THRESHOLDS = np.round(np.arange(0.05, 0.85, 0.05), 2)
 COLUMNS = ('Dice', 'lesion F1', 'PPV', 'sensitivity', 'volume ratio')
-SMALLEST = 3.0  # mm^3
+MIN_VOLUME = 3.0  # mm^3
 
 
 def cases(output: Path, truth: Path, model: str) -> list[tuple[Volume, Volume]]:
@@ -52,7 +52,7 @@ def case(mask: Mask, path: Path) -> tuple[Volume, Volume]:
 def scores(probability: Volume, reference: Volume, threshold: float) -> list[float]:
     """The numbers of ``COLUMNS``."""
     true, marked = (
-        label_instances(part, voxel_volume=reference.voxel_volume, minimum_volume=SMALLEST)
+        label_instances(part, voxel_volume=reference.voxel_volume, minimum_volume=MIN_VOLUME)
         for part in (reference.data > 0, probability.data >= threshold)
     )
     compared = reference.data > 0, marked > 0

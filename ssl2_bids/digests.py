@@ -23,7 +23,7 @@ from ssl2_bids.errors import Ssl2Error
 from ssl2_bids.files import sha256_of, write_json
 
 DIGESTS = 'digests'  # folder of the records below the work folder
-MOST_THREADS = 8  # more do not make a disk faster
+MAX_THREADS = 8  # more do not make a disk faster
 SETTLED = 2.0  # s; a file changed later than this before it was read may change unseen
 
 Stamp = list[int]  # size, modification time (ns), change time (ns), inode
@@ -89,10 +89,10 @@ class Digests:
             with suppress(OSError):
                 self.of(path)
 
-        with ThreadPoolExecutor(min(threads, MOST_THREADS)) as pool:
+        with ThreadPoolExecutor(min(threads, MAX_THREADS)) as pool:
             list(pool.map(meet, dict.fromkeys(paths)))
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """How many digests were trusted and how many files were read, in words."""
         return (
             f'{self.trusted} files unchanged (size, times and inode as before), {self.read} read'

@@ -21,7 +21,7 @@ TRUE_REGIONS = {
     'CSF': ('csf',),
     'deep grey': ('caudate', 'putamen', 'thalamus'),
 }
-FEWEST = 100  # voxels that a median is taken of
+MIN_VOXELS = 100  # voxels that a median is taken of
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def by_rule(scans: Scans) -> dict[str, np.ndarray]:
         t1w = scans.images['UNIT1']
     labels, _ = label_t1w(t1w, scans.brain)
     ventricle = ndimage.binary_erosion(labels == VENTRICLE)
-    if ventricle.sum() < FEWEST:
+    if ventricle.sum() < MIN_VOXELS:
         ventricle = ndimage.binary_erosion(np.isin(labels, (VENTRICLE, FLUID)))
     regions = {
         'white': ndimage.binary_erosion(labels == WHITE),
@@ -94,7 +94,7 @@ def by_truth(scans: Scans) -> dict[str, np.ndarray]:
         numbers = [scans.names.index(name) + 1 for name in tissues if name in scans.names]
         whole = np.isin(scans.tissues, numbers)
         inner = ndimage.binary_erosion(whole)
-        regions[region] = inner if inner.sum() >= FEWEST else whole
+        regions[region] = inner if inner.sum() >= MIN_VOXELS else whole
     return without_lesions(regions, scans.lesions)
 
 
@@ -116,7 +116,7 @@ def ratios(scans: Scans, regions: Mapping[str, np.ndarray]) -> dict[str, dict[st
         result[contrast] = {
             region: float(np.median(image[regions[region]]) / white)
             for region in REGIONS
-            if region in regions and regions[region].sum() >= FEWEST
+            if region in regions and regions[region].sum() >= MIN_VOXELS
         }
     return result
 
@@ -142,7 +142,7 @@ def quantities(scans: Scans, protocols: Mapping[str, Protocol]) -> dict[str, flo
         )
         if tissue in names
     }  # fmt: skip
-    parts = {label: part for label, part in parts.items() if part.sum() >= FEWEST}
+    parts = {label: part for label, part in parts.items() if part.sum() >= MIN_VOXELS}
     found = {}
     if scans.facts:
         found['spread of B1+ over the brain, %'] = 100 * scans.facts['transmit_cv']

@@ -26,7 +26,7 @@ QUANTILES = (2, 10, 25, 75, 90, 98)
 LOW, HIGH = (0.03, 0.15), (0.25, 0.45)  # cycles per mm
 FOLDS = 6
 STRENGTH = 0.1  # inverse of the penalty: more features than people
-FEWEST = 200  # voxels
+MIN_VOXELS = 200  # voxels
 
 GROUPS = {
     'histogram': tuple(f'intensity, percentile {q}' for q in QUANTILES),
@@ -83,7 +83,7 @@ def features(scans: Scans) -> list[list[float]]:
                 ('image', image),
             )
         }  # fmt: skip
-        if part['inner'].sum() >= FEWEST:
+        if part['inner'].sum() >= MIN_VOXELS:
             rows.append(slab_features(part))
     return rows
 

@@ -16,7 +16,7 @@ from ssl2_bids.errors import DataError
 from ssl2_bids.volume import same_grid
 
 SHORT_NAMES = {'acquisition': 'acq', 'ceagent': 'ce', 'reconstruction': 'rec', 'run': 'run'}
-LONGEST_ECHO = 0.060  # s; later echoes hold little signal at 7T
+MAX_ECHO = 0.060  # s; later echoes hold little signal at 7T
 COMPLEX_PARTS = ('phase', 'real', 'imag')
 
 
@@ -325,7 +325,7 @@ class _Choosing:
         times = [f['metadata'].get('EchoTime') for f in group]
         known = all(isinstance(t, int | float) for t in times)
         early = [
-            f for f, t in zip(group, times, strict=True) if not known or float(t) <= LONGEST_ECHO
+            f for f, t in zip(group, times, strict=True) if not known or float(t) <= MAX_ECHO
         ] or group
         self.drop([f for f in group if f not in early], 'echo after 60 ms')
         grid = self.headers[early[0]['path']]

@@ -43,10 +43,10 @@ def read_config(path: Path, level: str) -> Former:
             raise UsageError(f'unknown option "{name}" in the configuration', path=path)
         if action is None or name not in lasting:
             continue  # which run it was, not how
-        judged = _judged(parser, action, value, path)
+        checked = _checked(parser, action, value, path)
         if name not in foreign:
-            values[name] = judged
-        elif judged != action.default:
+            values[name] = checked
+        elif checked != action.default:
             useless.append(name)
     left_out = f'{path}: without effect at {level} level and ignored: {", ".join(useless)}'
     return Former(values, left_out if useless else '')
@@ -70,7 +70,7 @@ def _action(parser: Parser, name: str) -> argparse.Action | None:
     return found[0] if found else None
 
 
-def _judged(parser: Parser, action: argparse.Action, value: Any, path: Path) -> Any:
+def _checked(parser: Parser, action: argparse.Action, value: Any, path: Path) -> Any:
     """The value of an option, by the validators of the command line."""
     option = action.option_strings[0]
     several = isinstance(value, list)

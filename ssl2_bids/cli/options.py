@@ -22,7 +22,7 @@ from ssl2_bids.errors import CannotWriteError, NoInputError, UsageError
 from ssl2_bids.files import read_text
 from ssl2_bids.settings import LEVELS, RunSettings, foreign_options, option_of
 
-MOST_THREADS = 8  # of one segmentation; more stall each other on windows of 96^3
+MAX_THREADS = 8  # of one segmentation; more stall each other on windows of 96^3
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -94,7 +94,7 @@ def settings_for(level: str, arguments: argparse.Namespace) -> RunSettings:
         else {},
         'check_dataset': not arguments.skip_bids_validation,
         'nprocs': nprocs,
-        'omp_nthreads': arguments.omp_nthreads or min(nprocs, MOST_THREADS),
+        'omp_nthreads': arguments.omp_nthreads or min(nprocs, MAX_THREADS),
         'memory_gb': arguments.mem or _available_memory_gb(),
     }
     if level == 'group':

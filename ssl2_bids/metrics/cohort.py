@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 OUTLIER = 3.5  # robust z, Iglewicz and Hoaglin 1993
-FEWEST = 5  # results below which a spread says nothing
+MIN_RESULTS = 5  # results below which a spread has no meaning
 
 
 def robust_z(values: Sequence[float]) -> np.ndarray:
@@ -17,7 +17,7 @@ def robust_z(values: Sequence[float]) -> np.ndarray:
     0, (x - median) / (1.2533 mean absolute deviation) (Iglewicz and Hoaglin 1993).
     """
     data = np.asarray(values, np.float64)
-    if data.size < FEWEST:
+    if data.size < MIN_RESULTS:
         return np.zeros(data.shape)
     offset = data - np.median(data)
     spread = float(np.median(np.abs(offset))) / 0.6745

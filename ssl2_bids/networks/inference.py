@@ -17,7 +17,7 @@ Network = Callable[[Tensor], Tensor]
 Progress = Callable[[int, int], None]
 
 SIGMA = 1 / 8  # of the Gaussian weight, in windows (Isensee et al. 2021)
-SMALLEST_WEIGHT = 1e-3  # keeps the corners of a window away from zero, as MONAI does
+MIN_WEIGHT = 1e-3  # keeps the corners of a window away from zero, as MONAI does
 PRECISIONS = ('auto', 'bfloat16', 'float32')
 
 
@@ -145,7 +145,7 @@ def gaussian_weight(window: Sequence[int]) -> Tensor:
     for size in window:
         distance = torch.arange(size) - (size - 1) / 2
         weight = weight[..., None] * torch.exp(-(distance**2) / (2 * (SIGMA * size) ** 2))
-    return weight.clamp(min=SMALLEST_WEIGHT)
+    return weight.clamp(min=MIN_WEIGHT)
 
 
 def run_windows(

@@ -14,7 +14,7 @@ from ssl2_bids.reports.adaptation import section
 from ssl2_bids.reports.figures.charts import bar_chart, scatter_chart
 from ssl2_bids.reports.pages import number, write_page
 
-FEWEST = 5  # results below which a spread says nothing
+MIN_RESULTS = 5  # results below which a spread has no meaning
 TO_LABEL = 3  # participants named as a beginning for labels, of at least twice as many
 
 
@@ -142,7 +142,7 @@ def _cohort(rows: Sequence[dict[str, Any]], model: str) -> dict[str, Any]:
     mine = [row for row in rows if row['model'] == model]
     volumes, counts = _numbers(mine, 'volume_mm3'), _numbers(mine, 'lesion_count')
     charts = [('Lesion volume by age', _by_age(mine))]
-    if len(volumes) >= FEWEST:
+    if len(volumes) >= MIN_RESULTS:
         charts = [
             ('Lesion volume', bar_chart([v / 1000 for v in volumes], label='lesion volume (mL)')),
             ('Lesion count', bar_chart(counts, label='lesions')),
@@ -209,6 +209,6 @@ def _by_age(rows: Sequence[dict[str, Any]]) -> Markup:
         if (age := number(row.get('age'))) is not None
         and (volume := number(row['volume_mm3'])) is not None
     ]
-    if len(points) < FEWEST:
+    if len(points) < MIN_RESULTS:
         return Markup('')
     return scatter_chart(points, label='age (years)', side='lesion volume (mL)')

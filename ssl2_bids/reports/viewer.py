@@ -20,7 +20,7 @@ from ssl2_bids.files import whole_file, write_text
 from ssl2_bids.reports.figures.scene import Box, bounding_box, window
 from ssl2_bids.volume import Volume, reorient, resample, same_grid
 
-LARGEST = 1.8e6  # brain voxels of an image: no 1 mm brain is resampled, two images stay below 5 MB
+MAX_VOXELS = 1.8e6  # in the brain: no 1 mm brain is resampled, two images stay below 5 MB
 MARGIN = 7.0  # mm of nothing around the brain, where letters stand
 
 
@@ -93,14 +93,14 @@ def cut_out(volume: Volume, box: Box, margin: float = MARGIN) -> Volume:
 
 
 def viewer_grid(brain: Volume) -> Volume:
-    """The finest grid of at most ``LARGEST`` brain voxels; the brain mask on it.
+    """The finest grid of at most ``MAX_VOXELS`` brain voxels; the brain mask on it.
 
     It is the given one, or edges shorter than a length are made that long: thick slices stay as
     they are, and small voxels become more equal. The first corner of the field of view stays.
     """
     volume = float((brain.data > 0).sum()) * brain.voxel_volume
     edge = float(brain.spacing.min())
-    while volume / float(np.prod(np.maximum(brain.spacing, edge))) > LARGEST:
+    while volume / float(np.prod(np.maximum(brain.spacing, edge))) > MAX_VOXELS:
         edge = round(edge + 0.05, 2)
     ratio = np.maximum(brain.spacing, edge) / brain.spacing
     if np.all(ratio == 1):

@@ -13,7 +13,7 @@ from ssl2_bids.simulation.lesions.lesions import Lesions, Truth, paint
 from ssl2_bids.simulation.lesions.real import LesionShapes
 from ssl2_bids.simulation.lesions.statistics import statistics_for
 from ssl2_bids.simulation.mimics.mimics import NuisanceDraw, draw_nuisances, with_nuisances
-from ssl2_bids.simulation.scanner.grids import displaced, sample, truth_in
+from ssl2_bids.simulation.scanner.grids import displace, sample, truth_in
 from ssl2_bids.simulation.scanner.protocols import Scanner
 from ssl2_bids.simulation.scanner.rendering import Head, HeadDraw, draw_head, make_head, split
 from ssl2_bids.simulation.scanner.scan import ScanDraw, draw_scan, grid_of
@@ -22,7 +22,7 @@ from ssl2_bids.simulation.visits import Changes, draw_changes, next_visit
 from ssl2_bids.volume import Volume, resample
 from ssl2_bids.voxel_grid import bounding_box, shifted, start_of, widened
 
-LEAST_LOAD, MOST_LOAD = 0.1, 60.0  # mL
+MIN_LOAD, MAX_LOAD = 0.1, 60.0  # mL
 ATROPHY = (0.3, 1.8)  # share of heads with widened ventricles, and by how much at most
 VOXELS = (0.8, 1.0)  # mm, least and most of an anatomy's voxels; label maps have 1 mm
 
@@ -146,7 +146,7 @@ def draw_participant(
     spread = random.normal(0, 1)
     load = habits.load * float(np.exp(habits.spread * spread))
     if habits.load and habits.spread:
-        load = float(np.clip(load, min(LEAST_LOAD, habits.load), max(MOST_LOAD, habits.load)))
+        load = float(np.clip(load, min(MIN_LOAD, habits.load), max(MAX_LOAD, habits.load)))
     tissues = draw_individual(random, scanner.tissues, read_tissues(scanner.field))
     lesions, nuisances = draw_seed(random), draw_nuisances(random)
     visits = []
@@ -268,7 +268,7 @@ def knowledge(visit: Visit, scanner: Scanner, suffix: str, draw: ScanDraw) -> Kn
     error = sample(head.off_resonance, head.affine, grid, pose, box=head.box, thin=True)
 
     stack = np.stack([lesions.instances, lesions.ignore, brain, tissues])
-    stack = displaced(stack, error, bandwidth=bandwidth, axis=geometry.readout_axis)
+    stack = displace(stack, error, bandwidth=bandwidth, axis=geometry.readout_axis)
     instances, ignore, brain, tissues = stack
     lesions = replace(lesions, mask=instances > 0, instances=instances, ignore=ignore > 0)
     return Knowledge(grid, lesions, brain > 0, tissues.astype(np.uint8))

@@ -27,7 +27,7 @@ SPECK_TAKEN = 0.5  # of the spots that could be a lesion, so many are drawn
 
 
 @dataclass(frozen=True)
-class ReaderDraw:
+class RaterDraw:
     """One person's way of drawing.
 
     Attributes
@@ -77,14 +77,14 @@ class Extent:
     mask: np.ndarray
 
 
-def draw_reader(random: np.random.Generator) -> ReaderDraw:
+def draw_rater(random: np.random.Generator) -> RaterDraw:
     """Draw a rater: how many small and faint lesions are missed, and how many invented."""
     small, faint = random.uniform((0.1, 0.0), (0.5, 0.4))
-    return ReaderDraw(float(small), float(faint), int(random.poisson(1.5)), draw_seed(random))
+    return RaterDraw(float(small), float(faint), int(random.poisson(1.5)), draw_seed(random))
 
 
 def read_by_hand(
-    truth: Truth, table: Sequence[Lesion], draw: ReaderDraw, *, brain: np.ndarray
+    truth: Truth, table: Sequence[Lesion], draw: RaterDraw, *, brain: np.ndarray
 ) -> Reading:
     """Draw the lesions of a head as a rater does.
 
@@ -115,7 +115,7 @@ def read_by_hand(
     return Reading(mask, tuple(missed), invented)
 
 
-def overlooked(lesion: Lesion | None, volume: float, draw: ReaderDraw) -> float:
+def overlooked(lesion: Lesion | None, volume: float, draw: RaterDraw) -> float:
     """Probability to miss a lesion of a volume in mm^3."""
     small = draw.small * np.exp(-volume / 15)
     faint = 0.0
@@ -152,7 +152,7 @@ def _invent(
     mask: np.ndarray,
     truth: Truth,
     brain: np.ndarray,
-    draw: ReaderDraw,
+    draw: RaterDraw,
     spacing: np.ndarray,
     random: np.random.Generator,
 ) -> int:

@@ -28,7 +28,7 @@ NEW_SIZES = (8.0, 1500.0)  # mm^3
 TRIES = 8  # volumes and places for one new lesion
 ENLARGING = (1.4, 3.0)  # factor on the volume
 SHRINKING = (0.35, 0.75)
-LEAST_TO_GROW, LEAST_TO_SHRINK, MOST_TO_VANISH = 10.0, 20.0, 150.0  # mm^3
+MIN_TO_GROW, MIN_TO_SHRINK, MAX_TO_VANISH = 10.0, 20.0, 150.0  # mm^3
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,9 @@ def draw_fates(
     """What becomes of lesions, by their number; those that are not named stay as they are."""
     fate: dict[int, str] = {}
     suited = {
-        'vanished': lambda volume: volume <= MOST_TO_VANISH,
-        'shrinking': lambda volume: volume >= LEAST_TO_SHRINK,
-        'enlarging': lambda volume: volume >= LEAST_TO_GROW,
+        'vanished': lambda volume: volume <= MAX_TO_VANISH,
+        'shrinking': lambda volume: volume >= MIN_TO_SHRINK,
+        'enlarging': lambda volume: volume >= MIN_TO_GROW,
     }
     for kind, suits in suited.items():
         numbers = [

@@ -9,7 +9,7 @@ from ssl2_bids.errors import DataError
 from ssl2_bids.volume import Volume
 
 ZERO_BORDER = 0.6  # share of exact zeros on the border from which an image may be brain only
-LARGEST_BRAIN = 2000.0  # mL of foreground; a whole head has more, also when its air is zero
+MAX_BRAIN = 2000.0  # mL of foreground; a whole head has more, also when its air is zero
 
 
 def is_brain_only(image: Volume) -> bool:
@@ -26,7 +26,7 @@ def is_brain_only(image: Volume) -> bool:
     if (image.data[border] == 0).mean() < ZERO_BORDER:
         return False
     millilitres = float(foreground(image).sum()) * image.voxel_volume / 1000
-    return 0 < millilitres <= LARGEST_BRAIN
+    return 0 < millilitres <= MAX_BRAIN
 
 
 def foreground(image: Volume) -> np.ndarray:

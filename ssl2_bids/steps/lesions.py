@@ -13,7 +13,7 @@ from ssl2_bids.volume import Volume
 
 NEIGHBOURS = np.ones((3, 3, 3), bool)  # 26: lesions that touch at a corner are one
 REGIONS = ('periventricular', 'juxtacortical', 'infratentorial', 'deep-white-matter')
-MOST = np.iinfo(np.uint16).max
+MAX_LESIONS = np.iinfo(np.uint16).max
 
 
 @dataclass(frozen=True)
@@ -121,9 +121,9 @@ def find_lesions(probability: Volume, *, threshold: float, minimum_volume: float
         probability.data >= threshold, voxel_volume=voxel_volume, minimum_volume=minimum_volume
     )
     count = int(instances.max(initial=0))
-    if count > MOST:
+    if count > MAX_LESIONS:
         raise DataError(
-            f'{count} lesions were found, more than the {MOST} that can be numbered: the '
+            f'{count} lesions were found, more than the {MAX_LESIONS} that can be numbered: the '
             'probability is noise, or the threshold is unsuitable',
             advice='Look at the input images, or raise --threshold or --min-lesion-volume.',
         )

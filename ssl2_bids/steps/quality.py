@@ -11,7 +11,7 @@ MOSTLY = 0.5  # share of the voxels; more than this not finite is no image
 BACKGROUND = 0.9  # share of the border's voxels; more than this not finite is no fault
 NEARLY_ZERO = 1e-6  # of the largest magnitude; what interpolation and float32 leave of a zero
 CONSTANT_BORDER = 0.6  # share of the border's voxels from which their one value is background
-SMALLEST_EXTENT = 60.0  # mm; a field of view shorter than this along an axis holds no brain
+MIN_EXTENT = 60.0  # mm; a field of view shorter than this along an axis holds no brain
 BRAIN_VOLUMES = (600.0, 2200.0)  # mL; adult intracranial volumes lie well inside
 
 
@@ -48,7 +48,7 @@ def check_image(image: Volume) -> tuple[Volume, list[str]]:
         )
     data = np.where(np.abs(data) <= NEARLY_ZERO * np.abs(data).max(), np.float32(0), data)
     extent = image.spacing * image.shape
-    if extent.min() < SMALLEST_EXTENT:
+    if extent.min() < MIN_EXTENT:
         raise DataError(
             'the field of view is too small for a brain: '
             f'{" x ".join(f"{e:.0f}" for e in extent)} mm',

@@ -18,7 +18,7 @@ BINS = 40
 MARGIN = 24.0  # mm; kept around the moving brain, the larger part of a usual offset
 TILT = 12.0  # degrees; a start within 8 degrees of a tilt of 20
 CANDIDATES = 10  # starts followed up at the coarsest level; with 6, a slab can miss the brain
-SMALLEST_OVERLAP = 0.1  # share of the points inside the moving image; none is believed below it
+MIN_OVERLAP = 0.1  # share of the points inside the moving image; none is believed below it
 
 
 @dataclass(frozen=True)
@@ -326,7 +326,7 @@ def compare(pair: Pair, matrix: np.ndarray, *, seed: int) -> Similarity:
     mapped = sum(points[:, a, None] * there[:3, a] for a in range(3)) + there[:3, 3]
     inside = ((mapped >= -0.5) & (mapped <= np.array(pair.moving.shape) - 0.5)).all(axis=1)
     overlap = float(inside.mean())
-    if overlap < SMALLEST_OVERLAP:
+    if overlap < MIN_OVERLAP:
         return Similarity(0.0, 1.0, overlap)
     indices = binned(pair.fixed, points[inside]), binned(pair.moving, mapped[inside])
     joint = np.bincount(indices[0] * BINS + indices[1], minlength=BINS**2) / inside.sum()

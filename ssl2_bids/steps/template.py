@@ -11,7 +11,7 @@ from ssl2_bids.volume import Volume, resample
 
 VOLUME_RATIOS = (0.4, 2.0)  # brain over template; MNI152 is large: patients have 0.6 to 0.8
 STRETCHES = (0.6, 1.5)  # along any axis
-SMALLEST_DICE = 0.8  # of the two brain masks; 0.91 to 0.97 in the 18 heads of the atlas
+MIN_DICE = 0.8  # of the two brain masks; 0.91 to 0.97 in the 18 heads of the atlas
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def implausible(matrix: np.ndarray, *, dice: float) -> str:
         return f'the brain would have {ratio:.2f} times the volume of the template'
     if stretches.min() < STRETCHES[0] or stretches.max() > STRETCHES[1]:
         return f'the brain would be stretched {stretches.min():.2f} to {stretches.max():.2f} times'
-    if dice < SMALLEST_DICE:
+    if dice < MIN_DICE:
         return f'the brain masks of image and template agree poorly (Dice {dice:.2f})'
     return ''
 

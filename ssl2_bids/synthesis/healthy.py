@@ -13,7 +13,7 @@ from ssl2_bids.errors import DataError
 
 WHITE, CORTEX, VENTRICLE, DEEP, FLUID = 2, 3, 4, 10, 24  # FreeSurfer's numbers
 WHITE_INTENSITY = 160.0  # of white matter in the scaled image
-SMALLEST_BRAIN = 600.0  # mL
+MIN_BRAIN = 600.0  # mL
 
 
 def label_t1w(image: np.ndarray, brain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -33,7 +33,7 @@ def label_t1w(image: np.ndarray, brain: np.ndarray) -> tuple[np.ndarray, np.ndar
     ------
     DataError : too small a brain, or tissues that cannot be separated.
     """
-    if brain.sum() < SMALLEST_BRAIN * 1000:
+    if brain.sum() < MIN_BRAIN * 1000:
         raise DataError(
             f'the brain has {brain.sum() / 1000:.0f} mL only', advice='Leave this scan out.'
         )

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-LONGEST_WAIT = datetime.timedelta(hours=2)  # the first process validates while the others wait
+MAX_WAIT = datetime.timedelta(hours=2)  # the first process validates while the others wait
 BUCKET = 16 * 2**20  # numbers that are sent at once
 
 
@@ -44,7 +44,7 @@ def group(device: str) -> Iterator[str]:
         device = f'cuda:{int(os.environ.get("LOCAL_RANK", "0"))}'
         torch.cuda.set_device(device)
     backend = 'nccl' if device.startswith('cuda') else 'gloo'
-    dist.init_process_group(backend, timeout=LONGEST_WAIT)
+    dist.init_process_group(backend, timeout=MAX_WAIT)
     try:
         yield device
     finally:

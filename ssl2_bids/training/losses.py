@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 ONE_VOXEL = 1.0  # added to both sides of an overlap: finite without lesion, no matter with one
-LARGEST_POSITIVE_WEIGHT = 20.0  # beyond it a single voxel decides about a step
+MAX_POSITIVE_WEIGHT = 20.0  # beyond it a single voxel decides about a step
 FALSE_POSITIVE = 0.3  # focal Tversky: an overlooked lesion voxel costs more than
 FALSE_NEGATIVE = 0.7  # one too many, for small lesions are what a network overlooks
 FOCUS = 0.75  # exponent below 1: the worse the overlap, the flatter; Abraham & Khan 2019
@@ -19,7 +19,7 @@ SUSPECTED = 0.1  # probability above which a voxel belongs to the lesion side of
 REACH = 2  # voxels around those, as the border is where two predictions differ
 SMALL = 100.0  # voxels of 1 mm; a lesion voxel with fewer of its kind around it counts more
 NEIGHBOURHOOD = 9  # voxels, edge of the cube in which they are counted
-LARGEST_SMALL_WEIGHT = 4.0
+MAX_SMALL_WEIGHT = 4.0
 TINY = 1e-6  # smallest probability in a logarithm; finite in half precision
 
 
@@ -64,7 +64,7 @@ def cross_entropy(
     if weigh_positives:
         lesion = (m * y).sum()
         ratio = (m.sum() - lesion) / lesion.clamp_min(1)
-        loss = loss * (1 + y * (ratio.clamp(1, LARGEST_POSITIVE_WEIGHT) - 1))
+        loss = loss * (1 + y * (ratio.clamp(1, MAX_POSITIVE_WEIGHT) - 1))
     return loss.sum() / m.sum().clamp_min(1)
 
 
@@ -116,7 +116,7 @@ def small_lesion_weight(y: Tensor) -> Tensor:
         kernel, padding = [1, 1, 1], [0, 0, 0]
         kernel[axis], padding[axis] = NEIGHBOURHOOD, NEIGHBOURHOOD // 2
         count = functional.avg_pool3d(count, kernel, 1, padding) * NEIGHBOURHOOD
-    return (SMALL / count.clamp_min(1)).clamp(1, LARGEST_SMALL_WEIGHT)
+    return (SMALL / count.clamp_min(1)).clamp(1, MAX_SMALL_WEIGHT)
 
 
 def suspected(p: Tensor, q: Tensor, brain: Tensor) -> tuple[Tensor, Tensor]:

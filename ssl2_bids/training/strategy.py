@@ -218,7 +218,9 @@ def stages(network: nn.Module, part: str) -> list[nn.Module]:
 
 
 @contextmanager
-def hooked(modules: Sequence[nn.Module], change: Callable[[int, Any], Any]) -> Iterator[None]:
+def forward_hooks(
+    modules: Sequence[nn.Module], change: Callable[[int, Any], Any]
+) -> Iterator[None]:
     """While open, outputs of modules go through ``change(index, output)``; None leaves them."""
     handles = [
         module.register_forward_hook(lambda _, __, output, index=index: change(index, output))

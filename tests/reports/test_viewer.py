@@ -126,7 +126,7 @@ def test_a_brain_of_1_mm_is_kept_and_small(tmp_path):
 
 
 def test_too_fine_voxels_are_made_larger_in_place(monkeypatch, tmp_path):
-    monkeypatch.setattr(viewer, 'LARGEST', 40_000)
+    monkeypatch.setattr(viewer, 'MAX_VOXELS', 40_000)
     flair, _, lesions, brain = patient(spacing=(2.0, 2.0, 3.0))
     assert (brain.data > 0).sum() > 50_000
     assert viewer.write_volumes(tmp_path / NAME, [named(flair, 'FLAIR')], lesions, brain)

@@ -7,16 +7,16 @@ from scipy import ndimage
 from ssl2_bids.simulation.lesions.growth import Appearance, Lesion
 from ssl2_bids.simulation.lesions.lesions import Truth
 from ssl2_bids.simulation.rater import (
-    ReaderDraw,
+    RaterDraw,
     annotated_slices,
-    draw_reader,
+    draw_rater,
     overlooked,
     read_by_hand,
     redrawn,
 )
 from ssl2_bids.volume import Volume
 
-CAREFUL = ReaderDraw(small=0.0, faint=0.0, invented=0, seed=1)
+CAREFUL = RaterDraw(small=0.0, faint=0.0, invented=0, seed=1)
 SHAPE = (60, 70, 50)
 
 
@@ -88,7 +88,7 @@ def test_borders_move_by_the_offset():
 
 
 def test_small_and_faint_lesions_are_missed_more_often(truth, brain):
-    draw = ReaderDraw(small=0.5, faint=0.4, invented=0, seed=3)
+    draw = RaterDraw(small=0.5, faint=0.4, invented=0, seed=3)
     assert overlooked(None, 2.0, draw) > overlooked(None, 20.0, draw) > overlooked(None, 90, draw)
     assert overlooked(lesion(1, 0.12), 90.0, draw) > 0.3
     assert overlooked(lesion(1, 0.5), 900.0, draw) < 0.01
@@ -127,13 +127,13 @@ def test_spots_that_could_be_lesions_are_drawn_at_times(brain):
 
 
 def test_reading_repeats_itself(truth, brain):
-    draw = draw_reader(generator(4))
-    assert draw == draw_reader(generator(4))
+    draw = draw_rater(generator(4))
+    assert draw == draw_rater(generator(4))
     first, second = (read_by_hand(truth, (), draw, brain=brain) for _ in range(2))
     assert first.mask.tobytes() == second.mask.tobytes()
     other = read_by_hand(truth, (), dataclasses.replace(draw, seed=99), brain=brain)
     assert other.mask.tobytes() != first.mask.tobytes()
-    drawn = [draw_reader(generator(seed)) for seed in range(200)]
+    drawn = [draw_rater(generator(seed)) for seed in range(200)]
     assert 1.0 < np.mean([each.invented for each in drawn]) < 2.0
     assert all(0.1 <= each.small <= 0.5 and 0 <= each.faint <= 0.4 for each in drawn)
 

@@ -110,7 +110,7 @@ def test_stages_of_our_networks(network, encoder, decoder):
     levels = strategy.stages(network, 'decoder')
     assert len(strategy.stages(network, 'encoder')) == encoder
     sizes = []
-    with strategy.hooked(levels, lambda _, z: sizes.append(z.shape[-1])), torch.no_grad():
+    with strategy.forward_hooks(levels, lambda _, z: sizes.append(z.shape[-1])), torch.no_grad():
         network(torch.zeros(1, 1, *shape))
     assert sizes == [64 // coarser for coarser in decoder]
 
@@ -119,7 +119,7 @@ def test_stages_of_our_networks(network, encoder, decoder):
 
     first, second = torch.rand(2, 1, 1, *shape)
     with torch.no_grad():
-        with strategy.hooked(strategy.stages(network, 'encoder'), silence):
+        with strategy.forward_hooks(strategy.stages(network, 'encoder'), silence):
             assert torch.equal(network(first), network(second))
         assert not torch.equal(network(first), network(second))
 

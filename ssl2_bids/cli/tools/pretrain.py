@@ -35,7 +35,7 @@ on a machine without imaging software:
 exit codes: 0 done; 64 wrong usage or configuration; 65 unusable data, or the loss is not a
 number; 66 missing input; 69 device not available; 73 cannot write; 74 disk full; 130, 138, 143
 interrupted by Ctrl-C, SIGUSR1 or SIGTERM, state saved"""
-SOMETIMES = 30.0  # s between lines where there is no terminal
+LINE_INTERVAL = 30.0  # s between lines where there is no terminal
 
 
 def add_pretrain(subparsers: argparse._SubParsersAction) -> None:
@@ -116,7 +116,7 @@ def shown_progress() -> Iterator[Any]:
         def update(stage: str, done: int, steps: int, latest: Mapping[str, float]) -> None:
             if stage not in tasks:
                 tasks[stage] = bar.add_task(stage.replace('_', '-'), total=steps, latest='')
-            bar.update(tasks[stage], completed=done, latest=told(latest))
+            bar.update(tasks[stage], completed=done, latest=progress_text(latest))
 
         yield update
 
@@ -131,14 +131,14 @@ def lines() -> Any:
     last = [0.0]
 
     def update(stage: str, done: int, steps: int, latest: Mapping[str, float]) -> None:
-        if done == steps or time.monotonic() - last[0] > SOMETIMES:
+        if done == steps or time.monotonic() - last[0] > LINE_INTERVAL:
             last[0] = time.monotonic()
-            _say(f'{stage.replace("_", "-")}: step {done} of {steps}  {told(latest)}')
+            _say(f'{stage.replace("_", "-")}: step {done} of {steps}  {progress_text(latest)}')
 
     return update
 
 
-def told(latest: Mapping[str, float]) -> str:
+def progress_text(latest: Mapping[str, float]) -> str:
     """The numbers worth a look."""
     wanted = ('loss', 'dice', 'hidden', 'validation_dice', 'validation_hidden')
     return '  '.join(

@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 WIDTH, HEIGHT = 440, 230
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 14, 44
 STEPS = (1, 2, 5)
-FEWEST_BINS = 6
+MIN_BINS = 6
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def _edges(smallest: float, largest: float) -> list[float]:
     first = max(i for i, edge in enumerate(scale) if edge < smallest)
     last = min(i for i, edge in enumerate(scale) if edge >= largest)
     # Narrow ranges are widened on both sides in turn: few bars would be slabs.
-    while last - first < FEWEST_BINS:
+    while last - first < MIN_BINS:
         first, last = (first - 1, last) if (last - first) % 2 else (first, last + 1)
     return scale[first : last + 1]
 

@@ -17,7 +17,7 @@ LESION_COLOURS = (
     '#ffb000', '#4dd8ff', '#ff7eb6', '#7ee787', '#ff8c5a', '#b9a4ff', '#f4e04d', '#2fd6b5',
 )  # fmt: skip
 VIEW = 'The left of the image is the left of the head. Positions in millimetres (RAS+).'
-CLOSE_UP, LARGEST_CLOSE_UP = 44.0, 70.0  # mm, edge of the close-up
+CLOSE_UP, MAX_CLOSE_UP = 44.0, 70.0  # mm, edge of the close-up
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def _close_up_box(voxels: np.ndarray, point: list[int], scene: Scene) -> Box:
     spacing = scene.background.spacing
     first, last = voxels.min(axis=0), voxels.max(axis=0) + 1
     extent = float(((last - first) * spacing)[:2].max()) + 12
-    edge = min(max(CLOSE_UP, extent), LARGEST_CLOSE_UP)
+    edge = min(max(CLOSE_UP, extent), MAX_CLOSE_UP)
     middle = (first + last) / 2 if extent <= edge else np.array(point) + 0.5
     box = list(scene.box)
     for axis in (0, 1):

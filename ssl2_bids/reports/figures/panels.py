@@ -21,7 +21,7 @@ SHEET_WIDTH = 1200  # SVG units, CSS pixels at full size
 GAP = 10
 CAPTION = 20
 HEAD = 24
-LARGEST_IMAGE = 320  # pixels along a panel's longer side: twice what a page shows
+MAX_IMAGE = 320  # pixels along a panel's longer side: twice what a page shows
 
 STYLE = (
     'text{font:13px system-ui,-apple-system,"Segoe UI",Roboto,Arial,sans-serif;fill:#c9d1d9}'
@@ -88,7 +88,7 @@ def grey_image(image: np.ndarray) -> str:
 
     rows, columns = image.shape
     picture = Image.fromarray(np.ascontiguousarray(image))
-    shrink = LARGEST_IMAGE / max(rows, columns)
+    shrink = MAX_IMAGE / max(rows, columns)
     if shrink < 1:
         picture = picture.resize(
             (max(1, round(columns * shrink)), max(1, round(rows * shrink))), Image.Resampling.BOX

@@ -18,15 +18,15 @@ from ssl2_bids.volume import Volume, read, reorient, resample
 from ssl2_bids.voxel_grid import bounding_box, shifted, start_of
 
 RESOURCES = Path(__file__).parents[2] / 'resources'
-COARSEST = 1.6  # mm; thicker voxels miss the sulci
-MOST_ANISOTROPIC = 1.5  # longest over shortest voxel edge
+MAX_VOXEL_EDGE = 1.6  # mm; thicker voxels miss the sulci
+MAX_ANISOTROPY = 1.5  # longest over shortest voxel edge
 OBLIQUE = 1e-3  # largest cosine between a voxel axis and another axis of the room that is ignored
 BLUR = 0.6  # voxels; standard deviation that turns steps between labels into partial volume
 SHARPNESS = 2.0  # undoes most of that blur after the head was resampled
 FLUID = 24  # around the brain
 SULCI = 8.0  # mm; wider gaps between parts of the brain are not closed
 LAYER = 3.0  # mm of fluid around the brain that stay
-LEAST_WHITE = 0.05  # of the brain; a healthy brain has about 0.4
+MIN_WHITE_MATTER = 0.05  # of the brain; a healthy brain has about 0.4
 
 
 @dataclass(frozen=True)
@@ -94,10 +94,10 @@ def healthy_labels(labels: Volume, *, path: str | Path | None = None) -> Volume:
     """
     data = _known(labels.data, path)
     spacing = labels.spacing
-    if spacing.max() > COARSEST or spacing.max() / spacing.min() > MOST_ANISOTROPIC:
+    if spacing.max() > MAX_VOXEL_EDGE or spacing.max() / spacing.min() > MAX_ANISOTROPY:
         raise DataError(
             f'the label map has voxels of {" x ".join(f"{s:.3g}" for s in spacing)} mm; '
-            f'at most {COARSEST:g} mm, with a ratio of at most {MOST_ANISOTROPIC:g} between the '
+            f'at most {MAX_VOXEL_EDGE:g} mm, with a ratio of at most {MAX_ANISOTROPY:g} between '
             'edges, are allowed',
             advice='Segment an image with smaller, nearly isotropic voxels.',
             path=path,
@@ -114,7 +114,7 @@ def healthy_labels(labels: Volume, *, path: str | Path | None = None) -> Volume:
         volume = Volume(volume.data, straight)
     brain = (volume.data > 0) & (volume.data < FIRST_EXTRACEREBRAL)
     white = np.isin(volume.data, (2, 41))
-    if white.sum() <= LEAST_WHITE * brain.sum():
+    if white.sum() <= MIN_WHITE_MATTER * brain.sum():
         raise DataError(
             'the label map is empty'
             if not brain.any()

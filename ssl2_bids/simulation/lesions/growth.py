@@ -14,9 +14,9 @@ Point = tuple[float, float, float]
 
 HALF = 0.5  # of a voxel; from this severity on it belongs to the lesion
 ROOM = 0.5  # of a voxel must be tissue that can be diseased
-MOST_OF_HALO = 0.4  # severity, well below the truth's
+MAX_HALO_SEVERITY = 0.4  # severity, well below the truth's
 FAINTEST = 0.01  # severity below this is healthy
-LARGEST_DAMAGE = 0.62  # loss of R1 in a black hole
+MAX_DAMAGE = 0.62  # loss of R1 in a black hole
 NEIGHBOURS = np.ones((3, 3, 3), bool)
 
 
@@ -214,12 +214,12 @@ def finish(
     share = around.susceptible[lesion.kind][box]
     severity = np.where(ndimage.binary_dilation(room, NEIGHBOURS), core_of(outline, width), 0)
     # The gap to a neighbour stays free.
-    severity = np.where(room | (share < ROOM), severity, np.minimum(severity, MOST_OF_HALO))
+    severity = np.where(room | (share < ROOM), severity, np.minimum(severity, MAX_HALO_SEVERITY))
     truth = room & (severity * share >= HALF)
     if not truth.any():
         return None
     halo = look.halo * np.exp(-np.maximum(outline, 0) * (2.5 / look.reach))
-    severity = np.maximum(severity, np.where(outline > 0, np.minimum(halo, MOST_OF_HALO), 0))
+    severity = np.maximum(severity, np.where(outline > 0, np.minimum(halo, MAX_HALO_SEVERITY), 0))
     severity[severity < FAINTEST] = 0
     at = axes_of(around, box, np.array(lesion.centre))
     damage = np.full(outline.shape, look.damage, np.float32)
@@ -242,7 +242,7 @@ def finish(
         box,
         outline.astype(np.float32),
         severity.astype(np.float32),
-        np.clip(damage, 0.03, LARGEST_DAMAGE).astype(np.float32),
+        np.clip(damage, 0.03, MAX_DAMAGE).astype(np.float32),
         rim.astype(np.float32),
         vein.astype(np.float32),
         truth,

@@ -11,7 +11,7 @@ from scipy import ndimage
 from ssl2_bids.simulation.anatomy.anatomy import EXTRACEREBRAL, Anatomy
 from ssl2_bids.simulation.anatomy.surroundings import SHARES, Surroundings, survey
 from ssl2_bids.simulation.lesions.growth import Lesion, Patch
-from ssl2_bids.simulation.lesions.painter import SMALLEST, Painter
+from ssl2_bids.simulation.lesions.painter import MIN_VOLUME, Painter
 from ssl2_bids.simulation.lesions.real import LesionShapes
 from ssl2_bids.simulation.lesions.statistics import Statistics, statistics_for
 from ssl2_bids.volume import Volume, resample
@@ -97,14 +97,14 @@ def paint(
     painter = Painter(around, random, statistics, shapes)
     wanted = painter.draw_sizes(load * 1000)
     left, failed = load * 1000.0, 0
-    while left >= max(SMALLEST, 0.5 * anatomy.voxel_volume) and failed < FAILURES:
+    while left >= max(MIN_VOLUME, 0.5 * anatomy.voxel_volume) and failed < FAILURES:
         volume, place = wanted.pop(0) if wanted else painter.draw_size(load * 1000)
         volume = min(volume, left)
         patch = painter.add(volume, place)
         failed = failed + 1 if patch is None else 0
         if patch is not None:
             left -= patch.lesion.volume_mm3
-        elif volume > 4 * SMALLEST:
+        elif volume > 4 * MIN_VOLUME:
             wanted.insert(0, (volume / 2, place))
     return compose(anatomy, around, tuple(painter.patches))
 
@@ -129,7 +129,7 @@ def compose(anatomy: Anatomy, around: Surroundings, patches: tuple[Patch, ...]) 
         rim[box][deeper] = patch.rim[deeper]
         np.maximum(vein[box], patch.vein, out=vein[box])
         instances[box][deeper & (part >= 0.5)] = patch.lesion.index
-    fractions = taken(anatomy, around, amount, rim, vein)
+    fractions = with_lesions(anatomy, around, amount, rim, vein)
     return Lesions(
         anatomy=replace(anatomy, fractions=fractions),
         severity=pasted(severity, anatomy.shape, around.box),
@@ -143,7 +143,7 @@ def compose(anatomy: Anatomy, around: Surroundings, patches: tuple[Patch, ...]) 
     )
 
 
-def taken(
+def with_lesions(
     anatomy: Anatomy,
     around: Surroundings,
     amount: dict[str, np.ndarray],

@@ -27,9 +27,9 @@ from ssl2_bids.simulation.lesions.statistics import (
 )
 from ssl2_bids.simulation.smooth import draw_seed
 
-SMALLEST = 1.0  # mm^3
+MIN_VOLUME = 1.0  # mm^3
 CENTRES = 12  # tried for one lesion before its volume is halved
-MOST_OF_LOAD = 0.45  # the largest share of the load in one lesion
+MAX_LOAD_SHARE = 0.45  # the largest share of the load in one lesion
 
 
 class Painter:
@@ -81,7 +81,7 @@ class Painter:
         """A volume in mm^3, at most a part of the load, and a place."""
         _, median, spread, _ = self.statistics.confluent
         # A small load is made of small lesions, not of a part of a large one.
-        most = max(MOST_OF_LOAD * load * load / (load + 3000), 20.0)
+        most = max(MAX_LOAD_SHARE * load * load / (load + 3000), 20.0)
         if self.random.random() < self.large and 'periventricular' in self.places:
             place, volume = 'periventricular', self.random.lognormal(np.log(median), spread)
         else:
@@ -90,7 +90,7 @@ class Painter:
             place = str(self.random.choice(names, p=weights / weights.sum()))
             median, spread = self.statistics.sizes[place]
             volume = self.random.lognormal(np.log(median * self.statistics.scale), spread)
-        return float(np.clip(volume, SMALLEST, most)), place
+        return float(np.clip(volume, MIN_VOLUME, most)), place
 
     def add(self, volume: float, place: str) -> Patch | None:
         """Paint a lesion of a volume in mm^3 in a place, or give None if there is no room."""

@@ -27,7 +27,7 @@ from ssl2_bids.simulation.smooth import draw_seed
 from ssl2_bids.volume import Volume, read, reorient
 from ssl2_bids.voxel_grid import shifted, spacing_of, start_of
 
-SMALLEST = 2.0  # mm^3; smaller components have no shape
+MIN_VOLUME = 2.0  # mm^3; smaller components have no shape
 SCALES = (0.7, 1.4)
 FITTING = 0.5  # of a transplanted lesion must fall on tissue that can be diseased
 SWOLLEN = 1.5  # mm that the border of a transplanted lesion can move outwards
@@ -121,7 +121,7 @@ def components_of(mask: Volume, patient: str) -> list[Component]:
     found = []
     for index, box in enumerate(ndimage.find_objects(pieces), start=1):
         volume = float(sizes[index] * mask.voxel_volume)
-        if volume >= SMALLEST:
+        if volume >= MIN_VOLUME:
             found.append((volume, index, box))
     found.sort(key=lambda item: (-item[0], item[1]))
     components = []

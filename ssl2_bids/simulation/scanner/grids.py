@@ -178,7 +178,7 @@ def truth_in(lesions: Lesions, grid: Volume, pose: Matrix) -> Truth:
     return empty
 
 
-def displaced(
+def displace(
     labels: np.ndarray, off_resonance: np.ndarray, *, bandwidth: float, axis: int
 ) -> np.ndarray:
     """Labels moved along the readout as the image is: by whole voxels, nearest neighbour.

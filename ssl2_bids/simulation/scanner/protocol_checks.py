@@ -38,10 +38,10 @@ OPTIONAL_KEYS = {
     'megre': (),
 }
 UNITS = 'Times are in s, angles in degrees, lengths in mm.'
-LONGEST = 30.0  # s; a repetition beyond is one written in ms
+MAX_TR = 30.0  # s; a repetition beyond is one written in ms
 VOXEL_RANGE = (0.2, 10.0)  # mm
 EXTENT_RANGE = (20.0, 400.0)  # mm
-MOST_VOXELS = 150e6
+MAX_VOXELS = 150e6
 
 
 def source_of(path: str | Path) -> Source:
@@ -79,7 +79,7 @@ def fault(protocol: Protocol) -> tuple[str, str] | None:
     starts = [ti - before for ti in p.ti]
     ends = [0.0, *(ti + after for ti in p.ti)]
     checks = [
-        (0 < p.tr <= LONGEST, 'tr', f'{p.tr:g} s is not between 0 and {LONGEST:g} s'),
+        (0 < p.tr <= MAX_TR, 'tr', f'{p.tr:g} s is not between 0 and {MAX_TR:g} s'),
         (all(t > 0 for t in p.echo_times), 'te', 'an echo time is not above 0'),
         (all(t > 0 for t in p.ti), 'ti', 'an inversion time is not above 0'),
         (last_ti < p.tr, 'ti', f'{last_ti:g} s is not below the repetition time {p.tr:g} s'),
@@ -150,7 +150,7 @@ def geometry_fault(geometry: Geometry) -> tuple[str, str] | None:
     if geometry.phase == geometry.readout:
         return 'geometry.phase', 'the phase encoding and the readout have the same axis'
     count = math.prod(geometry.shape)
-    if count > MOST_VOXELS or min(geometry.shape) < 2:
+    if count > MAX_VOXELS or min(geometry.shape) < 2:
         return 'geometry.voxel', f'the image would have {geometry.shape} voxels'
     return None
 

@@ -36,7 +36,7 @@ from ssl2_bids.simulation.scanner.sequences import signals, stored_uniform, unif
 from ssl2_bids.volume import Volume
 
 WHITE_MATTER = 600.0  # stored value of white matter
-LARGEST = 32767.0  # of the whole numbers that are stored
+MAX_VALUE = 32767.0  # of the whole numbers that are stored
 FAT_SHIFT = -3.4  # parts per million, of fat's frequency against water's
 RINGING = 0.3  # share of the scans whose k-space was cut
 
@@ -198,4 +198,4 @@ def stored_magnitude(image: np.ndarray, white: float) -> np.ndarray:
     """Magnitude as whole numbers (int16), white matter at 600."""
     scaled = np.abs(image)
     scaled *= np.float32(WHITE_MATTER / white)
-    return np.rint(np.minimum(scaled, LARGEST, out=scaled), out=scaled).astype(np.int16)
+    return np.rint(np.minimum(scaled, MAX_VALUE, out=scaled), out=scaled).astype(np.int16)

@@ -31,7 +31,7 @@ FEW = 10  # labelled participants from which on labels alone are trusted
 REMEMBERED = 0.1  # share of the steps that the shipped average is the mean of
 PEER_CHANNELS = (16, 32, 64, 96)  # of the other architecture that cross-teaching needs
 PEER_NOISE = 0.1  # of a tensor's spread: two equal networks would have nothing to tell each other
-SMALLEST_PATCH = 32  # voxels; a smaller one shows a lesion without its surroundings
+MIN_PATCH = 32  # voxels; a smaller one shows a lesion without its surroundings
 PROBED = 3  # steps timed; the first one warms up and is not counted
 
 
@@ -102,7 +102,7 @@ def lighter(settings: AdaptSettings, multiple: int) -> AdaptSettings | None:
     first, second, third = (
         max((edge - 1) // multiple * multiple, multiple) for edge in settings.patch
     )
-    if min(first, second, third) < SMALLEST_PATCH:
+    if min(first, second, third) < MIN_PATCH:
         return None
     return replace(settings, patch=(first, second, third))
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 SHARES = (0.5, 1.0)  # of the way from the first weights to the trained ones, that are tested
 CLEARLY = 0.01  # of the mean Dice; less is within what another seed would change
-LEAST_DICE = 0.15  # below it a model does not know these labels: they may be of other scans
-MOST_LOST = 0.05  # of the mean lesion-wise F1: voxels must not be bought with whole lesions
+MIN_DICE = 0.15  # below it a model does not know these labels: they may be of other scans
+MAX_F1_LOSS = 0.05  # of the mean lesion-wise F1: voxels must not be bought with whole lesions
 
 
 @dataclass(frozen=True)
@@ -86,10 +86,10 @@ def decide(pairs: Sequence[Pair], *, always: bool = False) -> Decision:
     fault = ''
     if dice[1] <= dice[0]:
         fault = 'the Dice did not increase'
-    elif dice[1] < LEAST_DICE:
-        fault = f'the Dice is below {LEAST_DICE:g}: check that the labels belong to these scans'
-    elif f1 is not None and f1[0] - f1[1] > MOST_LOST:
-        fault = f'the lesion-wise F1 decreased by more than {MOST_LOST:g}'
+    elif dice[1] < MIN_DICE:
+        fault = f'the Dice is below {MIN_DICE:g}: check that the labels belong to these scans'
+    elif f1 is not None and f1[0] - f1[1] > MAX_F1_LOSS:
+        fault = f'the lesion-wise F1 decreased by more than {MAX_F1_LOSS:g}'
     if fault and not always:
         return Decision(False, f'{fault} ({told})')
     if fault:

@@ -24,7 +24,7 @@ from ssl2_bids.training.strategy import (
     Strategy,
     StrategySettings,
     each,
-    hooked,
+    forward_hooks,
     probability,
     stages,
 )
@@ -68,7 +68,7 @@ class CrossConsistency(Strategy):
     def unlabelled(self, b: Batch, step: int, random: torch.Generator) -> tuple[Tensor, Scalars]:
         """Mean over the decoders of the balanced mean squared difference."""
         features: dict[int, Any] = {}
-        with hooked(stages(self.student, 'encoder'), features.__setitem__):
+        with forward_hooks(stages(self.student, 'encoder'), features.__setitem__):
             main = probability(self.student, b.xs).detach()
         loss = torch.zeros((), device=main.device)
         for decoder, perturb in zip(self.heads, PERTURBATIONS, strict=True):

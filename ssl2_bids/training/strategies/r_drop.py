@@ -20,7 +20,7 @@ from ssl2_bids.training.strategy import (
     Strategy,
     StrategySettings,
     each,
-    hooked,
+    forward_hooks,
     probability,
     stages,
 )
@@ -45,7 +45,7 @@ class RegularisedDropout(Strategy):
         def drop(_: int, output: Any) -> Any:
             return each(output, lambda z: dropout(z, random, share=self.cfg.dropped))
 
-        with hooked(stages(self.student, 'encoder'), drop):
+        with forward_hooks(stages(self.student, 'encoder'), drop):
             p, q = probability(self.student, b.xs), probability(self.student, b.xs)
         apart = (relative_entropy(p, q) + relative_entropy(q, p)) / 2
         return balanced_mean(apart, p, q, b.bu), {}

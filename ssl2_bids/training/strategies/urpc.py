@@ -23,7 +23,7 @@ from ssl2_bids.training.strategy import (
     Scalars,
     Strategy,
     StrategySettings,
-    hooked,
+    forward_hooks,
     stages,
 )
 
@@ -57,7 +57,7 @@ class PyramidConsistency(Strategy):
     def scales(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Logits of the student, and the features of the levels."""
         features: dict[int, Tensor] = {}
-        with hooked(self.levels(), features.__setitem__):
+        with forward_hooks(self.levels(), features.__setitem__):
             logits = self.student(image).float()
         return logits, [features[index] for index in sorted(features)]
 

@@ -33,7 +33,7 @@ from ssl2_bids.training.data.participants import read_participant
 from ssl2_bids.workflows.adaptation import torchrun as nodes
 from ssl2_bids.workflows.adaptation.prepare import Prepared
 from ssl2_bids.workflows.adaptation.state import (
-    TOLD,
+    PROGRESS_LINES,
     Work,
     devices_for,
     devices_of,
@@ -179,7 +179,9 @@ def _train(job: Job, card: Card, device: str, threads: int, told: Any) -> None:
     def progress(done: int, total: int, latest: Mapping[str, float]) -> None:
         if parent is not None and not parent.is_alive():
             raise SystemExit
-        if done == total or (done * TOLD // total) > ((done - 1) * TOLD // total):
+        if done == total or (done * PROGRESS_LINES // total) > (
+            (done - 1) * PROGRESS_LINES // total
+        ):
             told.put(
                 (
                     f'training {job.name} on {device}: step {done} of {total}, '

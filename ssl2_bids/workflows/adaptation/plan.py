@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger('ssl2_bids')
 
-MOST_FOLDS = 5
+MAX_FOLDS = 5
 UNLABELLED_ONLY = 'self_training'
 TAKEN = {*DESCRIPTIONS, 'annotated', 'change', 'lesion', 'lesions', 'manual'} - {'adapted'}
 
@@ -255,8 +255,8 @@ def fold_count(adaptation: Adaptation) -> int:
     """How many trainings leave participants out."""
     folds = adaptation.settings.folds
     if folds == 'slices':
-        return MOST_FOLDS
-    return int(folds) if folds is not None else min(MOST_FOLDS, len(adaptation.trained))
+        return MAX_FOLDS
+    return int(folds) if folds is not None else min(MAX_FOLDS, len(adaptation.trained))
 
 
 def training_settings(adaptation: Adaptation, device: str, *, unannotated: bool) -> AdaptSettings:

@@ -46,8 +46,8 @@ from ssl2_bids.workflows.adaptation.prepare import Prepared
 
 log = logging.getLogger('ssl2_bids')
 
-FEWEST_STEPS = 10  # fewer are no training
-TOLD = 5  # lines about the progress of one training
+MIN_STEPS = 10  # fewer are no training
+PROGRESS_LINES = 5  # lines about the progress of one training
 BATCH = {
     'labelled': 'Labelled',
     'unlabelled': 'Unlabelled',
@@ -123,7 +123,7 @@ def begin(adaptation: Adaptation, say: Say) -> Work:
         cases, annotations, adaptation.card, root / 'people' / key, digests.of
     )
     digests.save()
-    log.info('content of the preprocessed images: %s', digests.told())
+    log.info('content of the preprocessed images: %s', digests.summary())
     for case, reason in lost:
         log.warning('%s is left out of the adaptation: %s', case.name, reason)
     if not people:
@@ -222,10 +222,10 @@ def fit_into_time(work: Work, trainings: int) -> AdaptSettings:
     beside = inference_seconds(work, cost)
     if most is not None:
         room = (most * 60 - beside) / (rounds * max(cost.step, 1e-6))
-        if room < FEWEST_STEPS:
-            least = (FEWEST_STEPS * rounds * cost.step + beside) / 60
+        if room < MIN_STEPS:
+            least = (MIN_STEPS * rounds * cost.step + beside) / 60
             raise UsageError(
-                f'{most:g} minutes are too few for {trainings} trainings of {FEWEST_STEPS} steps '
+                f'{most:g} minutes are too few for {trainings} trainings of {MIN_STEPS} steps '
                 'each',
                 advice=f'Give --max-time {max(1, int(np.ceil(least)))} or more, fewer --folds, '
                 'or a GPU.',
@@ -318,7 +318,9 @@ def train_one(
 
     def progress(done: int, total: int, latest: Any) -> None:
         first.append(done - 1) if not first else None
-        if done == total or (done * TOLD // total) > ((done - 1) * TOLD // total):
+        if done == total or (done * PROGRESS_LINES // total) > (
+            (done - 1) * PROGRESS_LINES // total
+        ):
             left = (time.monotonic() - began) / (done - first[0]) * (total - done)
             work.say(
                 f'training {name}: step {done} of {total}, loss {latest.get("loss", 0):.3f}, '

@@ -115,7 +115,7 @@ def _planned(sessions: list[Session], card: Card, settings: ParticipantSettings)
     digests.of_all(sources, threads=settings.nprocs)
     if not settings.dry_run:
         digests.save()
-        log.info('content of the input files: %s', digests.told())
+        log.info('content of the input files: %s', digests.summary())
     return [
         make_plan(session, card, settings, digests.of) if needed else plan
         for session, plan, needed in zip(sessions, plans, asked, strict=True)

@@ -127,7 +127,7 @@ def pack(config: Config, folder: Path, *, progress: Progress | None = None) -> N
             root, place, number, data, folder, people, left_out, progress, contents, digests.of
         )
     digests.save()
-    log.info('content of the data to prepare: %s', digests.told())
+    log.info('content of the data to prepare: %s', digests.summary())
     missing = [one for one in (*data.hold_out, *data.validation) if plain(one) not in people]
     if missing:
         raise NothingSelectedError(

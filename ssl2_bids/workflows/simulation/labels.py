@@ -13,7 +13,7 @@ from ssl2_bids.errors import DataError, UsageError
 from ssl2_bids.files import write_json
 from ssl2_bids.simulation.lesions.growth import Lesion
 from ssl2_bids.simulation.lesions.lesions import Truth
-from ssl2_bids.simulation.rater import Extent, annotated_slices, draw_reader, read_by_hand
+from ssl2_bids.simulation.rater import Extent, annotated_slices, draw_rater, read_by_hand
 from ssl2_bids.tables import Source, from_table
 from ssl2_bids.volume import Volume, read, write
 from ssl2_bids.workflows.simulation.files import MANUAL, TRUTH, VisitNames, references
@@ -98,7 +98,7 @@ def write_manual(
     """
     random = np.random.default_rng([seed, number, visit, *READER])
     truth, table, brain = read_truth(names)
-    draw = draw_reader(random)
+    draw = draw_rater(random)
     reading = read_by_hand(truth, table, draw, brain=brain.data > 0)
     extent = annotated_slices(brain, random, every=labelling.every)
     mask, annotated = reading.mask, None

@@ -17,7 +17,7 @@ from ssl2_bids.files import sha256
 from ssl2_bids.simulation.anatomy.anatomy import FIRST_EXTRACEREBRAL, Anatomy
 from ssl2_bids.simulation.anatomy.label_maps import from_label_map, from_mni_maps, read_label_map
 from ssl2_bids.simulation.lesions.real import LesionShapes, read_shapes
-from ssl2_bids.simulation.participant import MOST_LOAD, Habits
+from ssl2_bids.simulation.participant import MAX_LOAD, Habits
 from ssl2_bids.simulation.scanner.protocols import Scanner, read_scanner
 from ssl2_bids.voxel_grid import bounding_box, shifted, start_of
 from ssl2_bids.workflows.heads import image_files
@@ -28,7 +28,7 @@ THICK_T1W = 2.0  # mm; beyond, the App reads lesions on FLAIR
 DEFAULT_FIELD = 3.0  # T
 MNI = 'MNI152'
 MNI_SIZE = 0.94  # MNI152 heads are larger than people's (doi 10.1002/hbm.20345)
-MOST_SPREAD = 3.0
+MAX_SPREAD = 3.0
 STREAM = b'anatomy'  # name of a stream of random numbers
 
 
@@ -204,8 +204,8 @@ def check_numbers(seed: int, sessions: int, habits: Habits) -> None:
     limits = (
         ('the seed', seed, 0, 2**31 - 1),
         ('the number of sessions', sessions, 1, 50),
-        ('the lesion load in mL', habits.load, 0, MOST_LOAD),
-        ('the spread of the lesion load', habits.spread, 0, MOST_SPREAD),
+        ('the lesion load in mL', habits.load, 0, MAX_LOAD),
+        ('the spread of the lesion load', habits.spread, 0, MAX_SPREAD),
         ('the share of scans with motion', habits.motion, 0, 1),
         ('the share of scans with spikes', habits.spikes, 0, 1),
     )

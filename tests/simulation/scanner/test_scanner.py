@@ -10,7 +10,7 @@ from ssl2_bids.simulation.anatomy.tissues import draw_individual, read_tissues
 from ssl2_bids.simulation.lesions.lesions import paint
 from ssl2_bids.simulation.scanner.artefacts import Artefacts
 from ssl2_bids.simulation.scanner.grids import (
-    displaced,
+    displace,
     draw_placement,
     place,
     sample,
@@ -318,10 +318,10 @@ def test_labels_are_displaced_as_the_image_is(lesions, heads):
     labels = np.zeros((20, 20, 20), np.uint8)
     labels[8:12, 8:12, 8:12] = 1
     field = np.full(labels.shape, 300.0, np.float32)
-    moved = displaced(labels, field, bandwidth=150, axis=1)
+    moved = displace(labels, field, bandwidth=150, axis=1)
     np.testing.assert_array_equal(moved, np.roll(labels, 2, axis=1))
-    np.testing.assert_array_equal(displaced(labels, field, bandwidth=0, axis=1), labels)
-    both = displaced(np.stack([labels, 2 * labels]), field, bandwidth=-150, axis=0)
+    np.testing.assert_array_equal(displace(labels, field, bandwidth=0, axis=1), labels)
+    both = displace(np.stack([labels, 2 * labels]), field, bandwidth=-150, axis=0)
     np.testing.assert_array_equal(both[1], 2 * np.roll(labels, -2, axis=0))
     scanner = small(7.0)
     draw = draw_scan(generator(4), scanner)

@@ -67,20 +67,20 @@ def run(
     stages = _stages(workflow)
     asked: list[int] = []
 
-    def told(node: Node, status: str) -> None:
+    def report_status(node: Node, status: str) -> None:
         _ask_again(asked)
         if progress is not None and not node.run_without_submitting:
             *_, session, stage = node.fullname.split('.')
             progress(session, stage, status, stages[session])
 
     alone = settings.plugin or settings.nprocs == 1 or settings.low_mem
-    pool = None if alone else _pool(settings, gpus, told)
+    pool = None if alone else _pool(settings, gpus, report_status)
     try:
         if settings.plugin:
             workflow.run(**settings.plugin)
         elif pool is None:
             with _noted_signals(asked):
-                workflow.run(plugin='Linear', plugin_args={'status_callback': told})
+                workflow.run(plugin='Linear', plugin_args={'status_callback': report_status})
         else:
             workflow.run(plugin=pool)
     except (RuntimeError, OSError) as error:
@@ -168,7 +168,7 @@ def _stages(workflow: Workflow) -> Counter[str]:
 
 
 def _pool(
-    settings: ParticipantSettings, gpus: int, told: Callable[[Node, str], None]
+    settings: ParticipantSettings, gpus: int, report_status: Callable[[Node, str], None]
 ) -> ResilientMultiProc:
     from multiprocessing import forkserver
 
@@ -181,7 +181,7 @@ def _pool(
             'n_gpu_procs': gpus,
             'raise_insufficient': False,
             'mp_context': 'forkserver',
-            'status_callback': told,
+            'status_callback': report_status,
         }
     )
 
