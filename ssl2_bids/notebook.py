@@ -1,7 +1,7 @@
-"""The steps joined for a notebook: what a lab calls on images, without datasets or file names.
+"""The steps for a notebook: functions on images, without datasets or file names.
 
-Everything here is reached as ``import ssl2_bids as s2``. The App makes the same calls in the same
-order, so that a notebook and a run of the App agree.
+Use these functions by ``import ssl2_bids as s2``. The App makes the same calls in the same order,
+so a notebook and a run of the App agree.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Preprocessed:
-    """An image that can be segmented.
+    """A preprocessed image.
 
     Attributes
     ----------
     image : without the receive field, axes as close to RAS+ as flips and permutations allow.
     brain_mask : uint8, on the grid of the image.
-    warnings : what a person should know of the image.
+    warnings : remarks on the quality of the image.
     """
 
     image: Volume
@@ -65,7 +65,7 @@ class SimulatedHead:
 
     Attributes
     ----------
-    images : by BIDS suffix, each on a grid of its own.
+    images : by BIDS suffix, each on its own grid.
     lesions, brain_mask : uint8, on the grid of ``images[reference]``.
     reference : BIDS suffix.
     """
@@ -81,12 +81,12 @@ def read_volume(path: str | Path, *, contrast: str | None = None) -> Volume:
 
     Parameters
     ----------
-    contrast : BIDS suffix (``FLAIR``, ``T1w``, ``UNIT1``, ``T2w``, ``T2starw``); None takes it
-        from the file's name, ``sub-01_FLAIR.nii.gz``.
+    contrast : BIDS suffix (``FLAIR``, ``T1w``, ``UNIT1``, ``T2w``, ``T2starw``); None: from the
+        file name, ``sub-01_FLAIR.nii.gz``.
 
     Raises
     ------
-    NoInputError, DataError : the file is missing, or cannot be used; it is named.
+    NoInputError, DataError : the file is missing, or cannot be used.
     """
     from ssl2_bids.volume import read
 
@@ -118,12 +118,12 @@ def preprocess(
     skull_strip: str = 'auto',
     threads: int = 1,
 ) -> Preprocessed:
-    """Check an image, find its brain and remove the receive field (N4; not from UNIT1).
+    """Check an image, extract the brain and correct the bias field (N4; not of UNIT1).
 
     Parameters
     ----------
-    image : with its ``contrast``, as :func:`read_volume` gives it.
-    inversions : INV1 and INV2 of an MP2RAGE, with which the background noise of UNIT1 is removed.
+    image : with its ``contrast``, from :func:`read_volume`.
+    inversions : INV1 and INV2 of an MP2RAGE, for the removal of background noise in UNIT1.
     skull_strip : ``auto``, ``skip`` (the image shows the brain only) or ``force``.
     threads : of the brain extraction.
 
@@ -164,7 +164,7 @@ def register(fixed: Preprocessed, moving: Preprocessed, *, seed: int = 0) -> np.
 
 
 def load_model(name: str | Path | None = None) -> Card:
-    """The card of a model: which images it takes, on which grid, and where its weights are.
+    """The card of a model: channels, voxel grid, and folder of the weights.
 
     Parameters
     ----------
@@ -172,7 +172,7 @@ def load_model(name: str | Path | None = None) -> Card:
 
     Raises
     ------
-    UnavailableError : there is no such model; the message lists those that there are.
+    UnavailableError : there is no such model; the message lists the available ones.
 
     Examples
     --------
@@ -199,14 +199,14 @@ def segment(
 
     Parameters
     ----------
-    reference : the image whose grid the results have.
+    reference : image that defines the grid of the results.
     others : further contrasts of the same session; they are registered to the reference.
     model : of :func:`load_model`; None is the default one.
     device : ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-    threshold : of the probability; None is the model's own for these contrasts.
-    minimum_volume : mm^3, smaller lesions are dropped; None is the model's own.
-    mirror : average with the mirrored brain: twice the time.
-    seed : of the sampling in registration.
+    threshold : of the probability; None: that of the model for these contrasts.
+    minimum_volume : mm^3, smaller lesions are removed; None: that of the model.
+    mirror : average with the mirrored brain; doubles the time.
+    seed : random seed of the registration.
 
     Raises
     ------
@@ -245,8 +245,8 @@ def find_lesions(
     Parameters
     ----------
     probability : 0 to 1, any grid; NaN is no lesion.
-    threshold : from which probability on a voxel is lesion.
-    minimum_volume : mm^3; smaller lesions are dropped.
+    threshold : lowest probability of a lesion voxel.
+    minimum_volume : mm^3; smaller lesions are removed.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """Everything tunable: one frozen dataclass per level, made once by the command line.
 
-A default stands here with its unit and its reason, and nowhere else. What a model decides
-(threshold, overlap, minimum volume) is ``None`` here and read from the model's card.
+Defaults are defined only here, with unit and reason. Values of the model (threshold, overlap,
+minimum volume) are ``None`` here and come from the model's card.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-# mm^3; papers use 3 to 10. What is scored, and what cards of new models say: results themselves
-# have the minimum of their model's card.
+# mm^3; papers use 3 to 10. Minimum of the scores and of cards of new models; results have the
+# minimum of their model's card.
 MINIMUM_LESION_VOLUME = 3.0
-ATLAS_SPACE = 'MNI152NLin2009aSym'  # nilearn's template: brain only and always at hand
+ATLAS_SPACE = 'MNI152NLin2009aSym'  # nilearn's template: brain only, always available
 ATLAS_URI = 'https://www.bic.mni.mcgill.ca/ServicesAtlases/ICBM152NLin2009'  # as BIDS names it
 
 
@@ -37,12 +37,12 @@ def _setting(default: Any, *, option: str = '', decides: str = '', lasting: bool
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What both levels share."""
+    """Settings of both levels."""
 
     bids_dir: Path
     output_dir: Path
     work_dir: Path
-    # labels without sub-; None is everybody
+    # labels without sub-; None: all
     participants: tuple[str, ...] | None = _setting(None, option='participant_label')
     excluded: tuple[str, ...] = _setting((), option='exclude_participant_label')
     # labels without ses-
@@ -67,16 +67,16 @@ class ParticipantSettings(RunSettings):
     # contrast keys (unit1, t1w, ...); None is the best set
     contrasts: tuple[str, ...] | None = None
     reference: str | None = None  # contrast key
-    # tesla, where the sidecars say nothing
+    # tesla, used if the sidecars have none
     field_strength: float | None = None
     skull_strip: str = _setting('auto', decides=PREPROCESSING)  # auto, skip, force
     model: str | None = None  # None is the default bundled model
     device: str = 'auto'  # auto, cpu, cuda, cuda:N
-    # None is the model's own
+    # None: that of the model
     threshold: float | None = _setting(None, decides=SEGMENTATION)
-    # mm^3; None is the model's own
+    # mm^3; None: that of the model
     min_lesion_volume: float | None = _setting(None, decides=SEGMENTATION)
-    # mirror left-right and average: twice the time
+    # average with the left-right mirrored brain; doubles the time
     tta: bool = _setting(False, decides=SEGMENTATION)
     uncertainty: bool = _setting(False, decides=SEGMENTATION)
     # share of a window; None is the model's own
@@ -97,7 +97,7 @@ class AdaptationPreset:
 
     Attributes
     ----------
-    steps : of the optimiser, for each fold and for the model that is shipped.
+    steps : of the optimiser, for each fold and for the final model.
     patch : edge in voxels; smaller where the model's window is.
     labelled, unlabelled : patches of a step.
     """
@@ -109,8 +109,8 @@ class AdaptationPreset:
 
 
 # Few steps: with two labelled people 1500 were worse than 200 (docs/evidence/adaptation.md). A GPU
-# makes a step of six larger patches in a fraction of a second. The time is measured and told
-# beforehand.
+# makes a step of six larger patches in a fraction of a second. The time is measured and printed
+# first.
 ADAPTATION = {
     'cpu': AdaptationPreset(steps=200, patch=64, labelled=2, unlabelled=2),
     'cuda': AdaptationPreset(steps=400, patch=80, labelled=4, unlabelled=2),
@@ -129,14 +129,14 @@ class GroupSettings(RunSettings):
     # fewer steps where all would take longer
     max_minutes: float | None = _setting(None, option='max_time')
     empty_labels: str = 'ignore'  # ignore, negative
-    # labelled participants that are never trained on
+    # labelled participants in no training
     holdout: tuple[str, ...] = _setting((), option='holdout_label')
     resegment: bool = _setting(True, option='no_resegment')
     accept: str = 'auto'  # auto, always
-    model: str | None = None  # what to start from; None is the default bundled model
+    model: str | None = None  # start model; None is the default bundled model
     device: str = 'auto'  # auto, cpu, cuda, cuda:N
-    learning_rate: float = 3e-4  # a third of that from noise: what is known shall not be lost
-    suggestions: int = 20  # slices named as worth labelling next
+    learning_rate: float = 3e-4  # a third of that from scratch, to keep what was learned
+    suggestions: int = 20  # slices to label next
 
 
 LEVELS: dict[str, type[RunSettings]] = {
@@ -151,7 +151,7 @@ def option_of(setting: Field[Any]) -> str:
 
 
 def options_of(level: str) -> set[str]:
-    """The options that have a meaning at a level."""
+    """The options of a level."""
     return {option_of(setting) for setting in fields(LEVELS[level])}
 
 
@@ -161,7 +161,7 @@ def foreign_options(level: str) -> set[str]:
 
 
 def lasting_options() -> set[str]:
-    """The options that a later run may take from the settings file of a former one."""
+    """The options that a later run may take from the settings file of an earlier one."""
     return {
         option_of(setting)
         for level in LEVELS.values()

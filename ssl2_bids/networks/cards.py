@@ -22,24 +22,24 @@ COPY_AGAIN = 'Copy the model folder again, or install the package again if it ca
 
 @dataclass(frozen=True)
 class Card:
-    """What a model is: the checked content of its ``model.json``.
+    """Description of a model: the checked content of its ``model.json``.
 
     Attributes
     ----------
-    name, version : as its maker calls it.
+    name, version : of the model.
     label : BIDS ``desc-`` label of its outputs, letters and digits; empty for the default model.
-    network : ``Type`` and what the network of that type is built from.
+    network : ``Type`` of the network and its parameters.
     channels : names of the input channels, in order.
-    required : alternatives; the channels of at least one of them must be there.
+    required : alternatives; all channels of at least one alternative are required.
     voxel_size : edges of a voxel in mm.
     normalisation : ``Type`` and its parameters.
-    threshold : probability from which a voxel counts as marked.
-    thresholds : the same for sets of channels that need another one.
+    threshold : lowest probability of a lesion voxel.
+    thresholds : thresholds for sets of channels with another one.
     minimum_lesion_volume : in mm^3.
-    window, overlap : sliding window in voxels, and the share of it that neighbours share.
+    window, overlap : sliding window in voxels, and overlap of neighbouring windows, 0 to 1.
     sha256 : of the weights file, in hexadecimal digits.
-    folder : where the model lies.
-    content : the whole card as read.
+    folder : of the model.
+    content : the whole card as stored.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Card:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What of the card decides results: two models of equal identity give equal ones."""
+        """The keys that determine results: models of equal identity give equal results."""
         return {key: self.content.get(key) for key in (*CARD_KEYS, 'Label', 'Output')}
 
     @property
@@ -91,14 +91,14 @@ def channel_of(contrast: str, card: Card) -> str | None:
 
 @dataclass(frozen=True)
 class NetworkType:
-    """A kind of network that a card can ask for.
+    """A type of network in a card.
 
     Attributes
     ----------
-    build : makes it, with random weights, from the arguments that ``parameters`` names.
+    build : makes the network, with random weights, from the arguments in ``parameters``.
     parameters : key of the card's ``Network`` -> argument of ``build``.
     required : the keys that have no default.
-    multiple : from the card's ``Network``, of what the windows' sizes must be multiples.
+    multiple : from the card's ``Network``, divisor of the sizes of windows.
     """
 
     build: Callable[..., torch.nn.Module]

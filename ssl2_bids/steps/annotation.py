@@ -24,13 +24,13 @@ EXTENTS = ('whole', 'mask', 'dseg', 'slices')
 
 @dataclass(frozen=True)
 class Annotation:
-    """What is known about one image; there is no lesion outside the extent.
+    """Label of one image; it has no lesion outside the extent.
 
     Attributes
     ----------
     label : uint8, 1 in lesions.
     extent : bool, annotated extent; same grid.
-    rater : who drew it, empty if unknown.
+    rater : name, empty if unknown.
     """
 
     label: Volume
@@ -65,7 +65,7 @@ def read_label_values(
     Raises
     ------
     DataError : values that are not whole numbers or mean nothing, an extent on another grid,
-        slices that the image does not have, a sidecar that promises a missing file or value.
+        slices that the image does not have, a sidecar that refers to a missing file or value.
     """
     values = _whole_numbers(volume.data)
     rows = table if table is not None else _encoding(sidecar)
@@ -88,7 +88,7 @@ def read_label_values(
 
 
 def meaning(row: Mapping[str, str]) -> str:
-    """What a row of a ``dseg.tsv`` stands for: one of three words, or empty if unclear."""
+    """Meaning of a row of a ``dseg.tsv``: one of three words, or empty if unclear."""
     name = ' '.join((row.get('name') or '').lower().replace('_', ' ').replace('-', ' ').split())
     if name in (NOT_ANNOTATED, NOT_LESION):
         return name

@@ -1,4 +1,4 @@
-"""Where the brain is: an image that shows nothing else, or brain extraction."""
+"""Brain mask: of a brain-only image, or by brain extraction."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ def extract_brain(image: Volume, *, threads: int = 1) -> Volume:
 
     Raises
     ------
-    DataError : nothing like a brain was found.
+    DataError : no brain was found.
 
     Notes
     -----
     Fisch 2024, doi 10.1016/j.compbiomed.2024.108845. Its weights come with the package. Made for
-    T1w of adults; looked at on 1.5T FLAIR and T2w, where it follows the surface too.
+    T1w of adults; inspected on 1.5T FLAIR and T2w, where the mask follows the surface too.
     """
     import torch
     from deepbet.bet import BrainExtraction

@@ -60,7 +60,7 @@ class Lesions:
 
 @dataclass(frozen=True)
 class RegionVolume:
-    """What a region holds; None is not known.
+    """Lesions of a region; None: unknown.
 
     Attributes
     ----------
@@ -86,7 +86,7 @@ def label_instances(mask: np.ndarray, *, voxel_volume: float, minimum_volume: fl
     ----------
     mask : shape (I, J, K); above 0 is lesion.
     voxel_volume : mm^3.
-    minimum_volume : mm^3; smaller components are dropped.
+    minimum_volume : mm^3; smaller components are removed.
 
     Returns
     -------
@@ -109,8 +109,8 @@ def find_lesions(probability: Volume, *, threshold: float, minimum_volume: float
     Parameters
     ----------
     probability : 0..1, any grid; NaN is no lesion.
-    threshold : from which probability on a voxel is lesion.
-    minimum_volume : mm^3; smaller lesions are dropped.
+    threshold : lowest probability of a lesion voxel.
+    minimum_volume : mm^3; smaller lesions are removed.
 
     Raises
     ------
@@ -172,7 +172,7 @@ def volumes_by_region(
 ) -> tuple[RegionVolume, ...]:
     """One row per region and one for all lesions.
 
-    Where a lesion's region is not known, nothing is known of any region.
+    If the region of a lesion is unknown, the values of all regions are unknown.
     """
     known = all(lesion.region in REGIONS for lesion in table)
     rows = []

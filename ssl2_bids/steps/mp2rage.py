@@ -16,7 +16,7 @@ STRIPPED_SHARE = 0.3  # share of exact zeros in INV2 from which its background w
 
 
 def to_signed(unit1: np.ndarray) -> np.ndarray:
-    """UNIT1 in its physical range from -0.5 to 0.5, whatever scale it is stored in.
+    """UNIT1 in its physical range from -0.5 to 0.5, from any scale of storage.
 
     Programs that interpolate overshoot: 2 % beyond each end of a range is still that range.
 
@@ -139,7 +139,7 @@ def is_noisy(unit1: Volume) -> bool:
 
 
 def smooth_for_masking(unit1: Volume) -> Volume:
-    """UNIT1 with a median filter of 3 voxels: good enough to find the brain in a noisy one."""
+    """UNIT1 with a median filter of 3 voxels: for the brain extraction in a noisy one."""
     return unit1.with_data(ndimage.median_filter(unit1.data, 3))
 
 

@@ -22,11 +22,11 @@ UNDERSTOOD = {'Orientation': 'RAS', 'Absent': 'all-zero channel'}  # what this m
 
 @dataclass(frozen=True)
 class NetworkInput:
-    """What goes into a network, on the model's grid.
+    """Input of a network, on the model's grid.
 
     Attributes
     ----------
-    tensor : (C, D, H, W) float32, normalised, zero outside the brain and where nothing is known.
+    tensor : (C, D, H, W) float32, normalised, zero outside the brain and where values are unknown.
     brain : (D, H, W) bool.
     affine : (4, 4), voxel indices of (D, H, W) to RAS+ millimetres.
     present : the contrast in each channel, ``None`` for a channel without one.
@@ -50,7 +50,7 @@ def choose_contrasts(available: Mapping[str, Any], card: Card) -> tuple[str | No
 
     Raises
     ------
-    NoInputError : none of the alternatives that the card requires is there.
+    NoInputError : the images lack all alternatives that the card requires.
     """
     chosen: dict[str, str] = {}
     for contrast in sorted(available):

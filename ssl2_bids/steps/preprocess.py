@@ -1,4 +1,4 @@
-"""From what a scanner stored to what a network is shown: the same for the App and for training.
+"""From a raw image to a preprocessed one: the same for the App and for training.
 
 Joins the steps before registration, so that this join exists once: :func:`checked` for each raw
 image, :func:`prepared` for those of one contrast, :func:`brain_mask` and :func:`even`.
@@ -21,7 +21,7 @@ class PreparedScan:
 
     Attributes
     ----------
-    image : checked, echoes averaged; UNIT1 from 0 to 4095, denoised where there are INV1 and INV2.
+    image : checked, echoes averaged; UNIT1 from 0 to 4095, denoised if INV1 and INV2 exist.
     """
 
     image: Volume
@@ -52,7 +52,7 @@ def prepared(images: Sequence[Volume], inversions: Sequence[Volume] = ()) -> Pre
 
     Raises
     ------
-    DataError : the images do not share their grid, or the values of UNIT1 are none of a UNIT1.
+    DataError : the images do not share their grid, or the values are not those of a UNIT1.
     """
     first = images[0]
     if inversions:
@@ -71,7 +71,7 @@ def brain_mask(
 
     Parameters
     ----------
-    mode : ``skip`` takes the foreground, ``force`` extracts the brain, ``auto`` does what fits.
+    mode : ``skip``: the foreground; ``force``: brain extraction; ``auto``: depends on the image.
     stripped : ``SkullStripped`` of the image's sidecar; None if absent: the image decides.
     threads : of the extraction.
 

@@ -1,4 +1,4 @@
-"""Is an image usable at all: finite, not constant, of a brain's size."""
+"""Whether an image can be used: finite, not constant, of the size of a brain."""
 
 from __future__ import annotations
 
