@@ -68,7 +68,7 @@ class Viewer(TypedDict, total=False):
     Resampled: bool  # the images are coarser than the reference
 
 
-class Lesion(TypedDict, total=False):
+class LesionEntry(TypedDict, total=False):
     """One row of the instance table."""
 
     index: int
@@ -92,7 +92,7 @@ class Region(TypedDict, total=False):
     lesion_load: float  # share of the brain volume, 0 to 1
 
 
-class Failure(TypedDict, total=False):
+class FailureEntry(TypedDict, total=False):
     """Why a session could not be done."""
 
     Message: str
@@ -119,7 +119,7 @@ class Summary(TypedDict, total=False):
     methods: list[str]  # sentences with [@key]
     figures: list[Figure]
     viewer: Viewer | None
-    lesions: list[Lesion]
+    lesions: list[LesionEntry]
     volumes: list[Region]
     brain_volume_mm3: float | None
     quality: dict[str, Any]  # flat
@@ -127,7 +127,7 @@ class Summary(TypedDict, total=False):
     notes: list[str]  # those of the warnings that are about the choice of images
     earlier: list[str]  # files of former runs that are to be taken away, relative to the page
     provenance: dict[str, Any]  # flat
-    error: Failure | None
+    error: FailureEntry | None
 
 
 LISTS = ('inputs', 'warnings', 'methods', 'figures', 'lesions', 'volumes', 'outputs')
@@ -190,13 +190,13 @@ def _section(summary: Summary, place: int) -> dict[str, Any]:
     section['figures'] = _filled(section['figures'], Figure)
     section['volumes'] = _filled(section['volumes'], Region)
     section['lesions'] = sorted(
-        _filled(section['lesions'], Lesion), key=lambda row: -(number(row['volume_mm3']) or 0)
+        _filled(section['lesions'], LesionEntry), key=lambda row: -(number(row['volume_mm3']) or 0)
     )
     for lesion in section['lesions']:
         lesion['colour'] = lesion_colour(int(number(lesion['index']) or 1))
     section['error'] = None
     if section['status'] != 'done' or summary.get('error'):
-        section['error'] = dict.fromkeys(Failure.__annotations__) | dict(
+        section['error'] = dict.fromkeys(FailureEntry.__annotations__) | dict(
             summary.get('error') or {}
         )
     section['total'] = _total(section)

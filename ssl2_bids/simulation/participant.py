@@ -9,7 +9,7 @@ import numpy as np
 
 from ssl2_bids.simulation.anatomy.anatomy import Anatomy, Deformation, deform, draw_deformation
 from ssl2_bids.simulation.anatomy.tissues import draw_individual, read_tissues
-from ssl2_bids.simulation.lesions.lesions import Lesions, Truth, paint
+from ssl2_bids.simulation.lesions.lesions import PaintedLesions, Truth, paint
 from ssl2_bids.simulation.lesions.real import LesionShapes
 from ssl2_bids.simulation.lesions.statistics import statistics_for
 from ssl2_bids.simulation.mimics.mimics import NuisanceDraw, draw_nuisances, with_nuisances
@@ -98,7 +98,7 @@ class Visit:
     """
 
     head: Head
-    known: Lesions
+    known: PaintedLesions
     tissues: np.ndarray
     names: tuple[str, ...]
     volume_ml: float
@@ -227,7 +227,7 @@ def dominant(anatomy: Anatomy) -> tuple[np.ndarray, tuple[str, ...]]:
     return winner, names
 
 
-def truth_of(lesions: Lesions) -> Lesions:
+def truth_of(lesions: PaintedLesions) -> PaintedLesions:
     """Lesions with nothing but the truth and their table, cropped to where it is."""
     relevant = lesions.severity > 0
     if lesions.ignore is not None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from ssl2_bids.simulation.lesions.growth import NEIGHBOURS, Lesion
+from ssl2_bids.simulation.lesions.growth import NEIGHBOURS, PaintedLesion
 from ssl2_bids.simulation.lesions.lesions import Truth
 from ssl2_bids.simulation.lesions.shapes import noise, radius_of
 from ssl2_bids.simulation.smooth import draw_seed
@@ -84,7 +84,7 @@ def draw_rater(random: np.random.Generator) -> RaterDraw:
 
 
 def read_by_hand(
-    truth: Truth, table: Sequence[Lesion], draw: RaterDraw, *, brain: np.ndarray
+    truth: Truth, table: Sequence[PaintedLesion], draw: RaterDraw, *, brain: np.ndarray
 ) -> Reading:
     """Draw the lesions of a head as a rater does.
 
@@ -115,7 +115,7 @@ def read_by_hand(
     return Reading(mask, tuple(missed), invented)
 
 
-def overlooked(lesion: Lesion | None, volume: float, draw: RaterDraw) -> float:
+def overlooked(lesion: PaintedLesion | None, volume: float, draw: RaterDraw) -> float:
     """Probability to miss a lesion of a volume in mm^3."""
     small = draw.small * np.exp(-volume / 15)
     faint = 0.0

@@ -17,7 +17,7 @@ from ssl2_bids.simulation.lesions.growth import (
     finish,
     steepness,
 )
-from ssl2_bids.simulation.lesions.lesions import Lesions, compose
+from ssl2_bids.simulation.lesions.lesions import PaintedLesions, compose
 from ssl2_bids.simulation.lesions.painter import Painter
 from ssl2_bids.simulation.lesions.real import LesionShapes
 from ssl2_bids.simulation.lesions.statistics import Statistics
@@ -50,13 +50,13 @@ def draw_changes(random: np.random.Generator) -> Changes:
 
 
 def next_visit(
-    lesions: Lesions,
+    lesions: PaintedLesions,
     changes: Changes,
     random: np.random.Generator,
     *,
     statistics: Statistics | None = None,
     shapes: LesionShapes | None = None,
-) -> Lesions:
+) -> PaintedLesions:
     """The same head later, on the same grid, with the same mimics.
 
     Lesions that stay keep number and shape. Those that grow hold all of what they were, those

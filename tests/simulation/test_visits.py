@@ -4,7 +4,7 @@ from label_phantom import label_head
 
 from ssl2_bids.simulation.anatomy.anatomy import Deformation, deform
 from ssl2_bids.simulation.anatomy.label_maps import from_label_map
-from ssl2_bids.simulation.lesions.lesions import Lesions, paint, statistics_for
+from ssl2_bids.simulation.lesions.lesions import PaintedLesions, paint, statistics_for
 from ssl2_bids.simulation.mimics.mimics import draw_nuisances, with_nuisances
 from ssl2_bids.simulation.visits import Changes, draw_changes, next_visit
 from ssl2_bids.volume import Volume
@@ -17,7 +17,7 @@ def generator(seed=0):
 
 
 @pytest.fixture(scope='module')
-def first() -> Lesions:
+def first() -> PaintedLesions:
     affine = np.eye(4)
     affine[:3, 3] = -35.5
     template = from_label_map(Volume(label_head(skull=False), affine))
@@ -26,7 +26,7 @@ def first() -> Lesions:
 
 
 @pytest.fixture(scope='module')
-def second(first) -> Lesions:
+def second(first) -> PaintedLesions:
     return next_visit(first, CHANGES, generator(4), statistics=statistics_for(7))
 
 

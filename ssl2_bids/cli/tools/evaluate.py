@@ -14,7 +14,7 @@ from ssl2_bids.errors import SOME_FAILED, SUCCESS, DataError, UsageError
 from ssl2_bids.settings import MINIMUM_LESION_VOLUME
 
 if TYPE_CHECKING:
-    from ssl2_bids.workflows.evaluation.run import Evaluation, Failure
+    from ssl2_bids.workflows.evaluation.run import Evaluation, FailedCase
 
 EVALUATE = """\
 Compare lesion masks of ssl2-bids with manual labels.
@@ -210,7 +210,7 @@ def _models(labels: Sequence[str]) -> tuple[str | None, ...]:
     return tuple(dict.fromkeys(None if label in ('', 'default') else label for label in plain))
 
 
-def _tell_failures(failures: Sequence[Failure], done: int) -> int:
+def _tell_failures(failures: Sequence[FailedCase], done: int) -> int:
     from ssl2_bids.bids.dataset import unit_name
 
     for failure in failures:

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from ssl2_bids.simulation.anatomy.surroundings import Surroundings
-from ssl2_bids.simulation.lesions.growth import Appearance, Lesion, as_point
+from ssl2_bids.simulation.lesions.growth import Appearance, PaintedLesion, as_point
 from ssl2_bids.simulation.lesions.shapes import (
     axes_of,
     from_centre,
@@ -25,7 +25,7 @@ DAMAGE = (0.4, 0.58)  # against white matter; cortex itself has 0.37
 T2_FACTOR = (1.5, 2.2)
 
 
-def draw(around: Surroundings, volume: float, random: np.random.Generator) -> Lesion:
+def draw(around: Surroundings, volume: float, random: np.random.Generator) -> PaintedLesion:
     """Draw a cortical lesion of about ``volume`` mm^3."""
     form = str(random.choice(FORMS, p=FORM_SHARES))
     if form == 'subpial':
@@ -35,7 +35,7 @@ def draw(around: Surroundings, volume: float, random: np.random.Generator) -> Le
     damage, factor, strength, edge = random.uniform(
         (DAMAGE[0], T2_FACTOR[0], STRENGTH[0], 0.5), (DAMAGE[1], T2_FACTOR[1], STRENGTH[1], 1.2)
     )
-    return Lesion(
+    return PaintedLesion(
         index=0,
         place='cortical',
         kind='leukocortical' if form == 'leukocortical' else 'cortical',

@@ -72,7 +72,7 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Lesion:
+class PaintedLesion:
     """One painted lesion; ``dataclasses.asdict`` makes it JSON.
 
     Attributes
@@ -118,7 +118,7 @@ class Patch:
     truth : bool.
     """
 
-    lesion: Lesion
+    lesion: PaintedLesion
     box: tuple[slice, ...]
     outline: np.ndarray
     severity: np.ndarray
@@ -135,7 +135,7 @@ def as_point(values: np.ndarray) -> Point:
 
 
 def room_for(
-    lesion: Lesion, box: tuple[slice, ...], around: Surroundings, blocked: np.ndarray
+    lesion: PaintedLesion, box: tuple[slice, ...], around: Surroundings, blocked: np.ndarray
 ) -> np.ndarray:
     """Voxels that a lesion can fill: tissue, free, and connected to its centre.
 
@@ -177,7 +177,7 @@ def steepness(appearance: Appearance, volume: float) -> float:
 
 
 def grow(
-    lesion: Lesion,
+    lesion: PaintedLesion,
     outline: np.ndarray,
     box: tuple[slice, ...],
     room: np.ndarray,
@@ -201,7 +201,7 @@ def grow(
 
 
 def finish(
-    lesion: Lesion,
+    lesion: PaintedLesion,
     outline: np.ndarray,
     box: tuple[slice, ...],
     room: np.ndarray,
@@ -250,7 +250,7 @@ def finish(
 
 
 def central_vein(
-    lesion: Lesion,
+    lesion: PaintedLesion,
     at: list[np.ndarray],
     outline: np.ndarray,
     around: Surroundings,

@@ -10,20 +10,28 @@ from scipy import ndimage
 
 from ssl2_bids.simulation.anatomy.anatomy import EXTRACEREBRAL, Anatomy
 from ssl2_bids.simulation.anatomy.surroundings import SHARES, Surroundings, survey
-from ssl2_bids.simulation.lesions.growth import Lesion, Patch
+from ssl2_bids.simulation.lesions.growth import PaintedLesion, Patch
 from ssl2_bids.simulation.lesions.painter import MIN_VOLUME, Painter
 from ssl2_bids.simulation.lesions.real import LesionShapes
 from ssl2_bids.simulation.lesions.statistics import Statistics, statistics_for
 from ssl2_bids.volume import Volume, resample
 
-__all__ = ['Lesion', 'Lesions', 'Statistics', 'Truth', 'paint', 'statistics_for', 'truth_on']
+__all__ = [
+    'PaintedLesion',
+    'PaintedLesions',
+    'Statistics',
+    'Truth',
+    'paint',
+    'statistics_for',
+    'truth_on',
+]
 
 FAILURES = 60  # in a row; then there is no more room
 UNTOUCHED = (*EXTRACEREBRAL, 'csf', 'choroid_plexus')  # by lesions and their veins
 
 
 @dataclass(frozen=True)
-class Lesions:
+class PaintedLesions:
     """An anatomy with painted lesions; all maps on its grid, shape (I, J, K).
 
     Attributes
@@ -47,7 +55,7 @@ class Lesions:
     damage: np.ndarray
     t2_factor: np.ndarray
     instances: np.ndarray
-    table: tuple[Lesion, ...]
+    table: tuple[PaintedLesion, ...]
     healthy: Anatomy = field(repr=False)
     around: Surroundings = field(repr=False)
     patches: tuple[Patch, ...] = field(repr=False)
@@ -78,7 +86,7 @@ def paint(
     load: float,
     statistics: Statistics | None = None,
     shapes: LesionShapes | None = None,
-) -> Lesions:
+) -> PaintedLesions:
     """Paint lesions until their volume is ``load`` mL, or until there is no more room.
 
     Parameters
@@ -109,7 +117,7 @@ def paint(
     return compose(anatomy, around, tuple(painter.patches))
 
 
-def compose(anatomy: Anatomy, around: Surroundings, patches: tuple[Patch, ...]) -> Lesions:
+def compose(anatomy: Anatomy, around: Surroundings, patches: tuple[Patch, ...]) -> PaintedLesions:
     """Put patches into an anatomy: where they overlap the more severe one counts."""
     amount = {kind: np.zeros(around.shape, np.float32) for kind in SHARES}
     severity, rim, vein = (np.zeros(around.shape, np.float32) for _ in range(3))
@@ -130,7 +138,7 @@ def compose(anatomy: Anatomy, around: Surroundings, patches: tuple[Patch, ...]) 
         np.maximum(vein[box], patch.vein, out=vein[box])
         instances[box][deeper & (part >= 0.5)] = patch.lesion.index
     fractions = with_lesions(anatomy, around, amount, rim, vein)
-    return Lesions(
+    return PaintedLesions(
         anatomy=replace(anatomy, fractions=fractions),
         severity=pasted(severity, anatomy.shape, around.box),
         damage=pasted(damage, anatomy.shape, around.box),
@@ -195,7 +203,7 @@ def pasted(
 
 def measured(
     patches: tuple[Patch, ...], instances: np.ndarray, around: Surroundings
-) -> tuple[Lesion, ...]:
+) -> tuple[PaintedLesion, ...]:
     """The table of lesions, with the volumes that they have in the instance map."""
     counts = np.bincount(
         instances.ravel(), minlength=1 + max((p.lesion.index for p in patches), default=0)
@@ -226,7 +234,7 @@ class Truth:
 
 
 def truth_on(
-    lesions: Lesions,
+    lesions: PaintedLesions,
     affine: np.ndarray,
     shape: tuple[int, int, int],
     *,

@@ -12,7 +12,7 @@ from ssl2_bids.simulation.lesions import cortical
 from ssl2_bids.simulation.lesions import real as real_lesions
 from ssl2_bids.simulation.lesions.growth import (
     NEIGHBOURS,
-    Lesion,
+    PaintedLesion,
     Patch,
     as_point,
     grow,
@@ -119,7 +119,7 @@ class Painter:
             lesion = self._draw_real(volume) or self._draw(volume, place)
         return self.regrow(lesion)
 
-    def regrow(self, lesion: Lesion) -> Patch | None:
+    def regrow(self, lesion: PaintedLesion) -> Patch | None:
         """Paint what was drawn; None if there is no room. Equal draws give equal shapes."""
         lesion = replace(lesion, index=len(self.patches) + 1)
         # Large lesions run into their neighbours; small ones keep a gap.
@@ -148,7 +148,7 @@ class Painter:
         place = place_of(self.around, where, cortical=cortex)
         return replace(patch, lesion=replace(patch.lesion, place=place))
 
-    def _draw(self, volume: float, place: str) -> Lesion:
+    def _draw(self, volume: float, place: str) -> PaintedLesion:
         around, random = self.around, self.random
         chosen = random.choice(around.candidates[place])
         index = np.array(np.unravel_index(chosen, around.shape))
@@ -156,7 +156,7 @@ class Painter:
         form = draw_form(volume, place, random)
         if form == 'finger':
             centre = moved_out(centre, volume, around)
-        return Lesion(
+        return PaintedLesion(
             index=0,
             place=place,
             kind='deep_grey' if place == 'deep_grey' else 'white',
@@ -168,7 +168,7 @@ class Painter:
             appearance=draw_appearance(volume, place, random, veins=self.veins),
         )
 
-    def _draw_real(self, volume: float) -> Lesion | None:
+    def _draw_real(self, volume: float) -> PaintedLesion | None:
         if self.shapes is None or self.random.random() >= self.statistics.real:
             return None
         look = draw_appearance(volume, 'deep', self.random, veins=self.veins)

@@ -14,8 +14,8 @@ from ssl2_bids.simulation.lesions.growth import (
     NEIGHBOURS,
     ROOM,
     Appearance,
-    Lesion,
     Origin,
+    PaintedLesion,
     Patch,
     as_point,
     border,
@@ -138,7 +138,7 @@ def draw(
     appearance: Appearance,
     around: Surroundings,
     random: np.random.Generator,
-) -> Lesion | None:
+) -> PaintedLesion | None:
     """Draw a real lesion that can be scaled to ``volume`` mm^3, at the corresponding place.
 
     Returns
@@ -166,7 +166,7 @@ def draw(
         turn=as_point(random.uniform(-TURN, TURN, 3)),
         cut=cut,
     )
-    return Lesion(
+    return PaintedLesion(
         index=0,
         place='',
         kind='white',
@@ -182,7 +182,7 @@ def draw(
 
 def transplant(
     shapes: LesionShapes,
-    lesion: Lesion,
+    lesion: PaintedLesion,
     origin: Origin,
     around: Surroundings,
     blocked: np.ndarray,

@@ -8,7 +8,7 @@ import numpy as np
 
 from ssl2_bids.simulation.anatomy.anatomy import EXTRACEREBRAL
 from ssl2_bids.simulation.anatomy.surroundings import SHARES
-from ssl2_bids.simulation.lesions.lesions import Lesions, pasted
+from ssl2_bids.simulation.lesions.lesions import PaintedLesions, pasted
 from ssl2_bids.simulation.mimics.draws import NuisanceDraw, draw_nuisances
 from ssl2_bids.simulation.mimics.maps import (
     bright_cortex,
@@ -29,7 +29,7 @@ SHEET = 0.5  # amount in the septum pellucidum
 IGNORED = 0.25  # amount of a speck from which on nobody could say
 
 
-def with_nuisances(lesions: Lesions, draw: NuisanceDraw) -> Lesions:
+def with_nuisances(lesions: PaintedLesions, draw: NuisanceDraw) -> PaintedLesions:
     """The same lesions and the same truth in a brain with what resembles them.
 
     Heads without labels get what needs no atlas. Equal draws give equal mimics in both visits
@@ -101,7 +101,7 @@ def move(
 
 
 def altered(
-    lesions: Lesions,
+    lesions: PaintedLesions,
     fractions: dict[str, np.ndarray],
     white: np.ndarray,
     grey: np.ndarray,

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from ssl2_bids.simulation.anatomy.anatomy import rigid
-from ssl2_bids.simulation.lesions.lesions import Lesions, Truth, truth_on
+from ssl2_bids.simulation.lesions.lesions import PaintedLesions, Truth, truth_on
 from ssl2_bids.simulation.scanner.protocols import Geometry
 from ssl2_bids.volume import Volume, resample
 from ssl2_bids.voxel_grid import shifted, start_of
@@ -154,7 +154,7 @@ def voxel_steps(grid: Volume, spacing: np.ndarray) -> tuple[float, float, float]
     return i, j, k
 
 
-def truth_in(lesions: Lesions, grid: Volume, pose: Matrix) -> Truth:
+def truth_in(lesions: PaintedLesions, grid: Volume, pose: Matrix) -> Truth:
     """The truth on a scan's grid; computed where lesions are."""
     back = np.linalg.inv(np.array(pose))
     relevant = lesions.severity > 0

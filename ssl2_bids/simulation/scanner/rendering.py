@@ -16,7 +16,7 @@ from ssl2_bids.simulation.anatomy.tissues import (
     texture_map,
     textured,
 )
-from ssl2_bids.simulation.lesions.lesions import Lesions
+from ssl2_bids.simulation.lesions.lesions import PaintedLesions
 from ssl2_bids.simulation.scanner.fields import (
     OffResonanceDraw,
     TransmitDraw,
@@ -152,7 +152,9 @@ def filling(fraction: np.ndarray) -> Filling:
     return where, fraction.reshape(-1)[where]
 
 
-def make_head(lesions: Lesions, surround: Surround, draw: HeadDraw, *, field: float) -> Head:
+def make_head(
+    lesions: PaintedLesions, surround: Surround, draw: HeadDraw, *, field: float
+) -> Head:
     """Give a brain with lesions its head, its tissues, and the fields of one session.
 
     Parameters

@@ -32,7 +32,7 @@ RESULT = 'Result of a model adapted to the site, from the preprocessed images.'
 
 
 @dataclass(frozen=True)
-class Failure:
+class FailedSession:
     """A session that could not be segmented again, and why."""
 
     case: Case
@@ -46,7 +46,7 @@ def resegment(
     *,
     device: str,
     say: Callable[[str], None],
-) -> list[Failure]:
+) -> list[FailedSession]:
     """Segment all cases that this model has not segmented before.
 
     The preprocessed images on the reference's grid are what the model sees, as in its training;
@@ -62,7 +62,7 @@ def resegment(
             say(f'{case.name}: segmented by {card.label} ({number} of {len(todo)})')
         except Ssl2Error as error:
             log.error('%s: not segmented by %s: %s', case.name, card.label, error)
-            failures.append(Failure(case, error))
+            failures.append(FailedSession(case, error))
     return failures
 
 

@@ -14,7 +14,7 @@ from ssl2_bids.errors import NoInputError, Ssl2Error
 from ssl2_bids.settings import MINIMUM_LESION_VOLUME
 from ssl2_bids.steps.lesions import label_instances
 from ssl2_bids.volume import Volume
-from ssl2_bids.workflows.evaluation.run import Failure, by_unit, names_of
+from ssl2_bids.workflows.evaluation.run import FailedCase, by_unit, names_of
 from ssl2_bids.workflows.evaluation.segmented import brain_of, read_mask
 
 
@@ -54,7 +54,7 @@ class LesionFree:
     """The brains looked at, and those that failed."""
 
     brains: tuple[FalsePositives, ...]
-    failures: tuple[Failure, ...]
+    failures: tuple[FailedCase, ...]
 
 
 def look_for_false_lesions(
@@ -90,7 +90,7 @@ def look_for_false_lesions(
             try:
                 brains.append(_measure(found, minimum_volume))
             except Ssl2Error as error:
-                failures.append(Failure(unit[0], unit[1] or None, error, model))
+                failures.append(FailedCase(unit[0], unit[1] or None, error, model))
     return LesionFree(tuple(brains), tuple(failures))
 
 

@@ -33,7 +33,7 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class Case:
+class ComparedCase:
     """One session compared; what is lesion-wise is None if partly annotated.
 
     Attributes
@@ -97,7 +97,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Failure:
+class FailedCase:
     """A session that could not be compared, and why."""
 
     subject: str
@@ -110,8 +110,8 @@ class Failure:
 class Evaluation:
     """The cases compared, those that failed, and remarks on the numbers."""
 
-    cases: tuple[Case, ...]
-    failures: tuple[Failure, ...]
+    cases: tuple[ComparedCase, ...]
+    failures: tuple[FailedCase, ...]
     notes: tuple[str, ...]
 
 
@@ -156,7 +156,7 @@ def evaluate(
         try:
             cases.append(_compare(masks[name][unit], drawn[unit], minimum_volume, figures))
         except Ssl2Error as error:
-            failures.append(Failure(unit[0], unit[1] or None, error, name))
+            failures.append(FailedCase(unit[0], unit[1] or None, error, name))
     cases.sort(key=lambda case: models.index(case.model))
     notes = _notes(cases, drawn)
     notes += [f'{path.name}: left out: {why}' for path, why in (*found.left_out, *unassigned)]
@@ -204,7 +204,7 @@ def names_of(units: Iterable[tuple[str, str]]) -> str:
 
 def _compare(
     masks: list[Mask], labels: list[Label], minimum_volume: float, figures: Path | None
-) -> Case:
+) -> ComparedCase:
     mask, prediction, annotation, raters = _match_grids(masks, labels)
     reference, extent = annotation.label.data, annotation.extent.data
     spacing = prediction.spacing
@@ -222,7 +222,7 @@ def _compare(
         confirmed = np.unique(found[drawn > 0])
         false_volume = float((~np.isin(found, [0, *confirmed])).sum()) * voxel_volume
     brain = segmented.brain_of(mask, prediction)
-    case = Case(
+    case = ComparedCase(
         subject=mask.subject,
         session=mask.session,
         model=mask.desc,
@@ -272,7 +272,7 @@ def _normalised_dice(prediction: Volume, annotation: Annotation, brain: Volume |
 
 
 def _draw(
-    case: Case,
+    case: ComparedCase,
     mask: Mask,
     prediction: Volume,
     annotation: Annotation,
@@ -309,7 +309,7 @@ def _match_grids(
     return mask, segmented.read_mask(mask.path), placed.annotation, placed.labels
 
 
-def _notes(cases: list[Case], drawn: dict[tuple[str, str], list]) -> list[str]:
+def _notes(cases: list[ComparedCase], drawn: dict[tuple[str, str], list]) -> list[str]:
     """Remarks on the numbers."""
     empty = [case for case in cases if case.voxels.reference_volume == 0]
     concerned = {
@@ -330,5 +330,5 @@ def _notes(cases: list[Case], drawn: dict[tuple[str, str], list]) -> list[str]:
     ]
 
 
-def _unit(entry: Case | Mask | Label) -> tuple[str, str]:
+def _unit(entry: ComparedCase | Mask | Label) -> tuple[str, str]:
     return entry.subject, entry.session or ''

@@ -14,7 +14,7 @@ from ssl2_bids.metrics.lesionwise import SIZE_EDGES
 
 if TYPE_CHECKING:
     from ssl2_bids.workflows.evaluation.lesion_free import FalsePositives
-    from ssl2_bids.workflows.evaluation.run import Case
+    from ssl2_bids.workflows.evaluation.run import ComparedCase
 
 SEED = 0  # of the resamples: the same scores give the same intervals
 
@@ -123,13 +123,13 @@ def model_name(model: str | None) -> str:
     return model or 'default'
 
 
-def shown_columns(cases: Sequence[Case]) -> dict[str, Column]:
+def shown_columns(cases: Sequence[ComparedCase]) -> dict[str, Column]:
     """The columns for the screen: those on calibration only where a case has them."""
     names = {name for case in cases for name, value in case.numbers().items() if value == value}
     return COLUMNS | {name: c for name, c in CALIBRATION_COLUMNS.items() if name in names}
 
 
-def mean_numbers(cases: Sequence[Case]) -> dict[str, float]:
+def mean_numbers(cases: Sequence[ComparedCase]) -> dict[str, float]:
     """Mean of each column over the cases where it is defined; NaN where it never is."""
     means = {}
     for name in COLUMNS | CALIBRATION_COLUMNS:
@@ -138,7 +138,7 @@ def mean_numbers(cases: Sequence[Case]) -> dict[str, float]:
     return means
 
 
-def unit_cells(entry: Case | FalsePositives) -> dict[str, object]:
+def unit_cells(entry: ComparedCase | FalsePositives) -> dict[str, object]:
     """The first columns of a row."""
     return {
         'participant_id': f'sub-{entry.subject}',
@@ -148,7 +148,9 @@ def unit_cells(entry: Case | FalsePositives) -> dict[str, object]:
     }
 
 
-def table(cases: Sequence[Case]) -> tuple[list[dict[str, object]], dict[str, dict[str, str]]]:
+def table(
+    cases: Sequence[ComparedCase],
+) -> tuple[list[dict[str, object]], dict[str, dict[str, str]]]:
     """One row per case for a TSV, and the description of each column."""
     described = {name: column[2] for name, column in (COLUMNS | CALIBRATION_COLUMNS).items()}
     rows = [unit_cells(case) | case.numbers() for case in cases]
@@ -164,7 +166,7 @@ def lesion_free_table(
     return rows, UNIT_COLUMNS | described
 
 
-def lesions_in_words(cases: Sequence[Case]) -> str:
+def lesions_in_words(cases: Sequence[ComparedCase]) -> str:
     """What was detected of each size, and what is false, of all cases together."""
     bins = [case.by_size for case in cases if case.by_size]
     parts = []
@@ -181,7 +183,7 @@ def lesions_in_words(cases: Sequence[Case]) -> str:
     return f'{", ".join(parts)}; false are {count:.0f} lesions, {volume:.2f} mL in all'
 
 
-def compare(cases: Sequence[Case], models: Sequence[str | None]) -> list[dict[str, Any]]:
+def compare(cases: Sequence[ComparedCase], models: Sequence[str | None]) -> list[dict[str, Any]]:
     """Rows that compare each model with the first one, on the cases that both have."""
     baseline, *others = models
     rows = []
@@ -205,7 +207,7 @@ def compare(cases: Sequence[Case], models: Sequence[str | None]) -> list[dict[st
 
 
 def _compared(
-    cases: Sequence[Case], baseline: str | None, model: str | None, score: str
+    cases: Sequence[ComparedCase], baseline: str | None, model: str | None, score: str
 ) -> comparison.Comparison:
     values: dict[str | None, dict[tuple[str, str], float]] = {baseline: {}, model: {}}
     for case in cases:

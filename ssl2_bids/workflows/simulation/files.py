@@ -14,7 +14,7 @@ from ssl2_bids.bids.outputs import output_name, raw_name, sidecar_path, table_pa
 from ssl2_bids.bids.provenance import bids_uri
 from ssl2_bids.bids.sidecars import LABEL_COLUMNS, SIMULATED_LESION_COLUMNS
 from ssl2_bids.files import write_json
-from ssl2_bids.simulation.lesions.growth import Lesion
+from ssl2_bids.simulation.lesions.growth import PaintedLesion
 from ssl2_bids.simulation.participant import Knowledge
 from ssl2_bids.simulation.scanner.fields import HYDROGEN
 from ssl2_bids.simulation.scanner.protocols import Scanner
@@ -192,7 +192,7 @@ def _number(value: float) -> float | int:
 def write_truth(
     names: VisitNames,
     known: Knowledge,
-    table: Sequence[Lesion],
+    table: Sequence[PaintedLesion],
     tissues: Sequence[str],
     record: Mapping[str, Any],
 ) -> None:
@@ -247,7 +247,7 @@ def references(names: VisitNames) -> dict[str, Any]:
     return {'SpatialReference': image, 'Sources': [image]}
 
 
-def lesion_row(lesion: Lesion, counts: np.ndarray) -> dict[str, Any]:
+def lesion_row(lesion: PaintedLesion, counts: np.ndarray) -> dict[str, Any]:
     """A lesion's row in the table of instances."""
     return {
         'index': lesion.index,

@@ -11,7 +11,7 @@ from ssl2_bids.bids.outputs import read_sidecar, sidecar_path, table_path, write
 from ssl2_bids.bids.sidecars import LABEL_COLUMNS
 from ssl2_bids.errors import DataError, UsageError
 from ssl2_bids.files import write_json
-from ssl2_bids.simulation.lesions.growth import Lesion
+from ssl2_bids.simulation.lesions.growth import PaintedLesion
 from ssl2_bids.simulation.lesions.lesions import Truth
 from ssl2_bids.simulation.rater import Extent, annotated_slices, draw_rater, read_by_hand
 from ssl2_bids.tables import Source, from_table
@@ -122,7 +122,7 @@ def write_manual(
     write_json(names.manual_marker(labelling.encoding), content)
 
 
-def read_truth(names: VisitNames) -> tuple[Truth, list[Lesion], Volume]:
+def read_truth(names: VisitNames) -> tuple[Truth, list[PaintedLesion], Volume]:
     """The truth of a session as it was written: maps, table of lesions, brain mask."""
     path = names.path(TRUTH, 'anat.mask')
     mask = read(path, dtype=np.uint8)
@@ -143,7 +143,7 @@ def read_truth(names: VisitNames) -> tuple[Truth, list[Lesion], Volume]:
         ) from None
     # A reader does not know from which real lesion a shape was taken.
     rows = [row | {'origin': None} for row in rows]
-    table = [from_table(Lesion, row, Source(sidecar_path(path))) for row in rows]
+    table = [from_table(PaintedLesion, row, Source(sidecar_path(path))) for row in rows]
     return Truth(mask.data > 0, instances, ignore, mask.affine), table, brain
 
 

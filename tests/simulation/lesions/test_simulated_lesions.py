@@ -13,7 +13,7 @@ from ssl2_bids.simulation.anatomy.label_maps import from_label_map
 from ssl2_bids.simulation.anatomy.surroundings import PLACES, survey
 from ssl2_bids.simulation.lesions.growth import Appearance, core_of, steepness
 from ssl2_bids.simulation.lesions.lesions import (
-    Lesions,
+    PaintedLesions,
     Statistics,
     paint,
     statistics_for,
@@ -53,7 +53,7 @@ def plain(head) -> Anatomy:
 
 
 @pytest.fixture(scope='module')
-def painted(head) -> Lesions:
+def painted(head) -> PaintedLesions:
     return paint(head, generator(2), load=4.0)
 
 

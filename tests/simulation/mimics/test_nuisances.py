@@ -6,7 +6,7 @@ import pytest
 from known_head import known_head
 
 from ssl2_bids.simulation.anatomy.anatomy import Anatomy
-from ssl2_bids.simulation.lesions.lesions import Lesions, paint
+from ssl2_bids.simulation.lesions.lesions import PaintedLesions, paint
 from ssl2_bids.simulation.mimics.mimics import NuisanceDraw, draw_nuisances, with_nuisances
 
 NOTHING = NuisanceDraw(
@@ -42,12 +42,12 @@ def total(anatomy):
 
 
 @pytest.fixture(scope='module')
-def bare() -> Lesions:
+def bare() -> PaintedLesions:
     return paint(known_head(np.eye(4)), generator(), load=0)
 
 
 @pytest.fixture(scope='module')
-def painted() -> Lesions:
+def painted() -> PaintedLesions:
     return paint(known_head(np.eye(4)), generator(1), load=6.0)
 
 

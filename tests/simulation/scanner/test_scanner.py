@@ -195,10 +195,10 @@ def test_voxels_hold_the_mean_of_their_tissues_signals():
 
 def paint_nothing(anatomy):
     """Lesions without any, of an anatomy too small to hold one."""
-    from ssl2_bids.simulation.lesions.lesions import Lesions
+    from ssl2_bids.simulation.lesions.lesions import PaintedLesions
 
     nothing = np.zeros(anatomy.shape, np.float32)
-    return Lesions(
+    return PaintedLesions(
         anatomy=anatomy,
         severity=nothing,
         damage=nothing,
