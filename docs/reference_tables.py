@@ -145,7 +145,7 @@ def describe_action(parser: argparse.ArgumentParser, action: argparse.Action) ->
 
 @cache
 def levels() -> dict[str, str]:
-    """The level of each option that one level alone has, as its settings say."""
+    """The level of each option that only one level has, by its settings."""
     participant = dict.fromkeys(settings.foreign_options('group'), 'Participant')
     return participant | dict.fromkeys(settings.foreign_options('participant'), 'Group')
 
@@ -194,9 +194,9 @@ def shown_pattern(pattern: str) -> str:
 def exit_codes() -> str:
     """Exit codes with their meaning, from the exceptions and the signals."""
     meanings = {
-        errors.SUCCESS: 'Everything selected is done, or was done before.',
-        errors.SOME_FAILED: 'Some participants failed. The last lines and `sub-*.html` say why.',
-        errors.Ssl2Error.exit_code: 'Internal error: a fault of ssl2-bids.',
+        errors.SUCCESS: 'All selected participants are finished, now or in an earlier run.',
+        errors.SOME_FAILED: 'Some participants failed; see the last lines and `sub-*.html`.',
+        errors.Ssl2Error.exit_code: 'Internal error: a bug in ssl2-bids.',
     }
     for kind in errors.Ssl2Error.__subclasses__():
         meanings[kind.exit_code] = ' '.join((inspect.getdoc(kind) or '').split())
@@ -225,13 +225,11 @@ def model_json() -> str:
     text += '\nOptional keys:\n\n| key | meaning |\n| --- | --- |\n'
     for name in optional:
         text += f'| `{camel_case(name)}` | {sentence(meanings[name])} |\n'
-    text += (
-        f'| `Output` | `{cards.LESION}`, or `{cards.IMAGE}` of a network that marks nothing. |\n'
-    )
+    text += f'| `Output` | `{cards.LESION}`, or `{cards.IMAGE}` of a network without lesions. |\n'
     example = json.loads((RESOURCES / 'weights/fast-3t/model.json').read_text())
     known = {*needed, *map(camel_case, optional), 'Output'}
     others = ', '.join(f'`{key}`' for key in example if key not in known)
-    return text + f'\nOther keys say where the model comes from (in `fast-3t`: {others}).\n'
+    return text + f'\nOther keys describe the origin of the model (in `fast-3t`: {others}).\n'
 
 
 def sentence(text: str) -> str:
@@ -271,7 +269,7 @@ def camel_case(name: str) -> str:
 def notebook() -> str:
     """The tutorial on the Python interface as a Jupyter notebook, without outputs."""
     page = (PROJECT / 'docs/tutorials/notebook.md').read_text()
-    page = re.sub(r' Take this page as a notebook: \S+ <\S+>`\.', '', page)
+    page = re.sub(r' This page as a notebook: \S+ <\S+>`\.', '', page)
     cells = []
     for number, text in enumerate(re.split(r'```pycon\n(.*?)```\n', page, flags=re.DOTALL)):
         if number % 2:

@@ -1,7 +1,7 @@
 """What a person can cause: one exception class per exit code, each with advice.
 
 The numbers are those of the BIDS Apps execution specification (16 to 18, 64 to 75); the
-docstrings below are what ``docs/reference/exit-codes.md`` says.
+docstrings below are the text of ``docs/reference/exit-codes.md``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SOME_FAILED = 1
 
 
 class Ssl2Error(Exception):
-    """Base of all errors that a person can mend.
+    """Base of all errors that a user can correct.
 
     Parameters
     ----------

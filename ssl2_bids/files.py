@@ -33,7 +33,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; rename it to ``path`` when the block ends well.
 
     The temporary name keeps the suffix (image libraries look at it) and begins with a dot, so
-    that no reader takes it for a result. Missing folders are made. The data are flushed to disk
+    that no program uses it as a result. Missing folders are made. The data are flushed to disk
     before the rename, so that a crash of the machine leaves the old file or the new one.
 
     Raises
@@ -61,7 +61,7 @@ def remove_leftovers(folder: Path) -> None:
     """Take away temporary files directly in a folder whose writer was killed.
 
     That is known of writers on this machine whose process has ended, and taken for granted of
-    files that nobody touched for a day; those of other running jobs stay.
+    files unchanged for a day; those of other running jobs stay.
     """
     here = socket.gethostname()
     for path in folder.glob(f'{PREFIX}*'):
@@ -75,7 +75,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def as_ssl2_error(error: OSError, path: str | Path) -> CannotWriteError | StorageError:
-    """The error of ours that says what an ``OSError`` met while writing ``path`` means."""
+    """The ``Ssl2Error`` for an ``OSError`` while writing ``path``."""
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
         return CannotWriteError(
             f'cannot be written ({error.strerror})',

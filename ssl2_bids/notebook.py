@@ -210,7 +210,7 @@ def segment(
 
     Raises
     ------
-    NoInputError : the model needs a contrast that is not there.
+    NoInputError : the model needs a contrast that is missing.
     UnavailableError : the weights or the device are not available.
     """
     from ssl2_bids.device import choose_device

@@ -1,7 +1,7 @@
 """Tables of TOML and JSON as frozen dataclasses and back, with every fault named.
 
-A dataclass says what a table may hold: its fields are the keys, their annotations the types, and
-a field without a default must be there. :class:`Source` says which file it is and which error a
+A dataclass describes a table: its fields are the keys, their annotations the types, and
+a field without a default must be there. :class:`Source` has the file and the error that a
 fault in it is.
 """
 
@@ -192,7 +192,7 @@ def typed(
 
     Parameters
     ----------
-    default : of a dataclass, an instance for keys that are not there.
+    default : of a dataclass, an instance for missing keys.
 
     Raises
     ------

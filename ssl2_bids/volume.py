@@ -196,7 +196,7 @@ def write(volume: Volume, path: str | Path, *, dtype: type = np.float32, code: i
 
 
 def store(image: nib.Nifti1Image, path: str | Path) -> None:
-    """Write a NIfTI image, compressed if its name says so, whole or not at all."""
+    """Write a NIfTI image, compressed if its name ends in ``.gz``, whole or not at all."""
     path = Path(path)
     with whole_file(path) as temporary:
         if path.name.endswith('.gz'):

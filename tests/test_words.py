@@ -16,8 +16,7 @@ GLOSSARY = PROJECT / 'docs' / 'glossary.md'
 PAGES = sorted(
     path
     for path in (
-        PROJECT / 'README.md',
-        PROJECT / 'CONTRIBUTING.md',
+        *PROJECT.glob('*.md'),
         *PROJECT.glob('docs/**/*.md'),
         *PACKAGE.glob('resources/**/*.md'),
     )
@@ -27,7 +26,7 @@ TEMPLATES = sorted(
     (*PACKAGE.glob('reports/templates/*.html'), *PACKAGE.glob('reports/templates/*.js'))
 )
 TABLES = sorted(PROJECT.glob('docs/reference/*.toml'))  # meanings, for pages of the reference
-MODULES = sorted(PACKAGE.rglob('*.py'))
+MODULES = sorted((*PACKAGE.rglob('*.py'), *PROJECT.glob('docs/*.py')))
 
 
 def table(heading: str) -> dict[str, str]:
@@ -71,7 +70,12 @@ def strings(module: Path, *, docstrings: bool) -> Iterator[tuple[int, str]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             if (id(node) in documents) == docstrings and (docstrings or ' ' in node.value):
-                yield node.lineno, node.value
+                yield node.lineno, without_names(node.value) if docstrings else node.value
+
+
+def without_names(docstring: str) -> str:
+    """A docstring without names of the code: in backquotes, and of described parameters."""
+    return re.sub(r'`[^`]*`|^ *\w+(?:, \w+)* : ', '', docstring, flags=re.MULTILINE)
 
 
 def prose(page: Path) -> str:
@@ -116,7 +120,7 @@ def test_terms_and_words_to_avoid_agree():
         assert not list(faults(better)), f'{phrase} and {better} are both to be avoided'
 
 
-@pytest.mark.parametrize('docstrings', [False], ids=['messages'])
+@pytest.mark.parametrize('docstrings', [False, True], ids=['messages', 'docstrings'])
 def test_texts_of_the_code(docstrings):
     found = (
         (module, fault)

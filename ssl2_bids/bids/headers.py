@@ -22,7 +22,7 @@ DISAGREEMENT = 0.1  # of a voxel; sform and qform farther apart than this are tw
 
 @dataclass(frozen=True)
 class Header:
-    """What the header of a usable image says.
+    """What the header of a usable image contains.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What a file name says of an image beyond its suffix.
+"""Information on an image in its file name, beyond the suffix.
 
 Labels of ``acq-``, ``rec-`` and ``desc-`` are free text; these are the words that converters and
 labs put there (the protocol name of the scanner, most often).
@@ -60,7 +60,7 @@ def is_uniform(file: dict[str, Any]) -> bool:
 
 
 def is_denoised(file: dict[str, Any]) -> bool:
-    """Whether the name says that the scanner took the noise away (``rec-denoised``)."""
+    """Whether the name marks an image denoised by the scanner (``rec-denoised``)."""
     return any(_DENOISED.search(word) for word in words(file))
 
 
@@ -70,7 +70,7 @@ def is_phase(file: dict[str, Any]) -> bool:
 
 
 def what_else(file: dict[str, Any]) -> str:
-    """What the name says the image is instead of one to look at; empty if nothing."""
+    """The kind of an image that is not an anatomical one, by its name; empty if anatomical."""
     if file['suffix'] in ('T1w', 'UNIT1') and inversion(file):
         return 'an inversion image of MP2RAGE'
     for word in words(file):
@@ -91,7 +91,7 @@ def is_native(file: dict[str, Any]) -> bool:
 
 
 def motion(file: dict[str, Any]) -> int:
-    """0 if nothing is said of movement or of lying still, 1 for another task, 2 for movement."""
+    """0 without a task or for lying still, 1 for another task, 2 for movement."""
     task = (file.get('task') or '').lower()
     labels = [task, *words(file)]
     if any(_STILL.search(label) for label in labels):
@@ -103,7 +103,7 @@ def motion(file: dict[str, Any]) -> int:
 
 
 def motion_correction(file: dict[str, Any]) -> int:
-    """0 if the name says that motion was corrected, 2 if it says that it was not, else 1."""
+    """0 if motion was corrected by the name, 2 if it was not, 1 if the name has no entry."""
     labels = words(file)
     if any(_NOT_CORRECTED.search(label) for label in labels):
         return 2

@@ -57,7 +57,7 @@ class Session:
     scans : by contrast; those that will be used.
     reference : contrast whose grid the results lie on; empty if nothing can be done.
     dropped : pairs of file and reason.
-    warnings : what a reader of the report should know about the choice.
+    warnings : remarks on the choice, for the report.
     unusable : files left out because a run found that their voxels cannot be used, and why.
     skipped : why there is nothing to do (images lacking), else empty.
     problem : what makes it impossible (an unreadable file), else None.
@@ -148,7 +148,7 @@ def _images(
 ) -> dict[tuple[str, str | None], list[dict[str, Any]]]:
     """Entities, path and metadata of every anatomical image, by participant and session.
 
-    What folders above the dataset are called says nothing of an image: pybids is given the path
+    Names of folders above the dataset do not describe an image: pybids is given the path
     below the dataset alone.
     """
     entities_of = _entity_reader()

@@ -20,14 +20,14 @@ WHY = {
 
 
 def kind(label: Label) -> int:
-    """A consensus of raters, drawn by hand (or not said), or automatic."""
+    """A consensus of raters, manual (or without the key), or automatic."""
     if _CONSENSUS.search(label.path.name):
         return CONSENSUS
     return AUTOMATIC if label.sidecar.get('Manual') is False else BY_HAND
 
 
 def pattern(label: Label) -> int:
-    """The precedence of its name; a three-valued file says more than a mask."""
+    """The precedence of its name; a three-valued file has more information than a mask."""
     rows = label.dseg_table or ()
     return 0 if any(meaning(row) == NOT_ANNOTATED for row in rows) else label.pattern
 

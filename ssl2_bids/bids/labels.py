@@ -13,9 +13,9 @@ by hand, that before what is automatic (``Manual: false``); then the first patte
 6  ``P[_space-S]_seg-*[_desc-D]_dseg`` with a ``dseg.tsv``     sparse labels of three values
 =  ==========================================================  ================================
 
-A three-valued file (6, with a value for "not annotated") goes before all others: it says more.
-Several files of one pattern for one image are several raters. This module and ``outputs`` are
-the only ones that know such names.
+A three-valued file (6, with a value for "not annotated") has priority over all others: it has
+more information. Several files of one pattern for one image are several raters. Only this module
+and ``outputs`` know such names.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Label:
     desc : ``desc-`` or what follows ``lesion-manual``: rater or kind.
     pattern : number in the table above.
     sidecar : its JSON, with what it inherits from the root of the dataset.
-    extent_path : mask of where the image was judged.
+    extent_path : mask of the annotated extent.
     dseg_table : rows of the ``dseg.tsv``.
     """
 
@@ -98,7 +98,7 @@ class Label:
 
     @property
     def image(self) -> tuple[str, str, str]:
-        """What tells one image of a session from another: raters share it."""
+        """What identifies an image of a session: raters share it."""
         return self.space or '', self.entities, self.kept_suffix or ''
 
 
@@ -172,7 +172,7 @@ def look_for_labels(
     Parameters
     ----------
     folder : a derivative dataset of labels, or a raw one that holds them in ``anat/``.
-    participants : labels without ``sub-``; None is everybody.
+    participants : labels without ``sub-``; None is all.
     pattern : what ``labels`` of a filter file asks for, before any goes before another.
 
     Raises

@@ -1,6 +1,6 @@
 """Which images of a session belong to one MP2RAGE: uniform image, INV1 and INV2.
 
-They are matched by names that differ in nothing but the part that says which of the three an
+They are matched by names that differ in nothing but the part that identifies which of the three an
 image is. That part stands in ``inv-`` and in the suffix by the standard, in ``acq-`` after
 converters (``acq-INV1_MP2RAGE``, ``acq-UNI_T1w``).
 """

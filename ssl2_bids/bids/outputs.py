@@ -1,6 +1,6 @@
 """Names and writing of all that the App puts into its output folder.
 
-The patterns stand in ``resources/outputs.toml``; nobody else composes a file name.
+The patterns stand in ``resources/outputs.toml``; no other module composes a file name.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class Choice:
     Attributes
     ----------
     dropped : pairs of file and reason.
-    warnings : what a reader of the report should know.
+    warnings : remarks for the report.
     problems : of the files that cannot be used at all.
     """
 
@@ -210,7 +210,7 @@ class _Choosing:
         return plain
 
     def pick_first(self, key: str, found: Sequence[dict[str, Any]]) -> Pick:
-        """The first by the stated rule; a line says which, why, and how to use another."""
+        """The first by the stated rule; a line has its name, the reason and how to use another."""
         suffix = SUFFIXES[key][0]
         first, *rest = preference.in_order(found, self.headers)
         reasons = {f['path']: preference.why(first, f, self.headers) for f in rest}
@@ -339,7 +339,7 @@ class _Choosing:
         return replace(pick, paths=tuple(f['path'] for f in together))
 
     def explain_the_rest(self) -> None:
-        """Say of the images of an MP2RAGE that nothing has taken up why not."""
+        """Record why images of an MP2RAGE are not used."""
         left = [f for f in self.files if f['path'] not in self.dropped]
         inversions = [f for f in left if mp2rage_parts.is_inversion(f)]
         if 'UNIT1' in self.picks:

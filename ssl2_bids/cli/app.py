@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
 
     Returns
     -------
-    The exit code; a person's mistakes are told on stderr in one or two sentences.
+    The exit code; a user's mistakes are reported on stderr in one or two sentences.
     """
     if argv is None:
         ensure_utf8()

@@ -1,4 +1,4 @@
-"""Options of a former run, read from its TOML and judged as those of the command line are."""
+"""Options of an earlier run, read from its TOML and checked like those of the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""UTF-8, whatever the locale says: names of files and what is written into them."""
+"""UTF-8 in any locale: names of files and what is written into them."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class Terminal:
         log.debug(command)
 
     def say(self, text: str) -> None:
-        """A line that everybody sees; a dry run's plan goes to stdout."""
+        """A line for the user; a dry run's plan goes to stdout."""
         if self.settings.dry_run:
             print(text)
         elif self._bar is not None:

@@ -1,4 +1,4 @@
-"""Whether a lesion probability means what it says: no threshold, masks and probabilities in.
+"""Calibration of the lesion probability: no threshold, masks and probabilities in.
 
 Over a whole brain any network looks calibrated, since nearly all voxels are obvious background.
 So voxels are looked at within 5 mm of predicted or reference lesions (:func:`near_lesions`).

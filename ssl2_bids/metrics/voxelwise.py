@@ -10,7 +10,7 @@ only reference empty   0     0     undefined    undefined       diagonal      0
 only prediction empty  0     undef 0            -1, 1, -inf     diagonal      0
 =====================  ====  ====  ===========  ==============  ============  =============
 
-Undefined is NaN here and ``n/a`` in tables; whoever averages leaves it out and says how often.
+Undefined is NaN here and ``n/a`` in tables; averages leave it out and count it.
 The diagonal is that of the image, in mm.
 """
 
@@ -171,7 +171,7 @@ def compare(
     spacing : voxel edge lengths in mm, shape (3,).
     extent : non-zero where the reference was annotated; None is everywhere. Where it leaves
         something out, only voxels within it are compared and both surface scores are NaN:
-        cutting a lesion makes surfaces that nobody drew.
+        cutting a lesion makes surfaces that no rater drew.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Cards: what a model is, and the check of what its ``model.json`` says."""
+"""Cards: description of a model, and the check of its ``model.json``."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Card:
 
     @property
     def reference(self) -> dict[str, str]:
-        """What sidecars and pages say of the model: name, label, version and SHA-256."""
+        """Entries on the model in sidecars and pages: name, label, version and SHA-256."""
         return {
             'Name': self.name,
             'Label': self.label,

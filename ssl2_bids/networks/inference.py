@@ -197,7 +197,7 @@ def probability_of(network: Network, windows: Tensor, *, mirror_axis: int | None
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch says that the GPU's or the computer's memory is full."""
+    """Whether an error of torch means that memory of the GPU or the computer is full."""
     full = isinstance(error, torch.cuda.OutOfMemoryError)
     return full or "can't allocate memory" in str(error)
 

@@ -1,4 +1,4 @@
-"""Starting a network from the weights of another: what was taken is told, and too little fails."""
+"""Starting a network from the weights of another, with a report; too few weights are an error."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def _multiple_of_members(network: Mapping[str, Any]) -> int:
 
 
 def member_descriptions(network: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What a card says of each member, with the channels that all have in common.
+    """The entries of a card for each member, with the channels that all have in common.
 
     Raises
     ------
@@ -139,7 +139,7 @@ NETWORKS: dict[str, NetworkType] = {
 
 
 def new_network(description: Mapping[str, Any], *, seed: int | None = None) -> torch.nn.Module:
-    """Build a network from what a card says of it (``Network``), with random weights.
+    """Build a network from the entry ``Network`` of a card, with random weights.
 
     Parameters
     ----------

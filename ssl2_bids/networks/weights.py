@@ -171,7 +171,7 @@ def load_network(card: Card, device: str | torch.device = 'cpu') -> torch.nn.Mod
     ------
     UnavailableError : the weights are missing, damaged, not those of the card, or do not fit
         the network (the message names the tensors); the network gives no lesions; or the
-        device cannot be had.
+        device is not available.
     """
     import torch
 
@@ -242,7 +242,7 @@ def check_tensors(network: torch.nn.Module, state: Tensors, card: Card) -> None:
 def write_model(
     folder: str | Path, network: torch.nn.Module, card_content: Mapping[str, Any]
 ) -> Card:
-    """Store a network as a model: weights in half precision, then the card that vouches for them.
+    """Store a network as a model: weights in half precision, then the card with their hash.
 
     Equal weights give equal bytes. The card is written last, so that a new folder holds a model
     or none; a stop while an old model is replaced leaves weights that the old card refuses.

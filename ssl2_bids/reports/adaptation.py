@@ -45,7 +45,7 @@ class Shown:
 
 
 def draw_suggestions(shown: Sequence[Shown], path: Path) -> None:
-    """The slices, plain below and with an outline around what models are unsure of above."""
+    """The slices, plain below and with an outline around what models are uncertain of above."""
     rows: list[list[Any]] = [[], []]
     for one in shown:
         scene = prepare(one.image, one.brain)

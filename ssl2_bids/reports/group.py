@@ -65,7 +65,7 @@ def render(
 
     Parameters
     ----------
-    rows : :class:`Row`, one per participant, session and model, in the order they shall stand.
+    rows : :class:`Row`, one per participant, session and model, in the order of the page.
     path : the HTML file; pages and figures are linked relative to it.
     version : of the software.
     failed : :class:`Failed`, those without a result.
@@ -118,7 +118,7 @@ def _complete(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _lost(entry: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """A participant without a result, with the page that tells more where there is one."""
+    """A participant without a result, with the link of its report if there is one."""
     full = dict.fromkeys(Failed.__annotations__) | dict(entry)
     page = f'sub-{full["subject"]}.html'
     return full | {'report': page if (folder / page).is_file() else None}

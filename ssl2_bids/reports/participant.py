@@ -103,7 +103,7 @@ class Failure(TypedDict, total=False):
 
 
 class Summary(TypedDict, total=False):
-    """All that a report says of one session and model, as JSON; unknown values are None.
+    """The content of a report for one session and model, as JSON; unknown values are None.
 
     Every key may be missing where a run ended early.
     """
@@ -140,7 +140,7 @@ def render(summaries: Sequence[Summary], path: Path, *, subject: str, version: s
 
     Parameters
     ----------
-    summaries : one per session and model, in the order they shall stand.
+    summaries : one per session and model, in the order of the page.
     path : the HTML file; figures are linked relative to it.
     subject : label without ``sub-``.
     version : of the software.
@@ -221,7 +221,7 @@ def _total(section: dict[str, Any]) -> dict[str, Any]:
 
 
 def _headline(section: dict[str, Any]) -> list[dict[str, str]]:
-    """The four numbers that a reader looks for first, formatted."""
+    """The four main numbers, formatted."""
     total = section['total']
     if number(total['lesion_count']) is None:
         return []

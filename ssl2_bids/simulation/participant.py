@@ -73,7 +73,7 @@ class ParticipantDraw:
     deformation : of the template.
     load : lesion volume at the first visit in mL.
     seed : of the lesions' places, shapes and looks.
-    nuisances : what resembles lesions.
+    nuisances : the lesion mimics.
     visits : in order.
     """
 
@@ -111,7 +111,7 @@ class Knowledge:
     Attributes
     ----------
     grid : of the scan.
-    lesions : mask, instances, and where nobody could say.
+    lesions : mask, instances, and ambiguous voxels.
     brain : bool.
     tissues : uint8, see :class:`Visit`.
     """

@@ -78,7 +78,7 @@ class Extent:
 
 
 def draw_reader(random: np.random.Generator) -> ReaderDraw:
-    """Draw a reader: how many small and faint lesions are missed, and how many invented."""
+    """Draw a rater: how many small and faint lesions are missed, and how many invented."""
     small, faint = random.uniform((0.1, 0.0), (0.5, 0.4))
     return ReaderDraw(float(small), float(faint), int(random.poisson(1.5)), draw_seed(random))
 
@@ -86,7 +86,7 @@ def draw_reader(random: np.random.Generator) -> ReaderDraw:
 def read_by_hand(
     truth: Truth, table: Sequence[Lesion], draw: ReaderDraw, *, brain: np.ndarray
 ) -> Reading:
-    """Draw the lesions of a head as a reader would.
+    """Draw the lesions of a head as a rater does.
 
     Parameters
     ----------

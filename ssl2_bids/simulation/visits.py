@@ -57,7 +57,7 @@ def next_visit(
     statistics: Statistics | None = None,
     shapes: LesionShapes | None = None,
 ) -> Lesions:
-    """The same head later, on the same grid, with the same nuisances.
+    """The same head later, on the same grid, with the same mimics.
 
     Lesions that stay keep number and shape. Those that grow hold all of what they were, those
     that shrink lie within it.
@@ -69,7 +69,7 @@ def next_visit(
 
     Returns
     -------
-    Lesions whose table says of each lesion how it changed; vanished ones stand last with a volume
+    Lesions with the change of each in the table; vanished ones stand last with a volume
     of 0.
     """
     fate = draw_fates(lesions.patches, changes, random)

@@ -1,7 +1,7 @@
-"""What a rater's file says: where lesions are, and where anybody looked.
+"""The content of a rater's file: lesions, and the annotated extent.
 
-Where nobody looked is never guessed from where the mask is empty: it is said by a three-valued
-file with its table, by a mask of the annotated extent, or by a list of slices, in this order;
+The annotated extent is never derived from empty parts of the mask. It comes from a three-valued
+file with its table, from a mask of the annotated extent, or from a list of slices, in this order;
 without any of them the whole image counts as annotated.
 """
 
@@ -29,7 +29,7 @@ class Annotation:
     Attributes
     ----------
     label : uint8, 1 in lesions.
-    extent : bool, where the image was judged; same grid.
+    extent : bool, annotated extent; same grid.
     rater : who drew it, empty if unknown.
     """
 
@@ -39,7 +39,7 @@ class Annotation:
 
     @property
     def whole(self) -> bool:
-        """Whether all of the image was judged."""
+        """Whether all of the image was annotated."""
         return bool(self.extent.data.all())
 
 
@@ -65,7 +65,7 @@ def read_label_values(
     Raises
     ------
     DataError : values that are not whole numbers or mean nothing, an extent on another grid,
-        slices that the image does not have, a sidecar that promises what is not there.
+        slices that the image does not have, a sidecar that promises a missing file or value.
     """
     values = _whole_numbers(volume.data)
     rows = table if table is not None else _encoding(sidecar)
@@ -105,7 +105,7 @@ def reoriented(annotation: Annotation) -> Annotation:
 
 
 def majority(annotations: Sequence[Annotation]) -> Annotation:
-    """Join raters: lesion where more than half of those who judged the voxel drew one.
+    """Combine raters: lesion where more than half of those who annotated the voxel drew one.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ def methods(*, raters: int = 1, annotated: float = 1.0) -> str:
     Parameters
     ----------
     raters : how many drew lesions in each image.
-    annotated : mean share of the voxels that were judged, 0 to 1.
+    annotated : mean share of the voxels that were annotated, 0 to 1.
     """
     who = 'one rater' if raters == 1 else f'{raters} raters and combined by majority vote'
     text = f'Lesions were outlined manually by {who}.'
@@ -202,7 +202,7 @@ def _encoding(sidecar: Mapping[str, Any]) -> list[dict[str, str]] | None:
 def _decode(
     values: np.ndarray, rows: Sequence[Mapping[str, str]]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Lesion and judged, by a table."""
+    """Lesion and annotated, by a table."""
     meanings: dict[int, str] = {}
     for row in rows:
         try:

@@ -174,7 +174,7 @@ def onto_grid(
 
 
 def framed(volume: Volume) -> Volume:
-    """A volume with one voxel of zeros on every side: interpolation goes on to its edge."""
+    """A volume with one voxel of zeros on every side: interpolation reaches its edge."""
     affine = volume.affine.copy()
     affine[:3, 3] -= affine[:3, :3].sum(axis=1)
     return Volume(np.pad(volume.data, 1), affine, volume.contrast)
@@ -227,7 +227,7 @@ NORMALISATIONS: dict[str, Callable[[Tensor, Tensor, Mapping[str, Any]], Tensor]]
 
 
 def normalise(values: Tensor, known: Tensor, card: Card) -> Tensor:
-    """Normalise an image as a card says, over its known brain voxels; background elsewhere.
+    """Normalise an image by the rule of a card, over its known brain voxels; background elsewhere.
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ from ssl2_bids.volume import Volume
 
 @dataclass(frozen=True)
 class PreparedScan:
-    """One contrast as one image, and what is to be said of it.
+    """One contrast as one image, with facts and remarks.
 
     Attributes
     ----------
@@ -72,7 +72,7 @@ def brain_mask(
     Parameters
     ----------
     mode : ``skip`` takes the foreground, ``force`` extracts the brain, ``auto`` does what fits.
-    stripped : what the image's sidecar says of it; None where it says nothing: the image decides.
+    stripped : ``SkullStripped`` of the image's sidecar; None if absent: the image decides.
     threads : of the extraction.
 
     Returns

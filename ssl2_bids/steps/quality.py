@@ -16,7 +16,7 @@ BRAIN_VOLUMES = (600.0, 2200.0)  # mL; adult intracranial volumes lie well insid
 
 
 def check_image(image: Volume) -> tuple[Volume, list[str]]:
-    """Refuse an unusable image and mend small faults.
+    """Refuse an unusable image and correct small faults.
 
     Parameters
     ----------

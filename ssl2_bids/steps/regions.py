@@ -42,7 +42,7 @@ def region_maps(grid: Volume, template_to_reference: np.ndarray) -> dict[str, Vo
     Returns
     -------
     The probability of each structure by name, on the part of the reference grid that the atlas
-    covers (the affine says where that part begins); empty maps where it covers nothing.
+    covers (the affine has the position of that part); empty maps where it covers nothing.
     """
     atlas = read_atlas()
     first = next(iter(atlas.values()))
@@ -79,11 +79,11 @@ def assign_regions(instances: Volume, maps: dict[str, Volume]) -> list[str]:
     Notes
     -----
     Thompson et al. 2018, doi 10.1016/S1474-4422(17)30470-2; Filippi et al. 2019, doi
-    10.1093/brain/awz144: there a lesion has to touch ventricle or cortex, seen by a reader. The
-    atlas knows where these lie in the average head after an affine transform, within some
-    millimetres: hence the 3 mm. It does not see wide ventricles or single sulci of a patient, and
-    cannot tell a cortical from a juxtacortical lesion. Distances run from voxel centre to voxel
-    centre; neighbours count as touching however thick the slices.
+    10.1093/brain/awz144: there a lesion has to touch ventricle or cortex, rated by a person. The
+    atlas has the position of both in the average head after an affine transform, within some
+    millimetres: hence the 3 mm. It has no wide ventricles or single sulci of a patient, and
+    cannot distinguish a cortical from a juxtacortical lesion. Distances run from voxel centre to
+    voxel centre; neighbours count as touching for any thickness of slices.
     """
     first = next(iter(maps.values()))
     offset = np.linalg.solve(

@@ -59,7 +59,7 @@ class Similarity:
 
     @property
     def score(self) -> float:
-        """Normalised information about all points: those outside the moving image tell none."""
+        """Normalised information about all points: those outside the moving image have none."""
         return (self.normalised - 1) * self.overlap
 
 

@@ -20,12 +20,12 @@ LOW_MEMORY_SHARE = 5 / 6  # of the window's edge: 58 % of its voxels; smaller on
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What a model says about a brain, on the grid of the brain mask.
+    """The result of a model for a brain, on the grid of the brain mask.
 
     Attributes
     ----------
     probability : of lesion, 0 to 1, zero outside the brain.
-    uncertainty : normalised entropy of the probability, 0 (sure) to 1 (probability 0.5); None
+    uncertainty : normalised entropy of the probability, 0 (certain) to 1 (probability 0.5); None
         if not asked for.
     contrasts : the contrasts used, in the order of the model's channels.
     channels : the model's channels that they went into.

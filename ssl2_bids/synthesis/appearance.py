@@ -2,7 +2,7 @@
 
 Everything is relative to white matter = 1. A rule stands behind the ranges: whatever a lesion
 can look like, something healthy must be able to look like as well, so that shape and place have
-to decide (nuisance at least as wide as reality).
+to decide (mimics and artefacts at least as variable as in reality).
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Appearance:
     ----------
     means : (2, G), mean of each group where the transmit field is low and where it is high.
     lesion : what a lesion of severity 1 adds.
-    nuisance : what a lesion-like nuisance of strength 1 adds.
+    nuisance : what a lesion mimic of strength 1 adds.
     flow : what CSF flow of strength 1 adds to CSF.
     space : what a perivascular space adds.
     """

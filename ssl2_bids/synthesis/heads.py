@@ -1,4 +1,4 @@
-"""Heads packed for training: small arrays from which the randomised engine draws.
+"""Heads prepared for training: small arrays from which the randomised engine draws.
 
 A head is a label map of tissue groups with a few maps of place. Packed, one takes about 1 MB.
 """

@@ -1,6 +1,6 @@
 """A label map from a healthy person's T1w alone, good enough to paint lesions into the scan.
 
-Three tissue classes by intensity, told apart by depth. It is no segmentation to measure with: the
+Three tissue classes by intensity, separated by depth. It is no segmentation to measure with: the
 engine needs to know roughly where white matter, ventricles, cortex and deep grey matter lie.
 """
 
@@ -31,7 +31,7 @@ def label_t1w(image: np.ndarray, brain: np.ndarray) -> tuple[np.ndarray, np.ndar
 
     Raises
     ------
-    DataError : too small a brain, or tissues that cannot be told apart.
+    DataError : too small a brain, or tissues that cannot be separated.
     """
     if brain.sum() < SMALLEST_BRAIN * 1000:
         raise DataError(

@@ -28,7 +28,7 @@ class Painted:
     Attributes
     ----------
     strength : float32, 0 where there is nothing, else the lesion's strength, 0.3 to 1.2.
-    specks : float32, strength of gliosis-like specks that no reader would draw.
+    specks : float32, strength of gliosis-like specks that no rater would draw.
     spaces : bool, perivascular spaces.
     """
 

@@ -1,4 +1,4 @@
-"""The training engine: heads of any contrast with lesions, drawn anew at every step.
+"""The training engine: heads of any contrast with lesions, new ones at every step.
 
 Domain randomisation after SynthSeg (Billot et al. 2023, doi 10.1016/j.media.2023.102789) with
 what it lacks for lesions: everything healthy that looks like one, in every channel. A sample is
@@ -307,7 +307,7 @@ def paint_lesions(
 
 
 def fading(strength: Tensor, random: np.random.Generator) -> Tensor:
-    """Lesions that, in some samples, are fainter at their border, which a reader includes."""
+    """Lesions that, in some samples, are fainter at their border, which a rater includes."""
     if random.random() > FADING_SHARE:
         return strength
     core = blur((strength > 0).float(), random.uniform(0.8, 2.0))
@@ -316,7 +316,7 @@ def fading(strength: Tensor, random: np.random.Generator) -> Tensor:
 
 
 def lesion_label(strength: Tensor, random: np.random.Generator) -> Tensor:
-    """What a reader outlines: tight in some, with the faint border in others; float32."""
+    """What a rater outlines: tight in some, with the faint border in others; float32."""
     sharp = (strength > 0).float()
     return (blur(sharp, 0.6) > random.uniform(0.25, 0.5)).float()
 

@@ -117,7 +117,7 @@ def between_slices(means: Tensor, slices: Slices, shape: Sequence[int]) -> Tenso
 def drawn_in_slices(
     label: Tensor, slices: Slices, random: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """The label that a reader draws on slices, brought to 1 mm, and where it is known.
+    """The label that a rater draws on slices, brought to 1 mm, and where it is known.
 
     A lesion that fills too little of a slice is not drawn; there, nothing is known.
 

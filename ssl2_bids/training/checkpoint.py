@@ -1,4 +1,4 @@
-"""Saving a run so that it goes on as if nothing had happened, and the checked way back.
+"""Saving the state of a run, and resuming from it with checks.
 
 A checkpoint holds the modules, the optimiser, the averaged weights, the curves and the step.
 Random numbers need no saving of their own: the loop seeds them from (seed, process, step).
@@ -29,7 +29,7 @@ NAME = re.compile(r'checkpoint-(\d{8})\.pt')
 
 
 def fingerprint(content: Any) -> str:
-    """Sixteen hexadecimal digits that tell one configuration from another."""
+    """Sixteen hexadecimal digits that identify a configuration."""
     text = json.dumps(content, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

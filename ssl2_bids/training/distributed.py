@@ -120,6 +120,6 @@ def gathered(tensor: Tensor) -> Tensor:
 
 
 def wait_for_all() -> None:
-    """Go on when every process is here."""
+    """Wait for all processes."""
     if world_size() > 1:
         dist.barrier()

@@ -89,7 +89,7 @@ def train(
     progress: Progress | None = None,
     identity: str = '',
 ) -> History:
-    """Train until the last step, or until a signal; go on from a checkpoint if there is one.
+    """Train until the last step, or until a signal; resume from a checkpoint if there is one.
 
     SIGTERM, SIGUSR1 and SIGINT (Ctrl-C) end the run after the step that they met, which is
     saved; a second SIGINT does not wait.

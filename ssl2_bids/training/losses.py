@@ -89,7 +89,7 @@ def focal_tversky_loss(
 
     Parameters
     ----------
-    weigh_small : lesion voxels count as :func:`small_lesion_weight` says.
+    weigh_small : lesion voxels count by :func:`small_lesion_weight`.
     """
     p = torch.sigmoid(logits.float())
     lesion = y * small_lesion_weight(y) if weigh_small else y
@@ -147,8 +147,8 @@ def balanced_mean(
     """Mean of a disagreement in which lesions weigh as much as all the rest of the brain.
 
     ``mean over F of d / 2 + mean over B of d / 2`` with F and B of :func:`suspected`; only the
-    second term where F is empty. Lesions are 0.01 to 1 % of the voxels: a plain mean of what two
-    networks say of them is nearly nothing, and asks for background.
+    second term where F is empty. Lesions are 0.01 to 1 % of the voxels: a plain mean of
+    their disagreement is almost zero, and favours background.
 
     Parameters
     ----------

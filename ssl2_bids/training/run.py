@@ -60,7 +60,7 @@ class History:
     Attributes
     ----------
     step : steps done.
-    finished : whether these are all; else a signal ended the run, and it can go on.
+    finished : whether these are all; else a signal ended the run, and it can be resumed.
     stopped : number of the signal that asked for an end, at the last step too; 0 for none.
     rows : the curves, one row per logged step and per validation.
     seconds : time of all steps, also before an interruption.
@@ -82,7 +82,7 @@ class ThinMapError(Exception):
 def refuse_thin_maps(module: nn.Module) -> list[RemovableHandle]:
     """Make the convolutions of a network raise :class:`ThinMapError` where bfloat16 fails.
 
-    On processors with AVX512-BF16, oneDNN (torch 2.13) reads memory that nobody has written for
+    On processors with AVX512-BF16, oneDNN (torch 2.13) reads uninitialised memory for
     the weights' gradient of a 3D convolution whose padded kernel is wider than the map's first
     axis: gradients are wrong or not numbers. ``tests/training/test_thin_maps.py`` shows it.
 
@@ -127,7 +127,7 @@ class Run:
         self.batch: Any = None  # the last one that was made
 
     def resume(self) -> None:
-        """Go on from the newest checkpoint of the folder, if there is one."""
+        """Resume from the newest checkpoint of the folder, if there is one."""
         found = checkpoint.newest(self.folder)
         if found is None:
             return
@@ -265,7 +265,7 @@ class Run:
         history.sums, history.counted = {}, 0
 
     def validate(self, validate: Validate) -> None:
-        """A row of what validation says; one process does it."""
+        """A row of the validation; one process does it."""
         self.check()
         if distributed.rank() == 0:
             predictor = self.average if self.average is not None else self.task.predictor()

@@ -114,7 +114,7 @@ def ema_(teacher: nn.Module, student: nn.Module, alpha: float) -> None:
 def band(
     q: Tensor, lesion: float | Tensor = LESION, background: float = BACKGROUND
 ) -> tuple[Tensor, Tensor]:
-    """What a probability is sure of: target (1 lesion) and weight (0 where it is not sure)."""
+    """Target (1 lesion) of a probability, and weight (0 where the probability is uncertain)."""
     target = (q > lesion).float()
     return target, ((q < background) | (target > 0)).float()
 

@@ -109,7 +109,7 @@ def _place_one(raters: Sequence[Label], grids: Mapping[str, Grid]) -> Placed:
 def _onto_nearest(label: Label, grids: Mapping[str, Grid]) -> tuple[str, Annotation]:
     """The image that a label was drawn on, and the label on just that grid.
 
-    Of images on one grid the one that its name says is taken, else the first.
+    Of images on one grid the one of its name is used, else the first.
     """
     annotation = read_annotation(label)
     named = [n for n in grids if n in (label.kept_suffix, label.space)]
@@ -215,11 +215,11 @@ def onto_model_grid(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Label and annotated extent (uint8) on the grid of a network.
 
-    A whole label is interpolated linearly and cut at one half, which keeps its volume; beyond
-    its field of view nobody looked. Of one in part nothing is interpolated: a larger voxel is
-    annotated if any annotated voxel has its centre in it, and lesion if most of those are (the
-    nearest voxel alone would lose thin annotated slices); a smaller voxel takes what the one
-    around it has.
+    A whole label is interpolated linearly and thresholded at one half, which keeps its volume;
+    voxels beyond its field of view are not annotated. A sparse label is not interpolated: a larger
+    voxel is annotated if any annotated voxel has its centre in it, and lesion if most of those are
+    (the nearest voxel alone would lose thin annotated slices); a smaller voxel gets the value of
+    the one around it.
 
     Parameters
     ----------

@@ -31,7 +31,7 @@ class Segmentation:
     images : preprocessed images that the model was given, the reference first.
     brain_mask, probability, uncertainty, instances : on the preprocessed reference.
     table : one row per lesion, fields of :class:`ssl2_bids.steps.lesions.Lesion`.
-    model : keys of the sidecars that say how the results came about, see :func:`model_keys`.
+    model : keys of the sidecars on the origin of the results, see :func:`model_keys`.
     remark : a sentence for the description of the probability.
     """
 
@@ -55,7 +55,7 @@ def model_keys(
     channels: Sequence[str],
     device: str,
 ) -> dict[str, Any]:
-    """The sidecar keys that say which model made a segmentation, and how.
+    """The sidecar keys on the model and settings of a segmentation.
 
     Parameters
     ----------

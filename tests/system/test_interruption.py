@@ -106,7 +106,7 @@ def test_signals_end_the_run_and_its_children(dataset, tmp_path, number, code, n
     assert f'exit {code}' in errors.strip().splitlines()[-1]
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
-    assert 'stopped before' in (tmp_path / 'out' / 'sub-01.html').read_text()
+    assert 'interrupted before' in (tmp_path / 'out' / 'sub-01.html').read_text()
 
 
 @pytest.mark.parametrize('nprocs', [1, 2])

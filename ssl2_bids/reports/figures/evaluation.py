@@ -41,7 +41,7 @@ def draw_case(
     path : the SVG file.
     image_name : how the image is called in the figure.
     brain : brain mask; crops the picture.
-    judged : where raters looked, if not everywhere; outlined, and disagreement counts there.
+    judged : annotated extent, if not everything; outlined, and disagreement counts there.
 
     Raises
     ------

@@ -236,7 +236,7 @@ def from_mni_maps(
     Returns
     -------
     Anatomy of wm, gm and csf. Its labels are approximate: from the atlas of regions, the grey
-    nuclei told apart by coordinates; good enough to say where a lesion lies.
+    nuclei separated by coordinates; accurate enough for the region of a lesion.
     """
     brain = brain > 0
     white, grey = (np.asarray(each * brain, np.float32) for each in (white, grey))

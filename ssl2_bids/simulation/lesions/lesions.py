@@ -30,15 +30,15 @@ class Lesions:
     ----------
     anatomy : with a fraction ``lesion`` taken from its tissues, and where they were drawn ``rim``
         (iron) and ``vein``. After :func:`nuisances.with_nuisances` the fraction ``lesion`` also
-        holds what resembles lesions: only ``severity`` is the truth.
+        holds lesion mimics: only ``severity`` is the truth.
     severity : 0 to 1; the truth is where it is at least one half, on any grid it is sampled on.
     damage : loss of R1 of the fraction ``lesion`` against white matter, 0 to 1.
     t2_factor : its T2 as a multiple of white matter's, at least 1.
     instances : uint16, number of the lesion in the truth, or 0.
     table : one entry per lesion in the order of their numbers; vanished ones stand last.
-    ignore : None, or bool, where nobody could say whether there is a lesion.
+    ignore : None, or bool, where a lesion is ambiguous.
     pulsation : None, or the share 0 to 1 of the fluid's signal that escapes the inversion.
-    nuisances : None, or the draw of what resembles lesions.
+    nuisances : None, or the draw of the lesion mimics.
     healthy, around, patches : what they were made from.
     """
 
@@ -215,7 +215,7 @@ class Truth:
     ----------
     mask : bool, voxels of which a lesion fills at least one half.
     instances : uint16, number of the lesion there.
-    ignore : bool, where nobody could say.
+    ignore : bool, ambiguous voxels.
     affine : (4, 4).
     """
 

@@ -32,7 +32,7 @@ IGNORED = 0.25  # amount of a speck from which on nobody could say
 def with_nuisances(lesions: Lesions, draw: NuisanceDraw) -> Lesions:
     """The same lesions and the same truth in a brain with what resembles them.
 
-    Heads without labels get what needs no atlas. Equal draws give equal nuisances in both visits
+    Heads without labels get what needs no atlas. Equal draws give equal mimics in both visits
     of a head, but where a lesion lies.
     """
     around = lesions.around

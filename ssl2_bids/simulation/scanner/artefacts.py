@@ -68,7 +68,7 @@ class SpikeDraw:
 
 @dataclass(frozen=True)
 class Artefacts:
-    """All that is added to one scan; what is None or empty is not there.
+    """All that is added to one scan; None or empty means without.
 
     Attributes
     ----------

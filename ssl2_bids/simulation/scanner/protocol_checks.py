@@ -50,7 +50,7 @@ def source_of(path: str | Path) -> Source:
 
 
 def wrong(path: str | Path | None, key: str, problem: str) -> DataError:
-    """The error that says what is wrong with a key of a file."""
+    """The error about a key of a file."""
     return DataError(f'{key}: {problem}', advice=UNITS, path=path)
 
 

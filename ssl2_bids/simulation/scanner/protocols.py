@@ -153,7 +153,7 @@ def read_scanner(path: str | Path | None = None, field: float | None = None) -> 
     Parameters
     ----------
     path : TOML file like those in ``resources/scanners``; None for a bundled scanner.
-    field : T; with a file, it must be that of the file (None: whatever the file says).
+    field : T; with a file, it must be that of the file (None: that of the file).
 
     Raises
     ------

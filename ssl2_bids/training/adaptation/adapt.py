@@ -233,11 +233,11 @@ def adapt(
     progress: Progress | None = None,
     measure: Validate | None = None,
 ) -> tuple[nn.Module, History]:
-    """Train a copy of a network on a site's participants; go on where a former call stopped.
+    """Train a copy of a network on a site's participants; resume where an earlier call stopped.
 
     Parameters
     ----------
-    people : those to train with, labelled or not; nobody else is seen.
+    people : those to train with, labelled or not; no others are used.
     folder : checkpoints and curves of this training.
     identity : what else makes the training what it is.
     measure : gives numbers of a network for the curves, from people who are left out; of the

@@ -36,12 +36,12 @@ class Pair:
 
 
 def best_share(pairs: Mapping[float, Sequence[Pair]]) -> float:
-    """How far the weights shall go from the first ones to the trained ones.
+    """The share of the trained weights in their average with the first ones.
 
-    Half-way lie networks that often hold better on images unlike those trained with: WiSE-FT,
-    Wortsman et al. 2022 (arXiv 2109.01903). All of the way is gone unless less is better by 0.01
-    of the mean Dice or more, or is the only share that would be taken: the model of everybody
-    learns from more labels than those that are tested here, so it is worth more of the way.
+    Averaged networks are often more robust on images unlike those of the training: WiSE-FT,
+    Wortsman et al. 2022 (arXiv 2109.01903). The share is 1 unless a smaller share is better by
+    0.01 of the mean Dice or more, or is the only share that is accepted: the final model is
+    trained on more labels than the models tested here, so a larger share suits it.
 
     Parameters
     ----------
@@ -64,12 +64,11 @@ def best_share(pairs: Mapping[float, Sequence[Pair]]) -> float:
 
 
 def decide(pairs: Sequence[Pair], *, always: bool = False) -> Decision:
-    """Decide by out-of-fold scores: participants count alike, however many sessions they have.
+    """Decide by out-of-fold scores: participants have equal weights, with any number of sessions.
 
-    Taken if the mean Dice rises, to 0.15 at least, and the mean lesion-wise F1, where it is known,
-    does not fall by more than 0.05. Any rise is enough, for the models that are tested had fewer
-    labels than the one that is taken, and nobody like those left out: of few labelled people they
-    gain less than it.
+    Accepted if the mean Dice increases, to 0.15 at least, and the mean lesion-wise F1, where it is
+    known, does not decrease by more than 0.05. Any increase is enough, because the models of the
+    test had fewer labels than the final model, and often none similar to those left out.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """How good a model becomes on people left out of its training: for curves, and nothing else.
 
 For strategies with a teacher it is the teacher that is measured: its Dice is the quality of the
-pseudo-labels that scans without labels are taught by.
+pseudo-labels for training on scans without labels.
 """
 
 from __future__ import annotations

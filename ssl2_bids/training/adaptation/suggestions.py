@@ -1,10 +1,10 @@
-"""Which slices to label next: where models are unsure, spread over people and over a brain.
+"""Which slices to label next: where models are uncertain, spread over people and over a brain.
 
-Several models (those of the folds, which saw different people) give a mean probability p. The
-expected error of a voxel is min(p, 1 - p): what a decision at 0.5 gets wrong if p is right. It
-is large where one model hesitates and where models contradict each other. Summed over a slice
-it is the volume that a reader would be expected to correct there. Slices of one brain tell the
-same story, so each further one of a participant counts half of the one before.
+Several models (those of the folds, trained on different people) give a mean probability p. The
+expected error of a voxel is min(p, 1 - p): the error of a decision at 0.5 if p is right. It is
+large where one model is uncertain and where models disagree. Summed over a slice it is the volume
+that a rater is expected to correct there. Slices of one brain are redundant, so each further
+slice of a participant counts half of the one before.
 """
 
 from __future__ import annotations

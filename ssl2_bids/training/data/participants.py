@@ -51,7 +51,7 @@ class Participant:
     present : per channel, whether the contrast is there; absent ones are zeros.
     brain : (D, H, W), above 0 inside.
     label, annotated : (D, H, W), lesions and where they were looked for; both or neither.
-    person : whose session it is; empty where nobody asks.
+    person : whose session it is; empty where it is not needed.
     simulated : whether ``ssl2 simulate`` made it.
     """
 
@@ -178,5 +178,5 @@ def load_scan(path: Path) -> Participant:
 
 
 def load_scans(folder: Path) -> tuple[Participant, ...]:
-    """All packed scans of a folder, sorted by name."""
+    """All prepared scans of a folder, sorted by name."""
     return tuple(load_scan(path) for path in sorted(folder.glob(f'{PREFIX}*.npz')))

@@ -1,7 +1,7 @@
 """Batches made ahead of the step that needs them, in processes or in a thread.
 
-A batch is a pure function of its step, so nothing of a queue needs to be kept: a run that goes
-on asks for the next step, whoever makes it.
+A batch is a pure function of its step, so no queue needs to be saved: a resumed run asks for the
+next step.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Patches of annotated and unannotated brains, in the views that a strategy compares.
 
-A batch is a pure function of (seed, rank, step). Half of all patches lie around an annotated
-lesion, a quarter where annotated slices are free of lesions and a quarter anywhere that is not
-annotated, if a batch has three labelled patches for each unlabelled one; what every strategy is
-taught by labels is the same for all of them, however many unlabelled patches it takes.
+A batch is a pure function of (seed, rank, step). If a batch has three labelled patches for each
+unlabelled one, half of all patches are around an annotated lesion, a quarter where annotated
+slices are free of lesions, and a quarter anywhere that is not annotated. The labelled patches are
+the same for all strategies, with any number of unlabelled patches.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Places:
     brain : per axial slice the brain voxels.
     free : per axial slice the annotated brain voxels; of slices without lesion alone if there
         are any such.
-    unannotated : per axial slice the brain voxels that nobody judged.
+    unannotated : number of brain voxels without annotation in each axial slice.
     """
 
     lesions: tuple[np.ndarray, ...]
@@ -238,7 +238,7 @@ class Views:
     def cut(
         self, participant: Participant, voxel: np.ndarray, random: np.random.Generator
     ) -> Patch:
-        """A patch with a voxel in its central half, mirrored, turned and scaled by chance."""
+        """A patch with a voxel in its central half, mirrored, rotated and scaled at random."""
         size = np.array(self.settings.patch)
         spare = np.array(participant.brain.shape) - size
         start = voxel - size // 2 + random.integers(-(size // 4), size // 4 + 1)

@@ -106,7 +106,7 @@ class UnlabelledBatches(Source):
 
 @dataclass(frozen=True)
 class LabelledBatches(Source):
-    """Simulated images with their truth, and real ones with a reader's labels.
+    """Simulated images with their truth, and real ones with a rater's labels.
 
     Real patches are all turned and scaled, more than in an adaptation: the scans are few.
     """

@@ -1,8 +1,8 @@
 """Bidirectional copy-paste (Bai et al., arXiv 2305.00673).
 
 With M a box of two thirds of each edge, the student sees an unlabelled box in a labelled patch and
-the labelled box in the unlabelled patch. Where a voxel is labelled, it is taught its label (L_s);
-where not, what the teacher is sure of in the weak view (L_u); both 1/2 (CE + Dice), mean of the
+the labelled box in the unlabelled patch. Where a voxel is labelled, its target is the label (L_s);
+where not, what the teacher is certain of in the weak view (L_u); both 1/2 (CE + Dice), mean of the
 two mixes. While w = 0 labelled patches are mixed with each other. Boxes are centred on lesions, so
 that there is one to paste; all components of a pseudo-label count, not just the largest.
 """

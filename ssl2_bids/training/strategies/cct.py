@@ -38,7 +38,7 @@ class CrossConsistencySettings(StrategySettings):
 
 
 class Playback(nn.Module):
-    """Stands where a stage of the encoder stood, and gives what it is told to give."""
+    """Stands where a stage of the encoder stood, and returns a given tensor."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ def drop_any(z: Tensor, random: torch.Generator, strength: float) -> Tensor:
 
 
 def drop_active(z: Tensor, random: torch.Generator, strength: float) -> Tensor:
-    """Leave out the places where most is going on."""
+    """Leave out the places of the highest activation."""
     activity = z.detach().abs().mean(1, keepdim=True)
     below = 0.1 + 0.2 * torch.rand(len(z), 1, 1, 1, 1, generator=random, device=z.device)
     return z * (activity <= (1 - strength * below) * activity.amax((2, 3, 4), keepdim=True))

@@ -1,6 +1,6 @@
 """Cross pseudo supervision (Chen et al., arXiv 2106.01226).
 
-L_u = <w2 CE(p_1, t2)> + <w1 CE(p_2, t1)>: two networks of different initialisation teach each
+L_u = <w2 CE(p_1, t2)> + <w1 CE(p_2, t1)>: two networks of different initialisation train each
 other. Target t and weight w come of the other network's probability in the weak view through
 the confidence band (:func:`strategy.band`): a plain cut at 0.5 lets small lesions die out.
 """
@@ -23,7 +23,7 @@ class CrossPseudoSupervision(Strategy):
         return self.labelled_of(self.student, b) + self.labelled_of(self.peer, b)
 
     def unlabelled(self, b: Batch, step: int, random: Generator) -> tuple[Tensor, Scalars]:
-        """Cross-entropy of each with what the other is sure of."""
+        """Cross-entropy of each with what the other is certain of."""
         taught = taught_by(self.student, self.peer, b) + taught_by(self.peer, self.student, b)
         return taught, {}
 

@@ -23,7 +23,7 @@ class CrossTeaching(Strategy):
         return self.labelled_of(self.student, b) + self.labelled_of(self.peer, b)
 
     def unlabelled(self, b: Batch, step: int, random: Generator) -> tuple[Tensor, Scalars]:
-        """Dice loss of each with what the other is sure of."""
+        """Dice loss of each with what the other is certain of."""
         taught = taught_by(self.student, self.peer, b) + taught_by(self.peer, self.student, b)
         return taught, {}
 

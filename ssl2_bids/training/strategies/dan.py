@@ -1,11 +1,11 @@
 """Deep adversarial network (Zhang et al., MICCAI 2017).
 
-A critic D tells from a probability map whether the image was labelled. The student makes it say
-"labelled" of unlabelled ones: L_u = -ln D(p_u); the critic's own loss is
+A critic D predicts from a probability map whether the image was labelled. The student makes it
+predict "labelled" for unlabelled ones: L_u = -ln D(p_u); the critic's own loss is
 -(ln D(p_l) + ln(1 - D(p_u))) / 2, one step of Adam after each of the student's.
 The critic sees the map alone and is 1-Lipschitz (spectral norm): with the image beside it, it
 learns by heart which one to four subjects are labelled. Where labelled patches hold more lesions
-than unlabelled ones because of how they are sampled, that difference is taught too.
+than unlabelled ones because of how they are sampled, that difference is trained too.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class AdversarialNetwork(Strategy):
         self.shown: dict[str, Tensor] = {}
 
     def labelled(self, b: Batch) -> Tensor:
-        """L_s; what the student says is kept for the critic."""
+        """L_s; the student's probability is kept for the critic."""
         self.shown = {}
         if len(b.xl) == 0:
             return self.labelled_of(self.student, b)

@@ -1,4 +1,4 @@
-"""Entropy minimisation (Grandvalet & Bengio 2004): be sure of unlabelled images.
+"""Entropy minimisation (Grandvalet & Bengio 2004): be certain on unlabelled images.
 
 L_u = mean over F of H(p) / ln 2, with F the suspected voxels (:func:`losses.suspected`): over
 all voxels it asks for background alone.

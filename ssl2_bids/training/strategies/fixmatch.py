@@ -1,6 +1,6 @@
 """FixMatch (Sohn et al., arXiv 2001.07685) in 3D, with teacher, CutMix and a true ignore band.
 
-q = p_t(weak view). Taught as background where q < 0.05, as lesion where q > tau, ignored in
+q = p_t(weak view). Target is background where q < 0.05, lesion where q > tau, ignored in
 between: neither 0 nor 1 is known there. L_u = <1[not ignored] CE(p_s(A(x)), target)>, A the strong
 view with a box of another subject pasted in (target and brain alike). tau follows the mean of q
 over the voxels above 0.5, within 0.5 to 0.7: a threshold of 0.95 never lets a small lesion in.
@@ -52,7 +52,7 @@ class FixMatch(Strategy):
         self.threshold = torch.tensor(LESION)
 
     def unlabelled(self, b: Batch, step: int, random: torch.Generator) -> tuple[Tensor, Scalars]:
-        """Balanced cross-entropy with what the teacher is sure of."""
+        """Balanced cross-entropy with what the teacher is certain of."""
         q = self.taught(b.xu)
         self.adapt(q, b.bu)
         image, q, brain = self.mix(b, q, random)

@@ -3,7 +3,7 @@
 The teacher starts as the given model and follows the student slowly. q = mean of p_t over the
 weak view and its left-right mirror image; L_u = <w CE(p_s(strong view), t)> with target and
 weight of the confidence band. Labels count if there are any; none are needed. The model must know
-the task already: started from noise, this teaches noise.
+the task already: from a random start, this trains noise.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class SelfTraining(Strategy):
     Settings = SelfTrainingSettings
 
     def unlabelled(self, b: Batch, step: int, random: torch.Generator) -> tuple[Tensor, Scalars]:
-        """Balanced cross-entropy with what the teacher is sure of."""
+        """Balanced cross-entropy with what the teacher is certain of."""
         mirrored = self.taught(b.xu.flip(LEFT_RIGHT)).flip(LEFT_RIGHT)
         q = (self.taught(b.xu) + mirrored) / 2
         target, weight = band(q)

@@ -41,7 +41,7 @@ class UncertaintyAwareMeanTeacher(Strategy):
     cfg: UncertaintySettings
 
     def unlabelled(self, b: Batch, step: int, random: torch.Generator) -> tuple[Tensor, Scalars]:
-        """Balanced mean squared difference where the teacher is sure."""
+        """Balanced mean squared difference where the teacher is certain."""
         passes = [
             self.taught(b.xu + noise(b.xu, random, sigma=self.cfg.sigma))
             for _ in range(self.cfg.passes)

@@ -3,7 +3,7 @@
 p_k, k = 1..K: the output and auxiliary heads on the finest levels of the decoder, interpolated
 to full resolution; p = mean of p_k without gradient; v_k = KL(p || p_k).
 L_u = 1/K sum over k of [<(p - p_k)^2 exp(-v_k)> / <exp(-v_k)> + <v_k>].
-The heads learn from labels on features without gradient, so that the student is taught by the
+The heads learn from labels on features without gradient, so that the student is trained on the
 labels exactly as in ``supervised`` and the unlabelled term alone makes the difference. Coarse
 levels cannot see small lesions: no more than three scales.
 """

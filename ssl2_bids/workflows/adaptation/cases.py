@@ -186,7 +186,7 @@ def _raw_file(image: Path, bids_dir: Path) -> Path | None:
 
 
 def is_reviewed(case: Case, annotation: Annotation, settings: GroupSettings) -> bool:
-    """Whether a label without any lesion says that somebody has looked and found none."""
+    """Whether a label without lesions means that the participant has none."""
     manual = all(label.sidecar.get('Manual') is True for label in case.labels)
     return settings.empty_labels == 'negative' or manual or not annotation.whole
 
@@ -208,7 +208,7 @@ class ReadLabels:
 
 
 def read_labels(cases: Sequence[Case], settings: GroupSettings) -> ReadLabels:
-    """Read every label; one that cannot be used, or is empty with nobody to vouch, is left out.
+    """Read every label; one that cannot be used, or is empty without confirmation, is left out.
 
     Raises
     ------

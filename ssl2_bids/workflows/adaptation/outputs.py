@@ -46,7 +46,7 @@ LEFT_BEHIND = (
 
 
 def write_adapted(work: Work, adapted: Adapted) -> Card:
-    """Write model, tables and report facts; the card, which vouches for all, comes last."""
+    """Write model, tables and report facts; the card, which has the hash, comes last."""
     settings = work.adaptation.settings
     root, label = settings.output_dir, settings.label
     compared = scoring.compared(adapted.rows, seed=settings.random_seed)
@@ -253,7 +253,7 @@ def reference_slice(one: Prepared, index: int) -> StoredSlice:
 def report_facts(
     work: Work, adapted: Adapted, compared: dict[str, Any], suggested: Sequence[Suggestion]
 ) -> dict[str, Any]:
-    """All that the page of the cohort says of this adaptation."""
+    """The content of the cohort's page on this adaptation."""
     settings = work.adaptation.settings
     rows = [
         {key: value for key, value in row.items() if not _is_nan(value)}

@@ -105,7 +105,7 @@ def take_part(settings: GroupSettings, say: Callable[[str], None]) -> int:
     Raises
     ------
     NoInputError : the work folder is another one here.
-    UnavailableError : the device or the model cannot be had; the first process has gone.
+    UnavailableError : the device or the model is not available; the first process has ended.
     """
     path = None if settings.dry_run else nodes.wait_for_trainings()
     if path is None:
@@ -141,7 +141,7 @@ def run_jobs(
     running: dict[int, BaseProcess] = {}
 
     def pass_on() -> None:
-        """Say what the processes have told since, waiting a moment for it."""
+        """Report new messages of the processes, with a short wait."""
         try:
             text, failed = told.get(timeout=POLL)
             while True:

@@ -119,7 +119,7 @@ def plan_adaptation(settings: GroupSettings, results: Sequence[Result]) -> Adapt
 
 
 def asked_for(settings: GroupSettings) -> bool:
-    """Whether any option asks for an adaptation: nobody shall wait for hours unasked."""
+    """Whether any option asks for an adaptation, which takes hours."""
     return bool(
         settings.labels
         or settings.strategy
@@ -231,9 +231,9 @@ def check_folds(adaptation: Adaptation) -> None:
 
 
 def judge_labels(adaptation: Adaptation) -> tuple[Adaptation, dict[str, Annotation]]:
-    """Read all labels: the adaptation to those that can be used, and what they say.
+    """Read all labels: the adaptation to those that can be used, and their content.
 
-    The dry run and the run both judge by this.
+    The dry run and the run both use this check.
 
     Raises
     ------
@@ -252,7 +252,7 @@ def judge_labels(adaptation: Adaptation) -> tuple[Adaptation, dict[str, Annotati
 
 
 def fold_count(adaptation: Adaptation) -> int:
-    """How many trainings leave somebody out."""
+    """How many trainings leave participants out."""
     folds = adaptation.settings.folds
     if folds == 'slices':
         return MOST_FOLDS
@@ -339,7 +339,7 @@ def label_links(settings: GroupSettings) -> dict[str, Path]:
 
 
 def describe(adaptation: Adaptation) -> list[str]:
-    """What a dry run tells."""
+    """What a dry run prints."""
     lines = [f'adapt  {adaptation.card.name} to {len(adaptation.cases)} sessions']
     for case in adaptation.cases:
         for label in case.labels:

@@ -159,7 +159,7 @@ def _grid_of(card: Card) -> list[object]:
 def _key(
     case: Case, annotation: Annotation | None, card: Card, digest: Callable[[Path], str]
 ) -> str:
-    """What tells a prepared case from another: content, whatever the files are called."""
+    """What identifies a prepared case: content, not names of files."""
     try:
         images = {c: digest(path) for c, path in case.images.items()}
         parts: list[object] = [_grid_of(card), images, digest(case.brain_mask), __version__]

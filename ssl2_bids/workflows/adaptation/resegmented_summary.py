@@ -1,7 +1,7 @@
 """The section of a participant's page about a session segmented again with a site's model.
 
 What does not change with the model (inputs, quality, preprocessing) is taken from the summary of
-the first result; lesions, figures and viewer are made anew.
+the first result; lesions, figures and viewer are made again.
 """
 
 from __future__ import annotations

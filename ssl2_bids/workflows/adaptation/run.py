@@ -1,4 +1,4 @@
-"""Adapting a model to a site: leave people out and test, decide, train with everybody."""
+"""Adapting a model to a site: leave participants out and test, decide, train with all."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Adapted:
 
 
 def run(work: Work) -> Adapted:
-    """Test on people left out, decide, and train the model of everybody if it is worth it."""
+    """Test on participants left out, decide, and train the final model if accepted."""
     folds = make_folds(work)
     trainings = len(folds) + 1
     work.training = fit_into_time(work, trainings)
@@ -95,7 +95,7 @@ def make_folds(work: Work) -> dict[str, set[str]]:
 
 
 def seen_without(work: Work, out: set[str]) -> list[Prepared]:
-    """Everybody whom a training sees that leaves some participants out."""
+    """The participants of a training that leaves some out."""
     unseen = out.union(work.held)
     return [one for one in work.people if one.case.participant not in unseen]
 

@@ -90,7 +90,7 @@ class Work:
 
 
 def begin(adaptation: Adaptation, say: Say) -> Work:
-    """Read labels, prepare everybody, settle the settings: what can go wrong early does here.
+    """Read labels, prepare all participants, settle the settings: errors come early.
 
     Raises
     ------
@@ -195,9 +195,9 @@ def threads_for(settings: GroupSettings, devices: Sequence[str]) -> int:
 
 
 def fit_into_time(work: Work, trainings: int) -> AdaptSettings:
-    """Measure a step, say how long all will take, and take fewer steps where that is too long.
+    """Measure a step, report the total time, and reduce the steps where it is too long.
 
-    What was settled is kept beside the checkpoints, for a run that goes on must have it.
+    What was settled is kept beside the checkpoints, because a resumed run needs it.
 
     Raises
     ------
@@ -246,7 +246,7 @@ def fit_into_time(work: Work, trainings: int) -> AdaptSettings:
 
 
 def cost_of_step(work: Work) -> Cost:
-    """Measure a step; where the memory is too small, make its batch smaller and say so.
+    """Measure a step; where the memory is too small, make its batch smaller, with a message.
 
     Raises
     ------
@@ -287,7 +287,7 @@ def out_of_memory(error: UnavailableError) -> bool:
 
 
 def inference_seconds(work: Work, cost: Cost) -> float:
-    """Everybody by three models for the suggestions and one for the results; labels for curves."""
+    """Three predictions of all for the suggestions, one for the results; labels for curves."""
     brains = 4 * len(work.people) + (4 + MEASURED) * len(work.labelled)
     return brains * WINDOWS * cost.window
 

@@ -40,7 +40,7 @@ def on_this_node() -> tuple[int, int]:
 
 
 def tell(trainings: Path | None) -> None:
-    """Tell the others where the list of trainings lies; None where there is nothing to train.
+    """Send the path of the list of trainings to the others; None without trainings.
 
     Only the first notice counts.
     """
@@ -60,7 +60,7 @@ def wait_for_trainings() -> Path | None:
 
 
 def report(problems: Sequence[str]) -> None:
-    """Tell the first process that this one is done, and what went wrong."""
+    """Report to the first process that this one is done, with its error."""
     _store().set(f'{REPORT}{rank()}', json.dumps(list(problems)))
 
 

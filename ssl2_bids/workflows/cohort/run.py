@@ -250,7 +250,7 @@ def _write_page(
 
 
 def _adaptations(output_dir: Path) -> list[dict[str, Any]]:
-    """What the page says of each model that was adapted in this output folder."""
+    """The content of the page on each model that was adapted in this output folder."""
     pattern = output_name('model.report', desc='*')
     found = []
     for path in finished(output_dir, pattern):

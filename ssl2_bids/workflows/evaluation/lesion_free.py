@@ -69,7 +69,7 @@ def look_for_false_lesions(
     Parameters
     ----------
     models : their labels (``desc-``); None is the default bundled one.
-    participants : labels without ``sub-``; None is everybody.
+    participants : labels without ``sub-``; None is all.
     minimum_volume : mm^3; smaller lesions are not counted.
 
     Raises

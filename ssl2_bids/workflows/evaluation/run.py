@@ -42,7 +42,7 @@ class Case:
     false_volume : of predicted lesions that touch no reference lesion, in mm^3.
     calibration : None without a probability and a brain mask on this grid.
     ndsc : NaN without a brain mask on this grid.
-    annotated : share of the voxels that were judged.
+    annotated : share of the voxels that were annotated.
     """
 
     subject: str
@@ -108,7 +108,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The cases compared, those that failed, and what a reader of the numbers must know."""
+    """The cases compared, those that failed, and remarks on the numbers."""
 
     cases: tuple[Case, ...]
     failures: tuple[Failure, ...]
@@ -130,7 +130,7 @@ def evaluate(
     ----------
     model : its label (``desc-``), None for the default bundled one; or several, whose cases
         follow one another in this order.
-    participants : labels without ``sub-``; None is everybody.
+    participants : labels without ``sub-``; None is all.
     minimum_volume : mm^3; smaller lesions are left out of lesion-wise scores, on both sides.
     figures : folder for one picture of each case.
 
@@ -310,7 +310,7 @@ def _match_grids(
 
 
 def _notes(cases: list[Case], drawn: dict[tuple[str, str], list]) -> list[str]:
-    """What a reader of the numbers must know."""
+    """Remarks on the numbers."""
     empty = [case for case in cases if case.voxels.reference_volume == 0]
     concerned = {
         'partly annotated: compared in the annotated part only; lesion-wise and surface scores '

@@ -1,4 +1,4 @@
-"""What is told of evaluated cases: columns of tables, means, sizes, comparisons of models."""
+"""The results of evaluated cases: columns of tables, means, sizes, comparisons of models."""
 
 from __future__ import annotations
 

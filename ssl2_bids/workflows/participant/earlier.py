@@ -54,7 +54,7 @@ def withdraw(names: UnitNames) -> None:
 
 
 def renew(plan: Plan) -> None:
-    """Bring what the summary of a finished session says of the choice of images up to date.
+    """Bring the choice of images in the summary of a finished session up to date.
 
     Its results stay: another image that is not used, or another field strength of it, changes
     what the page lists, no voxel.

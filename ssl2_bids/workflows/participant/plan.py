@@ -123,13 +123,13 @@ def _identified(plan: Plan, digest: Callable[[Path], str]) -> Plan:
 
 
 def is_stripped(plan: Plan, contrast: str) -> bool | None:
-    """Whether an image is brain only, as its sidecar says; None where it does not."""
+    """Whether an image is brain only, by its sidecar; None if the key is absent."""
     stripped = plan.session.scans[contrast].metadata.get('SkullStripped')
     return stripped if isinstance(stripped, bool) else None
 
 
 def field_strength(plan: Plan, contrast: str) -> float | None:
-    """Tesla, from the sidecar, else as the user said, else unknown."""
+    """Tesla, from the sidecar, else from the option, else unknown."""
     value = plan.session.scans[contrast].metadata.get('MagneticFieldStrength')
     return value if isinstance(value, int | float) else plan.settings.field_strength
 
@@ -140,7 +140,7 @@ def below_raw(plan: Plan, path: Path) -> str:
 
 
 def described_inputs(plan: Plan) -> list[dict[str, Any]]:
-    """What the report says of each image that was found: used for what, or left out why."""
+    """The rows of the report on each image that was found: its use, or why it was left out."""
     session = plan.session
     rows: list[dict[str, Any]] = []
     for contrast, scan in session.scans.items():

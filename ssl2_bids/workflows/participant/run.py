@@ -1,4 +1,4 @@
-"""The participant level: choose, run, and say what came of each session."""
+"""The participant level: choose, run, and report the outcome of each session."""
 
 from __future__ import annotations
 
@@ -234,7 +234,7 @@ def run_participant_level(
     Parameters
     ----------
     command : the command line, for the reports.
-    say : takes the lines that a user should see; ``progress`` is told of every stage.
+    say : called with each line for the user; ``progress`` with every stage.
 
     Returns
     -------
@@ -308,7 +308,7 @@ def _remove_leftovers(plans: list[Plan], output_dir: Path) -> None:
 
 
 def _expected(plan: Plan) -> Outcome:
-    """What would come of a session as far as files and headers tell."""
+    """The outcome of a session as far as files and headers show."""
     if plan.session.skipped:
         return Outcome(plan.session.name, 'skipped', plan.session.skipped)
     if plan.session.problem is not None:

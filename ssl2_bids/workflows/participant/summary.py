@@ -69,7 +69,7 @@ def finish(
     contrasts : the reference first.
     prepared, corrected : the image of each contrast, before and after N4.
     resampled, matrices : of all contrasts but the reference.
-    facts : the nodes' JSON files, in any order: each says of which step it is.
+    facts : the nodes' JSON files, in any order: each has the name of its step.
     """
     found = in_order([read_json(path) for path in facts], contrasts)
     stripped = {f['contrast']: f['brain_only'] for f in found if f['step'] == 'find_brain'}
@@ -109,7 +109,7 @@ def write_summary(plan: Plan, summary: dict[str, Any]) -> None:
 
 
 def base_summary(plan: Plan, status: str, command: str) -> dict[str, Any]:
-    """What can be said of any session: done, failed or skipped."""
+    """The facts of any session: done, failed or skipped."""
     session = plan.session
     reference = session.scans.get(session.reference)
     card = plan.card
@@ -188,7 +188,7 @@ def _done(
 
 
 def in_order(facts: list[dict[str, Any]], contrasts: list[str]) -> list[dict[str, Any]]:
-    """What the steps say, in the order of processing, the reference's first."""
+    """The sentences of the steps, in the order of processing, the reference's first."""
 
     def place(one: dict[str, Any]) -> tuple[int, int]:
         contrast = one.get('contrast')

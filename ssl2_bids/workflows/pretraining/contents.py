@@ -1,4 +1,4 @@
-"""What packed data were made from, by content: another image under an old name is packed anew."""
+"""The sources of a prepared dataset, by content: a replaced image is prepared again."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Digest = Callable[[Path], str]
 class Contents:
     """The keys of the packed files of a folder, and why others were left out.
 
-    Written after each file, so that a packing that was stopped goes on where it stopped.
+    Written after each file, so that an interrupted preparation resumes.
 
     Parameters
     ----------
-    ready : file that says that all of the folder is packed; taken away before anything changes.
+    ready : file that exists once all of the folder is prepared; removed before any change.
     """
 
     def __init__(self, folder: Path, ready: Path):
@@ -62,7 +62,7 @@ class Contents:
 
 
 def session_key(session: Session, labels: Sequence[Label], strip: str, digest: Digest) -> str:
-    """All that decides a packed scan: images, metadata that are used, labels, options.
+    """All that decides a prepared scan: images, metadata that are used, labels, options.
 
     Raises
     ------

@@ -140,7 +140,7 @@ def card_content(
 
 
 def trained_on(packed: Packed, *, labels: bool = True) -> str:
-    """The data in a sentence; simulated and real are told apart.
+    """The data in a sentence; simulated and real are separate.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ def trained_on(packed: Packed, *, labels: bool = True) -> str:
 
 
 def training_of(config: Config, name: str, history: History) -> dict[str, Any]:
-    """What a card says of a stage."""
+    """The entry of a card on a stage."""
     stage = stages(config)[name]
     content: dict[str, Any] = {
         'Steps': history.step,

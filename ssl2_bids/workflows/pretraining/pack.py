@@ -1,7 +1,7 @@
 """From BIDS datasets and label maps to one small folder that training reads.
 
 Layout: ``train/`` and ``validation/``, each with ``heads.npz`` and ``scan-*.npz``; ``pack.json``
-is written last. A stopped packing goes on where it stopped. The folder moves to machines that
+is written last. An interrupted preparation resumes. The folder moves to machines that
 have no imaging software.
 """
 
@@ -52,7 +52,7 @@ class Packed:
         return labelled_only(self.scans)
 
     def names(self) -> list[list[str]]:
-        """What tells one set of data from another."""
+        """What identifies a set of data."""
         heads = [[head.name for head in group] for group in (self.heads, self.validation_heads)]
         scans = [[scan.name for scan in group] for group in (self.scans, self.validation_scans)]
         contents = [[f'{name} {key}' for name, key in sorted(self.contents.items())]]
@@ -69,7 +69,7 @@ def load_packed(folder: Path) -> Packed:
 
     Raises
     ------
-    NoInputError : packing was not finished, or this is no packed folder.
+    NoInputError : the preparation was not finished, or this is no prepared dataset.
     DataError : a file is damaged.
     """
     if not (folder / INDEX).is_file():
@@ -91,14 +91,14 @@ def pack(config: Config, folder: Path, *, progress: Progress | None = None) -> N
     """Pack all data of a configuration into a folder, unless that was done.
 
     What was packed is kept as long as its sources have the same content. Where a folder of
-    sources is not there (any more), packed data are taken as they are.
+    sources is missing, the prepared dataset is used as it is.
 
     Raises
     ------
     UsageError : the folder holds other data; nothing is named to be packed.
     NoInputError, NotBidsError : a folder is missing or no dataset, or has no usable image.
     DataError : a label map, a mask or all scans of a dataset cannot be used.
-    NothingSelectedError : somebody to be held out or validated with is nowhere.
+    NothingSelectedError : a participant of the hold-out or validation is unknown.
     """
     data = config.data
     mark = fingerprint(asdict(data))
@@ -306,7 +306,7 @@ def pack_dataset(
 
 
 def remove_scan(folder: Path, name: str) -> None:
-    """Take away a packed scan of sources that have changed or are gone."""
+    """Remove a prepared scan whose sources have changed or are missing."""
     for part in (TRAIN, VALIDATION):
         (folder / part / f'{PREFIX}{name}.npz').unlink(missing_ok=True)
 
@@ -319,7 +319,7 @@ def sources(data: Data) -> list[Path]:
 
 
 def is_simulated(root: Path) -> bool:
-    """Whether ``ssl2 simulate`` made a dataset, as its description says."""
+    """Whether ``ssl2 simulate`` made a dataset, by its description."""
     from ssl2_bids.bids.dataset import read_description
 
     content = read_description(root)

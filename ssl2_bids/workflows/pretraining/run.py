@@ -1,4 +1,4 @@
-"""Pretraining from a configuration to a model folder: packing, two stages, threshold, card."""
+"""Pretraining from a configuration to a model folder: dataset, two stages, threshold, card."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Outcome:
 
     Attributes
     ----------
-    folder : of the model, if ``finished``; else a signal ended the run, and it can go on.
+    folder : of the model, if ``finished``; else a signal ended the run, and it can be resumed.
     stopped : number of that signal.
     """
 
@@ -72,7 +72,7 @@ def pretrain(
     progress: Progress | None = None,
     packing: Callable[[str], None] | None = None,
 ) -> Outcome:
-    """Pretrain a model; a stopped run goes on where it was.
+    """Pretrain a model; an interrupted run resumes.
 
     Writes into ``folder`` the model (``model.json``, ``weights.safetensors``), ``config.toml``,
     ``curves.csv`` and ``curves.svg``, and the checkpoints of each stage into a folder of its own.
@@ -80,10 +80,10 @@ def pretrain(
     Parameters
     ----------
     path : the configuration.
-    data : a packed folder; else the data are packed into ``folder/packed``.
+    data : folder of a prepared dataset; else the dataset is prepared in ``folder/packed``.
     device : ``cpu`` or ``cuda:N``; with torchrun each process takes its own GPU.
     progress : called with the stage, the steps done, all steps and the latest numbers.
-    packing : called with each session packed.
+    packing : called with each session prepared.
 
     Raises
     ------

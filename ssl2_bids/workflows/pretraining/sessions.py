@@ -122,7 +122,7 @@ def drawn_label(
 
 
 def packing_card() -> Card:
-    """What packed scans are made for: every channel, each of them enough."""
+    """What prepared scans are made for: every channel, each of them enough."""
     return Card(
         name='packing',
         version='',

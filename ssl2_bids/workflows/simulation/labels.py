@@ -155,7 +155,7 @@ def encode(
     *,
     encoding: str,
 ) -> dict[str, Any]:
-    """Write the images of a label; what its sidecar says of the annotated extent.
+    """Write the images of a label; return the keys of its sidecar on the annotated extent.
 
     Parameters
     ----------

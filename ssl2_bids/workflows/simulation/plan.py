@@ -111,7 +111,7 @@ class Plan:
 
         Raises
         ------
-        DataError, NoInputError : the masks cannot be used, or are not there.
+        DataError, NoInputError : the masks cannot be used, or are missing.
         """
         return _read_shapes(self.lesion_masks) if self.lesion_masks else None
 

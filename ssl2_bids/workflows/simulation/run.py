@@ -85,7 +85,7 @@ def simulate(
     field : T, of a bundled scanner; None for that of the protocol file, or 3 T.
     contrasts : BIDS suffixes; empty for UNIT1 (else T1w) and FLAIR, or all of a protocol file.
         UNIT1 brings the two inversion images along.
-    sessions : visits of everybody; lesions change from one to the next.
+    sessions : visits of each participant; lesions change from one to the next.
     labels : folder of label maps with FreeSurfer's numbers; None for the MNI152 tissue maps.
     lesion_masks : folder of real lesion masks in MNI152 space, from which half of the lesions
         get their shapes.
@@ -216,7 +216,7 @@ def run_jobs(jobs: list[Job], *, nprocs: int, progress: Progress | None) -> None
 
 
 def end_with_parent() -> None:
-    """Make this process end when the one that started it is killed, which tells nobody."""
+    """End this process when its parent is killed, which sends no message."""
     parent = parent_process()
     if parent is None:
         return

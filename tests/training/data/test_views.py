@@ -297,7 +297,7 @@ def test_errors_name_the_folder_or_the_participant(tmp_path):
         participants.read_participant(tmp_path / 'nobody')
     participants.write_participant(participant(every=1), tmp_path / 'a')
     np.save(tmp_path / 'a' / 'label.npy', np.zeros((3, 3, 3), np.uint8))
-    with pytest.raises(DataError, match='fit together'):
+    with pytest.raises(DataError, match='do not match'):
         participants.read_participant(tmp_path / 'a')
     (tmp_path / 'a' / 'brain.npy').write_bytes(b'damaged')
     with pytest.raises(DataError, match='cannot be read'):

@@ -167,7 +167,7 @@ def test_rounded_grids_are_one_and_the_true_reason_is_told(datasets):
     result = evaluate(pred, manual, participants=['01', '02'])
     assert [case.subject for case in result.cases] == ['01', '02']
     assert any('sub-02 has no session B; there are: A' in note for note in result.notes)
-    assert any('sub-01_lesions.nii.gz: not understood' in note for note in result.notes)
+    assert any('sub-01_lesions.nii.gz: not recognised' in note for note in result.notes)
 
 
 def test_annotated_slices_limit_voxels_and_forbid_lesion_scores(datasets):
@@ -182,7 +182,7 @@ def test_annotated_slices_limit_voxels_and_forbid_lesion_scores(datasets):
     assert (case.overlap, case.msseg, case.by_size) == (None, None, None)
     assert math.isnan(case.voxels.hausdorff_95)
     assert case.annotated == pytest.approx(4 / 24)
-    assert 'sub-01: annotated in part' in result.notes[0]
+    assert 'sub-01: partly annotated' in result.notes[0]
 
 
 def test_slices_are_those_of_the_stored_file(datasets):

@@ -260,7 +260,7 @@ class TestPacking:
     def test_mistakes_are_named(self, make_dataset, tmp_path):
         empty = make_dataset(['sub-01/anat/sub-01_PDw.nii.gz'])
         cases = [
-            ('', UsageError, 'names nothing'),
+            ('', UsageError, 'names no training data'),
             (f'unlabelled = ["{tmp_path}/nowhere"]', NoInputError, 'no such folder'),
             (f'unlabelled = ["{empty}"]', NoInputError, 'no session can be used'),
             (f'label_maps = ["{tmp_path}"]', NoInputError, 'no image'),

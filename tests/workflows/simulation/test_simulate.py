@@ -313,7 +313,7 @@ def test_what_cannot_be_made_again_is_refused(two_visits, site, tmp_path):
     (other / used).write_bytes(b'another head')
     with pytest.raises(DataError, match='differs from the file of the simulation'):
         simulate_again(record, tmp_path / 'again', labels=other)
-    with pytest.raises(DataError, match='no record'):
+    with pytest.raises(DataError, match='not a record'):
         simulate_again(two_visits / 'dataset_description.json', tmp_path / 'again')
     with pytest.raises(NoInputError, match='no such file'):
         simulate_again(tmp_path / 'nothing.json', tmp_path / 'again')
@@ -636,7 +636,12 @@ def test_help_names_groups_and_exit_codes(capsys):
     with pytest.raises(SystemExit):
         main(['simulate', '--help'])
     text = capsys.readouterr().out
-    for heading in ('the dataset:', 'heads and lesions:', 'labels, as a site', 'faults:'):
+    for heading in (
+        'the dataset:',
+        'heads and lesions:',
+        'labels of the simulated rater',
+        'artefacts:',
+    ):
         assert heading in text
     assert 'exit codes: 0 done; 64' in text
 

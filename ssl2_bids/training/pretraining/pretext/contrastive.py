@@ -26,7 +26,7 @@ def contrast_loss(
 
     Returns
     -------
-    Scalar; 0 where there is nobody else.
+    Scalar; 0 without other samples.
     """
     n = len(person)
     own = functional.normalize(torch.cat([first, second]).float(), dim=1)

@@ -49,8 +49,7 @@ def run(
 
     Returns
     -------
-    What nipype says of a run that did not come to a good end: of the first failed node, or why
-    nodes could not be run at all.
+    The error of nipype for a run that failed: of the first failed node, or why no node could run.
     """
     crashes = settings.work_dir / 'crash'
     crashes.mkdir(parents=True, exist_ok=True)
@@ -116,7 +115,7 @@ def check_plugin(name: str) -> None:
 
 
 def cause_of(error: Exception) -> str:
-    """What an error of a whole run says, in one line: nipype hides the first of several."""
+    """The message of an error of a whole run, in one line: nipype hides the first of several."""
     first = error.__cause__ if error.__cause__ is not None else error
     lines = [line.strip() for line in str(first).splitlines() if line.strip()]
     if any(line.startswith('Traceback') for line in lines):

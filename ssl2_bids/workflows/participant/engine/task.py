@@ -65,7 +65,7 @@ class Task(IOBase):
     The function stands at the top of a module. It gets its inputs by keyword, writes its files
     into the current folder and returns a dictionary of outputs. nipype hashes its name, and the
     time and size of inputs that are files of other nodes, so that a rerun finds its cache. Files
-    from outside are known by their content: what ``identity`` says of them is hashed in place of
+    from outside are known by their content: their ``identity`` is hashed in place of
     the ``unhashed`` inputs.
     """
 
@@ -175,7 +175,7 @@ def make_node(
     threads, memory_gb : what the scheduler sets aside.
     gpu : takes a GPU slot.
     always : runs although its inputs are unchanged (it writes outside its folder).
-    identity, unhashed : what tells the content of inputs that are not hashed themselves.
+    identity, unhashed : identifies the content of inputs that are not hashed themselves.
     """
     task = Task(function, outputs, gpu=gpu, identity=identity, unhashed=unhashed)
     node = Node(task, name=name, n_procs=threads, mem_gb=memory_gb, overwrite=always or None)
@@ -188,7 +188,7 @@ class ResilientMultiProc(MultiProcPlugin):
     """nipype's process pool, except that a worker that dies fails its node instead of all.
 
     Without this, a worker killed by the system (out of memory) leaves the pool broken and the
-    run waits for ever. ``stopping`` says that the workers are being ended on purpose.
+    run waits for ever. ``stopping``: the workers are being ended on purpose.
     """
 
     stopping = False
