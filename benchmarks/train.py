@@ -30,9 +30,9 @@ from ssl2_bids.networks.registry import new_network
 from ssl2_bids.synthesis.appearance import CHANNELS
 from ssl2_bids.synthesis.heads import Head, make_head
 from ssl2_bids.synthesis.randomised import Randomisation
-from ssl2_bids.training.data.batches import LabelledBatches
 from ssl2_bids.training.data.prefetch import stream
 from ssl2_bids.training.loop import LoopSettings
+from ssl2_bids.training.pretraining.batches import LabelledBatches
 from ssl2_bids.training.pretraining.tasks import Supervised, whole_heads
 from ssl2_bids.training.run import Run
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ssl2_bids.files import write_text
 
 if TYPE_CHECKING:
-    from ssl2_bids.workflows.participant.run import Outcome
+    from ssl2_bids.workflows.participant.outcomes import Outcome
 
 log = logging.getLogger('ssl2_bids')
 

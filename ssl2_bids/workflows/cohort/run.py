@@ -142,7 +142,7 @@ def _adapt(adaptation: Adaptation, say: Callable[[str], None]) -> list[dict[str,
     from ssl2_bids.workflows.adaptation.resegment import resegment
     from ssl2_bids.workflows.adaptation.run import run
     from ssl2_bids.workflows.adaptation.state import begin, finished_before
-    from ssl2_bids.workflows.participant.run import write_pages
+    from ssl2_bids.workflows.participant.pages import write_pages
 
     settings = adaptation.settings
     work = begin(adaptation, say)

@@ -10,8 +10,8 @@ from typing import Any
 from ssl2_bids.settings import ParticipantSettings
 from ssl2_bids.workflows.participant import nodes
 from ssl2_bids.workflows.participant.engine.task import make_node
+from ssl2_bids.workflows.participant.finish import finish
 from ssl2_bids.workflows.participant.plan import Plan, is_stripped
-from ssl2_bids.workflows.participant.summary import finish
 
 from nipype import Merge, Node, Workflow  # isort: skip  after task.py has settled nipype's ways
 

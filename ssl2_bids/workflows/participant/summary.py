@@ -14,17 +14,15 @@ from ssl2_bids.files import write_json
 from ssl2_bids.reports import viewer
 from ssl2_bids.reports.figures import session as figures
 from ssl2_bids.volume import Volume, read, read_grid
-from ssl2_bids.workflows.participant.derivatives import Results, write_derivatives
-from ssl2_bids.workflows.participant.earlier import earlier_files, take_away, withdraw
+from ssl2_bids.workflows.participant.derivatives import Results
+from ssl2_bids.workflows.participant.earlier import earlier_files
 from ssl2_bids.workflows.participant.engine.task import read_json
 from ssl2_bids.workflows.participant.plan import (
     Figure,
     Plan,
-    all_paths,
     below_raw,
     described_inputs,
     field_strength,
-    planned_figures,
     planned_outputs,
     viewer_contrasts,
 )
@@ -43,64 +41,6 @@ STEPS = (
     'find_template',
     'find_lesions',
 )  # in the order of the methods
-
-
-def finish(
-    plan: Plan,
-    command: str,
-    contrasts: list[str],
-    prepared: list[str],
-    corrected: list[str],
-    resampled: list[str],
-    matrices: list[str],
-    brain_mask: str,
-    probability: str,
-    uncertainty: str,
-    instances: str,
-    table: str,
-    template_matrix: str,
-    facts: list[str],
-) -> dict[str, str]:
-    """The last node of a session: derivatives, figures, summary, and the done marker at the end.
-
-    Parameters
-    ----------
-    command : the command line, with the user's folders named instead of spelled out.
-    contrasts : the reference first.
-    prepared, corrected : the image of each contrast, before and after N4.
-    resampled, matrices : of all contrasts but the reference.
-    facts : the nodes' JSON files, in any order: each has the name of its step.
-    """
-    found = in_order([read_json(path) for path in facts], contrasts)
-    stripped = {f['contrast']: f['brain_only'] for f in found if f['step'] == 'find_brain'}
-    (segmented,) = [f for f in found if f['step'] == 'segment']
-    results = Results(
-        contrasts=contrasts,
-        prepared=prepared,
-        corrected=corrected,
-        resampled=resampled,
-        matrices=matrices,
-        brain_only=[stripped[contrast] for contrast in contrasts],
-        brain_mask=brain_mask,
-        probability=probability,
-        uncertainty=uncertainty,
-        instances=instances,
-        table=table,
-        template_matrix=template_matrix,
-        channels=segmented['channels'],
-        device=segmented['device'],
-    )
-    earlier = earlier_files(plan.names, all_paths(plan))
-    withdraw(plan.names)
-    marker = write_derivatives(plan, results)
-    shown = _read_shown(results)
-    summary = _done(plan, results, found, command) | {'earlier': earlier}
-    summary['figures'] = draw(planned_figures(plan), shown, plan.names.root)
-    summary['viewer'] = _write_viewer(plan, shown)
-    write_summary(plan, summary)
-    write_json(plan.names.done_marker, marker)
-    take_away(plan.names)
-    return {'marker': str(plan.names.done_marker)}
 
 
 def write_summary(plan: Plan, summary: dict[str, Any]) -> None:
@@ -159,7 +99,7 @@ def base_summary(plan: Plan, status: str, command: str) -> dict[str, Any]:
     }
 
 
-def _done(
+def finished_summary(
     plan: Plan, results: Results, facts: list[dict[str, Any]], command: str
 ) -> dict[str, Any]:
     summary = base_summary(plan, 'done', command)
@@ -224,7 +164,7 @@ class Shown:
     mask: Volume
 
 
-def _read_shown(results: Results) -> Shown:
+def read_shown(results: Results) -> Shown:
     files = [results.corrected[0], *results.resampled]
     return Shown(
         images={c: read(f, contrast=c) for c, f in zip(results.contrasts, files, strict=True)},
@@ -249,7 +189,7 @@ def draw(planned: Sequence[Figure], shown: Shown, root: Path) -> list[dict[str, 
     return drawn
 
 
-def _write_viewer(plan: Plan, shown: Shown) -> dict[str, Any]:
+def write_viewer(plan: Plan, shown: Shown) -> dict[str, Any]:
     """Write the volumes of the interactive viewer; what the page must know of it."""
     path, root = plan.names.path('report.viewer'), plan.names.root
     images = [shown.images[contrast] for contrast in viewer_contrasts(plan)]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ssl2_bids.bids.labels import Label
 
 CONTENTS = 'contents.json'
-PREPROCESSING = 3  # counted up when other values come of the same files
+PREPARATION = 3  # counted up when other values come of the same files
 Digest = Callable[[Path], str]
 
 
@@ -81,4 +81,4 @@ def session_key(session: Session, labels: Sequence[Label], strip: str, digest: D
         ]
         for one in labels
     ]
-    return fingerprint([PREPROCESSING, images, stripped, session.reference, strip, drawn])
+    return fingerprint([PREPARATION, images, stripped, session.reference, strip, drawn])

@@ -17,8 +17,8 @@ from ssl2_bids.networks.registry import new_network
 from ssl2_bids.networks.weights import read_card, read_weights
 from ssl2_bids.synthesis.appearance import CHANNELS
 from ssl2_bids.training import checkpoint, distributed
-from ssl2_bids.training.data.batches import LabelledBatches, Source, UnlabelledBatches
 from ssl2_bids.training.loop import curve_settings, train
+from ssl2_bids.training.pretraining.batches import LabelledBatches, Source, UnlabelledBatches
 from ssl2_bids.training.pretraining.config import Config, Stage, read_config, stages
 from ssl2_bids.training.pretraining.pretext.masked import HeldOut, MaskedAutoencoding, Unlabelled
 from ssl2_bids.training.pretraining.pretext.tang import Tang

@@ -11,7 +11,6 @@ from ssl2_bids.networks.registry import new_network
 from ssl2_bids.synthesis.appearance import CHANNELS
 from ssl2_bids.synthesis.heads import make_head
 from ssl2_bids.synthesis.randomised import Patches, Randomisation, draw
-from ssl2_bids.training.data.batches import LabelledBatches, UnlabelledBatches
 from ssl2_bids.training.data.participants import (
     HIGH,
     LOW,
@@ -26,6 +25,7 @@ from ssl2_bids.training.data.participants import (
     write_participant,
 )
 from ssl2_bids.training.loop import train
+from ssl2_bids.training.pretraining.batches import LabelledBatches, UnlabelledBatches
 from ssl2_bids.training.pretraining.config import Config, read_config, stages
 from ssl2_bids.training.pretraining.tasks import (
     Supervised,

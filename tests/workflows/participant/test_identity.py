@@ -19,11 +19,8 @@ from ssl2_bids.files import PREFIX, write_json
 from ssl2_bids.networks.weights import find_model
 from ssl2_bids.settings import GroupSettings, ParticipantSettings
 from ssl2_bids.workflows.cohort.run import run_group_level
-from ssl2_bids.workflows.participant.run import (
-    is_finished,
-    plan_sessions,
-    run_participant_level,
-)
+from ssl2_bids.workflows.participant.planning import is_finished, plan_sessions
+from ssl2_bids.workflows.participant.run import run_participant_level
 
 FLAIR = 'sub-01/anat/sub-01_FLAIR.nii'
 T1W = 'sub-01/anat/sub-01_T1w.nii'

@@ -34,7 +34,7 @@ PRELOADED = [
     'SimpleITK',
     'torch',
     'ssl2_bids.workflows.participant.nodes',
-    'ssl2_bids.workflows.participant.summary',
+    'ssl2_bids.workflows.participant.finish',
 ]
 
 

@@ -1,0 +1,75 @@
+"""The last node of a session: all that it writes into the output folder, the done marker last."""
+
+from __future__ import annotations
+
+from ssl2_bids.files import write_json
+from ssl2_bids.workflows.participant.derivatives import Results, write_derivatives
+from ssl2_bids.workflows.participant.earlier import earlier_files, take_away, withdraw
+from ssl2_bids.workflows.participant.engine.task import read_json
+from ssl2_bids.workflows.participant.plan import Plan, all_paths, planned_figures
+from ssl2_bids.workflows.participant.summary import (
+    draw,
+    finished_summary,
+    in_order,
+    read_shown,
+    write_summary,
+    write_viewer,
+)
+
+
+def finish(
+    plan: Plan,
+    command: str,
+    contrasts: list[str],
+    prepared: list[str],
+    corrected: list[str],
+    resampled: list[str],
+    matrices: list[str],
+    brain_mask: str,
+    probability: str,
+    uncertainty: str,
+    instances: str,
+    table: str,
+    template_matrix: str,
+    facts: list[str],
+) -> dict[str, str]:
+    """The last node of a session: derivatives, figures, summary, and the done marker at the end.
+
+    Parameters
+    ----------
+    command : the command line, with the user's folders named instead of spelled out.
+    contrasts : the reference first.
+    prepared, corrected : the image of each contrast, before and after N4.
+    resampled, matrices : of all contrasts but the reference.
+    facts : the nodes' JSON files, in any order: each has the name of its step.
+    """
+    found = in_order([read_json(path) for path in facts], contrasts)
+    stripped = {f['contrast']: f['brain_only'] for f in found if f['step'] == 'find_brain'}
+    (segmented,) = [f for f in found if f['step'] == 'segment']
+    results = Results(
+        contrasts=contrasts,
+        prepared=prepared,
+        corrected=corrected,
+        resampled=resampled,
+        matrices=matrices,
+        brain_only=[stripped[contrast] for contrast in contrasts],
+        brain_mask=brain_mask,
+        probability=probability,
+        uncertainty=uncertainty,
+        instances=instances,
+        table=table,
+        template_matrix=template_matrix,
+        channels=segmented['channels'],
+        device=segmented['device'],
+    )
+    earlier = earlier_files(plan.names, all_paths(plan))
+    withdraw(plan.names)
+    marker = write_derivatives(plan, results)
+    shown = read_shown(results)
+    summary = finished_summary(plan, results, found, command) | {'earlier': earlier}
+    summary['figures'] = draw(planned_figures(plan), shown, plan.names.root)
+    summary['viewer'] = write_viewer(plan, shown)
+    write_summary(plan, summary)
+    write_json(plan.names.done_marker, marker)
+    take_away(plan.names)
+    return {'marker': str(plan.names.done_marker)}

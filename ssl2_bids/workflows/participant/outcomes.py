@@ -1,0 +1,143 @@
+"""The outcome of each session of a run, and the exit code of all."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from ssl2_bids.errors import (
+    SOME_FAILED,
+    SUCCESS,
+    DataError,
+    NoInputError,
+    Ssl2Error,
+    StorageError,
+)
+from ssl2_bids.settings import ParticipantSettings
+from ssl2_bids.workflows.participant.plan import Plan
+from ssl2_bids.workflows.participant.planning import is_finished
+
+log = logging.getLogger('ssl2_bids')
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one session: done, failed, skipped, or done by a former run."""
+
+    name: str
+    status: str
+    reason: str = ''
+    exit_code: int = 0
+    resources: list[dict[str, Any]] = field(default_factory=list)
+
+
+def expected(plan: Plan) -> Outcome:
+    """The outcome of a session as far as files and headers show."""
+    if plan.session.skipped:
+        return Outcome(plan.session.name, 'skipped', plan.session.skipped)
+    if plan.session.problem is not None:
+        problem = plan.session.problem
+        return Outcome(plan.session.name, 'failed', str(problem), problem.exit_code)
+    return Outcome(plan.session.name, 'done')
+
+
+def look(
+    plan: Plan, settings: ParticipantSettings, command: str, ended: Exception | None
+) -> Outcome:
+    """Look at what a session left behind; a failed or skipped one gets its summary here.
+
+    Parameters
+    ----------
+    ended : what the workflow as a whole ended with.
+    """
+    from ssl2_bids.workflows.participant import graph, summary
+    from ssl2_bids.workflows.participant.engine import running, task
+
+    name = plan.session.name
+    if plan.session.skipped:
+        content = summary.base_summary(plan, 'skipped', command)
+        content['warnings'].append(f'not processed: {plan.session.skipped}')
+        summary.write_summary(plan, content)
+        return Outcome(name, 'skipped', plan.session.skipped)
+    folder = graph.branch_folder(plan, settings.work_dir)
+    if plan.session.problem is None and (is_finished(plan) and not running.failures(folder)):
+        return Outcome(name, 'done', resources=running.resources(folder))
+    if plan.session.problem is not None:
+        failure = task.describe_failure(plan.session.problem, 'choice of images')
+    else:
+        found = running.failures(folder)
+        failure = found[0] if found else task.describe_failure(_unfinished(settings, ended), 'run')
+    content = summary.base_summary(plan, 'failed', command)
+    content['error'] = {
+        'Message': failure['Message'],
+        'Advice': failure['Advice'],
+        'File': _shortened(failure['File'], settings),
+        'Step': failure['Step'],
+        'Traceback': _shortened(failure['Traceback'], settings),
+    }
+    try:
+        summary.write_summary(plan, content)
+    except Ssl2Error as error:
+        log.error('%s', error)
+    reason = f'{failure["File"]}: {failure["Message"]}' if failure['File'] else failure['Message']
+    reason = f'{reason.rstrip(".")}. {failure["Advice"]}'.strip()
+    return Outcome(name, 'failed', reason, failure['ExitCode'], running.resources(folder))
+
+
+def _unfinished(settings: ParticipantSettings, ended: Exception | None) -> Ssl2Error:
+    """Why a session has neither result nor failure of its own.
+
+    Parameters
+    ----------
+    ended : what the workflow as a whole ended with.
+    """
+    from ssl2_bids.workflows.participant.engine import running
+
+    for folder in (settings.work_dir, settings.output_dir):
+        if folder.exists() and shutil.disk_usage(folder).free < 2**20:
+            return StorageError(
+                'the disk is full',
+                path=folder,
+                advice='Free some space and run the same command again: finished work is kept.',
+            )
+    again = 'run the same command again: finished work is kept.'
+    if ended is None:
+        return Ssl2Error(
+            'the run was interrupted before this session was finished', advice=again.capitalize()
+        )
+    if settings.stop_on_first_crash:
+        message = 'the run was stopped by another failure (--stop-on-first-crash): '
+    else:
+        message = 'the run ended before this session was finished: '
+    error = Ssl2Error(message + running.cause_of(ended), advice=f'Correct this, then {again}')
+    error.__cause__ = ended
+    return error
+
+
+def _shortened(text: str, settings: ParticipantSettings) -> str:
+    """A text with the user's folders named instead of spelled out."""
+    for name, folder in (
+        ('<BIDS_DIR>', settings.bids_dir),
+        ('<OUTPUT_DIR>', settings.output_dir),
+        ('<WORK_DIR>', settings.work_dir),
+    ):
+        text = text.replace(str(folder), name)
+    return text
+
+
+def exit_code(outcomes: list[Outcome]) -> int:
+    """The exit code of a run (BIDS.md 3.3)."""
+    failed = [o for o in outcomes if o.status == 'failed']
+    succeeded = [o for o in outcomes if o.status in ('done', 'finished before')]
+    if not failed:
+        return SUCCESS if succeeded else NoInputError.exit_code
+    codes = Counter(o.exit_code for o in failed)
+    for decisive in (StorageError.exit_code, 73):
+        if decisive in codes:
+            return decisive
+    if not succeeded and len(codes) == 1 and next(iter(codes)) in (DataError.exit_code, 69):
+        return next(iter(codes))
+    return SOME_FAILED

@@ -1,0 +1,189 @@
+"""The plans of all sessions of a run: which images, which settings, what is left to do."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from ssl2_bids.bids.dataset import select_participants, select_sessions
+from ssl2_bids.bids.inputs import Session, find_sessions
+from ssl2_bids.bids.outputs import find_summary, output_name, stored_configuration
+from ssl2_bids.digests import DIGESTS, Digests
+from ssl2_bids.errors import DataError, UnavailableError, UsageError
+from ssl2_bids.networks.cards import Card
+from ssl2_bids.networks.weights import find_model
+from ssl2_bids.settings import ATLAS_SPACE, ParticipantSettings
+from ssl2_bids.workflows.participant.plan import Plan, all_paths, make_plan, planned_outputs
+
+log = logging.getLogger('ssl2_bids')
+
+MANY = 200  # files whose reading may take a while
+
+
+def plan_sessions(settings: ParticipantSettings) -> list[Plan]:
+    """Find the images of the asked sessions and settle what to do with each.
+
+    Raises
+    ------
+    NothingSelectedError, UnavailableError, DataError : see ``bids.inputs`` and
+        ``networks.weights``.
+    """
+    card = find_model(settings.model, settings.output_dir)
+    _check_spaces(settings)
+    participants = select_participants(settings.bids_dir, settings.participants, settings.excluded)
+    units = select_sessions(settings.bids_dir, participants, settings.sessions)
+    plans = _plans(units, card, settings, {})
+    return [_as_known_before(plan, settings) for plan in plans]
+
+
+def _plans(
+    units: list[tuple[str, str | None]],
+    card: Card,
+    settings: ParticipantSettings,
+    unusable: Mapping[Path, str],
+) -> list[Plan]:
+    sessions = find_sessions(
+        settings.bids_dir,
+        units,
+        accepted=card.channels,
+        required=card.required,
+        filters=settings.filters,
+        contrasts=settings.contrasts,
+        reference=settings.reference,
+        unusable=unusable,
+    )
+    return _planned([_with_missing_spaces(s, settings) for s in sessions], card, settings)
+
+
+def _planned(sessions: list[Session], card: Card, settings: ParticipantSettings) -> list[Plan]:
+    """Plans that know the content of their input files, where it is needed."""
+    plans = [make_plan(session, card, settings) for session in sessions]
+    if settings.reports_only:
+        return plans
+    # what a dry run says of a session depends on its files only where there are results
+    asked = [not settings.dry_run or plan.names.done_marker.exists() for plan in plans]
+    sources = [
+        path
+        for session, needed in zip(sessions, asked, strict=True)
+        if needed and not session.problem
+        for scan in session.scans.values()
+        for path in scan.sources
+    ]
+    digests = Digests(settings.work_dir / DIGESTS, trust=not settings.overwrite)
+    if len(sources) > MANY:
+        log.info('reading the content of %d input files', len(sources))
+    digests.of_all(sources, threads=settings.nprocs)
+    if not settings.dry_run:
+        digests.save()
+        log.info('content of the input files: %s', digests.summary())
+    return [
+        make_plan(session, card, settings, digests.of) if needed else plan
+        for session, plan, needed in zip(sessions, plans, asked, strict=True)
+    ]
+
+
+def _as_known_before(plan: Plan, settings: ParticipantSettings) -> Plan:
+    """The plan without images that a former run found unusable, if that run stands by it."""
+    if not is_runnable(plan) or settings.overwrite or is_finished(plan):
+        return plan
+    known = find_summary(plan.names) or {}
+    unusable = {
+        settings.bids_dir / name: why
+        for name, why in known.get('unusable', {}).items()
+        if (settings.bids_dir / name).is_file()
+    }
+    if not unusable:
+        return plan
+    unit = (plan.session.subject, plan.session.session)
+    (again,) = _plans([unit], plan.card, settings, unusable)
+    # the configuration holds the content of what was left out: a mended file is tried again
+    return again if is_finished(again) else plan
+
+
+def without_unusable(plan: Plan, settings: ParticipantSettings) -> Plan | None:
+    """What is left to do for a session whose run failed for a part of its images; None if nothing.
+
+    An image costs itself where another can take its place or where it is not needed.
+    """
+    from ssl2_bids.workflows.participant import graph
+    from ssl2_bids.workflows.participant.engine import running
+
+    failures = running.failures(graph.branch_folder(plan, settings.work_dir))
+    if any(failure['ExitCode'] != DataError.exit_code for failure in failures):
+        return None
+    unusable = dict(plan.session.unusable)
+    for failure in failures:
+        scan = plan.session.scans.get(failure['Node'].rpartition('_')[2])
+        named = [p for s in plan.session.scans.values() for p in s.sources]
+        about = [p for p in named if str(p) == failure['File']] or list(scan.paths if scan else ())
+        unusable |= dict.fromkeys(about, failure['Message'])
+    if unusable == plan.session.unusable:
+        return None
+    unit = (plan.session.subject, plan.session.session)
+    (again,) = _plans([unit], plan.card, settings, unusable)
+    return again if is_runnable(again) else None
+
+
+def _check_spaces(settings: ParticipantSettings) -> None:
+    suffixes = ('anat', 'FLAIR', 'T1w', 'UNIT1', 'T2w', 'T2starw', ATLAS_SPACE)
+    for space in settings.output_spaces:
+        name, _, modifier = space.partition(':')
+        if name not in suffixes:
+            raise UnavailableError(
+                f'the output space "{space}" is not available',
+                advice=f'Choose among: {", ".join(suffixes)}.',
+            )
+        if modifier not in ('', 'res-1') or (modifier and name != ATLAS_SPACE):
+            raise UsageError(f'the output space "{space}" has an unknown modifier')
+
+
+def _with_missing_spaces(session: Session, settings: ParticipantSettings) -> Session:
+    wanted = {s.partition(':')[0] for s in settings.output_spaces} - {'anat', ATLAS_SPACE}
+    missing = sorted(wanted - set(session.scans)) if session.scans else []
+    texts = [f'no mask on the grid of {m}: the session has no such image' for m in missing]
+    if session.reference in wanted:
+        texts.append(
+            f'{session.reference} is the reference: the result itself lies on its raw grid '
+            f'(space-{session.reference})'
+        )
+    return replace(session, warnings=(*session.warnings, *texts))
+
+
+def describe_plans(plans: list[Plan], settings: ParticipantSettings) -> str:
+    """What ``--dry-run`` prints: for each session the files used, left out and written."""
+    lines = []
+    for plan in plans:
+        session = plan.session
+        lines.append(session.name)
+        if session.skipped or session.problem:
+            lines.append(f'  nothing to do: {session.skipped or session.problem}')
+        if is_finished(plan) and not settings.overwrite:
+            lines.append('  finished by an earlier run; --overwrite processes it again')
+        for contrast, scan in session.scans.items():
+            mark = ' (reference)' if contrast == session.reference else ''
+            files = ', '.join(_below(p, settings.bids_dir) for p in scan.sources)
+            lines.append(f'  use    {contrast}{mark}: {files}')
+        for path, why in session.dropped:
+            lines.append(f'  leave  {_below(path, settings.bids_dir)}: {why}')
+        lines += [f'  note   {text}' for text in session.warnings]
+        if is_runnable(plan):
+            lines += [f'  write  {_below(p, settings.output_dir)}' for p in all_paths(plan)]
+            lines.append(f'  write  {output_name("report.page", subject=session.subject)}')
+    return '\n'.join(lines)
+
+
+def _below(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
+def is_runnable(plan: Plan) -> bool:
+    return not plan.session.skipped and plan.session.problem is None
+
+
+def is_finished(plan: Plan) -> bool:
+    """Whether the result of just these inputs and settings stands, with all its files."""
+    if not plan.configuration or stored_configuration(plan.names) != plan.configuration:
+        return False
+    return all(path.is_file() and path.stat().st_size for path in planned_outputs(plan))
