@@ -64,7 +64,7 @@ def engine(*, steps: int, threads: int, device: str) -> None:
     from ssl2_bids.synthesis.appearance import CHANNELS
     from ssl2_bids.synthesis.randomised import Randomisation, draw
     from ssl2_bids.training.loop import LoopSettings
-    from ssl2_bids.training.pretraining.tasks import Supervised
+    from ssl2_bids.training.pretraining.tasks import SupervisedStage
     from ssl2_bids.training.run import Run
 
     torch.set_num_threads(threads)
@@ -73,7 +73,7 @@ def engine(*, steps: int, threads: int, device: str) -> None:
         {'InputChannels': len(CHANNELS), 'OutputChannels': 1, **NETWORKS['fast_unet']}, seed=0
     )
     settings = LoopSettings(steps=steps + 1)
-    training = Run(Supervised(network), settings, Path('nowhere'), torch.device(device), '')
+    training = Run(SupervisedStage(network), settings, Path('nowhere'), torch.device(device), '')
     times: dict[str, list[float]] = {'batch of the engine': [], 'training step': []}
     for number in range(steps + 1):
         began = time.perf_counter()

@@ -33,7 +33,7 @@ from ssl2_bids.synthesis.randomised import Randomisation
 from ssl2_bids.training.data.prefetch import stream
 from ssl2_bids.training.loop import LoopSettings
 from ssl2_bids.training.pretraining.batches import LabelledBatches
-from ssl2_bids.training.pretraining.tasks import Supervised, whole_heads
+from ssl2_bids.training.pretraining.tasks import SupervisedStage, whole_heads
 from ssl2_bids.training.run import Run
 
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -74,7 +74,7 @@ def our_steps(
 ) -> Iterator[dict[str, float]]:
     """One step each time; gives its seconds and those of waiting for the batch."""
     settings = LoopSettings(steps=steps, workers=1, ahead=4)
-    run = Run(Supervised(network), settings, Path('nowhere'), torch.device(device), '')
+    run = Run(SupervisedStage(network), settings, Path('nowhere'), torch.device(device), '')
     batches = LabelledBatches((head,), Randomisation(), batch=batch, patch=(patch,) * 3, seed=0)
     source = stream(batches, range(steps), workers=1, ahead=4)
     for _ in range(steps):

@@ -14,7 +14,7 @@ from torch.nn import functional
 from ssl2_bids.errors import UnavailableError
 
 Network = Callable[[Tensor], Tensor]
-Progress = Callable[[int, int], None]
+WindowProgress = Callable[[int, int], None]
 
 SIGMA = 1 / 8  # of the Gaussian weight, in windows (Isensee et al. 2021)
 MIN_WEIGHT = 1e-3  # keeps the corners of a window away from zero, as MONAI does
@@ -32,7 +32,7 @@ def predict(
     precision: str = 'auto',
     mirror_axis: int | None = None,
     batch_size: int = 1,
-    progress: Progress | None = None,
+    progress: WindowProgress | None = None,
 ) -> Tensor:
     """Probability of each brain voxel, averaged over windows with Gaussian weights.
 

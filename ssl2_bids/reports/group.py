@@ -18,7 +18,7 @@ MIN_RESULTS = 5  # results below which a spread has no meaning
 TO_LABEL = 3  # participants named as a beginning for labels, of at least twice as many
 
 
-class Row(TypedDict, total=False):
+class CohortRow(TypedDict, total=False):
     """One row of ``group_lesions.tsv``; numbers may be texts, ``n/a`` and None are missing.
 
     Regions come as ``<region>_count`` and ``<region>_volume_mm3``, covariates under their own
@@ -108,7 +108,7 @@ def region_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _complete(row: Mapping[str, Any]) -> dict[str, Any]:
-    full = dict.fromkeys(Row.__annotations__) | dict(row)
+    full = dict.fromkeys(CohortRow.__annotations__) | dict(row)
     full['flags'] = [str(flag) for flag in full['flags'] or ()]
     full['report'] = full['report'] or f'{full["participant_id"]}.html'
     full['model'] = full['model'] or ''

@@ -30,7 +30,7 @@ class Model(TypedDict, total=False):
     Description: str
 
 
-class Reference(TypedDict, total=False):
+class ReferenceSummary(TypedDict, total=False):
     """The image whose grid everything lies on."""
 
     Contrast: str  # BIDS suffix
@@ -51,7 +51,7 @@ class Input(TypedDict, total=False):
     MagneticFieldStrength: float | None  # tesla
 
 
-class Figure(TypedDict, total=False):
+class FigureSummary(TypedDict, total=False):
     """One SVG of :mod:`ssl2_bids.reports.figures.session`."""
 
     File: str  # relative to the page
@@ -112,12 +112,12 @@ class Summary(TypedDict, total=False):
     session: str | None  # label without ses-
     status: str  # done, failed, skipped
     model: Model | None
-    reference: Reference | None
+    reference: ReferenceSummary | None
     inputs: list[Input]
     settings: dict[str, Any]  # flat
     warnings: list[str]
     methods: list[str]  # sentences with [@key]
-    figures: list[Figure]
+    figures: list[FigureSummary]
     viewer: Viewer | None
     lesions: list[LesionEntry]
     volumes: list[Region]
@@ -183,11 +183,11 @@ def _section(summary: Summary, place: int) -> dict[str, Any]:
     section['anchor'] = f's{place}'
     section['state'] = STATUS.get(section['status'], section['status'])
     section['model'] = dict.fromkeys(Model.__annotations__) | dict(summary.get('model') or {})
-    section['reference'] = dict.fromkeys(Reference.__annotations__) | dict(
+    section['reference'] = dict.fromkeys(ReferenceSummary.__annotations__) | dict(
         summary.get('reference') or {}
     )
     section['inputs'] = _filled(section['inputs'], Input)
-    section['figures'] = _filled(section['figures'], Figure)
+    section['figures'] = _filled(section['figures'], FigureSummary)
     section['volumes'] = _filled(section['volumes'], Region)
     section['lesions'] = sorted(
         _filled(section['lesions'], LesionEntry), key=lambda row: -(number(row['volume_mm3']) or 0)

@@ -15,7 +15,13 @@ from ssl2_bids.simulation.lesions.statistics import statistics_for
 from ssl2_bids.simulation.mimics.mimics import NuisanceDraw, draw_nuisances, with_nuisances
 from ssl2_bids.simulation.scanner.grids import displace, sample, truth_in
 from ssl2_bids.simulation.scanner.protocols import Scanner
-from ssl2_bids.simulation.scanner.rendering import Head, HeadDraw, draw_head, make_head, split
+from ssl2_bids.simulation.scanner.rendering import (
+    HeadDraw,
+    HeadInScanner,
+    draw_head,
+    make_head,
+    split,
+)
 from ssl2_bids.simulation.scanner.scan import ScanDraw, draw_scan, grid_of
 from ssl2_bids.simulation.smooth import draw_seed
 from ssl2_bids.simulation.visits import Changes, draw_changes, next_visit
@@ -97,7 +103,7 @@ class Visit:
     volume_ml : of the lesions.
     """
 
-    head: Head
+    head: HeadInScanner
     known: PaintedLesions
     tissues: np.ndarray
     names: tuple[str, ...]

@@ -12,7 +12,7 @@ from ssl2_bids.simulation.anatomy.surroundings import Surroundings
 from ssl2_bids.simulation.lesions.growth import (
     NEIGHBOURS,
     ROOM,
-    Patch,
+    LesionPatch,
     border,
     finish,
     steepness,
@@ -81,7 +81,7 @@ def next_visit(
         shapes,
         patches=tuple(p for p in lesions.patches if fate.get(p.lesion.index) != 'vanished'),
     )
-    changed: list[Patch] = []
+    changed: list[LesionPatch] = []
     for patch in lesions.patches:
         kind = fate.get(patch.lesion.index, 'stable')
         if kind in ('enlarging', 'shrinking'):
@@ -114,7 +114,7 @@ def next_visit(
 
 
 def draw_fates(
-    patches: Sequence[Patch], changes: Changes, random: np.random.Generator
+    patches: Sequence[LesionPatch], changes: Changes, random: np.random.Generator
 ) -> dict[int, str]:
     """What becomes of lesions, by their number; those that are not named stay as they are."""
     fate: dict[int, str] = {}
@@ -135,7 +135,9 @@ def draw_fates(
     return fate
 
 
-def resize(patch: Patch, volume: float, around: Surroundings, filled: np.ndarray) -> Patch:
+def resize(
+    patch: LesionPatch, volume: float, around: Surroundings, filled: np.ndarray
+) -> LesionPatch:
     """The same lesion with another volume in mm^3, as near to it as there is room.
 
     Parameters
@@ -161,5 +163,5 @@ def resize(patch: Patch, volume: float, around: Surroundings, filled: np.ndarray
     return resized or patch
 
 
-def _marked(patch: Patch, index: int, change: str) -> Patch:
+def _marked(patch: LesionPatch, index: int, change: str) -> LesionPatch:
     return replace(patch, lesion=replace(patch.lesion, index=index, change=change))

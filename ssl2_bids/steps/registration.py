@@ -22,7 +22,7 @@ MIN_OVERLAP = 0.1  # share of the points inside the moving image; none is believ
 
 
 @dataclass(frozen=True)
-class Stage:
+class RegistrationStage:
     """One level of the pyramid.
 
     Attributes
@@ -38,8 +38,12 @@ class Stage:
     shell: float
 
 
-RIGID = (Stage(4.0, 15_000, 6.0), Stage(2.0, 50_000, 4.0), Stage(1.2, 150_000, 2.0))
-AFFINE = (Stage(4.0, 15_000, 6.0), Stage(2.0, 80_000, 6.0))
+RIGID = (
+    RegistrationStage(4.0, 15_000, 6.0),
+    RegistrationStage(2.0, 50_000, 4.0),
+    RegistrationStage(1.2, 150_000, 2.0),
+)
+AFFINE = (RegistrationStage(4.0, 15_000, 6.0), RegistrationStage(2.0, 80_000, 6.0))
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ class Registration:
 
 
 @dataclass(frozen=True)
-class Pair:
+class ImagePair:
     """Isotropic copies of both images, and where in the fixed one they are compared."""
 
     fixed: Volume
@@ -139,7 +143,7 @@ def align(
     moving: Volume,
     *,
     masks: tuple[Volume | None, Volume | None],
-    stages: tuple[Stage, ...],
+    stages: tuple[RegistrationStage, ...],
     seed: int,
     affine: bool = False,
 ) -> Registration:
@@ -188,12 +192,17 @@ def checked_mask(image: Volume, mask: Volume | None) -> Volume:
 
 
 def copies(
-    fixed: Volume, moving: Volume, fixed_mask: Volume, moving_mask: Volume, *, stage: Stage
-) -> Pair:
+    fixed: Volume,
+    moving: Volume,
+    fixed_mask: Volume,
+    moving_mask: Volume,
+    *,
+    stage: RegistrationStage,
+) -> ImagePair:
     """Cubic copies of both images, cut to the brain, and the brain with its shell."""
     inside = cubic(fixed_mask, fixed_mask, spacing=stage.spacing, margin=stage.shell)
     distance = ndimage.distance_transform_edt(inside.data < 0.5) * stage.spacing
-    return Pair(
+    return ImagePair(
         cubic(clipped(fixed, fixed_mask), fixed_mask, spacing=stage.spacing, margin=stage.shell),
         inside.with_data((distance <= stage.shell).astype(np.uint8)),
         cubic(clipped(moving, moving_mask), moving_mask, spacing=stage.spacing, margin=MARGIN),
@@ -232,7 +241,7 @@ def radius_of(region: Volume) -> float:
 
 
 def best_start(
-    pair: Pair, centres: tuple[np.ndarray, np.ndarray], *, stage: Stage, seed: int
+    pair: ImagePair, centres: tuple[np.ndarray, np.ndarray], *, stage: RegistrationStage, seed: int
 ) -> np.ndarray:
     """The best rigid transform on the coarsest copies, (4, 4), over all starts.
 
@@ -264,7 +273,7 @@ def turned(centre: np.ndarray, *, axis: int, degrees: float, offset: np.ndarray)
 
 
 def optimise(
-    pair: Pair, matrix: np.ndarray, *, stage: Stage, seed: int, affine: bool
+    pair: ImagePair, matrix: np.ndarray, *, stage: RegistrationStage, seed: int, affine: bool
 ) -> np.ndarray:
     """Improve a transform by gradient steps in Mattes' mutual information; (4, 4), RAS+ mm.
 
@@ -298,7 +307,9 @@ def optimise(
     return LPS @ result @ LPS
 
 
-def mattes(pair: Pair, *, stage: Stage, seed: int) -> sitk.ImageRegistrationMethod:
+def mattes(
+    pair: ImagePair, *, stage: RegistrationStage, seed: int
+) -> sitk.ImageRegistrationMethod:
     """Mattes' mutual information at a regular, jittered choice of points.
 
     On the voxels themselves the similarity would prefer grids that fall on one another.
@@ -314,7 +325,7 @@ def mattes(pair: Pair, *, stage: Stage, seed: int) -> sitk.ImageRegistrationMeth
     return method
 
 
-def compare(pair: Pair, matrix: np.ndarray, *, seed: int) -> Similarity:
+def compare(pair: ImagePair, matrix: np.ndarray, *, seed: int) -> Similarity:
     """Similarity of a pair under a transform (Studholme et al. 1999), linear interpolation.
 
     The points are jittered within their voxels, so that no transform gains or loses by putting

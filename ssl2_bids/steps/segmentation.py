@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ssl2_bids.networks.cards import Card
-from ssl2_bids.networks.inference import Network, Progress, predict
+from ssl2_bids.networks.inference import Network, WindowProgress, predict
 from ssl2_bids.steps import network_input as inputs
 from ssl2_bids.volume import Volume
 
@@ -52,7 +52,7 @@ def segment(
     uncertainty: bool = False,
     low_memory: bool = False,
     precision: str = 'auto',
-    progress: Progress | None = None,
+    progress: WindowProgress | None = None,
 ) -> Segmentation:
     """Segment lesions with a model: probability on the grid of the brain mask.
 

@@ -24,7 +24,7 @@ log = logging.getLogger('ssl2_bids')
 STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 OFTEN = 15.0  # s; the curves on disk are not older than that while the run goes well
 
-Progress = Callable[[int, int, Mapping[str, float]], None]
+StepProgress = Callable[[int, int, Mapping[str, float]], None]
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def train(
     *,
     device: str | torch.device,
     validate: Validate | None = None,
-    progress: Progress | None = None,
+    progress: StepProgress | None = None,
     identity: str = '',
 ) -> History:
     """Train until the last step, or until a signal; resume from a checkpoint if there is one.

@@ -14,7 +14,7 @@ from ssl2_bids.synthesis.healthy import label_t1w
 from ssl2_bids.volume import Volume, read, reorient, resample
 
 IMAGES = ('*.nii', '*.nii.gz')
-Progress = Callable[[str], None]
+Say = Callable[[str], None]
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -64,7 +64,7 @@ def heads_from_label_maps(
     masks: Sequence[np.ndarray] = (),
     affine: np.ndarray | None = None,
     hold_out: Sequence[str] = (),
-    progress: Progress | None = None,
+    progress: Say | None = None,
 ) -> list[Head]:
     """Heads of all label maps of a folder but those held out."""
     heads = []
@@ -85,7 +85,7 @@ def heads_from_t1w(
     masks: Sequence[np.ndarray] = (),
     affine: np.ndarray | None = None,
     hold_out: Sequence[str] = (),
-    progress: Progress | None = None,
+    progress: Say | None = None,
 ) -> tuple[list[Head], list[str]]:
     """Heads of T1w scans of healthy people, with the scan inside.
 

@@ -22,7 +22,7 @@ CONNECTIVITY = 26
 
 
 @dataclass(frozen=True)
-class Segmentation:
+class SegmentationFiles:
     """The results of one model in one session.
 
     Attributes
@@ -71,7 +71,7 @@ def model_keys(
     }
 
 
-def write_segmentation(found: Segmentation) -> dict[str, Any]:
+def write_segmentation(found: SegmentationFiles) -> dict[str, Any]:
     """Write all but the sidecar of the lesion mask, whose content is returned.
 
     That sidecar is the done marker: the caller writes it when everything else stands.
@@ -97,13 +97,15 @@ def write_segmentation(found: Segmentation) -> dict[str, Any]:
     return _sidecar(found, text, [probability])
 
 
-def _write_map(found: Segmentation, kind: str, image: Volume, description: str) -> None:
+def _write_map(found: SegmentationFiles, kind: str, image: Volume, description: str) -> None:
     path = found.names.path(kind)
     write_on(found.grid, image, path)
     write_json(sidecar_path(path), _sidecar(found, description, found.images))
 
 
-def _sidecar(found: Segmentation, description: str, sources: Sequence[Path]) -> dict[str, Any]:
+def _sidecar(
+    found: SegmentationFiles, description: str, sources: Sequence[Path]
+) -> dict[str, Any]:
     root = found.names.root
     return segmentation_sidecar(
         'Lesion',

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from ssl2_bids.simulation.lesions.growth import Appearance, PaintedLesion
+from ssl2_bids.simulation.lesions.growth import LesionAppearance, PaintedLesion
 from ssl2_bids.simulation.lesions.lesions import Truth
 from ssl2_bids.simulation.rater import (
     RaterDraw,
@@ -42,7 +42,7 @@ def truth() -> Truth:
 
 
 def lesion(index, damage):
-    look = Appearance(damage, 1.8, 1.0, 0.2, 2.0)
+    look = LesionAppearance(damage, 1.8, 1.0, 0.2, 2.0)
     return PaintedLesion(index, 'deep', 'white', 'ovoid', (0.0, 0.0, 0.0), 30.0, 30.0, 0, look)
 
 

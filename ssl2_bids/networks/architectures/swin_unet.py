@@ -44,7 +44,7 @@ class VoxelNorm(nn.Module):
         ).movedim(-1, 1)
 
 
-class Residual(nn.Module):
+class TokenResidual(nn.Module):
     """Two 3 x 3 x 3 convolutions with :class:`VoxelNorm` and a shortcut."""
 
     def __init__(self, inputs: int, outputs: int):
@@ -249,7 +249,7 @@ class Encoder(nn.Module):
     ):
         super().__init__()
         self.stem = nn.Conv3d(inputs * FACTOR**3, channels[0], 3, 1, 1)
-        self.fine = Residual(channels[0], channels[0])
+        self.fine = TokenResidual(channels[0], channels[0])
         self.norms = nn.ModuleList(nn.LayerNorm(features) for features in channels[1:])
         for number in range(3):
             stage = Stage(
@@ -308,7 +308,7 @@ class SwinUNet(nn.Module):
         pairs = list(reversed(list(zip(channels[:-1], channels[1:], strict=True))))
         self.encoder = Encoder(inputs, channels, depths=depths, heads=heads, window=window)
         self.up = nn.ModuleList(nn.ConvTranspose3d(lower, upper, 2, 2) for upper, lower in pairs)
-        self.dec = nn.ModuleList(Residual(2 * upper, upper) for upper, _ in pairs)
+        self.dec = nn.ModuleList(TokenResidual(2 * upper, upper) for upper, _ in pairs)
         self.head = nn.Conv3d(channels[0], full * FACTOR**3, 1)
         self.f1 = nn.Conv3d(inputs, full, 3, 1, 1)
         self.f2 = nn.Conv3d(2 * full, full, 3, 1, 1)

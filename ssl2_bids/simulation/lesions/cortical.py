@@ -6,7 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from ssl2_bids.simulation.anatomy.surroundings import Surroundings
-from ssl2_bids.simulation.lesions.growth import Appearance, PaintedLesion, as_point
+from ssl2_bids.simulation.lesions.growth import LesionAppearance, PaintedLesion, as_point
 from ssl2_bids.simulation.lesions.shapes import (
     axes_of,
     from_centre,
@@ -44,7 +44,7 @@ def draw(around: Surroundings, volume: float, random: np.random.Generator) -> Pa
         volume_wanted=float(volume),
         volume_mm3=0.0,
         seed=draw_seed(random),
-        appearance=Appearance(
+        appearance=LesionAppearance(
             damage=float(damage),
             t2_factor=float(factor),
             edge=float(edge),

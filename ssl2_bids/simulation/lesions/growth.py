@@ -21,7 +21,7 @@ NEIGHBOURS = np.ones((3, 3, 3), bool)
 
 
 @dataclass(frozen=True)
-class Appearance:
+class LesionAppearance:
     """What a lesion does to its tissue.
 
     Attributes
@@ -96,13 +96,13 @@ class PaintedLesion:
     volume_wanted: float
     volume_mm3: float
     seed: int
-    appearance: Appearance
+    appearance: LesionAppearance
     origin: Origin | None = None
     change: str = ''
 
 
 @dataclass(frozen=True)
-class Patch:
+class LesionPatch:
     """A lesion on the voxels around it; arrays have the shape of ``box``.
 
     Attributes
@@ -171,7 +171,7 @@ def core_of(outline: np.ndarray, width: float) -> np.ndarray:
     return special.expit(-outline / np.float32(width))
 
 
-def steepness(appearance: Appearance, volume: float) -> float:
+def steepness(appearance: LesionAppearance, volume: float) -> float:
     """Scale in mm of the border; small lesions would vanish behind a wide one."""
     return float(min(appearance.edge / 4.4, 0.22 * radius_of(volume)))
 
@@ -182,7 +182,7 @@ def grow(
     box: tuple[slice, ...],
     room: np.ndarray,
     around: Surroundings,
-) -> Patch | None:
+) -> LesionPatch | None:
     """Fill the room with the lesion up to its volume; None if there is no room for it.
 
     Parameters
@@ -206,7 +206,7 @@ def finish(
     box: tuple[slice, ...],
     room: np.ndarray,
     around: Surroundings,
-) -> Patch | None:
+) -> LesionPatch | None:
     """The patch of a lesion whose border is where ``outline`` is zero; None if nothing is left."""
     look = lesion.appearance
     random = np.random.default_rng([lesion.seed, 1])
@@ -237,7 +237,7 @@ def finish(
     if look.vein:
         vein = central_vein(lesion, at, outline, around, random)
     volume = float(truth.sum() * np.prod(around.spacing))
-    return Patch(
+    return LesionPatch(
         replace(lesion, volume_mm3=volume),
         box,
         outline.astype(np.float32),

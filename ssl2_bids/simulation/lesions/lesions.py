@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from ssl2_bids.simulation.anatomy.anatomy import EXTRACEREBRAL, Anatomy
 from ssl2_bids.simulation.anatomy.surroundings import SHARES, Surroundings, survey
-from ssl2_bids.simulation.lesions.growth import PaintedLesion, Patch
+from ssl2_bids.simulation.lesions.growth import LesionPatch, PaintedLesion
 from ssl2_bids.simulation.lesions.painter import MIN_VOLUME, Painter
 from ssl2_bids.simulation.lesions.real import LesionShapes
 from ssl2_bids.simulation.lesions.statistics import Statistics, statistics_for
@@ -58,7 +58,7 @@ class PaintedLesions:
     table: tuple[PaintedLesion, ...]
     healthy: Anatomy = field(repr=False)
     around: Surroundings = field(repr=False)
-    patches: tuple[Patch, ...] = field(repr=False)
+    patches: tuple[LesionPatch, ...] = field(repr=False)
     ignore: np.ndarray | None = None
     pulsation: np.ndarray | None = None
     nuisances: Any = None
@@ -117,7 +117,9 @@ def paint(
     return compose(anatomy, around, tuple(painter.patches))
 
 
-def compose(anatomy: Anatomy, around: Surroundings, patches: tuple[Patch, ...]) -> PaintedLesions:
+def compose(
+    anatomy: Anatomy, around: Surroundings, patches: tuple[LesionPatch, ...]
+) -> PaintedLesions:
     """Put patches into an anatomy: where they overlap the more severe one counts."""
     amount = {kind: np.zeros(around.shape, np.float32) for kind in SHARES}
     severity, rim, vein = (np.zeros(around.shape, np.float32) for _ in range(3))
@@ -202,7 +204,7 @@ def pasted(
 
 
 def measured(
-    patches: tuple[Patch, ...], instances: np.ndarray, around: Surroundings
+    patches: tuple[LesionPatch, ...], instances: np.ndarray, around: Surroundings
 ) -> tuple[PaintedLesion, ...]:
     """The table of lesions, with the volumes that they have in the instance map."""
     counts = np.bincount(

@@ -12,8 +12,8 @@ from ssl2_bids.simulation.lesions import cortical
 from ssl2_bids.simulation.lesions import real as real_lesions
 from ssl2_bids.simulation.lesions.growth import (
     NEIGHBOURS,
+    LesionPatch,
     PaintedLesion,
-    Patch,
     as_point,
     grow,
     room_for,
@@ -42,13 +42,13 @@ class Painter:
         statistics: Statistics,
         shapes: real_lesions.LesionShapes | None,
         *,
-        patches: tuple[Patch, ...] = (),
+        patches: tuple[LesionPatch, ...] = (),
     ):
         self.around = around
         self.random = random
         self.statistics = statistics
         self.shapes = shapes
-        self.patches: list[Patch] = []
+        self.patches: list[LesionPatch] = []
         self.blocked = np.zeros(around.shape, bool)
         self.filled = np.zeros(around.shape, bool)
         self.places = self._draw_places()
@@ -92,7 +92,7 @@ class Painter:
             volume = self.random.lognormal(np.log(median * self.statistics.scale), spread)
         return float(np.clip(volume, MIN_VOLUME, most)), place
 
-    def add(self, volume: float, place: str) -> Patch | None:
+    def add(self, volume: float, place: str) -> LesionPatch | None:
         """Paint a lesion of a volume in mm^3 in a place, or give None if there is no room."""
         for _ in range(CENTRES):
             patch = self._try(volume, place)
@@ -101,7 +101,7 @@ class Painter:
                 return patch
         return None
 
-    def keep(self, patch: Patch) -> None:
+    def keep(self, patch: LesionPatch) -> None:
         """Take the room of a patch."""
         self.patches.append(patch)
         wider = tuple(
@@ -112,14 +112,14 @@ class Painter:
         grown = ndimage.binary_dilation(self.filled[wider], NEIGHBOURS)
         self.blocked[wider] |= grown
 
-    def _try(self, volume: float, place: str) -> Patch | None:
+    def _try(self, volume: float, place: str) -> LesionPatch | None:
         if place == 'cortical':
             lesion = cortical.draw(self.around, volume, self.random)
         else:
             lesion = self._draw_real(volume) or self._draw(volume, place)
         return self.regrow(lesion)
 
-    def regrow(self, lesion: PaintedLesion) -> Patch | None:
+    def regrow(self, lesion: PaintedLesion) -> LesionPatch | None:
         """Paint what was drawn; None if there is no room. Equal draws give equal shapes."""
         lesion = replace(lesion, index=len(self.patches) + 1)
         # Large lesions run into their neighbours; small ones keep a gap.
@@ -138,7 +138,7 @@ class Painter:
         outline = draw(lesion.form, lesion.volume_wanted, centre, box, self.around, random)
         return self._settled(grow(lesion, outline, box, room, self.around))
 
-    def _settled(self, patch: Patch | None) -> Patch | None:
+    def _settled(self, patch: LesionPatch | None) -> LesionPatch | None:
         """The patch with the place where it came to lie."""
         if patch is None:
             return None

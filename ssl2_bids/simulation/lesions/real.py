@@ -13,10 +13,10 @@ from ssl2_bids.simulation.anatomy.surroundings import Surroundings
 from ssl2_bids.simulation.lesions.growth import (
     NEIGHBOURS,
     ROOM,
-    Appearance,
+    LesionAppearance,
+    LesionPatch,
     Origin,
     PaintedLesion,
-    Patch,
     as_point,
     border,
     finish,
@@ -135,7 +135,7 @@ def components_of(mask: Volume, patient: str) -> list[Component]:
 def draw(
     shapes: LesionShapes,
     volume: float,
-    appearance: Appearance,
+    appearance: LesionAppearance,
     around: Surroundings,
     random: np.random.Generator,
 ) -> PaintedLesion | None:
@@ -186,7 +186,7 @@ def transplant(
     origin: Origin,
     around: Surroundings,
     blocked: np.ndarray,
-) -> Patch | None:
+) -> LesionPatch | None:
     """The patch of a real lesion, cut to what it can fill.
 
     Parameters

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import special
 
-from ssl2_bids.simulation.lesions.growth import Appearance
+from ssl2_bids.simulation.lesions.growth import LesionAppearance
 from ssl2_bids.simulation.lesions.shapes import radius_of
 
 CONFLUENT = 500.0  # mm^3; larger ones cling to the ventricles and run into one another
@@ -75,7 +75,7 @@ def draw_form(volume: float, place: str, random: np.random.Generator) -> str:
 
 def draw_appearance(
     volume: float, place: str, random: np.random.Generator, *, veins: float
-) -> Appearance:
+) -> LesionAppearance:
     """What a lesion of a volume in mm^3 does to its tissue.
 
     Damage and T2 are correlated (0.7). In grey matter only the heavier damage shows.
@@ -92,7 +92,7 @@ def draw_appearance(
     reach = 1 + 4 * random.beta(1, 2.5)
     hole, ring, line = random.random(3)
     edge, halo, texture = random.uniform((0.5, 0.1, 0.05), (2.0, 0.4, 0.15))
-    return Appearance(
+    return LesionAppearance(
         damage=float(damage),
         t2_factor=float(t2_factor),
         edge=float(edge),

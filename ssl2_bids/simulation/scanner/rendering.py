@@ -82,7 +82,7 @@ class Surround:
 
 
 @dataclass(frozen=True)
-class Head:
+class HeadInScanner:
     """One participant in the scanner; maps on the anatomy's grid, shape (I, J, K).
 
     Attributes
@@ -154,7 +154,7 @@ def filling(fraction: np.ndarray) -> Filling:
 
 def make_head(
     lesions: PaintedLesions, surround: Surround, draw: HeadDraw, *, field: float
-) -> Head:
+) -> HeadInScanner:
     """Give a brain with lesions its head, its tissues, and the fields of one session.
 
     Parameters
@@ -184,7 +184,7 @@ def make_head(
     not_air = np.zeros(shape, bool)
     for part in parts:
         not_air.reshape(-1)[part.where] = True
-    return Head(
+    return HeadInScanner(
         affine,
         tuple(parts),
         brain,
@@ -204,7 +204,7 @@ def diseased(white: Tissue, damage: np.ndarray, t2_factor: np.ndarray) -> Tissue
 
 
 def render(
-    head: Head, protocol: Protocol, *, names: tuple[str, ...] | None = None
+    head: HeadInScanner, protocol: Protocol, *, names: tuple[str, ...] | None = None
 ) -> list[np.ndarray]:
     """Signed images on the anatomy's grid: the mean of the signals within each voxel.
 

@@ -31,7 +31,7 @@ from ssl2_bids.simulation.scanner.grids import (
     voxel_steps,
 )
 from ssl2_bids.simulation.scanner.protocols import Geometry, Protocol, Scanner
-from ssl2_bids.simulation.scanner.rendering import FATS, Head, render
+from ssl2_bids.simulation.scanner.rendering import FATS, HeadInScanner, render
 from ssl2_bids.simulation.scanner.sequences import signals, stored_uniform, uniform
 from ssl2_bids.volume import Volume
 
@@ -90,13 +90,13 @@ def draw_scan(
     return ScanDraw(placement, receive, artefacts)
 
 
-def grid_of(head: Head, scanner: Scanner, suffix: str, draw: ScanDraw) -> Volume:
+def grid_of(head: HeadInScanner, scanner: Scanner, suffix: str, draw: ScanDraw) -> Volume:
     """The empty grid of a scan of a head."""
     return place(draw.placement, scanner.geometries[suffix], head.centre, suffix)
 
 
 def scan(
-    head: Head,
+    head: HeadInScanner,
     scanner: Scanner,
     suffix: str,
     draw: ScanDraw,
@@ -161,7 +161,7 @@ def white_signal(protocol: Protocol, field: float) -> float:
 
 
 def received(
-    head: Head,
+    head: HeadInScanner,
     protocol: Protocol,
     geometry: Geometry,
     grid: Volume,

@@ -23,7 +23,7 @@ from ssl2_bids.training import strategies
 from ssl2_bids.training.adaptation.left_out import MEASURED
 from ssl2_bids.training.data.participants import Participant
 from ssl2_bids.training.data.views import AXIAL, Views, ViewSettings, masks_of
-from ssl2_bids.training.loop import LoopSettings, Progress, train
+from ssl2_bids.training.loop import LoopSettings, StepProgress, train
 from ssl2_bids.training.run import History, Run, Validate
 from ssl2_bids.training.strategy import Strategy
 
@@ -230,7 +230,7 @@ def adapt(
     *,
     device: str | torch.device,
     identity: str = '',
-    progress: Progress | None = None,
+    progress: StepProgress | None = None,
     measure: Validate | None = None,
 ) -> tuple[nn.Module, History]:
     """Train a copy of a network on a site's participants; resume where an earlier call stopped.

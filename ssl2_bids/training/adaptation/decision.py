@@ -21,7 +21,7 @@ class Decision:
 
 
 @dataclass(frozen=True)
-class Pair:
+class ScorePair:
     """Scores of one case before and after; lesion-wise ones are NaN where annotated in part.
 
     Attributes
@@ -35,7 +35,7 @@ class Pair:
     lesion_f1: tuple[float, float] = (math.nan, math.nan)
 
 
-def best_share(pairs: Mapping[float, Sequence[Pair]]) -> float:
+def best_share(pairs: Mapping[float, Sequence[ScorePair]]) -> float:
     """The share of the trained weights in their average with the first ones.
 
     Averaged networks are often more robust on images unlike those of the training: WiSE-FT,
@@ -63,7 +63,7 @@ def best_share(pairs: Mapping[float, Sequence[Pair]]) -> float:
     return max(near, default=best)
 
 
-def decide(pairs: Sequence[Pair], *, always: bool = False) -> Decision:
+def decide(pairs: Sequence[ScorePair], *, always: bool = False) -> Decision:
     """Decide by out-of-fold scores: participants have equal weights, with any number of sessions.
 
     Accepted if the mean Dice increases, to 0.15 at least, and the mean lesion-wise F1, where it is

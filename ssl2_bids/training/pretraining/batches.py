@@ -20,7 +20,7 @@ REAL = 991  # in the seed of the draws that choose between simulated and real
 
 
 @dataclass(frozen=True)
-class Source:
+class BatchSource:
     """Where samples come from.
 
     Attributes
@@ -76,7 +76,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class UnlabelledBatches(Source):
+class UnlabelledBatches(BatchSource):
     """Simulated and real images without labels; the real ones as they are, but for mirroring."""
 
     changes = {'moved': 0.0}
@@ -105,7 +105,7 @@ class UnlabelledBatches(Source):
 
 
 @dataclass(frozen=True)
-class LabelledBatches(Source):
+class LabelledBatches(BatchSource):
     """Simulated images with their truth, and real ones with a rater's labels.
 
     Real patches are all turned and scaled, more than in an adaptation: the scans are few.

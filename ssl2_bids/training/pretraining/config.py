@@ -55,7 +55,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageSettings:
     """One of the two stages; the keys of ``loop`` stand beside the others in the file.
 
     Attributes
@@ -103,8 +103,8 @@ class Config:
     licence: str = ''
     data: Data = Data()
     randomisation: Randomisation = Randomisation()
-    self_supervised: Stage = Stage(loop=LoopSettings(learning_rate=4e-4))
-    supervised: Stage = Stage()
+    self_supervised: StageSettings = StageSettings(loop=LoopSettings(learning_rate=4e-4))
+    supervised: StageSettings = StageSettings()
 
 
 def read_config(path: Path) -> Config:
@@ -174,7 +174,7 @@ def check(config: Config) -> None:
         raise UsageError('both stages have 0 steps', advice='Give one of them some.')
 
 
-def _check_stage(name: str, stage: Stage) -> None:
+def _check_stage(name: str, stage: StageSettings) -> None:
     loop = stage.loop
     above_zero = ('learning_rate', 'clip', 'accumulate', 'echo', 'log_every')
     for key in above_zero:
@@ -201,7 +201,7 @@ def _check_stage(name: str, stage: Stage) -> None:
         )
 
 
-def stages(config: Config) -> dict[str, Stage]:
+def stages(config: Config) -> dict[str, StageSettings]:
     """The stages that have steps, in their order."""
     both = {'self_supervised': config.self_supervised, 'supervised': config.supervised}
     return {name: stage for name, stage in both.items() if stage.loop.steps > 0}

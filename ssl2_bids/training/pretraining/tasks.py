@@ -29,7 +29,7 @@ THRESHOLDS = tuple(round(0.1 + 0.05 * n, 2) for n in range(13))
 
 
 @dataclass
-class Supervised:
+class SupervisedStage:
     """The supervised stage: lesions of known truth.
 
     Attributes

@@ -33,7 +33,7 @@ from ssl2_bids.training.run import History
 from ssl2_bids.volume import read, read_grid, reorient
 from ssl2_bids.workflows.adaptation import scores as scoring
 from ssl2_bids.workflows.adaptation.plan import label_links
-from ssl2_bids.workflows.adaptation.prepare import Prepared
+from ssl2_bids.workflows.adaptation.prepare import PreparedSession
 from ssl2_bids.workflows.adaptation.run import FINAL, HOLDOUT, SLICES, Adapted
 from ssl2_bids.workflows.adaptation.state import Work, settings_table
 
@@ -238,7 +238,7 @@ class StoredSlice:
     upright: int
 
 
-def reference_slice(one: Prepared, index: int) -> StoredSlice:
+def reference_slice(one: PreparedSession, index: int) -> StoredSlice:
     """The axial slice of the reference image that a slice of the network's grid lies in."""
     shape, affine = read_grid(one.case.brain_mask)
     orientation = nib.io_orientation(affine)

@@ -31,7 +31,7 @@ from ssl2_bids.training.adaptation.adapt import AdaptSettings
 from ssl2_bids.training.adaptation.left_out import quality
 from ssl2_bids.training.data.participants import read_participant
 from ssl2_bids.workflows.adaptation import torchrun as nodes
-from ssl2_bids.workflows.adaptation.prepare import Prepared
+from ssl2_bids.workflows.adaptation.prepare import PreparedSession
 from ssl2_bids.workflows.adaptation.state import (
     PROGRESS_LINES,
     Work,
@@ -59,7 +59,7 @@ class Job:
 
 
 def train_side_by_side(
-    work: Work, jobs: Mapping[str, tuple[Sequence[Prepared], Sequence[Prepared]]]
+    work: Work, jobs: Mapping[str, tuple[Sequence[PreparedSession], Sequence[PreparedSession]]]
 ) -> None:
     """Run trainings at the same time, as many as there are devices; returns when all have ended.
 

@@ -26,7 +26,7 @@ MADE = 'prepared.json'  # written last: with it everything stands
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedSession:
     """A case as the network sees it; its arrays lie in the files of ``folder``.
 
     Attributes
@@ -55,7 +55,7 @@ def prepare(
     card: Card,
     folder: Path,
     digest: Callable[[Path], str] = sha256,
-) -> Prepared:
+) -> PreparedSession:
     """Bring a case onto the grid of a model, or take it up where it is there already.
 
     Parameters
@@ -107,7 +107,7 @@ def prepare_all(
     card: Card,
     folder: Path,
     digest: Callable[[Path], str] = sha256,
-) -> tuple[list[Prepared], list[tuple[Case, str]]]:
+) -> tuple[list[PreparedSession], list[tuple[Case, str]]]:
     """Prepare all cases one by one; those that cannot be used, and why.
 
     Raises
@@ -138,7 +138,7 @@ def estimated_size(cases: Sequence[Case], card: Card) -> int:
     return int(total)
 
 
-def _taken_up(case: Case, folder: Path, key: str) -> Prepared | None:
+def _taken_up(case: Case, folder: Path, key: str) -> PreparedSession | None:
     try:
         content = json.loads((folder / MADE).read_text(encoding='utf-8'))
         if content['Key'] != key:
@@ -148,7 +148,7 @@ def _taken_up(case: Case, folder: Path, key: str) -> Prepared | None:
         return None
     size = sum(path.stat().st_size for path in folder.glob('*.npy'))
     affine, channels = np.array(content['Affine']), tuple(content['Channels'])
-    return Prepared(case, folder, key, affine, channels, size)
+    return PreparedSession(case, folder, key, affine, channels, size)
 
 
 def _grid_of(card: Card) -> list[object]:

@@ -24,7 +24,11 @@ from ssl2_bids.workflows.adaptation.cases import Case
 from ssl2_bids.workflows.adaptation.resegmented_summary import write_section
 from ssl2_bids.workflows.participant.derivatives import template_transform
 from ssl2_bids.workflows.participant.earlier import take_away, withdraw
-from ssl2_bids.workflows.segmentation_files import Segmentation, model_keys, write_segmentation
+from ssl2_bids.workflows.segmentation_files import (
+    SegmentationFiles,
+    model_keys,
+    write_segmentation,
+)
 
 log = logging.getLogger('ssl2_bids')
 
@@ -93,7 +97,7 @@ def segment_case(case: Case, card: Card, network: nn.Module, *, device: str) -> 
     maps = regions.region_maps(found.instances, template_transform(names))
     found = lesions.with_regions(found, regions.assign_regions(found.instances, maps))
     first = case.images[names.reference]
-    segmentation = Segmentation(
+    segmentation = SegmentationFiles(
         names=names,
         grid=grid,
         images=[first, *(path for path in case.images.values() if path != first)],

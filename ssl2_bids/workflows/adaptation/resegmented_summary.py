@@ -18,14 +18,16 @@ from ssl2_bids.workflows.participant.earlier import earlier_files
 from ssl2_bids.workflows.participant.plan import VIEWED, Figure
 from ssl2_bids.workflows.participant.summary import Shown, draw
 from ssl2_bids.workflows.segmentation_files import (
-    Segmentation,
+    SegmentationFiles,
     brain_volume,
     lesion_rows,
     volume_rows,
 )
 
 
-def write_section(case: Case, card: Card, images: dict[str, Volume], found: Segmentation) -> None:
+def write_section(
+    case: Case, card: Card, images: dict[str, Volume], found: SegmentationFiles
+) -> None:
     """Write the summary of a second result, its figures and the volumes of its viewer.
 
     Nothing is written where the first result has no summary.

@@ -18,8 +18,8 @@ from ssl2_bids.training.data.views import AXIAL
 from ssl2_bids.workflows.adaptation import scores as scoring
 from ssl2_bids.workflows.adaptation.parallel import train_side_by_side
 from ssl2_bids.workflows.adaptation.plan import fold_count
-from ssl2_bids.workflows.adaptation.prepare import Prepared
-from ssl2_bids.workflows.adaptation.scores import Row, Scores
+from ssl2_bids.workflows.adaptation.prepare import PreparedSession
+from ssl2_bids.workflows.adaptation.scores import LabelScores, Row
 from ssl2_bids.workflows.adaptation.state import Work, fit_into_time, train_one
 
 FINAL, SLICES, HOLDOUT = 'final', 'slices', 'holdout'
@@ -94,13 +94,13 @@ def make_folds(work: Work) -> dict[str, set[str]]:
     }
 
 
-def seen_without(work: Work, out: set[str]) -> list[Prepared]:
+def seen_without(work: Work, out: set[str]) -> list[PreparedSession]:
     """The participants of a training that leaves some out."""
     unseen = out.union(work.held)
     return [one for one in work.people if one.case.participant not in unseen]
 
 
-def labelled_of(work: Work, participants: set[str]) -> list[Prepared]:
+def labelled_of(work: Work, participants: set[str]) -> list[PreparedSession]:
     """The labelled sessions of some participants."""
     return [one for one in work.labelled if one.case.participant in participants]
 
@@ -193,7 +193,7 @@ def leave_slices_out(
 
 
 def tested(
-    work: Work, one: Prepared, networks: Mapping[float, nn.Module], fold: str
+    work: Work, one: PreparedSession, networks: Mapping[float, nn.Module], fold: str
 ) -> dict[float, Row]:
     """A labelled case under the start model and adapted models; kept for a rerun."""
     kept = work.folder / f'scores-{one.case.name}-{fold}.json'
@@ -222,12 +222,12 @@ def way_of(share: float) -> str:
     return 'after' if share == 1 else f'after {share:.0%} of the change of the weights'
 
 
-def _predict(work: Work, one: Prepared, network: nn.Module) -> np.ndarray:
+def _predict(work: Work, one: PreparedSession, network: nn.Module) -> np.ndarray:
     network.to(work.device)
     return probability_of(network, one.read(), work.adaptation.card, work.device)
 
 
-def _score(work: Work, one: Prepared, probability: np.ndarray) -> Scores:
+def _score(work: Work, one: PreparedSession, probability: np.ndarray) -> LabelScores:
     return scoring.score(
         probability,
         one,
@@ -237,7 +237,9 @@ def _score(work: Work, one: Prepared, probability: np.ndarray) -> Scores:
     )
 
 
-def _row(work: Work, one: Prepared, fold: str, before: Scores, after: Scores) -> Row:
+def _row(
+    work: Work, one: PreparedSession, fold: str, before: LabelScores, after: LabelScores
+) -> Row:
     share, volume = scoring.reference_of(one, work.annotations[one.case.name])
     names = one.case.result.names
     return Row(one.case.name, names.subject, names.session, fold, share, volume, before, after)

@@ -15,15 +15,15 @@ from ssl2_bids.metrics.comparison import compare_models
 from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.steps.lesions import label_instances
 from ssl2_bids.steps.network_input import to_reference
-from ssl2_bids.training.adaptation.decision import Pair
+from ssl2_bids.training.adaptation.decision import ScorePair
 from ssl2_bids.volume import Volume, read, reorient
-from ssl2_bids.workflows.adaptation.prepare import Prepared
+from ssl2_bids.workflows.adaptation.prepare import PreparedSession
 
 METRICS = ('dice', 'lesion_f1', 'lesion_sensitivity', 'lesion_ppv', 'volume_bias')
 
 
 @dataclass(frozen=True)
-class Scores:
+class LabelScores:
     """One case under one model; NaN where undefined, None where annotated in part.
 
     Attributes
@@ -50,18 +50,18 @@ class Row:
     fold: str
     annotated: float  # share of the brain
     reference_volume: float  # mm^3
-    before: Scores
-    after: Scores
+    before: LabelScores
+    after: LabelScores
 
 
 def score(
     probability: np.ndarray,
-    prepared: Prepared,
+    prepared: PreparedSession,
     annotation: Annotation,
     *,
     threshold: float,
     minimum_volume: float,
-) -> Scores:
+) -> LabelScores:
     """Compare as the results themselves would be compared: on the reference's grid.
 
     Parameters
@@ -79,7 +79,7 @@ def score(
     if annotation.whole:
         reference = label_instances(drawn, voxel_volume=voxel, minimum_volume=minimum_volume)
         lesions = lesionwise.any_overlap(reference, found)
-    return Scores(
+    return LabelScores(
         dice=voxels.dice,
         lesion_f1=lesions.f1 if lesions else None,
         lesion_sensitivity=lesions.sensitivity if lesions else None,
@@ -89,7 +89,7 @@ def score(
     )
 
 
-def reference_of(prepared: Prepared, annotation: Annotation) -> tuple[float, float]:
+def reference_of(prepared: PreparedSession, annotation: Annotation) -> tuple[float, float]:
     """Share of the brain that is annotated, and the volume of what is drawn in mm^3."""
     brain = reorient(read(prepared.case.brain_mask, dtype=np.uint8)).data > 0
     share = float((annotation.extent.data & brain).sum() / max(int(brain.sum()), 1))
@@ -97,7 +97,7 @@ def reference_of(prepared: Prepared, annotation: Annotation) -> tuple[float, flo
     return share, float((label.data > 0).sum()) * label.voxel_volume
 
 
-def as_numbers(scores: Scores) -> dict[str, float | None]:
+def as_numbers(scores: LabelScores) -> dict[str, float | None]:
     """Without what JSON cannot hold."""
     return {
         key: value if value is not None and math.isfinite(value) else None
@@ -105,19 +105,19 @@ def as_numbers(scores: Scores) -> dict[str, float | None]:
     }
 
 
-def from_numbers(numbers: dict[str, Any]) -> Scores:
+def from_numbers(numbers: dict[str, Any]) -> LabelScores:
     """The scores of :func:`as_numbers`; NaN and None of lesions are alike to those who read."""
     kept = {
         key: math.nan if value is None and key in ('dice', 'volume_bias', 'volume') else value
         for key, value in numbers.items()
     }
-    return Scores(**kept)
+    return LabelScores(**kept)
 
 
-def pairs_of(rows: Sequence[Row]) -> list[Pair]:
+def pairs_of(rows: Sequence[Row]) -> list[ScorePair]:
     """What the decision looks at: out-of-fold cases alone."""
     return [
-        Pair(
+        ScorePair(
             row.participant,
             (row.before.dice, row.after.dice),
             (_or_nan(row.before.lesion_f1), _or_nan(row.after.lesion_f1)),

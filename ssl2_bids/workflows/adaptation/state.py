@@ -42,7 +42,7 @@ from ssl2_bids.workflows.adaptation.plan import (
     training_settings,
     trainings_of,
 )
-from ssl2_bids.workflows.adaptation.prepare import Prepared
+from ssl2_bids.workflows.adaptation.prepare import PreparedSession
 
 log = logging.getLogger('ssl2_bids')
 
@@ -68,7 +68,7 @@ class Work:
     configuration: str
     device: str
     network: nn.Module
-    people: list[Prepared]
+    people: list[PreparedSession]
     annotations: dict[str, Annotation]
     folder: Path
     say: Say
@@ -79,7 +79,7 @@ class Work:
     memory: int = 0  # bytes of one training, once it is measured
 
     @property
-    def labelled(self) -> list[Prepared]:
+    def labelled(self) -> list[PreparedSession]:
         """Prepared cases with a label, held out or not."""
         return [one for one in self.people if one.case.name in self.annotations]
 

@@ -26,7 +26,7 @@ from ssl2_bids.volume import Grid, Volume, read, resample, write
 from ssl2_bids.workflows.participant.engine.task import read_json
 from ssl2_bids.workflows.participant.plan import Plan, extra_spaces, preproc_path
 from ssl2_bids.workflows.segmentation_files import (
-    Segmentation,
+    SegmentationFiles,
     lesion_mask,
     model_keys,
     write_segmentation,
@@ -67,7 +67,7 @@ def write_derivatives(plan: Plan, results: Results) -> dict[str, Any]:
     _write_brain_mask(plan, brain_mask, grid)
     _write_images(plan, results, grid)
     _write_transforms(plan, results)
-    found = Segmentation(
+    found = SegmentationFiles(
         names=plan.names,
         grid=grid,
         images=[preproc_path(plan, contrast) for contrast in results.contrasts],

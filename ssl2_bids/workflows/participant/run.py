@@ -26,7 +26,7 @@ from ssl2_bids.workflows.participant.planning import (
 log = logging.getLogger('ssl2_bids')
 
 # session, stage, 'start' | 'end' | 'exception', number of stages of the session
-Progress = Callable[[str, str, str, int], None]
+NodeProgress = Callable[[str, str, str, int], None]
 
 
 def run_participant_level(
@@ -34,7 +34,7 @@ def run_participant_level(
     *,
     command: str = '',
     say: Callable[[str], None] = log.info,
-    progress: Progress | None = None,
+    progress: NodeProgress | None = None,
 ) -> tuple[int, list[Outcome]]:
     """Process the asked sessions.
 
@@ -145,7 +145,7 @@ def _run(
     *,
     device: str,
     command: str,
-    progress: Progress | None,
+    progress: NodeProgress | None,
 ) -> Exception | None:
     from ssl2_bids.workflows.participant import graph
     from ssl2_bids.workflows.participant.engine import running

@@ -33,7 +33,7 @@ log = logging.getLogger('ssl2_bids')
 HEADS = 'heads.npz'
 INDEX, BEGUN = 'pack.json', 'packing.json'
 TRAIN, VALIDATION = 'train', 'validation'
-Progress = Callable[[str], None]
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def load_packed(folder: Path) -> Packed:
     return Packed(heads[0], scans[0], heads[1], scans[1], contents)
 
 
-def pack(config: Config, folder: Path, *, progress: Progress | None = None) -> None:
+def pack(config: Config, folder: Path, *, progress: Say | None = None) -> None:
     """Pack all data of a configuration into a folder, unless that was done.
 
     What was packed is kept as long as its sources have the same content. Where a folder of
@@ -170,7 +170,7 @@ def pack_heads(
     folder: Path,
     people: set[str],
     left_out: list[str],
-    progress: Progress | None,
+    progress: Say | None,
     contents: Contents,
     digest: Digest,
 ) -> None:
@@ -229,7 +229,7 @@ def pack_dataset(
     folder: Path,
     people: set[str],
     left_out: list[str],
-    progress: Progress | None,
+    progress: Say | None,
     contents: Contents,
     digest: Digest,
 ) -> None:

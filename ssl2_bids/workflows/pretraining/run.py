@@ -18,11 +18,11 @@ from ssl2_bids.networks.weights import read_card, read_weights
 from ssl2_bids.synthesis.appearance import CHANNELS
 from ssl2_bids.training import checkpoint, distributed
 from ssl2_bids.training.loop import curve_settings, train
-from ssl2_bids.training.pretraining.batches import LabelledBatches, Source, UnlabelledBatches
-from ssl2_bids.training.pretraining.config import Config, Stage, read_config, stages
+from ssl2_bids.training.pretraining.batches import BatchSource, LabelledBatches, UnlabelledBatches
+from ssl2_bids.training.pretraining.config import Config, StageSettings, read_config, stages
 from ssl2_bids.training.pretraining.pretext.masked import HeldOut, MaskedAutoencoding, Unlabelled
 from ssl2_bids.training.pretraining.pretext.tang import Tang
-from ssl2_bids.training.pretraining.tasks import Supervised, start_from
+from ssl2_bids.training.pretraining.tasks import SupervisedStage, start_from
 from ssl2_bids.training.run import History, Task, Validate
 from ssl2_bids.workflows.pretraining.model import conclude, whole_validation, write_start
 from ssl2_bids.workflows.pretraining.pack import Packed, load_packed, pack
@@ -33,11 +33,11 @@ CONFIG, PACKED = 'config.toml', 'packed'
 HELD_OUT_BATCHES = 8  # of the self-supervised stage's validation
 HELD_OUT_SEED = 1_000_003  # added to the seed: validation sees none of the training's samples
 
-Progress = Callable[[str, int, int, Mapping[str, float]], None]
+StageProgress = Callable[[str, int, int, Mapping[str, float]], None]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Pretrained:
     """How a pretraining ended.
 
     Attributes
@@ -69,9 +69,9 @@ def pretrain(
     *,
     device: str = 'cpu',
     data: Path | None = None,
-    progress: Progress | None = None,
+    progress: StageProgress | None = None,
     packing: Callable[[str], None] | None = None,
-) -> Outcome:
+) -> Pretrained:
     """Pretrain a model; an interrupted run resumes.
 
     Writes into ``folder`` the model (``model.json``, ``weights.safetensors``), ``config.toml``,
@@ -107,14 +107,14 @@ def pretrain(
                 continue
             stage = run_stage(name, config, packed, folder, network, device, progress)
             if stage.history.stopped:
-                return Outcome(folder, False, stage.history.stopped)
+                return Pretrained(folder, False, stage.history.stopped)
             network, histories[name] = stage.network, stage.history
             if first and name == 'self_supervised':
                 write_start(config, packed, folder / name, network, stage.history)
         if first and network is not None:
             conclude(config, packed, folder, network, histories, device)
         distributed.wait_for_all()
-    return Outcome(folder, True)
+    return Pretrained(folder, True)
 
 
 def passed(name: str, config: Config, folder: Path) -> bool:
@@ -147,7 +147,7 @@ def run_stage(
     folder: Path,
     network: nn.Module | None,
     device: str,
-    progress: Progress | None,
+    progress: StageProgress | None,
 ) -> Ready:
     """One stage, from the network of the one before if there was one."""
     stage = stages(config)[name]
@@ -196,7 +196,7 @@ def new(config: Config, outputs: int, network: nn.Module | None) -> nn.Module:
 
 
 def source_settings(
-    config: Config, stage: Stage, packed: Packed, device: str, *, validation: bool = False
+    config: Config, stage: StageSettings, packed: Packed, device: str, *, validation: bool = False
 ) -> dict[str, Any]:
     """The arguments of batches; engine and scans work on the device unless workers make them."""
     there = 'cpu' if stage.loop.workers else device
@@ -213,7 +213,7 @@ def source_settings(
     }
 
 
-def check_source(source: Source, stage: str) -> None:
+def check_source(source: BatchSource, stage: str) -> None:
     """Check that there is something to learn from.
 
     Raises
@@ -228,7 +228,7 @@ def check_source(source: Source, stage: str) -> None:
 
 
 def self_supervised(
-    config: Config, stage: Stage, packed: Packed, network: nn.Module | None, device: str
+    config: Config, stage: StageSettings, packed: Packed, network: nn.Module | None, device: str
 ) -> tuple[Task, UnlabelledBatches, Validate | None]:
     """Task, batches and validation of the first stage."""
     made = new(config, len(CHANNELS), network)
@@ -246,7 +246,7 @@ def self_supervised(
 
 
 def supervised(
-    config: Config, stage: Stage, packed: Packed, network: nn.Module | None, device: str
+    config: Config, stage: StageSettings, packed: Packed, network: nn.Module | None, device: str
 ) -> tuple[Task, LabelledBatches, Validate | None]:
     """Task, batches and validation of the second stage."""
     made = new(config, 1, network)
@@ -255,7 +255,7 @@ def supervised(
     check_source(batches, 'supervised')
     pretrained = 'self_supervised' in stages(config) or config.start is not None
     frozen = round(stage.frozen * stage.loop.steps) if pretrained else 0
-    task = Supervised(
+    task = SupervisedStage(
         made,
         cross_entropy=stage.cross_entropy,
         focal_tversky=stage.focal_tversky,

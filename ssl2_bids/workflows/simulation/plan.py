@@ -33,7 +33,7 @@ STREAM = b'anatomy'  # name of a stream of random numbers
 
 
 @dataclass(frozen=True)
-class Plan:
+class SimulationPlan:
     """All that makes the images.
 
     Attributes
@@ -161,7 +161,7 @@ def make_plan(
     lesion_masks: Path | None,
     whole_head: bool,
     phase: bool,
-) -> Plan:
+) -> SimulationPlan:
     """Check what was asked for, and read the small things.
 
     Raises
@@ -177,7 +177,7 @@ def make_plan(
             'the MNI152 tissue maps have no skull and no scalp',
             advice='Give label maps of whole heads with --labels, or leave --whole-head out.',
         )
-    plan = Plan(
+    plan = SimulationPlan(
         root=Path(root),
         seed=seed,
         scanner=scanner,
@@ -244,7 +244,7 @@ def chosen_contrasts(
     return tuple(suffix for suffix in known if suffix in chosen)
 
 
-def settings_of(plan: Plan, *, own_protocol: bool) -> str:
+def settings_of(plan: SimulationPlan, *, own_protocol: bool) -> str:
     """All that makes the images, in words; equal words mean equal images."""
     usual, habits = Habits(), plan.habits
     words = [f'seed {plan.seed}', f'{plan.scanner.field:g} T', ' '.join(plan.contrasts)]

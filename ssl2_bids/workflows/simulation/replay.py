@@ -16,7 +16,7 @@ from ssl2_bids.tables import Source, from_table
 from ssl2_bids.workflows.heads import image_files
 from ssl2_bids.workflows.simulation.dataset import write_participants
 from ssl2_bids.workflows.simulation.labels import Labelling
-from ssl2_bids.workflows.simulation.plan import MNI, Plan, fingerprint
+from ssl2_bids.workflows.simulation.plan import MNI, SimulationPlan, fingerprint
 from ssl2_bids.workflows.simulation.run import anatomies, begin, simulate_participant
 
 
@@ -56,7 +56,7 @@ def simulate_again(
     write_participants(plan.root, anatomies(plan, [number]))
 
 
-def read_record(record: Path, root: Path) -> tuple[Plan, int, ParticipantDraw]:
+def read_record(record: Path, root: Path) -> tuple[SimulationPlan, int, ParticipantDraw]:
     """Plan, number and draw of a participant from the JSON of its truth.
 
     The plan lacks label maps and lesion masks, which are not in the JSON.
@@ -71,7 +71,7 @@ def read_record(record: Path, root: Path) -> tuple[Plan, int, ParticipantDraw]:
         made = read_sidecar(record)['Simulation']
         settings, number, version = made['Settings'], int(made['Number']), made['Version']
         draw = from_table(ParticipantDraw, made['Draws'], Source(record), key='Draws')
-        plan = Plan(
+        plan = SimulationPlan(
             root=root,
             seed=int(settings['Seed']),
             scanner=from_table(Scanner, settings['Scanner'], Source(record), key='Scanner'),

@@ -43,14 +43,14 @@ from ssl2_bids.workflows.simulation.labels import (
 )
 from ssl2_bids.workflows.simulation.plan import (
     MNI,
-    Plan,
+    SimulationPlan,
     fingerprint,
     make_plan,
     settings_of,
 )
 
-Progress = Callable[[int, int], None]
-Job = tuple[Plan, int, Labelling | None]
+ParticipantProgress = Callable[[int, int], None]
+ParticipantJob = tuple[SimulationPlan, int, Labelling | None]
 
 
 def simulate(
@@ -74,7 +74,7 @@ def simulate(
     spikes: float = 0.0,
     phase: bool = False,
     nprocs: int = 1,
-    progress: Progress | None = None,
+    progress: ParticipantProgress | None = None,
 ) -> None:
     """Write a simulated raw BIDS dataset and, below ``derivatives``, truth and manual labels.
 
@@ -133,7 +133,7 @@ def simulate(
     write_participants(plan.root, anatomies(plan, numbers))
 
 
-def begin(plan: Plan, labelling: Labelling) -> None:
+def begin(plan: SimulationPlan, labelling: Labelling) -> None:
     """Claim the folder and write what stands at its root.
 
     Raises
@@ -156,7 +156,7 @@ def begin(plan: Plan, labelling: Labelling) -> None:
     )
 
 
-def refuse_other_labels(plan: Plan, chosen: Iterable[int]) -> None:
+def refuse_other_labels(plan: SimulationPlan, chosen: Iterable[int]) -> None:
     """Check that no participant has a manual label who should have none.
 
     Raises
@@ -173,7 +173,9 @@ def refuse_other_labels(plan: Plan, chosen: Iterable[int]) -> None:
         )
 
 
-def run_jobs(jobs: list[Job], *, nprocs: int, progress: Progress | None) -> None:
+def run_jobs(
+    jobs: list[ParticipantJob], *, nprocs: int, progress: ParticipantProgress | None
+) -> None:
     """Make all participants, some at a time.
 
     Raises
@@ -229,7 +231,7 @@ def end_with_parent() -> None:
 
 
 @threadpool_limits.wrap(limits=1)  # sums of several threads depend on how many there are
-def run_job(job: Job) -> None:
+def run_job(job: ParticipantJob) -> None:
     """Make what is missing of one participant."""
     plan, number, labelling = job
     if not plan.finished(number):
@@ -241,7 +243,9 @@ def run_job(job: Job) -> None:
 
 
 @threadpool_limits.wrap(limits=1)
-def simulate_participant(plan: Plan, number: int, draw: ParticipantDraw | None = None) -> None:
+def simulate_participant(
+    plan: SimulationPlan, number: int, draw: ParticipantDraw | None = None
+) -> None:
     """Write one participant's images and truth; what is finished of it is kept.
 
     Parameters
@@ -288,7 +292,7 @@ def simulate_participant(plan: Plan, number: int, draw: ParticipantDraw | None =
         write_truth(names, known, visit.known.table, visit.names, record | draws)
 
 
-def recorded(plan: Plan, number: int) -> dict[str, Any]:
+def recorded(plan: SimulationPlan, number: int) -> dict[str, Any]:
     """Settings of a participant's record, as JSON."""
     path = plan.label_map(number)
     masks = plan.lesion_masks
@@ -306,7 +310,7 @@ def recorded(plan: Plan, number: int) -> dict[str, Any]:
     }
 
 
-def anatomies(plan: Plan, numbers: Iterable[int]) -> dict[str, str]:
+def anatomies(plan: SimulationPlan, numbers: Iterable[int]) -> dict[str, str]:
     """Name of each participant's template, by folder."""
     templates = {n: plan.label_map(n) for n in numbers}
     return {

@@ -4,12 +4,12 @@ from known_head import known_head
 
 from ssl2_bids.errors import DataError, NoInputError
 from ssl2_bids.simulation.anatomy.surroundings import survey
-from ssl2_bids.simulation.lesions.growth import Appearance, Origin
+from ssl2_bids.simulation.lesions.growth import LesionAppearance, Origin
 from ssl2_bids.simulation.lesions.lesions import Statistics, paint
 from ssl2_bids.simulation.lesions.real import draw, read_shapes, transplant
 from ssl2_bids.volume import Volume, write
 
-LOOK = Appearance(damage=0.3, t2_factor=1.8, edge=1.0, halo=0.2, reach=2.0)
+LOOK = LesionAppearance(damage=0.3, t2_factor=1.8, edge=1.0, halo=0.2, reach=2.0)
 # mm to the right, front and top of MNI space, and half axes in mm; all in deep white matter.
 ELLIPSOIDS = {
     'p01': [((26, -20, 32), (5, 9, 4)), ((-26, 18, 26), (3, 3, 3)), ((24, 30, 16), (2, 4, 2))],

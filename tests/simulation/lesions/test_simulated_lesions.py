@@ -11,7 +11,7 @@ from ssl2_bids.errors import DataError
 from ssl2_bids.simulation.anatomy.anatomy import Anatomy, Deformation, deform
 from ssl2_bids.simulation.anatomy.label_maps import from_label_map
 from ssl2_bids.simulation.anatomy.surroundings import PLACES, survey
-from ssl2_bids.simulation.lesions.growth import Appearance, core_of, steepness
+from ssl2_bids.simulation.lesions.growth import LesionAppearance, core_of, steepness
 from ssl2_bids.simulation.lesions.lesions import (
     PaintedLesions,
     Statistics,
@@ -125,7 +125,7 @@ def test_borders_are_fuzzy_and_halos_stay_out_of_the_truth(painted):
 
 
 def test_severity_is_one_half_on_the_border():
-    look = Appearance(0.3, 1.8, edge=2.0, halo=0.2, reach=2.0)
+    look = LesionAppearance(0.3, 1.8, edge=2.0, halo=0.2, reach=2.0)
     outline = np.linspace(-6, 6, 401)
     for volume in (2.0, 50.0, 5000.0):
         severity = core_of(outline, steepness(look, volume))

@@ -11,7 +11,7 @@ from ssl2_bids.errors import UsageError
 from ssl2_bids.training import strategies
 from ssl2_bids.training.adaptation import adapt
 from ssl2_bids.training.adaptation.adapt import AdaptSettings
-from ssl2_bids.training.adaptation.decision import Pair, best_share, decide
+from ssl2_bids.training.adaptation.decision import ScorePair, best_share, decide
 from ssl2_bids.training.data.participants import Participant
 
 SETTINGS = AdaptSettings('mean_teacher', 6, 1e-2, (16, 16, 16), 2, 2)
@@ -147,16 +147,16 @@ def test_the_choice_of_a_strategy_and_of_a_patch():
 
 
 def test_the_decision():
-    better = [Pair('a', (0.5, 0.6), (0.5, 0.5)), Pair('b', (0.4, 0.4), (0.5, 0.5))]
+    better = [ScorePair('a', (0.5, 0.6), (0.5, 0.5)), ScorePair('b', (0.4, 0.4), (0.5, 0.5))]
     assert decide(better).accepted
-    assert decide([Pair('a', (0.5, 0.505))]).accepted
-    worse = [*better, Pair('c', (0.5, 0.4))]
+    assert decide([ScorePair('a', (0.5, 0.505))]).accepted
+    worse = [*better, ScorePair('c', (0.5, 0.4))]
     assert not decide(worse).accepted  # the mean is what it was
     assert 'did not increase' in decide(worse).reason
     assert decide(worse, always=True).accepted
-    lesions_lost = [Pair('a', (0.5, 0.6), (0.5, 0.4))]
+    lesions_lost = [ScorePair('a', (0.5, 0.6), (0.5, 0.4))]
     assert 'F1 fell' in decide(lesions_lost).reason
-    unrelated = [Pair('a', (0.05, 0.09))]
+    unrelated = [ScorePair('a', (0.05, 0.09))]
     assert 'labels belong to these scans' in decide(unrelated).reason
     assert not decide(unrelated).accepted
     assert not decide([]).accepted
@@ -164,13 +164,13 @@ def test_the_decision():
 
 
 def test_a_participant_with_many_sessions_counts_once():
-    many = [Pair('a', (0.5, 0.6))] * 9 + [Pair('b', (0.5, 0.3))]
+    many = [ScorePair('a', (0.5, 0.6))] * 9 + [ScorePair('b', (0.5, 0.3))]
     assert not decide(many).accepted
 
 
 def test_the_share_of_the_change_is_chosen_by_people_not_by_sessions():
-    half = [Pair('a', (0.5, 0.6))] * 9 + [Pair('b', (0.5, 0.5))]
-    whole = [Pair('a', (0.5, 0.7))] * 9 + [Pair('b', (0.5, 0.3))]
+    half = [ScorePair('a', (0.5, 0.6))] * 9 + [ScorePair('b', (0.5, 0.5))]
+    whole = [ScorePair('a', (0.5, 0.7))] * 9 + [ScorePair('b', (0.5, 0.3))]
     assert best_share({0.5: half, 1.0: whole}) == 0.5
     assert best_share({0.5: whole, 1.0: half}) == 1.0
     assert best_share({0.5: half, 1.0: half}) == 1.0
@@ -179,7 +179,7 @@ def test_the_share_of_the_change_is_chosen_by_people_not_by_sessions():
 
 def test_half_of_the_change_is_for_where_all_of_it_is_clearly_worse_or_refused():
     def pairs(after):
-        return [Pair('a', (0.5, after))]
+        return [ScorePair('a', (0.5, after))]
 
     assert best_share({0.5: pairs(0.53), 1.0: pairs(0.525)}) == 1.0  # as good as
     assert best_share({0.5: pairs(0.54), 1.0: pairs(0.525)}) == 0.5

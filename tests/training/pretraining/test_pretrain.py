@@ -28,7 +28,7 @@ from ssl2_bids.training.loop import train
 from ssl2_bids.training.pretraining.batches import LabelledBatches, UnlabelledBatches
 from ssl2_bids.training.pretraining.config import Config, read_config, stages
 from ssl2_bids.training.pretraining.tasks import (
-    Supervised,
+    SupervisedStage,
     WholeVolumes,
     choose_threshold,
     encoder_of,
@@ -172,7 +172,7 @@ class TestSupervised:
         known = batch.known.clone()
         known[..., :8] = 0
         batch = batch._replace(known=known)
-        task = Supervised(new())
+        task = SupervisedStage(new())
         loss, terms = task.loss(batch, 0)
         flipped = torch.where(known > 0, batch.label, 1 - batch.label)
         again, _ = task.loss(batch._replace(label=flipped), 0)
@@ -185,7 +185,7 @@ class TestSupervised:
             network = new()
             before = [p.detach().clone() for p in encoder_of(network)]
             last = network.out.weight.detach().clone()
-            task = Supervised(network, frozen=frozen)
+            task = SupervisedStage(network, frozen=frozen)
             train(task, batches, settings(4), tmp_path / str(frozen), device='cpu')
             after = encoder_of(network)
             assert len(after) == 15

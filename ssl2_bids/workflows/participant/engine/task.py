@@ -59,7 +59,7 @@ STORAGE_ERRORS = (
 _OWN = ('function', 'version', 'use_gpu', 'identity')
 
 
-class Task(IOBase):
+class FunctionInterface(IOBase):
     """A nipype interface that calls one of our functions in the node's folder.
 
     The function stands at the top of a module. It gets its inputs by keyword, writes its files
@@ -177,7 +177,7 @@ def make_node(
     always : runs although its inputs are unchanged (it writes outside its folder).
     identity, unhashed : identifies the content of inputs that are not hashed themselves.
     """
-    task = Task(function, outputs, gpu=gpu, identity=identity, unhashed=unhashed)
+    task = FunctionInterface(function, outputs, gpu=gpu, identity=identity, unhashed=unhashed)
     node = Node(task, name=name, n_procs=threads, mem_gb=memory_gb, overwrite=always or None)
     for key, value in inputs.items():
         setattr(node.inputs, key, value)
