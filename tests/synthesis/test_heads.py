@@ -78,7 +78,7 @@ def test_a_damaged_pack_is_named(tmp_path):
 def test_unknown_labels_are_named():
     labels = label_head()
     labels[0, 0, 0] = 99
-    with pytest.raises(DataError, match='unknown: 99'):
+    with pytest.raises(DataError, match='unknown labels: 99'):
         make_head('odd', labels)
 
 

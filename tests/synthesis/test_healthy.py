@@ -32,5 +32,5 @@ def test_too_small_a_brain_and_a_flat_image_are_refused(scan):
     with pytest.raises(DataError, match='mL only'):
         label_t1w(image[::2, ::2, ::2], truth[::2, ::2, ::2] > 0)
     flat = np.random.default_rng(0).normal(100, 1, image.shape).astype(np.float32)
-    with pytest.raises(DataError, match='cannot be told apart'):
+    with pytest.raises(DataError, match='cannot be separated by intensity'):
         label_t1w(flat, truth > 0)

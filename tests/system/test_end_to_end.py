@@ -123,7 +123,7 @@ def test_running_again_changes_nothing_and_is_quick(simulated, finished, run_app
 
 def test_another_threshold_is_another_result_from_the_same_cache(simulated, finished, run_app):
     done = run_app(simulated, finished, 'participant', *OPTIONS, '--dry-run', '--threshold', '0.4')
-    assert 'finished by a former run' not in done.stdout
+    assert 'finished by an earlier run' not in done.stdout
 
 
 def test_group_level(simulated, finished, run_app):

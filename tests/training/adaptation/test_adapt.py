@@ -155,7 +155,7 @@ def test_the_decision():
     assert 'did not increase' in decide(worse).reason
     assert decide(worse, always=True).accepted
     lesions_lost = [ScorePair('a', (0.5, 0.6), (0.5, 0.4))]
-    assert 'F1 fell' in decide(lesions_lost).reason
+    assert 'F1 decreased' in decide(lesions_lost).reason
     unrelated = [ScorePair('a', (0.05, 0.09))]
     assert 'labels belong to these scans' in decide(unrelated).reason
     assert not decide(unrelated).accepted
