@@ -91,11 +91,11 @@ def test_the_run_succeeds_and_says_what_it_left_out(finished):
 def test_what_was_left_out_is_remembered_until_the_file_is_another(finished, run_app):
     _, words = finished
     again = run_app(*words)
-    assert again.stderr.count('finished before') == len(PARTS) + 1, again.stderr  # and the total
+    assert again.stderr.count('already finished') == len(PARTS), again.stderr
     better = words[0] / 'sub-constant' / 'anat' / 'sub-constant_T2w.nii'
     better.write_bytes(brain_image(3).to_bytes())
     mended = run_app(*words)
-    assert mended.stderr.count('finished before') == len(PARTS)
+    assert mended.stderr.count('already finished') == len(PARTS) - 1
     (path,) = (words[1] / 'sub-constant' / 'figures').glob('*summary_report.json')
     used = [r['Contrast'] for r in json.loads(path.read_text())['inputs'] if r['Use'] != 'dropped']
     assert sorted(used) == ['T1w', 'T2w']
