@@ -48,9 +48,9 @@ def make_dataset(root: Path, sessions: int) -> Path:
 
 
 def finish(plan: Plan) -> None:
-    """Write what the App takes for a finished session: empty files, summary and marker."""
+    """Write what the App takes for a finished session: files, summary and marker."""
     for path in planned_outputs(plan):
-        write_text(path, '')
+        write_text(path, 'finished')
     summary = base_summary(plan, 'done', 'ssl2-bids')
     summary['brain_volume_mm3'] = 1.4e6
     summary['methods'] = ['Lesions were segmented with ssl2-bids.']
