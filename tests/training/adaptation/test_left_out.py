@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -40,3 +42,14 @@ def test_only_what_is_annotated_counts(card):
     whole = Participant('sub-01', person.image, person.present, person.brain, wrong, half * 0 + 1)
     assert lesion.any()
     assert dice_of(Oracle(), seen, card, 'cpu') > 0.9 > dice_of(Oracle(), whole, card, 'cpu')
+
+
+def test_the_threshold_is_that_of_the_channels_that_are_there(card):
+    person = as_participant(head(1), 'sub-01', card)
+    assert all(person.present)
+    strict = ((frozenset(card.channels), 1.1),)  # with all channels nothing is marked
+    assert dice_of(Oracle(), person, replace(card, thresholds=strict), 'cpu') == 0
+    one = Participant(
+        'sub-01', person.image, (False, True), person.brain, person.label, person.annotated
+    )
+    assert dice_of(Oracle(), one, replace(card, thresholds=strict), 'cpu') > 0.9
