@@ -1,4 +1,4 @@
-"""Which images of a session belong to one MP2RAGE: uniform image, INV1 and INV2.
+"""Which images of a session belong to one MP2RAGE: uniform image, INV1, INV2, maps of B1+.
 
 They are matched by names that differ in nothing but the part that identifies which of the three an
 image is. That part stands in ``inv-`` and in the suffix by the standard, in ``acq-`` after
@@ -10,27 +10,58 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ssl2_bids.bids import image_names
 
 ABOUT = ('MP2RAGE', 'INV1', 'INV2', 'UNI', 'UNIT1')  # suffixes that name a part themselves
+OTHER_FIELD_MAP = 'of the B1+ maps only TB1map and TB1SRGE with its phases are used'
 RELATED = {
-    'T1map': 'a T1 map is not used',
-    'TB1map': 'a B1 map is not used',
-    'TB1TFL': 'a B1 map is not used',
-    'TB1AFI': 'a B1 map is not used',
-    'TB1EPI': 'a B1 map is not used',
-    'TB1DAM': 'a B1 map is not used',
-    'TB1SRGE': 'SA2RAGE is not used',
+    'T1map': 'a T1 map is used beside UNIT1 only, where none can be computed',
+    'TB1map': 'a B1+ map is used with UNIT1, INV1, INV2 and the settings of MP2RAGE only',
+    'TB1TFL': OTHER_FIELD_MAP,
+    'TB1AFI': OTHER_FIELD_MAP,
+    'TB1EPI': OTHER_FIELD_MAP,
+    'TB1DAM': OTHER_FIELD_MAP,
+    'TB1SRGE': OTHER_FIELD_MAP,
 }
+AMBIGUOUS = (
+    'the magnitudes of INV1 and INV2 do not have the sign of INV1, so UNIT1 cannot be computed '
+    'from them: add their phase images (part-phase) or the UNIT1 of the scanner'
+)
 _PART = re.compile(
     r'inv(?:ersion)?(?:time)?[-_]?0*[12](?!\d)|(?<!\d)[12](?:st|nd)?inv|'
     r'uni(?:t1)?[-_]?(?:den(?:oised)?)?(?:images?)?|den(?:oised)?$|nd$|mp2rage$',
     re.IGNORECASE,
 )
 _DENOISED = re.compile(r'^.*den.*$', re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Companion:
+    """A file that is needed beside an image to make this image, or a map of it.
+
+    Attributes
+    ----------
+    role : ``INV1``, ``INV2``, ``TB1map``, ``SA2RAGE 1``, ``SA2RAGE 2``, with `` phase`` behind it
+        for a phase image; or ``T1map``.
+    metadata : sidecar keys, inherited ones included.
+    """
+
+    role: str
+    path: Path
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+def inversions_among(companions: Sequence[Companion]) -> tuple[Path, ...]:
+    """INV1 and INV2, if both are among the companions."""
+    found = {companion.role: companion.path for companion in companions}
+    return (found['INV1'], found['INV2']) if {'INV1', 'INV2'} <= set(found) else ()
+
+
+Roles = list[tuple[str, dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -76,6 +107,73 @@ def inversions_of(
         # of several echoes the first: UNIT1 is made of it
         found.append(min(same, key=lambda f: (int(f.get('echo') or 0), f['path'].name)))
     return Parts(tuple(found))
+
+
+def complex_pairs(files: Sequence[dict[str, Any]]) -> list[Roles]:
+    """INV1 and INV2 with their phases, where all four belong together; the first by name first.
+
+    Each is in the order INV2, INV1, INV1 phase, INV2 phase.
+    """
+    found = []
+    for second in sorted(files, key=lambda f: str(f['path'].name)):
+        if not is_inversion(second) or image_names.is_phase(second):
+            continue
+        if image_names.inversion(second) != '2':
+            continue
+        first = _same(second, files, number='1', phase=False)
+        phases = [_same(second, files, number=n, phase=True) for n in ('1', '2')]
+        if first and phases[0] and phases[1]:
+            found.append(
+                [
+                    ('INV2', second),
+                    ('INV1', first),
+                    ('INV1 phase', phases[0]),
+                    ('INV2 phase', phases[1]),
+                ]
+            )
+    return found
+
+
+def _same(
+    file: dict[str, Any], files: Sequence[dict[str, Any]], *, number: str, phase: bool
+) -> dict[str, Any] | None:
+    """The inversion image of this number that belongs to another one."""
+    return next(
+        (
+            f
+            for f in files
+            if is_inversion(f)
+            and image_names.inversion(f) == number
+            and image_names.is_phase(f) == phase
+            and _common(f) == _common(file)
+            and f.get('echo') == file.get('echo')
+        ),
+        None,
+    )
+
+
+def transmit_maps(files: Sequence[dict[str, Any]]) -> Roles:
+    """What gives the B1+ field of a session: a TB1map, else a whole SA2RAGE, else nothing."""
+    maps = sorted((f for f in files if f['suffix'] == 'TB1map'), key=lambda f: f['path'].name)
+    if maps:
+        return [('TB1map', maps[0])]
+    parts = {
+        (image_names.inversion(f), image_names.is_phase(f)): f
+        for f in sorted(files, key=lambda f: f['path'].name, reverse=True)
+        if f['suffix'] == 'TB1SRGE'
+    }
+    roles = [
+        (f'SA2RAGE {number}{" phase" if phase else ""}', parts.get((number, phase)))
+        for phase in (False, True)
+        for number in ('1', '2')
+    ]
+    whole = [(role, file) for role, file in roles if file is not None]
+    if len(whole) < len(roles):
+        return []
+    from ssl2_bids.steps import transmit_field  # only where there is a SA2RAGE
+
+    known = transmit_field.sa2rage_protocol([file['metadata'] for _, file in whole[:2]])
+    return whole if known else []
 
 
 def _why_not(number: str, uniform: dict[str, Any], magnitudes: Sequence[dict[str, Any]]) -> str:

@@ -12,12 +12,14 @@ from ssl2_bids.bids import image_names, mp2rage_parts, preference
 from ssl2_bids.bids.filters import LONG_NAMES, SUFFIXES, matches
 from ssl2_bids.bids.headers import Header, read_header
 from ssl2_bids.bids.inheritance import LINK_WITHOUT_CONTENT
+from ssl2_bids.bids.mp2rage_parts import Companion, Roles, inversions_among
 from ssl2_bids.errors import DataError
 from ssl2_bids.volume import same_grid
 
 SHORT_NAMES = {'acquisition': 'acq', 'ceagent': 'ce', 'reconstruction': 'rec', 'run': 'run'}
 MAX_ECHO = 0.060  # s; later echoes hold little signal at 7T
 COMPLEX_PARTS = ('phase', 'real', 'imag')
+OF_ONE_INVERSION = ('InversionTime', 'FlipAngle')  # keys that UNIT1 does not share with INV2
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,19 @@ class Pick:
     paths: tuple[Path, ...]
     entities: dict[str, str] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
-    inversions: tuple[Path, ...] = ()
+    companions: tuple[Companion, ...] = ()
     spacing: tuple[float, ...] = ()
+    echo_times: tuple[float, ...] = ()
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """Every file that is used."""
+        return self.paths + tuple(companion.path for companion in self.companions)
+
+    @property
+    def inversions(self) -> tuple[Path, ...]:
+        """INV1 and INV2 of a UNIT1 that the scanner computed; empty otherwise."""
+        return inversions_among(self.companions)
 
 
 @dataclass(frozen=True)
@@ -72,7 +85,7 @@ def choose(
     choosing = _Choosing(files, filters, dict(unusable or {}))
     for key in ('unit1', 't1w', 'flair', 't2w', 't2starw'):
         found = choosing.candidates(key)
-        if not found:
+        if not found and not (key == 'unit1' and choosing.complex_pairs()):
             continue
         suffix = SUFFIXES[key][0]
         reason = _why_not(key, suffix, accepted, wanted, choosing.picks)
@@ -81,6 +94,8 @@ def choose(
             continue
         found = choosing.usable(found)
         if not found:
+            if key == 'unit1' and (computed := choosing.pick_computed()):
+                choosing.picks[suffix] = computed
             continue
         found = choosing.without_contrast_agent(found)
         if key == 'unit1':
@@ -125,7 +140,7 @@ class _Choosing:
 
     def choice(self) -> Choice:
         """What was decided; a file that is used for one contrast was not dropped for another."""
-        used = {path for pick in self.picks.values() for path in pick.paths + pick.inversions}
+        used = {path for pick in self.picks.values() for path in pick.sources}
         dropped = sorted((p, why) for p, why in self.dropped.items() if p not in used)
         warnings = tuple(dict.fromkeys(self.warnings))
         return Choice(tuple(self.picks.values()), tuple(dropped), warnings, tuple(self.problems))
@@ -233,11 +248,9 @@ class _Choosing:
             )
         return self._pick(suffix, first)
 
-    def _pick(
-        self, suffix: str, file: dict[str, Any], inversions: Sequence[dict[str, Any]] = ()
-    ) -> Pick:
+    def _pick(self, suffix: str, file: dict[str, Any], companions: Roles | None = None) -> Pick:
         entities = {short: file[long] for long, short in SHORT_NAMES.items() if long in file}
-        for used in (file, *inversions):
+        for used in (file, *(other for _, other in companions or ())):
             if apart := self.headers[used['path']].forms_apart:
                 self.warnings.append(
                     f'{used["path"].name}: sform and qform differ by {apart:.1f} mm; the sform '
@@ -253,7 +266,7 @@ class _Choosing:
             (file['path'],),
             entities,
             file['metadata'],
-            tuple(f['path'] for f in inversions),
+            tuple(Companion(role, f['path'], f['metadata']) for role, f in companions or ()),
             self.headers[file['path']].spacing,
         )
 
@@ -266,7 +279,8 @@ class _Choosing:
             if pair:
                 rest = [f for f in found if f is not file]
                 self.drop(rest, 'UNIT1 with INV1 and INV2 is denoised by ssl2-bids')
-                return self._pick('UNIT1', file, pair)
+                roles = [('INV1', pair[0]), ('INV2', pair[1])]
+                return self._pick('UNIT1', file, [*roles, *self._for_t1(pair, file)])
         if not denoised:
             why = self._inversions(preference.in_order(plain, self.headers)[0]).reason
             self.warnings.append(
@@ -278,29 +292,77 @@ class _Choosing:
             self.drop(plain, 'the denoised UNIT1 is used')
         return self.pick_first('unit1', denoised or plain)
 
-    def _inversions(self, uniform: dict[str, Any]) -> mp2rage_parts.Parts:
+    def complex_pairs(self) -> list[Roles]:
+        """The MP2RAGE images from which UNIT1 can be computed; see there."""
+        return mp2rage_parts.complex_pairs(self._mp2rage_files()[0])
+
+    def pick_computed(self) -> Pick | None:
+        """UNIT1 computed from the magnitudes and phases of an MP2RAGE, if all can be used."""
+        for pair in self.complex_pairs():
+            files = [file for _, file in pair]
+            if len(self.usable(files)) < len(files):
+                continue
+            (_, second), *others = pair
+            # the sidecar of a phase may be shorter than that of its magnitude
+            role, phase = others[-1]
+            known = {**second['metadata'], **phase['metadata']}
+            others[-1] = (role, {**phase, 'metadata': known})
+            if not all(self._on_grid(file, second, 'INV2') for _, file in others):
+                continue
+            others += self._for_t1((files[1], second), second)
+            pick = self._pick('UNIT1', second, others)
+            metadata = {k: v for k, v in pick.metadata.items() if k not in OF_ONE_INVERSION}
+            return replace(pick, metadata=metadata)
+        return None
+
+    def _for_t1(self, pair: Sequence[dict[str, Any]], uniform: dict[str, Any]) -> Roles:
+        """What helps to map T1 beside the inversions: a B1+ map, or the T1 map of the scanner."""
+        from ssl2_bids.steps import t1_mapping  # only where there is an MP2RAGE
+
+        sidecars = [file['metadata'] for file in pair]
+        if t1_mapping.protocol_of(*sidecars):
+            found = mp2rage_parts.transmit_maps([f for f in self.files if f['path'].exists()])
+            return found if len(self.usable([f for _, f in found])) == len(found) else []
+        if any('InversionTime' in one for one in sidecars):
+            missing = t1_mapping.missing_keys(*sidecars)
+            why = (
+                f'{", ".join(missing)} missing' if missing else 'its times contradict one another'
+            )
+            self.warnings.append(f'no T1 map can be computed from the MP2RAGE: {why}')
+        maps = [f for f in self.files if f['suffix'] == 'T1map' and f['path'].exists()]
+        maps = [f for f in self.usable(maps) if self._on_grid(f, uniform, 'UNIT1')]
+        return [('T1map', maps[0])] if maps else []
+
+    def _on_grid(self, file: dict[str, Any], other: dict[str, Any], name: str) -> bool:
+        """Whether a file lies on the grid of another; else it is left out with a warning."""
+        if same_grid(self.headers[file['path']], self.headers[other['path']]):
+            return True
+        self.drop([file], f'not on the grid of {name}')
+        self.warnings.append(
+            f'{file["path"].name} was left out: it is not on the grid of {other["path"].name}'
+        )
+        return False
+
+    def _mp2rage_files(self) -> tuple[list[dict[str, Any]], bool]:
+        """The files that may be parts of an MP2RAGE, and whether a filter asks for them."""
         pattern = self.filters.get('mp2rage')
         files = [
             f
             for f in self.files
             if f['path'].exists() and (pattern is None or matches(f, 'mp2rage', pattern))
         ]
-        return mp2rage_parts.inversions_of(uniform, files, asked=pattern is not None)
+        return files, pattern is not None
+
+    def _inversions(self, uniform: dict[str, Any]) -> mp2rage_parts.Parts:
+        files, asked = self._mp2rage_files()
+        return mp2rage_parts.inversions_of(uniform, files, asked=asked)
 
     def _usable_pair(self, uniform: dict[str, Any]) -> tuple[dict[str, Any], ...]:
         """INV1 and INV2 of a uniform image, if both can be used and lie on its grid."""
         pair = self._inversions(uniform).inversions
         if len(self.usable(pair)) < len(pair):
             return ()
-        for file in pair:
-            if not same_grid(self.headers[file['path']], self.headers[uniform['path']]):
-                self.drop([file], 'not on the grid of UNIT1')
-                self.warnings.append(
-                    f'{file["path"].name} was left out: it is not on the grid of '
-                    f'{uniform["path"].name}'
-                )
-                return ()
-        return pair
+        return pair if all(self._on_grid(file, uniform, 'UNIT1') for file in pair) else ()
 
     def pick_t2starw(self, found: list[dict[str, Any]]) -> Pick:
         """A single T2starw, else the echoes of a T2starw, else those of a MEGRE."""
@@ -336,7 +398,12 @@ class _Choosing:
                 name = file['path'].name
                 self.warnings.append(f'{name} was left out: not on the grid of the first echo')
         pick = self._pick('T2starw', together[0])
-        return replace(pick, paths=tuple(f['path'] for f in together))
+        seconds = [f['metadata'].get('EchoTime') for f in together]
+        return replace(
+            pick,
+            paths=tuple(f['path'] for f in together),
+            echo_times=tuple(map(float, seconds)) if known else (),
+        )
 
     def explain_the_rest(self) -> None:
         """Record why images of an MP2RAGE are not used."""
@@ -345,7 +412,7 @@ class _Choosing:
         if 'UNIT1' in self.picks:
             self.drop(inversions, 'not needed for the noise removal of UNIT1')
         elif inversions and not any(image_names.is_uniform(f) for f in self.files):
-            reason = 'ssl2-bids does not compute the uniform image: add the UNIT1 of the scanner'
+            reason = mp2rage_parts.AMBIGUOUS
             self.drop(inversions, reason)
             names = ', '.join(f['path'].name for f in inversions if not image_names.is_phase(f))
             self.warnings.append(f'MP2RAGE without UNIT1 ({names}): {reason}')

@@ -47,6 +47,22 @@ def kept_metadata(raw: dict[str, Any]) -> dict[str, Any]:
     return {key: raw[key] for key in KEPT if key in raw}
 
 
+MAPS = {  # by the desc- of a map
+    'fit': ('weighted straight line through the logarithm of the magnitudes', ''),
+    'scanner': ('of the scanner', ''),
+    'uncorrected': ('look-up of UNIT1, without B1+', 'doi:10.1016/j.neuroimage.2009.10.002'),
+    'B1corr': ('look-up of UNIT1 and B1+', 'doi:10.1371/journal.pone.0069294'),
+}
+
+
+def map_keys(made: str) -> dict[str, str]:
+    """Keys of a quantitative map's sidecar; ``made``: its ``desc-``."""
+    algorithm, reference = MAPS[made]
+    return {'Units': 's', 'EstimationAlgorithm': algorithm} | (
+        {'EstimationReference': reference} if reference else {}
+    )
+
+
 def segmentation_sidecar(
     kind: str,
     *,

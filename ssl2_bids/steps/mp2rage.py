@@ -11,7 +11,10 @@ from ssl2_bids.volume import Volume, same_grid
 FULL_SCALE = 4095.0  # the scanner stores -0.5 to 0.5 as 0 to 4095
 SCALES = ((-0.5, 0.5), (0.0, 1.0), (0.0, 4095.0))  # tried in this order
 MARGIN = 0.02  # share of a scale
-NOISE_FACTOR = 6.0  # beta = (factor x noise of INV2)^2; O'Brien 2014 tried 1 to 10
+NOISE_FACTOR = 6.0  # beta = (factor x noise of INV2)^2 in air; O'Brien 2014 tried 1 to 10
+AIR_SIGNAL = 3.0  # times the noise: INV2, smoothed, that is neither air nor tissue
+AIR_STEEPNESS = 6  # of the transition from air to tissue
+AIR_SMOOTHING = 1.0  # voxels, of INV2 before it is compared with its noise
 STRIPPED_SHARE = 0.3  # share of exact zeros in INV2 from which its background was set to zero
 
 
@@ -90,12 +93,90 @@ def signed_inv1(uni: np.ndarray, inv1: np.ndarray, inv2: np.ndarray) -> np.ndarr
     return np.where(np.abs(uni) < 1e-6, 0, nearer)
 
 
-def remove_background_noise(unit1: Volume, inv1: Volume, inv2: Volume) -> tuple[Volume, float]:
-    """Robust combination of MP2RAGE.
+def noise_removal(inv2: np.ndarray, level: float) -> np.ndarray:
+    """Beta of the robust combination for each voxel.
 
-    ``(S1 S2 - beta) / (S1^2 + S2^2 + 2 beta)`` with ``beta = (6 x noise of INV2)^2``
-    (O'Brien 2014, doi 10.1371/journal.pone.0099676); S1 is recovered from UNIT1 and the
-    magnitudes.
+    ``(6 level)^2 / (1 + (s / 3 level)^6)``, where ``s`` is INV2 smoothed by one voxel: all of it
+    in air, where ``s`` is about 1.2 times the noise of one channel, and less than a hundredth of
+    it from 7 times the noise on.
+
+    Parameters
+    ----------
+    inv2 : magnitude, (I, J, K).
+    level : its noise, above 0.
+    """
+    signal = ndimage.gaussian_filter(inv2, AIR_SMOOTHING) / (AIR_SIGNAL * level)
+    return np.asarray((NOISE_FACTOR * level) ** 2 / (1 + signal**AIR_STEEPNESS), np.float32)
+
+
+def head_of(inv2: Volume) -> np.ndarray:
+    """Where INV2 is above its noise, bool: tissue and fluid, but neither air nor dense bone."""
+    level = noise_level(inv2.data)
+    if level <= 0:
+        return inv2.data > 0
+    smooth = ndimage.gaussian_filter(inv2.data.astype(np.float32), AIR_SMOOTHING)
+    return np.asarray(smooth > AIR_SIGNAL * level)
+
+
+def phase_in_radians(phase: Volume) -> np.ndarray:
+    """A stored phase in radians; a constant offset is left, which cancels in the combination.
+
+    Values within 2 pi of 0 are radians. Others are integers of the scanner, whose full circle is
+    the power of two from their range up (4096 or 8192, most often).
+
+    Raises
+    ------
+    DataError : the image is constant.
+    """
+    low, high = float(phase.data.min()), float(phase.data.max())
+    if not high > low:
+        raise DataError(
+            'the phase is constant', advice='Convert it again, or leave it out with a filter.'
+        )
+    if max(abs(low), abs(high)) <= 2 * np.pi + 0.01:
+        return phase.data.astype(np.float32)
+    circle = 2.0 ** np.ceil(np.log2(high - low))
+    return (phase.data * (2 * np.pi / circle)).astype(np.float32)
+
+
+def combine(inv1: Volume, inv2: Volume, phase1: Volume, phase2: Volume) -> Volume:
+    """UNIT1 from the complex inversion images: ``Re(S1* S2) / (|S1|^2 + |S2|^2)``.
+
+    Marques et al. 2010, doi 10.1016/j.neuroimage.2009.10.002, eq. 3. The magnitudes alone do not
+    have the sign of S1: cortex and white matter would look alike.
+
+    Parameters
+    ----------
+    inv1, inv2 : magnitudes.
+    phase1, phase2 : phases as stored, see :func:`phase_in_radians`.
+
+    Returns
+    -------
+    UNIT1, 0 to 4095.
+
+    Raises
+    ------
+    DataError : the grids differ, or a phase is constant.
+    """
+    for name, volume in (('INV1', inv1), ('the phase of INV1', phase1), ('that of INV2', phase2)):
+        if not same_grid(inv2, volume):
+            raise DataError(f'{name} is not on the grid of INV2')
+    first, second = inv1.data.astype(np.float32), inv2.data.astype(np.float32)
+    between = np.cos(phase_in_radians(phase2) - phase_in_radians(phase1))
+    power = np.maximum(first**2 + second**2, np.finfo(np.float32).tiny)
+    uni = np.clip(first * second * between / power, -0.5, 0.5)
+    # both are 0 outside a stripped brain: that is background, not a value
+    stored = np.where((first == 0) & (second == 0), 0, (uni + 0.5) * FULL_SCALE)
+    return Volume(stored.astype(np.float32), inv2.affine, 'UNIT1')
+
+
+def remove_background_noise(unit1: Volume, inv1: Volume, inv2: Volume) -> tuple[Volume, float]:
+    """Robust combination of MP2RAGE, in air alone.
+
+    ``(S1 S2 - beta) / (S1^2 + S2^2 + 2 beta)`` (O'Brien 2014, doi 10.1371/journal.pone.0099676);
+    S1 is recovered from UNIT1 and the magnitudes. With one beta for all voxels the receive field
+    comes back, the more so the noisier the scan is. So beta is (6 x noise of INV2)^2 in air and
+    falls to nothing where INV2 is far above its noise, see :func:`noise_removal`.
 
     Parameters
     ----------
@@ -117,8 +198,8 @@ def remove_background_noise(unit1: Volume, inv1: Volume, inv2: Volume) -> tuple[
     uni = to_signed(unit1.data.astype(np.float32))
     level = noise_level(inv2.data)
     if level > 0:
-        beta = (NOISE_FACTOR * level) ** 2
         second = inv2.data.astype(np.float32)
+        beta = noise_removal(second, level)
         first = signed_inv1(uni, inv1.data.astype(np.float32), second)
         # a voxel's own noise makes its sign jump: nothing is smoothed, only suppressed
         uni = (first * second - beta) / (first**2 + second**2 + 2 * beta)
@@ -149,5 +230,12 @@ def methods(level: float) -> str:
         return 'The background of the UNIT1 image was already zero and was left unchanged.'
     return (
         'The background noise of the UNIT1 image was removed with the robust combination of '
-        'the two inversion images [@obrien2014; @marques2010].'
+        'the two inversion images [@obrien2014; @marques2010], applied where the second inversion '
+        'image is at its noise level.'
     )
+
+
+COMBINED = (
+    'The UNIT1 image was computed from magnitude and phase of the two inversion images '
+    '[@marques2010].'
+)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ssl2_bids.simulation.scanner.protocols import Protocol
 from ssl2_bids.steps import brain, echoes, inhomogeneity, mp2rage, quality
 from ssl2_bids.volume import Volume
 
@@ -22,11 +23,13 @@ class PreparedScan:
     Attributes
     ----------
     image : checked, echoes averaged; UNIT1 from 0 to 4095, denoised if INV1 and INV2 exist.
+    maps : quantitative maps on its grid, in s, 0 in air: ``T1map``, ``T2starmap``.
     """
 
     image: Volume
     warnings: list[str] = field(default_factory=list)
     methods: list[str] = field(default_factory=list)
+    maps: dict[str, Volume] = field(default_factory=dict)
 
 
 def checked(image: Volume) -> PreparedScan:
@@ -42,13 +45,29 @@ def checked(image: Volume) -> PreparedScan:
     return PreparedScan(found, warnings)
 
 
-def prepared(images: Sequence[Volume], inversions: Sequence[Volume] = ()) -> PreparedScan:
+def finite(image: Volume) -> PreparedScan:
+    """A phase or a map with 0 where its values are not finite.
+
+    Raises
+    ------
+    DataError : it cannot be used, see :func:`quality.check_image`.
+    """
+    return PreparedScan(*quality.check_image(image))
+
+
+def prepared(
+    images: Sequence[Volume],
+    inversions: Sequence[Volume] = (),
+    *,
+    echo_times: Sequence[float] = (),
+) -> PreparedScan:
     """One image of a contrast from its checked ones.
 
     Parameters
     ----------
     images : the image, or its echoes, each of shape (I, J, K).
     inversions : INV1 and INV2 of a UNIT1, magnitudes; or none.
+    echo_times : of the echoes, s, for a map of T2*; none for no map.
 
     Raises
     ------
@@ -57,11 +76,64 @@ def prepared(images: Sequence[Volume], inversions: Sequence[Volume] = ()) -> Pre
     first = images[0]
     if inversions:
         inv1, inv2 = inversions
-        image, level = mp2rage.remove_background_noise(first, inv1, inv2)
-        return PreparedScan(image, methods=[mp2rage.methods(level)])
+        return prepared_mp2rage(first, (inv1, inv2))
     if len(images) > 1:
-        return PreparedScan(echoes.mean_of_echoes(images), methods=[echoes.methods(len(images))])
+        made = PreparedScan(echoes.mean_of_echoes(images), methods=[echoes.methods(len(images))])
+        if echo_times:
+            made.maps['T2starmap'] = echoes.fit_t2star(images, echo_times)
+            made.methods.append(echoes.map_methods(len(images)))
+        return made
     return PreparedScan(mp2rage.on_full_scale(first) if first.contrast == 'UNIT1' else first)
+
+
+def prepared_mp2rage(
+    uniform: Volume | None,
+    inversions: tuple[Volume, Volume],
+    *,
+    phases: Sequence[Volume] = (),
+    protocol: Protocol | None = None,
+    transmit: Volume | None = None,
+    scanner_t1: Volume | None = None,
+) -> PreparedScan:
+    """UNIT1 without background noise, with a T1 map where this can be made.
+
+    Parameters
+    ----------
+    uniform : UNIT1 of the scanner; None to compute it from the inversions and their phases.
+    inversions, phases : INV1 and INV2.
+    protocol : settings of the MP2RAGE, for the T1 map; None for no map.
+    transmit : B1+ as a fraction of nominal, on any grid in the space of the scanner: T1 is read
+        with it, and UNIT1 becomes what it would be at nominal B1+.
+    scanner_t1 : T1 map of the scanner, in s or ms, for where there is no protocol.
+
+    Raises
+    ------
+    DataError : the images do not share their grid, or the values are not those of a UNIT1.
+    """
+    inv1, inv2 = inversions
+    methods = []
+    if uniform is None:
+        uniform = mp2rage.combine(inv1, inv2, *phases)
+        methods.append(mp2rage.COMBINED)
+    clean, level = mp2rage.remove_background_noise(uniform, inv1, inv2)
+    methods.append(mp2rage.methods(level))
+    head = mp2rage.head_of(inv2)
+    maps = {}
+    if protocol is not None:
+        from ssl2_bids.steps import t1_mapping, transmit_field
+
+        uni = mp2rage.to_signed(uniform.data.astype(np.float32))
+        b1 = 1.0 if transmit is None else transmit_field.on_grid(transmit, uniform)
+        t1 = t1_mapping.t1_map(uni, protocol, b1)
+        if transmit is not None:
+            change = np.where(head, t1_mapping.uniform_at_nominal(t1, protocol) - uni, 0)
+            moved = clean.data + change * np.float32(mp2rage.FULL_SCALE)
+            clean = clean.with_data(np.clip(moved, 0, mp2rage.FULL_SCALE).astype(np.float32))
+        methods.append(t1_mapping.methods('' if transmit is None else 'B1+ map'))
+        maps['T1map'] = uniform.with_data(np.where(head, t1, 0).astype(np.float32))
+    elif scanner_t1 is not None:
+        maps['T1map'] = quality.in_seconds(scanner_t1)
+    return PreparedScan(clean, methods=methods, maps=maps)
 
 
 def brain_mask(

@@ -12,6 +12,7 @@ BACKGROUND = 0.9  # share of the border's voxels; more than this not finite is n
 NEARLY_ZERO = 1e-6  # of the largest magnitude; what interpolation and float32 leave of a zero
 CONSTANT_BORDER = 0.6  # share of the border's voxels from which their one value is background
 MIN_EXTENT = 60.0  # mm; a field of view shorter than this along an axis holds no brain
+MILLISECONDS = 50.0  # a T1 map whose median is above this is in ms
 BRAIN_VOLUMES = (600.0, 2200.0)  # mL; adult intracranial volumes lie well inside
 
 
@@ -79,6 +80,14 @@ def zero_background(image: Volume) -> Volume:
     if low == 0 or (image.data[border_of(image.shape)] == low).mean() < CONSTANT_BORDER:
         return image
     return image.with_data(image.data - low)
+
+
+def in_seconds(stored: Volume) -> Volume:
+    """A T1 map in s; a median above 50 of what is above 0 means ms."""
+    positive = stored.data[stored.data > 0]
+    milliseconds = positive.size > 0 and float(np.median(positive)) > MILLISECONDS
+    factor = np.float32(0.001 if milliseconds else 1)
+    return stored.with_data(np.maximum(stored.data, 0).astype(np.float32) * factor)
 
 
 def border_of(shape: tuple[int, ...]) -> np.ndarray:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ssl2_bids.bids.inputs import Scan
 from ssl2_bids.errors import DataError, about
 from ssl2_bids.files import sha256
 from ssl2_bids.steps import preprocess
 from ssl2_bids.steps.preprocess import PreparedScan
-from ssl2_bids.volume import read, reorient
+from ssl2_bids.volume import Volume, read, reorient
 
 
 def read_scan(scan: Scan, digests: Sequence[str] = ()) -> PreparedScan:
-    """One contrast as one checked image with RAS+ voxel axes; echoes averaged, UNIT1 denoised.
+    """One contrast as one checked image with RAS+ voxel axes; echoes averaged, UNIT1 computed
+    where the scanner gave none, and denoised; maps of T1 and T2* where these can be made.
 
     Parameters
     ----------
@@ -25,19 +27,62 @@ def read_scan(scan: Scan, digests: Sequence[str] = ()) -> PreparedScan:
     DataError : a file cannot be used, or has changed since; it is named.
     """
     warnings: list[str] = []
-    images = []
-    for number, path in enumerate(scan.sources):
+    images: list[Volume] = []
+    helpers: dict[str, Volume] = {}
+    roles = [''] * len(scan.paths) + [companion.role for companion in scan.companions]
+    for number, (role, path) in enumerate(zip(roles, scan.sources, strict=True)):
+        stored = reorient(read(path, contrast=scan.contrast))
         with about(path):
-            found = preprocess.checked(reorient(read(path, contrast=scan.contrast)))
+            # of a phase or a map, the zero is a value
+            plain = role in ('', 'INV1', 'INV2')
+            found = preprocess.checked(stored) if plain else preprocess.finite(stored)
         if digests and sha256(path) != digests[number]:
             raise DataError(
                 'the file was changed while the run was under way',
                 advice='Run the same command again.',
                 path=path,
             )
-        images.append(found.image)
+        if role:
+            helpers[role] = found.image
+        else:
+            images.append(found.image)
         warnings += [f'{path.name}: {text}' for text in found.warnings]
-    count = len(scan.paths)
     with about(scan.paths[0]):
-        made = preprocess.prepared(images[:count], images[count:])
-    return PreparedScan(made.image, warnings + made.warnings, made.methods)
+        made = _made(scan, images, helpers)
+    return replace(made, warnings=warnings + made.warnings)
+
+
+def _made(scan: Scan, images: list[Volume], helpers: dict[str, Volume]) -> PreparedScan:
+    """One image, and its maps, from the checked ones of a contrast."""
+    if not scan.companions:
+        return preprocess.prepared(images, echo_times=scan.echo_times if scan.maps else ())
+    from ssl2_bids.steps import t1_mapping
+
+    (image,) = images
+    computed = scan.is_computed
+    return preprocess.prepared_mp2rage(
+        None if computed else image,
+        (helpers['INV1'], image if computed else helpers['INV2']),
+        phases=[helpers['INV1 phase'], helpers['INV2 phase']] if computed else (),
+        protocol=t1_mapping.protocol_of(*scan.inversion_metadata),
+        transmit=_transmit_field(scan, helpers),
+        scanner_t1=helpers.get('T1map'),
+    )
+
+
+def _transmit_field(scan: Scan, helpers: dict[str, Volume]) -> Volume | None:
+    """The B1+ field as a fraction of nominal, on the grid of its map; None without."""
+    from ssl2_bids.steps import transmit_field
+
+    for companion in scan.companions:
+        with about(companion.path):
+            if companion.role == 'TB1map':
+                return transmit_field.as_fraction(helpers['TB1map'])
+            if companion.role == 'SA2RAGE 1':
+                names = ('SA2RAGE 1', 'SA2RAGE 2')
+                known = transmit_field.sa2rage_protocol([scan.metadata_of(n) for n in names])
+                if known:
+                    return transmit_field.from_sa2rage(
+                        [helpers[n] for n in names], [helpers[f'{n} phase'] for n in names], known
+                    )
+    return None

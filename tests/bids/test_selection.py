@@ -290,9 +290,93 @@ def test_maps_and_unknown_names_of_an_mp2rage_are_mentioned(tmp_path):
     choice = chosen(entries(tmp_path, 'UNIT1', 'T1map', 'TB1map', 'MP2RAGE', 'MPRAGE'))
     told = {path.name.split('_')[-1]: why for path, why in choice.dropped}
     assert 'T1 map' in told['T1map.nii.gz']
-    assert 'B1 map' in told['TB1map.nii.gz']
+    assert 'B1+ map' in told['TB1map.nii.gz']
     assert '{"unit1": {"suffix": "MP2RAGE"}}' in told['MP2RAGE.nii.gz']
     assert '{"t1w": {"suffix": "MPRAGE"}}' in told['MPRAGE.nii.gz']
+
+
+COMPLEX = tuple(f'inv-{n}_part-{part}_MP2RAGE' for n in (1, 2) for part in ('mag', 'phase'))
+SETTINGS = {
+    'RepetitionTimePreparation': 6,
+    'RepetitionTimeExcitation': 0.0068,
+    'NumberShots': [80, 80],
+}
+FIRST = SETTINGS | {'InversionTime': 0.8, 'FlipAngle': 7}
+SECOND = SETTINGS | {'InversionTime': 2.7, 'FlipAngle': 5}
+
+
+def test_unit1_is_computed_from_magnitudes_and_phases(tmp_path):
+    metadata = {COMPLEX[0]: FIRST, COMPLEX[2]: SECOND}
+    (pick,) = chosen(entries(tmp_path, *COMPLEX, 'T1w', metadata=metadata)).picked
+    assert pick.suffix == 'UNIT1'
+    assert pick.paths[0].name == 'sub-01_inv-2_part-mag_MP2RAGE.nii.gz'
+    roles = {c.role: c.path.name for c in pick.companions}
+    assert roles == {
+        'INV1': 'sub-01_inv-1_part-mag_MP2RAGE.nii.gz',
+        'INV1 phase': 'sub-01_inv-1_part-phase_MP2RAGE.nii.gz',
+        'INV2 phase': 'sub-01_inv-2_part-phase_MP2RAGE.nii.gz',
+    }
+    assert 'InversionTime' not in pick.metadata  # that of INV2 is not that of UNIT1
+    assert pick.companions[-1].metadata['InversionTime'] == 2.7
+
+
+def test_the_unit1_of_the_scanner_is_preferred_to_a_computed_one(tmp_path):
+    (pick,) = chosen(entries(tmp_path, *COMPLEX, 'UNIT1')).picked
+    assert pick.paths[0].name == 'sub-01_UNIT1.nii.gz'
+    assert [c.role for c in pick.companions] == ['INV1', 'INV2']
+
+
+def test_magnitudes_alone_are_ambiguous_and_another_image_is_taken(tmp_path):
+    choice = chosen(entries(tmp_path, 'inv-1_MP2RAGE', 'inv-2_MP2RAGE', 'FLAIR'))
+    assert names_of(choice) == {'FLAIR': ['FLAIR']}
+    assert any('do not have the sign of INV1' in text for text in choice.warnings)
+
+
+def fields(tmp_path, *names, **more):
+    """MP2RAGE with its settings, and other files."""
+    metadata = {'inv-1_MP2RAGE': FIRST, 'inv-2_MP2RAGE': SECOND, **more.pop('metadata', {})}
+    return entries(tmp_path, 'UNIT1', 'inv-1_MP2RAGE', 'inv-2_MP2RAGE', *names, metadata=metadata)
+
+
+def test_a_b1_map_accompanies_an_mp2rage_of_known_settings(tmp_path):
+    files = fields(tmp_path, 'TB1map', 'acq-b_TB1map')
+    assert [c.role for c in chosen(files).picked[0].companions] == ['INV1', 'INV2', 'TB1map']
+
+
+def test_sa2rage_needs_its_phases(tmp_path):
+    one, two = ('inv-1_TB1SRGE', 'inv-2_TB1SRGE')
+    settings = {
+        'RepetitionTimePreparation': 2.4,
+        'RepetitionTimeExcitation': 0.0029,
+        'NumberShots': [10, 22],
+    }
+    metadata = {
+        one: settings | {'InversionTime': 0.058, 'FlipAngle': 4},
+        two: settings | {'InversionTime': 1.8, 'FlipAngle': 11},
+    }
+    alone = chosen(fields(tmp_path, one, two, metadata=metadata))
+    assert [c.role for c in alone.picked[0].companions] == ['INV1', 'INV2']
+    assert any('TB1SRGE with its phases' in why for _, why in alone.dropped)
+    phases = ('inv-1_part-phase_TB1SRGE', 'inv-2_part-phase_TB1SRGE')
+    whole = chosen(fields(tmp_path, one, two, *phases, metadata=metadata))
+    roles = [c.role for c in whole.picked[0].companions]
+    assert roles[2:] == ['SA2RAGE 1', 'SA2RAGE 2', 'SA2RAGE 1 phase', 'SA2RAGE 2 phase']
+
+
+def test_without_its_settings_the_t1_map_of_the_scanner_is_taken_and_the_key_named(tmp_path):
+    bare = {k: v for k, v in FIRST.items() if k != 'NumberShots'}
+    metadata = {'inv-1_MP2RAGE': bare, 'inv-2_MP2RAGE': {**bare, 'InversionTime': 2.7}}
+    choice = chosen(fields(tmp_path, 'T1map', metadata=metadata))
+    assert [c.role for c in choice.picked[0].companions] == ['INV1', 'INV2', 'T1map']
+    assert 'no T1 map can be computed from the MP2RAGE: NumberShots missing' in choice.warnings
+
+
+def test_a_companion_that_cannot_be_used_costs_itself(tmp_path):
+    files = fields(tmp_path, 'TB1map')
+    files[-1]['path'].write_bytes(b'no image')
+    choice = chosen(files)
+    assert [c.role for c in choice.picked[0].companions] == ['INV1', 'INV2']
+    assert any('TB1map.nii.gz was left out' in text for text in choice.warnings)
 
 
 COLOUR = nib.Nifti1Image(

@@ -124,3 +124,53 @@ def test_the_plain_ratio_image_is_noisy_and_the_clean_one_is_not():
     unit1, inv1, inv2 = head(noise=0.001)
     assert mp2rage.is_noisy(unit1)
     assert not mp2rage.is_noisy(mp2rage.remove_background_noise(unit1, inv1, inv2)[0])
+
+
+def test_the_receive_field_does_not_come_back():
+    """White matter received with gains of 1 and 0.25 looks alike, and air is dark."""
+    rng = np.random.default_rng(0)
+    shape = (48, 40, 40)
+    gain = np.where(np.arange(48)[:, None, None] < 24, 1.0, 0.25) * np.ones(shape)
+    inside = np.zeros(shape, bool)
+    inside[6:42, 6:34, 6:34] = True
+    noise = INV2[0] / 36
+    first, second = (
+        inside * gain * value
+        + noise * (rng.normal(size=shape) + 1j * rng.normal(size=shape)) / np.sqrt(2)
+        for value in (INV1[0], INV2[0])
+    )
+    uni = (np.conj(first) * second).real / (abs(first) ** 2 + abs(second) ** 2)
+    parts = volume((uni + 0.5) * 4095), volume(abs(first) * 1e4), volume(abs(second) * 1e4)
+    clean, level = mp2rage.remove_background_noise(*parts)
+    bright, dark = clean.data[10:22, 10:30, 10:30], clean.data[28:40, 10:30, 10:30]
+    assert dark.mean() == pytest.approx(bright.mean(), rel=0.03)
+    assert clean.data[:4].mean() < 0.03 * bright.mean()
+    # the published formula, with one strength for all voxels
+    beta = (6 * level / 1e4) ** 2
+    signed = mp2rage.signed_inv1(uni, abs(first), abs(second))
+    plain = (signed * abs(second) - beta) / (abs(first) ** 2 + abs(second) ** 2 + 2 * beta) + 0.5
+    assert plain[28:40, 10:30, 10:30].mean() < 0.85 * plain[10:22, 10:30, 10:30].mean()
+
+
+@pytest.mark.parametrize('stored', ['radians', 'of 4096 steps', 'of 8192 steps'])
+def test_the_uniform_image_is_computed_from_magnitudes_and_phases(stored):
+    """Signs and an arbitrary phase of the coil do not matter."""
+    rng = np.random.default_rng(0)
+    shape = (20, 20, 20)
+    kind = rng.integers(0, 3, shape)
+    coil = rng.uniform(-np.pi, np.pi, shape)
+    images = [values[kind] * np.exp(1j * coil) for values in (INV1, INV2)]
+    phases = [np.angle(image) for image in images]
+    if stored == 'of 4096 steps':
+        phases = [np.round((phase + np.pi) / (2 * np.pi) * 4095) for phase in phases]
+    elif stored == 'of 8192 steps':
+        phases = [np.round(phase / np.pi * 4096) for phase in phases]
+    made = mp2rage.combine(*(volume(abs(i) * 1e4) for i in images), *map(volume, phases))
+    assert made.contrast == 'UNIT1'
+    assert made.data / 4095 - 0.5 == pytest.approx(UNI[kind], abs=4e-3)
+
+
+def test_a_constant_phase_is_refused():
+    flat = volume(np.zeros((4, 4, 4)))
+    with pytest.raises(DataError, match='the phase is constant'):
+        mp2rage.phase_in_radians(flat)

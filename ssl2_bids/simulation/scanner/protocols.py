@@ -33,7 +33,8 @@ class Protocol:
     Attributes
     ----------
     kind : mprage, mp2rage, flair (turbo spin echo with inversion), tse (with inversion if
-        ``ti`` is given), gre or megre (spoiled, one or several echoes).
+        ``ti`` is given), gre or megre (spoiled, one or several echoes); sa2rage is for B1+ maps
+        and is not simulated as an image.
     tr : one repetition, from inversion to inversion or from excitation to excitation.
     te : echo time that acts on the signal (for a turbo spin echo the effective one, which for
         variable refocusing angles is far below that on the console); of a megre the first.
@@ -76,7 +77,7 @@ class Protocol:
     @property
     def image_count(self) -> int:
         """Images that the sequence gives: one per inversion time, or one per echo."""
-        return 2 if self.kind == 'mp2rage' else len(self.echo_times)
+        return 2 if self.kind in ('mp2rage', 'sa2rage') else len(self.echo_times)
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ def signals(tissue: Tissue, protocol: Protocol, transmit: Value = 1.0) -> list[A
     equation = {
         'mprage': gradient_echo_trains,
         'mp2rage': gradient_echo_trains,
+        'sa2rage': gradient_echo_trains,
         'flair': turbo_spin_echo,
         'tse': turbo_spin_echo,
         'gre': gradient_echoes,
@@ -80,17 +81,21 @@ def signals(tissue: Tissue, protocol: Protocol, transmit: Value = 1.0) -> list[A
 
 
 def gradient_echo_trains(tissue: Tissue, protocol: Protocol, transmit: Value) -> list[Any]:
-    """Steady-state signal of MPRAGE (one train) or MP2RAGE (two), one per train.
+    """Steady-state signal of MPRAGE (one train), MP2RAGE or SA2RAGE (two), one per train.
 
     Each event maps the longitudinal magnetisation M to gain M + offset; the fixed point of one
     repetition is the steady state (Marques et al. 2010, doi 10.1016/j.neuroimage.2009.10.002).
-    The adiabatic inversion is taken to be that of ``protocol.efficiency`` everywhere.
+    The adiabatic inversion is taken to be that of ``protocol.efficiency`` everywhere. SA2RAGE
+    saturates instead, by a pulse of 90 degrees that follows the transmit field (Eggenschwiler et
+    al. 2012, doi 10.1002/mrm.23145).
     """
     before, after = protocol.pulses
     rate = 1 / tissue.t1
     relax = np.exp(-protocol.spacing * rate)
     regained = -np.expm1(-protocol.spacing * rate)
     gain: Value = -protocol.efficiency
+    if protocol.kind == 'sa2rage':
+        gain = np.cos(float(np.pi / 2) * transmit)
     offset: Value = 0.0
     time, states = 0.0, []
     for ti, angle in zip(protocol.ti, protocol.angles, strict=True):

@@ -16,6 +16,7 @@ from ssl2_bids.bids.outputs import (
 from ssl2_bids.bids.provenance import bids_uri
 from ssl2_bids.bids.sidecars import (
     image_sidecar,
+    map_keys,
     segmentation_sidecar,
 )
 from ssl2_bids.errors import DataError
@@ -24,7 +25,13 @@ from ssl2_bids.raw_grid import RawGrid, read_raw_grid, write_on
 from ssl2_bids.settings import ATLAS_SPACE, ATLAS_URI
 from ssl2_bids.volume import Grid, Volume, read, resample, write
 from ssl2_bids.workflows.participant.engine.task import read_json
-from ssl2_bids.workflows.participant.plan import Plan, extra_spaces, preproc_path
+from ssl2_bids.workflows.participant.plan import (
+    Plan,
+    extra_spaces,
+    is_denoised,
+    map_paths,
+    preproc_path,
+)
 from ssl2_bids.workflows.segmentation_files import (
     SegmentationFiles,
     lesion_mask,
@@ -41,6 +48,7 @@ class Results:
 
     contrasts: list[str]
     prepared: list[str]
+    maps: dict[str, dict[str, str]]  # by contrast and suffix
     corrected: list[str]
     resampled: list[str]  # all but the reference
     matrices: list[str]  # all but the reference
@@ -132,8 +140,10 @@ def _write_images(plan: Plan, results: Results, grid: RawGrid) -> None:
             skull_stripped=results.brain_only[number],
         )
         write_json(sidecar_path(path), sidecar)
-    if 'UNIT1' in session.scans and session.scans['UNIT1'].inversions:
+    if 'UNIT1' in session.scans and is_denoised(session.scans['UNIT1']):
         _write_denoised(plan, results)
+    for contrast in results.contrasts:
+        _write_maps(plan, results, contrast)
 
 
 def _write_denoised(plan: Plan, results: Results) -> None:
@@ -149,6 +159,21 @@ def _write_denoised(plan: Plan, results: Results) -> None:
         skull_stripped=results.brain_only[number],
     )
     write_json(sidecar_path(path), sidecar)
+
+
+def _write_maps(plan: Plan, results: Results, contrast: str) -> None:
+    scan = plan.session.scans[contrast]
+    number = results.contrasts.index(contrast)
+    for suffix, path in map_paths(plan, contrast).items():
+        write_on(raw_grid(plan, contrast), read(results.maps[contrast][suffix]), path)
+        sidecar = image_sidecar(
+            scan.metadata,
+            description=f'{suffix.removesuffix("map")} in s; 0 in air.',
+            sources=_raw(plan, contrast),
+            spatial_reference=_own(plan.names, path),
+            skull_stripped=results.brain_only[number],
+        )
+        write_json(sidecar_path(path), sidecar | map_keys(scan.maps[suffix]))
 
 
 def _write_transforms(plan: Plan, results: Results) -> None:

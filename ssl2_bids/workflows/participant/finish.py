@@ -22,6 +22,7 @@ def finish(
     command: str,
     contrasts: list[str],
     prepared: list[str],
+    maps: list[dict[str, str]],
     corrected: list[str],
     resampled: list[str],
     matrices: list[str],
@@ -40,6 +41,7 @@ def finish(
     command : the command line, with the user's folders named instead of spelled out.
     contrasts : the reference first.
     prepared, corrected : the image of each contrast, before and after N4.
+    maps : quantitative maps of each contrast, by suffix.
     resampled, matrices : of all contrasts but the reference.
     facts : the nodes' JSON files, in any order: each has the name of its step.
     """
@@ -49,6 +51,7 @@ def finish(
     results = Results(
         contrasts=contrasts,
         prepared=prepared,
+        maps=dict(zip(contrasts, maps, strict=True)),
         corrected=corrected,
         resampled=resampled,
         matrices=matrices,

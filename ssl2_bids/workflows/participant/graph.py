@@ -11,7 +11,7 @@ from ssl2_bids.settings import ParticipantSettings
 from ssl2_bids.workflows.participant import nodes
 from ssl2_bids.workflows.participant.engine.task import make_node
 from ssl2_bids.workflows.participant.finish import finish
-from ssl2_bids.workflows.participant.plan import Plan, is_stripped
+from ssl2_bids.workflows.participant.plan import Plan, is_stripped, map_settings
 
 from nipype import Merge, Node, Workflow  # isort: skip  after task.py has settled nipype's ways
 
@@ -69,6 +69,7 @@ def _add_session(workflow: Workflow, plan: Plan, device: str, command: str) -> N
     branch.connect(template, 'matrix', lesions, 'matrix')
     last = _finish(plan, contrasts, command)
     _gather(branch, last, 'prepared', [(prepared[c], 'image') for c in contrasts])
+    _gather(branch, last, 'maps', [(prepared[c], 'maps') for c in contrasts])
     _gather(branch, last, 'corrected', images)
     _gather(branch, last, 'resampled', [(n, 'resampled') for n in registered.values()])
     _gather(branch, last, 'matrices', matrices)
@@ -100,15 +101,16 @@ def _gather(branch: Workflow, target: Node, name: str, parts: list[tuple[Node, s
 
 def _prepare(plan: Plan, contrast: str) -> Node:
     scan, sources = plan.session.scans[contrast], plan.sources[contrast]
+    roles = ['image'] * len(scan.paths) + [companion.role for companion in scan.companions]
     lines = [
-        f'{"inversion" if path in scan.inversions else "image"} {digest} {name}'
-        for path, (name, digest) in zip(scan.sources, sources, strict=True)
+        f'{role} {digest} {name}' for role, (name, digest) in zip(roles, sources, strict=True)
     ]
+    lines.append(json.dumps(map_settings(scan), sort_keys=True))
     return make_node(
         f'prepare_{contrast}',
         nodes.prepare,
         {'scan': scan, 'digests': [digest for _, digest in sources]},
-        outputs=['image', 'facts'],
+        outputs=['image', 'maps', 'facts'],
         identity='\n'.join([contrast, *lines]),
         unhashed=('scan', 'digests'),
     )

@@ -23,8 +23,9 @@ from ssl2_bids.workflows.raw_scan import read_scan
 WHOLE_BRAIN = 0.98  # share of the brain below which an image's field of view is mentioned
 
 
-def prepare(scan: Scan, digests: list[str]) -> dict[str, str]:
-    """One contrast as one checked image with RAS+ voxel axes; echoes averaged, UNIT1 denoised.
+def prepare(scan: Scan, digests: list[str]) -> dict[str, Any]:
+    """One contrast as one checked image with RAS+ voxel axes; echoes averaged, UNIT1 denoised, and
+    its maps by suffix.
 
     Parameters
     ----------
@@ -36,8 +37,11 @@ def prepare(scan: Scan, digests: list[str]) -> dict[str, str]:
     """
     made = read_scan(scan, digests)
     write(made.image, 'image.nii')
+    for suffix, volume in made.maps.items():
+        write(volume, f'{suffix}.nii')
     facts = _facts('prepare', made.warnings, made.methods, contrast=scan.contrast)
-    return {'image': _here('image.nii'), 'facts': facts}
+    maps = {suffix: _here(f'{suffix}.nii') for suffix in made.maps}
+    return {'image': _here('image.nii'), 'maps': maps, 'facts': facts}
 
 
 def find_brain(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl2_bids import __version__
-from ssl2_bids.bids.inputs import Session
+from ssl2_bids.bids.inputs import Scan, Session
 from ssl2_bids.bids.outputs import UnitNames, join_entities, sidecar_path, table_path
 from ssl2_bids.bids.provenance import configuration_hash, fingerprint
 from ssl2_bids.bids.sidecars import kept_metadata
@@ -22,6 +22,7 @@ from ssl2_bids.settings import (
     deciding,
 )
 
+PARTIAL_FOURIER = ('PartialFourier', 'SlicePartialFourier')  # keys that decide a T1 map
 VIEWED = (
     'FLAIR',
     'UNIT1',
@@ -104,6 +105,7 @@ def _identified(plan: Plan, digest: Callable[[Path], str]) -> Plan:
             'version': __version__,
             'sources': sources,
             'stripped': {c: is_stripped(plan, c) for c in sources},
+            'maps': {c: map_settings(session.scans[c]) for c in sources},
             'unusable': unusable,
             'reference': session.reference,
             **deciding(plan.settings, PREPROCESSING),
@@ -120,6 +122,25 @@ def _identified(plan: Plan, digest: Callable[[Path], str]) -> Plan:
         }
     )
     return replace(plan, sources=sources, preprocessing=preprocessing, configuration=configuration)
+
+
+def map_settings(scan: Scan) -> dict[str, Any]:
+    """All metadata that decide the maps of a scan, and with a B1+ map the scan itself."""
+    if not scan.maps:
+        return {}
+    return {
+        'maps': scan.maps,
+        'echo times': scan.echo_times,
+        'settings': [[c.role, kept_metadata(c.metadata)] for c in scan.companions],
+        'more': [
+            {
+                key: c.metadata[key]
+                for key in ('EchoSpacing', *PARTIAL_FOURIER)
+                if key in c.metadata
+            }
+            for c in scan.companions
+        ],
+    }
 
 
 def is_stripped(plan: Plan, contrast: str) -> bool | None:
@@ -146,8 +167,8 @@ def described_inputs(plan: Plan) -> list[dict[str, Any]]:
     for contrast, scan in session.scans.items():
         for path in scan.sources:
             role, why = 'channel', 'input of the model'
-            if path in scan.inversions:
-                role, why = 'auxiliary', 'for the noise removal of UNIT1'
+            if path not in scan.paths:
+                role, why = 'auxiliary', _use_of(scan, path)
             elif contrast == session.reference:
                 role, why = 'reference', 'grid of the results; also input of the model'
             rows.append(
@@ -165,6 +186,18 @@ def described_inputs(plan: Plan) -> list[dict[str, Any]]:
         for path, why in session.dropped
     ]
     return rows
+
+
+def _use_of(scan: Scan, path: Path) -> str:
+    """What a companion of an image is for."""
+    role = next(companion.role for companion in scan.companions if companion.path == path)
+    if role.startswith('INV'):
+        return (
+            'UNIT1 is computed from it' if scan.is_computed else 'for the noise removal of UNIT1'
+        )
+    if role == 'T1map':
+        return 'T1 map of the scanner'
+    return 'for the correction of UNIT1 and T1 for B1+'
 
 
 def planned_outputs(plan: Plan) -> list[Path]:
@@ -202,9 +235,25 @@ def preproc_path(plan: Plan, contrast: str) -> Path:
 
 def _extra_images(plan: Plan, contrast: str) -> list[Path]:
     scan = plan.session.scans[contrast]
-    if contrast == 'UNIT1' and scan.inversions:
-        return [plan.names.path('anat.denoised', entities=join_entities(scan.entities))]
-    return []
+    found = list(map_paths(plan, contrast).values())
+    if is_denoised(scan):
+        found.insert(0, plan.names.path('anat.denoised', entities=join_entities(scan.entities)))
+    return found
+
+
+def is_denoised(scan: Scan) -> bool:
+    """Whether the background noise of a UNIT1 is removed with its inversion images."""
+    return scan.contrast == 'UNIT1' and bool(scan.companions)
+
+
+def map_paths(plan: Plan, contrast: str) -> dict[str, Path]:
+    """Where the maps of a scan go, by suffix."""
+    scan = plan.session.scans[contrast]
+    entities = '' if len(scan.paths) > 1 else join_entities(scan.entities)
+    return {
+        suffix: plan.names.path('anat.map', entities=entities, desc=desc, suffix=suffix)
+        for suffix, desc in scan.maps.items()
+    }
 
 
 def extra_spaces(plan: Plan) -> list[str]:

@@ -90,14 +90,14 @@ def _read_images(session: Session, strip: str) -> tuple[dict[str, Volume], dict[
 
 
 def _read(scan: Scan, session: Session) -> Volume:
-    """A scan; without its inversion images where one of them cannot be used."""
+    """A scan; without its companions where one of them cannot be used."""
     try:
         return read_scan(scan).image
     except DataError as error:
-        if error.path not in map(str, scan.inversions):
+        if scan.is_computed or error.path not in map(str, scan.sources[len(scan.paths) :]):
             raise
-        log.warning('%s: %s without INV1 and INV2: %s', session.name, scan.contrast, error)
-        return read_scan(replace(scan, inversions=())).image
+        log.warning('%s: %s without its inversion images: %s', session.name, scan.contrast, error)
+        return read_scan(replace(scan, companions=())).image
 
 
 def drawn_label(
