@@ -8,7 +8,7 @@ from typing import Any
 
 from ssl2_bids.errors import UsageError
 from ssl2_bids.networks.registry import NETWORKS
-from ssl2_bids.synthesis.randomised import Randomisation
+from ssl2_bids.synthesis.ranges import Randomisation
 from ssl2_bids.tables import BESIDE, Source, check_keys, from_table, read_toml
 from ssl2_bids.training.loop import LoopSettings
 
