@@ -10,10 +10,9 @@ from ssl2_bids.cli import values
 from ssl2_bids.cli.group_options import add_adaptation
 from ssl2_bids.cli.parsing import Formatter, Parser, add_option
 from ssl2_bids.cli.participant_options import add_outputs, add_preprocessing, add_segmentation
+from ssl2_bids.contrasts import KEYS
 from ssl2_bids.errors import UnknownLevelError
 from ssl2_bids.settings import LEVELS
-
-CONTRASTS = ('unit1', 't1w', 'flair', 't2w', 't2starw')
 
 DESCRIPTION = """\
 Segment the white-matter lesions of multiple sclerosis at 7T and 3T.
@@ -109,15 +108,14 @@ def _add_selection(parser: Parser) -> None:
         group,
         '--contrasts',
         nargs='+',
-        choices=CONTRASTS,
+        choices=KEYS,
         metavar='KEY',
-        help=f'use these contrasts only: {", ".join(CONTRASTS)} (default: all channels of the '
-        'model)',
+        help=f'use these contrasts only: {", ".join(KEYS)} (default: all channels of the model)',
     )
     add_option(
         group,
         '--reference',
-        choices=CONTRASTS,
+        choices=KEYS,
         metavar='KEY',
         help='contrast that defines the voxel grid of the results (default: unit1, else t1w, else '
         'flair; flair if the T1w has thick slices)',

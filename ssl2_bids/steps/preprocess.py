@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ssl2_bids.contrasts import CONTRASTS
 from ssl2_bids.steps import brain, echoes, inhomogeneity, mp2rage, quality
 from ssl2_bids.volume import Volume
 
@@ -97,7 +98,7 @@ def brain_mask(
 
 def has_receive_field(contrast: str) -> bool:
     """Whether N4 is for this contrast: not for UNIT1, where the receive field cancels."""
-    return contrast != 'UNIT1'
+    return contrast not in {one.suffix for one in CONTRASTS if not one.receive_field}
 
 
 def even(image: Volume, mask: Volume) -> Volume:
