@@ -129,6 +129,8 @@ class Terminal:
         log.info('ssl2-bids %s%s (exit code %d)', end, f': {told}' if told else '', code)
 
     def _tell_resources(self, outcomes: list[Outcome]) -> None:
+        from ssl2_bids.bids.sidecars import RESOURCE_COLUMNS
+
         rows = [
             {
                 'session': o.name,
@@ -143,12 +145,13 @@ class Terminal:
         if not rows:
             return
         stream = io.StringIO()
-        writer = csv.DictWriter(stream, list(rows[0]), delimiter='\t', lineterminator='\n')
+        names = list(RESOURCE_COLUMNS)
+        writer = csv.DictWriter(stream, names, delimiter='\t', lineterminator='\n')
         writer.writeheader()
         writer.writerows(rows)
         path = self.settings.output_dir / 'logs' / f'{self.run_id}_resources.tsv'
         write_text(path, stream.getvalue())
-        table = [list(rows[0]), *[[str(value) for value in row.values()] for row in rows]]
+        table = [names, *[[str(value) for value in row.values()] for row in rows]]
         log.info(aligned(table, text_columns=2))
 
 

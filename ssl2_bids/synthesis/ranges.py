@@ -1,4 +1,4 @@
-"""How far the samples of the training engine differ: the keys of ``[randomisation]``."""
+"""How far the samples of the training engine differ."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Randomisation:
-    """How far samples differ.
+    """How far simulated samples differ.
 
     Attributes
     ----------
@@ -19,9 +19,10 @@ class Randomisation:
     mixed : share of samples in which every channel but FLAIR has thick slices.
     thick_slices : share of the channels of other samples that have thick slices.
     infratentorial : share of patches around brain stem or cerebellar white matter.
-    noise : largest standard deviation of the noise [white matter].
+    noise : largest standard deviation of the noise [white matter = 1].
     bias : largest standard deviation of the logarithm of the bias field.
-    faintest, brightest : what the faintest and the brightest lesion adds in FLAIR [white matter].
+    faintest : what the faintest lesion adds in FLAIR [white matter = 1].
+    brightest : what the brightest lesion adds in FLAIR [white matter = 1].
     real_t1w : share of samples that use a head's real T1w, where it has one.
     """
 
