@@ -129,8 +129,6 @@ class Terminal:
         log.info('ssl2-bids %s%s (exit code %d)', end, f': {told}' if told else '', code)
 
     def _tell_resources(self, outcomes: list[Outcome]) -> None:
-        from ssl2_bids.bids.sidecars import RESOURCE_COLUMNS
-
         rows = [
             {
                 'session': o.name,
@@ -144,6 +142,8 @@ class Terminal:
         ]
         if not rows:
             return
+        from ssl2_bids.bids.sidecars import RESOURCE_COLUMNS
+
         stream = io.StringIO()
         names = list(RESOURCE_COLUMNS)
         writer = csv.DictWriter(stream, names, delimiter='\t', lineterminator='\n')
