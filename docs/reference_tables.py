@@ -193,8 +193,8 @@ def shown_pattern(pattern: str) -> str:
 # --- columns of tables
 
 
-def described_tables() -> dict[str, dict[str, dict[str, Any]]]:
-    """The columns of each table that is written; titles with the name of the file in them."""
+def described_tables() -> dict[str, tuple[str, dict[str, dict[str, Any]]]]:
+    """Each table that is written, by heading: its file and its columns."""
     from ssl2_bids.bids import sidecars
     from ssl2_bids.workflows.evaluation import scores
 
@@ -204,29 +204,32 @@ def described_tables() -> dict[str, dict[str, dict[str, Any]]]:
         section, _, key = output.partition('.')
         return shown_pattern(re.sub(r'\.nii\.gz$', '.tsv', patterns[section][key]))
 
+    compared, lesion_free = scores.table([])[1], scores.lesion_free_table([])[1]
+    evaluated = '`FILE.tsv` of `ssl2 evaluate --output FILE.tsv`'
+    people = sidecars.SIMULATED_PARTICIPANT_COLUMNS
     return {
-        f'Lesions of a session: {name("anat.instances")}': sidecars.LESION_COLUMNS,
-        f'Volumes of a session: {name("anat.volumes")}': sidecars.VOLUME_COLUMNS,
-        f'Cohort: {name("group.lesions")}': sidecars.COHORT_COLUMNS,
-        f'Scores of an adaptation: {name("group.performance")}': sidecars.PERFORMANCE_COLUMNS,
-        f'Slices to label next: {name("group.annotate")}': sidecars.ANNOTATE_COLUMNS,
-        f'Curves of an adaptation: {name("model.history")}': sidecars.HISTORY_COLUMNS,
-        f'Folds of an adaptation: {name("model.splits")}': sidecars.SPLIT_COLUMNS,
-        'Evaluation: `ssl2 evaluate --output FILE.tsv`': scores.table([])[1],
-        'Comparison of models: `FILE_comparison.tsv`': scores.COMPARISON_COLUMNS,
-        'Evaluation with `--lesion-free`': scores.lesion_free_table([])[1],
-        f'Simulated lesions: {name("anat.instances")}': sidecars.SIMULATED_LESION_COLUMNS,
-        f'Simulated tissues: {name("simulated.tissues")}': sidecars.LABEL_COLUMNS,
-        'Simulated participants: `participants.tsv`': sidecars.SIMULATED_PARTICIPANT_COLUMNS,
-        'Resources of a run: `logs/*_resources.tsv`': sidecars.RESOURCE_COLUMNS,
+        'Lesions of a session': (name('anat.instances'), sidecars.LESION_COLUMNS),
+        'Volumes of a session': (name('anat.volumes'), sidecars.VOLUME_COLUMNS),
+        'Cohort': (name('group.lesions'), sidecars.COHORT_COLUMNS),
+        'Scores of an adaptation': (name('group.performance'), sidecars.PERFORMANCE_COLUMNS),
+        'Slices to label next': (name('group.annotate'), sidecars.ANNOTATE_COLUMNS),
+        'Curves of an adaptation': (name('model.history'), sidecars.HISTORY_COLUMNS),
+        'Folds of an adaptation': (name('model.splits'), sidecars.SPLIT_COLUMNS),
+        'Evaluation': (evaluated, compared),
+        'Comparison of models': ('`FILE_comparison.tsv` beside it', scores.COMPARISON_COLUMNS),
+        'Evaluation of people without lesions': (f'{evaluated} `--lesion-free`', lesion_free),
+        'Simulated lesions': (name('anat.instances'), sidecars.SIMULATED_LESION_COLUMNS),
+        'Simulated tissues': (name('simulated.tissues'), sidecars.LABEL_COLUMNS),
+        'Simulated participants': ('`participants.tsv`', people),
+        'Resources of a run': ('`logs/*_resources.tsv`', sidecars.RESOURCE_COLUMNS),
     }
 
 
 def columns() -> str:
     """The columns of all tables, with the descriptions that stand in the JSON beside each."""
     text = ''
-    for title, described in described_tables().items():
-        text += f'## {title}\n\n| column | meaning | unit |\n| --- | --- | --- |\n'
+    for heading, (file, described) in described_tables().items():
+        text += f'## {heading}\n\n{file}\n\n| column | meaning | unit |\n| --- | --- | --- |\n'
         for column, entry in described.items():
             levels = [
                 f'`{level}`: {meaning}' for level, meaning in entry.get('Levels', {}).items()

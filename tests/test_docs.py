@@ -289,7 +289,7 @@ def columns_given_to_tables() -> list[tuple[Path, str]]:
 def test_every_column_of_a_table_is_in_the_reference():
     from ssl2_bids.workflows.evaluation import scores
 
-    shown = [list(columns) for columns in tables().described_tables().values()]
+    shown = [list(columns) for _, columns in tables().described_tables().values()]
     made = {
         '*scores.table(result.cases)': scores.table([])[1],
         '*scores.lesion_free_table(result.brains)': scores.lesion_free_table([])[1],
@@ -305,7 +305,7 @@ def test_every_column_of_a_table_is_in_the_reference():
 
 
 def test_every_column_of_the_reference_is_described():
-    for title, columns in tables().described_tables().items():
+    for title, (_, columns) in tables().described_tables().items():
         for column, entry in columns.items():
             assert entry['Description'], f'{title}: {column}'
             assert f'| `{column}` | ' in generated()['columns']
