@@ -62,7 +62,8 @@ def engine(*, steps: int, threads: int, device: str) -> None:
     from ssl2_bids.device import choose_device
     from ssl2_bids.networks.registry import new_network
     from ssl2_bids.synthesis.appearance import CHANNELS
-    from ssl2_bids.synthesis.randomised import Randomisation, draw
+    from ssl2_bids.synthesis.randomised import draw
+    from ssl2_bids.synthesis.ranges import Randomisation
     from ssl2_bids.training.loop import LoopSettings
     from ssl2_bids.training.pretraining.tasks import SupervisedStage
     from ssl2_bids.training.run import Run

@@ -29,7 +29,7 @@ from ssl2_bids.device import choose_device
 from ssl2_bids.networks.registry import new_network
 from ssl2_bids.synthesis.appearance import CHANNELS
 from ssl2_bids.synthesis.heads import Head, make_head
-from ssl2_bids.synthesis.randomised import Randomisation
+from ssl2_bids.synthesis.ranges import Randomisation
 from ssl2_bids.training.data.prefetch import stream
 from ssl2_bids.training.loop import LoopSettings
 from ssl2_bids.training.pretraining.batches import LabelledBatches

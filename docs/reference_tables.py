@@ -25,7 +25,7 @@ else:
     import tomli as tomllib
 
 import ssl2_bids
-from ssl2_bids import errors, settings
+from ssl2_bids import errors, settings, tables
 from ssl2_bids.networks import cards
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -58,6 +58,8 @@ def parts() -> dict[str, str]:
     return {
         **{name: command_line(parser) for name, parser in parsers.items()},
         'outputs': outputs(),
+        'columns': columns(),
+        'training-configuration': training_configuration(),
         'exit-codes': exit_codes(),
         'model-json': model_json(),
         'api': api(),
@@ -188,6 +190,56 @@ def shown_pattern(pattern: str) -> str:
     return '`' + re.sub(r'\{(\w+)\}', r'<\1>', pattern) + '`'
 
 
+# --- columns of tables
+
+
+def described_tables() -> dict[str, tuple[str, dict[str, dict[str, Any]]]]:
+    """Each table that is written, by heading: its file and its columns."""
+    from ssl2_bids.bids import sidecars
+    from ssl2_bids.workflows.evaluation import scores
+
+    patterns = tomllib.loads((RESOURCES / 'outputs.toml').read_text())
+
+    def name(output: str) -> str:
+        section, _, key = output.partition('.')
+        return shown_pattern(re.sub(r'\.nii\.gz$', '.tsv', patterns[section][key]))
+
+    compared, lesion_free = scores.table([])[1], scores.lesion_free_table([])[1]
+    evaluated = '`FILE.tsv` of `ssl2 evaluate --output FILE.tsv`'
+    people = sidecars.SIMULATED_PARTICIPANT_COLUMNS
+    return {
+        'Lesions of a session': (name('anat.instances'), sidecars.LESION_COLUMNS),
+        'Volumes of a session': (name('anat.volumes'), sidecars.VOLUME_COLUMNS),
+        'Cohort': (name('group.lesions'), sidecars.COHORT_COLUMNS),
+        'Scores of an adaptation': (name('group.performance'), sidecars.PERFORMANCE_COLUMNS),
+        'Slices to label next': (name('group.annotate'), sidecars.ANNOTATE_COLUMNS),
+        'Curves of an adaptation': (name('model.history'), sidecars.HISTORY_COLUMNS),
+        'Folds of an adaptation': (name('model.splits'), sidecars.SPLIT_COLUMNS),
+        'Evaluation': (evaluated, compared),
+        'Comparison of models': ('`FILE_comparison.tsv` beside it', scores.COMPARISON_COLUMNS),
+        'Evaluation of people without lesions': (f'{evaluated} `--lesion-free`', lesion_free),
+        'Simulated lesions': (name('anat.instances'), sidecars.SIMULATED_LESION_COLUMNS),
+        'Simulated tissues': (name('simulated.tissues'), sidecars.LABEL_COLUMNS),
+        'Simulated participants': ('`participants.tsv`', people),
+        'Resources of a run': ('`logs/*_resources.tsv`', sidecars.RESOURCE_COLUMNS),
+    }
+
+
+def columns() -> str:
+    """The columns of all tables, with the descriptions that stand in the JSON beside each."""
+    text = ''
+    for heading, (file, described) in described_tables().items():
+        text += f'## {heading}\n\n{file}\n\n| column | meaning | unit |\n| --- | --- | --- |\n'
+        for column, entry in described.items():
+            levels = [
+                f'`{level}`: {meaning}' for level, meaning in entry.get('Levels', {}).items()
+            ]
+            meaning = '; '.join([escape(entry['Description']), *levels])
+            text += f'| `{column}` | {meaning} | {entry.get("Units", "")} |\n'
+        text += '\n'
+    return text
+
+
 # --- exit codes
 
 
@@ -230,6 +282,84 @@ def model_json() -> str:
     known = {*needed, *map(camel_case, optional), 'Output'}
     others = ', '.join(f'`{key}`' for key in example if key not in known)
     return text + f'\nOther keys describe the origin of the model (in `fast-3t`: {others}).\n'
+
+
+# --- training configuration
+
+
+def training_configuration() -> str:
+    """The keys of a training configuration: meanings from the docstrings, and defaults."""
+    from ssl2_bids.training.pretraining.config import Config
+
+    default = Config()
+    plain: list[str] = []
+    sections: dict[type, list[str]] = {}
+    for field in dataclasses.fields(Config):
+        value = getattr(default, field.name)
+        if dataclasses.is_dataclass(value):
+            sections.setdefault(type(value), []).append(field.name)
+        elif field.name != 'network':
+            plain.append(field.name)
+    text = f'## Before the sections\n\n{key_table({"": default}, plain)}\n'
+    text += f'## `[network]`\n\n{network_section(default.network)}\n'
+    for kind, names in sections.items():
+        first_line = (inspect.getdoc(kind) or '').partition('\n')[0]
+        text += f'## {" and ".join(f"`[{name}]`" for name in names)}\n\n{sentence(first_line)}\n\n'
+        text += key_table({name: getattr(default, name) for name in names}) + '\n'
+    return text
+
+
+def key_table(defaults: dict[str, Any], names: list[str] | None = None) -> str:
+    """The keys of one table of TOML, or of several of one kind.
+
+    Parameters
+    ----------
+    defaults : name of the table -> the dataclass with the defaults.
+    names : the keys; None for all of them.
+    """
+    text = '| key | meaning | default | unit |\n| --- | --- | --- | --- |\n'
+    return text + ''.join(key_rows(defaults, names))
+
+
+def key_rows(defaults: dict[str, Any], names: list[str] | None = None) -> Iterator[str]:
+    """A row for each key; those of a field beside the others stand in its place."""
+    kind = type(next(iter(defaults.values())))
+    meanings = documented_attributes(kind)
+    for field in dataclasses.fields(kind):
+        values = {table: getattr(one, field.name) for table, one in defaults.items()}
+        if field.metadata == tables.BESIDE:
+            yield from key_rows(values)
+        elif names is None or field.name in names:
+            found = re.fullmatch(r'(.*?)(?: \[(.+)\])?\.?', meanings[field.name])
+            assert found
+            shown = {table: toml_value(value) for table, value in values.items()}
+            default = next(iter(shown.values()))
+            if len(set(shown.values())) > 1:
+                default = ', '.join(f'{value} (`{table}`)' for table, value in shown.items())
+            unit = found[2] or ''
+            yield f'| `{field.name}` | {sentence(found[1])} | {default} | {unit} |\n'
+
+
+def toml_value(value: Any) -> str:
+    """A default as TOML has it, as code; nothing for None, which TOML does not have."""
+    return '' if value is None else f'`{json.dumps(tables.to_table(value))}`'
+
+
+def network_section(default: dict[str, Any]) -> str:
+    """The types of networks and their keys."""
+    from ssl2_bids.networks.registry import NETWORKS
+    from ssl2_bids.training.pretraining.config import Config
+
+    text = sentence(documented_attributes(Config)['network'])
+    pairs = ', '.join(f'`{key} = {json.dumps(value)}`' for key, value in default.items())
+    text += f' Without the section: {pairs}.\n\n'
+    text += '| type | keys | optional keys |\n| --- | --- | --- |\n'
+    for name, network in NETWORKS.items():
+        groups: tuple[list[str], list[str]] = ([], [])
+        for key in network.parameters:
+            groups[key not in network.required].append(f'`{key}`')
+        text += f'| `{name}` | {" | ".join(", ".join(group) for group in groups)} |\n'
+    return text
 
 
 def sentence(text: str) -> str:

@@ -19,6 +19,7 @@ from types import ModuleType
 import pytest
 
 from ssl2_bids import errors
+from ssl2_bids.bids import sidecars
 from ssl2_bids.training import strategies
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -242,6 +243,72 @@ def test_short_docstrings_get_the_form_of_numpydoc():
     lines = ['Parameters', '----------', *whole]
     module_of_docs('conf').complete_sections(None, 'function', 'volumes', volumes, None, lines)
     assert lines[2:] == whole
+
+
+def test_defaults_of_the_reference_are_a_configuration(tmp_path):
+    from ssl2_bids.training.pretraining.config import Config, read_config
+
+    text = generated()['training-configuration']
+    written = ''
+    for heading, section in re.findall(r'^## (.+)\n((?:(?!## ).*\n)*)', text, re.MULTILINE):
+        rows = re.findall(r'^\| `(\w+)` \| (\S.*) \| (.*) \| .* \|$', section, re.MULTILINE)
+        for table in re.findall(r'`\[(\w+)\]`', heading) or ['']:
+            written += f'[{table}]\n' if table else ''
+            for key, _, default in rows:
+                of_this = re.search(rf'`([^`]+)` \(`{table}`\)', default)
+                value = of_this[1] if of_this else default.strip('`')
+                written += f'{key} = {value}\n' if value else ''
+            if table == 'network':
+                (keys,) = re.findall('Without the section: (.+)', section)
+                written += ''.join(f'{pair}\n' for pair in re.findall('`(.+?)`', keys))
+    path = tmp_path / 'all.toml'
+    path.write_text(written)
+    assert written.count(' = ') > 60
+    assert '[randomisation]' in written
+    assert read_config(path) == Config()
+
+
+def test_every_key_of_a_training_configuration_has_a_meaning(monkeypatch):
+    from ssl2_bids.synthesis.ranges import Randomisation
+
+    monkeypatch.setattr(Randomisation, '__doc__', Randomisation.__doc__.replace('elastic :', ''))
+    with pytest.raises(KeyError, match='elastic'):
+        tables().training_configuration()
+
+
+def columns_given_to_tables() -> list[tuple[Path, str]]:
+    """The columns of each call of ``write_table``, as the code has them."""
+    found = []
+    for path in (PROJECT / 'ssl2_bids').rglob('*.py'):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == 'write_table':
+                found.append((path, ast.unparse(node.args[-1])))
+    return found
+
+
+def test_every_column_of_a_table_is_in_the_reference():
+    from ssl2_bids.workflows.evaluation import scores
+
+    shown = [list(columns) for _, columns in tables().described_tables().values()]
+    made = {
+        '*scores.table(result.cases)': scores.table([])[1],
+        '*scores.lesion_free_table(result.brains)': scores.lesion_free_table([])[1],
+        'scores.COMPARISON_COLUMNS': scores.COMPARISON_COLUMNS,
+        'columns': sidecars.HISTORY_COLUMNS,  # and terms of strategies
+    }
+    given = columns_given_to_tables()
+    assert len(given) > 10
+    assert {'*scores.table(result.cases)', 'columns', 'LESION_COLUMNS'} <= {c for _, c in given}
+    for path, columns in given:
+        described = made.get(columns) or getattr(sidecars, columns)
+        assert list(described) in shown, f'{path}: {columns}'
+
+
+def test_every_column_of_the_reference_is_described():
+    for title, (_, columns) in tables().described_tables().items():
+        for column, entry in columns.items():
+            assert entry['Description'], f'{title}: {column}'
+            assert f'| `{column}` | ' in generated()['columns']
 
 
 # --- the site

@@ -10,6 +10,12 @@ from pathlib import Path
 import pytest
 
 from ssl2_bids import __version__
+from ssl2_bids.bids.provenance import CODE_URL
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -35,3 +41,16 @@ def test_no_comment_silences_a_rule_that_is_not_asked():
 def test_citation_is_of_this_version():
     text = (PROJECT / 'CITATION.cff').read_text()
     assert re.search('^version: (.+)$', text, re.MULTILINE)[1] == __version__
+
+
+def test_address_of_the_code_is_the_same_everywhere():
+    urls = tomllib.loads((PROJECT / 'pyproject.toml').read_text())['project']['urls']
+    assert urls['Homepage'] == urls['Source'] == CODE_URL
+    assert urls.keys() == {'Homepage', 'Source', 'Documentation', 'Issues', 'Changelog'}
+    for name, branch in (('Documentation', 'tree/HEAD/'), ('Changelog', 'blob/HEAD/')):
+        repository, _, path = urls[name].partition(f'/{branch}')
+        assert repository == CODE_URL
+        assert (PROJECT / path).exists(), urls[name]
+    assert urls['Issues'] == f'{CODE_URL}/issues'
+    image = (PROJECT / 'Dockerfile').read_text()
+    assert re.search('image.source="(.+?)"', image)[1] == CODE_URL

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ssl2_bids.contrasts import CONTRASTS
+
 # contrast keys of filter files and options, and the suffixes that they stand for
-SUFFIXES: dict[str, tuple[str, ...]] = {
-    'unit1': ('UNIT1',),
-    't1w': ('T1w',),
-    'flair': ('FLAIR',),
-    't2w': ('T2w',),
-    't2starw': ('T2starw', 'MEGRE'),
+SUFFIXES_OF: dict[str, tuple[str, ...]] = {
+    **{one.key: (one.suffix, *one.other_suffixes) for one in CONTRASTS},
     'mp2rage': ('MP2RAGE',),
 }
 LONG_NAMES = {
@@ -27,7 +25,7 @@ LONG_NAMES = {
 def matches(file: dict[str, Any], key: str, pattern: dict[str, Any]) -> bool:
     """Whether a file answers to a contrast key narrowed by a filter pattern."""
     pattern = {LONG_NAMES.get(name, name): value for name, value in pattern.items()}
-    suffix = pattern.pop('suffix', SUFFIXES[key])
+    suffix = pattern.pop('suffix', SUFFIXES_OF[key])
     suffixes = suffix if isinstance(suffix, list | tuple) else (suffix,)
     if file['suffix'] not in suffixes:
         return False
@@ -71,6 +69,6 @@ def _equal(actual: str | None, wanted: Any) -> bool:
 
 def describe_filter(key: str, pattern: dict[str, Any]) -> str:
     """A filter in words, for messages."""
-    suffix = pattern.get('suffix', ' or '.join(SUFFIXES[key]))
+    suffix = pattern.get('suffix', ' or '.join(SUFFIXES_OF[key]))
     rest = ', '.join(f'{n} = {v!r}' for n, v in pattern.items() if n != 'suffix')
     return f'suffix {suffix}' + (f' with {rest}' if rest else '')

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from ssl2_bids.contrasts import SUFFIXES
+
 FREE_TEXT = ('acquisition', 'reconstruction', 'desc')
 
 _INVERSION = re.compile(r'inv(?:ersion)?(?:time)?[-_]?0*([12])(?!\d)|(?<!\d)([12])(?:st|nd)?inv')
@@ -26,8 +28,7 @@ _MOVING = re.compile(
 _CORRECTION = r'(?:pmc|p?moco|motioncorr\w*|prospectivemotion\w*|vnavs?|fatnavs?)'
 _CORRECTED = re.compile(_CORRECTION)
 _NOT_CORRECTED = re.compile(_CORRECTION + r'(?:off|no|0)|(?:no|non|without|wo|un)' + _CORRECTION)
-NATIVE = ('anat', 'individual', 'native', 'orig', 'scanner', 'within', 'T1w', 'T2w', 'FLAIR',
-          'T2starw', 'PDw', 'UNIT1', 'MP2RAGE')  # fmt: skip
+NATIVE = ('anat', 'individual', 'native', 'orig', 'scanner', 'within', *SUFFIXES, 'PDw', 'MP2RAGE')
 
 
 def words(file: dict[str, Any]) -> list[str]:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ssl2_bids.bids.dataset import read_description, unit_name
-from ssl2_bids.bids.filters import SUFFIXES, describe_filter, matches
+from ssl2_bids.bids.filters import SUFFIXES_OF, describe_filter, matches
 from ssl2_bids.bids.inheritance import Inheritance, stem
 from ssl2_bids.bids.mp2rage_parts import Companion, inversions_among
 from ssl2_bids.bids.selection import Choice, choose
+from ssl2_bids.contrasts import SIMILAR
 from ssl2_bids.errors import NothingSelectedError, Ssl2Error
 
 log = logging.getLogger('ssl2_bids')
@@ -148,7 +149,7 @@ def find_sessions(
     ------
     NothingSelectedError : by the filters no session can be used, without them some could.
     """
-    filters = {key: value for key, value in (filters or {}).items() if key in SUFFIXES}
+    filters = {key: value for key, value in (filters or {}).items() if key in SUFFIXES_OF}
     files = _images(bids_dir, sorted({subject for subject, _ in units}))
     unused = _unused_filters(files, filters)
 
@@ -268,7 +269,7 @@ def _unused_filters(
     for key, pattern in filters.items():
         if any(matches(f, key, pattern) for f in everything):
             continue
-        plain = [f['path'].name for f in everything if f['suffix'] in SUFFIXES[key]]
+        plain = [f['path'].name for f in everything if f['suffix'] in SUFFIXES_OF[key]]
         near = f'without the filter there are: {", ".join(plain[:4])}' if plain else (
             'no such image exists without the filter either'
         )  # fmt: skip
@@ -298,20 +299,19 @@ def _session(
         for c in choice.picked
     }
     result = Session(subject, session, scans, '', choice.dropped, choice.warnings)
-    t1_like = {'UNIT1', 'T1w'} & set(scans)
-    have = set(scans) | ({'T1w', 'UNIT1'} if t1_like else set())
+    have = set(scans).union(*(pair for pair in SIMILAR.items() if scans.keys() & set(pair)))
     if not any(set(alternative) <= have for alternative in required):
         if choice.problems:
             return replace(result, problem=choice.problems[0])
         wanted = ' or '.join(' with '.join(alternative) for alternative in required)
         found = ', '.join(scans) or 'no usable image'
         return replace(result, skipped=f'the model needs {wanted}; found: {found}')
-    if reference and (wanted_suffix := SUFFIXES[reference][0]) not in scans:
+    if reference and (wanted_suffix := SUFFIXES_OF[reference][0]) not in scans:
         for problem in choice.problems:  # it is there, but cannot be used
             if f'_{wanted_suffix}.nii' in str(problem.path):
                 return replace(result, problem=problem)
         return replace(result, skipped=f'no {wanted_suffix} image, which --reference requires')
-    chosen = SUFFIXES[reference][0] if reference else choose_reference(scans)
+    chosen = SUFFIXES_OF[reference][0] if reference else choose_reference(scans)
     warnings = list(choice.warnings)
     for scan in scans.values():
         if max(scan.spacing) > WIDE_VOXEL:

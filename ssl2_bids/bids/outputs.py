@@ -110,11 +110,17 @@ def write_table(path: Path, rows: Iterable[Mapping[str, Any]], columns: Mapping[
     Parameters
     ----------
     columns : for each column, in order, its entry in the JSON (Description, Units, ...).
+
+    Raises
+    ------
+    ValueError : a row has a value for a column that is not among them.
     """
     stream = io.StringIO()
     writer = csv.writer(stream, delimiter='\t', lineterminator='\n')
     writer.writerow(columns)
     for row in rows:
+        if strange := sorted(row.keys() - columns.keys()):
+            raise ValueError(f'{path.name}: the column {strange[0]} is not described')
         writer.writerow([_cell(row.get(name)) for name in columns])
     write_text(path, stream.getvalue())
     text = json.dumps(dict(columns), indent=2, ensure_ascii=False) + '\n'

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ssl2_bids.bids import image_names, mp2rage_parts, preference
-from ssl2_bids.bids.filters import LONG_NAMES, SUFFIXES, matches
+from ssl2_bids.bids.filters import LONG_NAMES, SUFFIXES_OF, matches
 from ssl2_bids.bids.headers import Header, read_header
 from ssl2_bids.bids.inheritance import LINK_WITHOUT_CONTENT
 from ssl2_bids.bids.mp2rage_parts import Companion, Roles, inversions_among
+from ssl2_bids.contrasts import KEYS, SIMILAR
 from ssl2_bids.errors import DataError
 from ssl2_bids.volume import same_grid
 
@@ -83,11 +84,11 @@ def choose(
     unusable : files whose voxels were found to be unusable before, and why.
     """
     choosing = _Choosing(files, filters, dict(unusable or {}))
-    for key in ('unit1', 't1w', 'flair', 't2w', 't2starw'):
+    for key in KEYS:
         found = choosing.candidates(key)
         if not found and not (key == 'unit1' and choosing.complex_pairs()):
             continue
-        suffix = SUFFIXES[key][0]
+        suffix = SUFFIXES_OF[key][0]
         reason = _why_not(key, suffix, accepted, wanted, choosing.picks)
         if reason:
             choosing.drop(found, reason)
@@ -118,10 +119,11 @@ def _why_not(
 ) -> str:
     if wanted is not None and key not in wanted:
         return 'not among --contrasts'
-    if suffix not in accepted and not (suffix == 'UNIT1' and 'T1w' in accepted):
+    if suffix not in accepted and SIMILAR.get(suffix) not in accepted:
         return f'the model does not take {suffix}'
-    if key == 't1w' and 'UNIT1' in picks:
-        return 'UNIT1 is the T1w-like image'
+    for taken in picks:
+        if SIMILAR.get(taken) == suffix:
+            return f'{taken} is the {suffix}-like image'
     return ''
 
 
@@ -170,13 +172,13 @@ class _Choosing:
             return False
         pattern = self.filters.get(key, {})
         if 'suffix' in pattern:
-            return file['suffix'] in SUFFIXES[key] or matches(file, key, pattern)
+            return file['suffix'] in SUFFIXES_OF[key] or matches(file, key, pattern)
         if key == 'unit1' and file['suffix'] != 'UNIT1':
             if not image_names.is_uniform(file):
                 return False
             # a T1w is the uniform image of MP2RAGE only beside its inversions
             return file['suffix'] != 'T1w' or bool(self._inversions(file).inversions)
-        return file['suffix'] in SUFFIXES[key]
+        return file['suffix'] in SUFFIXES_OF[key]
 
     def _name_against(self, file: dict[str, Any], key: str) -> str:
         """Why a file of the right suffix is not taken, from its name; empty if it may be."""
@@ -226,7 +228,7 @@ class _Choosing:
 
     def pick_first(self, key: str, found: Sequence[dict[str, Any]]) -> Pick:
         """The first by the stated rule; a line has its name, the reason and how to use another."""
-        suffix = SUFFIXES[key][0]
+        suffix = SUFFIXES_OF[key][0]
         first, *rest = preference.in_order(found, self.headers)
         reasons = {f['path']: preference.why(first, f, self.headers) for f in rest}
         for file in rest:

@@ -142,6 +142,17 @@ SIMULATED_LESION_COLUMNS: dict[str, dict[str, Any]] = {
     },
 }
 
+SIMULATED_PARTICIPANT_COLUMNS: dict[str, dict[str, Any]] = {
+    'participant_id': {'Description': 'label of the participant'},
+    'group': {
+        'Description': 'kind of participant',
+        'Levels': {'simulated': 'simulated head with lesions of known truth'},
+    },
+    'anatomy': {
+        'Description': 'the template that was deformed; heads of one template are relatives'
+    },
+}
+
 LABEL_COLUMNS: dict[str, dict[str, Any]] = {
     name: LESION_COLUMNS[name] for name in ('index', 'name')
 } | {
@@ -265,4 +276,12 @@ HISTORY_COLUMNS: dict[str, dict[str, Any]] = {
     },
     'seconds': {'Description': 'time since the start of the training', 'Units': 's'},
     'waited': {'Description': 'time per step spent waiting for data', 'Units': 's'},
+}
+
+RESOURCE_COLUMNS: dict[str, dict[str, Any]] = {
+    'session': {'Description': 'participant and session'},
+    'stage': {'Description': 'step of the processing'},
+    'seconds': {'Description': 'time that the step took', 'Units': 's'},
+    'peak_memory_MB': {'Description': 'highest memory of the process', 'Units': 'MB'},
+    'gpu_memory_MB': {'Description': 'highest memory on the GPU', 'Units': 'MB'},
 }

@@ -1,4 +1,4 @@
-"""The options of the BIDS App, grouped as `--help` shows them; nothing heavy is imported."""
+"""The parser of the BIDS App, with the options on the run itself; nothing heavy is imported."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 
 from ssl2_bids import __version__
 from ssl2_bids.cli import values
+from ssl2_bids.cli.group_options import add_adaptation
 from ssl2_bids.cli.parsing import Formatter, Parser, add_option
+from ssl2_bids.cli.participant_options import add_outputs, add_preprocessing, add_segmentation
+from ssl2_bids.contrasts import KEYS
 from ssl2_bids.errors import UnknownLevelError
 from ssl2_bids.settings import LEVELS
-
-CONTRASTS = ('unit1', 't1w', 'flair', 't2w', 't2starw')
 
 DESCRIPTION = """\
 Segment the white-matter lesions of multiple sclerosis at 7T and 3T.
@@ -55,10 +56,10 @@ def build_parser() -> Parser:
         help='participant: segment each scan; group: summarise the cohort',
     )
     _add_selection(parser)
-    _add_segmentation(parser)
-    _add_preprocessing(parser)
-    _add_outputs(parser)
-    _add_adaptation(parser)
+    add_segmentation(parser)
+    add_preprocessing(parser)
+    add_outputs(parser)
+    add_adaptation(parser)
     _add_resources(parser)
     _add_other(parser)
     return parser
@@ -107,15 +108,14 @@ def _add_selection(parser: Parser) -> None:
         group,
         '--contrasts',
         nargs='+',
-        choices=CONTRASTS,
+        choices=KEYS,
         metavar='KEY',
-        help=f'use these contrasts only: {", ".join(CONTRASTS)} (default: all channels of the '
-        'model)',
+        help=f'use these contrasts only: {", ".join(KEYS)} (default: all channels of the model)',
     )
     add_option(
         group,
         '--reference',
-        choices=CONTRASTS,
+        choices=KEYS,
         metavar='KEY',
         help='contrast that defines the voxel grid of the results (default: unit1, else t1w, else '
         'flair; flair if the T1w has thick slices)',
@@ -126,214 +126,6 @@ def _add_selection(parser: Parser) -> None:
         '--skip-bids-validator',
         action='store_true',
         help='do not check dataset_description.json',
-    )
-
-
-def _add_segmentation(parser: Parser) -> None:
-    group = parser.add_argument_group('segmentation')
-    add_option(
-        group,
-        '--model',
-        metavar='NAME|LABEL|PATH',
-        help='a bundled model, a model name below OUTPUT_DIR/models, or a model folder '
-        '(default: the default bundled model); at group level, the start of the adaptation',
-    )
-    add_option(
-        group,
-        '--threshold',
-        type=values.open_unit,
-        metavar='X',
-        help="lesion probability threshold, 0 < X < 1 (default: the model's)",
-    )
-    add_option(
-        group,
-        '--min-lesion-volume',
-        type=values.not_negative,
-        metavar='MM3',
-        help="remove lesions smaller than MM3 mm^3 (default: the model's)",
-    )
-    add_option(
-        group,
-        '--overlap',
-        type=values.overlap,
-        metavar='X',
-        help="overlap of neighbouring sliding windows, 0 <= X < 1 (default: the model's)",
-    )
-    add_option(
-        group,
-        '--tta',
-        action='store_true',
-        help='test-time augmentation: average with the left-right mirrored brain; doubles the '
-        'time',
-    )
-    add_option(
-        group,
-        '--uncertainty',
-        action='store_true',
-        help='write an uncertainty map (normalised entropy of the probability)',
-    )
-    add_option(
-        group,
-        '--device',
-        type=values.device,
-        default='auto',
-        metavar='{auto,cpu,cuda,cuda:N}',
-        help='device of the network; cuda without a GPU is an error, auto prints the device used '
-        '(default: auto)',
-    )
-
-
-def _add_preprocessing(parser: Parser) -> None:
-    group = parser.add_argument_group('preprocessing')
-    add_option(
-        group,
-        '--skull-strip',
-        '--skull-strip-t1w',
-        '--skull-strip-mode',
-        choices=('auto', 'skip', 'force'),
-        default='auto',
-        help='auto: strip all images except brain-only ones; skip: all images are brain-only; '
-        'force: strip all images (default: auto)',
-    )
-    add_option(
-        group,
-        '--field-strength',
-        type=values.positive,
-        metavar='T',
-        help='field strength in tesla for the report, used if the sidecars have none',
-    )
-    add_option(
-        group,
-        '--random-seed',
-        type=values.seed,
-        default=0,
-        metavar='N',
-        help='random seed of registration, folds and training (default: 0)',
-    )
-
-
-def _add_outputs(parser: Parser) -> None:
-    group = parser.add_argument_group('outputs')
-    add_option(
-        group,
-        '--output-spaces',
-        nargs='+',
-        action='extend',
-        metavar='SPACE',
-        default=[],
-        help='additional grids for the lesion mask: suffix of a contrast used (FLAIR, T1w, ...: '
-        'its raw grid) or MNI152NLin2009aSym (affine); "anat", the reference, is always written',
-    )
-    add_option(
-        group,
-        '--overwrite',
-        action='store_true',
-        help='process participants again that are finished with the same settings',
-    )
-    add_option(
-        group,
-        '--reports-only',
-        action='store_true',
-        help='make the HTML pages again from finished results',
-    )
-    add_option(
-        group,
-        '--dry-run',
-        action='store_true',
-        help='list the input and output files, and stop',
-    )
-
-
-def _add_adaptation(parser: Parser) -> None:
-    group = parser.add_argument_group(
-        'adaptation of the model to a site (group level)',
-        'Needs manual lesion masks of a few participants. The group level trains a model on them\n'
-        'and on all other scans of the site, and tests the model on participants left out of the\n'
-        'training. If the model is better, all participants are segmented again. The estimated\n'
-        'time is printed first. An interrupted run resumes with the same command.',
-    )
-    add_option(
-        group,
-        '--labels',
-        nargs='+',
-        type=Path,
-        action='extend',
-        metavar='PATH',
-        help='folders with manual lesion masks, named as in BIDS '
-        '(sub-01/anat/sub-01_label-lesion_mask.nii.gz), of all or some slices '
-        '(default with any other of these options: labels, manual_masks, lesion_masks or manual '
-        'in BIDS_DIR/derivatives)',
-    )
-    add_option(
-        group,
-        '--strategy',
-        metavar='NAME',
-        help='how scans without labels are used: supervised (not at all), mean_teacher, fixmatch, '
-        'bcp, ...; self_training needs no labels; none: tables without training '
-        '(default: mean_teacher below 10 labelled participants, else supervised; none without '
-        'labels)',
-    )
-    add_option(
-        group,
-        '--label',
-        type=values.model_label,
-        default='adapted',
-        metavar='NAME',
-        help='name of the new model, letters and digits: OUTPUT_DIR/models/NAME, and desc-NAME '
-        'in the names of its results (default: adapted)',
-    )
-    add_option(
-        group,
-        '--folds',
-        type=values.folds,
-        metavar='{K,slices}',
-        help='number of cross-validation folds of the labelled participants; slices: leave slices '
-        'out, for a single labelled participant (default: 5, or the number of labelled '
-        'participants if smaller)',
-    )
-    add_option(
-        group,
-        '--holdout-label',
-        nargs='+',
-        action='extend',
-        metavar='LABEL',
-        help='labelled participants for the test only, in no training',
-    )
-    add_option(
-        group,
-        '--steps',
-        type=values.positive_int,
-        metavar='N',
-        help='steps of each training (default: 200 on a CPU, 400 on a GPU)',
-    )
-    add_option(
-        group,
-        '--max-time',
-        type=values.positive,
-        metavar='MIN',
-        help='maximum time of all trainings together, in minutes; reduces the steps if needed',
-    )
-    add_option(
-        group,
-        '--empty-labels',
-        choices=('ignore', 'negative'),
-        default='ignore',
-        help='meaning of a mask without lesions: not drawn yet (ignore), or free of lesions '
-        '(negative); "Manual": true in its JSON means negative (default: ignore)',
-    )
-    add_option(
-        group,
-        '--accept',
-        choices=('auto', 'always'),
-        default='auto',
-        help='auto: use the adapted model only if it is better on participants left out of the '
-        'training; always: use it in any case (default: auto)',
-    )
-    add_option(
-        group,
-        '--no-resegment',
-        action='store_true',
-        help='train and test, but do not segment all participants again',
     )
 
 

@@ -142,13 +142,16 @@ class Terminal:
         ]
         if not rows:
             return
+        from ssl2_bids.bids.sidecars import RESOURCE_COLUMNS
+
         stream = io.StringIO()
-        writer = csv.DictWriter(stream, list(rows[0]), delimiter='\t', lineterminator='\n')
+        names = list(RESOURCE_COLUMNS)
+        writer = csv.DictWriter(stream, names, delimiter='\t', lineterminator='\n')
         writer.writeheader()
         writer.writerows(rows)
         path = self.settings.output_dir / 'logs' / f'{self.run_id}_resources.tsv'
         write_text(path, stream.getvalue())
-        table = [list(rows[0]), *[[str(value) for value in row.values()] for row in rows]]
+        table = [names, *[[str(value) for value in row.values()] for row in rows]]
         log.info(aligned(table, text_columns=2))
 
 

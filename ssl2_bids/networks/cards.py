@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ssl2_bids.contrasts import SIMILAR
 from ssl2_bids.errors import UnavailableError
 from ssl2_bids.tables import fits
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 CARD_FILE = 'model.json'
 WEIGHTS_FILE = 'weights.safetensors'
-T1_LIKE = {'UNIT1': 'T1w'}  # contrast -> channel that takes it if the card has none of its own
 COPY_AGAIN = 'Copy the model folder again, or install the package again if it came with it.'
 
 
@@ -82,10 +82,10 @@ class Card:
 
 
 def channel_of(contrast: str, card: Card) -> str | None:
-    """The channel of a card that takes a contrast: its own, else a T1-like one; or none."""
+    """The channel of a card that takes a contrast: its own, else a similar one; or none."""
     if contrast in card.channels:
         return contrast
-    similar = T1_LIKE.get(contrast)
+    similar = SIMILAR.get(contrast)
     return similar if similar in card.channels else None
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ssl2_bids.contrasts import CONTRASTS
 from ssl2_bids.simulation.scanner.protocols import Protocol
 from ssl2_bids.steps import brain, echoes, inhomogeneity, mp2rage, quality
 from ssl2_bids.volume import Volume
@@ -169,7 +170,7 @@ def brain_mask(
 
 def has_receive_field(contrast: str) -> bool:
     """Whether N4 is for this contrast: not for UNIT1, where the receive field cancels."""
-    return contrast != 'UNIT1'
+    return contrast not in {one.suffix for one in CONTRASTS if not one.receive_field}
 
 
 def even(image: Volume, mask: Volume) -> Volume:

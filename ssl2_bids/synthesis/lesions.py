@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssl2_bids.synthesis.heads import DISTANCE_SCALE, INDEX, Head
+from ssl2_bids.synthesis.heads import DISTANCE_SCALE, INDEX, TISSUE, Head
+from ssl2_bids.synthesis.patch_tensors import Fields, blur, members
 
 PLACES = ('periventricular', 'juxtacortical', 'deep', 'infratentorial', 'deep grey')
 PLACE_SHARES = (0.36, 0.26, 0.27, 0.07, 0.04)
@@ -35,6 +36,45 @@ class Painted:
     strength: Tensor
     specks: Tensor
     spaces: Tensor
+
+
+def paint_lesions(
+    real: Tensor | None,
+    groups: Tensor,
+    to_ventricle: Tensor,
+    to_cortex: Tensor,
+    random: np.random.Generator,
+    fields: Fields,
+) -> Painted:
+    """Real and drawn lesions of a patch, on tissue alone."""
+    group, ventricle, cortex = (
+        m.to('cpu', torch.uint8) for m in (groups, to_ventricle, to_cortex)
+    )
+    drawn = draw_lesions(group, ventricle, cortex, random)
+    strength, specks, spaces = (m.to(fields.device) for m in drawn)
+    if real is not None:
+        strength = torch.maximum(strength, real * members(groups, TISSUE))
+    if random.random() < CONFLUENT_SHARE:
+        large = confluent_lesions(groups, to_ventricle, random, fields)
+        strength = torch.maximum(strength, large)
+    if random.random() < LESION_FREE:
+        strength = torch.zeros_like(strength)
+    return Painted(strength, specks, spaces)
+
+
+def fading(strength: Tensor, random: np.random.Generator) -> Tensor:
+    """Lesions that, in some samples, are fainter at their border, which a rater includes."""
+    if random.random() > FADING_SHARE:
+        return strength
+    core = blur((strength > 0).float(), random.uniform(0.8, 2.0))
+    least = random.uniform(0.3, 0.85)
+    return strength * (least + (1 - least) * (1.4 * core).clamp(max=1))
+
+
+def lesion_label(strength: Tensor, random: np.random.Generator) -> Tensor:
+    """What a rater outlines: tight in some, with the faint border in others; float32."""
+    sharp = (strength > 0).float()
+    return (blur(sharp, 0.6) > random.uniform(0.25, 0.5)).float()
 
 
 def real_lesions(head: Head, random: np.random.Generator) -> tuple[Tensor, np.ndarray] | None:

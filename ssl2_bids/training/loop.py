@@ -33,22 +33,28 @@ class LoopSettings:
 
     Attributes
     ----------
-    steps : of the optimiser.
-    learning_rate : the highest, after the warm-up.
-    warm_up : share of the steps.
-    floor : share of the highest rate that is left at the end.
+    steps : steps of the optimiser.
+    learning_rate : highest rate, after the warm-up.
+    warm_up : share of the steps until the highest rate.
+    floor : share of the highest rate that is left at the end of its cosine.
     weight_decay : of AdamW, on weights of two and more dimensions alone.
+    betas : of AdamW.
     clip : largest norm of the gradient.
-    average : weight of the past in the averaged weights that are validated and shipped; 0 for
+    average : weight of the past in the averaged weights that are validated and stored; 0 for
         none.
     accumulate : batches per step.
     echo : how often each batch is used before the next one, mirrored and with other intensities
         after the first time (data echoing, Choi et al., arXiv 1907.05550); for devices that learn
         faster than batches are made.
+    seed : of all draws of the training; a pretraining takes the seed of the whole configuration.
     precision : ``bfloat16``, ``float32``, or ``auto``: bfloat16 where the device is fast at it.
-    validate_every, checkpoint_every, log_every : steps; 0 for never (but at the end).
-    checkpoint_minutes : a checkpoint also when the last one is older; 0 for never.
-    workers, ahead : see :func:`ssl2_bids.training.data.prefetch.stream`.
+    channels_last : memory layout with the channels last; faster on some devices.
+    log_every : steps between two rows of the curves.
+    validate_every : steps between two validations; 0 for one at the end.
+    checkpoint_every : steps between two checkpoints; 0 for one at the end.
+    checkpoint_minutes : a checkpoint also when the last one is older; 0 for never [min].
+    workers : processes that make batches; 0 for none.
+    ahead : batches made before they are needed.
     """
 
     steps: int = 20_000

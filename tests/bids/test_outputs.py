@@ -76,6 +76,13 @@ def test_missing_values_are_na(tmp_path):
     assert json.loads((tmp_path / 't.json').read_text())['a'] == {'Units': 'mm'}
 
 
+def test_a_column_without_a_description_is_refused(tmp_path):
+    rows = [{'volume_mm3': 1.0, 'colour': 'grey'}]
+    with pytest.raises(ValueError, match=r't\.tsv: the column colour is not described'):
+        write_table(tmp_path / 't.tsv', rows, {'volume_mm3': {'Description': 'volume'}})
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_result_is_finished_when_its_mask_has_a_sidecar(tmp_path):
     names = UnitNames(tmp_path, '01', 'x', 'T1w')
     mask = names.path('anat.mask')

@@ -14,7 +14,10 @@ import pytest
 from ssl2_bids.cli import options
 from ssl2_bids.cli.app import main
 from ssl2_bids.cli.parser import build_parser
+from ssl2_bids.cli.terminal import Terminal
+from ssl2_bids.settings import ParticipantSettings
 from ssl2_bids.workflows.adaptation.plan import asked_for
+from ssl2_bids.workflows.participant.outcomes import Outcome
 
 RUN = Path(__file__).resolve().parents[2] / 'run.py'
 
@@ -315,3 +318,17 @@ def test_a_reader_that_has_enough_of_our_lines_is_no_fault(make_dataset, tmp_pat
     )
     assert done.returncode == 128 + signal.SIGPIPE
     assert 'internal error' not in done.stderr
+
+
+def test_the_table_of_resources_has_a_row_for_each_stage(tmp_path):
+    settings = ParticipantSettings(
+        tmp_path, tmp_path / 'out', tmp_path / 'work', resource_monitor=True
+    )
+    stage = {'Node': 'brain', 'Seconds': 1.5, 'PeakMemoryMB': 300, 'GpuMemoryMB': 0}
+    with Terminal(settings) as terminal:
+        terminal.conclude(0, [Outcome('sub-01', 'done', resources=[stage])])
+    (table,) = (tmp_path / 'out/logs').glob('*_resources.tsv')
+    assert table.read_text().splitlines() == [
+        'session\tstage\tseconds\tpeak_memory_MB\tgpu_memory_MB',
+        'sub-01\tbrain\t1.5\t300\t0',
+    ]

@@ -5,14 +5,11 @@ from label_phantom import label_head
 
 from ssl2_bids.synthesis.appearance import CHANNELS, CONTRAST_SETS, draw_appearances
 from ssl2_bids.synthesis.heads import INDEX, make_head
-from ssl2_bids.synthesis.lesions import confluent_lesions
+from ssl2_bids.synthesis.intensities import weighted_median
+from ssl2_bids.synthesis.lesions import confluent_lesions, fading
 from ssl2_bids.synthesis.patch_tensors import Fields, blur, shift
-from ssl2_bids.synthesis.randomised import (
-    Randomisation,
-    draw,
-    fading,
-    weighted_median,
-)
+from ssl2_bids.synthesis.randomised import draw
+from ssl2_bids.synthesis.ranges import Randomisation
 
 PATCH = (48, 48, 48)
 

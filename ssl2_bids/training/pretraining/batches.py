@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from ssl2_bids.synthesis.heads import Head
-from ssl2_bids.synthesis.randomised import Patches, Randomisation, draw
+from ssl2_bids.synthesis.randomised import Patches, draw
+from ssl2_bids.synthesis.ranges import Randomisation
 from ssl2_bids.training.data.participants import Participant
 from ssl2_bids.training.data.views import Views, ViewSettings
 from ssl2_bids.training.pretraining.pretext.masked import Unlabelled

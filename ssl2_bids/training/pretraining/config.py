@@ -8,7 +8,7 @@ from typing import Any
 
 from ssl2_bids.errors import UsageError
 from ssl2_bids.networks.registry import NETWORKS
-from ssl2_bids.synthesis.randomised import Randomisation
+from ssl2_bids.synthesis.ranges import Randomisation
 from ssl2_bids.tables import BESIDE, Source, check_keys, from_table, read_toml
 from ssl2_bids.training.loop import LoopSettings
 
@@ -23,22 +23,24 @@ FAST_UNET = {
 
 @dataclass(frozen=True)
 class Data:
-    """What is trained on; paths are relative to the configuration.
+    """What is trained on.
 
     Attributes
     ----------
-    label_maps : folders of brain label maps (NIfTI, FreeSurfer's numbering), one per person.
-    healthy : BIDS datasets of people without lesions; lesions are painted on their T1w.
-    lesion_masks : folder of lesion masks aligned to MNI152, all on one grid.
-    heads : heads packed before, instead of these three.
-    unlabelled : BIDS datasets; their labels, if any, are not looked at.
+    label_maps : folders of whole-brain label maps (NIfTI, FreeSurfer's numbering), one per person.
+    healthy : BIDS datasets of people without lesions; lesions are painted into the T1w, and the
+        other contrasts are simulated from the tissues of the T1w.
+    lesion_masks : folder of real lesion masks aligned to MNI152, all on one grid, for their
+        shapes.
+    heads : file of prepared heads, instead of these three.
+    unlabelled : BIDS datasets for the first stage; their labels, if any, are not used.
     labelled : BIDS datasets with lesion masks.
-    labels : where these masks are, one for each of ``labelled`` (default: the dataset itself).
-    hold_out : labels of people (also of label maps) that are kept out altogether.
-    validation : labels of people that are packed apart and used for curves and threshold alone;
-        those of label maps are the heads of validation (default: the last of all).
-    real : share of real samples where there are simulated ones too.
-    skull_strip : ``auto``, ``skip`` (brain only) or ``force``.
+    labels : folders of these masks, one for each of ``labelled``; without it, the dataset itself.
+    hold_out : participants, also of label maps, that are in neither stage.
+    validation : participants for the curves and the threshold only; those of label maps are the
+        heads of the validation; without it, the last head.
+    real : share of real samples, if simulated samples exist too.
+    skull_strip : ``auto``, ``skip`` (all images show the brain only) or ``force``.
     """
 
     label_maps: tuple[Path, ...] = ()
@@ -56,17 +58,18 @@ class Data:
 
 @dataclass(frozen=True)
 class StageSettings:
-    """One of the two stages; the keys of ``loop`` stand beside the others in the file.
+    """The two stages; ``steps = 0`` leaves one of them out.
 
     Attributes
     ----------
+    loop : its keys stand beside the others in the file.
     batch : samples per process and step.
-    patch : voxels of 1 mm.
-    pretext : of the self-supervised stage: ``masked`` or ``tang``.
-    view : edge of the two views of ``tang``, within the patch.
-    cross_entropy, focal_tversky : weights of these terms beside the Dice loss, of the supervised
-        stage.
-    frozen : share of the steps of that stage in which an encoder that was trained before rests.
+    patch : size of a sample [voxels of 1 mm].
+    pretext : task of the self-supervised stage, ``masked`` or ``tang``.
+    view : edge of the two views of ``tang``, within the patch [voxels of 1 mm].
+    cross_entropy, focal_tversky : of the supervised stage, weight of this term beside the Dice
+        loss.
+    frozen : of the supervised stage, share of the steps with a frozen pretrained encoder.
     """
 
     loop: LoopSettings = field(default=LoopSettings(), metadata=BESIDE)
@@ -81,15 +84,20 @@ class StageSettings:
 
 @dataclass(frozen=True)
 class Config:
-    """All of a pretraining; ``steps = 0`` leaves a stage out.
+    """All of a pretraining.
 
     Attributes
     ----------
-    name, version : of the model.
-    network : as in a model's card, but for its channels.
-    start : folder of a model to start from, else random weights.
+    name, version, licence : of the model, in its card.
+    seed : of weights, samples and masks.
+    network : ``Type`` and its parameters, as in a card; the channels are those of the training. A
+        ``committee`` has a table ``[[network.Members]]`` for each member, trained in parallel on
+        the same samples.
+    start : model folder to start from; without it, random weights.
     required : contrasts of which one is enough for the model.
-    window, overlap : of validation and of the model's card.
+    window : sliding window of the validation and of the card [voxels of 1 mm].
+    overlap : overlap of neighbouring windows, share of the window.
+    data, randomisation, self_supervised, supervised : the sections of these names.
     """
 
     name: str = 'pretrained-3t'

@@ -17,7 +17,8 @@ from ssl2_bids.networks.initialisation import Loaded, initialise
 from ssl2_bids.settings import MINIMUM_LESION_VOLUME
 from ssl2_bids.steps.lesions import label_instances
 from ssl2_bids.synthesis.heads import Head
-from ssl2_bids.synthesis.randomised import Patches, Randomisation, draw
+from ssl2_bids.synthesis.randomised import Patches, draw
+from ssl2_bids.synthesis.ranges import Randomisation
 from ssl2_bids.training.data.participants import Participant
 from ssl2_bids.training.data.views import box_of
 from ssl2_bids.training.losses import cross_entropy, dice, focal_tversky_loss

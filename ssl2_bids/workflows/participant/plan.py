@@ -12,6 +12,7 @@ from ssl2_bids.bids.inputs import Scan, Session
 from ssl2_bids.bids.outputs import UnitNames, join_entities, sidecar_path, table_path
 from ssl2_bids.bids.provenance import configuration_hash, fingerprint
 from ssl2_bids.bids.sidecars import kept_metadata
+from ssl2_bids.contrasts import SUFFIXES
 from ssl2_bids.errors import DataError
 from ssl2_bids.networks.weights import Card
 from ssl2_bids.settings import (
@@ -23,13 +24,8 @@ from ssl2_bids.settings import (
 )
 
 PARTIAL_FOURIER = ('PartialFourier', 'SlicePartialFourier')  # keys that decide a T1 map
-VIEWED = (
-    'FLAIR',
-    'UNIT1',
-    'T1w',
-    'T2w',
-    'T2starw',
-)  # beside the reference, the first that is there
+# beside the reference, the first that is there
+VIEWED = tuple(sorted(SUFFIXES, key=lambda suffix: suffix != 'FLAIR'))
 
 
 @dataclass(frozen=True)

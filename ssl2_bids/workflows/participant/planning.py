@@ -15,7 +15,13 @@ from ssl2_bids.errors import DataError, UnavailableError, UsageError
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.networks.weights import find_model
 from ssl2_bids.settings import ATLAS_SPACE, ParticipantSettings
-from ssl2_bids.workflows.participant.plan import Plan, all_paths, make_plan, planned_outputs
+from ssl2_bids.workflows.participant.plan import (
+    VIEWED,
+    Plan,
+    all_paths,
+    make_plan,
+    planned_outputs,
+)
 
 log = logging.getLogger('ssl2_bids')
 
@@ -127,7 +133,7 @@ def without_unusable(plan: Plan, settings: ParticipantSettings) -> Plan | None:
 
 
 def _check_spaces(settings: ParticipantSettings) -> None:
-    suffixes = ('anat', 'FLAIR', 'T1w', 'UNIT1', 'T2w', 'T2starw', ATLAS_SPACE)
+    suffixes = ('anat', *VIEWED, ATLAS_SPACE)
     for space in settings.output_spaces:
         name, _, modifier = space.partition(':')
         if name not in suffixes:

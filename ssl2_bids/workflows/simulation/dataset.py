@@ -10,6 +10,7 @@ from typing import Any
 from ssl2_bids import __version__
 from ssl2_bids.bids.outputs import write_table
 from ssl2_bids.bids.provenance import BIDS_VERSION, CODE_URL
+from ssl2_bids.bids.sidecars import SIMULATED_PARTICIPANT_COLUMNS
 from ssl2_bids.errors import CannotWriteError
 from ssl2_bids.files import PREFIX, write_json, write_text
 from ssl2_bids.workflows.simulation.files import MANUAL, TRUTH
@@ -159,14 +160,4 @@ def write_participants(root: Path, anatomies: Mapping[str, str]) -> None:
         }
         for folder in sorted(root.glob('sub-*'))
     ]
-    columns = {
-        'participant_id': {'Description': 'label of the participant'},
-        'group': {
-            'Description': 'kind of participant',
-            'Levels': {'simulated': 'simulated head with lesions of known truth'},
-        },
-        'anatomy': {
-            'Description': 'the template that was deformed; heads of one template are relatives'
-        },
-    }
-    write_table(root / 'participants.tsv', rows, columns)
+    write_table(root / 'participants.tsv', rows, SIMULATED_PARTICIPANT_COLUMNS)

@@ -10,7 +10,8 @@ from ssl2_bids.errors import DataError, NoInputError, UnavailableError, UsageErr
 from ssl2_bids.networks.registry import new_network
 from ssl2_bids.synthesis.appearance import CHANNELS
 from ssl2_bids.synthesis.heads import make_head
-from ssl2_bids.synthesis.randomised import Patches, Randomisation, draw
+from ssl2_bids.synthesis.randomised import Patches, draw
+from ssl2_bids.synthesis.ranges import Randomisation
 from ssl2_bids.training.data.participants import (
     HIGH,
     LOW,

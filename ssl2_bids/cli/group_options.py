@@ -1,0 +1,102 @@
+"""The group of options of the adaptation, at the group level."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ssl2_bids.cli import values
+from ssl2_bids.cli.parsing import Parser, add_option
+
+
+def add_adaptation(parser: Parser) -> None:
+    """Options of the adaptation of a model to a site."""
+    group = parser.add_argument_group(
+        'adaptation of the model to a site (group level)',
+        'Needs manual lesion masks of a few participants. The group level trains a model on them\n'
+        'and on all other scans of the site, and tests the model on participants left out of the\n'
+        'training. If the model is better, all participants are segmented again. The estimated\n'
+        'time is printed first. An interrupted run resumes with the same command.',
+    )
+    add_option(
+        group,
+        '--labels',
+        nargs='+',
+        type=Path,
+        action='extend',
+        metavar='PATH',
+        help='folders with manual lesion masks, named as in BIDS '
+        '(sub-01/anat/sub-01_label-lesion_mask.nii.gz), of all or some slices '
+        '(default with any other of these options: labels, manual_masks, lesion_masks or manual '
+        'in BIDS_DIR/derivatives)',
+    )
+    add_option(
+        group,
+        '--strategy',
+        metavar='NAME',
+        help='how scans without labels are used: supervised (not at all), mean_teacher, fixmatch, '
+        'bcp, ...; self_training needs no labels; none: tables without training '
+        '(default: mean_teacher below 10 labelled participants, else supervised; none without '
+        'labels)',
+    )
+    add_option(
+        group,
+        '--label',
+        type=values.model_label,
+        default='adapted',
+        metavar='NAME',
+        help='name of the new model, letters and digits: OUTPUT_DIR/models/NAME, and desc-NAME '
+        'in the names of its results (default: adapted)',
+    )
+    add_option(
+        group,
+        '--folds',
+        type=values.folds,
+        metavar='{K,slices}',
+        help='number of cross-validation folds of the labelled participants; slices: leave slices '
+        'out, for a single labelled participant (default: 5, or the number of labelled '
+        'participants if smaller)',
+    )
+    add_option(
+        group,
+        '--holdout-label',
+        nargs='+',
+        action='extend',
+        metavar='LABEL',
+        help='labelled participants for the test only, in no training',
+    )
+    add_option(
+        group,
+        '--steps',
+        type=values.positive_int,
+        metavar='N',
+        help='steps of each training (default: 200 on a CPU, 400 on a GPU)',
+    )
+    add_option(
+        group,
+        '--max-time',
+        type=values.positive,
+        metavar='MIN',
+        help='maximum time of all trainings together, in minutes; reduces the steps if needed',
+    )
+    add_option(
+        group,
+        '--empty-labels',
+        choices=('ignore', 'negative'),
+        default='ignore',
+        help='meaning of a mask without lesions: not drawn yet (ignore), or free of lesions '
+        '(negative); "Manual": true in its JSON means negative (default: ignore)',
+    )
+    add_option(
+        group,
+        '--accept',
+        choices=('auto', 'always'),
+        default='auto',
+        help='auto: use the adapted model only if it is better on participants left out of the '
+        'training; always: use it in any case (default: auto)',
+    )
+    add_option(
+        group,
+        '--no-resegment',
+        action='store_true',
+        help='train and test, but do not segment all participants again',
+    )

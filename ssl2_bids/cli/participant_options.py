@@ -1,0 +1,124 @@
+"""The groups of options on what happens to the images of a participant."""
+
+from __future__ import annotations
+
+from ssl2_bids.cli import values
+from ssl2_bids.cli.parsing import Parser, add_option
+
+
+def add_segmentation(parser: Parser) -> None:
+    """Options of the model and of its use."""
+    group = parser.add_argument_group('segmentation')
+    add_option(
+        group,
+        '--model',
+        metavar='NAME|LABEL|PATH',
+        help='a bundled model, a model name below OUTPUT_DIR/models, or a model folder '
+        '(default: the default bundled model); at group level, the start of the adaptation',
+    )
+    add_option(
+        group,
+        '--threshold',
+        type=values.open_unit,
+        metavar='X',
+        help="lesion probability threshold, 0 < X < 1 (default: the model's)",
+    )
+    add_option(
+        group,
+        '--min-lesion-volume',
+        type=values.not_negative,
+        metavar='MM3',
+        help="remove lesions smaller than MM3 mm^3 (default: the model's)",
+    )
+    add_option(
+        group,
+        '--overlap',
+        type=values.overlap,
+        metavar='X',
+        help="overlap of neighbouring sliding windows, 0 <= X < 1 (default: the model's)",
+    )
+    add_option(
+        group,
+        '--tta',
+        action='store_true',
+        help='test-time augmentation: average with the left-right mirrored brain; doubles the '
+        'time',
+    )
+    add_option(
+        group,
+        '--uncertainty',
+        action='store_true',
+        help='write an uncertainty map (normalised entropy of the probability)',
+    )
+    add_option(
+        group,
+        '--device',
+        type=values.device,
+        default='auto',
+        metavar='{auto,cpu,cuda,cuda:N}',
+        help='device of the network; cuda without a GPU is an error, auto prints the device used '
+        '(default: auto)',
+    )
+
+
+def add_preprocessing(parser: Parser) -> None:
+    """Options of the steps before the segmentation."""
+    group = parser.add_argument_group('preprocessing')
+    add_option(
+        group,
+        '--skull-strip',
+        '--skull-strip-t1w',
+        '--skull-strip-mode',
+        choices=('auto', 'skip', 'force'),
+        default='auto',
+        help='auto: strip all images except brain-only ones; skip: all images are brain-only; '
+        'force: strip all images (default: auto)',
+    )
+    add_option(
+        group,
+        '--field-strength',
+        type=values.positive,
+        metavar='T',
+        help='field strength in tesla for the report, used if the sidecars have none',
+    )
+    add_option(
+        group,
+        '--random-seed',
+        type=values.seed,
+        default=0,
+        metavar='N',
+        help='random seed of registration, folds and training (default: 0)',
+    )
+
+
+def add_outputs(parser: Parser) -> None:
+    """Options of what is written, and of what is made again."""
+    group = parser.add_argument_group('outputs')
+    add_option(
+        group,
+        '--output-spaces',
+        nargs='+',
+        action='extend',
+        metavar='SPACE',
+        default=[],
+        help='additional grids for the lesion mask: suffix of a contrast used (FLAIR, T1w, ...: '
+        'its raw grid) or MNI152NLin2009aSym (affine); "anat", the reference, is always written',
+    )
+    add_option(
+        group,
+        '--overwrite',
+        action='store_true',
+        help='process participants again that are finished with the same settings',
+    )
+    add_option(
+        group,
+        '--reports-only',
+        action='store_true',
+        help='make the HTML pages again from finished results',
+    )
+    add_option(
+        group,
+        '--dry-run',
+        action='store_true',
+        help='list the input and output files, and stop',
+    )
