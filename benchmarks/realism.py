@@ -208,7 +208,7 @@ def classifier(data: Path, kept: Kept, heads: int, seed: int) -> None:
     for name, (one, other) in pairs.items():
         cells = []
         for chosen in (looks.FEATURES, *looks.GROUPS.values()):
-            verdict = looks.told_apart(one, other, chosen=chosen, seed=seed)
+            verdict = looks.separability(one, other, chosen=chosen, seed=seed)
             cells.append(f'{verdict.auc:.2f}')
             if chosen is looks.FEATURES:
                 cells += [f'{verdict.auc_people:.2f}', f'{verdict.accuracy:.2f}']

@@ -37,7 +37,7 @@ def test_a_failure_leaves_the_old_file(tmp_path):
     assert os.listdir(path.parent) == ['x.txt']
 
 
-def test_nobody_sees_the_final_name_before_the_end(tmp_path):
+def test_the_final_name_is_not_seen_before_the_end(tmp_path):
     path = tmp_path / 'x.nii.gz'
     with whole_file(path) as temporary:
         temporary.write_bytes(b'1')
@@ -55,7 +55,7 @@ def test_json_has_no_nan(tmp_path):
     ('number', 'kind'),
     [(errno.ENOSPC, StorageError), (errno.EROFS, CannotWriteError), (errno.EIO, StorageError)],
 )
-def test_what_the_system_says_in_our_words(number, kind):
+def test_errors_of_the_system_in_our_words(number, kind):
     assert type(as_ssl2_error(OSError(number, 'text'), 'file')) is kind
 
 

@@ -156,7 +156,7 @@ def spectrum_slopes(scaled: np.ndarray, core: np.ndarray) -> list[float]:
     return slopes
 
 
-def told_apart(
+def separability(
     one: Mapping[str, Sequence[Sequence[float]]],
     other: Mapping[str, Sequence[Sequence[float]]],
     *,

@@ -28,8 +28,8 @@ def _processed(file: dict[str, Any], header: Header) -> float:
 
 
 def _sliced(file: dict[str, Any], header: Header) -> float:
-    said = file['metadata'].get('MRAcquisitionType')
-    return float(said == '2D' if said in ('2D', '3D') else header.slices)
+    acquisition = file['metadata'].get('MRAcquisitionType')
+    return float(acquisition == '2D' if acquisition in ('2D', '3D') else header.slices)
 
 
 def _voxel(file: dict[str, Any], header: Header) -> float:

@@ -64,7 +64,7 @@ class Viewer(TypedDict, total=False):
     """The interactive viewer of :mod:`ssl2_bids.reports.viewer`."""
 
     Volumes: str  # script with the images and lesions, relative to the page
-    Program: str  # where NiiVue shall lie, relative to the page
+    Program: str  # where NiiVue must lie, relative to the page
     Resampled: bool  # the images are coarser than the reference
 
 

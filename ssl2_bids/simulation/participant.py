@@ -12,7 +12,7 @@ from ssl2_bids.simulation.anatomy.tissues import draw_individual, read_tissues
 from ssl2_bids.simulation.lesions.lesions import PaintedLesions, Truth, paint
 from ssl2_bids.simulation.lesions.real import LesionShapes
 from ssl2_bids.simulation.lesions.statistics import statistics_for
-from ssl2_bids.simulation.mimics.mimics import NuisanceDraw, draw_nuisances, with_nuisances
+from ssl2_bids.simulation.mimics.mimics import MimicDraw, draw_mimics, with_mimics
 from ssl2_bids.simulation.scanner.grids import displace, sample, truth_in
 from ssl2_bids.simulation.scanner.protocols import Scanner
 from ssl2_bids.simulation.scanner.rendering import (
@@ -86,7 +86,7 @@ class ParticipantDraw:
     deformation: Deformation
     load: float
     seed: int
-    nuisances: NuisanceDraw
+    nuisances: MimicDraw
     visits: tuple[VisitDraw, ...]
 
 
@@ -154,7 +154,7 @@ def draw_participant(
     if habits.load and habits.spread:
         load = float(np.clip(load, min(MIN_LOAD, habits.load), max(MAX_LOAD, habits.load)))
     tissues = draw_individual(random, scanner.tissues, read_tissues(scanner.field))
-    lesions, nuisances = draw_seed(random), draw_nuisances(random)
+    lesions, mimics = draw_seed(random), draw_mimics(random)
     visits = []
     for visit in range(sessions):
         random = np.random.default_rng([seed, number, visit])
@@ -170,7 +170,7 @@ def draw_participant(
         }
         growth = draw_seed(random)
         visits.append(VisitDraw(changes, growth, draw_head(random, scanner, tissues), scans))
-    return ParticipantDraw(deformation, load, lesions, nuisances, tuple(visits))
+    return ParticipantDraw(deformation, load, lesions, mimics, tuple(visits))
 
 
 def anatomy_voxel(scanner: Scanner) -> float:
@@ -202,7 +202,7 @@ def make_visits(
     del healthy
     random = np.random.default_rng(draw.seed)
     lesions = paint(brain, random, load=draw.load, statistics=statistics, shapes=shapes)
-    lesions = with_nuisances(lesions, draw.nuisances)
+    lesions = with_mimics(lesions, draw.nuisances)
     visits = []
     for number, visit in enumerate(draw.visits):
         if number:

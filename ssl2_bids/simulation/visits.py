@@ -21,7 +21,7 @@ from ssl2_bids.simulation.lesions.lesions import PaintedLesions, compose
 from ssl2_bids.simulation.lesions.painter import Painter
 from ssl2_bids.simulation.lesions.real import LesionShapes
 from ssl2_bids.simulation.lesions.statistics import Statistics
-from ssl2_bids.simulation.mimics.mimics import with_nuisances
+from ssl2_bids.simulation.mimics.mimics import with_mimics
 
 ACTIVE = 0.6  # share of patients in whom anything changed
 NEW_SIZES = (8.0, 1500.0)  # mm^3
@@ -108,8 +108,8 @@ def next_visit(
         if fate.get(p.lesion.index) == 'vanished'
     )
     later = compose(lesions.healthy, around, tuple(changed))
-    if lesions.nuisances is not None:
-        later = with_nuisances(later, lesions.nuisances)
+    if lesions.mimics is not None:
+        later = with_mimics(later, lesions.mimics)
     return replace(later, table=later.table + gone)
 
 

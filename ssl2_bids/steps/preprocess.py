@@ -37,7 +37,7 @@ def checked(image: Volume) -> PreparedScan:
     DataError : it cannot be used, see :func:`quality.check_image`.
     """
     found, warnings = quality.check_image(image)
-    if found.contrast != 'UNIT1':  # there the scale says what is lowest
+    if found.contrast != 'UNIT1':  # there the scale has a lowest value
         found = quality.zero_background(found)
     return PreparedScan(found, warnings)
 

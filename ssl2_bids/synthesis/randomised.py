@@ -171,7 +171,7 @@ def draw_one(
     halo = blur(painted.strength, random.uniform(1.2, 2.5)) * random.uniform(0, 0.3)
     patchy = (1 + random.uniform(0, 0.5) * fields(5.0)).clamp(min=0.3)
     glow = torch.maximum(soft, halo) * patchy + painted.specks
-    nuisance = nuisances(groups, to_ventricle, tract, along, ready, random, fields)
+    mimics = lesion_mimics(groups, to_ventricle, tract, along, ready, random, fields)
     flow = flowing(groups, random, fields)
     appearances = draw_appearances(
         random, faintest=randomisation.faintest, brightest=randomisation.brightest
@@ -196,7 +196,7 @@ def draw_one(
         base = tissue(look, groups, own, fields)
         if channel == 'T1w' and ready.t1w is not None and own.random() < randomisation.real_t1w:
             base = ready.t1w[where].to(torch.float32) / WHITE_T1W
-        image = base * (1 + texture) + glow * look.lesion + nuisance * look.nuisance
+        image = base * (1 + texture) + glow * look.lesion + mimics * look.mimic
         image += flow * look.flow + painted.spaces * look.space
         channels.append(
             acquired(
@@ -213,8 +213,8 @@ def draw_one(
     known = 1 - (blur(painted.specks, 0.8) > 0.15).float() * (1 - label)
     read = slices[present[0]] if 'FLAIR' not in present else slices['FLAIR']
     if read is not None:
-        label, sure = drawn_in_slices(label, read, random)
-        known = known * sure
+        label, certain = drawn_in_slices(label, read, random)
+        known = known * certain
     return Patches(
         torch.stack(channels),
         torch.tensor([name in present for name in CHANNELS], device=device),
@@ -321,7 +321,7 @@ def lesion_label(strength: Tensor, random: np.random.Generator) -> Tensor:
     return (blur(sharp, 0.6) > random.uniform(0.25, 0.5)).float()
 
 
-def nuisances(
+def lesion_mimics(
     groups: Tensor,
     to_ventricle: Tensor,
     tract: Tensor,

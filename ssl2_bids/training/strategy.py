@@ -25,8 +25,8 @@ from ssl2_bids.training.schedule import average_weight
 
 Scalars = dict[str, Tensor | float]  # tensors without gradient: reading one waits for the GPU
 Build = Callable[[str], nn.Module]  # kind ('student', 'peer') to a network of one logit
-LESION = 0.6  # probability from which a voxel is taught as lesion
-BACKGROUND = 0.05  # below which, as background; what lies between is taught as neither
+LESION = 0.6  # probability from which the target of a voxel is lesion
+BACKGROUND = 0.05  # below which it is background; between the two a voxel has no target
 REMEMBERED = 0.02  # share of the steps that a teacher is the mean of
 
 
@@ -60,7 +60,7 @@ class StrategySettings:
     steps: int
     seed: int = 0
     w_max: float = 1.0  # of the unlabelled term; its balanced mean is as large as the labelled one
-    warmup: float = 0.1  # share of the steps without it: a teacher of noise teaches background
+    warmup: float = 0.1  # share of the steps without it: a random teacher is no target
     ramp: float = 0.25  # share of the steps, after those, in which its weight grows
     alpha: float | None = None  # of the teacher; None is 2 % of the steps, see alpha_max
     focal_tversky: float = 0.0  # weight of that term of the labelled loss; 0.3 for small lesions
@@ -338,7 +338,7 @@ class Strategy:
             weigh_positives=self.cfg.weigh_positives,
         )
 
-    def taught(self, image: Tensor) -> Tensor:
+    def teacher_probability(self, image: Tensor) -> Tensor:
         """The teacher's probability, without gradient."""
         return settled(self.teacher.eval(), image)
 

@@ -87,7 +87,7 @@ def test_a_few_participants_get_neither_interval_nor_p():
     assert enough < 0.05 < 2 / 2**count
 
 
-def test_intervals_cover_the_truth_about_as_often_as_they_say():
+def test_intervals_cover_the_truth_about_as_often_as_stated():
     random = seeded(5)
     draws = random.normal(size=(400, ENOUGH))
     ends = [interval(values, random=random) for values in draws]

@@ -57,14 +57,14 @@ def dice(a, b):
     return 2 * (a & b).sum() / (a.sum() + b.sum())
 
 
-def test_a_careful_reader_finds_all_with_other_borders(truth, brain):
+def test_a_careful_rater_finds_all_with_other_borders(truth, brain):
     reading = read_by_hand(truth, (), CAREFUL, brain=brain)
     assert reading.missed == ()
     assert reading.invented == 0
     found = set(np.unique(truth.instances[reading.mask])) - {0}
     assert found == set(range(1, int(truth.instances.max()) + 1))
     assert 0.7 < dice(reading.mask, truth.mask) < 0.98
-    # Offsets are a little outside in the mean: readers draw too much rather than too little.
+    # Offsets are a little outside in the mean: raters draw too much rather than too little.
     assert reading.mask.sum() > truth.mask.sum()
     within = ndimage.binary_dilation(truth.mask, np.ones((5, 5, 5)))
     assert not (reading.mask & ~within).any()
@@ -183,7 +183,7 @@ def test_annotated_slices_of_odd_brains():
     assert not nothing.mask.any()
 
 
-def test_annotated_slices_are_what_a_rater_file_says():
+def test_annotated_slices_are_those_of_a_rater_file():
     from ssl2_bids.steps.annotation import read_label_values
 
     brain = volume('PSR')

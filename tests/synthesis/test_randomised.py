@@ -108,11 +108,11 @@ def test_whole_brains_are_normalised_as_real_ones(heads):
     assert 0.7 < np.median(spreads) < 1.4
 
 
-def test_nuisance_is_as_bright_as_faint_lesions():
+def test_mimics_are_as_bright_as_faint_lesions():
     drawn = [draw_appearances(np.random.default_rng(n)) for n in range(300)]
-    nuisance = np.array([look['FLAIR'].nuisance for look in drawn])
+    mimic = np.array([look['FLAIR'].mimic for look in drawn])
     lesion = np.array([look['FLAIR'].lesion for look in drawn])
-    assert (nuisance > np.percentile(lesion, 20)).mean() > 0.2
+    assert (mimic > np.percentile(lesion, 20)).mean() > 0.2
     for look in drawn:
         assert look['FLAIR'].means.shape == (2, len(INDEX))
         assert (look['FLAIR'].means[:, 0] == 0).all()

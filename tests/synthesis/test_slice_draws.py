@@ -63,10 +63,10 @@ def test_shares_are_those_asked_for():
     assert clinical == pytest.approx(SHARES['clinical'], abs=0.04)
 
 
-def test_a_reader_draws_what_fills_a_slice_and_is_not_asked_about_the_rest():
+def test_a_rater_draws_what_fills_a_slice_and_is_not_asked_about_the_rest():
     label = torch.zeros(8, 8, 12)
     label[2:5, 2:5, 0:6] = 1  # fills the first slice
-    label[6, 6, 6:8] = 1  # a third of the second: drawn by some readers
+    label[6, 6, 6:8] = 1  # a third of the second: drawn by some raters
     label[0, 7, 6] = 1  # a sixth: by none
     for seed in range(8):
         drawn, known = drawn_in_slices(label, Slices(2, 6, 6.0, 0), np.random.default_rng(seed))

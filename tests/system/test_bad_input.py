@@ -127,8 +127,8 @@ def test_fault(finished, label):
         assert words in ' '.join(summary['warnings'])
         return
     assert not masks
-    told = [line for line in done.stderr.splitlines() if line.startswith(f'sub-{label}')]
-    assert any(status in line for line in told), done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith(f'sub-{label}')]
+    assert any(status in line for line in lines), done.stderr
     if status == 'failed':
         assert words in summary['error']['Message']
         assert f'sub-{label}' in summary['error']['File']

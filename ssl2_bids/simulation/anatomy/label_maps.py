@@ -108,7 +108,7 @@ def healthy_labels(labels: Volume, *, path: str | Path | None = None) -> Volume:
     if oblique or np.ptp(volume.spacing) > OBLIQUE:
         volume = _straightened(volume)
     else:
-        # Below the tolerance the axes count as straight, and the affine says so.
+        # Below the tolerance the axes count as straight, and so does the affine.
         straight = np.diag([*volume.spacing, 1.0])
         straight[:3, 3] = volume.affine[:3, 3]
         volume = Volume(volume.data, straight)

@@ -9,7 +9,7 @@ import numpy as np
 from ssl2_bids.simulation.anatomy.anatomy import EXTRACEREBRAL
 from ssl2_bids.simulation.anatomy.surroundings import SHARES
 from ssl2_bids.simulation.lesions.lesions import PaintedLesions, pasted
-from ssl2_bids.simulation.mimics.draws import NuisanceDraw, draw_nuisances
+from ssl2_bids.simulation.mimics.draws import MimicDraw, draw_mimics
 from ssl2_bids.simulation.mimics.maps import (
     bright_cortex,
     bright_tracts,
@@ -23,13 +23,13 @@ from ssl2_bids.simulation.mimics.maps import (
     veins,
 )
 
-__all__ = ['NuisanceDraw', 'draw_nuisances', 'with_nuisances']
+__all__ = ['MimicDraw', 'draw_mimics', 'with_mimics']
 
 SHEET = 0.5  # amount in the septum pellucidum
-IGNORED = 0.25  # amount of a speck from which on nobody could say
+IGNORED = 0.25  # amount of a speck from which on a rater is uncertain
 
 
-def with_nuisances(lesions: PaintedLesions, draw: NuisanceDraw) -> PaintedLesions:
+def with_mimics(lesions: PaintedLesions, draw: MimicDraw) -> PaintedLesions:
     """The same lesions and the same truth in a brain with what resembles them.
 
     Heads without labels get what needs no atlas. Equal draws give equal mimics in both visits
@@ -78,7 +78,7 @@ def with_nuisances(lesions: PaintedLesions, draw: NuisanceDraw) -> PaintedLesion
         pulsation=pasted(
             pulsation_map(around, to_template, draw, random), lesions.anatomy.shape, around.box
         ),
-        nuisances=draw,
+        mimics=draw,
     )
 
 
@@ -106,7 +106,7 @@ def altered(
     white: np.ndarray,
     grey: np.ndarray,
     healthy: np.ndarray,
-    draw: NuisanceDraw,
+    draw: MimicDraw,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Turn tissue into ``lesion`` tissue where it is altered, in place.
 

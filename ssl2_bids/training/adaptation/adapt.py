@@ -19,18 +19,19 @@ import torch
 from torch import nn
 
 from ssl2_bids.networks.architectures.unet import ResidualUNet
+from ssl2_bids.progress import StepProgress
 from ssl2_bids.training import strategies
 from ssl2_bids.training.adaptation.left_out import MEASURED
 from ssl2_bids.training.data.participants import Participant
 from ssl2_bids.training.data.views import AXIAL, Views, ViewSettings, masks_of
-from ssl2_bids.training.loop import LoopSettings, StepProgress, train
+from ssl2_bids.training.loop import LoopSettings, train
 from ssl2_bids.training.run import History, Run, Validate
 from ssl2_bids.training.strategy import Strategy
 
 FEW = 10  # labelled participants from which on labels alone are trusted
 REMEMBERED = 0.1  # share of the steps that the shipped average is the mean of
 PEER_CHANNELS = (16, 32, 64, 96)  # of the other architecture that cross-teaching needs
-PEER_NOISE = 0.1  # of a tensor's spread: two equal networks would have nothing to tell each other
+PEER_NOISE = 0.1  # of a tensor's spread: two equal networks could not learn from each other
 MIN_PATCH = 32  # voxels; a smaller one shows a lesion without its surroundings
 PROBED = 3  # steps timed; the first one warms up and is not counted
 

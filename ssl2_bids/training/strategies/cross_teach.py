@@ -24,11 +24,11 @@ class CrossTeaching(Strategy):
 
     def unlabelled(self, b: Batch, step: int, random: Generator) -> tuple[Tensor, Scalars]:
         """Dice loss of each with what the other is certain of."""
-        taught = taught_by(self.student, self.peer, b) + taught_by(self.peer, self.student, b)
-        return taught, {}
+        loss = peer_loss(self.student, self.peer, b) + peer_loss(self.peer, self.student, b)
+        return loss, {}
 
 
-def taught_by(pupil: nn.Module, other: nn.Module, b: Batch) -> Tensor:
+def peer_loss(pupil: nn.Module, other: nn.Module, b: Batch) -> Tensor:
     """Dice loss of a network in the strong view with another's band."""
     target, weight = band(settled(other, b.xu))
     return dice(pupil(b.xs), target, weight * b.bu)

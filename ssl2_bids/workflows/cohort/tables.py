@@ -131,5 +131,5 @@ def _flag(rows: list[dict[str, Any]]) -> None:
 
 
 def write_tables(settings: GroupSettings, rows: list[dict[str, Any]]) -> None:
-    told = [row | {'quality': '; '.join(row['flags'])} for row in rows]
-    write_table(settings.output_dir / output_name('group.lesions'), told, COHORT_COLUMNS)
+    shown = [row | {'quality': '; '.join(row['flags'])} for row in rows]
+    write_table(settings.output_dir / output_name('group.lesions'), shown, COHORT_COLUMNS)

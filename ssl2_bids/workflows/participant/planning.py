@@ -62,7 +62,7 @@ def _planned(sessions: list[Session], card: Card, settings: ParticipantSettings)
     plans = [make_plan(session, card, settings) for session in sessions]
     if settings.reports_only:
         return plans
-    # what a dry run says of a session depends on its files only where there are results
+    # the lines of a dry run on a session depend on its files only where there are results
     asked = [not settings.dry_run or plan.names.done_marker.exists() for plan in plans]
     sources = [
         path
@@ -98,7 +98,7 @@ def _as_known_before(plan: Plan, settings: ParticipantSettings) -> Plan:
         return plan
     unit = (plan.session.subject, plan.session.session)
     (again,) = _plans([unit], plan.card, settings, unusable)
-    # the configuration holds the content of what was left out: a mended file is tried again
+    # the configuration holds the content of what was left out: a repaired file is tried again
     return again if is_finished(again) else plan
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ssl2_bids.digests import DIGESTS, Digests
 from ssl2_bids.errors import NoInputError, NothingSelectedError, Ssl2Error, UsageError
 from ssl2_bids.files import write_json
+from ssl2_bids.progress import NameProgress
 from ssl2_bids.synthesis.appearance import CHANNELS
 from ssl2_bids.synthesis.heads import Head, load_heads, save_heads
 from ssl2_bids.training.checkpoint import fingerprint
@@ -33,7 +34,6 @@ log = logging.getLogger('ssl2_bids')
 HEADS = 'heads.npz'
 INDEX, BEGUN = 'pack.json', 'packing.json'
 TRAIN, VALIDATION = 'train', 'validation'
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def load_packed(folder: Path) -> Packed:
     return Packed(heads[0], scans[0], heads[1], scans[1], contents)
 
 
-def pack(config: Config, folder: Path, *, progress: Say | None = None) -> None:
+def pack(config: Config, folder: Path, *, progress: NameProgress | None = None) -> None:
     """Pack all data of a configuration into a folder, unless that was done.
 
     What was packed is kept as long as its sources have the same content. Where a folder of
@@ -170,7 +170,7 @@ def pack_heads(
     folder: Path,
     people: set[str],
     left_out: list[str],
-    progress: Say | None,
+    progress: NameProgress | None,
     contents: Contents,
     digest: Digest,
 ) -> None:
@@ -229,7 +229,7 @@ def pack_dataset(
     folder: Path,
     people: set[str],
     left_out: list[str],
-    progress: Say | None,
+    progress: NameProgress | None,
     contents: Contents,
     digest: Digest,
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from ssl2_bids.errors import NoInputError, UsageError
 from ssl2_bids.files import whole_file
 from ssl2_bids.networks.registry import new_network
 from ssl2_bids.networks.weights import read_card, read_weights
+from ssl2_bids.progress import NameProgress, StageProgress
 from ssl2_bids.synthesis.appearance import CHANNELS
 from ssl2_bids.training import checkpoint, distributed
 from ssl2_bids.training.loop import curve_settings, train
@@ -33,8 +33,6 @@ CONFIG, PACKED = 'config.toml', 'packed'
 HELD_OUT_BATCHES = 8  # of the self-supervised stage's validation
 HELD_OUT_SEED = 1_000_003  # added to the seed: validation sees none of the training's samples
 
-StageProgress = Callable[[str, int, int, Mapping[str, float]], None]
-
 
 @dataclass(frozen=True)
 class Pretrained:
@@ -51,7 +49,7 @@ class Pretrained:
     stopped: int = 0
 
 
-def pack_data(path: Path, folder: Path, *, progress: Callable[[str], None] | None = None) -> Path:
+def pack_data(path: Path, folder: Path, *, progress: NameProgress | None = None) -> Path:
     """Pack the data of a configuration and return their folder.
 
     Raises
@@ -70,7 +68,7 @@ def pretrain(
     device: str = 'cpu',
     data: Path | None = None,
     progress: StageProgress | None = None,
-    packing: Callable[[str], None] | None = None,
+    preparing: NameProgress | None = None,
 ) -> Pretrained:
     """Pretrain a model; an interrupted run resumes.
 
@@ -83,7 +81,7 @@ def pretrain(
     data : folder of a prepared dataset; else the dataset is prepared in ``folder/packed``.
     device : ``cpu`` or ``cuda:N``; with torchrun each process takes its own GPU.
     progress : called with the stage, the steps done, all steps and the latest numbers.
-    packing : called with each session prepared.
+    preparing : called with each session prepared.
 
     Raises
     ------
@@ -97,7 +95,7 @@ def pretrain(
             folder.mkdir(parents=True, exist_ok=True)
             keep_config(path, folder)
             if data is None:
-                pack(config, folder / PACKED, progress=packing)
+                pack(config, folder / PACKED, progress=preparing)
         distributed.wait_for_all()
         packed = load_packed(data or folder / PACKED)
         network, histories = None, {}

@@ -166,7 +166,7 @@ def test_lesions_of_maps_stay_float32():
 # Individuals
 
 
-def test_individuals_vary_as_the_jitter_says():
+def test_individuals_vary_by_the_jitter():
     table = read_tissues(3.0)
     random = np.random.default_rng(0)
     draws = [draw_individual(random, JITTER, table) for _ in range(1500)]

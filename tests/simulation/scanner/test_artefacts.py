@@ -84,7 +84,7 @@ def test_a_move_before_the_scan_is_not_seen(block):
     np.testing.assert_allclose(ghosts(block, early, axis=1, spacing=1.0), block, atol=1e-3)
 
 
-def test_regular_sway_makes_ghosts_where_theory_says():
+def test_regular_sway_makes_ghosts_where_theory_predicts():
     """A sway of n cycles per scan puts ghosts n voxels away, along the phase axis alone."""
     image = np.zeros((4, 64, 4), np.float32)
     image[1, 30, 2] = 1

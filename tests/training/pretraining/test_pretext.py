@@ -224,7 +224,7 @@ class TestContrast:
             total -= math.log(likeness[positive] / sum(likeness[j] for j in kept))
         assert float(contrast_loss(first, second, person)) == pytest.approx(total / 6, abs=1e-5)
 
-    def test_with_nobody_else_there_is_nothing_to_learn(self):
+    def test_without_another_participant_there_is_nothing_to_learn(self):
         first = torch.randn(2, 5, generator=seeded(), requires_grad=True)
         loss = contrast_loss(first, first * 2 + 1, torch.tensor([4, 4]))
         loss.backward()
