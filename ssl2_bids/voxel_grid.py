@@ -14,6 +14,11 @@ def spacing_of(affine: np.ndarray) -> np.ndarray:
     return np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
 
 
+def voxel_volume_of(affine: np.ndarray) -> float:
+    """Volume of one voxel in mm^3, of an affine (4, 4)."""
+    return float(abs(np.linalg.det(affine[:3, :3])))
+
+
 def bounding_box(mask: np.ndarray, margin: int | Sequence[int] | np.ndarray = 0) -> Box:
     """The smallest box around the voxels of a mask that are not zero.
 

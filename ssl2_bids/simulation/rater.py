@@ -14,7 +14,7 @@ from ssl2_bids.simulation.lesions.lesions import Truth
 from ssl2_bids.simulation.lesions.shapes import noise, radius_of
 from ssl2_bids.simulation.smooth import draw_seed
 from ssl2_bids.volume import Volume
-from ssl2_bids.voxel_grid import spacing_of, widened
+from ssl2_bids.voxel_grid import spacing_of, voxel_volume_of, widened
 
 OFFSET = (-0.5, 0.7)  # voxels, of a border; positive is outside
 WOBBLE = 0.25  # voxels, standard deviation of the border along its way
@@ -96,7 +96,7 @@ def read_by_hand(
     """
     random = np.random.default_rng(draw.seed)
     spacing = spacing_of(truth.affine)
-    voxel = float(abs(np.linalg.det(truth.affine[:3, :3])))
+    voxel = voxel_volume_of(truth.affine)
     by_number = {lesion.index: lesion for lesion in table}
     mask = np.zeros(truth.mask.shape, bool)
     missed = []

@@ -350,6 +350,16 @@ class Strategy:
         """Take up a state of :meth:`state`."""
 
 
+class PeerStrategy(Strategy):
+    """Two networks that train each other, student and peer; the student is shipped."""
+
+    extra = frozenset({'peer'})
+
+    def labelled(self, b: Batch) -> Tensor:
+        """L_s of both."""
+        return self.labelled_of(self.student, b) + self.labelled_of(self.peer, b)
+
+
 def probability(network: nn.Module, image: Tensor) -> Tensor:
     """Lesion probability (N, 1, D, H, W) in float32, whatever precision the network runs in."""
     return torch.sigmoid(network(image).float())

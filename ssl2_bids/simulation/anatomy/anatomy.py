@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from ssl2_bids.simulation.smooth import draw_seed, smooth_noise
-from ssl2_bids.voxel_grid import spacing_of
+from ssl2_bids.voxel_grid import spacing_of, voxel_volume_of
 
 # Tissues of resources/tissues.toml that lie outside the brain; all others are brain or its fluid.
 EXTRACEREBRAL = ('fat', 'muscle', 'skull', 'marrow', 'skin', 'eye', 'dura', 'mucosa', 'blood')
@@ -51,7 +51,7 @@ class Anatomy:
     @property
     def voxel_volume(self) -> float:
         """Volume of one voxel in mm^3."""
-        return float(abs(np.linalg.det(self.affine[:3, :3])))
+        return voxel_volume_of(self.affine)
 
     @property
     def brain(self) -> np.ndarray:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
+from ssl2_bids.atlas import read_atlas
 from ssl2_bids.errors import DataError
 from ssl2_bids.simulation.anatomy.anatomy import FIRST_EXTRACEREBRAL, Anatomy
 from ssl2_bids.tables import bundled_table
 from ssl2_bids.volume import Volume, read, reorient, resample
 from ssl2_bids.voxel_grid import bounding_box, shifted, start_of
 
-RESOURCES = Path(__file__).parents[2] / 'resources'
 MAX_VOXEL_EDGE = 1.6  # mm; thicker voxels miss the sulci
 MAX_ANISOTROPY = 1.5  # longest over shortest voxel edge
 OBLIQUE = 1e-3  # largest cosine between a voxel axis and another axis of the room that is ignored
@@ -243,9 +241,7 @@ def from_mni_maps(
     fluid = np.clip(brain - white - grey, 0, 1).astype(np.float32)
     fractions = {'wm': white, 'gm': grey, 'csf': fluid}
     shape = fluid.shape
-    maps = {
-        name: resample(volume, affine, shape).data for name, volume in atlas_structures().items()
-    }
+    maps = {name: resample(volume, affine, shape).data for name, volume in read_atlas().items()}
     labels = np.zeros(shape, np.uint8)
     x, y, z = (
         (affine[i, i] * np.arange(shape[i]) + affine[i, 3]).reshape(np.roll((-1, 1, 1), i))
@@ -279,15 +275,3 @@ def from_mni_maps(
 
 
 RIGHT = {2: 41, 3: 42, 4: 43, 7: 46, 8: 47, 10: 49, 11: 50, 12: 51, 17: 53}
-
-
-def atlas_structures() -> dict[str, Volume]:
-    """The probability, 0 to 1, of each structure of the atlas of regions, in MNI space."""
-    folder = RESOURCES / 'atlas'
-    image = nib.Nifti1Image.from_filename(folder / 'regions.nii.gz')
-    structures = json.loads((folder / 'regions.json').read_text(encoding='utf-8'))['Structures']
-    stack = np.asarray(image.dataobj)
-    return {
-        name: Volume(stack[..., i].astype(np.float32) / 255, image.affine.astype(np.float64))
-        for i, name in enumerate(structures)
-    }

@@ -10,17 +10,11 @@ from __future__ import annotations
 from torch import Generator, Tensor, nn
 
 from ssl2_bids.training.losses import balanced_mean, cross_entropy_map
-from ssl2_bids.training.strategy import Batch, Scalars, Strategy, band, settled
+from ssl2_bids.training.strategy import Batch, PeerStrategy, Scalars, band, settled
 
 
-class CrossPseudoSupervision(Strategy):
+class CrossPseudoSupervision(PeerStrategy):
     """Student and peer; the student is shipped."""
-
-    extra = frozenset({'peer'})
-
-    def labelled(self, b: Batch) -> Tensor:
-        """L_s of both."""
-        return self.labelled_of(self.student, b) + self.labelled_of(self.peer, b)
 
     def unlabelled(self, b: Batch, step: int, random: Generator) -> tuple[Tensor, Scalars]:
         """Cross-entropy of each with what the other is certain of."""

@@ -10,17 +10,11 @@ from __future__ import annotations
 from torch import Generator, Tensor, nn
 
 from ssl2_bids.training.losses import dice
-from ssl2_bids.training.strategy import Batch, Scalars, Strategy, band, settled
+from ssl2_bids.training.strategy import Batch, PeerStrategy, Scalars, band, settled
 
 
-class CrossTeaching(Strategy):
+class CrossTeaching(PeerStrategy):
     """Student and a peer of another architecture; the student is shipped."""
-
-    extra = frozenset({'peer'})
-
-    def labelled(self, b: Batch) -> Tensor:
-        """L_s of both."""
-        return self.labelled_of(self.student, b) + self.labelled_of(self.peer, b)
 
     def unlabelled(self, b: Batch, step: int, random: Generator) -> tuple[Tensor, Scalars]:
         """Dice loss of each with what the other is certain of."""

@@ -1,9 +1,11 @@
 from dataclasses import replace
+from functools import partial
 
 import nibabel as nib
 import numpy as np
 import pytest
 from scipy import ndimage
+from small_scanner import small_scanner
 
 from ssl2_bids.simulation.anatomy.anatomy import Anatomy
 from ssl2_bids.simulation.anatomy.tissues import draw_individual, read_tissues
@@ -17,7 +19,7 @@ from ssl2_bids.simulation.scanner.grids import (
     slice_profile,
     truth_in,
 )
-from ssl2_bids.simulation.scanner.protocols import Geometry, read_scanner
+from ssl2_bids.simulation.scanner.protocols import Geometry
 from ssl2_bids.simulation.scanner.rendering import draw_head, make_head, render, split
 from ssl2_bids.simulation.scanner.scan import draw_scan, grid_of, scan
 from ssl2_bids.simulation.scanner.sequences import signals
@@ -30,14 +32,7 @@ def generator(seed=0):
     return np.random.default_rng(seed)
 
 
-def small(field):
-    """The bundled scanner with a field of view for the ball."""
-    scanner = read_scanner(None, field)
-    geometries = {
-        name: replace(geometry, extent=(90.0, 96.0, 92.0))
-        for name, geometry in scanner.geometries.items()
-    }
-    return replace(scanner, geometries=geometries)
+small = partial(small_scanner, extent=(90.0, 96.0, 92.0))
 
 
 def head_of(lesions, field, *, surround=None):
