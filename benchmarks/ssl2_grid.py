@@ -59,7 +59,7 @@ from ssl2_bids.training.data.participants import (
     intensities,
     load_scans,
     save_scan,
-    stacked,
+    stack_channels,
     to_bytes,
 )
 from ssl2_bids.training.data.views import AXIAL
@@ -269,7 +269,7 @@ def pack(options: argparse.Namespace) -> None:
         images = {name: to_bytes(image, image != 0) for name, image, there in pairs if there}
         scan = Participant(
             case.name,
-            *stacked(images),
+            *stack_channels(images),
             brain=brain,
             label=person.label > 0,
             annotated=person.annotated > 0,

@@ -13,7 +13,7 @@ from ssl2_bids.files import (
     A_DAY,
     PREFIX,
     as_ssl2_error,
-    finished,
+    finished_files,
     read_text,
     remove_leftovers,
     whole_file,
@@ -103,5 +103,5 @@ def test_text_of_other_programs_is_read_with_one_warning(tmp_path, caplog, conte
 def test_a_listing_sees_finished_names_alone(tmp_path):
     for name in ('a.json', f'{PREFIX}node-1-b.json', '._a.json', '.hidden/c.json', 'd/e.json'):
         write_text(tmp_path / name, '')
-    assert [p.name for p in finished(tmp_path, '*.json')] == ['a.json']
-    assert [p.name for p in finished(tmp_path, '**/*.json')] == ['a.json', 'e.json']
+    assert [p.name for p in finished_files(tmp_path, '*.json')] == ['a.json']
+    assert [p.name for p in finished_files(tmp_path, '**/*.json')] == ['a.json', 'e.json']

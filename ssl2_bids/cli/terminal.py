@@ -149,10 +149,10 @@ class Terminal:
         path = self.settings.output_dir / 'logs' / f'{self.run_id}_resources.tsv'
         write_text(path, stream.getvalue())
         table = [list(rows[0]), *[[str(value) for value in row.values()] for row in rows]]
-        log.info(aligned(table, text_columns=2))
+        log.info(align_columns(table, text_columns=2))
 
 
-def aligned(rows: list[list[str]], *, text_columns: int) -> str:
+def align_columns(rows: list[list[str]], *, text_columns: int) -> str:
     """Rows as plain lines: the first columns to the left, numbers behind them to the right."""
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
     lines = (

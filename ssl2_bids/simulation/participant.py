@@ -26,7 +26,7 @@ from ssl2_bids.simulation.scanner.scan import ScanDraw, draw_scan, grid_of
 from ssl2_bids.simulation.smooth import draw_seed
 from ssl2_bids.simulation.visits import Changes, draw_changes, next_visit
 from ssl2_bids.volume import Volume, resample
-from ssl2_bids.voxel_grid import bounding_box, shifted, start_of, widened
+from ssl2_bids.voxel_grid import bounding_box, shift_affine, start_of, widen
 
 MIN_LOAD, MAX_LOAD = 0.1, 60.0  # mL
 ATROPHY = (0.3, 1.8)  # share of heads with widened ventricles, and by how much at most
@@ -238,9 +238,9 @@ def truth_of(lesions: PaintedLesions) -> PaintedLesions:
     relevant = lesions.severity > 0
     if lesions.ignore is not None:
         relevant |= lesions.ignore
-    empty = widened((slice(0, 2),) * 3, relevant.shape, 2)
+    empty = widen((slice(0, 2),) * 3, relevant.shape, 2)
     box = bounding_box(relevant, 2) if relevant.any() else empty
-    affine = shifted(lesions.anatomy.affine, start_of(box))
+    affine = shift_affine(lesions.anatomy.affine, start_of(box))
     severity = lesions.severity[box].copy()
     anatomy = Anatomy({'lesion': severity}, affine)
     return replace(

@@ -97,7 +97,7 @@ def meaning(row: Mapping[str, str]) -> str:
     return 'background' if name == 'background' else ''
 
 
-def reoriented(annotation: Annotation) -> Annotation:
+def reorient_annotation(annotation: Annotation) -> Annotation:
     """The same annotation with voxel axes as close to RAS+ as flips and permutations can."""
     return replace(
         annotation, label=reorient(annotation.label), extent=reorient(annotation.extent)

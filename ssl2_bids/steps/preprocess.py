@@ -1,7 +1,7 @@
 """From a raw image to a preprocessed one: the same for the App and for training.
 
-Joins the steps before registration, so that this join exists once: :func:`checked` for each raw
-image, :func:`prepared` for those of one contrast, :func:`brain_mask` and :func:`even`.
+Joins the steps before registration, so that this join exists once: :func:`check_image` for each
+raw image, :func:`prepare_contrast` for those of one contrast, :func:`brain_mask`, :func:`even`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class PreparedScan:
     methods: list[str] = field(default_factory=list)
 
 
-def checked(image: Volume) -> PreparedScan:
+def check_image(image: Volume) -> PreparedScan:
     """One raw image with finite values, and with 0 around it where its background is constant.
 
     Raises
@@ -42,7 +42,7 @@ def checked(image: Volume) -> PreparedScan:
     return PreparedScan(found, warnings)
 
 
-def prepared(images: Sequence[Volume], inversions: Sequence[Volume] = ()) -> PreparedScan:
+def prepare_contrast(images: Sequence[Volume], inversions: Sequence[Volume] = ()) -> PreparedScan:
     """One image of a contrast from its checked ones.
 
     Parameters

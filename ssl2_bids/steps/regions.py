@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from ssl2_bids.atlas import read_atlas
 from ssl2_bids.volume import Volume, resample
-from ssl2_bids.voxel_grid import shifted
+from ssl2_bids.voxel_grid import shift_affine
 
 NEAR = 3.0  # mm; how far from ventricle or cortex a lesion still counts as touching it
 EVEN = 0.5  # probability from which on a voxel belongs to a structure
@@ -33,7 +33,7 @@ def region_maps(grid: Volume, template_to_reference: np.ndarray) -> dict[str, Vo
     reached = (to_grid @ corners)[:3]
     start = np.clip(np.floor(reached.min(axis=1)), 0, grid.shape).astype(int)
     stop = np.clip(np.ceil(reached.max(axis=1)) + 1, start, grid.shape).astype(int)
-    affine = shifted(grid.affine, start)
+    affine = shift_affine(grid.affine, start)
     shape = tuple((stop - start).tolist())
     if not all(shape):
         return {name: Volume(np.zeros(shape, np.float32), affine) for name in atlas}

@@ -33,7 +33,7 @@ from ssl2_bids.synthesis.lesions import (
     real_lesions,
 )
 from ssl2_bids.synthesis.patch_tensors import Fields, blur, lookup, members, shift
-from ssl2_bids.synthesis.slices import UNEVEN, Slices, draw_slices, drawn_in_slices, sliced
+from ssl2_bids.synthesis.slices import UNEVEN, Slices, average_slices, draw_slices, drawn_in_slices
 
 ON_LESION = 0.6  # share of the patches with real lesions that are centred near one
 WHITE_T1W = 160.0  # of the real T1w that a head may carry
@@ -166,13 +166,13 @@ def draw_one(
     brain = brain_mask(groups, to_cortex, random)
     real_strength = None if real is None else real[0].to(device)[where].float() / 200
     painted = paint_lesions(real_strength, groups, to_ventricle, to_cortex, random, fields)
-    soft = blur(fading(painted.strength, random), random.uniform(0.35, 0.65))
+    soft = blur(fade(painted.strength, random), random.uniform(0.35, 0.65))
     label = lesion_label(painted.strength, random)
     halo = blur(painted.strength, random.uniform(1.2, 2.5)) * random.uniform(0, 0.3)
     patchy = (1 + random.uniform(0, 0.5) * fields(5.0)).clamp(min=0.3)
     glow = torch.maximum(soft, halo) * patchy + painted.specks
     mimics = lesion_mimics(groups, to_ventricle, tract, along, ready, random, fields)
-    flow = flowing(groups, random, fields)
+    flow = flowing_fluid(groups, random, fields)
     appearances = draw_appearances(
         random, faintest=randomisation.faintest, brightest=randomisation.brightest
     )
@@ -199,7 +199,7 @@ def draw_one(
         image = base * (1 + texture) + glow * look.lesion + mimics * look.mimic
         image += flow * look.flow + painted.spaces * look.space
         channels.append(
-            acquired(
+            acquire(
                 image.clamp(min=0),
                 groups,
                 brain,
@@ -306,7 +306,7 @@ def paint_lesions(
     return Painted(strength, specks, spaces)
 
 
-def fading(strength: Tensor, random: np.random.Generator) -> Tensor:
+def fade(strength: Tensor, random: np.random.Generator) -> Tensor:
     """Lesions that, in some samples, are fainter at their border, which a rater includes."""
     if random.random() > FADING_SHARE:
         return strength
@@ -352,7 +352,7 @@ def lesion_mimics(
     return total * white + grey * fields(11.0) * random.uniform(0, 0.35)
 
 
-def flowing(groups: Tensor, random: np.random.Generator, fields: Fields) -> Tensor:
+def flowing_fluid(groups: Tensor, random: np.random.Generator, fields: Fields) -> Tensor:
     """CSF that moves is bright in FLAIR and dark in T2w, in places; 0 elsewhere."""
     if random.random() > 0.6:
         return torch.zeros(fields.patch, device=fields.device)
@@ -371,7 +371,7 @@ def tissue(
     return high + (lookup(look.means[0], groups) - high) * share
 
 
-def acquired(
+def acquire(
     image: Tensor,
     groups: Tensor,
     brain: Tensor,
@@ -388,7 +388,7 @@ def acquired(
     if slices is not None:
         uneven = random.uniform(0, UNEVEN) * random.standard_normal(sum(image.shape))
         gains = torch.as_tensor(np.exp(uneven), dtype=image.dtype, device=image.device)
-        image = sliced(image, slices, gains)
+        image = average_slices(image, slices, gains)
     spread = randomisation.bias * random.random()
     image = image * torch.exp(spread * fields(random.uniform(30, 70)) / 1.5)
     noise = randomisation.noise * random.random() ** 2

@@ -82,7 +82,7 @@ def draw_slices(
     return found
 
 
-def sliced(image: Tensor, slices: Slices, gains: Tensor | None = None) -> Tensor:
+def average_slices(image: Tensor, slices: Slices, gains: Tensor | None = None) -> Tensor:
     """Average (D, H, W) within slices and interpolate linearly between their centres.
 
     Parameters

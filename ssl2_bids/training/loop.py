@@ -23,7 +23,7 @@ from ssl2_bids.training.run import History, Run, Task, Validate
 log = logging.getLogger('ssl2_bids')
 
 STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-OFTEN = 15.0  # s; the curves on disk are not older than that while the run goes well
+CURVES_INTERVAL = 15.0  # s; the curves on disk are not older than that while the run goes well
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def train(
                 last_saved = last_written = time.monotonic()
             elif stop or end:
                 run.save()
-            elif now - last_written > OFTEN:
+            elif now - last_written > CURVES_INTERVAL:
                 run.write_curves()
                 last_written = now
             if progress is not None:

@@ -158,7 +158,7 @@ def partners(present: Tensor) -> tuple[Tensor, Tensor]:
     return partner, (present & present[partner])[:, :, None, None, None]
 
 
-def seen(image: Tensor) -> Tensor:
+def contrasts_seen(image: Tensor) -> Tensor:
     """Which contrasts a view has (N, C): a strong one may lack some that the scan has."""
     return (image != 0).flatten(2).any(2)
 
@@ -340,7 +340,7 @@ class Strategy:
 
     def teacher_probability(self, image: Tensor) -> Tensor:
         """The teacher's probability, without gradient."""
-        return settled(self.teacher.eval(), image)
+        return detached_probability(self.teacher.eval(), image)
 
     def state(self) -> dict[str, Any]:
         """State beside that of the modules, of tensors, numbers and containers; none here."""
@@ -366,6 +366,6 @@ def probability(network: nn.Module, image: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def settled(network: nn.Module, image: Tensor) -> Tensor:
+def detached_probability(network: nn.Module, image: Tensor) -> Tensor:
     """Lesion probability without gradient."""
     return probability(network, image)

@@ -182,7 +182,7 @@ def read_annotation(label: Label) -> Annotation:
             extent=extent,
             rater=label.desc or '',
         )
-    return annotate.reoriented(annotation)
+    return annotate.reorient_annotation(annotation)
 
 
 @dataclass(frozen=True)

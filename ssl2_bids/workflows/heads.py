@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ssl2_bids.errors import DataError, NoInputError, Ssl2Error
-from ssl2_bids.files import finished
+from ssl2_bids.files import finished_files
 from ssl2_bids.progress import NameProgress
 from ssl2_bids.synthesis.heads import Head, make_head
 from ssl2_bids.synthesis.healthy import label_t1w
@@ -24,7 +24,7 @@ def image_files(folder: Path) -> list[Path]:
     ------
     NoInputError : it is missing, or holds none.
     """
-    found = sorted(path for pattern in IMAGES for path in finished(Path(folder), pattern))
+    found = sorted(path for pattern in IMAGES for path in finished_files(Path(folder), pattern))
     if not found:
         raise NoInputError('has no images', advice='Give a folder of .nii.gz files.', path=folder)
     return found

@@ -28,7 +28,7 @@ def read_scan(scan: Scan, digests: Sequence[str] = ()) -> PreparedScan:
     images = []
     for number, path in enumerate(scan.sources):
         with about(path):
-            found = preprocess.checked(reorient(read(path, contrast=scan.contrast)))
+            found = preprocess.check_image(reorient(read(path, contrast=scan.contrast)))
         if digests and sha256(path) != digests[number]:
             raise DataError(
                 'the file was changed while the run was under way',
@@ -39,5 +39,5 @@ def read_scan(scan: Scan, digests: Sequence[str] = ()) -> PreparedScan:
         warnings += [f'{path.name}: {text}' for text in found.warnings]
     count = len(scan.paths)
     with about(scan.paths[0]):
-        made = preprocess.prepared(images[:count], images[count:])
+        made = preprocess.prepare_contrast(images[:count], images[count:])
     return PreparedScan(made.image, warnings + made.warnings, made.methods)

@@ -163,7 +163,7 @@ def test_a_former_adaptation_can_be_run_again_from_its_file(dataset, tmp_path):
 
     (tmp_path / 'labels').mkdir()
     words = [dataset, tmp_path / 'out', 'group', '--labels', tmp_path / 'labels', '--folds', '3']
-    former = options.recorded(options.parse([str(w) for w in words]))
+    former = options.options_record(options.parse([str(w) for w in words]))
     (tmp_path / 'former.toml').write_text(tomli_w.dumps({'options': former}))
     again = [dataset, tmp_path / 'out', 'group', '--config-file', tmp_path / 'former.toml']
     made = options.settings_for('group', options.parse([str(w) for w in again]))
@@ -265,7 +265,9 @@ def test_every_option_of_a_run_is_read_back_as_it_was(dataset, tmp_path):
     words += ['--contrasts', 'flair', 't1w', '--participant-label', '01', '-vv', '--tta']
     words += ['--output-spaces', 'FLAIR', '--field-strength', '7', '-w', tmp_path / 'work']
     first = options.parse([str(w) for w in words])
-    (tmp_path / 'former.toml').write_text(tomli_w.dumps({'options': options.recorded(first)}))
+    (tmp_path / 'former.toml').write_text(
+        tomli_w.dumps({'options': options.options_record(first)})
+    )
     again = [*words[:3], '--config-file', tmp_path / 'former.toml']
     second = options.parse([str(w) for w in again])
     assert second.left_out == ''

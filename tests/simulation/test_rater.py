@@ -10,9 +10,9 @@ from ssl2_bids.simulation.rater import (
     RaterDraw,
     annotated_slices,
     draw_rater,
-    overlooked,
+    miss_probability,
     read_by_hand,
-    redrawn,
+    redraw,
 )
 from ssl2_bids.volume import Volume
 
@@ -73,25 +73,29 @@ def test_a_careful_rater_finds_all_with_other_borders(truth, brain):
 def test_borders_move_by_the_offset():
     shape = ball((30, 35, 25), 8)[18:43, 23:48, 13:38]
     radii = [
-        np.cbrt(redrawn(shape, np.ones(3), offset, generator(2)).sum() * 3 / (4 * np.pi))
+        np.cbrt(redraw(shape, np.ones(3), offset, generator(2)).sum() * 3 / (4 * np.pi))
         for offset in (-1.0, 0.0, 1.0)
     ]
     assert radii[0] < radii[1] < radii[2]
     assert radii[2] - radii[0] == pytest.approx(2.0, abs=0.5)
     # Across thick slices a voxel is farther away than within them.
-    thick = redrawn(shape, np.array([1.0, 1.0, 4.0]), 1.0, generator(2))
+    thick = redraw(shape, np.array([1.0, 1.0, 4.0]), 1.0, generator(2))
     grown = thick & ~shape
     assert not grown[:, :, shape.any(axis=(0, 1)).argmax() - 1].any()
     tiny = np.zeros((7, 7, 7), bool)
     tiny[3, 3, 3] = True
-    assert redrawn(tiny, np.ones(3), -3.0, generator()).sum() == 1
+    assert redraw(tiny, np.ones(3), -3.0, generator()).sum() == 1
 
 
 def test_small_and_faint_lesions_are_missed_more_often(truth, brain):
     draw = RaterDraw(small=0.5, faint=0.4, invented=0, seed=3)
-    assert overlooked(None, 2.0, draw) > overlooked(None, 20.0, draw) > overlooked(None, 90, draw)
-    assert overlooked(lesion(1, 0.12), 90.0, draw) > 0.3
-    assert overlooked(lesion(1, 0.5), 900.0, draw) < 0.01
+    assert (
+        miss_probability(None, 2.0, draw)
+        > miss_probability(None, 20.0, draw)
+        > miss_probability(None, 90, draw)
+    )
+    assert miss_probability(lesion(1, 0.12), 90.0, draw) > 0.3
+    assert miss_probability(lesion(1, 0.5), 900.0, draw) < 0.01
     table = tuple(lesion(n, 0.12) for n in range(1, int(truth.instances.max()) + 1))
     plain, faint = (read_by_hand(truth, rows, draw, brain=brain) for rows in ((), table))
     assert len(faint.missed) > len(plain.missed) > 0

@@ -8,7 +8,7 @@ from ssl2_bids.steps.annotation import (
     meaning,
     methods,
     read_label_values,
-    reoriented,
+    reorient_annotation,
 )
 from ssl2_bids.volume import Volume
 
@@ -140,7 +140,7 @@ def test_slices_of_each_axis():
 def test_slices_are_counted_as_stored_before_reorientation():
     sidecar = {'AnnotatedSlices': {'Axis': 'i', 'Indices': [0]}}
     annotation = read_label_values(volume({(0, 1, 1): 1}, affine=LAS), sidecar)
-    turned = reoriented(annotation)
+    turned = reorient_annotation(annotation)
     assert turned.extent.data[3].all()
     assert turned.extent.data.sum() == 30
     assert turned.label.data[3, 1, 1] == 1

@@ -46,8 +46,8 @@ def test_n4_is_not_for_unit1():
 
 def test_echoes_are_averaged_and_unit1_is_brought_to_scale():
     echoes = [phantom('T2starw', 1.0), phantom('T2starw', 3.0)]
-    made = preprocess.prepared(echoes)
+    made = preprocess.prepare_contrast(echoes)
     assert np.allclose(made.image.data, phantom(scale=2.0).data)
     assert len(made.methods) == 1
-    unit1 = preprocess.prepared([phantom('UNIT1', 1 / phantom().data.max())])
+    unit1 = preprocess.prepare_contrast([phantom('UNIT1', 1 / phantom().data.max())])
     assert unit1.image.data.max() == pytest.approx(4095)

@@ -10,7 +10,7 @@ from ssl2_bids.synthesis.patch_tensors import Fields, blur, shift
 from ssl2_bids.synthesis.randomised import (
     Randomisation,
     draw,
-    fading,
+    fade,
     weighted_median,
 )
 
@@ -121,7 +121,7 @@ def test_mimics_are_as_bright_as_faint_lesions():
 def test_the_labelled_border_of_a_lesion_may_be_fainter_than_its_core():
     strength = torch.zeros((24, 24, 24))
     strength[6:18, 6:18, 6:18] = 1
-    made = [fading(strength, np.random.default_rng(n)) for n in range(20)]
+    made = [fade(strength, np.random.default_rng(n)) for n in range(20)]
     assert any(torch.equal(one, strength) for one in made)
     faded = [one for one in made if not torch.equal(one, strength)]
     assert len(faded) >= 5

@@ -16,7 +16,7 @@ from tiny_training import BrightVoxels, FindBright, settings, tiny_network
 
 from ssl2_bids.errors import DataError, StorageError, UsageError
 from ssl2_bids.training import checkpoint, strategies
-from ssl2_bids.training.data.prefetch import echoed, stream
+from ssl2_bids.training.data.prefetch import echo_batch, stream
 from ssl2_bids.training.loop import curve_settings, train
 from ssl2_bids.training.run import Run
 from ssl2_bids.training.strategy import Batch
@@ -301,7 +301,7 @@ def test_an_echo_has_other_intensities_and_the_same_places():
     image = torch.randn(2, 3, 4, 5, 6)
     image[:, :, 0] = 0
     batch = Echoes(image, (image[:, :1] > 1).float())
-    same, mirrored = (echoed(batch, mirror=mirror) for mirror in (False, True))
+    same, mirrored = (echo_batch(batch, mirror=mirror) for mirror in (False, True))
     assert torch.equal(same.label, batch.label)
     assert torch.equal(mirrored.label, batch.label.flip(2))
     assert torch.equal(same.image == 0, image == 0)

@@ -98,7 +98,7 @@ def test_suspected_voxels_reach_two_voxels_around_either_prediction_within_the_b
     brain = torch.ones_like(p)
     brain[..., 0, :, :] = 0
     brain[..., 8, :, :] = 0
-    lesion, rest = losses.suspected(p, q, brain)
+    lesion, rest = losses.split_brain(p, q, brain)
     expected = torch.zeros_like(p)
     expected[..., 1:8, 2:7, 2:7] = 1
     assert torch.equal(lesion, expected)

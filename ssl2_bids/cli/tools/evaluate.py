@@ -248,7 +248,7 @@ def _show_cases(result: Evaluation, models: Sequence[str | None]) -> None:
 
 def _show_comparison(rows: Sequence[dict[str, Any]]) -> None:
     """Print the comparison of models, one row per score and model."""
-    from ssl2_bids.cli.terminal import aligned
+    from ssl2_bids.cli.terminal import align_columns
     from ssl2_bids.workflows.evaluation.scores import COMPARED
 
     headings = ['Score', 'Model', 'Baseline', 'Mean', 'Baseline mean', 'Difference', '95 % low',
@@ -265,7 +265,7 @@ def _show_comparison(rows: Sequence[dict[str, Any]]) -> None:
                 *(str(row[name]) for name in ('participants', 'undefined')),
             ]
         )
-    sys.stdout.write('\n' + aligned(cells, text_columns=3) + '\n')
+    sys.stdout.write('\n' + align_columns(cells, text_columns=3) + '\n')
 
 
 def _unit_headings(models: Sequence[str | None]) -> list[str]:
@@ -286,7 +286,7 @@ def _print(rows: list[list[str]], models: Sequence[str | None], *, footers: int 
     from rich.console import Console
     from rich.table import Table
 
-    from ssl2_bids.cli.terminal import aligned
+    from ssl2_bids.cli.terminal import align_columns
 
     text_columns = len(_unit_headings(models))
     console = Console()
@@ -304,7 +304,7 @@ def _print(rows: list[list[str]], models: Sequence[str | None], *, footers: int 
     if console.is_terminal and needed <= console.width:
         console.print(ruled)
     else:
-        sys.stdout.write(aligned(rows, text_columns=text_columns) + '\n')
+        sys.stdout.write(align_columns(rows, text_columns=text_columns) + '\n')
 
 
 def _cells(numbers: dict[str, float], columns: dict[str, Any]) -> list[str]:

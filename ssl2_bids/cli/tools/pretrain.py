@@ -75,17 +75,17 @@ def run_pretrain(args: argparse.Namespace) -> int:
     logging.basicConfig(format='ssl2: %(message)s', level=logging.WARNING)
     logging.getLogger('ssl2_bids').setLevel(logging.INFO)
     if args.pack:
-        place = workflow.pack_data(args.config, args.output, progress=_packed)
+        place = workflow.pack_data(args.config, args.output, progress=_show_prepared)
         _show(f'prepared dataset: {place}')
         return SUCCESS
-    with shown_progress() as progress:
+    with progress_display() as progress:
         outcome = workflow.pretrain(
             args.config,
             args.output,
             device=choose_device(args.device),
             data=args.data,
             progress=progress,
-            preparing=_packed,
+            preparing=_show_prepared,
         )
     if not outcome.finished:
         _show('interrupted; run the same command again to resume')
@@ -95,7 +95,7 @@ def run_pretrain(args: argparse.Namespace) -> int:
 
 
 @contextmanager
-def shown_progress() -> Iterator[StageProgress | None]:
+def progress_display() -> Iterator[StageProgress | None]:
     """A bar where stderr is a terminal and rich is there, else a line now and then."""
     if not is_first():
         yield None
@@ -147,7 +147,7 @@ def progress_text(latest: Mapping[str, float]) -> str:
     )
 
 
-def _packed(name: str) -> None:
+def _show_prepared(name: str) -> None:
     _show(f'prepared {name}')
 
 

@@ -142,11 +142,11 @@ def compose(
     fractions = with_lesions(anatomy, around, amount, rim, vein)
     return PaintedLesions(
         anatomy=replace(anatomy, fractions=fractions),
-        severity=pasted(severity, anatomy.shape, around.box),
-        damage=pasted(damage, anatomy.shape, around.box),
-        t2_factor=pasted(t2_factor, anatomy.shape, around.box, np.ones(anatomy.shape, 'f4')),
-        instances=pasted(instances, anatomy.shape, around.box),
-        table=measured(patches, instances, around),
+        severity=paste(severity, anatomy.shape, around.box),
+        damage=paste(damage, anatomy.shape, around.box),
+        t2_factor=paste(t2_factor, anatomy.shape, around.box, np.ones(anatomy.shape, 'f4')),
+        instances=paste(instances, anatomy.shape, around.box),
+        table=measure_lesions(patches, instances, around),
         healthy=anatomy,
         around=around,
         patches=patches,
@@ -191,7 +191,7 @@ def with_lesions(
     return fractions
 
 
-def pasted(
+def paste(
     part: np.ndarray,
     shape: tuple[int, ...],
     box: tuple[slice, ...],
@@ -203,7 +203,7 @@ def pasted(
     return whole
 
 
-def measured(
+def measure_lesions(
     patches: tuple[LesionPatch, ...], instances: np.ndarray, around: Surroundings
 ) -> tuple[PaintedLesion, ...]:
     """The table of lesions, with the volumes that they have in the instance map."""

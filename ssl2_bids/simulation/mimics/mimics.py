@@ -8,7 +8,7 @@ import numpy as np
 
 from ssl2_bids.simulation.anatomy.anatomy import EXTRACEREBRAL
 from ssl2_bids.simulation.anatomy.surroundings import SHARES
-from ssl2_bids.simulation.lesions.lesions import PaintedLesions, pasted
+from ssl2_bids.simulation.lesions.lesions import PaintedLesions, paste
 from ssl2_bids.simulation.mimics.draws import MimicDraw, draw_mimics
 from ssl2_bids.simulation.mimics.maps import (
     bright_cortex,
@@ -63,19 +63,19 @@ def with_mimics(lesions: PaintedLesions, draw: MimicDraw) -> PaintedLesions:
     if to_template is not None and 'choroid_plexus' not in fractions:
         lobules = choroid_plexus(around, to_template, draw, random)
         move(fractions, 'choroid_plexus', lobules, avoid=tuple(n for n in fractions if n != 'csf'))
-    damage, t2_factor = altered(lesions, fractions, white, grey, healthy, draw)
+    damage, t2_factor = alter_tissue(lesions, fractions, white, grey, healthy, draw)
     whole = dict(lesions.anatomy.fractions) | {
-        name: pasted(part, lesions.anatomy.shape, around.box, lesions.anatomy.fractions.get(name))
+        name: paste(part, lesions.anatomy.shape, around.box, lesions.anatomy.fractions.get(name))
         for name, part in fractions.items()
     }
     ignore = (spots >= IGNORED) & (lesions.severity[around.box] < 0.5)
     return replace(
         lesions,
         anatomy=replace(lesions.anatomy, fractions=whole),
-        damage=pasted(damage, lesions.anatomy.shape, around.box),
-        t2_factor=pasted(t2_factor, lesions.anatomy.shape, around.box, lesions.t2_factor),
-        ignore=pasted(ignore, lesions.anatomy.shape, around.box),
-        pulsation=pasted(
+        damage=paste(damage, lesions.anatomy.shape, around.box),
+        t2_factor=paste(t2_factor, lesions.anatomy.shape, around.box, lesions.t2_factor),
+        ignore=paste(ignore, lesions.anatomy.shape, around.box),
+        pulsation=paste(
             pulsation_map(around, to_template, draw, random), lesions.anatomy.shape, around.box
         ),
         mimics=draw,
@@ -100,7 +100,7 @@ def move(
     fractions[into][where] += gained
 
 
-def altered(
+def alter_tissue(
     lesions: PaintedLesions,
     fractions: dict[str, np.ndarray],
     white: np.ndarray,

@@ -245,7 +245,7 @@ class Views:
         start = np.where(spare >= 0, np.clip(start, 0, np.maximum(spare, 0)), spare // 2)
         mirrored, moved = random.random(2) < (self.settings.mirror, self.settings.moved)
         matrix = motion(random, self.settings) if moved else None
-        image, masks = sampled(participant, start, self.settings.patch, matrix)
+        image, masks = sample_box(participant, start, self.settings.patch, matrix)
         if mirrored:
             image, masks = image.flip(1 + LEFT_RIGHT), masks.flip(1 + LEFT_RIGHT)
         brain, label, annotated = masks.split(1)
@@ -290,7 +290,7 @@ def motion(random: np.random.Generator, settings: ViewSettings) -> np.ndarray:
     return turn @ np.diag(1 + settings.scale * random.uniform(-1, 1, 3))
 
 
-def sampled(
+def sample_box(
     participant: Participant,
     start: np.ndarray,
     size: tuple[int, int, int],

@@ -22,9 +22,9 @@ from ssl2_bids.training.strategy import (
     StrategySettings,
     band,
     boxes,
+    contrasts_seen,
     generator,
     partners,
-    seen,
 )
 
 
@@ -81,7 +81,7 @@ class BidirectionalCopyPaste(Strategy):
         target, certain = band(self.teacher_probability(b.xu))
         label, known = b.yl[i], (b.ml * b.bl)[i]
         target, certain = target[j], (certain * b.bu)[j]
-        shared = b.cl[i] & seen(b.xs)[j]
+        shared = b.cl[i] & contrasts_seen(b.xs)[j]
         apart = ~shared.any(1, keepdim=True)  # no contrast in common: left unmixed
         box = self.lesion_boxes(label * known, random) * ~apart[:, :, None, None, None]
         inner = torch.lerp(b.xl[i], b.xs[j], box) * (shared | apart)[:, :, None, None, None]

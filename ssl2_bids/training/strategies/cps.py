@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Generator, Tensor, nn
 
 from ssl2_bids.training.losses import balanced_mean, cross_entropy_map
-from ssl2_bids.training.strategy import Batch, PeerStrategy, Scalars, band, settled
+from ssl2_bids.training.strategy import Batch, PeerStrategy, Scalars, band, detached_probability
 
 
 class CrossPseudoSupervision(PeerStrategy):
@@ -24,7 +24,7 @@ class CrossPseudoSupervision(PeerStrategy):
 
 def peer_loss(pupil: nn.Module, other: nn.Module, b: Batch) -> Tensor:
     """Balanced cross-entropy of a network in the strong view with another's band."""
-    q = settled(other, b.xu)
+    q = detached_probability(other, b.xu)
     target, weight = band(q)
     logits = pupil(b.xs).float()
     return balanced_mean(weight * cross_entropy_map(logits, target), logits.sigmoid(), q, b.bu)

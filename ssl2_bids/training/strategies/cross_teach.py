@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Generator, Tensor, nn
 
 from ssl2_bids.training.losses import dice
-from ssl2_bids.training.strategy import Batch, PeerStrategy, Scalars, band, settled
+from ssl2_bids.training.strategy import Batch, PeerStrategy, Scalars, band, detached_probability
 
 
 class CrossTeaching(PeerStrategy):
@@ -24,5 +24,5 @@ class CrossTeaching(PeerStrategy):
 
 def peer_loss(pupil: nn.Module, other: nn.Module, b: Batch) -> Tensor:
     """Dice loss of a network in the strong view with another's band."""
-    target, weight = band(settled(other, b.xu))
+    target, weight = band(detached_probability(other, b.xu))
     return dice(pupil(b.xs), target, weight * b.bu)

@@ -23,9 +23,9 @@ from ssl2_bids.training.strategy import (
     StrategySettings,
     band,
     boxes,
+    contrasts_seen,
     mean_over_processes_,
     partners,
-    seen,
 )
 
 
@@ -84,7 +84,7 @@ class FixMatch(Strategy):
         shape = b.xs.shape[2:]
         drawn = torch.rand(n, 5, generator=random, device=device)
         low, high = self.cfg.edges
-        partner, shared = partners(seen(b.xs))
+        partner, shared = partners(contrasts_seen(b.xs))
         centre = drawn[:, 2:] * torch.tensor(shape, device=device)
         mixed = (drawn[:, 0] < self.cfg.cutmix) & (partner != torch.arange(n, device=device))
         mixed = mixed[:, None, None, None, None]

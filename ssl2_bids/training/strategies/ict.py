@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 
 from ssl2_bids.training.losses import balanced_mean
-from ssl2_bids.training.strategy import Batch, Scalars, Strategy, partners, probability, seen
+from ssl2_bids.training.strategy import (
+    Batch,
+    Scalars,
+    Strategy,
+    contrasts_seen,
+    partners,
+    probability,
+)
 
 
 class InterpolationConsistency(Strategy):
@@ -22,7 +29,7 @@ class InterpolationConsistency(Strategy):
 
     def unlabelled(self, b: Batch, step: int, random: torch.Generator) -> tuple[Tensor, Scalars]:
         """Balanced mean squared difference between the mix's prediction and the mixed ones."""
-        partner, shared = partners(seen(b.xs))
+        partner, shared = partners(contrasts_seen(b.xs))
         share = torch.rand(len(b.xu), 1, 1, 1, 1, generator=random, device=b.xu.device)
         target = self.teacher_probability(b.xu)
         target = torch.lerp(target[partner], target, share)

@@ -49,7 +49,7 @@ def write_adapted(work: Work, adapted: Adapted) -> Card:
     """Write model, tables and report facts; the card, which has the hash, comes last."""
     settings = work.adaptation.settings
     root, label = settings.output_dir, settings.label
-    compared = scoring.compared(adapted.rows, seed=settings.random_seed)
+    compared = scoring.compare_metrics(adapted.rows, seed=settings.random_seed)
     write_performance(root, adapted, compared)
     _write_histories(work, root / output_name('model.history', desc=label))
     _write_splits(work, root / output_name('model.splits', desc=label))

@@ -70,7 +70,7 @@ def run(work: Work) -> Adapted:
     trained = train_one(work, FINAL, [one.read() for one in seen_without(work, set())])
     network = training.between(work.network, trained, share)
     held = labelled_of(work, set(work.held))
-    rows += [tested(work, one, {share: network}, HOLDOUT)[share] for one in held]
+    rows += [score_case(work, one, {share: network}, HOLDOUT)[share] for one in held]
     return Adapted(decision, tuple(rows), network, share, tuple(peers))
 
 
@@ -127,7 +127,7 @@ def leave_people_out(
         )
         networks.append(network)
         candidates = candidates_of(work, network)
-        tests += [tested(work, one, candidates, name) for one in left_out]
+        tests += [score_case(work, one, candidates, name) for one in left_out]
     return tests, networks
 
 
@@ -192,7 +192,7 @@ def leave_slices_out(
     return [rows], networks
 
 
-def tested(
+def score_case(
     work: Work, one: PreparedSession, networks: Mapping[float, nn.Module], fold: str
 ) -> dict[float, Row]:
     """A labelled case under the start model and adapted models; kept for a rerun."""

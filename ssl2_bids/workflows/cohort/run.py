@@ -22,7 +22,7 @@ from ssl2_bids.bids.outputs import (
 )
 from ssl2_bids.bids.provenance import write_dataset_files
 from ssl2_bids.errors import SOME_FAILED, SUCCESS, BusyError, DataError, NoInputError
-from ssl2_bids.files import as_ssl2_error, finished
+from ssl2_bids.files import as_ssl2_error, finished_files
 from ssl2_bids.progress import ShowLine
 from ssl2_bids.settings import ATLAS_SPACE, GroupSettings
 from ssl2_bids.volume import Volume
@@ -57,7 +57,7 @@ def run_group_level(
     """
     participants = select_participants(settings.bids_dir, settings.participants, settings.excluded)
     units = select_sessions(settings.bids_dir, participants, settings.sessions)
-    chosen = _selected(settings, set(units))
+    chosen = _select(settings, set(units))
     if not chosen.results:
         reasons = chosen.out_of_date + chosen.damaged
         raise NoInputError(
@@ -80,7 +80,7 @@ def run_group_level(
         try:
             if adaptation:
                 lost = _adapt(adaptation, show)
-                chosen = _selected(settings, set(units))
+                chosen = _select(settings, set(units))
                 results, missing = chosen.results, _missing(units, chosen)
         finally:
             nodes.send_trainings(None)  # where nothing was trained, the others need not wait
@@ -113,7 +113,7 @@ class Selected:
     damaged: list[dict[str, str]]
 
 
-def _selected(settings: GroupSettings, units: set[tuple[str, str | None]]) -> Selected:
+def _select(settings: GroupSettings, units: set[tuple[str, str | None]]) -> Selected:
     errors: list[DataError] = []
     found = find_results(settings.output_dir, errors)
     results, out_of_date = current_results(
@@ -256,7 +256,7 @@ def _adaptations(output_dir: Path) -> list[dict[str, Any]]:
     """The content of the page on each model that was adapted in this output folder."""
     pattern = output_name('model.report', desc='*')
     found = []
-    for path in finished(output_dir, pattern):
+    for path in finished_files(output_dir, pattern):
         try:
             found.append(read_sidecar(path))
         except DataError as error:

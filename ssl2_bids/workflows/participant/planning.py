@@ -19,7 +19,7 @@ from ssl2_bids.workflows.participant.plan import Plan, all_paths, make_plan, pla
 
 log = logging.getLogger('ssl2_bids')
 
-MANY = 200  # files whose reading may take a while
+MANY_FILES = 200  # files whose reading may take a while
 
 
 def plan_sessions(settings: ParticipantSettings) -> list[Plan]:
@@ -54,10 +54,12 @@ def _plans(
         reference=settings.reference,
         unusable=unusable,
     )
-    return _planned([_with_missing_spaces(s, settings) for s in sessions], card, settings)
+    return _plan_sessions([_with_missing_spaces(s, settings) for s in sessions], card, settings)
 
 
-def _planned(sessions: list[Session], card: Card, settings: ParticipantSettings) -> list[Plan]:
+def _plan_sessions(
+    sessions: list[Session], card: Card, settings: ParticipantSettings
+) -> list[Plan]:
     """Plans that know the content of their input files, where it is needed."""
     plans = [make_plan(session, card, settings) for session in sessions]
     if settings.reports_only:
@@ -72,7 +74,7 @@ def _planned(sessions: list[Session], card: Card, settings: ParticipantSettings)
         for path in scan.sources
     ]
     digests = Digests(settings.work_dir / DIGESTS, trust=not settings.overwrite)
-    if len(sources) > MANY:
+    if len(sources) > MANY_FILES:
         log.info('reading the content of %d input files', len(sources))
     digests.of_all(sources, threads=settings.nprocs)
     if not settings.dry_run:

@@ -12,7 +12,7 @@ from ssl2_bids.files import remove_leftovers
 from ssl2_bids.progress import NodeProgress, ShowLine
 from ssl2_bids.settings import ParticipantSettings
 from ssl2_bids.workflows.participant.earlier import renew, take_away
-from ssl2_bids.workflows.participant.outcomes import Outcome, exit_code, expected, look
+from ssl2_bids.workflows.participant.outcomes import Outcome, exit_code, expected_outcome, look
 from ssl2_bids.workflows.participant.pages import write_citation, write_pages
 from ssl2_bids.workflows.participant.plan import Plan
 from ssl2_bids.workflows.participant.planning import (
@@ -51,7 +51,7 @@ def run_participant_level(
     plans = plan_sessions(settings)
     if settings.dry_run:
         show(describe_plans(plans, settings))
-        return exit_code([expected(p) for p in plans]), []
+        return exit_code([expected_outcome(p) for p in plans]), []
     if settings.reports_only:
         pages = write_pages(settings.output_dir, {p.session.subject for p in plans})
         if not pages:

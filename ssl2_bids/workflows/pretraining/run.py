@@ -100,7 +100,7 @@ def pretrain(
         packed = load_packed(data or folder / PACKED)
         network, histories = None, {}
         for name in stages(config):
-            if passed(name, config, folder):
+            if is_passed(name, config, folder):
                 histories[name] = History(step=stages(config)[name].loop.steps, finished=True)
                 continue
             stage = run_stage(name, config, packed, folder, network, device, progress)
@@ -115,7 +115,7 @@ def pretrain(
     return Pretrained(folder, True)
 
 
-def passed(name: str, config: Config, folder: Path) -> bool:
+def is_passed(name: str, config: Config, folder: Path) -> bool:
     """Whether a stage left nothing here but a later one did: the run moved from elsewhere."""
     later = list(stages(config))[list(stages(config)).index(name) + 1 :]
     moved = any(checkpoint.checkpoints(folder / one) for one in later)
@@ -149,7 +149,7 @@ def run_stage(
 ) -> Ready:
     """One stage, from the network of the one before if there was one."""
     stage = stages(config)[name]
-    make = self_supervised if name == 'self_supervised' else supervised
+    make = self_supervised_stage if name == 'self_supervised' else supervised_stage
     task, batches, validate = make(config, stage, packed, network, device)
     parts: list[Any] = [
         {key: value for key, value in asdict(stage).items() if key != 'loop'},
@@ -225,7 +225,7 @@ def check_source(source: BatchSource, stage: str) -> None:
         )
 
 
-def self_supervised(
+def self_supervised_stage(
     config: Config, stage: StageSettings, packed: Packed, network: nn.Module | None, device: str
 ) -> tuple[Task, UnlabelledBatches, Validate | None]:
     """Task, batches and validation of the first stage."""
@@ -243,7 +243,7 @@ def self_supervised(
     return task, batches, HeldOut(held_out, device) if held_out else None
 
 
-def supervised(
+def supervised_stage(
     config: Config, stage: StageSettings, packed: Packed, network: nn.Module | None, device: str
 ) -> tuple[Task, LabelledBatches, Validate | None]:
     """Task, batches and validation of the second stage."""

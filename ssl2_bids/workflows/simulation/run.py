@@ -258,7 +258,7 @@ def simulate_participant(
         sessions=plan.sessions,
         contrasts=plan.contrasts,
     )
-    record = {'Version': __version__, 'Number': number, 'Settings': recorded(plan, number)}
+    record = {'Version': __version__, 'Number': number, 'Settings': settings_record(plan, number)}
     visits = make_visits(draw, plan.template(number), plan.scanner, shapes=plan.shapes())
     for place, visit in enumerate(visits):
         names = plan.names(number, place)
@@ -290,7 +290,7 @@ def simulate_participant(
         write_truth(names, known, visit.known.table, visit.names, record | draws)
 
 
-def recorded(plan: SimulationPlan, number: int) -> dict[str, Any]:
+def settings_record(plan: SimulationPlan, number: int) -> dict[str, Any]:
     """Settings of a participant's record, as JSON."""
     path = plan.label_map(number)
     masks = plan.lesion_masks

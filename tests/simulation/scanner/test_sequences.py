@@ -12,7 +12,7 @@ from ssl2_bids.simulation.anatomy.tissues import (
     individual,
     lesion_tissue,
     read_tissues,
-    textured,
+    with_texture,
 )
 from ssl2_bids.simulation.scanner import sequences
 from ssl2_bids.simulation.scanner.protocols import Protocol, read_scanner
@@ -345,11 +345,11 @@ def test_float32_maps_stay_float32_and_exact_in_pieces(monkeypatch, suffix):
     random = np.random.default_rng(0)
     texture = random.normal(1, 0.05, (20, 30)).astype(np.float32)
     transmit = random.uniform(0.4, 1.4, (20, 30)).astype(np.float32)
-    tissue = textured(read_tissues(7.0)['gm'], texture)
+    tissue = with_texture(read_tissues(7.0)['gm'], texture)
     whole = signals(tissue, protocol, transmit)
     monkeypatch.setattr(sequences, 'CHUNK', 64)
     pieces = signals(tissue, protocol, transmit)
-    doubles = textured(read_tissues(7.0)['gm'], texture.astype(float))
+    doubles = with_texture(read_tissues(7.0)['gm'], texture.astype(float))
     precise = signals(doubles, protocol, transmit.astype(float))
     scale = np.abs(precise).max()
     for one, other, exact in zip(whole, pieces, precise, strict=True):

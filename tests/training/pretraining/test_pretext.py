@@ -17,7 +17,7 @@ from ssl2_bids.training.pretraining.pretext.masked import (
     edge_error,
     masked_loss,
 )
-from ssl2_bids.training.pretraining.pretext.rotation import CLASSES, rotate, rotated
+from ssl2_bids.training.pretraining.pretext.rotation import CLASSES, rotate, rotate_each
 from ssl2_bids.training.pretraining.pretext.tang import Tang, crop
 
 
@@ -163,7 +163,7 @@ class TestRotation:
     def test_image_and_brain_turn_together_and_only_cubes_do(self):
         batch = images(3)
         labels = torch.tensor([0, 4, 9])
-        image, brain = rotated((batch.image, batch.brain), labels)
+        image, brain = rotate_each((batch.image, batch.brain), labels)
         for number, label in enumerate(labels.tolist()):
             assert torch.equal(image[number], rotate(batch.image[number], label))
             assert ((image[number] != 0).any(0) <= (brain[number, 0] > 0)).all()

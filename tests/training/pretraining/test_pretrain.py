@@ -20,7 +20,7 @@ from ssl2_bids.training.data.participants import (
     load_scans,
     read_participant,
     save_scan,
-    stacked,
+    stack_channels,
     to_bytes,
     write_participant,
 )
@@ -58,11 +58,11 @@ def a_scan(name: str = '00-sub-07', seed: int = 0, *, label: bool = True) -> Par
     noise = np.random.default_rng(seed).normal(0, 0.3, shape)
     images = {'T1w': to_bytes(along, brain), 'FLAIR': to_bytes(noise, brain)}
     if not label:
-        return Participant(name, *stacked(images), brain, person=name)
+        return Participant(name, *stack_channels(images), brain, person=name)
     lesions = np.zeros(shape, bool)
     lesions[5:7, 6:8, 5:8] = lesions[15, 20, 10] = True
     known = brain & (np.arange(20) < 15)
-    return Participant(name, *stacked(images), brain, lesions, known, name)
+    return Participant(name, *stack_channels(images), brain, lesions, known, name)
 
 
 def new(outputs: int = 1, seed: int = 0) -> torch.nn.Module:
