@@ -30,6 +30,7 @@ TEMPLATES = sorted(
 TABLES = sorted(PROJECT.glob('docs/reference/*.toml'))  # meanings, for pages of the reference
 MODULES = sorted((*PACKAGE.rglob('*.py'), *PROJECT.glob('docs/*.py')))
 TESTS = sorted(PROJECT.glob('tests/**/*.py'))
+BENCHMARKS = sorted(PROJECT.glob('benchmarks/**/*.py'))
 
 # names that stay, by their files
 STORED = {
@@ -190,7 +191,7 @@ def test_terms_and_words_to_avoid_agree():
 def test_texts_of_the_code(docstrings):
     found = (
         (module, fault)
-        for module in MODULES
+        for module in (*MODULES, *BENCHMARKS, *(TESTS if docstrings else ()))
         for line, text in strings(module, docstrings=docstrings)
         for fault in faults(text, line)
     )
@@ -200,7 +201,7 @@ def test_texts_of_the_code(docstrings):
 def test_comments():
     found = (
         (module, fault)
-        for module in (*MODULES, *TESTS)
+        for module in (*MODULES, *BENCHMARKS, *TESTS)
         for line, text in comments(module)
         for fault in faults(text, line)
     )
@@ -210,8 +211,8 @@ def test_comments():
 def test_names():
     found = (
         (module, fault)
-        for module in (*MODULES, *TESTS)
-        for line, text in identifiers(module, variables=module in MODULES)
+        for module in (*MODULES, *BENCHMARKS, *TESTS)
+        for line, text in identifiers(module, variables=module not in TESTS)
         if text not in STORED.get(str(module.relative_to(PROJECT)), ())
         for fault in faults(text, line)
     )

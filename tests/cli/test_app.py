@@ -1,4 +1,4 @@
-"""What the command line says to a person's mistakes, and what it imports for that."""
+"""The answer of the command line to a person's mistakes, and what it imports for that."""
 
 from __future__ import annotations
 

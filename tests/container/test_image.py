@@ -139,7 +139,7 @@ def run_image() -> Callable[..., subprocess.CompletedProcess]:
 
 @pytest.fixture(scope='session')
 def dataset(tmp_path_factory) -> Path:
-    """A simulated participant that everybody may read."""
+    """A simulated participant that all users may read."""
     from ssl2_bids.workflows.simulation.run import simulate
 
     root = tmp_path_factory.mktemp('mounted') / 'data'

@@ -1,4 +1,4 @@
-"""A reader of our own pages, for the tests of both reports."""
+"""A parser of our own pages, for the tests of both reports."""
 
 from __future__ import annotations
 

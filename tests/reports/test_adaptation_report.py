@@ -1,4 +1,4 @@
-"""The part of the cohort's page that tells of an adaptation."""
+"""The part of the cohort's page on an adaptation."""
 
 from __future__ import annotations
 

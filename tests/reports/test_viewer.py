@@ -277,7 +277,7 @@ def open_viewer(browser):
 
 
 def crosshair(browser):
-    """Where the page says that the crosshair is, in mm."""
+    """Where the crosshair is by the page, in mm."""
     text = browser.run('document.querySelector(".where").textContent')
     found = re.fullmatch(r'(−?[\d.]+) (−?[\d.]+) (−?[\d.]+) mm', text)
     assert found, text

@@ -1,4 +1,4 @@
-"""Unusable images are refused, small faults mended."""
+"""Unusable images are refused, small faults repaired."""
 
 from __future__ import annotations
 

@@ -188,7 +188,7 @@ def test_methods_state_what_was_done(card):
 
 
 def test_a_real_patient_is_segmented_as_the_card_describes(card, network):
-    """One real 3T patient against the expert's mask: the card's own figure, which nobody tunes."""
+    """One real 3T patient against the expert's mask: the card's own figure, which is not tuned."""
     anat = STRIPPED / 'sub-lj19' / 'anat'
     if not anat.is_dir():
         pytest.skip('the real 3T patients are not there')

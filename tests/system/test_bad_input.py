@@ -11,7 +11,7 @@ from phantoms import brain_image
 
 
 def with_header(image: nib.Nifti1Image, **fields: object) -> bytes:
-    """The bytes of an image whose header says something else than nibabel would write."""
+    """The bytes of an image whose header has other values than nibabel would write."""
     content = image.to_bytes()
     header = nib.Nifti1Header(content[:348], check=False)
     for name, value in fields.items():

@@ -32,7 +32,7 @@ def tiny(kind='student', seed=0):
 
 @functools.cache
 def experienced_weights(kind):
-    """Of a tiny network after 20 steps of labels: it is sure of some voxels."""
+    """Of a tiny network after 20 steps of labels: it is certain of some voxels."""
     strategy = make('supervised', lambda _: tiny(kind))
     advance(strategy, learner(strategy, 1e-2), [batch()] * 20)
     return strategy.student.state_dict()
@@ -296,7 +296,7 @@ def test_disagreement_costs_something(name, settings):
 
 
 def pointwise(steepness, bias=0.0):
-    """A network that takes the first contrast for the answer, as surely as it is told to."""
+    """A network that takes the first contrast for the answer, with the certainty asked for."""
 
     def build(kind):
         network = nn.Conv3d(2, 1, 1)
@@ -331,7 +331,7 @@ def test_agreement_costs_less_the_surer_it_is(name):
 
 @pytest.mark.parametrize('name', ['cps', 'fixmatch', 'self_training'])
 def test_what_is_ignored_has_no_gradient(name):
-    """A teacher's 0.1 and 0.45 are background to nobody."""
+    """A teacher's 0.1 and 0.45 are background to no strategy."""
     for p in (0.1, 0.45):
         bias = torch.logit(torch.tensor(p)).item()
         strategy = make(name, pointwise(0.0, bias))
@@ -417,7 +417,7 @@ def test_copy_paste_boxes_hold_a_lesion_and_the_loss_looks_everywhere_once():
 
 
 def test_copy_paste_targets_are_labels_where_it_is_labelled_and_the_teacher_elsewhere():
-    """With an all-lesion label and an all-background teacher both can be told apart."""
+    """With an all-lesion label and an all-background teacher both can be distinguished."""
     b = answers(batch())
     b = b._replace(yl=torch.ones_like(b.yl), bl=torch.ones_like(b.bl), ml=torch.ones_like(b.ml))
     ones = torch.ones_like(b.xl)

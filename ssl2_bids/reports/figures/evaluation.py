@@ -15,7 +15,7 @@ from ssl2_bids.steps.lesions import label_instances
 from ssl2_bids.volume import Volume, reorient
 
 MANUAL, PREDICTED = '#ffb000', '#4dd8ff'  # as LESION_COLOURS: distinct with colour blindness, too
-UNJUDGED = '#97a3af'
+ANNOTATED = '#97a3af'
 
 
 def draw_case(
@@ -84,7 +84,7 @@ def _outlines(
     outside = (
         ''
         if extent.all()
-        else outline_path(cut(extent, plane, index, scene.box), UNJUDGED, width=0.8)
+        else outline_path(cut(extent, plane, index, scene.box), ANNOTATED, width=0.8)
     )
     return (
         outside
@@ -106,7 +106,7 @@ def _middle_of_largest(mask: np.ndarray, voxel_volume: float) -> list[int]:
 def _legend(extent: np.ndarray) -> str:
     entries = [(MANUAL, 2.4, 'manual'), (PREDICTED, 1.0, 'predicted')]
     if not extent.all():
-        entries.append((UNJUDGED, 0.8, 'annotated by a rater'))
+        entries.append((ANNOTATED, 0.8, 'annotated by a rater'))
     return ''.join(
         f'<path d="M{150 * n} 13h28" class="outline" stroke="{colour}" '
         f'style="stroke-width:{width + 0.6:.1f}"/>'

@@ -106,7 +106,7 @@ def healthy_labels(labels: Volume, *, path: str | Path | None = None) -> Volume:
     if oblique or np.ptp(volume.spacing) > OBLIQUE:
         volume = _straighten(volume)
     else:
-        # Below the tolerance the axes count as straight, and so does the affine.
+        # Below the tolerance the axes count as straight, in the affine too.
         straight = np.diag([*volume.spacing, 1.0])
         straight[:3, 3] = volume.affine[:3, 3]
         volume = Volume(volume.data, straight)

@@ -98,7 +98,7 @@ def coordinates(image):
 
 @pytest.mark.parametrize('settings', [{'moved': 1.0}, {'mirror': 1.0}, {}])
 def test_image_and_masks_go_through_the_same_geometry(settings):
-    """The image says where each voxel was: there the annotated extent must be what it is here."""
+    """The values show where each voxel was: there the annotated extent must be as here."""
     person = participant(every=4, channels=3)
     made = Views([person], replace(STILL, **settings), seed=0)
     rng = np.random.default_rng(0)

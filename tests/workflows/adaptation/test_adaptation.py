@@ -60,7 +60,7 @@ def fresh(model, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def site(fresh, model, tmp_path) -> GroupSettings:
-    """A copy of the site; labels of nobody yet, in an empty folder."""
+    """A copy of the site; no labels yet, in an empty folder."""
     shutil.copytree(fresh, tmp_path, dirs_exist_ok=True)
     (tmp_path / 'labels').mkdir()
     return settings_of(tmp_path, model)
@@ -79,7 +79,7 @@ def settings_of(root: Path, model: Path, **changes) -> GroupSettings:
 
 
 def put_labels(site: GroupSettings, *people: int, of: dict[int, int] | None = None) -> None:
-    """True lesions; ``of`` says whose lesions a participant gets instead."""
+    """True lesions; ``of`` names whose lesions a participant gets instead."""
     for number in people:
         put_label(site.labels[0], f'{number:02d}', head((of or {}).get(number, number)).lesion)
 
@@ -101,7 +101,7 @@ def card_of(settings: GroupSettings) -> dict:
 
 @pytest.fixture(scope='module')
 def adapted(fresh, model, tmp_path_factory) -> tuple[GroupSettings, str]:
-    """Four of six people labelled, a model adapted and everybody segmented again."""
+    """Four of six people labelled, a model adapted and all participants segmented again."""
     root = tmp_path_factory.mktemp('adapted')
     shutil.copytree(fresh, root, dirs_exist_ok=True)
     settings = settings_of(root, model)
@@ -711,7 +711,7 @@ def test_empty_labels_that_a_rater_guarantees(site):
 
 
 def interrupted(words: list[str], until: str, number: int) -> int:
-    """Run the App until it says something, and send it a signal."""
+    """Run the App until it shows a text, and send it a signal."""
     environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
     with subprocess.Popen(
         command(*words), stderr=subprocess.PIPE, text=True, env=environment

@@ -127,7 +127,7 @@ def test_a_dry_run_reads_no_image_where_there_is_no_result(settings):
 
 
 def lines_of(settings: ParticipantSettings) -> tuple[list[str], str]:
-    """What is said, and what came of the only session."""
+    """The lines shown, and what came of the only session."""
     shown: list[str] = []
     code, (outcome,) = run_participant_level(settings, show=shown.append)
     assert code == 0, outcome.reason
@@ -135,7 +135,7 @@ def lines_of(settings: ParticipantSettings) -> tuple[list[str], str]:
 
 
 def rows_of(settings: ParticipantSettings) -> list[dict[str, str]]:
-    """The cohort's table, made anew."""
+    """The cohort's table, made again."""
     group = GroupSettings(settings.bids_dir, settings.output_dir, settings.work_dir)
     assert run_group_level(group, show=lambda text: None) == 0
     with open(settings.output_dir / 'group_lesions.tsv', newline='') as stream:
@@ -174,7 +174,7 @@ def outputs_of(settings: ParticipantSettings) -> set[str]:
     ],
 )
 def test_a_result_that_lost_a_file_is_not_finished(done, tmp_path, emptied, end):
-    """Planned anew on a copy; what it means for a run is in the test below."""
+    """Planned again on a copy; what it means for a run is in the test below."""
     shutil.copytree(done.output_dir, tmp_path / 'out')
     copy = replace(done, output_dir=tmp_path / 'out')
     (plan,) = plan_sessions(copy)

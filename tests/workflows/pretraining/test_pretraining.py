@@ -90,7 +90,7 @@ def label_maps(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def prepared_heads(label_maps, tmp_path_factory):
-    """A folder of packed data without scans, and its configuration."""
+    """A prepared dataset without scans, and its configuration."""
     folder = tmp_path_factory.mktemp('packed')
     path = configuration(folder, f'label_maps = ["{label_maps}"]\nvalidation = ["sub-02"]')
     pack(read_config(path), folder / 'packed')

@@ -327,7 +327,7 @@ def test_what_cannot_be_made_again_is_refused(two_visits, site, tmp_path):
 
 @pytest.mark.parametrize('sparse', [1.0, 0.1])
 def test_labels_are_read_back_with_their_extent(three, site, tmp_path, sparse):
-    """In each encoding, by what the App reads them with; all say the same."""
+    """In each encoding, by what the App reads them with; all mean the same."""
     (number,) = labelled_numbers(4, 3, 1)
     stem = f'sub-{number:02d}'
     image = read(three / stem / 'anat' / f'{stem}_T1w.nii.gz')
