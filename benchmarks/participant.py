@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,19 @@ class PeakMemory(threading.Thread):
             time.sleep(0.1)
 
 
+def run_measured(words: Sequence[str]) -> tuple[float, float]:
+    """Run a command; its seconds, and its peak memory in MB with all its processes."""
+    started = time.perf_counter()
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    watcher = PeakMemory(process)
+    watcher.start()
+    _, errors = process.communicate()
+    seconds = time.perf_counter() - started
+    if process.returncode:
+        sys.exit(errors.decode())
+    return seconds, watcher.peak
+
+
 def run_app(root: Path, folder: Path, nprocs: int) -> None:
     """Run the participant level from nothing and print its stages."""
     out, work = folder / 'out', folder / 'work'
@@ -116,21 +130,14 @@ def run_app(root: Path, folder: Path, nprocs: int) -> None:
         '--overwrite',
         '--clean-workdir',
     ]
-    started = time.perf_counter()
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    watcher = PeakMemory(process)
-    watcher.start()
-    _, errors = process.communicate()
-    seconds = time.perf_counter() - started
-    if process.returncode:
-        sys.exit(errors.decode())
+    seconds, peak = run_measured(words)
     newest = max((out / 'logs').glob('*_resources.tsv'), key=os.path.getmtime)
     print('| stage | seconds | peak memory of its process, MB |\n| --- | --- | --- |')
     with open(newest, newline='') as stream:
         for row in csv.DictReader(stream, delimiter='\t'):
             print(f'| {row["stage"]} | {row["seconds"]} | {row["peak_memory_MB"]} |')
     print(
-        f'| **all, from start to end** | **{seconds:.0f}** | **{watcher.peak:.0f}** (all '
+        f'| **all, from start to end** | **{seconds:.0f}** | **{peak:.0f}** (all '
         'processes together) |\n'
     )
 

@@ -5,10 +5,10 @@
 
 prints all tables of docs/evidence/simulator.md as Markdown. DATA holds labels (label maps that the
 simulated heads are made from), t1w-3t, flair-3t, ms-stripped and ms-wholehead; parts of which
-the scans are not there are left out. Real and simulated scans go the same way: bias field
+the scans are missing are left out. Real and simulated scans go the same way: bias field
 corrected, brought to 1 mm, measured in regions that the same rule finds.
 
-``--keep FOLDER`` keeps what was measured of each head, so that a run that was ended goes on;
+``--keep FOLDER`` keeps what was measured of each head, so that a run that was ended resumes;
 measurements are only as new as that folder. ``--pictures FOLDER`` makes the figures as well.
 """
 
@@ -65,7 +65,7 @@ class Kept:
         self.folder = folder
 
     def __call__(self, name: str, make: Callable[[], Any]) -> Any:
-        """What stands under a name, made if it is not there."""
+        """What stands under a name, made if it is missing."""
         path = self.folder / f'{name.replace(" ", "_")}.json'
         if not path.is_file():
             print(f'measuring {name}', file=sys.stderr, flush=True)
@@ -182,7 +182,7 @@ def contrasts(data: Path, kept: Kept, heads: int, seed: int) -> None:
 
 
 def classifier(data: Path, kept: Kept, heads: int, seed: int) -> None:
-    """Print how well simple features tell simulated from real scans."""
+    """Print how well simple features distinguish simulated from real scans."""
     real = {
         name: kept(name, lambda make=make: measured_healthy(make()))['features']
         for name, make in healthy(data).items()
@@ -208,12 +208,12 @@ def classifier(data: Path, kept: Kept, heads: int, seed: int) -> None:
     for name, (one, other) in pairs.items():
         cells = []
         for chosen in (looks.FEATURES, *looks.GROUPS.values()):
-            verdict = looks.told_apart(one, other, chosen=chosen, seed=seed)
+            verdict = looks.separability(one, other, chosen=chosen, seed=seed)
             cells.append(f'{verdict.auc:.2f}')
             if chosen is looks.FEATURES:
                 cells += [f'{verdict.auc_people:.2f}', f'{verdict.accuracy:.2f}']
         rows.append([name, f'{len(one)}, {len(other)}', *cells])
-    print('\n### Told apart\n')
+    print('\n### Distinguished\n')
     header = ['which', 'people', 'AUC of slabs', 'AUC of people', 'accuracy of slabs']
     print(contrast.table([*header, *(f'{g} alone' for g in looks.GROUPS)], rows))
     alone = {name: looks.single_features(*pair) for name, pair in pairs.items()}
@@ -229,7 +229,7 @@ def classifier(data: Path, kept: Kept, heads: int, seed: int) -> None:
 
 
 def draw_pictures(data: Path, folder: Path, seed: int) -> None:
-    """Write both sheets; people, heads and slices are what the seed says."""
+    """Write both sheets; people, heads and slices are drawn from the seed."""
     random = np.random.default_rng(seed)
     people = sorted(healthy(data))
     maps = label_maps(data)

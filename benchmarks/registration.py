@@ -8,7 +8,7 @@ image is resampled once (cubic) as if the head had lain elsewhere, registered ag
 with what is known:
 
 * same contrast (FLAIR to itself): the error is absolute;
-* between contrasts nobody knows the truth: the error is the disagreement between registering
+* between contrasts the truth is unknown: the error is the disagreement between registering
   the moved image and registering the image as it came;
 * as published: the distance to the publishers' transform (affine, so it cannot be zero), or for
   the stripped images, which come registered, to the identity.

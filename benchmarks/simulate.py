@@ -22,7 +22,6 @@ import os
 import platform
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,7 +29,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from participant import PeakMemory
+from participant import run_measured
 
 CONTRASTS = ('UNIT1', 'FLAIR', 'T2w', 'T2starw')
 BATCH, PATCH, DRAWN = 4, (96, 96, 96), ('FLAIR', 'T1w', 'T2w')  # of the training engine
@@ -42,17 +41,11 @@ def run(folder: Path, labels: Path | None, *options: str) -> tuple[float, float,
     words += ['--contrasts', *CONTRASTS, '--labelled', '1', '--sparse', '0.1', *options]
     words += ['--labels', str(labels)] if labels else []
     shutil.rmtree(folder, ignore_errors=True)
-    before, started = os.times(), time.perf_counter()
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    watcher = PeakMemory(process)
-    watcher.start()
-    _, errors = process.communicate()
-    seconds = time.perf_counter() - started
-    if process.returncode:
-        sys.exit(errors.decode())
+    before = os.times()
+    seconds, peak = run_measured(words)
     after = os.times()
     busy = sum(after[2:4]) - sum(before[2:4])
-    return seconds, busy, watcher.peak
+    return seconds, busy, peak
 
 
 def engine(*, steps: int, threads: int, device: str) -> None:

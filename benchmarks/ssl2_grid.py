@@ -7,7 +7,7 @@
     python benchmarks/ssl2_grid.py run people test --results grid.csv
     python benchmarks/ssl2_grid.py table grid.csv
 
-``pack`` brings everybody onto the network's grid (1 mm), with the truth, in about 4 MB each; what
+``pack`` brings all people onto the network's grid (1 mm), with the truth, in about 4 MB each; what
 comes after needs no imaging software beside nibabel, so the folders can move to a machine with a
 GPU. ``run`` trains one cell after another; a cell that stands in the results is not done again, so
 it can be stopped at any time, and ``--part 1/8`` to ``--part 8/8`` with a file of results each
@@ -23,7 +23,7 @@ cell; no labelled scan beside those of the cell decides anything: a fixed schedu
 averaged weights. Two bounds are added: each start without any training (strategy none), and all
 training people labelled wholly. A network is tested with its trained weights and, as in an
 adaptation, half-way to them (share 0.5) where the start marks lesions already. The labels are the
-truth of the simulation, and scores are taken on the network's grid. The numbers say how the
+truth of the simulation, and scores are taken on the network's grid. The numbers show how the
 methods compare on simulated scans: nothing about patients.
 """
 
@@ -59,7 +59,7 @@ from ssl2_bids.training.data.participants import (
     intensities,
     load_scans,
     save_scan,
-    stacked,
+    stack_channels,
     to_bytes,
 )
 from ssl2_bids.training.data.views import AXIAL
@@ -141,7 +141,7 @@ def sparse(participant: Participant, density: float, offset: float) -> Participa
 
 
 def people_of(grid: Grid, cell: Cell) -> list[Participant]:
-    """Everybody of the training; the first of the seed's order are labelled."""
+    """All people of the training; the first of the seed's order are labelled."""
     random = np.random.default_rng(cell.seed)
     order, offsets = random.permutation(len(grid.people)), random.random(len(grid.people))
     chosen = set(order[: cell.labelled].tolist())
@@ -231,14 +231,14 @@ def write_rows(rows: Rows, path: Path) -> None:
 
 
 def as_participant(scan: Participant, channels: Sequence[str]) -> Participant:
-    """A packed scan in a network's channels, in half precision as an adaptation has it."""
+    """A prepared scan in a network's channels, in half precision as an adaptation has it."""
     chosen = [CHANNELS.index(channel) for channel in channels]
     present = tuple(scan.present[number] for number in chosen)
     return replace(scan, image=intensities(scan.image[chosen]).half().numpy(), present=present)
 
 
 def pack(options: argparse.Namespace) -> None:
-    """Everybody of a dataset, with the truth, into one small file each."""
+    """All people of a dataset, with the truth, into one small file each."""
     # here, for they need imaging software
     from ssl2_bids.bids.outputs import find_results
     from ssl2_bids.workflows.adaptation.cases import find_cases, read_labels
@@ -269,7 +269,7 @@ def pack(options: argparse.Namespace) -> None:
         images = {name: to_bytes(image, image != 0) for name, image, there in pairs if there}
         scan = Participant(
             case.name,
-            *stacked(images),
+            *stack_channels(images),
             brain=brain,
             label=person.label > 0,
             annotated=person.annotated > 0,
@@ -360,7 +360,7 @@ def by_seed(rows: Rows, metric: str) -> np.ndarray:
 def difference(rows: Rows, base: Rows) -> str:
     """Mean difference of Dice to the same seeds and people, with a 95 % bootstrap interval.
 
-    Seeds and people are drawn anew, each as a whole. What was not trained is the same for all
+    Seeds and people are drawn again, each as a whole. What was not trained is the same for all
     seeds.
     """
     first = {(row['seed'], row['participant']): float(row['dice']) for row in rows}
@@ -388,13 +388,13 @@ def main(argv: list[str] | None = None) -> int:
     )
     tasks = parser.add_subparsers(required=True)
 
-    packing = tasks.add_parser('pack', help='people of a dataset into small files')
-    packing.add_argument('bids_dir', type=Path)
-    packing.add_argument('output_dir', type=Path, help='after the participant level')
-    packing.add_argument('folder', type=Path, help='of the small files')
-    packing.add_argument('--labels', type=Path, help='default: BIDS_DIR/derivatives/truth')
-    packing.add_argument('--architecture', help='model whose grid and channels are taken')
-    packing.set_defaults(task=pack)
+    pack_parser = tasks.add_parser('pack', help='people of a dataset into small files')
+    pack_parser.add_argument('bids_dir', type=Path)
+    pack_parser.add_argument('output_dir', type=Path, help='after the participant level')
+    pack_parser.add_argument('folder', type=Path, help='of the small files')
+    pack_parser.add_argument('--labels', type=Path, help='default: BIDS_DIR/derivatives/truth')
+    pack_parser.add_argument('--architecture', help='model whose grid and channels are taken')
+    pack_parser.set_defaults(task=pack)
 
     running = tasks.add_parser('run', help='run what is missing of the grid')
     running.add_argument('people', type=Path, help='packed, to train with')

@@ -4,9 +4,9 @@
 
 Both train the same network on patches of the same size, in turns within one run, so that they
 meet the same machine. Ours: ``ssl2_bids.training`` with the randomised engine, which simulates
-each patch anew, in one worker process. The other: MONAI's dictionary transforms (random crops
+each patch again, in one worker process. The other: MONAI's dictionary transforms (random crops
 around lesions, flips, intensities) on cached images, its DataLoader with one worker, DiceCELoss
-and AdamW in float32. ``--profile`` tells which operations our step spends its time in.
+and AdamW in float32. ``--profile`` shows which operations our step spends its time in.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ class Digests:
             former = record.get(path.name)
             trusted = self.trust and _agrees(former, stamp)
             digest = former['Sha256'] if trusted and former else sha256_of(stream)
-            settled = _stamp(stream.fileno()) == stamp and _settled(stamp)
+            settled = _stamp(stream.fileno()) == stamp and _is_settled(stamp)
         with self._lock:
             self._known[path] = digest
             self.trusted += trusted
@@ -150,6 +150,6 @@ def _agrees(former: Any, stamp: Stamp) -> bool:
     )
 
 
-def _settled(stamp: Stamp) -> bool:
+def _is_settled(stamp: Stamp) -> bool:
     """Whether a later change must show: not within the same tick of the file system's clock."""
     return time.time() - stamp[2] / 1e9 > SETTLED

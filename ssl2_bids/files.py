@@ -146,7 +146,7 @@ def sha256_of(stream: BinaryIO) -> str:
     return digest.hexdigest()
 
 
-def finished(folder: Path, pattern: str) -> list[Path]:
+def finished_files(folder: Path, pattern: str) -> list[Path]:
     """Files below a folder by a pattern of names, sorted, without those under way.
 
     What another process is writing has a name that begins with a dot until it is whole; so have

@@ -133,8 +133,8 @@ def preprocess(
     """
     from ssl2_bids.steps import preprocess as steps
 
-    scans = [steps.checked(reorient(one)) for one in (image, *inversions)]
-    made = steps.prepared([scans[0].image], [one.image for one in scans[1:]])
+    scans = [steps.check_image(reorient(one)) for one in (image, *inversions)]
+    made = steps.prepare_contrast([scans[0].image], [one.image for one in scans[1:]])
     mask, _, found = steps.brain_mask(made.image, mode=skull_strip, stripped=None, threads=threads)
     warnings = [text for one in (*scans, made) for text in one.warnings]
     return Preprocessed(steps.even(made.image, mask), mask, (*warnings, *found))

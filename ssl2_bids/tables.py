@@ -128,7 +128,7 @@ def from_table(
     for name in own:
         if name in table:
             within = f'{key}.{name}' if key else name
-            values[name] = typed(
+            values[name] = convert(
                 hints[name], table[name], source, key=within, default=values.get(name, MISSING)
             )
     for name, inner in beside.items():
@@ -182,7 +182,7 @@ def check_keys(
             raise source.fault(f'the key "{prefix}{name}" is missing', 'Add it.')
 
 
-def typed(
+def convert(
     hint: Any, value: Any, source: Source = NOWHERE, *, key: str, default: Any = MISSING
 ) -> Any:
     """A value of TOML or JSON as the type that an annotation asks for.
@@ -207,12 +207,12 @@ def typed(
     if dataclasses.is_dataclass(hint):
         return from_table(typing.cast(type, hint), value, source, key=key, default=default)
     if origin is dict and isinstance(value, dict):
-        return {k: typed(inner[1], v, source, key=f'{key}.{k}') for k, v in value.items()}
+        return {k: convert(inner[1], v, source, key=f'{key}.{k}') for k, v in value.items()}
     if origin is tuple and isinstance(value, (list, tuple)):
         kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else list(inner)
         if len(kinds) == len(value):
             pairs = zip(kinds, value, strict=True)
-            return tuple(typed(one, v, source, key=key) for one, v in pairs)
+            return tuple(convert(one, v, source, key=key) for one, v in pairs)
     if hint is Any:
         return value
     if hint is Path and isinstance(value, str):
@@ -227,22 +227,22 @@ def typed(
 def fits(hint: Any, value: Any) -> bool:
     """Whether a value of JSON is of the type that an annotation asks for."""
     try:
-        typed(hint, value, key='')
+        convert(hint, value, key='')
     except Ssl2Error:
         return False
     return True
 
 
-def described(hint: Any) -> str:
+def describe_type(hint: Any) -> str:
     """A type in words, for messages."""
     inner = typing.get_args(hint)
     if typing.get_origin(hint) is not tuple:
         return WORDS.get(hint, 'a table')
     count = '' if inner[-1] is Ellipsis else f' of {len(inner)}'
-    return f'a list{count}, each entry {described(inner[0])}'
+    return f'a list{count}, each entry {describe_type(inner[0])}'
 
 
 def _wrong(hint: Any, value: Any, source: Source, key: str) -> Ssl2Error:
     problem = f'the key "{key}" is {value!r}' if key else f'{value!r} is not a table'
-    advice = f'It must be {described(hint)}.'
+    advice = f'It must be {describe_type(hint)}.'
     return source.fault(problem, f'{advice} {source.hint}'.rstrip())

@@ -14,7 +14,7 @@ import numpy as np
 
 from ssl2_bids.errors import DataError
 from ssl2_bids.files import whole_file
-from ssl2_bids.voxel_grid import spacing_of
+from ssl2_bids.voxel_grid import spacing_of, voxel_volume_of
 
 # of a voxel; two grids closer than this at every corner are one. Programs round: cosines of four
 # digits are 0.02 voxels off at the corner of 256, and a float32 origin some micrometres
@@ -49,7 +49,7 @@ class Volume:
     @property
     def voxel_volume(self) -> float:
         """Volume of one voxel in mm^3."""
-        return float(abs(np.linalg.det(self.affine[:3, :3])))
+        return voxel_volume_of(self.affine)
 
     def with_data(self, data: np.ndarray) -> Volume:
         """The same grid and contrast with other values."""

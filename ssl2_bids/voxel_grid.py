@@ -14,6 +14,11 @@ def spacing_of(affine: np.ndarray) -> np.ndarray:
     return np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
 
 
+def voxel_volume_of(affine: np.ndarray) -> float:
+    """Volume of one voxel in mm^3, of an affine (4, 4)."""
+    return float(abs(np.linalg.det(affine[:3, :3])))
+
+
 def bounding_box(mask: np.ndarray, margin: int | Sequence[int] | np.ndarray = 0) -> Box:
     """The smallest box around the voxels of a mask that are not zero.
 
@@ -31,10 +36,10 @@ def bounding_box(mask: np.ndarray, margin: int | Sequence[int] | np.ndarray = 0)
         if not filled.size:
             raise ValueError('an empty mask has no bounding box')
         box.append(slice(int(filled[0]), int(filled[-1]) + 1))
-    return widened(tuple(box), mask.shape, margin)
+    return widen(tuple(box), mask.shape, margin)
 
 
-def widened(box: Box, shape: Sequence[int], margin: int | Sequence[int] | np.ndarray) -> Box:
+def widen(box: Box, shape: Sequence[int], margin: int | Sequence[int] | np.ndarray) -> Box:
     """A box with a margin in voxels, within a grid of ``shape``."""
     margins = np.broadcast_to(margin, len(box)).tolist()
     return tuple(
@@ -48,7 +53,7 @@ def start_of(box: Box) -> np.ndarray:
     return np.array([part.start for part in box])
 
 
-def shifted(affine: np.ndarray, start: Sequence[int] | np.ndarray) -> np.ndarray:
+def shift_affine(affine: np.ndarray, start: Sequence[int] | np.ndarray) -> np.ndarray:
     """The affine of a grid that begins at voxel ``start`` of another."""
     result = affine.copy()
     result[:3, 3] += affine[:3, :3] @ np.asarray(start)

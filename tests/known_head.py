@@ -3,14 +3,14 @@
 import numpy as np
 from scipy import ndimage
 
+from ssl2_bids.atlas import read_atlas
 from ssl2_bids.simulation.anatomy.anatomy import Anatomy
-from ssl2_bids.simulation.anatomy.label_maps import atlas_structures
 from ssl2_bids.volume import resample
 
 
 def known_head(to_template: np.ndarray) -> Anatomy:
     """The mean head of the atlas, brought to another space by a known affine, 1.6 mm voxels."""
-    atlas = atlas_structures()
+    atlas = read_atlas()
     shape, affine = (112, 128, 112), np.diag([1.6, 1.6, 1.6, 1.0])
     affine[:3, 3] = (-90, -112, -92)
     maps = {

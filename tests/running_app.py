@@ -18,7 +18,7 @@ def command(*words: object) -> list[str]:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every result below an output folder; logs tell of the run, not the result."""
+    """SHA-256 of every result below an output folder; logs describe the run, not the result."""
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob('*'))

@@ -187,7 +187,7 @@ def put_label(
     affine: np.ndarray = AFFINE,
     **sidecar: object,
 ) -> Path:
-    """A manual mask, as a reader would name it."""
+    """A manual mask, as a rater would name it."""
     path = folder / f'sub-{subject}' / 'anat' / f'sub-{subject}_label-lesion_mask.nii.gz'
     write(Volume(lesion.astype(np.uint8), affine), path, dtype=np.uint8)
     if sidecar:

@@ -93,7 +93,7 @@ def test_a_damaged_entry_is_no_entry(tmp_path, image):
     assert ask(tmp_path / 'records', image)[1] == 1
 
 
-def test_many_at_once_and_what_cannot_be_read_is_told_when_it_is_asked(tmp_path, image):
+def test_many_at_once_and_what_cannot_be_read_is_reported_when_it_is_asked(tmp_path, image):
     made = Digests(tmp_path / 'records')
     missing = image.with_name('missing.nii')
     made.of_all([image, missing, image], threads=2)

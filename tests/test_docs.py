@@ -175,9 +175,9 @@ def test_notebook_runs_and_gives_what_it_shows(tmp_path, monkeypatch):
     blocks = re.findall(r'```pycon\n(.*?)```\n', page.read_text(), re.DOTALL)
     flags = doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL
     case = doctest.DocTestParser().get_doctest('\n'.join(blocks), {}, page.name, str(page), 0)
-    said: list[str] = []
-    doctest.DocTestRunner(optionflags=flags, verbose=False).run(case, out=said.append)
-    assert not said, ''.join(said)
+    failures: list[str] = []
+    doctest.DocTestRunner(optionflags=flags, verbose=False).run(case, out=failures.append)
+    assert not failures, ''.join(failures)
     assert (tmp_path / 'lesions.nii.gz').is_file()
 
 

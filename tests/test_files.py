@@ -13,7 +13,7 @@ from ssl2_bids.files import (
     A_DAY,
     PREFIX,
     as_ssl2_error,
-    finished,
+    finished_files,
     read_text,
     remove_leftovers,
     whole_file,
@@ -37,7 +37,7 @@ def test_a_failure_leaves_the_old_file(tmp_path):
     assert os.listdir(path.parent) == ['x.txt']
 
 
-def test_nobody_sees_the_final_name_before_the_end(tmp_path):
+def test_the_final_name_is_not_seen_before_the_end(tmp_path):
     path = tmp_path / 'x.nii.gz'
     with whole_file(path) as temporary:
         temporary.write_bytes(b'1')
@@ -55,7 +55,7 @@ def test_json_has_no_nan(tmp_path):
     ('number', 'kind'),
     [(errno.ENOSPC, StorageError), (errno.EROFS, CannotWriteError), (errno.EIO, StorageError)],
 )
-def test_what_the_system_says_in_our_words(number, kind):
+def test_errors_of_the_system_in_our_words(number, kind):
     assert type(as_ssl2_error(OSError(number, 'text'), 'file')) is kind
 
 
@@ -103,5 +103,5 @@ def test_text_of_other_programs_is_read_with_one_warning(tmp_path, caplog, conte
 def test_a_listing_sees_finished_names_alone(tmp_path):
     for name in ('a.json', f'{PREFIX}node-1-b.json', '._a.json', '.hidden/c.json', 'd/e.json'):
         write_text(tmp_path / name, '')
-    assert [p.name for p in finished(tmp_path, '*.json')] == ['a.json']
-    assert [p.name for p in finished(tmp_path, '**/*.json')] == ['a.json', 'e.json']
+    assert [p.name for p in finished_files(tmp_path, '*.json')] == ['a.json']
+    assert [p.name for p in finished_files(tmp_path, '**/*.json')] == ['a.json', 'e.json']

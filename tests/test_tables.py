@@ -41,7 +41,7 @@ def test_a_dataclass_comes_back_from_json_as_it_was():
     assert from_table(Trip, table) == TRIP
 
 
-def test_keys_that_are_not_there_keep_the_default_of_the_instance_or_of_the_field():
+def test_missing_keys_keep_the_default_of_the_instance_or_of_the_field():
     assert from_table(Trip, {'name': 'x'}).pace == Pace()
     found = from_table(Trip, {'rate': 1, 'back': {'steps': 3}}, default=TRIP)
     assert found == replace(TRIP, pace=Pace(7, 1.0), back=Pace(3, 0.1))

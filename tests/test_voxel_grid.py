@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from ssl2_bids.voxel_grid import bounding_box, shifted, spacing_of, start_of, widened
+from ssl2_bids.voxel_grid import bounding_box, shift_affine, spacing_of, start_of, widen
 
 OBLIQUE = np.array([[0.6, -0.8, 0, 5], [0.8, 0.6, 0, -3], [0, 0, 2, 1], [0, 0, 0, 1.0]])
 
@@ -20,7 +20,7 @@ def test_margins_end_at_the_grid():
     mask[1, 2:4, 3] = True
     assert bounding_box(mask, 2) == (slice(0, 4), slice(0, 6), slice(1, 6))
     assert bounding_box(mask, [0, 1, 9]) == (slice(1, 2), slice(1, 5), slice(0, 7))
-    assert widened((slice(0, 1),) * 3, (2, 2, 2), 5) == (slice(0, 2),) * 3
+    assert widen((slice(0, 1),) * 3, (2, 2, 2), 5) == (slice(0, 2),) * 3
 
 
 def test_an_empty_mask_has_no_box():
@@ -32,6 +32,6 @@ def test_a_part_lies_where_it_lay():
     mask = np.zeros((5, 6, 7))
     mask[2, 3, 4] = 1
     box = bounding_box(mask)
-    part = shifted(OBLIQUE, start_of(box))
+    part = shift_affine(OBLIQUE, start_of(box))
     assert np.allclose(part @ [0, 0, 0, 1], OBLIQUE @ [2, 3, 4, 1])
     assert np.allclose(spacing_of(part), [1, 1, 2])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import io
 import re
+import tokenize
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -27,6 +29,14 @@ TEMPLATES = sorted(
 )
 TABLES = sorted(PROJECT.glob('docs/reference/*.toml'))  # meanings, for pages of the reference
 MODULES = sorted((*PACKAGE.rglob('*.py'), *PROJECT.glob('docs/*.py')))
+TESTS = sorted(PROJECT.glob('tests/**/*.py'))
+BENCHMARKS = sorted(PROJECT.glob('benchmarks/**/*.py'))
+
+# names that stay, by their files
+STORED = {
+    # key of the records of simulated participants, which `ssl2 simulate --again` reads
+    'ssl2_bids/simulation/participant.py': {'nuisances'},
+}
 
 
 def table(heading: str) -> dict[str, str]:
@@ -78,6 +88,43 @@ def without_names(docstring: str) -> str:
     return re.sub(r'`[^`]*`|^ *\w+(?:, \w+)* : ', '', docstring, flags=re.MULTILINE)
 
 
+def comments(module: Path) -> Iterator[tuple[int, str]]:
+    """The comments of a module with their lines; those that follow one another as one text."""
+    texts: dict[int, str] = {}
+    first = last = -1
+    for token in tokenize.generate_tokens(io.StringIO(module.read_text()).readline):
+        if token.type == tokenize.COMMENT:
+            number, text = token.start[0], token.string.lstrip('# ')
+            first = first if number == last + 1 else number
+            texts[first] = f'{texts[first]}\n{text}' if first in texts else text
+            last = number
+    yield from texts.items()
+
+
+def identifiers(module: Path, *, variables: bool) -> Iterator[tuple[int, str]]:
+    """The words of each name that a module defines: of functions, classes, and parameters.
+
+    Parameters
+    ----------
+    variables : also names of variables and fields; else only those of functions and classes.
+    """
+    for node in ast.walk(ast.parse(module.read_text())):
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                yield node.lineno, words(name)
+            case ast.ClassDef(name=name):
+                yield node.lineno, words(name)
+            case ast.arg(arg=name) if variables:
+                yield node.lineno, words(name)
+            case ast.Name(id=name, ctx=ast.Store()) if variables:
+                yield node.lineno, words(name)
+
+
+def words(name: str) -> str:
+    """A name as words: ``readLabel`` and ``read_label`` are "read label"."""
+    return ' '.join(re.findall(r'[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+', name)).lower()
+
+
 def prose(page: Path) -> str:
     """A page without code, addresses and what follows the heading of the words to avoid."""
 
@@ -111,6 +158,26 @@ def test_the_table_is_read():
     assert not list(faults('the cargo on board, a screen-reader'))
 
 
+def test_words_of_names():
+    assert words('NuisanceDraw') == 'nuisance draw'
+    assert words('_test_it_goes_on') == 'test it goes on'
+    assert words('MP2RAGE') == 'mp 2 rage'
+
+
+def test_comments_are_read(tmp_path):
+    module = tmp_path / 'module.py'
+    module.write_text("x = '# no'  # it goes\n# on\n\n# again\n")
+    assert list(comments(module)) == [(1, 'it goes\non'), (4, 'again')]
+
+
+def test_names_are_read(tmp_path):
+    module = tmp_path / 'module.py'
+    module.write_text('class Draw:\n    field: int\n\ndef run(values, *, more):\n    x = 1\n')
+    assert list(identifiers(module, variables=False)) == [(1, 'draw'), (4, 'run')]
+    found = {name for _, name in identifiers(module, variables=True)}
+    assert found == {'draw', 'field', 'run', 'values', 'more', 'x'}
+
+
 def test_terms_and_words_to_avoid_agree():
     terms = table('# Glossary')
     assert 'resume' in terms
@@ -124,11 +191,37 @@ def test_terms_and_words_to_avoid_agree():
 def test_texts_of_the_code(docstrings):
     found = (
         (module, fault)
-        for module in MODULES
+        for module in (*MODULES, *BENCHMARKS, *(TESTS if docstrings else ()))
         for line, text in strings(module, docstrings=docstrings)
         for fault in faults(text, line)
     )
     assert not (text := listed(found)), text
+
+
+def test_comments():
+    found = (
+        (module, fault)
+        for module in (*MODULES, *BENCHMARKS, *TESTS)
+        for line, text in comments(module)
+        for fault in faults(text, line)
+    )
+    assert not (text := listed(found)), text
+
+
+def test_names():
+    found = (
+        (module, fault)
+        for module in (*MODULES, *BENCHMARKS, *TESTS)
+        for line, text in identifiers(module, variables=module not in TESTS)
+        if text not in STORED.get(str(module.relative_to(PROJECT)), ())
+        for fault in faults(text, line)
+    )
+    assert not (text := listed(found)), text
+
+
+def test_kept_names_are_still_there():
+    for name, kept in STORED.items():
+        assert kept <= {text for _, text in identifiers(PROJECT / name, variables=True)}
 
 
 def test_reports_and_reference():

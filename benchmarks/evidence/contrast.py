@@ -68,7 +68,7 @@ def by_rule(scans: Scans) -> dict[str, np.ndarray]:
 
     Raises
     ------
-    DataError : the T1w image does not tell the tissues apart.
+    DataError : the T1w image does not distinguish the tissues.
     """
     t1w = scans.images.get('T1w')
     if t1w is None:

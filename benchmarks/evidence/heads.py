@@ -40,7 +40,7 @@ class Scans:
     ----------
     name : of the person or the simulated head.
     images : by contrast, corrected for the receive field (but for UNIT1).
-    brain, lesions : bool; lesions None where nobody marked them.
+    brain, lesions : bool; lesions None where they were not marked.
     tissues : uint8, number in ``names`` from 1: the truth of simulated heads; else None.
     facts : what was measured of the head itself.
     """

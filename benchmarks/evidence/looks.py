@@ -1,4 +1,4 @@
-"""How easily simple features tell simulated from real T1w images of healthy people.
+"""How easily simple features distinguish simulated from real T1w images of healthy people.
 
 Each person gives some axial slabs; each slab some numbers, all from inside the brain (4 mm below
 its surface, so that how a brain was stripped does not count). Logistic regression is tested on
@@ -42,7 +42,7 @@ FEATURES = tuple(name for names in GROUPS.values() for name in names)
 
 @dataclass(frozen=True)
 class Verdict:
-    """How well two kinds of images are told apart, on people who were not trained on.
+    """How well two kinds of images are distinguished, on people who were not trained on.
 
     Attributes
     ----------
@@ -156,7 +156,7 @@ def spectrum_slopes(scaled: np.ndarray, core: np.ndarray) -> list[float]:
     return slopes
 
 
-def told_apart(
+def separability(
     one: Mapping[str, Sequence[Sequence[float]]],
     other: Mapping[str, Sequence[Sequence[float]]],
     *,
@@ -200,7 +200,7 @@ def told_apart(
 def single_features(
     one: Mapping[str, Sequence[Sequence[float]]], other: Mapping[str, Sequence[Sequence[float]]]
 ) -> dict[str, tuple[float, float, float]]:
-    """Of each feature: how well it tells people apart alone (AUC of their medians, 0.5 to 1), and
+    """Of each feature: how well it alone distinguishes people (AUC of medians, 0.5 to 1), and
     the medians of both kinds.
     """
     from sklearn.metrics import roc_auc_score

@@ -168,7 +168,7 @@ def find_sessions(
             yield replace(session, unusable=met)
 
     sessions = list(sessions_by(filters))
-    if unusable:  # this is a second look at sessions that were told of before
+    if unusable:  # these sessions were reported before
         return sessions
     if read_description(bids_dir).get('DatasetType') == 'derivative':
         log.info('%s is a derivative dataset: images in their own space are used', bids_dir)
@@ -194,7 +194,7 @@ def _images(
     Names of folders above the dataset do not describe an image: pybids is given the path
     below the dataset alone.
     """
-    entities_of = _entity_reader()
+    entities_of = _entity_parser()
     inheritance = Inheritance(bids_dir)
     found: dict[tuple[str, str | None], list[dict[str, Any]]] = {}
     for label in participants:
@@ -233,7 +233,7 @@ def _anatomy_folders(subject: Path) -> list[Path]:
     ]
 
 
-def _entity_reader() -> Callable[[Path], dict[str, str]]:
+def _entity_parser() -> Callable[[Path], dict[str, str]]:
     """A function from a path below the dataset to its entities, as pybids reads them."""
     from bids.layout import Config, parse_file_entities
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl2_bids.errors import DataError
-from ssl2_bids.files import finished, write_text
+from ssl2_bids.files import finished_files, write_text
 from ssl2_bids.tables import bundled_table
 
 log = logging.getLogger('ssl2_bids')
@@ -186,7 +186,7 @@ def find_results(output_dir: Path, damaged: list[DataError] | None = None) -> li
     DataError : a sidecar is not readable JSON, and ``damaged`` is None.
     """
     found = []
-    for path in finished(output_dir, 'sub-*/**/*_label-L*_mask.json'):
+    for path in finished_files(output_dir, 'sub-*/**/*_label-L*_mask.json'):
         try:
             result = _as_result(path, output_dir)
         except DataError as error:
@@ -205,7 +205,7 @@ def results_beside(names: UnitNames) -> list[Result]:
     Sidecars that cannot be read speak of none.
     """
     found = []
-    for path in finished(names.done_marker.parent, '*_label-L*_mask.json'):
+    for path in finished_files(names.done_marker.parent, '*_label-L*_mask.json'):
         with suppress(DataError):
             found.append(_as_result(path, names.root))
     own = (names.subject, names.session, names.desc)
@@ -231,7 +231,7 @@ def find_summaries(output_dir: Path, subject: str) -> list[dict[str, Any]]:
     """
     folder = (output_dir / output_name('report.summary', subject=subject)).parent
     found = []
-    for path in finished(folder, '*summary_report.json'):
+    for path in finished_files(folder, '*summary_report.json'):
         try:
             found.append(read_sidecar(path))
         except DataError as error:

@@ -22,14 +22,14 @@ ENTITIES = ('task', 'acquisition', 'ceagent', 'reconstruction', 'direction', 'ru
 Criterion = Callable[[dict[str, Any], Header], float]
 
 
-def _processed(file: dict[str, Any], header: Header) -> float:
+def _processing_rank(file: dict[str, Any], header: Header) -> float:
     desc = file.get('desc')
     return 0 if desc == 'preproc' else 1 if desc is None else 2
 
 
-def _sliced(file: dict[str, Any], header: Header) -> float:
-    said = file['metadata'].get('MRAcquisitionType')
-    return float(said == '2D' if said in ('2D', '3D') else header.slices)
+def _acquisition_rank(file: dict[str, Any], header: Header) -> float:
+    acquisition = file['metadata'].get('MRAcquisitionType')
+    return float(acquisition == '2D' if acquisition in ('2D', '3D') else header.slices)
 
 
 def _voxel(file: dict[str, Any], header: Header) -> float:
@@ -41,13 +41,13 @@ CRITERIA: tuple[tuple[str, Criterion], ...] = (
     ('named as such', lambda f, h: float(bool(image_names.what_else(f)))),
     ('its own space', lambda f, h: float(not image_names.is_native(f))),
     ('at its own resolution', lambda f, h: float('res' in f)),
-    ('preprocessed', _processed),
+    ('preprocessed', _processing_rank),
     ('not one echo of several', lambda f, h: float(f.get('echo') or 0)),
     ('not named UNI', lambda f, h: float(f['suffix'] == 'T1w' and image_names.is_uniform(f))),
     ('without movement', lambda f, h: image_names.motion(f)),
     ('with motion correction', lambda f, h: image_names.motion_correction(f)),
     ('a whole head', lambda f, h: float(not h.whole_head)),
-    ('3D', _sliced),
+    ('3D', _acquisition_rank),
     ('the finest voxels', _voxel),
 )
 BY_NAME = 'first by name'

@@ -188,7 +188,7 @@ class _Choosing:
             return f'part-{file["part"]} is not used'
         if 'chunk' in file:
             return 'chunks are not supported'
-        # whoever asks for what the name says knows what the image is
+        # a filter for the entity in the name shows that the user knows the image
         asked = {LONG_NAMES.get(name, name) for name in self.filters.get(key, {})}
         recipe = preference.recipe(key, file)
         kind = image_names.what_else(file)

@@ -181,11 +181,11 @@ COHORT_COLUMNS: dict[str, dict[str, Any]] = (
         'reference': {'Description': 'image that defines the grid of the mask'},
         'channels': {'Description': 'input channels of the model'},
         'magnetic_field_strength': {'Description': 'field strength', 'Units': 'T'},
-        'lesion_count': {'Description': 'number of lesions (26-connected)'},
+        'lesion_count': VOLUME_COLUMNS['lesion_count'],
         'volume_mm3': {'Description': 'volume of all lesions', 'Units': 'mm^3'},
-        'volume_largest_mm3': {'Description': 'volume of the largest lesion', 'Units': 'mm^3'},
-        'lesion_load': {'Description': 'lesion volume divided by brain volume', 'Units': '1'},
-        'brain_volume_mm3': {'Description': 'volume of the brain mask', 'Units': 'mm^3'},
+        'volume_largest_mm3': VOLUME_COLUMNS['volume_largest_mm3'],
+        'lesion_load': VOLUME_COLUMNS['lesion_load'],
+        'brain_volume_mm3': VOLUME_COLUMNS['brain_volume_mm3'],
     }
     | {
         f'{region}_{what}': {'Description': f'{text} of the {region} lesions'} | units

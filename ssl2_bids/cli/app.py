@@ -84,24 +84,24 @@ def _dispatch(level: str, settings: Any, arguments: argparse.Namespace, argv: li
     command = options.shown_command(argv, settings)
     with Terminal(settings) as terminal:
         if not settings.dry_run:
-            terminal.open_log(options.recorded(arguments), command)
+            terminal.open_log(options.options_record(arguments), command)
         if arguments.left_out:
-            terminal.say(arguments.left_out)
+            terminal.show(arguments.left_out)
         if level == 'participant':
             from ssl2_bids.workflows.participant.run import run_participant_level
 
             code, outcomes = run_participant_level(
-                settings, command=command, say=terminal.say, progress=terminal.progress
+                settings, command=command, show=terminal.show, progress=terminal.progress
             )
             terminal.conclude(code, outcomes)
         elif helps:
             from ssl2_bids.workflows.adaptation.parallel import take_part
 
-            code = take_part(settings, terminal.say)
+            code = take_part(settings, terminal.show)
         else:
             from ssl2_bids.workflows.cohort.run import run_group_level
 
-            code = run_group_level(settings, command=command, say=terminal.say)
+            code = run_group_level(settings, command=command, show=terminal.show)
             terminal.conclude(code, [])
     return code
 

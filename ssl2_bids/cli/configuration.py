@@ -43,7 +43,7 @@ def read_config(path: Path, level: str) -> Former:
             raise UsageError(f'unknown option "{name}" in the configuration', path=path)
         if action is None or name not in lasting:
             continue  # which run it was, not how
-        checked = _checked(parser, action, value, path)
+        checked = _validate(parser, action, value, path)
         if name not in foreign:
             values[name] = checked
         elif checked != action.default:
@@ -70,7 +70,7 @@ def _action(parser: Parser, name: str) -> argparse.Action | None:
     return found[0] if found else None
 
 
-def _checked(parser: Parser, action: argparse.Action, value: Any, path: Path) -> Any:
+def _validate(parser: Parser, action: argparse.Action, value: Any, path: Path) -> Any:
     """The value of an option, by the validators of the command line."""
     option = action.option_strings[0]
     several = isinstance(value, list)

@@ -33,7 +33,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     UsageError : wrong options or values.
     """
     arguments = build_parser().parse_args(argv)
-    given = _given(argv)
+    given = _names_given(argv)
     arguments.given, arguments.left_out = given, ''
     if arguments.config_file:
         former = read_config(arguments.config_file, arguments.analysis_level)
@@ -44,7 +44,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return arguments
 
 
-def _given(argv: list[str]) -> set[str]:
+def _names_given(argv: list[str]) -> set[str]:
     """Names of the options that stand on the command line itself."""
     parser = build_parser()
     for action in parser._actions:
@@ -52,7 +52,7 @@ def _given(argv: list[str]) -> set[str]:
     return set(vars(parser.parse_args(argv)))
 
 
-def recorded(arguments: argparse.Namespace) -> dict[str, Any]:
+def options_record(arguments: argparse.Namespace) -> dict[str, Any]:
     """The options of a run as TOML can hold them: without those that are not set."""
     own = ('given', 'left_out')
     values = {k: v for k, v in vars(arguments).items() if k not in own and v is not None}
@@ -101,10 +101,10 @@ def settings_for(level: str, arguments: argparse.Namespace) -> RunSettings:
         made |= _of_adaptation(arguments)
     else:
         made['plugin'] = _read_plugin(arguments.use_plugin) if arguments.use_plugin else None
-    return kind(**_as_given(kind, arguments) | made)
+    return kind(**_direct_values(kind, arguments) | made)
 
 
-def _as_given(kind: type[RunSettings], arguments: argparse.Namespace) -> dict[str, Any]:
+def _direct_values(kind: type[RunSettings], arguments: argparse.Namespace) -> dict[str, Any]:
     """The settings that are the value of an option, as it was given."""
     given = {
         setting.name: getattr(arguments, option_of(setting))

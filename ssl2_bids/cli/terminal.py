@@ -63,7 +63,7 @@ class Terminal:
         self._add(handler)
         log.debug(command)
 
-    def say(self, text: str) -> None:
+    def show(self, text: str) -> None:
         """A line for the user; a dry run's plan goes to stdout."""
         if self.settings.dry_run:
             print(text)
@@ -117,18 +117,18 @@ class Terminal:
         if self.settings.dry_run:
             return
         if outcomes and self.settings.resource_monitor:  # an option of the participant level
-            self._tell_resources(outcomes)
+            self._show_resources(outcomes)
         for outcome in outcomes:
             if outcome.status in ('failed', 'skipped'):
                 log.error('%s: %s: %s', outcome.name, outcome.status, outcome.reason)
         counts: dict[str, int] = {}
         for outcome in outcomes:
             counts[outcome.status] = counts.get(outcome.status, 0) + 1
-        told = ', '.join(f'{number} {status}' for status, number in counts.items())
+        summary = ', '.join(f'{number} {status}' for status, number in counts.items())
         end = 'finished' if code == 0 else 'finished with errors'
-        log.info('ssl2-bids %s%s (exit code %d)', end, f': {told}' if told else '', code)
+        log.info('ssl2-bids %s%s (exit code %d)', end, f': {summary}' if summary else '', code)
 
-    def _tell_resources(self, outcomes: list[Outcome]) -> None:
+    def _show_resources(self, outcomes: list[Outcome]) -> None:
         rows = [
             {
                 'session': o.name,
@@ -152,10 +152,10 @@ class Terminal:
         path = self.settings.output_dir / 'logs' / f'{self.run_id}_resources.tsv'
         write_text(path, stream.getvalue())
         table = [names, *[[str(value) for value in row.values()] for row in rows]]
-        log.info(aligned(table, text_columns=2))
+        log.info(align_columns(table, text_columns=2))
 
 
-def aligned(rows: list[list[str]], *, text_columns: int) -> str:
+def align_columns(rows: list[list[str]], *, text_columns: int) -> str:
     """Rows as plain lines: the first columns to the left, numbers behind them to the right."""
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
     lines = (

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-NEIGHBOURHOOD = 5.0  # mm around lesions in which calibration is judged
+NEIGHBOURHOOD = 5.0  # mm around lesions in which calibration is measured
 BINS = 10
 LOAD = 0.001  # share of lesion voxels to which nDSC is normalised: that of the Shifts challenge
 
@@ -72,9 +72,9 @@ def expected_calibration_error(
     if not values.size:
         return math.nan
     index = np.minimum((values * bins).astype(int), bins - 1)
-    said = np.bincount(index, weights=values, minlength=bins)
+    predicted = np.bincount(index, weights=values, minlength=bins)
     true = np.bincount(index, weights=right, minlength=bins)
-    return float(np.abs(said - true).sum() / values.size)
+    return float(np.abs(predicted - true).sum() / values.size)
 
 
 def brier(probability: np.ndarray, truth: np.ndarray) -> float:

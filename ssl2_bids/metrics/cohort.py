@@ -26,7 +26,7 @@ def robust_z(values: Sequence[float]) -> np.ndarray:
     return offset / spread if spread > 0 else np.zeros(data.shape)
 
 
-def outlying(volumes: Sequence[float | None]) -> dict[int, float]:
+def outliers(volumes: Sequence[float | None]) -> dict[int, float]:
     """Positions of volumes that stand out, with the robust z of their logarithm.
 
     Zero and missing volumes are left out: zero has no logarithm, and no lesion is a result.

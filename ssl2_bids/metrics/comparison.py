@@ -4,7 +4,7 @@ Participants are what is drawn from a population: sessions and seeds of one part
 averaged first, and participants are resampled. A score that is undefined (NaN, infinite) leaves
 its case out, and that is counted; of two models a case counts where both are defined.
 
-Below ``ENOUGH`` participants there are neither intervals nor p-values: of 5 no permutation of
+Below ``MIN_VALUES`` participants there are neither intervals nor p-values: of 5 no permutation of
 signs can give a two-sided p below 2 / 2^5 = 0.06, and the interval of so few covers the truth
 too rarely. It is 6, from where on both can mean something.
 """
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-ENOUGH = 6
+MIN_VALUES = 6
 LEVEL = 0.95
 RESAMPLES = 10_000
 EXACT = 16  # participants up to which all 2^n signs are tried
@@ -86,7 +86,7 @@ def compare_models(
 def interval(
     values: np.ndarray, *, random: np.random.Generator, level: float = LEVEL
 ) -> tuple[float, float]:
-    """Bootstrap interval of a mean; NaN below ``ENOUGH`` values.
+    """Bootstrap interval of a mean; NaN below ``MIN_VALUES`` values.
 
     The expanded percentile interval (Hesterberg, Am Stat 2015;69:371): percentiles of the
     resampled means, further out by what the plain ones are known to be too narrow in small
@@ -97,7 +97,7 @@ def interval(
     values : one per participant.
     """
     count = len(values)
-    if count < ENOUGH:
+    if count < MIN_VALUES:
         return math.nan, math.nan
     from scipy import stats
 
@@ -108,7 +108,7 @@ def interval(
 
 
 def permutation_p(differences: np.ndarray, *, random: np.random.Generator) -> float:
-    """Two-sided p that a mean difference arises if signs mean nothing; NaN below ``ENOUGH``.
+    """Two-sided p that a mean difference arises if signs mean nothing; NaN below ``MIN_VALUES``.
 
     Up to 16 participants all signs are tried, of more 10000, the observed among them
     (Phipson and Smyth, Stat Appl Genet Mol Biol 2010;9:39).
@@ -118,7 +118,7 @@ def permutation_p(differences: np.ndarray, *, random: np.random.Generator) -> fl
     differences : one per participant.
     """
     count = len(differences)
-    if count < ENOUGH:
+    if count < MIN_VALUES:
         return math.nan
     if count <= EXACT:
         bits = np.arange(2**count)[:, None] >> np.arange(count) & 1
@@ -131,8 +131,8 @@ def permutation_p(differences: np.ndarray, *, random: np.random.Generator) -> fl
 
 
 def wilcoxon_p(differences: np.ndarray) -> float:
-    """Two-sided p of Wilcoxon's signed-rank test, zeros left out; NaN below ``ENOUGH``."""
-    if len(differences) < ENOUGH:
+    """Two-sided p of Wilcoxon's signed-rank test, zeros left out; NaN below ``MIN_VALUES``."""
+    if len(differences) < MIN_VALUES:
         return math.nan
     if not differences.any():
         return 1.0

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from ssl2_bids.errors import UnavailableError
+from ssl2_bids.progress import CountProgress
 
 Network = Callable[[Tensor], Tensor]
-WindowProgress = Callable[[int, int], None]
 
 SIGMA = 1 / 8  # of the Gaussian weight, in windows (Isensee et al. 2021)
 MIN_WEIGHT = 1e-3  # keeps the corners of a window away from zero, as MONAI does
@@ -32,7 +32,7 @@ def predict(
     precision: str = 'auto',
     mirror_axis: int | None = None,
     batch_size: int = 1,
-    progress: WindowProgress | None = None,
+    progress: CountProgress | None = None,
 ) -> Tensor:
     """Probability of each brain voxel, averaged over windows with Gaussian weights.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl2_bids.errors import DataError, UnavailableError
-from ssl2_bids.files import finished, sha256, whole_file, write_json
+from ssl2_bids.files import finished_files, sha256, whole_file, write_json
 from ssl2_bids.networks.cards import (
     CARD_FILE,
     COPY_AGAIN,
@@ -138,7 +138,7 @@ def find_model(name: str | None, output_dir: Path) -> Card:
     for folder in (site / name, Path(name)):
         if name and folder.is_dir():
             return read_card(folder.absolute())  # steps run in folders of their own
-    adapted = [path.parent.name for path in finished(site, f'*/{CARD_FILE}')]
+    adapted = [path.parent.name for path in finished_files(site, f'*/{CARD_FILE}')]
     raise UnavailableError(
         f'there is no model {name!r}: bundled are {", ".join(bundled_models()) or "none"}; '
         f'in {site} there {"are " + ", ".join(adapted) if adapted else "is none"}',

@@ -49,8 +49,8 @@ def draw_suggestions(shown: Sequence[Shown], path: Path) -> None:
     rows: list[list[Any]] = [[], []]
     for one in shown:
         scene = prepare(one.image, one.brain)
-        unsure = cut(reorient(one.doubt).data >= DOUBTED, AXIAL, one.index, scene.box)
-        layers = outline_path(unsure, DOUBT_COLOUR, label='uncertain')
+        uncertain = cut(reorient(one.doubt).data >= DOUBTED, AXIAL, one.index, scene.box)
+        layers = outline_path(uncertain, DOUBT_COLOUR, label='uncertain')
         head = f'{one.title}, {one.stored}'
         rows[0].append(replace(slice_panel(scene, AXIAL, one.index, layers=layers), head=head))
         rows[1].append(slice_panel(scene, AXIAL, one.index))

@@ -100,7 +100,7 @@ def render_html(
 def render_plain(sentences: Sequence[str]) -> str:
     """The methods as plain text with numbers, then the numbered references."""
     used = collect(sentences)
-    lines = [_numbered(sentences, used), '']
+    lines = [_with_numbers(sentences, used), '']
     lines += [f'[{r.number}] {r.text}{_doi(r)}' for r in used]
     return '\n'.join(lines).rstrip() + '\n'
 
@@ -108,7 +108,7 @@ def render_plain(sentences: Sequence[str]) -> str:
 def render_markdown(sentences: Sequence[str]) -> str:
     """The methods as Markdown with numbers, then the numbered references."""
     used = collect(sentences)
-    lines = ['## Methods', '', _numbered(sentences, used), '']
+    lines = ['## Methods', '', _with_numbers(sentences, used), '']
     if used:
         lines += ['## References', '']
         lines += [
@@ -160,7 +160,7 @@ def _keys(text: str) -> list[str]:
     ]
 
 
-def _numbered(sentences: Sequence[str], used: Sequence[Reference]) -> str:
+def _with_numbers(sentences: Sequence[str], used: Sequence[Reference]) -> str:
     number = {reference.key: reference.number for reference in used}
 
     def numbers(match: re.Match[str]) -> str:

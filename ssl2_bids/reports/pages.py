@@ -78,13 +78,13 @@ def millilitres(volume: Any) -> str:
         return MISSING
     if 0 < size < 5:
         return f'<{THIN}0.01'
-    return grouped(f'{size / 1000:.2f}')
+    return group_digits(f'{size / 1000:.2f}')
 
 
 def whole_millilitres(volume: Any) -> str:
     """Cubic millimetres as whole millilitres, for the size of a brain."""
     size = number(volume)
-    return MISSING if not size else grouped(f'{size / 1000:.0f}')
+    return MISSING if not size else group_digits(f'{size / 1000:.0f}')
 
 
 def cubic_millimetres(volume: Any) -> str:
@@ -92,7 +92,7 @@ def cubic_millimetres(volume: Any) -> str:
     size = number(volume)
     if size is None:
         return MISSING
-    return grouped(f'{size:.1f}' if size < 100 else f'{size:.0f}')
+    return group_digits(f'{size:.1f}' if size < 100 else f'{size:.0f}')
 
 
 def percent(share: Any) -> str:
@@ -104,7 +104,7 @@ def percent(share: Any) -> str:
 def count(value: Any) -> str:
     """A whole number."""
     result = number(value)
-    return MISSING if result is None else grouped(f'{result:.0f}')
+    return MISSING if result is None else group_digits(f'{result:.0f}')
 
 
 def decimals(value: Any, places: int = 1) -> str:
@@ -118,7 +118,7 @@ def decimals(value: Any, places: int = 1) -> str:
     return text.replace('-', '−')
 
 
-def grouped(digits: str) -> str:
+def group_digits(digits: str) -> str:
     """Thousands apart from five digits on: 12 345.6."""
     whole, point, rest = digits.partition('.')
     if len(whole.lstrip('-')) > 4:

@@ -64,7 +64,7 @@ class Viewer(TypedDict, total=False):
     """The interactive viewer of :mod:`ssl2_bids.reports.viewer`."""
 
     Volumes: str  # script with the images and lesions, relative to the page
-    Program: str  # where NiiVue shall lie, relative to the page
+    Program: str  # where NiiVue must lie, relative to the page
     Resampled: bool  # the images are coarser than the reference
 
 
@@ -186,11 +186,12 @@ def _section(summary: Summary, place: int) -> dict[str, Any]:
     section['reference'] = dict.fromkeys(ReferenceSummary.__annotations__) | dict(
         summary.get('reference') or {}
     )
-    section['inputs'] = _filled(section['inputs'], Input)
-    section['figures'] = _filled(section['figures'], FigureSummary)
-    section['volumes'] = _filled(section['volumes'], Region)
+    section['inputs'] = _fill_rows(section['inputs'], Input)
+    section['figures'] = _fill_rows(section['figures'], FigureSummary)
+    section['volumes'] = _fill_rows(section['volumes'], Region)
     section['lesions'] = sorted(
-        _filled(section['lesions'], LesionEntry), key=lambda row: -(number(row['volume_mm3']) or 0)
+        _fill_rows(section['lesions'], LesionEntry),
+        key=lambda row: -(number(row['volume_mm3']) or 0),
     )
     for lesion in section['lesions']:
         lesion['colour'] = lesion_colour(int(number(lesion['index']) or 1))
@@ -209,7 +210,7 @@ def _section(summary: Summary, place: int) -> dict[str, Any]:
     return section
 
 
-def _filled(rows: Sequence[Any], kind: Any) -> list[dict[str, Any]]:
+def _fill_rows(rows: Sequence[Any], kind: Any) -> list[dict[str, Any]]:
     return [dict.fromkeys(kind.__annotations__) | dict(row) for row in rows]
 
 

@@ -54,8 +54,8 @@ def write_volumes(path: Path, images: Sequence[Volume], lesions: Volume, brain: 
     shown = [_grey(cut_out(reorient(image), box), inside, grid) for image in images]
     largest = int(instances.data.max(initial=0))
     content = {
-        'images': [{'name': v.contrast, 'nifti': _encoded(v, np.uint8)} for v in shown],
-        'lesions': _encoded(instances, np.uint8 if largest < 256 else np.uint16, labels=True),
+        'images': [{'name': v.contrast, 'nifti': _encode(v, np.uint8)} for v in shown],
+        'lesions': _encode(instances, np.uint8 if largest < 256 else np.uint16, labels=True),
     }
     text = json.dumps(content, separators=(',', ':'))
     key = json.dumps(path.name)
@@ -122,7 +122,7 @@ def _grey(image: Volume, brain: Volume, grid: Volume) -> Volume:
     return shown.with_data(levels.astype(np.uint8))
 
 
-def _encoded(volume: Volume, dtype: type, *, labels: bool = False) -> str:
+def _encode(volume: Volume, dtype: type, *, labels: bool = False) -> str:
     image = nib.Nifti1Image(volume.data.astype(dtype), volume.affine)
     image.header.set_xyzt_units('mm', 'sec')
     image.set_sform(volume.affine, code=1)

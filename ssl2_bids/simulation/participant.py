@@ -12,7 +12,7 @@ from ssl2_bids.simulation.anatomy.tissues import draw_individual, read_tissues
 from ssl2_bids.simulation.lesions.lesions import PaintedLesions, Truth, paint
 from ssl2_bids.simulation.lesions.real import LesionShapes
 from ssl2_bids.simulation.lesions.statistics import statistics_for
-from ssl2_bids.simulation.mimics.mimics import NuisanceDraw, draw_nuisances, with_nuisances
+from ssl2_bids.simulation.mimics.mimics import MimicDraw, draw_mimics, with_mimics
 from ssl2_bids.simulation.scanner.grids import displace, sample, truth_in
 from ssl2_bids.simulation.scanner.protocols import Scanner
 from ssl2_bids.simulation.scanner.rendering import (
@@ -26,7 +26,7 @@ from ssl2_bids.simulation.scanner.scan import ScanDraw, draw_scan, grid_of
 from ssl2_bids.simulation.smooth import draw_seed
 from ssl2_bids.simulation.visits import Changes, draw_changes, next_visit
 from ssl2_bids.volume import Volume, resample
-from ssl2_bids.voxel_grid import bounding_box, shifted, start_of, widened
+from ssl2_bids.voxel_grid import bounding_box, shift_affine, start_of, widen
 
 MIN_LOAD, MAX_LOAD = 0.1, 60.0  # mL
 ATROPHY = (0.3, 1.8)  # share of heads with widened ventricles, and by how much at most
@@ -86,7 +86,7 @@ class ParticipantDraw:
     deformation: Deformation
     load: float
     seed: int
-    nuisances: NuisanceDraw
+    nuisances: MimicDraw
     visits: tuple[VisitDraw, ...]
 
 
@@ -154,7 +154,7 @@ def draw_participant(
     if habits.load and habits.spread:
         load = float(np.clip(load, min(MIN_LOAD, habits.load), max(MAX_LOAD, habits.load)))
     tissues = draw_individual(random, scanner.tissues, read_tissues(scanner.field))
-    lesions, nuisances = draw_seed(random), draw_nuisances(random)
+    lesions, mimics = draw_seed(random), draw_mimics(random)
     visits = []
     for visit in range(sessions):
         random = np.random.default_rng([seed, number, visit])
@@ -170,7 +170,7 @@ def draw_participant(
         }
         growth = draw_seed(random)
         visits.append(VisitDraw(changes, growth, draw_head(random, scanner, tissues), scans))
-    return ParticipantDraw(deformation, load, lesions, nuisances, tuple(visits))
+    return ParticipantDraw(deformation, load, lesions, mimics, tuple(visits))
 
 
 def anatomy_voxel(scanner: Scanner) -> float:
@@ -202,7 +202,7 @@ def make_visits(
     del healthy
     random = np.random.default_rng(draw.seed)
     lesions = paint(brain, random, load=draw.load, statistics=statistics, shapes=shapes)
-    lesions = with_nuisances(lesions, draw.nuisances)
+    lesions = with_mimics(lesions, draw.nuisances)
     visits = []
     for number, visit in enumerate(draw.visits):
         if number:
@@ -238,9 +238,9 @@ def truth_of(lesions: PaintedLesions) -> PaintedLesions:
     relevant = lesions.severity > 0
     if lesions.ignore is not None:
         relevant |= lesions.ignore
-    empty = widened((slice(0, 2),) * 3, relevant.shape, 2)
+    empty = widen((slice(0, 2),) * 3, relevant.shape, 2)
     box = bounding_box(relevant, 2) if relevant.any() else empty
-    affine = shifted(lesions.anatomy.affine, start_of(box))
+    affine = shift_affine(lesions.anatomy.affine, start_of(box))
     severity = lesions.severity[box].copy()
     anatomy = Anatomy({'lesion': severity}, affine)
     return replace(

@@ -14,7 +14,7 @@ from ssl2_bids.simulation.lesions.lesions import Truth
 from ssl2_bids.simulation.lesions.shapes import noise, radius_of
 from ssl2_bids.simulation.smooth import draw_seed
 from ssl2_bids.volume import Volume
-from ssl2_bids.voxel_grid import spacing_of, widened
+from ssl2_bids.voxel_grid import spacing_of, voxel_volume_of, widen
 
 OFFSET = (-0.5, 0.7)  # voxels, of a border; positive is outside
 WOBBLE = 0.25  # voxels, standard deviation of the border along its way
@@ -96,7 +96,7 @@ def read_by_hand(
     """
     random = np.random.default_rng(draw.seed)
     spacing = spacing_of(truth.affine)
-    voxel = float(abs(np.linalg.det(truth.affine[:3, :3])))
+    voxel = voxel_volume_of(truth.affine)
     by_number = {lesion.index: lesion for lesion in table}
     mask = np.zeros(truth.mask.shape, bool)
     missed = []
@@ -105,17 +105,17 @@ def read_by_hand(
         chance, offset, seed = random.random(), random.uniform(*OFFSET), random.integers(2**31)
         if box is None:
             continue
-        wider = widened(box, mask.shape, BORDER)
+        wider = widen(box, mask.shape, BORDER)
         lesion = truth.instances[wider] == number
-        if chance < overlooked(by_number.get(number), float(lesion.sum()) * voxel, draw):
+        if chance < miss_probability(by_number.get(number), float(lesion.sum()) * voxel, draw):
             missed.append(number)
             continue
-        mask[wider] |= redrawn(lesion, spacing, offset, np.random.default_rng(seed))
+        mask[wider] |= redraw(lesion, spacing, offset, np.random.default_rng(seed))
     invented = _invent(mask, truth, brain, draw, spacing, random)
     return Reading(mask, tuple(missed), invented)
 
 
-def overlooked(lesion: PaintedLesion | None, volume: float, draw: RaterDraw) -> float:
+def miss_probability(lesion: PaintedLesion | None, volume: float, draw: RaterDraw) -> float:
     """Probability to miss a lesion of a volume in mm^3."""
     small = draw.small * np.exp(-volume / 15)
     faint = 0.0
@@ -126,7 +126,7 @@ def overlooked(lesion: PaintedLesion | None, volume: float, draw: RaterDraw) -> 
     return float(1 - (1 - small) * (1 - faint))
 
 
-def redrawn(
+def redraw(
     lesion: np.ndarray, spacing: np.ndarray, offset: float, random: np.random.Generator
 ) -> np.ndarray:
     """A lesion with its border moved by about ``offset`` times the smallest voxel edge.
@@ -183,7 +183,7 @@ def _invent(
             indexing='ij',
         )
         blob = (np.sqrt(sum(a**2 for a in at)) <= radius) & brain[box]
-        if not mask[widened(box, mask.shape, AWAY)].any():
+        if not mask[widen(box, mask.shape, AWAY)].any():
             mask[box] |= blob
             count += 1
     return count

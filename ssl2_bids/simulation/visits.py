@@ -21,7 +21,7 @@ from ssl2_bids.simulation.lesions.lesions import PaintedLesions, compose
 from ssl2_bids.simulation.lesions.painter import Painter
 from ssl2_bids.simulation.lesions.real import LesionShapes
 from ssl2_bids.simulation.lesions.statistics import Statistics
-from ssl2_bids.simulation.mimics.mimics import with_nuisances
+from ssl2_bids.simulation.mimics.mimics import with_mimics
 
 ACTIVE = 0.6  # share of patients in whom anything changed
 NEW_SIZES = (8.0, 1500.0)  # mm^3
@@ -92,7 +92,7 @@ def next_visit(
             painter.keep(resized)
             patch = resized
         if kind != 'vanished':
-            changed.append(_marked(patch, patch.lesion.index, kind))
+            changed.append(_with_change(patch, patch.lesion.index, kind))
     number = max((lesion.index for lesion in lesions.table), default=0)
     for _ in range(changes.new):
         for _ in range(TRIES):
@@ -100,7 +100,7 @@ def next_visit(
             added = painter.add(float(np.clip(volume, *NEW_SIZES)), place)
             if added is not None:
                 number += 1
-                changed.append(_marked(added, number, 'new'))
+                changed.append(_with_change(added, number, 'new'))
                 break
     gone = tuple(
         replace(p.lesion, change='vanished', volume_mm3=0.0)
@@ -108,8 +108,8 @@ def next_visit(
         if fate.get(p.lesion.index) == 'vanished'
     )
     later = compose(lesions.healthy, around, tuple(changed))
-    if lesions.nuisances is not None:
-        later = with_nuisances(later, lesions.nuisances)
+    if lesions.mimics is not None:
+        later = with_mimics(later, lesions.mimics)
     return replace(later, table=later.table + gone)
 
 
@@ -163,5 +163,5 @@ def resize(
     return resized or patch
 
 
-def _marked(patch: LesionPatch, index: int, change: str) -> LesionPatch:
+def _with_change(patch: LesionPatch, index: int, change: str) -> LesionPatch:
     return replace(patch, lesion=replace(patch.lesion, index=index, change=change))

@@ -72,17 +72,17 @@ def read_label_values(
     three_valued = rows is not None and any(meaning(row) == NOT_ANNOTATED for row in rows)
     _check_promise(sidecar, three_valued=three_valued, extent=extent)
     if rows is None:
-        label, judged = _binary(values, 'the mask'), np.ones(volume.shape, bool)
+        label, annotated = _binary(values, 'the mask'), np.ones(volume.shape, bool)
     else:
-        label, judged = _decode(values, rows)
+        label, annotated = _decode(values, rows)
     if not three_valued and extent is not None:
-        judged = _extent(extent, volume) | label
+        annotated = _extent(extent, volume) | label
     elif not three_valued and 'AnnotatedSlices' in sidecar:
-        judged = _slices(sidecar['AnnotatedSlices'], volume.shape)
+        annotated = _slices(sidecar['AnnotatedSlices'], volume.shape)
     named = sidecar.get('Rater') or rater
     return Annotation(
-        label=volume.with_data((label & judged).astype(np.uint8)),
-        extent=volume.with_data(judged),
+        label=volume.with_data((label & annotated).astype(np.uint8)),
+        extent=volume.with_data(annotated),
         rater=', '.join(map(str, named)) if isinstance(named, list) else str(named),
     )
 
@@ -97,7 +97,7 @@ def meaning(row: Mapping[str, str]) -> str:
     return 'background' if name == 'background' else ''
 
 
-def reoriented(annotation: Annotation) -> Annotation:
+def reorient_annotation(annotation: Annotation) -> Annotation:
     """The same annotation with voxel axes as close to RAS+ as flips and permutations can."""
     return replace(
         annotation, label=reorient(annotation.label), extent=reorient(annotation.extent)
@@ -126,10 +126,10 @@ def majority(annotations: Sequence[Annotation]) -> Annotation:
                 advice='Keep one of them, or resample them to one grid.',
             )
     votes = np.sum([a.label.data for a in annotations], axis=0, dtype=np.int16)
-    judges = np.sum([a.extent.data for a in annotations], axis=0, dtype=np.int16)
+    raters = np.sum([a.extent.data for a in annotations], axis=0, dtype=np.int16)
     return Annotation(
-        label=first.label.with_data((2 * votes > judges).astype(np.uint8)),
-        extent=first.extent.with_data(np.asarray(judges > 0)),
+        label=first.label.with_data((2 * votes > raters).astype(np.uint8)),
+        extent=first.extent.with_data(np.asarray(raters > 0)),
         rater=', '.join(a.rater for a in annotations if a.rater),
     )
 
@@ -259,9 +259,9 @@ def _slices(slices: Any, shape: tuple[int, ...]) -> np.ndarray:
             f'{shape[number] - 1}',
             advice='Count slices from 0, as stored in the file.',
         )
-    judged = np.zeros(shape, bool)
-    np.moveaxis(judged, number, 0)[indices] = True
-    return judged
+    annotated = np.zeros(shape, bool)
+    np.moveaxis(annotated, number, 0)[indices] = True
+    return annotated
 
 
 def _check_promise(

@@ -52,10 +52,10 @@ def correct_inhomogeneity(image: Volume, brain_mask: Volume) -> Volume:
 def methods(contrasts: list[str]) -> str:
     """The methods sentence."""
     return (
-        f'The {_listed(contrasts)} images were corrected for intensity inhomogeneity with N4 '
+        f'The {_join_names(contrasts)} images were corrected for intensity inhomogeneity with N4 '
         '[@tustison2010], estimated within the brain mask (SimpleITK [@lowekamp2013]).'
     )
 
 
-def _listed(names: list[str]) -> str:
+def _join_names(names: list[str]) -> str:
     return ' and '.join([', '.join(names[:-1]), names[-1]] if names[1:] else names)

@@ -179,13 +179,13 @@ def volumes_by_region(
     for name in REGIONS:
         if known:
             inside = [lesion for lesion in table if lesion.region == name]
-            rows.append(summed(name, inside, brain_volume_mm3))
+            rows.append(sum_lesions(name, inside, brain_volume_mm3))
         else:
             rows.append(RegionVolume(name, None, None, None, brain_volume_mm3, None))
-    return (*rows, summed('all', table, brain_volume_mm3))
+    return (*rows, sum_lesions('all', table, brain_volume_mm3))
 
 
-def summed(name: str, lesions: Sequence[Lesion], brain_volume_mm3: float) -> RegionVolume:
+def sum_lesions(name: str, lesions: Sequence[Lesion], brain_volume_mm3: float) -> RegionVolume:
     """The row of some lesions."""
     volumes = [lesion.volume_mm3 for lesion in lesions]
     total = float(sum(volumes))

@@ -97,7 +97,7 @@ def network_input(
     present = choose_contrasts(images, card)
     mask = reorient(brain_mask.with_data((brain_mask.data > 0).astype(np.float32)))
     affine, shape = model_grid(mask, card.voxel_size)
-    brain = onto_grid(framed(mask), affine, shape).data >= 0.5
+    brain = onto_grid(add_frame(mask), affine, shape).data >= 0.5
     if not brain.any():
         raise DataError('the brain mask is empty on the grid of the model')
     tensor = torch.zeros((len(present), *shape))
@@ -173,7 +173,7 @@ def onto_grid(
     return Volume(data, affine, volume.contrast)
 
 
-def framed(volume: Volume) -> Volume:
+def add_frame(volume: Volume) -> Volume:
     """A volume with one voxel of zeros on every side: interpolation reaches its edge."""
     affine = volume.affine.copy()
     affine[:3, 3] -= affine[:3, :3].sum(axis=1)
@@ -191,7 +191,7 @@ def sample(
     """
     ones = image.with_data(np.ones(image.shape, np.float32))
     values, share = (
-        onto_grid(framed(volume), affine, brain.shape, transform=transform).data
+        onto_grid(add_frame(volume), affine, brain.shape, transform=transform).data
         for volume in (image, ones)
     )
     inside = share >= 0.5

@@ -1,7 +1,7 @@
 """From a raw image to a preprocessed one: the same for the App and for training.
 
-Joins the steps before registration, so that this join exists once: :func:`checked` for each raw
-image, :func:`prepared` for those of one contrast, :func:`brain_mask` and :func:`even`.
+Joins the steps before registration, so that this join exists once: :func:`check_image` for each
+raw image, :func:`prepare_contrast` for those of one contrast, :func:`brain_mask`, :func:`even`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class PreparedScan:
     maps: dict[str, Volume] = field(default_factory=dict)
 
 
-def checked(image: Volume) -> PreparedScan:
+def check_image(image: Volume) -> PreparedScan:
     """One raw image with finite values, and with 0 around it where its background is constant.
 
     Raises
@@ -41,12 +41,12 @@ def checked(image: Volume) -> PreparedScan:
     DataError : it cannot be used, see :func:`quality.check_image`.
     """
     found, warnings = quality.check_image(image)
-    if found.contrast != 'UNIT1':  # there the scale says what is lowest
+    if found.contrast != 'UNIT1':  # there the scale has a lowest value
         found = quality.zero_background(found)
     return PreparedScan(found, warnings)
 
 
-def finite(image: Volume) -> PreparedScan:
+def check_map(image: Volume) -> PreparedScan:
     """A phase or a map with 0 where its values are not finite.
 
     Raises
@@ -56,7 +56,7 @@ def finite(image: Volume) -> PreparedScan:
     return PreparedScan(*quality.check_image(image))
 
 
-def prepared(
+def prepare_contrast(
     images: Sequence[Volume],
     inversions: Sequence[Volume] = (),
     *,
@@ -77,7 +77,7 @@ def prepared(
     first = images[0]
     if inversions:
         inv1, inv2 = inversions
-        return prepared_mp2rage(first, (inv1, inv2))
+        return prepare_mp2rage(first, (inv1, inv2))
     if len(images) > 1:
         made = PreparedScan(echoes.mean_of_echoes(images), methods=[echoes.methods(len(images))])
         if echo_times:
@@ -87,7 +87,7 @@ def prepared(
     return PreparedScan(mp2rage.on_full_scale(first) if first.contrast == 'UNIT1' else first)
 
 
-def prepared_mp2rage(
+def prepare_mp2rage(
     uniform: Volume | None,
     inversions: tuple[Volume, Volume],
     *,

@@ -7,7 +7,7 @@ import numpy as np
 from ssl2_bids.errors import DataError
 from ssl2_bids.volume import Volume
 
-MOSTLY = 0.5  # share of the voxels; more than this not finite is no image
+MAX_NOT_FINITE = 0.5  # share of the voxels; more than this not finite is no image
 BACKGROUND = 0.9  # share of the border's voxels; more than this not finite is no fault
 NEARLY_ZERO = 1e-6  # of the largest magnitude; what interpolation and float32 leave of a zero
 CONSTANT_BORDER = 0.6  # share of the border's voxels from which their one value is background
@@ -33,7 +33,7 @@ def check_image(image: Volume) -> tuple[Volume, list[str]]:
     """
     data, warnings = image.data, []
     bad = ~np.isfinite(data)
-    if bad.mean() > MOSTLY and not surrounds(bad):
+    if bad.mean() > MAX_NOT_FINITE and not surrounds(bad):
         raise DataError(
             f'{100 * bad.mean():.0f} % of the voxels are not finite (NaN or infinite)',
             advice='Convert the image again.',

@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
-import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
+from ssl2_bids.atlas import read_atlas
 from ssl2_bids.volume import Volume, resample
-from ssl2_bids.voxel_grid import shifted
+from ssl2_bids.voxel_grid import shift_affine
 
-ATLAS = Path(__file__).parents[1] / 'resources' / 'atlas'
 NEAR = 3.0  # mm; how far from ventricle or cortex a lesion still counts as touching it
 EVEN = 0.5  # probability from which on a voxel belongs to a structure
-
-
-def read_atlas() -> dict[str, Volume]:
-    """The probability, 0..1, of each structure in template space, by name.
-
-    Made by ``tools/make-atlas``; sources and licence stand beside the file.
-    """
-    image = nib.Nifti1Image.from_filename(ATLAS / 'regions.nii.gz')
-    structures = json.loads((ATLAS / 'regions.json').read_text(encoding='utf-8'))['Structures']
-    stack = np.asarray(image.dataobj)
-    return {
-        name: Volume(stack[..., i].astype(np.float32) / 255, image.affine.astype(np.float64))
-        for i, name in enumerate(structures)
-    }
 
 
 def region_maps(grid: Volume, template_to_reference: np.ndarray) -> dict[str, Volume]:
@@ -51,7 +33,7 @@ def region_maps(grid: Volume, template_to_reference: np.ndarray) -> dict[str, Vo
     reached = (to_grid @ corners)[:3]
     start = np.clip(np.floor(reached.min(axis=1)), 0, grid.shape).astype(int)
     stop = np.clip(np.ceil(reached.max(axis=1)) + 1, start, grid.shape).astype(int)
-    affine = shifted(grid.affine, start)
+    affine = shift_affine(grid.affine, start)
     shape = tuple((stop - start).tolist())
     if not all(shape):
         return {name: Volume(np.zeros(shape, np.float32), affine) for name in atlas}

@@ -12,7 +12,7 @@ from scipy import ndimage
 from ssl2_bids.errors import DataError
 from ssl2_bids.itk import LPS, itk_image, one_thread
 from ssl2_bids.volume import Volume, resample, same_grid
-from ssl2_bids.voxel_grid import bounding_box, shifted, start_of
+from ssl2_bids.voxel_grid import bounding_box, shift_affine, start_of
 
 BINS = 40
 MARGIN = 24.0  # mm; kept around the moving brain, the larger part of a usual offset
@@ -203,13 +203,20 @@ def copies(
     inside = cubic(fixed_mask, fixed_mask, spacing=stage.spacing, margin=stage.shell)
     distance = ndimage.distance_transform_edt(inside.data < 0.5) * stage.spacing
     return ImagePair(
-        cubic(clipped(fixed, fixed_mask), fixed_mask, spacing=stage.spacing, margin=stage.shell),
+        cubic(
+            clip_brightest(fixed, fixed_mask),
+            fixed_mask,
+            spacing=stage.spacing,
+            margin=stage.shell,
+        ),
         inside.with_data((distance <= stage.shell).astype(np.uint8)),
-        cubic(clipped(moving, moving_mask), moving_mask, spacing=stage.spacing, margin=MARGIN),
+        cubic(
+            clip_brightest(moving, moving_mask), moving_mask, spacing=stage.spacing, margin=MARGIN
+        ),
     )
 
 
-def clipped(image: Volume, mask: Volume) -> Volume:
+def clip_brightest(image: Volume, mask: Volume) -> Volume:
     """An image without NaN and without the few brightest voxels of the brain."""
     low, high = np.nanpercentile(image.data[mask.data], (0.5, 99.5))
     return image.with_data(np.clip(np.nan_to_num(image.data), min(low, 0), high))
@@ -221,10 +228,10 @@ def cubic(image: Volume, mask: Volume, *, spacing: float, margin: float) -> Volu
     ``margin`` mm are kept on each side of the mask, as far as the image goes.
     """
     cut = bounding_box(mask.data, np.ceil(margin / image.spacing).astype(int))
-    cropped = Volume(image.data[cut].astype(np.float32), shifted(image.affine, start_of(cut)))
+    cropped = Volume(image.data[cut].astype(np.float32), shift_affine(image.affine, start_of(cut)))
     step, length = spacing / image.spacing, np.array(cropped.shape)
     shape = np.maximum(np.rint(length / step), 2).astype(int)
-    affine = shifted(cropped.affine, (length - 1) / 2 - (shape - 1) / 2 * step)
+    affine = shift_affine(cropped.affine, (length - 1) / 2 - (shape - 1) / 2 * step)
     affine[:3, :3] = image.affine[:3, :3] * step
     return resample(cropped, affine, tuple(shape.tolist()))
 
@@ -249,7 +256,7 @@ def best_start(
     """
     turns = [(0, 0.0), *product(range(3), (-TILT, TILT))]
     starts = [
-        turned(centres[0], axis=axis, degrees=degrees, offset=offset)
+        rotation_about(centres[0], axis=axis, degrees=degrees, offset=offset)
         for offset in (np.zeros(3), centres[1] - centres[0])
         for axis, degrees in turns
     ]
@@ -261,7 +268,9 @@ def best_start(
     return max(ends, key=lambda end: compare(pair, end, seed=seed).score)
 
 
-def turned(centre: np.ndarray, *, axis: int, degrees: float, offset: np.ndarray) -> np.ndarray:
+def rotation_about(
+    centre: np.ndarray, *, axis: int, degrees: float, offset: np.ndarray
+) -> np.ndarray:
     """Rotation by ``degrees`` about an axis through ``centre``, then a shift, (4, 4)."""
     matrix = np.eye(4)
     first, second = (a for a in range(3) if a != axis)
@@ -339,14 +348,17 @@ def compare(pair: ImagePair, matrix: np.ndarray, *, seed: int) -> Similarity:
     overlap = float(inside.mean())
     if overlap < MIN_OVERLAP:
         return Similarity(0.0, 1.0, overlap)
-    indices = binned(pair.fixed, points[inside]), binned(pair.moving, mapped[inside])
+    indices = (
+        histogram_bins(pair.fixed, points[inside]),
+        histogram_bins(pair.moving, mapped[inside]),
+    )
     joint = np.bincount(indices[0] * BINS + indices[1], minlength=BINS**2) / inside.sum()
     table = joint.reshape(BINS, BINS)
     both, one, other = (entropy(p) for p in (joint, table.sum(axis=0), table.sum(axis=1)))
     return Similarity(one + other - both, (one + other) / max(both, 1e-12), overlap)
 
 
-def binned(image: Volume, points: np.ndarray) -> np.ndarray:
+def histogram_bins(image: Volume, points: np.ndarray) -> np.ndarray:
     """Histogram bins 0..BINS-1 of an image at voxel positions (N, 3)."""
     values = ndimage.map_coordinates(image.data, points.T, order=1, mode='nearest')
     low, high = image.data.min(), image.data.max()

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from ssl2_bids.networks.cards import Card
-from ssl2_bids.networks.inference import Network, WindowProgress, predict
+from ssl2_bids.networks.inference import Network, predict
+from ssl2_bids.progress import CountProgress
 from ssl2_bids.steps import network_input as inputs
 from ssl2_bids.volume import Volume
 
@@ -52,7 +53,7 @@ def segment(
     uncertainty: bool = False,
     low_memory: bool = False,
     precision: str = 'auto',
-    progress: WindowProgress | None = None,
+    progress: CountProgress | None = None,
 ) -> Segmentation:
     """Segment lesions with a model: probability on the grid of the brain mask.
 

@@ -63,14 +63,14 @@ class Appearance:
     ----------
     means : (2, G), mean of each group where the transmit field is low and where it is high.
     lesion : what a lesion of severity 1 adds.
-    nuisance : what a lesion mimic of strength 1 adds.
+    mimic : what a lesion mimic of strength 1 adds.
     flow : what CSF flow of strength 1 adds to CSF.
     space : what a perivascular space adds.
     """
 
     means: np.ndarray
     lesion: float
-    nuisance: float
+    mimic: float
     flow: float
     space: float
 
@@ -92,9 +92,9 @@ def draw_appearances(
         'T2w': 0.12 * (1.4 / 0.12) ** np.clip(severity + random.normal(0, 0.25), 0, 1),
         'T2starw': 0.05 + 0.6 * np.clip(severity + random.normal(0, 0.3), 0, 1),
     }
-    # The strongest nuisance is as bright as a middling lesion, whatever lesions do here.
+    # The strongest lesion mimic is as bright as a middling lesion, whatever lesions do here.
     glow = random.uniform(0.1, 0.6)
-    nuisance = {
+    mimic = {
         'FLAIR': glow,
         'T1w': -glow * random.uniform(0.0, 0.7),
         'T2w': glow * random.uniform(0.3, 1.5),
@@ -118,7 +118,7 @@ def draw_appearances(
         channel: Appearance(
             means[channel],
             float(lesion[channel]),
-            float(nuisance[channel]),
+            float(mimic[channel]),
             float(flow.get(channel, 0.0)),
             float(space[channel]),
         )

@@ -46,7 +46,7 @@ INDEX = {name: index for index, name in enumerate(GROUP_NAMES)}
 BRAIN = tuple(INDEX[n] for n in GROUP_NAMES[1:13])  # what is left when the skull is stripped
 TISSUE = tuple(INDEX[n] for n in GROUP_NAMES[1:10])
 DISTANCE_SCALE = 8  # steps per mm in the packed distances
-FARTHEST = 31.0  # mm
+MAX_DISTANCE = 31.0  # mm
 CROP = 8  # voxels kept around the tissue
 # Extent in mm of the cerebral cortex of a head rigidly aligned to MNI152: 0.5th and 99.5th
 # percentile of coordinates to the right, front and top.
@@ -169,7 +169,7 @@ def packed_distance(mask: np.ndarray) -> np.ndarray:
     """Distance to a mask in steps of 1/8 mm, 0 inside, at most 31 mm."""
     if not mask.any():
         return np.full(mask.shape, 255, np.uint8)
-    distance = np.minimum(ndimage.distance_transform_edt(~mask), FARTHEST)
+    distance = np.minimum(ndimage.distance_transform_edt(~mask), MAX_DISTANCE)
     return (distance * DISTANCE_SCALE).astype(np.uint8)
 
 
@@ -268,7 +268,7 @@ def load_heads(path: str | Path) -> tuple[Head, ...]:
         with np.load(path) as stored:
             arrays = dict(stored)
         names = [str(name) for name in arrays['names']]
-        heads = [_unpacked(arrays, number, name) for number, name in enumerate(names)]
+        heads = [_unpack(arrays, number, name) for number, name in enumerate(names)]
     except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise DataError(
             f'this prepared dataset of heads cannot be read ({error})',
@@ -284,7 +284,7 @@ def load_heads(path: str | Path) -> tuple[Head, ...]:
         return tuple(placed)
 
 
-def _unpacked(
+def _unpack(
     arrays: dict[str, np.ndarray], number: int, name: str
 ) -> tuple[str, np.ndarray, np.ndarray | None, tuple[RealLesions, ...]]:
     """The arguments of :func:`with_places` for one of the stored heads."""

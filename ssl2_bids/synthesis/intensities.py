@@ -11,10 +11,10 @@ from ssl2_bids.synthesis.geometry import Prepared
 from ssl2_bids.synthesis.heads import DISTANCE_SCALE, INDEX
 from ssl2_bids.synthesis.patch_tensors import Fields, blur, lookup, members, shift
 from ssl2_bids.synthesis.ranges import Randomisation
-from ssl2_bids.synthesis.slices import UNEVEN, Slices, sliced
+from ssl2_bids.synthesis.slices import UNEVEN, Slices, average_slices
 
 
-def nuisances(
+def lesion_mimics(
     groups: Tensor,
     to_ventricle: Tensor,
     tract: Tensor,
@@ -45,7 +45,7 @@ def nuisances(
     return total * white + grey * fields(11.0) * random.uniform(0, 0.35)
 
 
-def flowing(groups: Tensor, random: np.random.Generator, fields: Fields) -> Tensor:
+def flowing_fluid(groups: Tensor, random: np.random.Generator, fields: Fields) -> Tensor:
     """CSF that moves is bright in FLAIR and dark in T2w, in places; 0 elsewhere."""
     if random.random() > 0.6:
         return torch.zeros(fields.patch, device=fields.device)
@@ -64,7 +64,7 @@ def tissue(
     return high + (lookup(look.means[0], groups) - high) * share
 
 
-def acquired(
+def acquire(
     image: Tensor,
     groups: Tensor,
     brain: Tensor,
@@ -81,7 +81,7 @@ def acquired(
     if slices is not None:
         uneven = random.uniform(0, UNEVEN) * random.standard_normal(sum(image.shape))
         gains = torch.as_tensor(np.exp(uneven), dtype=image.dtype, device=image.device)
-        image = sliced(image, slices, gains)
+        image = average_slices(image, slices, gains)
     spread = randomisation.bias * random.random()
     image = image * torch.exp(spread * fields(random.uniform(30, 70)) / 1.5)
     noise = randomisation.noise * random.random() ** 2

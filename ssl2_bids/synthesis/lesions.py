@@ -62,7 +62,7 @@ def paint_lesions(
     return Painted(strength, specks, spaces)
 
 
-def fading(strength: Tensor, random: np.random.Generator) -> Tensor:
+def fade(strength: Tensor, random: np.random.Generator) -> Tensor:
     """Lesions that, in some samples, are fainter at their border, which a rater includes."""
     if random.random() > FADING_SHARE:
         return strength

@@ -17,8 +17,8 @@ from torch import Tensor
 from ssl2_bids.synthesis.appearance import CHANNELS, draw_appearances, draw_present
 from ssl2_bids.synthesis.geometry import brain_mask, positions, prepare
 from ssl2_bids.synthesis.heads import Head
-from ssl2_bids.synthesis.intensities import acquired, flowing, nuisances, tissue
-from ssl2_bids.synthesis.lesions import fading, lesion_label, paint_lesions, real_lesions
+from ssl2_bids.synthesis.intensities import acquire, flowing_fluid, lesion_mimics, tissue
+from ssl2_bids.synthesis.lesions import fade, lesion_label, paint_lesions, real_lesions
 from ssl2_bids.synthesis.patch_tensors import Fields, blur
 from ssl2_bids.synthesis.ranges import Randomisation
 from ssl2_bids.synthesis.slices import draw_slices, drawn_in_slices
@@ -90,13 +90,13 @@ def draw_one(
     brain = brain_mask(groups, to_cortex, random)
     real_strength = None if real is None else real[0].to(device)[where].float() / 200
     painted = paint_lesions(real_strength, groups, to_ventricle, to_cortex, random, fields)
-    soft = blur(fading(painted.strength, random), random.uniform(0.35, 0.65))
+    soft = blur(fade(painted.strength, random), random.uniform(0.35, 0.65))
     label = lesion_label(painted.strength, random)
     halo = blur(painted.strength, random.uniform(1.2, 2.5)) * random.uniform(0, 0.3)
     patchy = (1 + random.uniform(0, 0.5) * fields(5.0)).clamp(min=0.3)
     glow = torch.maximum(soft, halo) * patchy + painted.specks
-    nuisance = nuisances(groups, to_ventricle, tract, along, ready, random, fields)
-    flow = flowing(groups, random, fields)
+    mimics = lesion_mimics(groups, to_ventricle, tract, along, ready, random, fields)
+    flow = flowing_fluid(groups, random, fields)
     appearances = draw_appearances(
         random, faintest=randomisation.faintest, brightest=randomisation.brightest
     )
@@ -120,10 +120,10 @@ def draw_one(
         base = tissue(look, groups, own, fields)
         if channel == 'T1w' and ready.t1w is not None and own.random() < randomisation.real_t1w:
             base = ready.t1w[where].to(torch.float32) / WHITE_T1W
-        image = base * (1 + texture) + glow * look.lesion + nuisance * look.nuisance
+        image = base * (1 + texture) + glow * look.lesion + mimics * look.mimic
         image += flow * look.flow + painted.spaces * look.space
         channels.append(
-            acquired(
+            acquire(
                 image.clamp(min=0),
                 groups,
                 brain,
@@ -137,8 +137,8 @@ def draw_one(
     known = 1 - (blur(painted.specks, 0.8) > 0.15).float() * (1 - label)
     read = slices[present[0]] if 'FLAIR' not in present else slices['FLAIR']
     if read is not None:
-        label, sure = drawn_in_slices(label, read, random)
-        known = known * sure
+        label, certain = drawn_in_slices(label, read, random)
+        known = known * certain
     return Patches(
         torch.stack(channels),
         torch.tensor([name in present for name in CHANNELS], device=device),

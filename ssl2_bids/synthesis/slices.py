@@ -18,8 +18,8 @@ AXIAL = (0.1, 0.05, 0.85)  # how often slices lie across the first, second and t
 FLAIR_2D = (3, 4, 5, 6, 7, 8)  # mm from slice to slice
 OTHERS_2D = (2, 3, 4, 5, 6)
 UNEVEN = 0.04  # most, standard deviation of the log of the slices' gains
-READER = (0.3, 0.5)  # share of a slice that a lesion fills where a reader begins to draw it
-UNSURE = 0.15  # share above which what no reader draws is left out of the loss
+RATER_SHARES = (0.3, 0.5)  # share of a slice that a lesion fills where a rater begins to draw it
+UNCERTAIN_SHARE = 0.15  # share above which what no rater draws is left out of the loss
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def draw_slices(
     return found
 
 
-def sliced(image: Tensor, slices: Slices, gains: Tensor | None = None) -> Tensor:
+def average_slices(image: Tensor, slices: Slices, gains: Tensor | None = None) -> Tensor:
     """Average (D, H, W) within slices and interpolate linearly between their centres.
 
     Parameters
@@ -126,8 +126,8 @@ def drawn_in_slices(
     label, known : (D, H, W) float32, 0 or 1.
     """
     shares = slice_means(label, slices)
-    drawn = (shares >= random.uniform(*READER)).float()
-    unsure = ((shares >= UNSURE) & (drawn == 0)).float()
+    drawn = (shares >= random.uniform(*RATER_SHARES)).float()
+    uncertain = ((shares >= UNCERTAIN_SHARE) & (drawn == 0)).float()
     brought = (between_slices(drawn, slices, label.shape) >= 0.5).float()
-    doubtful = between_slices(unsure, slices, label.shape) >= 0.5
+    doubtful = between_slices(uncertain, slices, label.shape) >= 0.5
     return brought, 1 - doubtful.float() * (1 - brought)

@@ -109,7 +109,7 @@ def anywhere(flag: bool, device: torch.device) -> bool:
     return bool(raised.item())
 
 
-def gathered(tensor: Tensor) -> Tensor:
+def gather(tensor: Tensor) -> Tensor:
     """The tensors of all processes along the first axis; gradients go to the own part alone."""
     if world_size() == 1:
         return tensor

@@ -6,7 +6,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from ssl2_bids.files import remove_leftovers
+from ssl2_bids.progress import StepProgress
 from ssl2_bids.training import checkpoint, distributed
 from ssl2_bids.training.data.prefetch import Batches, stream
 from ssl2_bids.training.run import History, Run, Task, Validate
@@ -22,9 +23,7 @@ from ssl2_bids.training.run import History, Run, Task, Validate
 log = logging.getLogger('ssl2_bids')
 
 STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-OFTEN = 15.0  # s; the curves on disk are not older than that while the run goes well
-
-StepProgress = Callable[[int, int, Mapping[str, float]], None]
+CURVES_INTERVAL = 15.0  # s; the curves on disk are not older than that while the run goes well
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class LoopSettings:
     ahead: int = 2
 
 
-# what may change when a run goes on: none of it is seen in the curves
+# what may change when a run is resumed: none of it is seen in the curves
 FREE = frozenset(
     'log_every validate_every checkpoint_every checkpoint_minutes workers ahead'.split()
 )
@@ -151,7 +150,7 @@ def train(
                 last_saved = last_written = time.monotonic()
             elif stop or end:
                 run.save()
-            elif now - last_written > OFTEN:
+            elif now - last_written > CURVES_INTERVAL:
                 run.write_curves()
                 last_written = now
             if progress is not None:

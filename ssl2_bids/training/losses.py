@@ -119,7 +119,7 @@ def small_lesion_weight(y: Tensor) -> Tensor:
     return (SMALL / count.clamp_min(1)).clamp(1, MAX_SMALL_WEIGHT)
 
 
-def suspected(p: Tensor, q: Tensor, brain: Tensor) -> tuple[Tensor, Tensor]:
+def split_brain(p: Tensor, q: Tensor, brain: Tensor) -> tuple[Tensor, Tensor]:
     """Split a brain in two: near what either of two predictions takes for lesion, and the rest.
 
     Returns
@@ -146,7 +146,7 @@ def balanced_mean(
 ) -> Tensor:
     """Mean of a disagreement in which lesions weigh as much as all the rest of the brain.
 
-    ``mean over F of d / 2 + mean over B of d / 2`` with F and B of :func:`suspected`; only the
+    ``mean over F of d / 2 + mean over B of d / 2`` with F and B of :func:`split_brain`; only the
     second term where F is empty. Lesions are 0.01 to 1 % of the voxels: a plain mean of
     their disagreement is almost zero, and favours background.
 
@@ -157,7 +157,7 @@ def balanced_mean(
     brain : (N, 1, D, H, W), where to look.
     weight : (N, 1, D, H, W), weights of the two means; ones where left out.
     """
-    lesion, rest = suspected(p_s, p_t, brain)
+    lesion, rest = split_brain(p_s, p_t, brain)
     if weight is not None:
         lesion, rest = lesion * weight, rest * weight
     return (masked_mean(d, lesion) + masked_mean(d, rest)) / 2

@@ -22,7 +22,7 @@ from ssl2_bids.errors import DataError, UnavailableError
 from ssl2_bids.files import write_text
 from ssl2_bids.networks.inference import bfloat16_is_fast, is_out_of_memory
 from ssl2_bids.training import checkpoint, distributed
-from ssl2_bids.training.data.prefetch import echoed, to_device
+from ssl2_bids.training.data.prefetch import echo_batch, to_device
 from ssl2_bids.training.schedule import average_weight, rate
 from ssl2_bids.training.strategy import ema_
 
@@ -119,7 +119,7 @@ class Run:
         distributed.share_start(task.modules().values())
         self.optimiser = make_optimiser(task, settings)
         self.learning = [p for group in self.optimiser.param_groups for p in group['params']]
-        self.average = averaged(task.predictor()) if settings.average > 0 else None
+        self.average = averaging_copy(task.predictor()) if settings.average > 0 else None
         self.history = History()
         self.latest: dict[str, float] = {}
         self.watched: Tensor | None = None
@@ -204,7 +204,7 @@ class Run:
             self.waited += time.monotonic() - began
         seed = seed_of(self.settings.seed, rank, step, part)
         torch.manual_seed(seed)  # of the echo's intensities
-        batch = echoed(self.batch, mirror=echo % 2 == 1) if echo else self.batch
+        batch = echo_batch(self.batch, mirror=echo % 2 == 1) if echo else self.batch
         loss, scalars = (self._first_loss if self.unseen else self._loss)(batch, seed)
         (loss / self.settings.accumulate).backward()
         values = {'loss': loss, **scalars}
@@ -332,7 +332,7 @@ def make_optimiser(task: Task, settings: LoopSettings) -> torch.optim.Optimizer:
     )
 
 
-def averaged(predictor: nn.Module) -> nn.Module | None:
+def averaging_copy(predictor: nn.Module) -> nn.Module | None:
     """A copy that will follow a module; None for a module that is an average itself."""
     if not any(parameter.requires_grad for parameter in predictor.parameters()):
         return None

@@ -25,8 +25,8 @@ from ssl2_bids.training.schedule import average_weight
 
 Scalars = dict[str, Tensor | float]  # tensors without gradient: reading one waits for the GPU
 Build = Callable[[str], nn.Module]  # kind ('student', 'peer') to a network of one logit
-LESION = 0.6  # probability from which a voxel is taught as lesion
-BACKGROUND = 0.05  # below which, as background; what lies between is taught as neither
+LESION = 0.6  # probability from which the target of a voxel is lesion
+BACKGROUND = 0.05  # below which it is background; between the two a voxel has no target
 REMEMBERED = 0.02  # share of the steps that a teacher is the mean of
 
 
@@ -60,7 +60,7 @@ class StrategySettings:
     steps: int
     seed: int = 0
     w_max: float = 1.0  # of the unlabelled term; its balanced mean is as large as the labelled one
-    warmup: float = 0.1  # share of the steps without it: a teacher of noise teaches background
+    warmup: float = 0.1  # share of the steps without it: a random teacher is no target
     ramp: float = 0.25  # share of the steps, after those, in which its weight grows
     alpha: float | None = None  # of the teacher; None is 2 % of the steps, see alpha_max
     focal_tversky: float = 0.0  # weight of that term of the labelled loss; 0.3 for small lesions
@@ -158,7 +158,7 @@ def partners(present: Tensor) -> tuple[Tensor, Tensor]:
     return partner, (present & present[partner])[:, :, None, None, None]
 
 
-def seen(image: Tensor) -> Tensor:
+def contrasts_seen(image: Tensor) -> Tensor:
     """Which contrasts a view has (N, C): a strong one may lack some that the scan has."""
     return (image != 0).flatten(2).any(2)
 
@@ -338,9 +338,9 @@ class Strategy:
             weigh_positives=self.cfg.weigh_positives,
         )
 
-    def taught(self, image: Tensor) -> Tensor:
+    def teacher_probability(self, image: Tensor) -> Tensor:
         """The teacher's probability, without gradient."""
-        return settled(self.teacher.eval(), image)
+        return detached_probability(self.teacher.eval(), image)
 
     def state(self) -> dict[str, Any]:
         """State beside that of the modules, of tensors, numbers and containers; none here."""
@@ -350,12 +350,22 @@ class Strategy:
         """Take up a state of :meth:`state`."""
 
 
+class PeerStrategy(Strategy):
+    """Two networks that train each other, student and peer; the student is shipped."""
+
+    extra = frozenset({'peer'})
+
+    def labelled(self, b: Batch) -> Tensor:
+        """L_s of both."""
+        return self.labelled_of(self.student, b) + self.labelled_of(self.peer, b)
+
+
 def probability(network: nn.Module, image: Tensor) -> Tensor:
     """Lesion probability (N, 1, D, H, W) in float32, whatever precision the network runs in."""
     return torch.sigmoid(network(image).float())
 
 
 @torch.no_grad()
-def settled(network: nn.Module, image: Tensor) -> Tensor:
+def detached_probability(network: nn.Module, image: Tensor) -> Tensor:
     """Lesion probability without gradient."""
     return probability(network, image)

@@ -182,7 +182,7 @@ def read_annotation(label: Label) -> Annotation:
             extent=extent,
             rater=label.desc or '',
         )
-    return annotate.reoriented(annotation)
+    return annotate.reorient_annotation(annotation)
 
 
 @dataclass(frozen=True)
@@ -236,12 +236,12 @@ def onto_model_grid(
         seen = _nearest(annotation.extent, affine, shape, transform)
         return (share.data >= HALF).astype(np.uint8), seen.astype(np.uint8)
     label, extent = reorient(annotation.label), reorient(annotation.extent)
-    drawn, judged = label.data > 0, extent.data > 0
+    drawn, annotated = label.data > 0, extent.data > 0
     back = np.eye(4) if transform is None else np.linalg.inv(transform)
     forward = np.linalg.inv(affine) @ back @ label.affine
     counts = np.zeros((2, int(np.prod(shape))), np.int32)
     for k in range(drawn.shape[2]):  # by slices: all coordinates at once would fill the memory
-        ij = np.argwhere(judged[:, :, k])
+        ij = np.argwhere(annotated[:, :, k])
         if not len(ij):
             continue
         points = np.column_stack([ij, np.full(len(ij), k), np.ones(len(ij))]) @ forward.T
@@ -252,10 +252,10 @@ def onto_model_grid(
         lesion = drawn[ij[:, 0], ij[:, 1], k][inside]
         np.add.at(counts[1], flat[lesion], 1)
     seen, marked = counts.reshape(2, *shape)
-    near_drawn, near_judged = (_nearest(v, affine, shape, transform) for v in (label, extent))
+    near_drawn, near_annotated = (_nearest(v, affine, shape, transform) for v in (label, extent))
     most = (2 * marked > seen) | ((2 * marked == seen) & near_drawn)
-    found = np.where(seen > 0, most, near_drawn & near_judged)
-    return found.astype(np.uint8), ((seen > 0) | near_judged).astype(np.uint8)
+    found = np.where(seen > 0, most, near_drawn & near_annotated)
+    return found.astype(np.uint8), ((seen > 0) | near_annotated).astype(np.uint8)
 
 
 def _nearest(

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ssl2_bids.errors import DataError, NoInputError, Ssl2Error
-from ssl2_bids.files import finished
+from ssl2_bids.files import finished_files
+from ssl2_bids.progress import NameProgress
 from ssl2_bids.synthesis.heads import Head, make_head
 from ssl2_bids.synthesis.healthy import label_t1w
 from ssl2_bids.volume import Volume, read, reorient, resample
 
 IMAGES = ('*.nii', '*.nii.gz')
-Say = Callable[[str], None]
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -24,7 +24,7 @@ def image_files(folder: Path) -> list[Path]:
     ------
     NoInputError : it is missing, or holds none.
     """
-    found = sorted(path for pattern in IMAGES for path in finished(Path(folder), pattern))
+    found = sorted(path for pattern in IMAGES for path in finished_files(Path(folder), pattern))
     if not found:
         raise NoInputError('has no images', advice='Give a folder of .nii.gz files.', path=folder)
     return found
@@ -64,7 +64,7 @@ def heads_from_label_maps(
     masks: Sequence[np.ndarray] = (),
     affine: np.ndarray | None = None,
     hold_out: Sequence[str] = (),
-    progress: Say | None = None,
+    progress: NameProgress | None = None,
 ) -> list[Head]:
     """Heads of all label maps of a folder but those held out."""
     heads = []
@@ -85,7 +85,7 @@ def heads_from_t1w(
     masks: Sequence[np.ndarray] = (),
     affine: np.ndarray | None = None,
     hold_out: Sequence[str] = (),
-    progress: Say | None = None,
+    progress: NameProgress | None = None,
 ) -> tuple[list[Head], list[str]]:
     """Heads of T1w scans of healthy people, with the scan inside.
 

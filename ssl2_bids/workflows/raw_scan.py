@@ -35,7 +35,7 @@ def read_scan(scan: Scan, digests: Sequence[str] = ()) -> PreparedScan:
         with about(path):
             # of a phase or a map, the zero is a value
             plain = role in ('', 'INV1', 'INV2')
-            found = preprocess.checked(stored) if plain else preprocess.finite(stored)
+            found = preprocess.check_image(stored) if plain else preprocess.check_map(stored)
         if digests and sha256(path) != digests[number]:
             raise DataError(
                 'the file was changed while the run was under way',
@@ -48,19 +48,19 @@ def read_scan(scan: Scan, digests: Sequence[str] = ()) -> PreparedScan:
             images.append(found.image)
         warnings += [f'{path.name}: {text}' for text in found.warnings]
     with about(scan.paths[0]):
-        made = _made(scan, images, helpers)
+        made = _prepare(scan, images, helpers)
     return replace(made, warnings=warnings + made.warnings)
 
 
-def _made(scan: Scan, images: list[Volume], helpers: dict[str, Volume]) -> PreparedScan:
+def _prepare(scan: Scan, images: list[Volume], helpers: dict[str, Volume]) -> PreparedScan:
     """One image, and its maps, from the checked ones of a contrast."""
     if not scan.companions:
-        return preprocess.prepared(images, echo_times=scan.echo_times if scan.maps else ())
+        return preprocess.prepare_contrast(images, echo_times=scan.echo_times if scan.maps else ())
     from ssl2_bids.steps import t1_mapping
 
     (image,) = images
     computed = scan.is_computed
-    return preprocess.prepared_mp2rage(
+    return preprocess.prepare_mp2rage(
         None if computed else image,
         (helpers['INV1'], image if computed else helpers['INV2']),
         phases=[helpers['INV1 phase'], helpers['INV2 phase']] if computed else (),

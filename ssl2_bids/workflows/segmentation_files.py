@@ -155,15 +155,15 @@ def volume_rows(table: Sequence[dict[str, Any]], brain_volume: float) -> list[di
         {
             'index': index,
             'name': row.name,
-            'volume_mm3': _rounded(row.volume_mm3, 2),
+            'volume_mm3': _round(row.volume_mm3, 2),
             'lesion_count': row.lesion_count,
-            'volume_largest_mm3': _rounded(row.volume_largest_mm3, 2),
+            'volume_largest_mm3': _round(row.volume_largest_mm3, 2),
             'brain_volume_mm3': round(brain_volume, 1),
-            'lesion_load': _rounded(row.lesion_load, 7),
+            'lesion_load': _round(row.lesion_load, 7),
         }
         for index, row in enumerate([whole, *regions])
     ]
 
 
-def _rounded(value: float | None, places: int) -> float | None:
+def _round(value: float | None, places: int) -> float | None:
     return None if value is None else round(value, places)

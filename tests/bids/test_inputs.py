@@ -111,7 +111,7 @@ def test_sidecars_in_other_encodings_are_read(make_dataset, encoding):
     'folder', ['meg', 'func', 'anat', 'sub-99', 'ses-7', 'acq-x', 'run-3', 'derivatives', 'code',
                '.hidden', 'sub-01/ses-1/func/acq-q_run-2_space-MNI']
 )  # fmt: skip
-def test_what_folders_above_the_dataset_are_called_says_nothing(make_dataset, folder):
+def test_names_of_folders_above_the_dataset_have_no_meaning(make_dataset, folder):
     names = [
         'sub-01/ses-a/anat/sub-01_ses-a_acq-b_T1w.nii.gz',
         'sub-01/ses-a/anat/sub-01_ses-a_FLAIR.nii.gz',
@@ -152,7 +152,7 @@ def test_18_only_if_by_the_filter_nothing_usable_is_left(make_dataset, caplog):
     assert "acquisition = 'b'" in str(caught.value)
 
 
-def test_a_filter_for_a_contrast_that_is_not_there_is_a_note(make_dataset, caplog):
+def test_a_filter_for_a_missing_contrast_is_a_note(make_dataset, caplog):
     root = make_dataset(['sub-01/anat/sub-01_T1w.nii.gz'])
     caplog.set_level('WARNING')
     assert list(found(root, filters={'t2w': {'acquisition': 'x'}})[0].scans) == ['T1w']
@@ -230,7 +230,7 @@ def test_a_description_that_is_none(make_dataset, content):
     assert read_description(root) == {}
 
 
-def test_an_image_of_somebody_else_in_a_folder_is_left_out(make_dataset, caplog):
+def test_an_image_of_another_participant_in_a_folder_is_left_out(make_dataset, caplog):
     root = make_dataset(
         [
             'sub-02/anat/sub-02_T1w.nii.gz',

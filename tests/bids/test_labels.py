@@ -230,7 +230,7 @@ def test_masks_of_a_model(tmp_path):
         find_masks(tmp_path, 'other')
 
 
-def test_no_masks_says_what_is_looked_for(tmp_path):
+def test_no_masks_names_what_is_looked_for(tmp_path):
     put(tmp_path, 'sub-01/anat/sub-01_T1w.nii.gz')
     with pytest.raises(NoInputError, match='label-L_mask'):
         find_masks(tmp_path)
@@ -311,7 +311,7 @@ def test_other_names_are_mentioned_and_other_files_are_not(tmp_path, caplog):
 
 
 def test_masks_beside_one_another_and_sessions_of_folders(tmp_path):
-    folder = tmp_path / 'ses-7'  # what the folder itself is called says nothing
+    folder = tmp_path / 'ses-7'  # the name of the folder itself has no meaning
     put(folder, 'sub-01_label-L_mask.nii.gz')
     put(folder, 'sub-02/ses-b/anat/sub-02_label-L_mask.nii.gz')
     assert [(x.subject, x.session) for x in find_labels(folder)] == [('01', None), ('02', 'b')]

@@ -166,7 +166,7 @@ def test_a_stated_rule_goes_before_the_alphabet(tmp_path, names, expected):
     [['acq-INV2_T1w'], ['acq-mp2rageInv1_T1w'], ['inv-1_T1w'], ['acq-fieldmap_T1w'],
      ['acq-T1map_T1w'], ['space-MNI152NLin6Asym_T1w'], ['inv-2_UNIT1']],
 )  # fmt: skip
-def test_what_the_name_says_is_something_else_is_never_the_t1w(tmp_path, names):
+def test_another_kind_of_image_by_its_name_is_never_the_t1w(tmp_path, names):
     choice = chosen(entries(tmp_path, *names))
     assert choice.picked == ()
     assert len(choice.dropped) == 1
@@ -215,7 +215,7 @@ def test_a_part_of_the_head_goes_last_however_fine(tmp_path):
     assert names_of(chosen(files)) == {'T2w': ['acq-whole_T2w']}
 
 
-def test_one_line_says_what_was_taken_why_and_how_to_take_another(tmp_path):
+def test_one_line_names_the_choice_its_reason_and_how_to_take_another(tmp_path):
     files = entries(tmp_path, 'acq-b_run-2_T1w', 'acq-a_T1w')
     choice = chosen(files)
     (line,) = choice.warnings
@@ -273,8 +273,8 @@ def test_the_recipe_joins_parts_whose_names_differ(tmp_path, names):
     files = entries(tmp_path, *names)
     choice = chosen(files)
     assert choice.picked[0].inversions == ()
-    told = choice.warnings[0].partition('--bids-filter-file with ')[2]
-    recipe = json.JSONDecoder().raw_decode(told)[0]
+    reasons = choice.warnings[0].partition('--bids-filter-file with ')[2]
+    recipe = json.JSONDecoder().raw_decode(reasons)[0]
     assert len(chosen(files, filters=recipe).picked[0].inversions) == 2
 
 
@@ -393,7 +393,7 @@ def test_an_image_that_cannot_be_used_costs_itself(tmp_path, bad, words):
     assert len([text for text in choice.warnings if words in text]) == 2
 
 
-def test_a_file_shorter_than_its_header_says_is_seen_before_the_run(tmp_path):
+def test_a_file_shorter_than_by_its_header_is_seen_before_the_run(tmp_path):
     files = entries(tmp_path, 'T1w')
     path = files[0]['path'] = tmp_path / 'sub-01_T1w.nii'
     path.write_bytes(SMALL.to_bytes())

@@ -1,4 +1,4 @@
-"""What the command line says to a person's mistakes, and what it imports for that."""
+"""The answer of the command line to a person's mistakes, and what it imports for that."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def test_a_former_adaptation_can_be_run_again_from_its_file(dataset, tmp_path):
 
     (tmp_path / 'labels').mkdir()
     words = [dataset, tmp_path / 'out', 'group', '--labels', tmp_path / 'labels', '--folds', '3']
-    former = options.recorded(options.parse([str(w) for w in words]))
+    former = options.options_record(options.parse([str(w) for w in words]))
     (tmp_path / 'former.toml').write_text(tomli_w.dumps({'options': former}))
     again = [dataset, tmp_path / 'out', 'group', '--config-file', tmp_path / 'former.toml']
     made = options.settings_for('group', options.parse([str(w) for w in again]))
@@ -244,7 +244,7 @@ WRONG_VALUES = [
 
 
 @pytest.mark.parametrize(('line', 'allowed'), WRONG_VALUES)
-def test_values_of_a_settings_file_are_judged_as_those_of_the_command_line(
+def test_values_of_a_settings_file_are_checked_as_those_of_the_command_line(
     dataset, tmp_path, capsys, line, allowed
 ):
     config = tmp_path / 'run.toml'
@@ -268,7 +268,9 @@ def test_every_option_of_a_run_is_read_back_as_it_was(dataset, tmp_path):
     words += ['--contrasts', 'flair', 't1w', '--participant-label', '01', '-vv', '--tta']
     words += ['--output-spaces', 'FLAIR', '--field-strength', '7', '-w', tmp_path / 'work']
     first = options.parse([str(w) for w in words])
-    (tmp_path / 'former.toml').write_text(tomli_w.dumps({'options': options.recorded(first)}))
+    (tmp_path / 'former.toml').write_text(
+        tomli_w.dumps({'options': options.options_record(first)})
+    )
     again = [*words[:3], '--config-file', tmp_path / 'former.toml']
     second = options.parse([str(w) for w in again])
     assert second.left_out == ''
@@ -277,7 +279,7 @@ def test_every_option_of_a_run_is_read_back_as_it_was(dataset, tmp_path):
     )
 
 
-def test_options_of_the_other_level_in_a_settings_file_are_said(dataset, tmp_path, capsys):
+def test_options_of_the_other_level_in_a_settings_file_are_named(dataset, tmp_path, capsys):
     config = tmp_path / 'run.toml'
     config.write_text('[options]\nfolds = 3\naccept = "auto"\nlabel = "x"\nthreshold = 0.4\n')
     words = (dataset, tmp_path / 'out', 'participant', '--dry-run', '--config-file', config)
@@ -293,7 +295,7 @@ def test_a_plugin_that_nipype_lacks(dataset, tmp_path, capsys):
     assert 'no plugin "Nope"' in capsys.readouterr().err
 
 
-def test_why_a_whole_run_ended_is_told(dataset, tmp_path, capsys, monkeypatch):
+def test_why_a_whole_run_ended_is_shown(dataset, tmp_path, capsys, monkeypatch):
     """A cluster's plugin on a machine without its commands: no node ever runs."""
     monkeypatch.setenv('PATH', str(tmp_path))
     (tmp_path / 'plugin.yml').write_text('plugin: SLURM\n')
@@ -307,7 +309,7 @@ def test_why_a_whole_run_ended_is_told(dataset, tmp_path, capsys, monkeypatch):
     assert 'sbatch' in page
 
 
-def test_a_reader_that_has_enough_of_our_lines_is_no_fault(make_dataset, tmp_path):
+def test_a_closed_pipe_for_our_lines_is_no_fault(make_dataset, tmp_path):
     root = make_dataset([f'sub-{n:03d}/anat/sub-{n:03d}_T1w.nii.gz' for n in range(150)])
     line = shlex.join([sys.executable, str(RUN), str(root), str(tmp_path / 'out'), 'participant'])
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Results of the App for programs that nobody here wrote."""
+"""Results of the App for programs of other people."""
 
 from __future__ import annotations
 

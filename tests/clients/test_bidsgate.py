@@ -19,11 +19,11 @@ def test_injected_lesions_are_found(shared_data, tmp_path, run_client, run_app):
         )  # fmt: skip
     run_app(truth, out, 'participant', '-w', tmp_path / 'work', '--output-spaces', 'T1w')
     pattern = out / '{subject}' / 'anat' / '{base}_space-T1w_label-L_mask.nii.gz'
-    said = run_client(
+    output = run_client(
         'bidsgate', 'score-lesions', '--truth', truth, '--pred', pattern, '--pipeline',
         'ssl2-bids', '--out', tmp_path / 'card',
     )  # fmt: skip
-    print(said)
+    print(output)
     scores = json.loads((tmp_path / 'card' / 'scores_lesions.json').read_text())['results']
     assert [one['subject'] for one in scores] == ['sub-lj07', 'sub-st01']
     assert sum(one['score']['lesions'] for one in scores) == 24

@@ -36,9 +36,9 @@ def test_lesion_metrics_agrees_voxel_by_voxel(visits, session):
 @pytest.mark.client('msdataqc')
 @pytest.mark.parametrize('session', AXES)
 def test_msdataqc_counts_our_lesions(visits, session, run_client):
-    said = run_client('msdataqc', 'lesioncount', result(visits, session, MASK))
-    print(said)
-    counts = json.loads(said.strip().splitlines()[-1])
+    output = run_client('msdataqc', 'lesioncount', result(visits, session, MASK))
+    print(output)
+    counts = json.loads(output.strip().splitlines()[-1])
     anat = result(visits, session, MASK).parent
     (table,) = anat.glob('*_morph.tsv')
     with open(table, newline='') as stream:

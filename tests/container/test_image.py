@@ -139,7 +139,7 @@ def run_image() -> Callable[..., subprocess.CompletedProcess]:
 
 @pytest.fixture(scope='session')
 def dataset(tmp_path_factory) -> Path:
-    """A simulated participant that everybody may read."""
+    """A simulated participant that all users may read."""
     from ssl2_bids.workflows.simulation.run import simulate
 
     root = tmp_path_factory.mktemp('mounted') / 'data'
@@ -161,7 +161,7 @@ def test_image_without_arguments_prints_its_help(run_image):
 
 
 @pytest.mark.container
-def test_image_tells_its_version(run_image):
+def test_image_shows_its_version(run_image):
     assert run_image('--version').stdout == f'ssl2-bids v{__version__}\n'
     tag = run_image('/version', options=('--entrypoint', '/bin/cat')).stdout
     assert tag == f'{__version__}\n'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ssl2_bids.metrics.cohort import outlying, representatives, robust_z
+from ssl2_bids.metrics.cohort import outliers, representatives, robust_z
 
 
 def test_robust_z_against_its_definition():
@@ -19,7 +19,7 @@ def test_robust_z_against_its_definition():
 
 def test_the_odd_one_stands_out_and_zero_does_not():
     volumes = [10.0, 11.0, 9.0, 10.5, 9.5, 0.0, None, 900.0]
-    found = outlying(volumes)
+    found = outliers(volumes)
     assert list(found) == [7]
     assert found[7] > 3.5
 

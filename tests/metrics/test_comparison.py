@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from ssl2_bids.metrics.comparison import (
-    ENOUGH,
+    MIN_VALUES,
     compare_models,
     holm,
     interval,
@@ -78,18 +78,18 @@ def test_undefined_scores_leave_a_case_out_and_are_counted():
 
 
 def test_a_few_participants_get_neither_interval_nor_p():
-    count = ENOUGH - 1
+    count = MIN_VALUES - 1
     few = compare_models(FIRST[:count], FIRST[:count] + 0.1, PEOPLE[:count], random=seeded())
     assert few.difference == pytest.approx(0.1)
     assert all(math.isnan(v) for v in (few.low, few.high, few.p, few.p_wilcoxon))
-    enough = permutation_p(np.full(ENOUGH, 0.1), random=seeded())
-    assert enough == pytest.approx(2 / 2**ENOUGH)
+    enough = permutation_p(np.full(MIN_VALUES, 0.1), random=seeded())
+    assert enough == pytest.approx(2 / 2**MIN_VALUES)
     assert enough < 0.05 < 2 / 2**count
 
 
-def test_intervals_cover_the_truth_about_as_often_as_they_say():
+def test_intervals_cover_the_truth_about_as_often_as_stated():
     random = seeded(5)
-    draws = random.normal(size=(400, ENOUGH))
+    draws = random.normal(size=(400, MIN_VALUES))
     ends = [interval(values, random=random) for values in draws]
     assert 0.89 < np.mean([low <= 0 <= high for low, high in ends]) < 0.98
 

@@ -123,7 +123,7 @@ def test_compare_volumes_and_agreement_with_the_single_functions():
 
 def test_compare_within_an_annotated_extent_only():
     extent = box((0, 12), (0, 14), (2, 4))  # two of the four slices of the cube
-    elsewhere = SHIFTED | box((8, 12), (8, 12), (8, 12))  # false, but nobody looked there
+    elsewhere = SHIFTED | box((8, 12), (8, 12), (8, 12))  # false, but outside the annotated extent
     scores = compare(CUBE, elsewhere, spacing=(1, 1, 1), extent=extent)
     assert scores.dice == 0.75
     assert scores.reference_volume == scores.prediction_volume == 32

@@ -74,7 +74,7 @@ def test_a_committee_is_stored_and_read_as_one_model(tmp_path, card_content):
 
 
 @pytest.mark.parametrize(
-    ('members', 'said'),
+    ('members', 'reason'),
     [
         ([CNN, {**SWIN, 'InputChannels': 3}], 'member 1.*3 InputChannels.*committee 4'),
         ([CNN], 'two networks or more'),
@@ -84,9 +84,9 @@ def test_a_committee_is_stored_and_read_as_one_model(tmp_path, card_content):
         (None, 'two networks or more'),
     ],
 )
-def test_a_card_whose_members_do_not_fit_is_refused(tmp_path, card_content, members, said):
+def test_a_card_whose_members_do_not_fit_is_refused(tmp_path, card_content, members, reason):
     card_content['Network'] = {**COMMITTEE, 'Members': members}
-    with pytest.raises(UnavailableError, match=said) as caught:
+    with pytest.raises(UnavailableError, match=reason) as caught:
         write_model(tmp_path / 'both', new_network(COMMITTEE, seed=0), card_content)
     assert caught.value.path.endswith('model.json')
 

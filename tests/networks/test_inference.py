@@ -135,13 +135,13 @@ def test_batches_and_progress_change_nothing(network):
     image = noise(2, 24, 24, 40)
     brain = torch.ones(24, 24, 40, dtype=torch.bool)
     settings = {'window': (16,) * 3, 'overlap': 0.5, 'precision': 'float32'}
-    told = []
+    reports = []
     one = predict(network, image, brain, **settings)
     five = predict(
-        network, image, brain, batch_size=5, progress=lambda *n: told.append(n), **settings
+        network, image, brain, batch_size=5, progress=lambda *n: reports.append(n), **settings
     )
     torch.testing.assert_close(one, five)
-    assert told == [(5, 16), (10, 16), (15, 16), (16, 16)]
+    assert reports == [(5, 16), (10, 16), (15, 16), (16, 16)]
     assert torch.equal(one, predict(network, image, brain, **settings))
 
 
@@ -160,11 +160,11 @@ def test_less_memory_means_smaller_batches_then_advice(network):
     image = noise(2, 24, 24, 40)
     brain = torch.ones(24, 24, 40, dtype=torch.bool)
     settings = {'window': (16,) * 3, 'overlap': 0.5, 'precision': 'float32', 'batch_size': 8}
-    told = []
+    reports = []
     small = predict(
-        hungry(3, network), image, brain, progress=lambda *n: told.append(n[0]), **settings
+        hungry(3, network), image, brain, progress=lambda *n: reports.append(n[0]), **settings
     )
-    assert told == [2, 4, 6, 8, 10, 12, 14, 16]
+    assert reports == [2, 4, 6, 8, 10, 12, 14, 16]
     torch.testing.assert_close(small, predict(network, image, brain, **settings))
     with pytest.raises(UnavailableError, match='window of 16 x 16 x 16 voxels.*--low-mem'):
         predict(hungry(0, network), image, brain, **settings)

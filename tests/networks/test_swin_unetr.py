@@ -204,7 +204,7 @@ def test_the_thin_bottleneck_sees_its_neighbours():
 
 
 @pytest.mark.parametrize(
-    ('wrong', 'said'),
+    ('wrong', 'reason'),
     [
         ({'feature_size': 18}, 'divisible by 12'),
         ({'bottleneck': 'fat'}, 'full, thin'),
@@ -213,8 +213,8 @@ def test_the_thin_bottleneck_sees_its_neighbours():
         ({'drop_path': 2.0}, 'drop path'),
     ],
 )
-def test_impossible_parameters_are_refused(wrong, said):
-    with pytest.raises(ValueError, match=said):
+def test_impossible_parameters_are_refused(wrong, reason):
+    with pytest.raises(ValueError, match=reason):
         SwinUNETR(inputs=1, **wrong)
 
 

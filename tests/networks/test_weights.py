@@ -43,7 +43,7 @@ def edit(folder, **changes):
     path.write_text(json.dumps({k: v for k, v in content.items() if v is not None}))
 
 
-def test_the_default_card_says_what_the_model_is(tmp_path):
+def test_the_default_card_describes_the_model(tmp_path):
     card = find_model(None, tmp_path)
     assert (card.name, card.label) == (DEFAULT_MODEL, '')
     assert card.channels == ('FLAIR', 'T1w', 'T2w', 'T2starw')
@@ -109,8 +109,8 @@ def test_a_missing_key_is_named_with_its_file(model, key):
 )
 def test_an_impossible_value_is_named(model, key, value):
     edit(model, **{key: value})
-    said = 'Multiple' if isinstance(value, dict) and 'Multiple' in value else f'"{key}"'
-    with pytest.raises(UnavailableError, match=said):
+    reason = 'Multiple' if isinstance(value, dict) and 'Multiple' in value else f'"{key}"'
+    with pytest.raises(UnavailableError, match=reason):
         read_card(model)
 
 
@@ -236,8 +236,8 @@ def test_tensors_that_do_not_fit_are_named(model):
     store(model, state)
     with pytest.raises(UnavailableError) as info:
         load_network(read_card(model))
-    for said in ('out.bias is missing', 'extra is left over', 'stem.weight has shape (24, 8,'):
-        assert said in info.value.message
+    for reason in ('out.bias is missing', 'extra is left over', 'stem.weight has shape (24, 8,'):
+        assert reason in info.value.message
 
 
 def test_a_file_that_is_not_safetensors_is_refused(model):
@@ -248,7 +248,7 @@ def test_a_file_that_is_not_safetensors_is_refused(model):
         load_network(read_card(model))
 
 
-def test_a_device_that_is_not_there_is_refused(tmp_path):
+def test_a_missing_device_is_refused(tmp_path):
     if torch.cuda.is_available():
         pytest.skip('this machine has a GPU')
     with pytest.raises(UnavailableError, match='the device cuda is not available'):
@@ -387,7 +387,7 @@ def test_an_unknown_parameter_is_named(kind, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('kind', 'wrong', 'said'),
+    ('kind', 'wrong', 'reason'),
     [
         ('swin_unetr', {'FeatureSize': 18, 'Heads': [3, 6, 12, 24]}, 'divisible by 12'),
         ('swin_unetr', {'FeatureSize': '24'}, 'cannot be built'),
@@ -398,21 +398,21 @@ def test_an_unknown_parameter_is_named(kind, tmp_path):
         ('residual_unet', {'Channels': [4, 0]}, 'features at each'),
     ],
 )
-def test_impossible_parameters_are_refused_with_the_file(kind, wrong, said, tmp_path):
+def test_impossible_parameters_are_refused_with_the_file(kind, wrong, reason, tmp_path):
     content = card_content(kind, **wrong) | {'Sha256': '0' * 64}
     (tmp_path / 'model.json').write_text(json.dumps(content))
-    with pytest.raises(UnavailableError, match=f'model.json: "Network" .*{said}'):
+    with pytest.raises(UnavailableError, match=f'model.json: "Network" .*{reason}'):
         build_network(read_card(tmp_path))
 
 
 @pytest.mark.parametrize(
-    ('window', 'said'),
+    ('window', 'reason'),
     [([64, 48, 64], 'not a multiple of 32, which swin_unetr needs'), ([32] * 3, 'one voxel')],
 )
-def test_windows_that_swin_unetr_cannot_take_are_refused(window, said, tmp_path):
+def test_windows_that_swin_unetr_cannot_take_are_refused(window, reason, tmp_path):
     content = card_content('swin_unetr') | {'Sha256': '0' * 64, 'Window': window}
     (tmp_path / 'model.json').write_text(json.dumps(content))
-    with pytest.raises(UnavailableError, match=said):
+    with pytest.raises(UnavailableError, match=reason):
         read_card(tmp_path)
 
 
@@ -441,7 +441,7 @@ def test_initialising_from_all_weights():
         assert torch.equal(tensor, source.state_dict()[name])
 
 
-def test_initialising_another_head_tells_what_was_left():
+def test_initialising_another_head_reports_what_was_left():
     source = small_network('swin_unetr')
     description = card_content('swin_unetr', OutputChannels=2)['Network']
     target = new_network(description, seed=2)

@@ -1,4 +1,4 @@
-"""A reader of our own pages, for the tests of both reports."""
+"""A parser of our own pages, for the tests of both reports."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Page:
         return self.values('id')
 
 
-class Reader(HTMLParser):
+class PageParser(HTMLParser):
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self.page = Page('')
@@ -68,11 +68,11 @@ class Reader(HTMLParser):
 @pytest.fixture
 def read_page() -> Callable[[Path], Page]:
     def read(path: Path) -> Page:
-        reader = Reader()
-        reader.page.source = path.read_text(encoding='utf-8')
-        reader.feed(reader.page.source)
-        reader.close()
-        reader.page.unbalanced += reader.open
-        return reader.page
+        parser = PageParser()
+        parser.page.source = path.read_text(encoding='utf-8')
+        parser.feed(parser.page.source)
+        parser.close()
+        parser.page.unbalanced += parser.open
+        return parser.page
 
     return read

@@ -1,4 +1,4 @@
-"""The part of the cohort's page that tells of an adaptation."""
+"""The part of the cohort's page on an adaptation."""
 
 from __future__ import annotations
 
@@ -66,19 +66,19 @@ def page_of(tmp_path, *given, people=0) -> str:
     return path.read_text(encoding='utf-8')
 
 
-def test_whom_to_label_is_told_until_a_model_was_adapted(tmp_path):
+def test_whom_to_label_is_shown_until_a_model_was_adapted(tmp_path):
     assert 'id="to-label"' in page_of(tmp_path, people=6)
     assert 'id="to-label"' not in page_of(tmp_path, facts(), people=6)
 
 
-def test_half_of_the_change_is_told(tmp_path):
+def test_half_of_the_change_is_stated(tmp_path):
     page = page_of(tmp_path, facts(WeightShare=0.5))
     assert '50 % trained weights, the rest weights of fast-3t' in page
     assert 'of the way' not in page_of(tmp_path, facts(WeightShare=1.0))
     assert 'of the way' not in page_of(tmp_path, facts(accepted=False, WeightShare=0.0))
 
 
-def test_the_page_tells_what_became_of_the_model(tmp_path):
+def test_the_page_states_what_became_of_the_model(tmp_path):
     page = page_of(tmp_path, facts())
     assert 'The adapted model is used' in page
     assert '0.400</td><td class="n">0.600' in page
@@ -97,7 +97,7 @@ def test_p_values_where_there_are_enough(tmp_path):
     assert 'Fewer than 6' not in page
 
 
-def test_slices_of_one_person_are_called_too_hopeful(tmp_path):
+def test_slices_of_one_person_are_called_optimistic(tmp_path):
     assert 'expect lower scores in other participants' in page_of(tmp_path, facts(Slices=True))
 
 

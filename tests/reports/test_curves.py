@@ -1,7 +1,7 @@
 import math
 from xml.etree import ElementTree
 
-from ssl2_bids.reports.figures.curves import POINTS, curves_svg, thinned
+from ssl2_bids.reports.figures.curves import POINTS, curves_svg, thin_out
 
 SVG = '{http://www.w3.org/2000/svg}'
 
@@ -27,8 +27,8 @@ def test_each_curve_has_a_panel_with_its_range():
 
 def test_long_curves_are_thinned_to_means():
     points = [(float(n), float(n % 2)) for n in range(4 * POINTS)]
-    few = thinned(points)
+    few = thin_out(points)
     assert len(few) == POINTS
     assert {y for _, y in few} == {0.5}
-    assert thinned(points[:10]) == points[:10]
+    assert thin_out(points[:10]) == points[:10]
     ElementTree.fromstring(curves_svg({}, title='none'))

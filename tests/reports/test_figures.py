@@ -151,7 +151,7 @@ def test_only_the_largest_lesions_get_views(tmp_path):
     assert 'The 5 largest of 13 lesions' in words(path)
 
 
-def test_no_lesion_is_said_and_slices_are_shown(tmp_path):
+def test_no_lesion_is_stated_and_slices_are_shown(tmp_path):
     image, lesions, brain = head()
     empty = lesions.with_data(np.zeros_like(lesions.data))
     for draw in (figures.draw_lesions, figures.draw_mosaic):
@@ -162,7 +162,7 @@ def test_no_lesion_is_said_and_slices_are_shown(tmp_path):
         assert 'class="outline"' not in path.read_text()
 
 
-def test_an_empty_brain_mask_is_said(tmp_path):
+def test_an_empty_brain_mask_is_stated(tmp_path):
     image, _, brain = head()
     path = tmp_path / 'a.svg'
     figures.draw_brain_mask(image, brain.with_data(brain.data * 0), path, title='T')

@@ -46,7 +46,7 @@ def make_page(tmp_path, read_page):
 
 
 @pytest.mark.parametrize('size', [3, 300])
-def test_everybody_is_listed_and_linked(make_page, tmp_path, size):
+def test_all_participants_are_listed_and_linked(make_page, tmp_path, size):
     page = make_page(cohort(size))
     assert page.unbalanced == []
     assert f'{size} participants, {size} results' in page.text
@@ -114,14 +114,14 @@ def test_failed_are_listed_and_linked_where_they_have_a_page(make_page, tmp_path
     assert 'sub-405.html' not in page.targets
 
 
-def test_labelled_model_is_told_from_the_default(make_page):
+def test_labelled_model_is_distinguished_from_the_default(make_page):
     rows = cohort(3) + [row | {'model_label': 'adapted'} for row in cohort(3)]
     page = make_page(rows)
     assert 'Model default (adapted)' in page.text
     assert 'Models side by side' in page.text
 
 
-def test_no_results_say_what_to_do(make_page):
+def test_a_page_without_results_has_advice(make_page):
     page = make_page([])
     assert page.unbalanced == []
     assert 'Run the participant level first' in page.text
@@ -151,8 +151,8 @@ def test_people_of_all_loads_are_named_to_begin_labelling_with(make_page):
     for place, row in enumerate(rows):
         row['volume_mm3'] = 1000.0 * (place + 1)
     page = make_page(rows[::-1])
-    told = 'sub-001 ses-1 (2.00 mL), sub-003 ses-1 (4.00 mL) and sub-005 ses-1 (6.00 mL).'
-    assert told in ' '.join(page.text.split())
+    expected = 'sub-001 ses-1 (2.00 mL), sub-003 ses-1 (4.00 mL) and sub-005 ses-1 (6.00 mL).'
+    assert expected in ' '.join(page.text.split())
     assert 'A model for your site' not in make_page(cohort(5)).text
 
 
@@ -194,7 +194,7 @@ def test_scatter_has_a_point_per_result():
     assert scatter_chart([(40.0, 1.0, 'a')] * 6, label='age', side='volume') == ''
 
 
-def test_lines_share_their_axes_and_say_their_values():
+def test_lines_share_their_axes_and_show_their_values():
     lines = {'<1>': [(0, 0.5), (50, 0.62), (100, 0.7)], '2': [(0, 0.3), (100, 0.4)]}
     chart = line_chart(lines, label='steps', side='Dice')
     found = re.findall(r'<polyline class="line" points="([^"]+)"', chart)

@@ -105,7 +105,7 @@ def make_page(tmp_path, read_page):
     return make
 
 
-def test_page_tells_what_a_reader_looks_for(make_page):
+def test_page_shows_what_a_user_looks_for(make_page):
     page = make_page(summary())
     assert page.unbalanced == []
     for words in (
@@ -190,7 +190,7 @@ def test_evil_names_stay_text(tmp_path, read_page, make):
     assert 'a%20b%23c%3Fd%2520.svg' in page.targets
 
 
-def test_failed_participant_is_told_what_to_do_at_the_top(make_page):
+def test_page_of_a_failed_participant_has_advice_at_the_top(make_page):
     page = make_page(failed(None))
     assert page.unbalanced == []
     text = page.text
@@ -246,14 +246,14 @@ def test_missing_numbers_are_dashes(make_page, missing):
     assert '–' in page.text
 
 
-def test_two_models_are_told_apart(make_page):
+def test_two_models_are_distinguished(make_page):
     page = make_page(summary('1'), summary('1', model='adapted'))
     assert 'Session 1, model default' in page.text
     assert 'Session 1, model adapted' in page.text
     assert 'At a glance' in page.text
 
 
-def test_default_model_without_label_is_told_from_an_adapted_one(make_page):
+def test_default_model_without_label_is_distinguished_from_an_adapted_one(make_page):
     text = make_page(summary('1', model=''), summary('1', model='adapted')).text
     assert 'Session 1, model ssl2-flair' in text
     assert 'Session 1, model adapted' in text

@@ -201,7 +201,7 @@ def without_niivue(monkeypatch, tmp_path):
     monkeypatch.setattr(viewer, 'files', lambda _: tmp_path / 'resources')
 
 
-def test_without_niivue_the_static_page_is_whole_and_says_so(
+def test_without_niivue_the_static_page_is_whole_and_has_a_note(
     without_niivue, made, tmp_path, read_page
 ):
     participant.render([made[1]], tmp_path / 'sub-01.html', subject='01', version='0')
@@ -277,7 +277,7 @@ def open_viewer(browser):
 
 
 def crosshair(browser):
-    """Where the page says that the crosshair is, in mm."""
+    """Where the crosshair is by the page, in mm."""
     text = browser.run('document.querySelector(".where").textContent')
     found = re.fullmatch(r'(−?[\d.]+) (−?[\d.]+) (−?[\d.]+) mm', text)
     assert found, text
@@ -308,15 +308,15 @@ def test_a_click_on_a_lesion_goes_there(opened, made):
     wanted = np.array([rows[2][axis] for axis in 'xyz'])
     assert np.abs(before - wanted).max() > 10
     assert np.abs(crosshair(opened) - wanted).max() < 0.11
-    said = opened.run('document.querySelector(".what").textContent')
-    assert said == 'lesion 3, deep white matter, 905 mm³'
+    text = opened.run('document.querySelector(".what").textContent')
+    assert text == 'lesion 3, deep white matter, 905 mm³'
     opened.click('[data-step="1"]')
     opened.wait_for('document.querySelector("tr:nth-child(4).here")')
     assert np.abs(crosshair(opened) - [rows[3][axis] for axis in 'xyz']).max() < 0.11
 
 
 @pytest.mark.browser
-def test_left_is_left_and_lesions_lie_where_the_table_says(opened):
+def test_left_is_left_and_lesions_lie_where_the_table_has_them(opened):
     opened.click('[data-view="axial"]')
     opened.run(
         '(() => { const e = document.querySelector("[data-opacity]"); e.value = 0;'
@@ -405,7 +405,7 @@ def test_nothing_is_asked_of_the_network_and_nothing_fails(opened):
 
 
 @pytest.mark.browser
-def test_without_its_files_the_page_says_so(desktop, made, tmp_path):
+def test_without_its_files_the_page_has_a_message(desktop, made, tmp_path):
     (tmp_path / 'sub-01.html').write_bytes((made[0] / 'sub-01.html').read_bytes())
     desktop.show(tmp_path / 'sub-01.html')
     desktop.run('document.querySelector(".viewer").scrollIntoView({behavior: "instant"})')

@@ -1,9 +1,11 @@
 import json
 from dataclasses import asdict, replace
+from functools import partial
 
 import numpy as np
 import pytest
 from label_phantom import label_head
+from small_scanner import small_scanner
 
 from ssl2_bids.simulation.anatomy.label_maps import from_label_map
 from ssl2_bids.simulation.participant import (
@@ -22,14 +24,7 @@ from ssl2_bids.volume import Volume
 LOADS = Habits(load=9, spread=0.6)
 
 
-def small(field):
-    """The bundled scanner with a field of view for the phantom."""
-    scanner = read_scanner(None, field)
-    geometries = {
-        name: replace(geometry, extent=(80.0, 80.0, 80.0))
-        for name, geometry in scanner.geometries.items()
-    }
-    return replace(scanner, geometries=geometries)
+small = partial(small_scanner, extent=(80.0, 80.0, 80.0))
 
 
 def template(*, skull=False):

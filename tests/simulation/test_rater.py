@@ -10,9 +10,9 @@ from ssl2_bids.simulation.rater import (
     RaterDraw,
     annotated_slices,
     draw_rater,
-    overlooked,
+    miss_probability,
     read_by_hand,
-    redrawn,
+    redraw,
 )
 from ssl2_bids.volume import Volume
 
@@ -57,14 +57,14 @@ def dice(a, b):
     return 2 * (a & b).sum() / (a.sum() + b.sum())
 
 
-def test_a_careful_reader_finds_all_with_other_borders(truth, brain):
+def test_a_careful_rater_finds_all_with_other_borders(truth, brain):
     reading = read_by_hand(truth, (), CAREFUL, brain=brain)
     assert reading.missed == ()
     assert reading.invented == 0
     found = set(np.unique(truth.instances[reading.mask])) - {0}
     assert found == set(range(1, int(truth.instances.max()) + 1))
     assert 0.7 < dice(reading.mask, truth.mask) < 0.98
-    # Offsets are a little outside in the mean: readers draw too much rather than too little.
+    # Offsets are a little outside in the mean: raters draw too much rather than too little.
     assert reading.mask.sum() > truth.mask.sum()
     within = ndimage.binary_dilation(truth.mask, np.ones((5, 5, 5)))
     assert not (reading.mask & ~within).any()
@@ -73,25 +73,29 @@ def test_a_careful_reader_finds_all_with_other_borders(truth, brain):
 def test_borders_move_by_the_offset():
     shape = ball((30, 35, 25), 8)[18:43, 23:48, 13:38]
     radii = [
-        np.cbrt(redrawn(shape, np.ones(3), offset, generator(2)).sum() * 3 / (4 * np.pi))
+        np.cbrt(redraw(shape, np.ones(3), offset, generator(2)).sum() * 3 / (4 * np.pi))
         for offset in (-1.0, 0.0, 1.0)
     ]
     assert radii[0] < radii[1] < radii[2]
     assert radii[2] - radii[0] == pytest.approx(2.0, abs=0.5)
     # Across thick slices a voxel is farther away than within them.
-    thick = redrawn(shape, np.array([1.0, 1.0, 4.0]), 1.0, generator(2))
+    thick = redraw(shape, np.array([1.0, 1.0, 4.0]), 1.0, generator(2))
     grown = thick & ~shape
     assert not grown[:, :, shape.any(axis=(0, 1)).argmax() - 1].any()
     tiny = np.zeros((7, 7, 7), bool)
     tiny[3, 3, 3] = True
-    assert redrawn(tiny, np.ones(3), -3.0, generator()).sum() == 1
+    assert redraw(tiny, np.ones(3), -3.0, generator()).sum() == 1
 
 
 def test_small_and_faint_lesions_are_missed_more_often(truth, brain):
     draw = RaterDraw(small=0.5, faint=0.4, invented=0, seed=3)
-    assert overlooked(None, 2.0, draw) > overlooked(None, 20.0, draw) > overlooked(None, 90, draw)
-    assert overlooked(lesion(1, 0.12), 90.0, draw) > 0.3
-    assert overlooked(lesion(1, 0.5), 900.0, draw) < 0.01
+    assert (
+        miss_probability(None, 2.0, draw)
+        > miss_probability(None, 20.0, draw)
+        > miss_probability(None, 90, draw)
+    )
+    assert miss_probability(lesion(1, 0.12), 90.0, draw) > 0.3
+    assert miss_probability(lesion(1, 0.5), 900.0, draw) < 0.01
     table = tuple(lesion(n, 0.12) for n in range(1, int(truth.instances.max()) + 1))
     plain, faint = (read_by_hand(truth, rows, draw, brain=brain) for rows in ((), table))
     assert len(faint.missed) > len(plain.missed) > 0
@@ -183,7 +187,7 @@ def test_annotated_slices_of_odd_brains():
     assert not nothing.mask.any()
 
 
-def test_annotated_slices_are_what_a_rater_file_says():
+def test_annotated_slices_are_those_of_a_rater_file():
     from ssl2_bids.steps.annotation import read_label_values
 
     brain = volume('PSR')

@@ -5,7 +5,7 @@ from label_phantom import label_head
 from ssl2_bids.simulation.anatomy.anatomy import Deformation, deform
 from ssl2_bids.simulation.anatomy.label_maps import from_label_map
 from ssl2_bids.simulation.lesions.lesions import PaintedLesions, paint, statistics_for
-from ssl2_bids.simulation.mimics.mimics import draw_nuisances, with_nuisances
+from ssl2_bids.simulation.mimics.mimics import draw_mimics, with_mimics
 from ssl2_bids.simulation.visits import Changes, draw_changes, next_visit
 from ssl2_bids.volume import Volume
 
@@ -89,19 +89,19 @@ def test_more_changes_than_lesions(first):
     assert [lesion.change for lesion in with_new.table] == ['new', 'new']
 
 
-def test_a_third_visit_goes_on_from_the_second(second):
+def test_a_third_visit_continues_the_second(second):
     third = next_visit(second, Changes(new=1), generator(9))
     assert third.count == second.count + 1
     assert len({p.lesion.index for p in third.patches}) == third.count
 
 
-def test_visits_repeat_themselves_and_keep_the_nuisances(first):
-    draw = draw_nuisances(generator(6))
-    baseline = with_nuisances(first, draw)
+def test_visits_repeat_themselves_and_keep_the_mimics(first):
+    draw = draw_mimics(generator(6))
+    baseline = with_mimics(first, draw)
     one, two = (next_visit(baseline, CHANGES, generator(4)) for _ in range(2))
     assert one.severity.tobytes() == two.severity.tobytes()
     assert one.table == two.table
-    assert one.nuisances == draw
+    assert one.mimics == draw
     far = (first.severity == 0) & (one.severity == 0)
     # The vein of a lesion reaches out of it.
     far &= baseline.anatomy.fractions['vein'] == one.anatomy.fractions['vein']

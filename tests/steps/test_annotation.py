@@ -8,7 +8,7 @@ from ssl2_bids.steps.annotation import (
     meaning,
     methods,
     read_label_values,
-    reoriented,
+    reorient_annotation,
 )
 from ssl2_bids.volume import Volume
 
@@ -84,7 +84,7 @@ def test_value_without_a_row():
         read_label_values(volume({(0, 0, 0): 3}), {}, table=TABLE)
 
 
-def test_zero_is_not_guessed_where_the_table_says_what_is_not_lesion():
+def test_zero_is_not_guessed_where_the_table_names_what_is_not_lesion():
     with pytest.raises(DataError, match='values 0 have no clear meaning'):
         read_label_values(volume({(0, 0, 0): 1}), {}, table=TABLE[1:])
     background = [{'index': '0', 'name': 'Background'}, *TABLE[1:]]
@@ -132,15 +132,15 @@ def test_slices_of_each_axis():
     for axis, number in (('i', 0), ('j', 1), ('k', 2)):
         sidecar = {'AnnotatedSlices': {'Axis': axis, 'Indices': [0, 3]}}
         annotation = read_label_values(volume({}), sidecar)
-        judged = np.moveaxis(annotation.extent.data, number, 0)
-        assert [n for n in range(len(judged)) if judged[n].all()] == [0, 3]
-        assert judged.sum() == 2 * judged[0].size
+        annotated = np.moveaxis(annotation.extent.data, number, 0)
+        assert [n for n in range(len(annotated)) if annotated[n].all()] == [0, 3]
+        assert annotated.sum() == 2 * annotated[0].size
 
 
 def test_slices_are_counted_as_stored_before_reorientation():
     sidecar = {'AnnotatedSlices': {'Axis': 'i', 'Indices': [0]}}
     annotation = read_label_values(volume({(0, 1, 1): 1}, affine=LAS), sidecar)
-    turned = reoriented(annotation)
+    turned = reorient_annotation(annotation)
     assert turned.extent.data[3].all()
     assert turned.extent.data.sum() == 30
     assert turned.label.data[3, 1, 1] == 1
@@ -198,8 +198,8 @@ def test_rater_from_sidecar_or_name():
 
 
 def _rater(*lesions, extent=None, rater='') -> Annotation:
-    judged = np.ones(SHAPE, bool) if extent is None else extent
-    return Annotation(volume(dict.fromkeys(lesions, 1)), Volume(judged, np.eye(4)), rater)
+    annotated = np.ones(SHAPE, bool) if extent is None else extent
+    return Annotation(volume(dict.fromkeys(lesions, 1)), Volume(annotated, np.eye(4)), rater)
 
 
 def test_majority_of_three_and_of_two():
@@ -218,8 +218,8 @@ def test_majority_counts_only_who_looked():
     joined = majority([_rater((0, 0, 0)), _rater(extent=extent), _rater(extent=extent)])
     assert joined.label.data[0, 0, 0] == 1
     assert joined.whole
-    nobody = majority([_rater(extent=extent), _rater(extent=extent)])
-    assert (nobody.extent.data == extent).all()
+    empty = majority([_rater(extent=extent), _rater(extent=extent)])
+    assert (empty.extent.data == extent).all()
 
 
 def test_raters_on_different_grids():

@@ -43,7 +43,7 @@ def test_the_mask_of_a_stripped_image_has_no_holes_and_no_crumbs():
     assert mask.data[2, 2, 2] == 0
 
 
-def test_an_image_without_a_brain_is_told_so():
+def test_an_image_without_a_brain_is_reported():
     with pytest.raises(DataError, match='no brain'):
         brain.extract_brain(Volume(np.zeros((40, 40, 40), np.float32), np.eye(4) * 4))
 

@@ -17,21 +17,21 @@ def phantom(contrast: str = 'FLAIR', scale: float = 1.0) -> Volume:
 
 
 @pytest.mark.parametrize(
-    ('mode', 'said', 'brain_only'),
+    ('mode', 'stripped', 'brain_only'),
     [('skip', False, True), ('auto', True, True), ('auto', None, True)],
 )
-def test_the_mask_of_a_stripped_image_is_its_foreground(mode, said, brain_only):
+def test_the_mask_of_a_stripped_image_is_its_foreground(mode, stripped, brain_only):
     image = phantom()
-    mask, found, _ = preprocess.brain_mask(image, mode=mode, stripped=said)
+    mask, found, _ = preprocess.brain_mask(image, mode=mode, stripped=stripped)
     assert found is brain_only
     assert np.array_equal(mask.data > 0, image.data > 0)
 
 
-@pytest.mark.parametrize(('mode', 'said'), [('force', True), ('auto', False)])
-def test_the_brain_is_extracted_where_that_is_asked_for(mode, said):
+@pytest.mark.parametrize(('mode', 'stripped'), [('force', True), ('auto', False)])
+def test_the_brain_is_extracted_where_that_is_asked_for(mode, stripped):
     nothing = Volume(np.zeros((40, 40, 40), np.float32), np.eye(4) * 4)
     with pytest.raises(DataError, match='no brain was found'):
-        preprocess.brain_mask(nothing, mode=mode, stripped=said)
+        preprocess.brain_mask(nothing, mode=mode, stripped=stripped)
 
 
 def test_n4_is_not_for_unit1():
@@ -46,8 +46,8 @@ def test_n4_is_not_for_unit1():
 
 def test_echoes_are_averaged_and_unit1_is_brought_to_scale():
     echoes = [phantom('T2starw', 1.0), phantom('T2starw', 3.0)]
-    made = preprocess.prepared(echoes)
+    made = preprocess.prepare_contrast(echoes)
     assert np.allclose(made.image.data, phantom(scale=2.0).data)
     assert len(made.methods) == 1
-    unit1 = preprocess.prepared([phantom('UNIT1', 1 / phantom().data.max())])
+    unit1 = preprocess.prepare_contrast([phantom('UNIT1', 1 / phantom().data.max())])
     assert unit1.image.data.max() == pytest.approx(4095)

@@ -1,4 +1,4 @@
-"""Unusable images are refused, small faults mended."""
+"""Unusable images are refused, small faults repaired."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def random_image() -> np.ndarray:
     return np.random.default_rng(0).random((40, 40, 40)).astype(np.float32)
 
 
-def test_few_bad_voxels_are_mended_and_told():
+def test_few_bad_voxels_are_repaired_and_reported():
     data = random_image()
     data[0, 0, :3] = [np.nan, np.inf, -np.inf]
     image, warnings = check_image(Volume(data, GRID))

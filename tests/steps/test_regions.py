@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ssl2_bids.atlas import read_atlas
 from ssl2_bids.steps.lesions import REGIONS, find_lesions, label_instances
-from ssl2_bids.steps.regions import assign_regions, methods, read_atlas, region_maps
+from ssl2_bids.steps.regions import assign_regions, methods, region_maps
 from ssl2_bids.volume import Volume, read
 
 # MNI coordinates in mm; a ball of 3 mm there

@@ -154,7 +154,7 @@ def test_same_bytes_whatever_the_threads(head):
     assert run(1, seed=7).matrix.tobytes() != results[0].matrix.tobytes()
 
 
-def test_wrong_masks_are_told(head):
+def test_wrong_masks_are_reported(head):
     t1w, t2w, mask = head
     with pytest.raises(DataError, match='T2w image cannot be registered: its brain mask is empty'):
         register_rigid(t1w, t2w, moving_mask=mask.with_data(mask.data * 0))

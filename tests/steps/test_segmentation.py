@@ -131,8 +131,8 @@ def test_uncertainty_is_the_entropy_of_the_probability(straight):
     h = straight.uncertainty.data
     assert (h.min(), h.max()) >= (0, 0.5)
     assert h.max() <= 1
-    sure = (p < 1e-4) | (p > 1 - 1e-4)
-    assert h[sure].max() < 0.002
+    certain = (p < 1e-4) | (p > 1 - 1e-4)
+    assert h[certain].max() < 0.002
     middle = abs(p - 0.5) < 0.1
     assert h[middle].min() > 0.96
     np.testing.assert_allclose(
@@ -177,18 +177,18 @@ def test_missing_contrasts_stop_before_the_network(card):
         segment({'T2w': images['T1w']}, {}, mask, card, network=None)
 
 
-def test_methods_say_what_was_done(card):
+def test_methods_state_what_was_done(card):
     text = methods(card, ('FLAIR',), overlap=0.5, mirror=True)
-    for said in ('FLAIR was', 'bootstrap-3t (version 0.1.0', '96 x 96 x 96', '50%', 'mirror'):
-        assert said in text
+    for phrase in ('FLAIR was', 'bootstrap-3t (version 0.1.0', '96 x 96 x 96', '50%', 'mirror'):
+        assert phrase in text
     assert 'mirror' not in methods(card, ('FLAIR',))
     assert '25%' in methods(card, ('FLAIR',))
     assert '80 x 80 x 80' in methods(card, ('FLAIR',), low_memory=True)
     assert '[@isensee2021]' in text
 
 
-def test_a_real_patient_is_segmented_as_the_card_says(card, network):
-    """One real 3T patient against the expert's mask: the card's own figure, which nobody tunes."""
+def test_a_real_patient_is_segmented_as_the_card_describes(card, network):
+    """One real 3T patient against the expert's mask: the card's own figure, which is not tuned."""
     anat = STRIPPED / 'sub-lj19' / 'anat'
     if not anat.is_dir():
         pytest.skip('the real 3T patients are not there')

@@ -53,7 +53,7 @@ def test_real_lesions_lie_on_tissue_and_those_outside_are_left_out(head):
     assert set(lesions.instance) == set(range(int(lesions.instance.max()) + 1))
 
 
-def test_packed_heads_come_back_equal(head, tmp_path):
+def test_stored_heads_come_back_equal(head, tmp_path):
     scan = (np.random.default_rng(0).random(label_head().shape) * 255).astype(np.uint8)
     other = make_head('two', label_head(skull=False), t1w=scan)
     save_heads(tmp_path / 'heads.npz', [head, other])

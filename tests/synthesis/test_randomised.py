@@ -6,7 +6,7 @@ from label_phantom import label_head
 from ssl2_bids.synthesis.appearance import CHANNELS, CONTRAST_SETS, draw_appearances
 from ssl2_bids.synthesis.heads import INDEX, make_head
 from ssl2_bids.synthesis.intensities import weighted_median
-from ssl2_bids.synthesis.lesions import confluent_lesions, fading
+from ssl2_bids.synthesis.lesions import confluent_lesions, fade
 from ssl2_bids.synthesis.patch_tensors import Fields, blur, shift
 from ssl2_bids.synthesis.randomised import draw
 from ssl2_bids.synthesis.ranges import Randomisation
@@ -105,11 +105,11 @@ def test_whole_brains_are_normalised_as_real_ones(heads):
     assert 0.7 < np.median(spreads) < 1.4
 
 
-def test_nuisance_is_as_bright_as_faint_lesions():
+def test_mimics_are_as_bright_as_faint_lesions():
     drawn = [draw_appearances(np.random.default_rng(n)) for n in range(300)]
-    nuisance = np.array([look['FLAIR'].nuisance for look in drawn])
+    mimic = np.array([look['FLAIR'].mimic for look in drawn])
     lesion = np.array([look['FLAIR'].lesion for look in drawn])
-    assert (nuisance > np.percentile(lesion, 20)).mean() > 0.2
+    assert (mimic > np.percentile(lesion, 20)).mean() > 0.2
     for look in drawn:
         assert look['FLAIR'].means.shape == (2, len(INDEX))
         assert (look['FLAIR'].means[:, 0] == 0).all()
@@ -118,7 +118,7 @@ def test_nuisance_is_as_bright_as_faint_lesions():
 def test_the_labelled_border_of_a_lesion_may_be_fainter_than_its_core():
     strength = torch.zeros((24, 24, 24))
     strength[6:18, 6:18, 6:18] = 1
-    made = [fading(strength, np.random.default_rng(n)) for n in range(20)]
+    made = [fade(strength, np.random.default_rng(n)) for n in range(20)]
     assert any(torch.equal(one, strength) for one in made)
     faded = [one for one in made if not torch.equal(one, strength)]
     assert len(faded) >= 5

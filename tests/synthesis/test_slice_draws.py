@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from ssl2_bids.synthesis.appearance import CHANNELS
-from ssl2_bids.synthesis.slices import Slices, draw_slices, drawn_in_slices, sliced
+from ssl2_bids.synthesis.slices import Slices, average_slices, draw_slices, drawn_in_slices
 
 SHARES = {'clinical': 0.3, 'mixed': 0.2, 'reformatted': 0.1}
 
@@ -16,7 +16,7 @@ def drawn(count=400, **shares):
 def test_whole_slices_keep_what_changes_evenly_along_them():
     ramp = torch.arange(24.0).reshape(1, 24, 1).expand(4, 24, 5)
     for spacing, thickness, first in ((4, 4.0, 0), (4, 2.5, 3), (5, 5.0, 2)):
-        found = sliced(ramp, Slices(1, spacing, thickness, first))
+        found = average_slices(ramp, Slices(1, spacing, thickness, first))
         assert found.shape == ramp.shape
         assert torch.allclose(found[:, 8:16], ramp[:, 8:16], atol=1e-4)
 
@@ -24,8 +24,8 @@ def test_whole_slices_keep_what_changes_evenly_along_them():
 def test_a_gap_is_not_seen():
     image = torch.zeros(3, 3, 10)
     image[1, 1, 0] = 1  # the first voxel of a slice of five
-    assert float(sliced(image, Slices(2, 5, 5.0, 0)).max()) == pytest.approx(0.2)
-    assert not sliced(image, Slices(2, 5, 3.0, 0)).any()
+    assert float(average_slices(image, Slices(2, 5, 5.0, 0)).max()) == pytest.approx(0.2)
+    assert not average_slices(image, Slices(2, 5, 3.0, 0)).any()
 
 
 def test_a_profile_is_a_mean():
@@ -38,7 +38,7 @@ def test_a_profile_is_a_mean():
 def test_the_gain_of_a_slice_is_that_of_its_voxels():
     image = torch.ones(4, 4, 12)
     gains = torch.tensor([1.0, 2.0, 1.0, 9.0])
-    found = sliced(image, Slices(2, 4, 4.0, 0), gains)
+    found = average_slices(image, Slices(2, 4, 4.0, 0), gains)
     assert float(found[0, 0].max()) == pytest.approx(1.875)  # half a voxel beside the centre
     assert float(found[0, 0, 0]) == 1
 
@@ -63,10 +63,10 @@ def test_shares_are_those_asked_for():
     assert clinical == pytest.approx(SHARES['clinical'], abs=0.04)
 
 
-def test_a_reader_draws_what_fills_a_slice_and_is_not_asked_about_the_rest():
+def test_a_rater_draws_what_fills_a_slice_and_is_not_asked_about_the_rest():
     label = torch.zeros(8, 8, 12)
     label[2:5, 2:5, 0:6] = 1  # fills the first slice
-    label[6, 6, 6:8] = 1  # a third of the second: drawn by some readers
+    label[6, 6, 6:8] = 1  # a third of the second: drawn by some raters
     label[0, 7, 6] = 1  # a sixth: by none
     for seed in range(8):
         drawn, known = drawn_in_slices(label, Slices(2, 6, 6.0, 0), np.random.default_rng(seed))

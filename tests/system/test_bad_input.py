@@ -11,7 +11,7 @@ from phantoms import brain_image
 
 
 def with_header(image: nib.Nifti1Image, **fields: object) -> bytes:
-    """The bytes of an image whose header says something else than nibabel would write."""
+    """The bytes of an image whose header has other values than nibabel would write."""
     content = image.to_bytes()
     header = nib.Nifti1Header(content[:348], check=False)
     for name, value in fields.items():
@@ -127,8 +127,8 @@ def test_fault(finished, label):
         assert words in ' '.join(summary['warnings'])
         return
     assert not masks
-    told = [line for line in done.stderr.splitlines() if line.startswith(f'sub-{label}')]
-    assert any(status in line for line in told), done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith(f'sub-{label}')]
+    assert any(status in line for line in lines), done.stderr
     if status == 'failed':
         assert words in summary['error']['Message']
         assert f'sub-{label}' in summary['error']['File']

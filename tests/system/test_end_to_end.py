@@ -140,7 +140,7 @@ def test_group_level(simulated, finished, run_app):
     assert validate(finished) == []
 
 
-def test_group_waits_for_nobody(simulated, finished, run_app):
+def test_group_needs_no_answer(simulated, finished, run_app):
     import fcntl
 
     with open(finished / '.ssl2-bids-group.lock', 'w') as stream:

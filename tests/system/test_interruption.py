@@ -32,7 +32,7 @@ def dataset(simulated, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope='module')
 def undisturbed(dataset, run_app, tmp_path_factory) -> tuple[dict[str, str], float]:
-    """Bytes of a run that nobody stopped, and its seconds."""
+    """Bytes of a run that was not stopped, and its seconds."""
     folder = tmp_path_factory.mktemp('undisturbed')
     started = time.monotonic()
     done = run_app(dataset, folder / 'out', 'participant', '-w', folder / 'work')
@@ -47,7 +47,7 @@ def start(*words: object, **options) -> subprocess.Popen:
 
 
 def kill_all(process: subprocess.Popen) -> None:
-    """End a process and all that it started as a power cut would: nobody can clean up."""
+    """End a process and all that it started as a power cut would: no process can clean up."""
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     for member in family:
         try:

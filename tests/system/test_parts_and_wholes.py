@@ -1,4 +1,4 @@
-"""A bad part costs itself and a warning, never the participant; dry run and run judge alike."""
+"""A bad part costs itself and a warning, never the participant; dry run and run agree."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_bad_part_costs_itself(finished, subject):
     assert any(warning in text for text in summary['warnings']), summary['warnings']
 
 
-def test_the_run_succeeds_and_says_what_it_left_out(finished):
+def test_the_run_succeeds_and_names_what_it_left_out(finished):
     done, _ = finished
     assert done.returncode == 0, done.stderr
     assert 'sub-constant: continuing without sub-constant_T2w.nii' in done.stderr
@@ -94,8 +94,8 @@ def test_what_was_left_out_is_remembered_until_the_file_is_another(finished, run
     assert again.stderr.count('already finished') == len(PARTS), again.stderr
     better = words[0] / 'sub-constant' / 'anat' / 'sub-constant_T2w.nii'
     better.write_bytes(brain_image(3).to_bytes())
-    mended = run_app(*words)
-    assert mended.stderr.count('already finished') == len(PARTS) - 1
+    repaired = run_app(*words)
+    assert repaired.stderr.count('already finished') == len(PARTS) - 1
     (path,) = (words[1] / 'sub-constant' / 'figures').glob('*summary_report.json')
     used = [r['Contrast'] for r in json.loads(path.read_text())['inputs'] if r['Use'] != 'dropped']
     assert sorted(used) == ['T1w', 'T2w']

@@ -116,7 +116,7 @@ def test_masks_meet_the_lesions_voxel_by_voxel(site, finished, subject):
 
 
 @pytest.mark.parametrize('subject', STORED)
-def test_readers_of_the_qform_and_of_the_sform_see_one_place(finished, subject):
+def test_programs_that_use_qform_or_sform_see_one_place(finished, subject):
     import SimpleITK as sitk
 
     for path in images(finished, subject):

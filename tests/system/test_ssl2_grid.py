@@ -95,7 +95,7 @@ def test_adapted_beats_unadapted_on_people_left_out(packed):
         assert np.mean(np.array(dice[group]) - dice[before]) > 0.01
 
     assert 'Dice' not in grid(*words)  # all cells stand
-    told = grid('table', packed / 'grid.csv')
-    assert f'{STEPS} steps' in told
+    output = grid('table', packed / 'grid.csv')
+    assert f'{STEPS} steps' in output
     mean, gain = np.mean(dice[adapted]), np.mean(dice[adapted]) - np.mean(dice[before])
-    assert f'| sup-3t | 2 | 100% | mean_teacher | 1 | 1 | {mean:.3f} | {gain:+.3f} (' in told
+    assert f'| sup-3t | 2 | 100% | mean_teacher | 1 | 1 | {mean:.3f} | {gain:+.3f} (' in output

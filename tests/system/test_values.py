@@ -100,7 +100,7 @@ def test_the_lesions_do_not_depend_on_how_values_are_stored(finished, label):
     assert 2 * (found & expected).sum() >= 0.95 * (found.sum() + expected.sum())
 
 
-def test_a_colour_image_is_a_data_error_that_says_so(tmp_path, run_app):
+def test_a_colour_image_is_a_data_error_with_its_reason(tmp_path, run_app):
     colour = nib.Nifti1Image(np.zeros(DATA.shape, [(c, 'u1') for c in 'RGB']), PHANTOM.affine)
     write(tmp_path / 'data', {'01': colour}, 'T1w')
     path = tmp_path / 'data' / 'dataset_description.json'

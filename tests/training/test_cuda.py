@@ -57,7 +57,7 @@ def test_every_strategy_adapts(strategy, tmp_path):
     assert bool(network(image).isfinite().all())
 
 
-def test_a_stopped_training_goes_on(tmp_path):
+def test_a_stopped_training_is_resumed(tmp_path):
     class Stop(Exception):
         pass
 
@@ -80,7 +80,7 @@ def test_a_stopped_training_goes_on(tmp_path):
         torch.testing.assert_close(again.state_dict()[name], value, atol=5e-2, rtol=0)
 
 
-def test_a_full_memory_is_told_apart_and_a_lighter_batch_fits():
+def test_a_full_memory_is_distinguished_and_a_lighter_batch_fits():
     big = AdaptSettings('supervised', 6, 1e-2, (96, 96, 96), 16, 2)
     people = [
         replace(p, image=np.tile(p.image, (2, 1, 1, 1)), present=(True,) * 4) for p in PEOPLE

@@ -56,7 +56,7 @@ def test_a_signal_to_one_stops_both_after_the_same_step(two):
     assert [p.name for p in (out / 'run').glob('*.pt')] == ['checkpoint-00000003.pt']
 
 
-def test_one_process_goes_on_where_two_stopped_and_comes_near_the_same(two):
+def test_one_process_resumes_where_two_stopped_and_comes_near_the_same(two):
     out, _ = two
     task = FindBright(noise=0)
     given = settings(STEPS, log_every=1, checkpoint_every=0)
@@ -67,8 +67,8 @@ def test_one_process_goes_on_where_two_stopped_and_comes_near_the_same(two):
     losses = [row['loss'] for row in whole.rows]
     assert losses[0] != losses[-1]
     # the first process logs the loss of its own half; after it was alone, that of the whole
-    went_on = [row['loss'] for row in history.rows if row['step'] > 3]
-    assert went_on == pytest.approx(losses[3:], rel=1e-4)
+    resumed = [row['loss'] for row in history.rows if row['step'] > 3]
+    assert resumed == pytest.approx(losses[3:], rel=1e-4)
 
 
 def test_views_of_both_processes_are_each_others_negatives(two):

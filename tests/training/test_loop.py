@@ -16,7 +16,7 @@ from tiny_training import BrightVoxels, FindBright, settings, tiny_network
 
 from ssl2_bids.errors import DataError, StorageError, UsageError
 from ssl2_bids.training import checkpoint, strategies
-from ssl2_bids.training.data.prefetch import echoed, stream
+from ssl2_bids.training.data.prefetch import echo_batch, stream
 from ssl2_bids.training.loop import curve_settings, train
 from ssl2_bids.training.run import Run
 from ssl2_bids.training.strategy import Batch
@@ -64,7 +64,7 @@ def test_the_loss_falls(uninterrupted):
 
 
 @pytest.mark.parametrize('after', [3, 10, 17])
-def test_a_run_that_broke_off_goes_on_to_the_same_curve(tmp_path, uninterrupted, after):
+def test_a_run_that_broke_off_is_resumed_on_the_same_curve(tmp_path, uninterrupted, after):
     class Broken(BrightVoxels):
         def __getitem__(self, step):
             if step == after:
@@ -122,7 +122,7 @@ def long_run(tmp_path_factory):
     [(signal.SIGUSR1, 0), (signal.SIGTERM, 1), (signal.SIGKILL, 0)],
     ids=['SIGUSR1', 'SIGTERM to all, worker included', 'SIGKILL'],
 )
-def test_a_signal_ends_a_real_process_which_goes_on_later(tmp_path, long_run, number, workers):
+def test_a_signal_ends_a_real_process_which_resumes_later(tmp_path, long_run, number, workers):
     folder = tmp_path / 'run'
     process = start(folder, LONG, WORKERS=str(workers))
     os.killpg(process.pid, number)
@@ -139,7 +139,7 @@ def test_a_signal_ends_a_real_process_which_goes_on_later(tmp_path, long_run, nu
     assert_same(folder, task, long_run)
 
 
-def test_a_loss_that_is_no_number_is_told_and_checkpoints_are_kept(tmp_path):
+def test_a_loss_that_is_no_number_is_reported_and_checkpoints_are_kept(tmp_path):
     with pytest.raises(DataError, match=r'not a number \(step 25\)') as caught:
         run(tmp_path, batches=BrightVoxels(poisoned=24))
     assert 'learning rate' in caught.value.advice
@@ -261,7 +261,7 @@ def views(step: int) -> Batch:
 
 
 @pytest.mark.parametrize('name', ['supervised', 'mean_teacher', 'cps', 'dan', 'fixmatch'])
-def test_strategies_go_on_where_they_stopped(tmp_path, name):
+def test_strategies_resume_where_they_stopped(tmp_path, name):
     """Teacher, peer, and the critic with its own optimiser come back from a checkpoint."""
 
     class Views:
@@ -301,7 +301,7 @@ def test_an_echo_has_other_intensities_and_the_same_places():
     image = torch.randn(2, 3, 4, 5, 6)
     image[:, :, 0] = 0
     batch = Echoes(image, (image[:, :1] > 1).float())
-    same, mirrored = (echoed(batch, mirror=mirror) for mirror in (False, True))
+    same, mirrored = (echo_batch(batch, mirror=mirror) for mirror in (False, True))
     assert torch.equal(same.label, batch.label)
     assert torch.equal(mirrored.label, batch.label.flip(2))
     assert torch.equal(same.image == 0, image == 0)
@@ -319,7 +319,7 @@ class NamedBatches:
         return Echoes(*BrightVoxels()[step])
 
 
-def test_a_batch_is_used_as_often_as_asked_for_and_a_run_goes_on_in_its_middle(tmp_path):
+def test_a_batch_is_used_as_often_as_asked_for_and_a_run_resumes_in_its_middle(tmp_path):
     class Stop(Exception):
         pass
 

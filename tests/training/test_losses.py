@@ -43,7 +43,7 @@ def test_without_lesion_the_mean_false_probability_stands_for_dice():
     assert losses.focal_tversky_loss(logits, nothing, m).item() == 0
 
 
-def test_nothing_annotated_costs_nothing_and_teaches_nothing():
+def test_nothing_annotated_costs_nothing_and_has_no_gradient():
     logits = logit(0.3, 0.6).requires_grad_()
     loss = losses.sup_loss(logits, maps(1, 0), maps(0, 0), focal_tversky=0.3, weigh_positives=True)
     loss.backward()
@@ -94,11 +94,11 @@ def test_suspected_voxels_reach_two_voxels_around_either_prediction_within_the_b
     p, q = torch.zeros(2, 1, 1, 9, 9, 9)
     p[0, 0, 2, 2] = 0.0
     p[..., 2, 4, 4], q[..., 6, 4, 4] = 0.2, 0.3
-    p[..., 0, 0, 0] = 0.9  # outside the brain: nobody suspects it
+    p[..., 0, 0, 0] = 0.9  # outside the brain: not suspected
     brain = torch.ones_like(p)
     brain[..., 0, :, :] = 0
     brain[..., 8, :, :] = 0
-    lesion, rest = losses.suspected(p, q, brain)
+    lesion, rest = losses.split_brain(p, q, brain)
     expected = torch.zeros_like(p)
     expected[..., 1:8, 2:7, 2:7] = 1
     assert torch.equal(lesion, expected)

@@ -32,7 +32,7 @@ def tiny(kind='student', seed=0):
 
 @functools.cache
 def experienced_weights(kind):
-    """Of a tiny network after 20 steps of labels: it is sure of some voxels."""
+    """Of a tiny network after 20 steps of labels: it is certain of some voxels."""
     strategy = make('supervised', lambda _: tiny(kind))
     advance(strategy, learner(strategy, 1e-2), [batch()] * 20)
     return strategy.student.state_dict()
@@ -151,7 +151,7 @@ def test_loss_and_gradients_are_finite(name, case):
 
 
 @pytest.mark.parametrize('name', [name for name in EVERY if name != 'supervised'])
-def test_unlabelled_images_teach_the_student(name):
+def test_unlabelled_images_train_the_student(name):
     """Also the peer and the heads; the teacher and the critic get no gradient."""
     strategy = make(name, experienced)
     b = batch()
@@ -159,9 +159,9 @@ def test_unlabelled_images_teach_the_student(name):
     assert scalars['unlabelled'] > 0
     assert scalars['weight'] == strategy.cfg.w_max
     for kind, module in strategy.modules().items():
-        taught = any(p.grad is not None and p.grad.abs().max() > 0 for p in module.parameters())
-        assert taught == (kind not in ('teacher', 'critic')), kind
-        assert taught or all(p.grad is None for p in module.parameters())
+        trained = any(p.grad is not None and p.grad.abs().max() > 0 for p in module.parameters())
+        assert trained == (kind not in ('teacher', 'critic')), kind
+        assert trained or all(p.grad is None for p in module.parameters())
 
 
 @pytest.mark.parametrize('name', EVERY)
@@ -187,7 +187,7 @@ def test_while_warming_up_unlabelled_images_do_not_matter(name):
 
 
 @pytest.mark.parametrize('name', EVERY)
-def test_going_on_from_a_checkpoint_equals_going_through(name):
+def test_a_resumed_training_equals_one_without_a_stop(name):
     batches = [batch(seed=10 * step) for step in range(6)]
     through = make(name, warmup=0.2, ramp=0.3, seed=3)
     advance(through, learner(through), batches)
@@ -296,7 +296,7 @@ def test_disagreement_costs_something(name, settings):
 
 
 def pointwise(steepness, bias=0.0):
-    """A network that takes the first contrast for the answer, as surely as it is told to."""
+    """A network that takes the first contrast for the answer, with the certainty asked for."""
 
     def build(kind):
         network = nn.Conv3d(2, 1, 1)
@@ -330,8 +330,8 @@ def test_agreement_costs_less_the_surer_it_is(name):
 
 
 @pytest.mark.parametrize('name', ['cps', 'fixmatch', 'self_training'])
-def test_what_is_ignored_teaches_nothing(name):
-    """A teacher's 0.1 and 0.45 are background to nobody."""
+def test_what_is_ignored_has_no_gradient(name):
+    """A teacher's 0.1 and 0.45 are background to no strategy."""
     for p in (0.1, 0.45):
         bias = torch.logit(torch.tensor(p)).item()
         strategy = make(name, pointwise(0.0, bias))
@@ -416,8 +416,8 @@ def test_copy_paste_boxes_hold_a_lesion_and_the_loss_looks_everywhere_once():
     assert (empty.sum((1, 2, 3, 4)) == round(EDGE * 2 / 3) ** 3).all()
 
 
-def test_copy_paste_teaches_labels_where_it_is_labelled_and_the_teacher_elsewhere():
-    """With an all-lesion label and an all-background teacher both can be told apart."""
+def test_copy_paste_targets_are_labels_where_it_is_labelled_and_the_teacher_elsewhere():
+    """With an all-lesion label and an all-background teacher both can be distinguished."""
     b = answers(batch())
     b = b._replace(yl=torch.ones_like(b.yl), bl=torch.ones_like(b.bl), ml=torch.ones_like(b.ml))
     ones = torch.ones_like(b.xl)
@@ -459,7 +459,7 @@ def test_the_heads_of_the_pyramid_learn_from_labels_without_pulling_the_student(
     assert all(head.weight.grad.abs().max() > 0 for head in strategy.heads)
 
 
-def test_the_critic_learns_to_tell_the_two_apart():
+def test_the_critic_learns_to_distinguish_the_two():
     strategy = make('dan', learning_rate=1e-2)
     labelled, unlabelled = torch.zeros(2, 2, 1, 8, 8, 8)
     labelled[..., 2:6, 2:6, 2:6] = 1

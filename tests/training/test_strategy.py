@@ -48,7 +48,7 @@ def test_the_average_takes_parameters_and_buffers_and_copies_counts():
     assert student.weight.item() == 2.0
 
 
-def test_the_band_teaches_neither_in_between():
+def test_the_band_has_no_target_in_between():
     q = torch.tensor([0.0, 0.04, 0.06, 0.3, 0.45, 0.59, 0.61, 1.0])
     target, weight = strategy.band(q)
     assert target.tolist() == [0, 0, 0, 0, 0, 0, 1, 1]
@@ -65,7 +65,7 @@ def test_random_numbers_follow_from_seed_and_step():
     assert not torch.equal(draw(1, 2), draw(2, 2))
 
 
-def test_noise_is_clipped_and_spares_what_is_not_there():
+def test_noise_is_clipped_and_spares_missing_channels():
     image = torch.ones(1, 2, 20, 20, 20)
     image[:, 1] = 0
     random = strategy.generator(0, 0, image.device)

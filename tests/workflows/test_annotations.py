@@ -146,7 +146,7 @@ def test_training_keeps_the_annotated_slices_that_adaptation_keeps(tmp_path, ano
     assert lesions[9:16].sum() == lesions.sum()
 
 
-def test_beyond_the_field_of_view_of_a_whole_label_nobody_looked():
+def test_beyond_the_field_of_view_a_whole_label_is_not_annotated():
     drawn = Volume(np.zeros((20, 20, 10), np.uint8), np.eye(4))
     whole = Annotation(drawn, drawn.with_data(np.ones(drawn.shape, bool)))
     moved = np.eye(4)
@@ -164,17 +164,17 @@ def test_thin_annotated_slices_survive_larger_voxels():
     label[10:20, 10:20] = 1
     label *= extent
     coarse = np.eye(4)
-    drawn, judged = onto_model_grid(
+    drawn, annotated = onto_model_grid(
         Annotation(Volume(label, fine), Volume(extent, fine)), coarse, (20, 20, 20)
     )
-    assert np.flatnonzero(judged.any((0, 1))).tolist() == [3, 8, 12, 16]
+    assert np.flatnonzero(annotated.any((0, 1))).tolist() == [3, 8, 12, 16]
     assert drawn[10, 10, [3, 8, 12, 16]].all()
-    assert not drawn[~judged.astype(bool)].any()
+    assert not drawn[~annotated.astype(bool)].any()
     # and on smaller ones nothing is missing in between
     finer = np.diag([0.35] * 3 + [1.0])
     both = Annotation(Volume(label, fine), Volume(extent, fine))
-    _, judged = onto_model_grid(both, finer, (60, 60, 60))
-    assert judged.any((0, 1)).sum() == 8
+    _, annotated = onto_model_grid(both, finer, (60, 60, 60))
+    assert annotated.any((0, 1)).sum() == 8
 
 
 @pytest.mark.parametrize('whole', [True, False])

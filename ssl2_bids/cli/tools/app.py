@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from ssl2_bids import __version__
 from ssl2_bids.cli.encoding import ensure_utf8
 from ssl2_bids.cli.parsing import Parser
-from ssl2_bids.cli.tools.evaluate import add_evaluate, say
+from ssl2_bids.cli.tools.evaluate import add_evaluate, show
 from ssl2_bids.cli.tools.pretrain import add_pretrain
 from ssl2_bids.cli.tools.simulate import add_simulate
 from ssl2_bids.errors import Ssl2Error
@@ -52,8 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = build_parser().parse_args(argv)
         return args.run(args)
     except Ssl2Error as error:
-        say(f'error: {error}')
+        show(f'error: {error}')
         return error.exit_code
     except KeyboardInterrupt:
-        say('interrupted; run the same command again to resume')
+        show('interrupted; run the same command again to resume')
         return 128 + signal.SIGINT

@@ -153,8 +153,8 @@ def run_evaluate(args: argparse.Namespace) -> int:
             path = args.output.with_name(f'{args.output.stem}_comparison.tsv')
             write_table(path, rows, scores.COMPARISON_COLUMNS)
     for note in result.notes:
-        say(f'note: {note}')
-    return _tell_failures(result.failures, len(result.cases))
+        show(f'note: {note}')
+    return _show_failures(result.failures, len(result.cases))
 
 
 def _run_lesion_free(
@@ -184,7 +184,7 @@ def _run_lesion_free(
     _print([[*_unit_headings(models), *(c[0] for c in columns.values())], *rows], models)
     if args.output and result.brains:
         write_table(args.output, *scores.lesion_free_table(result.brains))
-    return _tell_failures(result.failures, len(result.brains))
+    return _show_failures(result.failures, len(result.brains))
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -210,19 +210,19 @@ def _models(labels: Sequence[str]) -> tuple[str | None, ...]:
     return tuple(dict.fromkeys(None if label in ('', 'default') else label for label in plain))
 
 
-def _tell_failures(failures: Sequence[FailedCase], done: int) -> int:
+def _show_failures(failures: Sequence[FailedCase], done: int) -> int:
     from ssl2_bids.bids.dataset import unit_name
 
     for failure in failures:
-        say(f'{unit_name(failure.subject, failure.session)}: {failure.error}')
+        show(f'{unit_name(failure.subject, failure.session)}: {failure.error}')
     if not failures:
         return SUCCESS
     names = ', '.join(dict.fromkeys(unit_name(f.subject, f.session) for f in failures))
-    say(f'{len(failures)} of {done + len(failures)} cases failed: {names}')
+    show(f'{len(failures)} of {done + len(failures)} cases failed: {names}')
     return SOME_FAILED if done else DataError.exit_code
 
 
-def say(text: str) -> None:
+def show(text: str) -> None:
     """A line beside the results."""
     sys.stderr.write(f'ssl2: {text}\n')
 
@@ -240,15 +240,15 @@ def _show_cases(result: Evaluation, models: Sequence[str | None]) -> None:
         whose = [scores.model_name(model)] if len(models) > 1 else []
         numbers = _cells(scores.mean_numbers(cases), columns)
         means.append([f'mean of {len(cases)}', '', *whose, '', *numbers])
-        if told := scores.lesions_in_words(cases):
+        if detected := scores.lesions_in_words(cases):
             name = f' by {scores.model_name(model)}' if len(models) > 1 else ''
-            say(f'lesions detected{name}: {told}')
+            show(f'lesions detected{name}: {detected}')
     _print([*rows, *means], models, footers=len(means))
 
 
 def _show_comparison(rows: Sequence[dict[str, Any]]) -> None:
     """Print the comparison of models, one row per score and model."""
-    from ssl2_bids.cli.terminal import aligned
+    from ssl2_bids.cli.terminal import align_columns
     from ssl2_bids.workflows.evaluation.scores import COMPARED
 
     headings = ['Score', 'Model', 'Baseline', 'Mean', 'Baseline mean', 'Difference', '95 % low',
@@ -265,7 +265,7 @@ def _show_comparison(rows: Sequence[dict[str, Any]]) -> None:
                 *(str(row[name]) for name in ('participants', 'undefined')),
             ]
         )
-    sys.stdout.write('\n' + aligned(cells, text_columns=3) + '\n')
+    sys.stdout.write('\n' + align_columns(cells, text_columns=3) + '\n')
 
 
 def _unit_headings(models: Sequence[str | None]) -> list[str]:
@@ -286,7 +286,7 @@ def _print(rows: list[list[str]], models: Sequence[str | None], *, footers: int 
     from rich.console import Console
     from rich.table import Table
 
-    from ssl2_bids.cli.terminal import aligned
+    from ssl2_bids.cli.terminal import align_columns
 
     text_columns = len(_unit_headings(models))
     console = Console()
@@ -304,7 +304,7 @@ def _print(rows: list[list[str]], models: Sequence[str | None], *, footers: int 
     if console.is_terminal and needed <= console.width:
         console.print(ruled)
     else:
-        sys.stdout.write(aligned(rows, text_columns=text_columns) + '\n')
+        sys.stdout.write(align_columns(rows, text_columns=text_columns) + '\n')
 
 
 def _cells(numbers: dict[str, float], columns: dict[str, Any]) -> list[str]:

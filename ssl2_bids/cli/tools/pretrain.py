@@ -14,6 +14,7 @@ from typing import Any
 
 from ssl2_bids.cli import values
 from ssl2_bids.errors import SUCCESS
+from ssl2_bids.progress import StageProgress
 
 DESCRIPTION = """\
 Pretrain a network: self-supervised on unlabelled 3T scans and simulated ones, then supervised on
@@ -74,27 +75,27 @@ def run_pretrain(args: argparse.Namespace) -> int:
     logging.basicConfig(format='ssl2: %(message)s', level=logging.WARNING)
     logging.getLogger('ssl2_bids').setLevel(logging.INFO)
     if args.pack:
-        place = workflow.pack_data(args.config, args.output, progress=_packed)
-        _say(f'prepared dataset: {place}')
+        place = workflow.pack_data(args.config, args.output, progress=_show_prepared)
+        _show(f'prepared dataset: {place}')
         return SUCCESS
-    with shown_progress() as progress:
+    with progress_display() as progress:
         outcome = workflow.pretrain(
             args.config,
             args.output,
             device=choose_device(args.device),
             data=args.data,
             progress=progress,
-            packing=_packed,
+            preparing=_show_prepared,
         )
     if not outcome.finished:
-        _say('interrupted; run the same command again to resume')
+        _show('interrupted; run the same command again to resume')
         return 128 + outcome.stopped
-    _say(f'the model is in {outcome.folder}')
+    _show(f'the model is in {outcome.folder}')
     return SUCCESS
 
 
 @contextmanager
-def shown_progress() -> Iterator[Any]:
+def progress_display() -> Iterator[StageProgress | None]:
     """A bar where stderr is a terminal and rich is there, else a line now and then."""
     if not is_first():
         yield None
@@ -126,14 +127,14 @@ def is_first() -> bool:
     return os.environ.get('RANK', '0') == '0'
 
 
-def lines() -> Any:
+def lines() -> StageProgress:
     """A function that writes a line at times."""
     last = [0.0]
 
     def update(stage: str, done: int, steps: int, latest: Mapping[str, float]) -> None:
         if done == steps or time.monotonic() - last[0] > LINE_INTERVAL:
             last[0] = time.monotonic()
-            _say(f'{stage.replace("_", "-")}: step {done} of {steps}  {progress_text(latest)}')
+            _show(f'{stage.replace("_", "-")}: step {done} of {steps}  {progress_text(latest)}')
 
     return update
 
@@ -146,11 +147,11 @@ def progress_text(latest: Mapping[str, float]) -> str:
     )
 
 
-def _packed(name: str) -> None:
-    _say(f'prepared {name}')
+def _show_prepared(name: str) -> None:
+    _show(f'prepared {name}')
 
 
-def _say(text: str) -> None:
+def _show(text: str) -> None:
     if not is_first():
         return
     sys.stderr.write(f'ssl2: {text}\n')

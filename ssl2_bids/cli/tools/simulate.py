@@ -8,7 +8,7 @@ from pathlib import Path
 from ssl2_bids.cli import values
 from ssl2_bids.cli.options import _available_cpus as available_cpus
 from ssl2_bids.cli.parsing import add_option
-from ssl2_bids.cli.tools.evaluate import say
+from ssl2_bids.cli.tools.evaluate import show
 from ssl2_bids.errors import SUCCESS, UsageError
 
 SIMULATE = """\
@@ -255,7 +255,7 @@ def run_simulate(args: argparse.Namespace) -> int:
             progress=lambda done, total: bar.update(task, completed=done, total=total),
             **options,
         )
-    say(f'{args.subjects} simulated participants in {args.output}')
+    show(f'{args.subjects} simulated participants in {args.output}')
     return SUCCESS
 
 
@@ -270,5 +270,5 @@ def run_again(args: argparse.Namespace) -> int:
     from ssl2_bids.workflows.simulation.replay import simulate_again
 
     simulate_again(args.again, args.output, labels=args.labels, lesion_masks=args.lesion_masks)
-    say(f'{args.again.name.split("_")[0]} reproduced in {args.output}')
+    show(f'{args.again.name.split("_")[0]} reproduced in {args.output}')
     return SUCCESS

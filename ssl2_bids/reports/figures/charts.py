@@ -146,12 +146,12 @@ def line_chart(
     for name, line in lines.items():
         placed = [at(x, y) for x, y in line]
         path = ' '.join(f'{x:.1f},{y:.1f}' for x, y in placed)
-        told = ', '.join(f'{y:.3f} at {x:g}' for x, y in line)
+        listed = ', '.join(f'{y:.3f} at {x:g}' for x, y in line)
         dots = ''.join(
             f'<circle class="point" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in placed
         )
         parts.append(
-            f'<g><title>{escape(name)}: {told}</title><polyline class="line" points="{path}"/>'
+            f'<g><title>{escape(name)}: {listed}</title><polyline class="line" points="{path}"/>'
             f'{dots}</g>'
         )
     return _chart(parts, label=label, side=side, summary=f'{side} against {label}')

@@ -29,7 +29,7 @@ def curves_svg(curves: Mapping[str, Sequence[tuple[float, float]]], *, title: st
     The SVG document.
     """
     finite = {
-        name: thinned([(x, y) for x, y in points if math.isfinite(y)])
+        name: thin_out([(x, y) for x, y in points if math.isfinite(y)])
         for name, points in curves.items()
     }
     finite = {name: points for name, points in finite.items() if points}
@@ -46,7 +46,7 @@ def curves_svg(curves: Mapping[str, Sequence[tuple[float, float]]], *, title: st
     return '\n'.join([*parts, '</svg>', ''])
 
 
-def thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def thin_out(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """At most 400 points: means of neighbours."""
     size = max(1, math.ceil(len(points) / POINTS))
     groups = [points[start : start + size] for start in range(0, len(points), size)]

@@ -14,8 +14,8 @@ from ssl2_bids.reports.figures.scene import AXIAL, PLANES, Plane, Scene, cut, pr
 from ssl2_bids.steps.lesions import label_instances
 from ssl2_bids.volume import Volume, reorient
 
-MANUAL, PREDICTED = '#ffb000', '#4dd8ff'  # as LESION_COLOURS: told apart by everybody
-UNJUDGED = '#97a3af'
+MANUAL, PREDICTED = '#ffb000', '#4dd8ff'  # as LESION_COLOURS: distinct with colour blindness, too
+ANNOTATED = '#97a3af'
 
 
 def draw_case(
@@ -27,7 +27,7 @@ def draw_case(
     title: str,
     image_name: str = '',
     brain: Volume | None = None,
-    judged: Volume | None = None,
+    annotated: Volume | None = None,
 ) -> None:
     """Three planes through the largest lesion, and the axial slice with most disagreement.
 
@@ -41,19 +41,19 @@ def draw_case(
     path : the SVG file.
     image_name : how the image is called in the figure.
     brain : brain mask; crops the picture.
-    judged : annotated extent, if not everything; outlined, and disagreement counts there.
+    annotated : annotated extent, if not everything; outlined, and disagreement counts there.
 
     Raises
     ------
     ValueError : the volumes do not lie on one grid.
     """
     background = image or prediction.with_data(np.zeros(prediction.shape, np.float32))
-    for other in (reference, prediction, brain, judged):
+    for other in (reference, prediction, brain, annotated):
         if other is not None:
             on_one_grid(background, other)
     drawn, found = (reorient(mask).data > 0 for mask in (reference, prediction))
     scene = prepare(background, brain, also=drawn | found)
-    extent = reorient(judged).data > 0 if judged is not None else np.ones(drawn.shape, bool)
+    extent = reorient(annotated).data > 0 if annotated is not None else np.ones(drawn.shape, bool)
     wrong = (drawn != found) & extent
     point = _middle_of_largest(drawn if drawn.any() else found, scene.background.voxel_volume)
     places = [(plane, point[plane.axis]) for plane in PLANES]
@@ -84,7 +84,7 @@ def _outlines(
     outside = (
         ''
         if extent.all()
-        else outline_path(cut(extent, plane, index, scene.box), UNJUDGED, width=0.8)
+        else outline_path(cut(extent, plane, index, scene.box), ANNOTATED, width=0.8)
     )
     return (
         outside
@@ -106,7 +106,7 @@ def _middle_of_largest(mask: np.ndarray, voxel_volume: float) -> list[int]:
 def _legend(extent: np.ndarray) -> str:
     entries = [(MANUAL, 2.4, 'manual'), (PREDICTED, 1.0, 'predicted')]
     if not extent.all():
-        entries.append((UNJUDGED, 0.8, 'annotated by a rater'))
+        entries.append((ANNOTATED, 0.8, 'annotated by a rater'))
     return ''.join(
         f'<path d="M{150 * n} 13h28" class="outline" stroke="{colour}" '
         f'style="stroke-width:{width + 0.6:.1f}"/>'

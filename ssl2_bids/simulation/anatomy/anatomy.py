@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from ssl2_bids.simulation.smooth import draw_seed, smooth_noise
-from ssl2_bids.voxel_grid import spacing_of
+from ssl2_bids.voxel_grid import spacing_of, voxel_volume_of
 
 # Tissues of resources/tissues.toml that lie outside the brain; all others are brain or its fluid.
 EXTRACEREBRAL = ('fat', 'muscle', 'skull', 'marrow', 'skin', 'eye', 'dura', 'mucosa', 'blood')
@@ -51,7 +51,7 @@ class Anatomy:
     @property
     def voxel_volume(self) -> float:
         """Volume of one voxel in mm^3."""
-        return float(abs(np.linalg.det(self.affine[:3, :3])))
+        return voxel_volume_of(self.affine)
 
     @property
     def brain(self) -> np.ndarray:
@@ -153,7 +153,7 @@ def deform(anatomy: Anatomy, deformation: Deformation, *, voxel_size: float = 1.
     to_voxels = np.linalg.inv(anatomy.affine)
     voxels = np.tensordot(to_voxels[:3, :3].astype(np.float32), where, axes=1)
     voxels += to_voxels[:3, 3].astype(np.float32).reshape(3, 1, 1, 1)
-    return resampled(anatomy, voxels, affine)
+    return resample_anatomy(anatomy, voxels, affine)
 
 
 def extent(anatomy: Anatomy) -> tuple[np.ndarray, np.ndarray]:
@@ -210,7 +210,7 @@ def ventricles(anatomy: Anatomy) -> np.ndarray:
     return ndimage.binary_opening(fluid) & (depth > 0.6 * depth.max()) & (depth > DEEP)
 
 
-def resampled(anatomy: Anatomy, voxels: np.ndarray, affine: np.ndarray) -> Anatomy:
+def resample_anatomy(anatomy: Anatomy, voxels: np.ndarray, affine: np.ndarray) -> Anatomy:
     """The anatomy at voxel coordinates (3, I, J, K), on the grid of ``affine``."""
     fractions = {
         name: sample_part(fraction, voxels) for name, fraction in anatomy.fractions.items()

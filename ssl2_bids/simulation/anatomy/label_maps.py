@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
+from ssl2_bids.atlas import read_atlas
 from ssl2_bids.errors import DataError
 from ssl2_bids.simulation.anatomy.anatomy import FIRST_EXTRACEREBRAL, Anatomy
 from ssl2_bids.tables import bundled_table
 from ssl2_bids.volume import Volume, read, reorient, resample
-from ssl2_bids.voxel_grid import bounding_box, shifted, start_of
+from ssl2_bids.voxel_grid import bounding_box, shift_affine, start_of
 
-RESOURCES = Path(__file__).parents[2] / 'resources'
 MAX_VOXEL_EDGE = 1.6  # mm; thicker voxels miss the sulci
 MAX_ANISOTROPY = 1.5  # longest over shortest voxel edge
 OBLIQUE = 1e-3  # largest cosine between a voxel axis and another axis of the room that is ignored
@@ -106,9 +104,9 @@ def healthy_labels(labels: Volume, *, path: str | Path | None = None) -> Volume:
     rotation = volume.affine[:3, :3] / volume.spacing
     oblique = np.abs(rotation - np.diag(np.diag(rotation))).max() > OBLIQUE
     if oblique or np.ptp(volume.spacing) > OBLIQUE:
-        volume = _straightened(volume)
+        volume = _straighten(volume)
     else:
-        # Below the tolerance the axes count as straight, and the affine says so.
+        # Below the tolerance the axes count as straight, in the affine too.
         straight = np.diag([*volume.spacing, 1.0])
         straight[:3, 3] = volume.affine[:3, 3]
         volume = Volume(volume.data, straight)
@@ -154,7 +152,7 @@ def _known(data: np.ndarray, path: str | Path | None) -> np.ndarray:
     return np.array(targets, np.uint8)[np.searchsorted(found, data)]
 
 
-def _straightened(volume: Volume) -> Volume:
+def _straighten(volume: Volume) -> Volume:
     """Nearest neighbours on an isotropic grid along RAS+ that holds all of the volume."""
     edge = float(volume.spacing.min())
     corners = np.array(np.meshgrid(*[(0, n - 1) for n in volume.shape], [1.0])).reshape(4, -1)
@@ -183,24 +181,24 @@ def from_label_map(labels: Volume | str | Path, *, skull_stripped: bool = True) 
     labels = healthy_labels(labels) if isinstance(labels, Volume) else read_label_map(labels)
     data = labels.data
     if skull_stripped:
-        data = stripped(data, edge=float(labels.spacing[0]))
+        data = strip_head(data, edge=float(labels.spacing[0]))
     # Automatic maps have stray voxels in the air.
     pieces, _ = ndimage.label(data)
     data = np.where(pieces == 1 + np.bincount(pieces.ravel())[1:].argmax(), data, 0)
     box = bounding_box(data > 0)
     data = np.pad(data[box], 3)
-    affine = shifted(labels.affine, start_of(box) - 3)
+    affine = shift_affine(labels.affine, start_of(box) - 3)
     fractions = {}
     for name, shares in label_table().tissues.items():
         lookup = np.zeros(256, np.float32)
         for label, share in shares.items():
             lookup[label] = share
         if lookup[np.unique(data)].any():
-            fractions[name] = _blurred(lookup[data])
+            fractions[name] = _blur(lookup[data])
     return Anatomy(fractions, affine, data, SHARPNESS)
 
 
-def stripped(data: np.ndarray, *, edge: float) -> np.ndarray:
+def strip_head(data: np.ndarray, *, edge: float) -> np.ndarray:
     """Labels of the brain and of the fluid in its sulci and around it, not in the spinal canal."""
     inside = data < FIRST_EXTRACEREBRAL
     tissue = inside & (data > 0) & (data != FLUID)
@@ -214,7 +212,7 @@ def stripped(data: np.ndarray, *, edge: float) -> np.ndarray:
     return np.where(inside & (closed | tissue), data, 0).astype(np.uint8)
 
 
-def _blurred(values: np.ndarray) -> np.ndarray:
+def _blur(values: np.ndarray) -> np.ndarray:
     """Gaussian blur, computed where there is something to blur; zero at the border."""
     wider = bounding_box(values > 0, 3)
     blurred = np.zeros_like(values)
@@ -243,9 +241,7 @@ def from_mni_maps(
     fluid = np.clip(brain - white - grey, 0, 1).astype(np.float32)
     fractions = {'wm': white, 'gm': grey, 'csf': fluid}
     shape = fluid.shape
-    maps = {
-        name: resample(volume, affine, shape).data for name, volume in atlas_structures().items()
-    }
+    maps = {name: resample(volume, affine, shape).data for name, volume in read_atlas().items()}
     labels = np.zeros(shape, np.uint8)
     x, y, z = (
         (affine[i, i] * np.arange(shape[i]) + affine[i, 3]).reshape(np.roll((-1, 1, 1), i))
@@ -279,15 +275,3 @@ def from_mni_maps(
 
 
 RIGHT = {2: 41, 3: 42, 4: 43, 7: 46, 8: 47, 10: 49, 11: 50, 12: 51, 17: 53}
-
-
-def atlas_structures() -> dict[str, Volume]:
-    """The probability, 0 to 1, of each structure of the atlas of regions, in MNI space."""
-    folder = RESOURCES / 'atlas'
-    image = nib.Nifti1Image.from_filename(folder / 'regions.nii.gz')
-    structures = json.loads((folder / 'regions.json').read_text(encoding='utf-8'))['Structures']
-    stack = np.asarray(image.dataobj)
-    return {
-        name: Volume(stack[..., i].astype(np.float32) / 255, image.affine.astype(np.float64))
-        for i, name in enumerate(structures)
-    }

@@ -11,7 +11,7 @@ from scipy import ndimage
 from ssl2_bids.errors import DataError
 from ssl2_bids.simulation.anatomy.anatomy import Anatomy, ventricles
 from ssl2_bids.simulation.anatomy.template_fit import fit_template
-from ssl2_bids.voxel_grid import bounding_box, shifted, start_of
+from ssl2_bids.voxel_grid import bounding_box, shift_affine, start_of
 
 FAR = 1e4  # mm; distance to what a head does not have
 TOUCHING = 1.8  # mm between voxel centres; nearer than this a lesion touches
@@ -105,7 +105,7 @@ def survey(anatomy: Anatomy) -> Surroundings:
     if not brain.any():
         raise DataError('the anatomy is empty', advice='Give an anatomy with tissue.')
     box = bounding_box(brain, MARGIN)
-    affine = shifted(anatomy.affine, start_of(box))
+    affine = shift_affine(anatomy.affine, start_of(box))
     labels = None if anatomy.labels is None else anatomy.labels[box]
     parts = {name: fraction[box] for name, fraction in anatomy.fractions.items()}
     local = Anatomy(parts, affine, labels)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-from ssl2_bids.simulation.anatomy.label_maps import atlas_structures
+from ssl2_bids.atlas import read_atlas
 
 COARSE = 3.0  # mm; voxels in which structures are compared
 STEPS = ((8.0, 15), (4.0, 15))  # blur in mm, and number of Gauss-Newton steps with it
@@ -28,7 +28,7 @@ def fit_template(structures: Sequence[np.ndarray], affine: np.ndarray) -> np.nda
     affine : (4, 4) of the masks, voxel axes along RAS+.
     """
     head, coarse_affine = coarse(structures, affine)
-    atlas = atlas_structures()
+    atlas = read_atlas()
     below = atlas['cerebellum'].data + atlas['brainstem'].data
     maps = [atlas[name].data for name in ('ventricles', 'cortex', 'deep-grey-matter')] + [below]
     template_affine = atlas['cortex'].affine

@@ -216,6 +216,6 @@ def texture_map(
     return np.clip(noise, 0.7, 1.3, out=noise)
 
 
-def textured(tissue: Tissue, texture: Value) -> Tissue:
+def with_texture(tissue: Tissue, texture: Value) -> Tissue:
     """A tissue whose T1 and T2 vary with a texture (water moves both)."""
     return replace(tissue, t1=tissue.t1 * texture, t2=tissue.t2 * texture)

@@ -12,7 +12,7 @@ from ssl2_bids.simulation.lesions.shapes import (
     from_centre,
     noise,
     radius_of,
-    roughened,
+    roughen,
     union,
 )
 from ssl2_bids.simulation.smooth import draw_seed
@@ -84,4 +84,4 @@ def shape(
     outline = np.sqrt((cling * field) ** 2 + from_centre(at) ** 2)
     if form == 'subpial':
         return outline + 0.15 * size * noise(at, random, scale=4.0)
-    return roughened(outline - size, at, size, random)
+    return roughen(outline - size, at, size, random)

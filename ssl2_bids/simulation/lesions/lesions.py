@@ -37,7 +37,7 @@ class PaintedLesions:
     Attributes
     ----------
     anatomy : with a fraction ``lesion`` taken from its tissues, and where they were drawn ``rim``
-        (iron) and ``vein``. After :func:`nuisances.with_nuisances` the fraction ``lesion`` also
+        (iron) and ``vein``. After :func:`mimics.with_mimics` the fraction ``lesion`` also
         holds lesion mimics: only ``severity`` is the truth.
     severity : 0 to 1; the truth is where it is at least one half, on any grid it is sampled on.
     damage : loss of R1 of the fraction ``lesion`` against white matter, 0 to 1.
@@ -46,7 +46,7 @@ class PaintedLesions:
     table : one entry per lesion in the order of their numbers; vanished ones stand last.
     ignore : None, or bool, where a lesion is ambiguous.
     pulsation : None, or the share 0 to 1 of the fluid's signal that escapes the inversion.
-    nuisances : None, or the draw of the lesion mimics.
+    mimics : None, or the draw of the lesion mimics.
     healthy, around, patches : what they were made from.
     """
 
@@ -61,7 +61,7 @@ class PaintedLesions:
     patches: tuple[LesionPatch, ...] = field(repr=False)
     ignore: np.ndarray | None = None
     pulsation: np.ndarray | None = None
-    nuisances: Any = None
+    mimics: Any = None
 
     @property
     def count(self) -> int:
@@ -142,11 +142,11 @@ def compose(
     fractions = with_lesions(anatomy, around, amount, rim, vein)
     return PaintedLesions(
         anatomy=replace(anatomy, fractions=fractions),
-        severity=pasted(severity, anatomy.shape, around.box),
-        damage=pasted(damage, anatomy.shape, around.box),
-        t2_factor=pasted(t2_factor, anatomy.shape, around.box, np.ones(anatomy.shape, 'f4')),
-        instances=pasted(instances, anatomy.shape, around.box),
-        table=measured(patches, instances, around),
+        severity=paste(severity, anatomy.shape, around.box),
+        damage=paste(damage, anatomy.shape, around.box),
+        t2_factor=paste(t2_factor, anatomy.shape, around.box, np.ones(anatomy.shape, 'f4')),
+        instances=paste(instances, anatomy.shape, around.box),
+        table=measure_lesions(patches, instances, around),
         healthy=anatomy,
         around=around,
         patches=patches,
@@ -191,7 +191,7 @@ def with_lesions(
     return fractions
 
 
-def pasted(
+def paste(
     part: np.ndarray,
     shape: tuple[int, ...],
     box: tuple[slice, ...],
@@ -203,7 +203,7 @@ def pasted(
     return whole
 
 
-def measured(
+def measure_lesions(
     patches: tuple[LesionPatch, ...], instances: np.ndarray, around: Surroundings
 ) -> tuple[PaintedLesion, ...]:
     """The table of lesions, with the volumes that they have in the instance map."""

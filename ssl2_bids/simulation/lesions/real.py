@@ -25,7 +25,7 @@ from ssl2_bids.simulation.lesions.growth import (
 from ssl2_bids.simulation.lesions.shapes import axes_of, box_around
 from ssl2_bids.simulation.smooth import draw_seed
 from ssl2_bids.volume import Volume, read, reorient
-from ssl2_bids.voxel_grid import shifted, spacing_of, start_of
+from ssl2_bids.voxel_grid import shift_affine, spacing_of, start_of
 
 MIN_VOLUME = 2.0  # mm^3; smaller components have no shape
 SCALES = (0.7, 1.4)
@@ -126,7 +126,7 @@ def components_of(mask: Volume, patient: str) -> list[Component]:
     found.sort(key=lambda item: (-item[0], item[1]))
     components = []
     for number, (volume, index, box) in enumerate(found, start=1):
-        affine = shifted(mask.affine, start_of(box) - 3)
+        affine = shift_affine(mask.affine, start_of(box) - 3)
         crop = np.pad(pieces[box] == index, 3)
         components.append(Component(patient, number, crop, affine, volume))
     return components
@@ -200,13 +200,13 @@ def transplant(
     piece.
     """
     component = shapes.find(origin)
-    linear = turned(origin) @ around.to_template[:3, :3]
+    linear = undo_turn(origin) @ around.to_template[:3, :3]
     growth = np.cbrt(1 / abs(np.linalg.det(linear)))
     half = (np.array(component.mask.shape) - 6) * component.spacing / 2
     reach = float(np.linalg.norm(half)) * growth + 5
     box = box_around(around, np.array(lesion.centre), reach)
     at = axes_of(around, box, np.array(lesion.centre))
-    outline = growth * moved(component, origin, linear, at)
+    outline = growth * border_distance(component, origin, linear, at)
     inside = outline < 0
     kind = 'deep_grey' if inside.any() and around.nuclei[box][inside].mean() > 0.5 else 'white'
     room = (around.susceptible[kind][box] >= ROOM) & ~blocked[box]
@@ -224,7 +224,7 @@ def transplant(
     return finish(replace(lesion, kind=kind), outline - np.float32(level), box, room, around)
 
 
-def turned(origin: Origin) -> np.ndarray:
+def undo_turn(origin: Origin) -> np.ndarray:
     """(3, 3) that undoes turn and scale of a transplanted lesion."""
     a, b, c = np.deg2rad(origin.turn)
     about_x = [[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]]
@@ -234,7 +234,7 @@ def turned(origin: Origin) -> np.ndarray:
     return rotation.T / origin.scale
 
 
-def moved(
+def border_distance(
     component: Component, origin: Origin, linear: np.ndarray, at: list[np.ndarray]
 ) -> np.ndarray:
     """Distance (mm in the template) from a component's border.

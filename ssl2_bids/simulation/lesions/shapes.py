@@ -84,8 +84,8 @@ def shape(
         axis = outward(around.to_ventricle, around, centre)
         if axis.any():
             outline = ellipsoid(at, axis, size, random.uniform(1.4, 2.8))
-            return roughened(outline, at, size, random)
-    return roughened(union(at, size, random, volume=volume), at, size, random)
+            return roughen(outline, at, size, random)
+    return roughen(union(at, size, random, volume=volume), at, size, random)
 
 
 def from_centre(at: tuple[np.ndarray, ...] | list[np.ndarray]) -> np.ndarray:
@@ -138,10 +138,10 @@ def along(
     cling = random.uniform(1.4, 3.0) if form == 'confluent' else random.uniform(1.2, 2.2)
     field = ndimage.gaussian_filter(field, 0.7)
     outline = np.sqrt((cling * field) ** 2 + from_centre(at) ** 2) / np.sqrt(cling)
-    return roughened(outline - size, at, size, random)
+    return roughen(outline - size, at, size, random)
 
 
-def roughened(
+def roughen(
     outline: np.ndarray, at: list[np.ndarray], size: float, random: np.random.Generator
 ) -> np.ndarray:
     """An outline with coarse dents and bulges and fine roughness."""

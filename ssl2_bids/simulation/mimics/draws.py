@@ -13,7 +13,7 @@ POOLS = ('monro', 'third', 'fourth', 'prepontine', 'suprasellar', 'ambient')
 
 
 @dataclass(frozen=True)
-class NuisanceDraw:
+class MimicDraw:
     """Strengths of what resembles lesions; ``dataclasses.asdict`` makes it JSON.
 
     An amount is the share of the tissue that looks like a faint lesion (0.1 raises FLAIR by about
@@ -60,7 +60,7 @@ class NuisanceDraw:
     seed: int
 
 
-def draw_nuisances(random: np.random.Generator) -> NuisanceDraw:
+def draw_mimics(random: np.random.Generator) -> MimicDraw:
     """Draw a healthy brain's variation.
 
     How often: frontal caps in 90 %, occipital ones in 77 % of healthy people of 16 to 55 years,
@@ -78,7 +78,7 @@ def draw_nuisances(random: np.random.Generator) -> NuisanceDraw:
         tilt = float(random.uniform(-0.6, 0.6)) if random.random() < 0.54 else 0.0
         return both * (1 + tilt), both * (1 - tilt)
 
-    return NuisanceDraw(
+    return MimicDraw(
         frontal_caps=sides(0.08, 0.45, 0.9),
         occipital_caps=sides(0.06, 0.40, 0.77),
         band=amount(0.02, 0.25, 0.8),

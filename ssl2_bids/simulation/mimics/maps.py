@@ -7,7 +7,7 @@ from scipy import ndimage, special
 
 from ssl2_bids.simulation.anatomy.surroundings import Surroundings
 from ssl2_bids.simulation.lesions.shapes import axes_of, box_around, from_centre, noise, outward
-from ssl2_bids.simulation.mimics.draws import NuisanceDraw
+from ssl2_bids.simulation.mimics.draws import MimicDraw
 
 FOURTH_VENTRICLE = 15
 LATERAL = ((4, 43), (136, 163))  # ventricles, and their plexus, on either side
@@ -43,7 +43,7 @@ GLOMUS = (23, -40, 8)  # of the choroid plexus
 def caps_and_bands(
     around: Surroundings,
     labels: np.ndarray | None,
-    draw: NuisanceDraw,
+    draw: MimicDraw,
     random: np.random.Generator,
 ) -> np.ndarray:
     """Amount of caps at the ends of the horns, of bands along them, and of the lining."""
@@ -75,7 +75,7 @@ def caps_and_bands(
 
 
 def dirty_white_matter(
-    around: Surroundings, draw: NuisanceDraw, random: np.random.Generator
+    around: Surroundings, draw: MimicDraw, random: np.random.Generator
 ) -> np.ndarray:
     """Amount of smooth patches in deep white matter."""
     patches = special.expit((head_noise(around, random, scale=15.0) - 0.4) / 0.3)
@@ -83,7 +83,7 @@ def dirty_white_matter(
     return (draw.dirty * patches * deep).astype(np.float32)
 
 
-def bright_tracts(around: Surroundings, to_template: np.ndarray, draw: NuisanceDraw) -> np.ndarray:
+def bright_tracts(around: Surroundings, to_template: np.ndarray, draw: MimicDraw) -> np.ndarray:
     """Amount in tracts that are brighter than other white matter in FLAIR and T2w."""
     amount = np.zeros(around.shape, np.float32)
     for name, (course, width) in COURSES.items():
@@ -100,7 +100,7 @@ def bright_cortex(
     around: Surroundings,
     fractions: dict[str, np.ndarray],
     to_template: np.ndarray | None,
-    draw: NuisanceDraw,
+    draw: MimicDraw,
     random: np.random.Generator,
 ) -> np.ndarray:
     """Amount in the cortex: smooth variation, insula, and limbic grey matter."""
@@ -115,7 +115,7 @@ def bright_cortex(
     return amount
 
 
-def specks(around: Surroundings, draw: NuisanceDraw, random: np.random.Generator) -> np.ndarray:
+def specks(around: Surroundings, draw: MimicDraw, random: np.random.Generator) -> np.ndarray:
     """Amount of small round spots in white matter."""
     amount = np.zeros(around.shape, np.float32)
     candidates = around.candidates.get('deep', around.candidates.get('juxtacortical'))
@@ -134,7 +134,7 @@ def specks(around: Surroundings, draw: NuisanceDraw, random: np.random.Generator
 def tubes_of_fluid(
     around: Surroundings,
     to_template: np.ndarray | None,
-    draw: NuisanceDraw,
+    draw: MimicDraw,
     random: np.random.Generator,
 ) -> np.ndarray:
     """Share of each voxel in perivascular (Virchow-Robin) spaces.
@@ -163,7 +163,7 @@ def tubes_of_fluid(
     return share
 
 
-def veins(around: Surroundings, draw: NuisanceDraw, random: np.random.Generator) -> np.ndarray:
+def veins(around: Surroundings, draw: MimicDraw, random: np.random.Generator) -> np.ndarray:
     """Share of each voxel in veins of the white matter that run towards the ventricles."""
     share = np.zeros(around.shape, np.float32)
     candidates = around.candidates.get('periventricular')
@@ -177,7 +177,7 @@ def veins(around: Surroundings, draw: NuisanceDraw, random: np.random.Generator)
     return share
 
 
-def septum(labels: np.ndarray, spacing: np.ndarray, draw: NuisanceDraw) -> np.ndarray:
+def septum(labels: np.ndarray, spacing: np.ndarray, draw: MimicDraw) -> np.ndarray:
     """Share of each voxel in the sheet between the lateral ventricles."""
     wide = max(round(1.0 / float(spacing.mean())), 1)
     left, right = (
@@ -190,7 +190,7 @@ def septum(labels: np.ndarray, spacing: np.ndarray, draw: NuisanceDraw) -> np.nd
 def choroid_plexus(
     around: Surroundings,
     to_template: np.ndarray,
-    draw: NuisanceDraw,
+    draw: MimicDraw,
     random: np.random.Generator,
 ) -> np.ndarray:
     """Share of each voxel in lobules inside the lateral ventricles."""
@@ -205,7 +205,7 @@ def choroid_plexus(
 def pulsation_map(
     around: Surroundings,
     to_template: np.ndarray | None,
-    draw: NuisanceDraw,
+    draw: MimicDraw,
     random: np.random.Generator,
 ) -> np.ndarray:
     """Share of the fluid's signal that escapes the inversion, 0 to 1."""

@@ -8,8 +8,8 @@ import numpy as np
 
 from ssl2_bids.simulation.anatomy.anatomy import EXTRACEREBRAL
 from ssl2_bids.simulation.anatomy.surroundings import SHARES
-from ssl2_bids.simulation.lesions.lesions import PaintedLesions, pasted
-from ssl2_bids.simulation.mimics.draws import NuisanceDraw, draw_nuisances
+from ssl2_bids.simulation.lesions.lesions import PaintedLesions, paste
+from ssl2_bids.simulation.mimics.draws import MimicDraw, draw_mimics
 from ssl2_bids.simulation.mimics.maps import (
     bright_cortex,
     bright_tracts,
@@ -23,13 +23,13 @@ from ssl2_bids.simulation.mimics.maps import (
     veins,
 )
 
-__all__ = ['NuisanceDraw', 'draw_nuisances', 'with_nuisances']
+__all__ = ['MimicDraw', 'draw_mimics', 'with_mimics']
 
 SHEET = 0.5  # amount in the septum pellucidum
-IGNORED = 0.25  # amount of a speck from which on nobody could say
+IGNORED = 0.25  # amount of a speck from which on a rater is uncertain
 
 
-def with_nuisances(lesions: PaintedLesions, draw: NuisanceDraw) -> PaintedLesions:
+def with_mimics(lesions: PaintedLesions, draw: MimicDraw) -> PaintedLesions:
     """The same lesions and the same truth in a brain with what resembles them.
 
     Heads without labels get what needs no atlas. Equal draws give equal mimics in both visits
@@ -63,22 +63,22 @@ def with_nuisances(lesions: PaintedLesions, draw: NuisanceDraw) -> PaintedLesion
     if to_template is not None and 'choroid_plexus' not in fractions:
         lobules = choroid_plexus(around, to_template, draw, random)
         move(fractions, 'choroid_plexus', lobules, avoid=tuple(n for n in fractions if n != 'csf'))
-    damage, t2_factor = altered(lesions, fractions, white, grey, healthy, draw)
+    damage, t2_factor = alter_tissue(lesions, fractions, white, grey, healthy, draw)
     whole = dict(lesions.anatomy.fractions) | {
-        name: pasted(part, lesions.anatomy.shape, around.box, lesions.anatomy.fractions.get(name))
+        name: paste(part, lesions.anatomy.shape, around.box, lesions.anatomy.fractions.get(name))
         for name, part in fractions.items()
     }
     ignore = (spots >= IGNORED) & (lesions.severity[around.box] < 0.5)
     return replace(
         lesions,
         anatomy=replace(lesions.anatomy, fractions=whole),
-        damage=pasted(damage, lesions.anatomy.shape, around.box),
-        t2_factor=pasted(t2_factor, lesions.anatomy.shape, around.box, lesions.t2_factor),
-        ignore=pasted(ignore, lesions.anatomy.shape, around.box),
-        pulsation=pasted(
+        damage=paste(damage, lesions.anatomy.shape, around.box),
+        t2_factor=paste(t2_factor, lesions.anatomy.shape, around.box, lesions.t2_factor),
+        ignore=paste(ignore, lesions.anatomy.shape, around.box),
+        pulsation=paste(
             pulsation_map(around, to_template, draw, random), lesions.anatomy.shape, around.box
         ),
-        nuisances=draw,
+        mimics=draw,
     )
 
 
@@ -100,13 +100,13 @@ def move(
     fractions[into][where] += gained
 
 
-def altered(
+def alter_tissue(
     lesions: PaintedLesions,
     fractions: dict[str, np.ndarray],
     white: np.ndarray,
     grey: np.ndarray,
     healthy: np.ndarray,
-    draw: NuisanceDraw,
+    draw: MimicDraw,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Turn tissue into ``lesion`` tissue where it is altered, in place.
 

@@ -250,7 +250,7 @@ def dephasing(
     return left
 
 
-def distorted(
+def distort(
     image: np.ndarray, off_resonance: np.ndarray | float, *, bandwidth: float, axis: int
 ) -> np.ndarray:
     """Image displaced along the readout by ``off_resonance / bandwidth`` voxels.
@@ -273,11 +273,11 @@ def distorted(
     result = np.empty(lines.shape, image.dtype)
     # Plane by plane: the arrays in between stay small.
     for plane in range(len(lines)):
-        result[plane] = _displaced(lines[plane], shift[plane] / np.float32(bandwidth))
+        result[plane] = _displace(lines[plane], shift[plane] / np.float32(bandwidth))
     return np.ascontiguousarray(np.moveaxis(result, -1, axis))
 
 
-def _displaced(lines: np.ndarray, shift: np.ndarray) -> np.ndarray:
+def _displace(lines: np.ndarray, shift: np.ndarray) -> np.ndarray:
     """Lines (M, N) whose signal at n went to ``n + shift[m, n]``; zero beyond the ends."""
     count = lines.shape[1]
     goal = np.arange(count, dtype=np.float32)

@@ -12,7 +12,7 @@ from ssl2_bids.simulation.anatomy.anatomy import rigid
 from ssl2_bids.simulation.lesions.lesions import PaintedLesions, Truth, truth_on
 from ssl2_bids.simulation.scanner.protocols import Geometry
 from ssl2_bids.volume import Volume, resample
-from ssl2_bids.voxel_grid import shifted, start_of
+from ssl2_bids.voxel_grid import shift_affine, start_of
 
 SHIFT, ANGLE = 3.0, 3.0  # mm and degrees by which the head moves between two scans at most
 OFF_CENTRE = 2.0  # mm between the middles of brain and grid
@@ -89,7 +89,7 @@ def sample(
     found = [box] if box else ndimage.find_objects((values != 0).astype(np.uint8))
     if not found:
         return result
-    part = reached(found[0], affine, grid, pose)
+    part = box_on_scan(found[0], affine, grid, pose)
     if part is None:
         return result
     image = Volume(values, affine)
@@ -119,7 +119,7 @@ def sample(
     return result
 
 
-def reached(
+def box_on_scan(
     box: tuple[slice, ...], affine: np.ndarray, grid: Volume, pose: Matrix
 ) -> tuple[slice, ...] | None:
     """The part of a scan's grid where a box of the anatomy comes to lie, or None."""
@@ -167,10 +167,10 @@ def truth_in(lesions: PaintedLesions, grid: Volume, pose: Matrix) -> Truth:
         grid.affine,
     )
     found = ndimage.find_objects(relevant.astype(np.uint8))
-    box = reached(found[0], lesions.anatomy.affine, grid, pose) if found else None
+    box = box_on_scan(found[0], lesions.anatomy.affine, grid, pose) if found else None
     if box is None:
         return empty
-    affine = shifted(grid.affine, start_of(box))
+    affine = shift_affine(grid.affine, start_of(box))
     i, j, k = (b.stop - b.start for b in box)
     part = truth_on(lesions, affine, (i, j, k), transform=back)
     for name in ('mask', 'instances', 'ignore'):

@@ -19,7 +19,7 @@ from ssl2_bids.simulation.scanner.protocol_checks import (
     source_of,
     wrong,
 )
-from ssl2_bids.tables import bundled_table, check_keys, from_table, read_toml, typed
+from ssl2_bids.tables import bundled_table, check_keys, convert, from_table, read_toml
 
 FIELDS = {1.5: '1.5t.toml', 3.0: '3t.toml', 7.0: '7t.toml'}  # bundled scanners by field in T
 NEEDED = ('name', 'field', 'sequences')
@@ -174,7 +174,7 @@ def read_scanner(path: str | Path | None = None, field: float | None = None) -> 
         return _scanner(bundled_table(name), Path(name))
     table = read_toml(Path(path), 'protocol file', DataError)
     check_keys(table, (*TABLES, *NEEDED), NEEDED, source_of(path))
-    strength = typed(float, table['field'], source_of(path), key='field')
+    strength = convert(float, table['field'], source_of(path), key='field')
     if not FIELD_RANGE[0] <= strength <= FIELD_RANGE[1]:
         raise wrong(path, 'field', f'{strength:g} T is not between 0.5 and 12 T')
     if field is not None and not math.isclose(strength, field):
@@ -202,7 +202,7 @@ def _scanner(table: dict[str, Any], path: Path) -> Scanner:
         key = f'sequences.{suffix}'
         if suffix not in KINDS_OF_SUFFIX:
             raise wrong(path, key, f'the suffix is not one of {", ".join(KINDS_OF_SUFFIX)}')
-        settings = typed(dict[str, Any], row, source, key=key)
+        settings = convert(dict[str, Any], row, source, key=key)
         geometry = from_table(
             Geometry, settings.pop('geometry', {}), source, key=f'{key}.geometry'
         )

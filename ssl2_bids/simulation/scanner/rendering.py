@@ -14,7 +14,7 @@ from ssl2_bids.simulation.anatomy.tissues import (
     lesion_tissue,
     read_tissues,
     texture_map,
-    textured,
+    with_texture,
 )
 from ssl2_bids.simulation.lesions.lesions import PaintedLesions
 from ssl2_bids.simulation.scanner.fields import (
@@ -27,7 +27,7 @@ from ssl2_bids.simulation.scanner.fields import (
 )
 from ssl2_bids.simulation.scanner.protocols import Protocol, Scanner
 from ssl2_bids.simulation.scanner.sequences import signals
-from ssl2_bids.voxel_grid import bounding_box, shifted, spacing_of, start_of, widened
+from ssl2_bids.voxel_grid import bounding_box, shift_affine, spacing_of, start_of, widen
 
 FAINTEST = 1e-3  # of a voxel; less of a tissue than this is left out
 MARGIN = 4  # voxels around the brain
@@ -128,7 +128,7 @@ def draw_head(random: np.random.Generator, scanner: Scanner, tissues: Individual
 def split(anatomy: Anatomy) -> tuple[Anatomy, Surround]:
     """A head as its brain, cropped, and the rest."""
     brain = anatomy.brain
-    empty = widened((slice(0, 1),) * 3, brain.shape, MARGIN)
+    empty = widen((slice(0, 1),) * 3, brain.shape, MARGIN)
     box = bounding_box(brain, MARGIN) if brain.any() else empty
     inner, fillings = {}, {}
     for name, fraction in anatomy.fractions.items():
@@ -140,7 +140,7 @@ def split(anatomy: Anatomy) -> tuple[Anatomy, Surround]:
         where, amount = filling(outer)
         if where.size:
             fillings[name] = where, amount
-    affine = shifted(anatomy.affine, start_of(box))
+    affine = shift_affine(anatomy.affine, start_of(box))
     labels = None if anatomy.labels is None else anatomy.labels[box].copy()
     surround = Surround(brain.shape, anatomy.affine, box, fillings)
     return Anatomy(inner, affine, labels, anatomy.sharpness), surround
@@ -174,7 +174,9 @@ def make_head(
             continue
         inside = fraction > FAINTEST
         if name == 'lesion':
-            tissue = diseased(tissues['wm'], lesions.damage[inside], lesions.t2_factor[inside])
+            tissue = painted_tissue(
+                tissues['wm'], lesions.damage[inside], lesions.t2_factor[inside]
+            )
         else:
             tissue = tissues[name]
         escaped = None
@@ -197,7 +199,7 @@ def make_head(
     )
 
 
-def diseased(white: Tissue, damage: np.ndarray, t2_factor: np.ndarray) -> Tissue:
+def painted_tissue(white: Tissue, damage: np.ndarray, t2_factor: np.ndarray) -> Tissue:
     """Lesion whose R1 is that of a damage and whose T2 is a multiple of white matter's."""
     usual = lesion_tissue(white, damage)
     return lesion_tissue(white, damage, t2_factor=t2_factor * (white.t2 / usual.t2))
@@ -216,7 +218,7 @@ def render(
     for part in head.parts:
         if part.name not in names if names else part.name in FATS:
             continue
-        tissue = textured(part.tissue, head.texture.reshape(-1)[part.where])
+        tissue = with_texture(part.tissue, head.texture.reshape(-1)[part.where])
         transmit = head.transmit.reshape(-1)[part.where]
         measured = signals(tissue, protocol, transmit)
         if part.escaped is not None and protocol.kind == 'flair':

@@ -12,7 +12,7 @@ from ssl2_bids.simulation.scanner.artefacts import (
     Artefacts,
     apply,
     dephasing,
-    distorted,
+    distort,
     draw_artefacts,
 )
 from ssl2_bids.simulation.scanner.fields import (
@@ -128,7 +128,7 @@ def scan(
     middle = (np.array(pose) @ [*head.centre, 1])[:3]
     gain = receive_map(draw.receive, grid.shape, grid.affine, middle)
     pair = []
-    for number, image in enumerate(received(head, protocol, geometry, grid, pose, error)):
+    for number, image in enumerate(receive_images(head, protocol, geometry, grid, pose, error)):
         image *= gain
         noisy = apply(
             image,
@@ -160,7 +160,7 @@ def white_signal(protocol: Protocol, field: float) -> float:
     return abs(float(images[1 if protocol.kind == 'mp2rage' else 0]))
 
 
-def received(
+def receive_images(
     head: HeadInScanner,
     protocol: Protocol,
     geometry: Geometry,
@@ -188,7 +188,7 @@ def received(
         if error is not None and protocol.bandwidth:
             away = np.float32(FAT_SHIFT * HYDROGEN * head.field)
             images = [
-                distorted(image, shift, bandwidth=protocol.bandwidth, axis=geometry.readout_axis)
+                distort(image, shift, bandwidth=protocol.bandwidth, axis=geometry.readout_axis)
                 for image, shift in zip(images, (error, error + away), strict=False)
             ]
         yield images[0] if len(images) == 1 else images[0] + images[1]

@@ -19,18 +19,19 @@ import torch
 from torch import nn
 
 from ssl2_bids.networks.architectures.unet import ResidualUNet
+from ssl2_bids.progress import StepProgress
 from ssl2_bids.training import strategies
 from ssl2_bids.training.adaptation.left_out import MEASURED
 from ssl2_bids.training.data.participants import Participant
 from ssl2_bids.training.data.views import AXIAL, Views, ViewSettings, masks_of
-from ssl2_bids.training.loop import LoopSettings, StepProgress, train
+from ssl2_bids.training.loop import LoopSettings, train
 from ssl2_bids.training.run import History, Run, Validate
 from ssl2_bids.training.strategy import Strategy
 
-FEW = 10  # labelled participants from which on labels alone are trusted
+MIN_LABELS_ALONE = 10  # labelled participants from which on labels alone are trusted
 REMEMBERED = 0.1  # share of the steps that the shipped average is the mean of
 PEER_CHANNELS = (16, 32, 64, 96)  # of the other architecture that cross-teaching needs
-PEER_NOISE = 0.1  # of a tensor's spread: two equal networks would have nothing to tell each other
+PEER_NOISE = 0.1  # of a tensor's spread: two equal networks could not learn from each other
 MIN_PATCH = 32  # voxels; a smaller one shows a lesion without its surroundings
 PROBED = 3  # steps timed; the first one warms up and is not counted
 
@@ -75,7 +76,7 @@ def choose_strategy(labelled: int, *, unannotated: bool) -> str:
     ``mean_teacher`` below ten of them if anything is not annotated, else ``supervised``: with
     many labels or nothing beside them, images without labels add little.
     """
-    return 'mean_teacher' if labelled < FEW and unannotated else 'supervised'
+    return 'mean_teacher' if labelled < MIN_LABELS_ALONE and unannotated else 'supervised'
 
 
 def patch_for(window: Sequence[int], multiple: int, edge: int) -> tuple[int, int, int]:
@@ -176,13 +177,13 @@ def make_strategy(network: nn.Module, settings: AdaptSettings, channels: int) ->
             return copy.deepcopy(network).requires_grad_(True)
         if settings.strategy == 'cross_teach':
             return ResidualUNet(inputs=channels, outputs=1, channels=PEER_CHANNELS)
-        return disturbed(copy.deepcopy(network).requires_grad_(True))
+        return disturb(copy.deepcopy(network).requires_grad_(True))
 
     return kind(kind.Settings(steps=settings.steps, seed=settings.seed), build)
 
 
 @torch.no_grad()
-def disturbed(network: nn.Module) -> nn.Module:
+def disturb(network: nn.Module) -> nn.Module:
     """The network with noise of torch's generator on its weights."""
     for parameter in network.parameters():
         if parameter.ndim > 1:

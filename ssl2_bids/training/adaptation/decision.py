@@ -78,11 +78,13 @@ def decide(pairs: Sequence[ScorePair], *, always: bool = False) -> Decision:
     dice = mean_of_participants([(p.participant, *p.dice) for p in pairs])
     f1 = mean_of_participants([(p.participant, *p.lesion_f1) for p in pairs])
     if dice is None:
-        told = 'there are no out-of-fold scores'
-        return Decision(always, f'{told}; accepted because of --accept always' if always else told)
-    told = f'mean out-of-fold Dice: {dice[0]:.3f} before, {dice[1]:.3f} after'
+        scores = 'there are no out-of-fold scores'
+        return Decision(
+            always, f'{scores}; accepted because of --accept always' if always else scores
+        )
+    scores = f'mean out-of-fold Dice: {dice[0]:.3f} before, {dice[1]:.3f} after'
     if f1 is not None:
-        told += f'; lesion-wise F1: {f1[0]:.3f} before, {f1[1]:.3f} after'
+        scores += f'; lesion-wise F1: {f1[0]:.3f} before, {f1[1]:.3f} after'
     fault = ''
     if dice[1] <= dice[0]:
         fault = 'the Dice did not increase'
@@ -91,10 +93,10 @@ def decide(pairs: Sequence[ScorePair], *, always: bool = False) -> Decision:
     elif f1 is not None and f1[0] - f1[1] > MAX_F1_LOSS:
         fault = f'the lesion-wise F1 decreased by more than {MAX_F1_LOSS:g}'
     if fault and not always:
-        return Decision(False, f'{fault} ({told})')
+        return Decision(False, f'{fault} ({scores})')
     if fault:
-        return Decision(True, f'accepted because of --accept always, although {fault} ({told})')
-    return Decision(True, told)
+        return Decision(True, f'accepted because of --accept always, although {fault} ({scores})')
+    return Decision(True, scores)
 
 
 def mean_of_participants(

@@ -71,8 +71,8 @@ def dice_of(
     network: nn.Module, person: Participant, card: Card, device: str | torch.device
 ) -> float:
     """Dice of one person at the card's threshold, in the annotated part of the brain."""
-    brain, drawn, judged = masks_of(person, (slice(None),) * 3)
+    brain, drawn, extent = masks_of(person, (slice(None),) * 3)
     probability = probability_of(network, person, card, device)
     present = [c for c, there in zip(card.channels, person.present, strict=True) if there]
     marked = probability >= card.threshold_for(present)
-    return voxelwise.dice(drawn & judged, marked & judged & brain)
+    return voxelwise.dice(drawn & extent, marked & extent & brain)

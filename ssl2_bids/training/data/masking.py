@@ -13,7 +13,7 @@ BLOCK = 16  # voxels: larger than a lesion, so that its surroundings cannot copy
 RATIO = (0.5, 0.75)  # share of blocks that is hidden, drawn per sample
 INDEPENDENT = 0.5  # probability that each channel is hidden elsewhere
 LOW, HIGH = -2.0, 8 / 3  # normalised intensities: (x - median) / (1.4826 MAD) / 3, clipped there
-OFTEN = 0.5  # probability of each disturbance, per sample
+DISTURBANCE_SHARE = 0.5  # probability of each disturbance, per sample
 GAMMA = math.log(1.5)  # largest logarithm of the exponent
 FIELD = 0.3  # largest standard deviation of the logarithm of a bias field
 FIELD_GRID = 4  # its coarse grid, nodes per axis
@@ -79,7 +79,7 @@ def spoil(image: Tensor, brain: Tensor, random: torch.Generator) -> Tensor:
         return torch.rand(n, *size, generator=random, device=image.device)
 
     def perhaps(changed: Tensor, former: Tensor) -> Tensor:
-        chosen = (draw(channels) < OFTEN)[:, :, None, None, None]
+        chosen = (draw(channels) < DISTURBANCE_SHARE)[:, :, None, None, None]
         return torch.where(chosen, changed, former)
 
     exponent = torch.exp(GAMMA * (2 * draw(channels, 1, 1, 1) - 1))

@@ -118,7 +118,7 @@ def intensities(stored: np.ndarray) -> Tensor:
     return torch.from_numpy(np.asarray(stored, np.float32))
 
 
-def stacked(images: Mapping[str, np.ndarray]) -> tuple[np.ndarray, tuple[bool, ...]]:
+def stack_channels(images: Mapping[str, np.ndarray]) -> tuple[np.ndarray, tuple[bool, ...]]:
     """Single contrasts as an image (C, D, H, W) in the order of ``CHANNELS``, and ``present``."""
     empty = np.zeros_like(next(iter(images.values())))
     image = np.stack([images.get(channel, empty) for channel in CHANNELS])
@@ -172,7 +172,7 @@ def load_scan(path: Path) -> Participant:
         raise DataError(
             f'this prepared scan cannot be read ({error})', advice='Prepare it again.', path=path
         ) from None
-    image, present = stacked(images)
+    image, present = stack_channels(images)
     simulated = bool(arrays.get('simulated', False))
     return Participant(name, image, present, brain, label, known, person, simulated)
 

@@ -118,7 +118,7 @@ def to_device(batch: Any, device: torch.device, *, channels_last: bool = False) 
     return batch
 
 
-def echoed(batch: Any, *, mirror: bool) -> Any:
+def echo_batch(batch: Any, *, mirror: bool) -> Any:
     """A batch again: other intensities, and left and right exchanged if asked for.
 
     Each channel of each sample is scaled by up to 15 % and moved by up to 0.1 (a third of a

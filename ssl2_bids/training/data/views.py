@@ -90,18 +90,18 @@ class Patch:
 
 def places_of(participant: Participant) -> Places:
     """Look once at a participant's masks."""
-    brain, drawn, judged = masks_of(participant, (slice(None),) * 3)
-    lesion = drawn & judged & brain
+    brain, drawn, extent = masks_of(participant, (slice(None),) * 3)
+    lesion = drawn & extent & brain
     pieces = label_instances(lesion, voxel_volume=1, minimum_volume=0)
     lesions = []
     for number, box in enumerate(ndimage.find_objects(pieces), start=1):
         corner = [edge.start for edge in box]
         lesions.append((np.argwhere(pieces[box] == number) + corner).astype(np.int32))
-    annotated = (brain & judged & ~lesion).sum((0, 1))
+    annotated = (brain & extent & ~lesion).sum((0, 1))
     free = annotated * ~lesion.any((0, 1))
     if not free.any():
         free = annotated
-    return Places(tuple(lesions), brain.sum((0, 1)), free, (brain & ~judged).sum((0, 1)))
+    return Places(tuple(lesions), brain.sum((0, 1)), free, (brain & ~extent).sum((0, 1)))
 
 
 def masks_of(
@@ -245,7 +245,7 @@ class Views:
         start = np.where(spare >= 0, np.clip(start, 0, np.maximum(spare, 0)), spare // 2)
         mirrored, moved = random.random(2) < (self.settings.mirror, self.settings.moved)
         matrix = motion(random, self.settings) if moved else None
-        image, masks = sampled(participant, start, self.settings.patch, matrix)
+        image, masks = sample_box(participant, start, self.settings.patch, matrix)
         if mirrored:
             image, masks = image.flip(1 + LEFT_RIGHT), masks.flip(1 + LEFT_RIGHT)
         brain, label, annotated = masks.split(1)
@@ -274,9 +274,9 @@ def voxel_of(
     """
     number = int(random.integers(counts.sum()))
     k = int(np.searchsorted(np.cumsum(counts), number, side='right'))
-    brain, drawn, judged = masks_of(participant, (slice(None), slice(None), slice(k, k + 1)))
+    brain, drawn, extent = masks_of(participant, (slice(None), slice(None), slice(k, k + 1)))
     if annotated is not None:
-        brain = brain & (judged & ~drawn if annotated else ~judged)
+        brain = brain & (extent & ~drawn if annotated else ~extent)
     voxels = np.argwhere(brain)
     i, j, _ = voxels[number - int(counts[:k].sum())]
     return np.array([i, j, k])
@@ -290,7 +290,7 @@ def motion(random: np.random.Generator, settings: ViewSettings) -> np.ndarray:
     return turn @ np.diag(1 + settings.scale * random.uniform(-1, 1, 3))
 
 
-def sampled(
+def sample_box(
     participant: Participant,
     start: np.ndarray,
     size: tuple[int, int, int],

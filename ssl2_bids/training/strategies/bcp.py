@@ -22,9 +22,9 @@ from ssl2_bids.training.strategy import (
     StrategySettings,
     band,
     boxes,
+    contrasts_seen,
     generator,
     partners,
-    seen,
 )
 
 
@@ -62,8 +62,8 @@ class BidirectionalCopyPaste(Strategy):
 
     def unlabelled(self, b: Batch, step: int, random: torch.Generator) -> tuple[Tensor, Scalars]:
         """Pseudo-labels on unmixed images, where there is nothing to mix with."""
-        target, sure = band(self.taught(b.xu))
-        return sup_loss(self.student(b.xs), target, sure * b.bu), {}
+        target, certain = band(self.teacher_probability(b.xu))
+        return sup_loss(self.student(b.xs), target, certain * b.bu), {}
 
     def labelled_mixes(self, b: Batch, random: torch.Generator) -> Tensor:
         """L_s on labelled patches with a box of the next one."""
@@ -78,10 +78,10 @@ class BidirectionalCopyPaste(Strategy):
         """L_s and L_u on labelled patches with unlabelled boxes and the other way round."""
         count = torch.arange(max(len(b.xl), len(b.xu)), device=b.xl.device)
         i, j = count % len(b.xl), count % len(b.xu)
-        target, sure = band(self.taught(b.xu))
+        target, certain = band(self.teacher_probability(b.xu))
         label, known = b.yl[i], (b.ml * b.bl)[i]
-        target, sure = target[j], (sure * b.bu)[j]
-        shared = b.cl[i] & seen(b.xs)[j]
+        target, certain = target[j], (certain * b.bu)[j]
+        shared = b.cl[i] & contrasts_seen(b.xs)[j]
         apart = ~shared.any(1, keepdim=True)  # no contrast in common: left unmixed
         box = self.lesion_boxes(label * known, random) * ~apart[:, :, None, None, None]
         inner = torch.lerp(b.xl[i], b.xs[j], box) * (shared | apart)[:, :, None, None, None]
@@ -89,8 +89,8 @@ class BidirectionalCopyPaste(Strategy):
         z_inner, z_outer = self.student(inner), self.student(outer)
         labelled = self.sup_loss(z_inner, label, known * (1 - box))
         labelled = labelled + self.sup_loss(z_outer, label, known * box)
-        unlabelled = sup_loss(z_inner, target, sure * box)
-        unlabelled = unlabelled + sup_loss(z_outer, target, sure * (1 - box))
+        unlabelled = sup_loss(z_inner, target, certain * box)
+        unlabelled = unlabelled + sup_loss(z_outer, target, certain * (1 - box))
         return labelled / 2, unlabelled / 2
 
     def lesion_boxes(self, lesion: Tensor, random: torch.Generator) -> Tensor:

@@ -10,27 +10,21 @@ from __future__ import annotations
 from torch import Generator, Tensor, nn
 
 from ssl2_bids.training.losses import balanced_mean, cross_entropy_map
-from ssl2_bids.training.strategy import Batch, Scalars, Strategy, band, settled
+from ssl2_bids.training.strategy import Batch, PeerStrategy, Scalars, band, detached_probability
 
 
-class CrossPseudoSupervision(Strategy):
+class CrossPseudoSupervision(PeerStrategy):
     """Student and peer; the student is shipped."""
-
-    extra = frozenset({'peer'})
-
-    def labelled(self, b: Batch) -> Tensor:
-        """L_s of both."""
-        return self.labelled_of(self.student, b) + self.labelled_of(self.peer, b)
 
     def unlabelled(self, b: Batch, step: int, random: Generator) -> tuple[Tensor, Scalars]:
         """Cross-entropy of each with what the other is certain of."""
-        taught = taught_by(self.student, self.peer, b) + taught_by(self.peer, self.student, b)
-        return taught, {}
+        loss = peer_loss(self.student, self.peer, b) + peer_loss(self.peer, self.student, b)
+        return loss, {}
 
 
-def taught_by(pupil: nn.Module, other: nn.Module, b: Batch) -> Tensor:
+def peer_loss(pupil: nn.Module, other: nn.Module, b: Batch) -> Tensor:
     """Balanced cross-entropy of a network in the strong view with another's band."""
-    q = settled(other, b.xu)
+    q = detached_probability(other, b.xu)
     target, weight = band(q)
     logits = pupil(b.xs).float()
     return balanced_mean(weight * cross_entropy_map(logits, target), logits.sigmoid(), q, b.bu)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl2_bids.training.losses import balanced_mean, cross_entropy_map, entropy
-from ssl2_bids.training.strategy import Batch, Scalars, Strategy, StrategySettings
+from ssl2_bids.training.strategy import Batch, PeerStrategy, Scalars, StrategySettings
 
 
 @dataclass(frozen=True)
@@ -25,16 +25,11 @@ class CoTrainingSettings(StrategySettings):
     epsilon: float = 0.02  # in units of the network's input
 
 
-class DeepCoTraining(Strategy):
+class DeepCoTraining(PeerStrategy):
     """Student and peer; the student is shipped."""
 
-    extra = frozenset({'peer'})
     Settings = CoTrainingSettings
     cfg: CoTrainingSettings
-
-    def labelled(self, b: Batch) -> Tensor:
-        """L_s of both."""
-        return self.labelled_of(self.student, b) + self.labelled_of(self.peer, b)
 
     def unlabelled(self, b: Batch, step: int, random: torch.Generator) -> tuple[Tensor, Scalars]:
         """Agreement, and resistance to the other's adversarial images."""

@@ -1,6 +1,6 @@
 """Entropy minimisation (Grandvalet & Bengio 2004): be certain on unlabelled images.
 
-L_u = mean over F of H(p) / ln 2, with F the suspected voxels (:func:`losses.suspected`): over
+L_u = mean over F of H(p) / ln 2, with F the suspected voxels (:func:`losses.split_brain`): over
 all voxels it asks for background alone.
 """
 
@@ -31,5 +31,5 @@ class Entropy(Strategy):
     def unlabelled(self, b: Batch, step: int, random: torch.Generator) -> tuple[Tensor, Scalars]:
         """Mean entropy of the suspected voxels, 0 to 1."""
         p = probability(self.student, b.xs)
-        suspected, _ = losses.suspected(p, p, b.bu)
+        suspected, _ = losses.split_brain(p, p, b.bu)
         return losses.masked_mean(losses.entropy(p) / math.log(2), suspected), {}

@@ -23,9 +23,9 @@ from ssl2_bids.training.strategy import (
     StrategySettings,
     band,
     boxes,
+    contrasts_seen,
     mean_over_processes_,
     partners,
-    seen,
 )
 
 
@@ -36,7 +36,7 @@ class FixMatchSettings(StrategySettings):
     cutmix: float = 0.5  # share of the images that get a box: the others stay as scanned
     edges: tuple[float, float] = (0.3, 0.7)  # of the box, shares of the patch
     lowest: float = 0.5  # tau: below it background would be the better guess
-    highest: float = 0.7  # tau: above it small lesions would never be taught
+    highest: float = 0.7  # tau: above it small lesions would never be targets
     memory: float = 0.99  # of tau
 
 
@@ -53,7 +53,7 @@ class FixMatch(Strategy):
 
     def unlabelled(self, b: Batch, step: int, random: torch.Generator) -> tuple[Tensor, Scalars]:
         """Balanced cross-entropy with what the teacher is certain of."""
-        q = self.taught(b.xu)
+        q = self.teacher_probability(b.xu)
         self.adapt(q, b.bu)
         image, q, brain = self.mix(b, q, random)
         target, weight = band(q, self.threshold)
@@ -84,7 +84,7 @@ class FixMatch(Strategy):
         shape = b.xs.shape[2:]
         drawn = torch.rand(n, 5, generator=random, device=device)
         low, high = self.cfg.edges
-        partner, shared = partners(seen(b.xs))
+        partner, shared = partners(contrasts_seen(b.xs))
         centre = drawn[:, 2:] * torch.tensor(shape, device=device)
         mixed = (drawn[:, 0] < self.cfg.cutmix) & (partner != torch.arange(n, device=device))
         mixed = mixed[:, None, None, None, None]

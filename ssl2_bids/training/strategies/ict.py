@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 
 from ssl2_bids.training.losses import balanced_mean
-from ssl2_bids.training.strategy import Batch, Scalars, Strategy, partners, probability, seen
+from ssl2_bids.training.strategy import (
+    Batch,
+    Scalars,
+    Strategy,
+    contrasts_seen,
+    partners,
+    probability,
+)
 
 
 class InterpolationConsistency(Strategy):
@@ -22,10 +29,10 @@ class InterpolationConsistency(Strategy):
 
     def unlabelled(self, b: Batch, step: int, random: torch.Generator) -> tuple[Tensor, Scalars]:
         """Balanced mean squared difference between the mix's prediction and the mixed ones."""
-        partner, shared = partners(seen(b.xs))
+        partner, shared = partners(contrasts_seen(b.xs))
         share = torch.rand(len(b.xu), 1, 1, 1, 1, generator=random, device=b.xu.device)
-        taught = self.taught(b.xu)
-        taught = torch.lerp(taught[partner], taught, share)
+        target = self.teacher_probability(b.xu)
+        target = torch.lerp(target[partner], target, share)
         p = probability(self.student, torch.lerp(b.xs[partner], b.xs, share) * shared)
         brain = b.bu * b.bu[partner]
-        return balanced_mean((p - taught) ** 2, p, taught, brain), {}
+        return balanced_mean((p - target) ** 2, p, target, brain), {}

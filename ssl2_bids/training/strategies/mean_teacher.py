@@ -20,5 +20,5 @@ class MeanTeacher(Strategy):
 
     def unlabelled(self, b: Batch, step: int, random: torch.Generator) -> tuple[Tensor, Scalars]:
         """Balanced mean squared difference."""
-        taught, p = self.taught(b.xu), probability(self.student, b.xs)
-        return balanced_mean((p - taught) ** 2, p, taught, b.bu), {}
+        target, p = self.teacher_probability(b.xu), probability(self.student, b.xs)
+        return balanced_mean((p - target) ** 2, p, target, b.bu), {}

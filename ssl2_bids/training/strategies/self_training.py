@@ -45,8 +45,8 @@ class SelfTraining(Strategy):
 
     def unlabelled(self, b: Batch, step: int, random: torch.Generator) -> tuple[Tensor, Scalars]:
         """Balanced cross-entropy with what the teacher is certain of."""
-        mirrored = self.taught(b.xu.flip(LEFT_RIGHT)).flip(LEFT_RIGHT)
-        q = (self.taught(b.xu) + mirrored) / 2
+        mirrored = self.teacher_probability(b.xu.flip(LEFT_RIGHT)).flip(LEFT_RIGHT)
+        q = (self.teacher_probability(b.xu) + mirrored) / 2
         target, weight = band(q)
         logits = self.student(b.xs).float()
         loss = balanced_mean(weight * cross_entropy_map(logits, target), logits.sigmoid(), q, b.bu)

@@ -43,12 +43,12 @@ class UncertaintyAwareMeanTeacher(Strategy):
     def unlabelled(self, b: Batch, step: int, random: torch.Generator) -> tuple[Tensor, Scalars]:
         """Balanced mean squared difference where the teacher is certain."""
         passes = [
-            self.taught(b.xu + noise(b.xu, random, sigma=self.cfg.sigma))
+            self.teacher_probability(b.xu + noise(b.xu, random, sigma=self.cfg.sigma))
             for _ in range(self.cfg.passes)
         ]
-        taught = torch.stack(passes).mean(0)
+        target = torch.stack(passes).mean(0)
         p = probability(self.student, b.xs)
         limit = (0.75 + 0.25 * self.cfg.ramped(step)) * math.log(2)
-        sure = (entropy(taught) < limit).float()
-        loss = balanced_mean((p - taught) ** 2, p, taught, b.bu, weight=sure)
-        return loss, {'sure': (sure * b.bu).sum() / b.bu.sum().clamp_min(1)}
+        certain = (entropy(target) < limit).float()
+        loss = balanced_mean((p - target) ** 2, p, target, b.bu, weight=certain)
+        return loss, {'sure': (certain * b.bu).sum() / b.bu.sum().clamp_min(1)}

@@ -37,7 +37,7 @@ from ssl2_bids.workflows.adaptation.prepare import PreparedSession
 from ssl2_bids.workflows.adaptation.run import FINAL, HOLDOUT, SLICES, Adapted
 from ssl2_bids.workflows.adaptation.state import Work, settings_table
 
-PEERS = 2  # networks of folds that are asked beside the model: more tell little that is new
+PEERS = 2  # networks of folds that are asked beside the model: more add little
 SHOWN = 6  # suggestions in the picture
 LEFT_BEHIND = (
     'Thresholds', 'Evaluation', 'Validation', 'Stages', 'Steps', 'BatchSize', 'Patch', 'Label',
@@ -49,7 +49,7 @@ def write_adapted(work: Work, adapted: Adapted) -> Card:
     """Write model, tables and report facts; the card, which has the hash, comes last."""
     settings = work.adaptation.settings
     root, label = settings.output_dir, settings.label
-    compared = scoring.compared(adapted.rows, seed=settings.random_seed)
+    compared = scoring.compare_metrics(adapted.rows, seed=settings.random_seed)
     write_performance(root, adapted, compared)
     _write_histories(work, root / output_name('model.history', desc=label))
     _write_splits(work, root / output_name('model.splits', desc=label))
@@ -195,7 +195,9 @@ def suggest_slices(work: Work, adapted: Adapted) -> list[Suggestion]:
             (g for g in gains if g.case == one.case.name), key=lambda g: g.gain, default=None
         )
         if best is not None:
-            work.say(f'{one.case.name}: {best.gain:.0f} mm³ of uncertain volume in its best slice')
+            work.show(
+                f'{one.case.name}: {best.gain:.0f} mm³ of uncertain volume in its best slice'
+            )
         np.save(work.folder / f'doubt-{one.case.name}.npy', error.astype(np.float16))
     return suggesting.suggest(gains, most=work.adaptation.settings.suggestions)
 

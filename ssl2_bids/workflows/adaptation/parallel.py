@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import queue
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -24,6 +24,7 @@ from ssl2_bids.files import write_json
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.networks.weights import find_model, load_network
 from ssl2_bids.processes import whole_start
+from ssl2_bids.progress import ShowLine
 from ssl2_bids.settings import GroupSettings
 from ssl2_bids.tables import from_table, to_table
 from ssl2_bids.training.adaptation import adapt as training
@@ -82,20 +83,20 @@ def train_side_by_side(
         )
         for name, (people, left_out) in jobs.items()
     ]
-    work.say(
+    work.show(
         f'{len(waiting)} trainings, {len(devices)} at a time'
         + (f' in each of {everywhere} processes' if everywhere > 1 else '')
     )
     if everywhere > 1:
         write_json(work.folder / JOBS, to_table(waiting))
-        nodes.tell(work.folder / JOBS)
-    run_jobs(waiting[::everywhere], work.adaptation.card, devices, settings, work.say)
+        nodes.send_trainings(work.folder / JOBS)
+    run_jobs(waiting[::everywhere], work.adaptation.card, devices, settings, work.show)
     if everywhere > 1:
         for problem in nodes.wait_for_reports():
-            work.say(problem)
+            work.show(problem)
 
 
-def take_part(settings: GroupSettings, say: Callable[[str], None]) -> int:
+def take_part(settings: GroupSettings, show: ShowLine) -> int:
     """What a process that is not torchrun's first one does at the group level.
 
     Returns
@@ -121,7 +122,7 @@ def take_part(settings: GroupSettings, say: Callable[[str], None]) -> int:
     devices = devices_for(settings, choose_device(settings.device), max(len(own), 1))
     problems: list[str] = []
     run_jobs(own, find_model(settings.model, settings.output_dir), devices, settings,
-             say, problems)  # fmt: skip
+             show, problems)  # fmt: skip
     nodes.report(problems)
     return SUCCESS
 
@@ -131,24 +132,24 @@ def run_jobs(
     card: Card,
     devices: Sequence[str],
     settings: GroupSettings,
-    say: Callable[[str], None],
+    show: ShowLine,
     problems: list[str] | None = None,
 ) -> None:
     """Run trainings in processes, one on each device at a time; ``problems`` gets what failed."""
     waiting, threads = list(jobs), threads_for(settings, devices)
     context = multiprocessing.get_context('spawn')
-    told = context.Queue()
+    messages = context.Queue()
     running: dict[int, BaseProcess] = {}
 
     def pass_on() -> None:
         """Report new messages of the processes, with a short wait."""
         try:
-            text, failed = told.get(timeout=POLL)
+            text, failed = messages.get(timeout=POLL)
             while True:
-                say(text)
+                show(text)
                 if failed and problems is not None:
                     problems.append(text)
-                text, failed = told.get_nowait()
+                text, failed = messages.get_nowait()
         except queue.Empty:
             pass
 
@@ -156,7 +157,7 @@ def run_jobs(
         while waiting or running:
             for slot, device in enumerate(devices):
                 if waiting and slot not in running:
-                    arguments = (waiting.pop(0), card, device, threads, told)
+                    arguments = (waiting.pop(0), card, device, threads, messages)
                     running[slot] = context.Process(target=_train, args=arguments)
                     with whole_start():
                         running[slot].start()
@@ -171,7 +172,7 @@ def run_jobs(
         pass_on()
 
 
-def _train(job: Job, card: Card, device: str, threads: int, told: Any) -> None:
+def _train(job: Job, card: Card, device: str, threads: int, messages: Any) -> None:
     """What a process does; it ends with the one that started it, however that ends."""
     torch.set_num_threads(threads)
     parent = multiprocessing.parent_process()
@@ -182,7 +183,7 @@ def _train(job: Job, card: Card, device: str, threads: int, told: Any) -> None:
         if done == total or (done * PROGRESS_LINES // total) > (
             (done - 1) * PROGRESS_LINES // total
         ):
-            told.put(
+            messages.put(
                 (
                     f'training {job.name} on {device}: step {done} of {total}, '
                     f'loss {latest.get("loss", 0):.3f}',
@@ -203,4 +204,4 @@ def _train(job: Job, card: Card, device: str, threads: int, told: Any) -> None:
             measure=quality(left_out, card, device) if left_out else None,
         )
     except Ssl2Error as error:
-        told.put((f'training {job.name} on {device} failed: {error}', True))
+        messages.put((f'training {job.name} on {device} failed: {error}', True))

@@ -230,7 +230,7 @@ def check_folds(adaptation: Adaptation) -> None:
         )
 
 
-def judge_labels(adaptation: Adaptation) -> tuple[Adaptation, dict[str, Annotation]]:
+def check_labels(adaptation: Adaptation) -> tuple[Adaptation, dict[str, Annotation]]:
     """Read all labels: the adaptation to those that can be used, and their content.
 
     The dry run and the run both use this check.

@@ -19,6 +19,7 @@ from ssl2_bids.steps.network_input import network_input
 from ssl2_bids.training.checkpoint import fingerprint
 from ssl2_bids.training.data.participants import Participant, read_participant, write_participant
 from ssl2_bids.volume import read, read_grid, reorient
+from ssl2_bids.voxel_grid import voxel_volume_of
 from ssl2_bids.workflows.adaptation.cases import Case
 from ssl2_bids.workflows.annotations import onto_model_grid
 
@@ -132,7 +133,7 @@ def estimated_size(cases: Sequence[Case], card: Card) -> int:
     total = 0.0
     for case in cases:
         shape, affine = read_grid(case.brain_mask)
-        volume = np.prod(shape) * abs(np.linalg.det(affine[:3, :3]))
+        volume = np.prod(shape) * voxel_volume_of(affine)
         masks = 3 if case.labels else 1
         total += volume / np.prod(card.voxel_size) * (2 * len(card.channels) + masks)
     return int(total)

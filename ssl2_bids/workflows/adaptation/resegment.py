@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from ssl2_bids.bids.provenance import configuration_hash
 from ssl2_bids.errors import Ssl2Error
 from ssl2_bids.files import remove_leftovers, write_json
 from ssl2_bids.networks.cards import Card
+from ssl2_bids.progress import ShowLine
 from ssl2_bids.raw_grid import read_raw_grid
 from ssl2_bids.steps import lesions, regions
 from ssl2_bids.steps.segmentation import segment
@@ -49,7 +50,7 @@ def resegment(
     network: nn.Module,
     *,
     device: str,
-    say: Callable[[str], None],
+    show: ShowLine,
 ) -> list[FailedSession]:
     """Segment all cases that this model has not segmented before.
 
@@ -59,11 +60,11 @@ def resegment(
     failures = []
     todo = [case for case in cases if not is_done(case, card)]
     if len(todo) < len(cases):
-        say(f'{len(cases) - len(todo)} sessions are segmented by {card.label} already')
+        show(f'{len(cases) - len(todo)} sessions are segmented by {card.label} already')
     for number, case in enumerate(todo, start=1):
         try:
             segment_case(case, card, network, device=device)
-            say(f'{case.name}: segmented by {card.label} ({number} of {len(todo)})')
+            show(f'{case.name}: segmented by {card.label} ({number} of {len(todo)})')
         except Ssl2Error as error:
             log.error('%s: not segmented by %s: %s', case.name, card.label, error)
             failures.append(FailedSession(case, error))

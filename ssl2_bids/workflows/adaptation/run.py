@@ -57,20 +57,20 @@ def run(work: Work) -> Adapted:
         jobs = {
             name: (seen_without(work, out), labelled_of(work, out)) for name, out in folds.items()
         }
-        # the last one is for nothing if the model is refused; else nobody waits for it alone
+        # the last one is in vain if the model is refused; else it takes no time of its own
         train_side_by_side(work, jobs | {FINAL: (seen_without(work, set()), [])})
         tests, peers = leave_people_out(work, folds)
     pairs = {share: scoring.pairs_of([test[share] for test in tests]) for share in SHARES}
     share = best_share(pairs)
     rows = [test[share] for test in tests]
     decision = decide(pairs[share], always=work.adaptation.settings.accept == 'always')
-    work.say(f'{"accepted" if decision.accepted else "not accepted"}: {decision.reason}')
+    work.show(f'{"accepted" if decision.accepted else "not accepted"}: {decision.reason}')
     if not decision.accepted:
         return Adapted(decision, tuple(rows), work.network, 0.0, tuple(peers))
     trained = train_one(work, FINAL, [one.read() for one in seen_without(work, set())])
     network = training.between(work.network, trained, share)
     held = labelled_of(work, set(work.held))
-    rows += [tested(work, one, {share: network}, HOLDOUT)[share] for one in held]
+    rows += [score_case(work, one, {share: network}, HOLDOUT)[share] for one in held]
     return Adapted(decision, tuple(rows), network, share, tuple(peers))
 
 
@@ -127,7 +127,7 @@ def leave_people_out(
         )
         networks.append(network)
         candidates = candidates_of(work, network)
-        tests += [tested(work, one, candidates, name) for one in left_out]
+        tests += [score_case(work, one, candidates, name) for one in left_out]
     return tests, networks
 
 
@@ -159,8 +159,8 @@ def leave_slices_out(
             advice='Give --folds slices with the labels of one session.',
         )
     found = labelled[0].read()
-    judged, drawn = np.asarray(found.annotated) > 0, np.asarray(found.label) > 0
-    inside = judged & (np.asarray(found.brain) > 0)
+    extent, drawn = np.asarray(found.annotated) > 0, np.asarray(found.label) > 0
+    inside = extent & (np.asarray(found.brain) > 0)
     try:
         lesion = np.asarray((drawn & inside).sum(axis=(0, 1)))
         blocks = training.slice_folds(np.asarray(inside.any(axis=(0, 1))), lesion, len(folds))
@@ -172,7 +172,7 @@ def leave_slices_out(
             path=labelled[0].case.labels[0].path,
         ) from None
     networks = []
-    probabilities = {share: np.zeros(judged.shape, np.float32) for share in SHARES}
+    probabilities = {share: np.zeros(extent.shape, np.float32) for share in SHARES}
     for name, block in zip(folds, blocks, strict=True):
         # other sessions of the person would show the same lesions
         seen = [*others, training.without_slices(found, block)]
@@ -192,7 +192,7 @@ def leave_slices_out(
     return [rows], networks
 
 
-def tested(
+def score_case(
     work: Work, one: PreparedSession, networks: Mapping[float, nn.Module], fold: str
 ) -> dict[float, Row]:
     """A labelled case under the start model and adapted models; kept for a rerun."""
@@ -210,7 +210,7 @@ def tested(
         for share in networks
     }
     after = ', '.join(f'{row.after.dice:.3f} {way_of(share)}' for share, row in rows.items())
-    work.say(
+    work.show(
         f'{one.case.name}: Dice {before.dice:.3f} before, {after} '
         f'({"held out" if fold == HOLDOUT else f"left out of training {fold}"})'
     )

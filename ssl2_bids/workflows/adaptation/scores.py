@@ -127,7 +127,7 @@ def pairs_of(rows: Sequence[Row]) -> list[ScorePair]:
     ]
 
 
-def compared(rows: Sequence[Row], *, seed: int) -> dict[str, dict[str, Any]]:
+def compare_metrics(rows: Sequence[Row], *, seed: int) -> dict[str, dict[str, Any]]:
     """Before and after for each metric: means over participants, and p where there are enough."""
     found = {}
     chosen = [row for row in rows if row.fold != 'holdout']
@@ -163,7 +163,7 @@ def table_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
             'annotated': round(row.annotated, 4),
             'volume_reference_mm3': round(row.reference_volume, 1),
             **{
-                f'{metric}_{when}': _rounded(getattr(side, metric))
+                f'{metric}_{when}': _round(getattr(side, metric))
                 for metric in METRICS
                 for when, side in (('before', row.before), ('after', row.after))
             },
@@ -180,5 +180,5 @@ def _or_none(value: float) -> float | None:
     return round(value, 6) if math.isfinite(value) else None
 
 
-def _rounded(value: float | None) -> float | None:
+def _round(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else round(value, 4)

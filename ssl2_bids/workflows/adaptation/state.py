@@ -8,7 +8,7 @@ import math
 import shutil
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from ssl2_bids.files import remove_leftovers, write_json
 from ssl2_bids.networks.inference import is_out_of_memory
 from ssl2_bids.networks.registry import NETWORKS
 from ssl2_bids.networks.weights import load_network
+from ssl2_bids.progress import ShowLine
 from ssl2_bids.settings import GroupSettings
 from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.training.adaptation import adapt as training
@@ -36,9 +37,9 @@ from ssl2_bids.workflows.adaptation import torchrun as nodes
 from ssl2_bids.workflows.adaptation.plan import (
     Adaptation,
     check_existing,
+    check_labels,
     configuration_of,
     fold_count,
-    judge_labels,
     training_settings,
     trainings_of,
 )
@@ -53,10 +54,8 @@ BATCH = {
     'unlabelled': 'Unlabelled',
     'accumulate': 'Accumulate',
     'patch': 'Patch',
-}  # what of a batch is kept for a run that goes on
+}  # what of a batch is kept for a resumed run
 WINDOWS = 12  # of one brain, for the estimate before any was cut into windows
-
-Say = Callable[[str], None]
 
 
 @dataclass
@@ -71,7 +70,7 @@ class Work:
     people: list[PreparedSession]
     annotations: dict[str, Annotation]
     folder: Path
-    say: Say
+    show: ShowLine
     minimum_volume: float  # mm^3
     left_out: list[tuple[str, str]] = field(default_factory=list)
     histories: dict[str, History] = field(default_factory=dict)
@@ -89,7 +88,7 @@ class Work:
         return self.adaptation.settings.holdout
 
 
-def begin(adaptation: Adaptation, say: Say) -> Work:
+def begin(adaptation: Adaptation, show: ShowLine) -> Work:
     """Read labels, prepare all participants, settle the settings: errors come early.
 
     Raises
@@ -100,10 +99,10 @@ def begin(adaptation: Adaptation, say: Say) -> Work:
     device = choose_device(settings.device)
     torch.set_num_threads(settings.omp_nthreads)
     network = load_network(adaptation.card)
-    adaptation, annotations = judge_labels(adaptation)
+    adaptation, annotations = check_labels(adaptation)
     cases = adaptation.cases
     size = cache.estimated_size(cases, adaptation.card)
-    say(
+    show(
         f'adaptation: {len(cases)} sessions, {len(annotations)} of them labelled; device: '
         f'{device}; prepared images take up to {size / 1e9:.2g} GB in {settings.work_dir}'
     )
@@ -151,7 +150,7 @@ def begin(adaptation: Adaptation, say: Say) -> Work:
         people,
         annotations,
         folder,
-        say,
+        show,
         minimum_volume,
         left_out=[(case.name, reason) for case, reason in lost],
     )
@@ -209,7 +208,7 @@ def fit_into_time(work: Work, trainings: int) -> AdaptSettings:
         found = json.loads(kept.read_text(encoding='utf-8'))
         work.memory = int(found['PeakMemory'])
         steps = int(found['Steps'])
-        work.say(f'resuming an adaptation of {trainings} trainings of {steps} steps')
+        work.show(f'resuming an adaptation of {trainings} trainings of {steps} steps')
         batch = {n: found.get(key, getattr(work.training, n)) for n, key in BATCH.items()}
         return replace(work.training, steps=steps, **{**batch, 'patch': tuple(batch['patch'])})
     torch.set_num_threads(threads_for(work.adaptation.settings, devices_of(work, trainings)))
@@ -232,7 +231,7 @@ def fit_into_time(work: Work, trainings: int) -> AdaptSettings:
             )
         steps = min(steps, int(room))
     minutes = (rounds * steps * cost.step + beside) / 60
-    work.say(
+    work.show(
         f'{trainings} trainings of {steps} steps by {work.training.strategy}, patches of '
         f'{" x ".join(map(str, work.training.patch))} voxels: about {minutes:.3g} minutes '
         f'({cost.step:.2g} s a step, {cost.memory / 1e9:.2g} GB of memory); an interruption '
@@ -273,7 +272,7 @@ def cost_of_step(work: Work) -> Cost:
             work.network.to('cpu')
         if work.device != 'cpu':
             torch.cuda.empty_cache()
-        work.say(
+        work.show(
             f'the memory of {work.device} is too small: continuing with {settings.labelled} + '
             f'{settings.unlabelled} patches of {" x ".join(map(str, settings.patch))} voxels at a '
             f'time, {settings.accumulate} times a step'
@@ -322,7 +321,7 @@ def train_one(
             (done - 1) * PROGRESS_LINES // total
         ):
             left = (time.monotonic() - began) / (done - first[0]) * (total - done)
-            work.say(
+            work.show(
                 f'training {name}: step {done} of {total}, loss {latest.get("loss", 0):.3f}, '
                 f'about {left / 60:.1f} minutes left'
             )
@@ -339,7 +338,7 @@ def train_one(
     )
     work.histories[name] = history
     if history.stopped:  # at the last step, too
-        work.say(f'training {name} was stopped after step {history.step} of {steps}')
+        work.show(f'training {name} was stopped after step {history.step} of {steps}')
         # the handlers of the App are in place again: they end the run with the right exit code
         signal.raise_signal(history.stopped)
         raise UnavailableError(

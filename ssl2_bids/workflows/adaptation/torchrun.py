@@ -39,7 +39,7 @@ def on_this_node() -> tuple[int, int]:
     return int(os.environ.get('LOCAL_RANK', '0')), int(os.environ.get('LOCAL_WORLD_SIZE', '1'))
 
 
-def tell(trainings: Path | None) -> None:
+def send_trainings(trainings: Path | None) -> None:
     """Send the path of the list of trainings to the others; None without trainings.
 
     Only the first notice counts.
@@ -55,8 +55,8 @@ def wait_for_trainings() -> Path | None:
     ------
     UnavailableError : the first process has ended, or cannot be reached.
     """
-    told = _wait(LIST)
-    return Path(told) if told else None
+    notices = _wait(LIST)
+    return Path(notices) if notices else None
 
 
 def report(problems: Sequence[str]) -> None:
@@ -66,8 +66,8 @@ def report(problems: Sequence[str]) -> None:
 
 def wait_for_reports() -> list[str]:
     """What went wrong in the other processes, once all of them are done."""
-    told = [_wait(f'{REPORT}{number}') for number in range(1, processes())]
-    return [problem for text in told for problem in json.loads(text)]
+    notices = [_wait(f'{REPORT}{number}') for number in range(1, processes())]
+    return [problem for text in notices for problem in json.loads(text)]
 
 
 @functools.cache

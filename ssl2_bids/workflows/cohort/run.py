@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +22,14 @@ from ssl2_bids.bids.outputs import (
 )
 from ssl2_bids.bids.provenance import write_dataset_files
 from ssl2_bids.errors import SOME_FAILED, SUCCESS, BusyError, DataError, NoInputError
-from ssl2_bids.files import as_ssl2_error, finished
+from ssl2_bids.files import as_ssl2_error, finished_files
+from ssl2_bids.progress import ShowLine
 from ssl2_bids.settings import ATLAS_SPACE, GroupSettings
 from ssl2_bids.volume import Volume
 from ssl2_bids.workflows.adaptation import torchrun as nodes
 from ssl2_bids.workflows.adaptation.plan import (
     Adaptation,
-    judge_labels,
+    check_labels,
     label_links,
     plan_adaptation,
 )
@@ -41,7 +42,7 @@ log = logging.getLogger('ssl2_bids')
 
 
 def run_group_level(
-    settings: GroupSettings, *, command: str = '', say: Callable[[str], None] = log.info
+    settings: GroupSettings, *, command: str = '', show: ShowLine = log.info
 ) -> int:
     """Gather what the participant level left in the output folder.
 
@@ -56,7 +57,7 @@ def run_group_level(
     """
     participants = select_participants(settings.bids_dir, settings.participants, settings.excluded)
     units = select_sessions(settings.bids_dir, participants, settings.sessions)
-    chosen = _selected(settings, set(units))
+    chosen = _select(settings, set(units))
     if not chosen.results:
         reasons = chosen.out_of_date + chosen.damaged
         raise NoInputError(
@@ -70,19 +71,19 @@ def run_group_level(
     results, missing = chosen.results, _missing(units, chosen)
     adaptation = plan_adaptation(settings, results)
     if settings.dry_run:
-        say(_describe(settings, results, missing))
+        show(_describe(settings, results, missing))
         if adaptation:
-            say('\n'.join(describe_adaptation(judge_labels(adaptation)[0])))
+            show('\n'.join(describe_adaptation(check_labels(adaptation)[0])))
         return SUCCESS
     with _lock(settings.output_dir):
         lost: list[dict[str, str]] = []
         try:
             if adaptation:
-                lost = _adapt(adaptation, say)
-                chosen = _selected(settings, set(units))
+                lost = _adapt(adaptation, show)
+                chosen = _select(settings, set(units))
                 results, missing = chosen.results, _missing(units, chosen)
         finally:
-            nodes.tell(None)  # where nothing was trained, the others need not wait
+            nodes.send_trainings(None)  # where nothing was trained, the others need not wait
         links = label_links(settings) if adaptation else {}
         write_dataset_files(settings.output_dir, settings.bids_dir, links)
         rows, problems = cohort_rows(settings, results)
@@ -94,12 +95,12 @@ def run_group_level(
         shown = [r for r in results if _model(r) == mapped]
         frequency = write_frequency(settings, shown, mapped, problems)
         _write_page(settings, rows, frequency, missing + problems, mapped, command)
-    say(f'{len(rows)} results of {len({r["participant_id"] for r in rows})} participants')
+    show(f'{len(rows)} results of {len({r["participant_id"] for r in rows})} participants')
     for problem in problems:
         log.error('%s: %s', problem['name'], problem['reason'])
     if missing:
-        say(f'without result: {", ".join(m["name"] for m in missing)}')
-    say(f'page: {settings.output_dir / output_name("group.page")}')
+        show(f'without result: {", ".join(m["name"] for m in missing)}')
+    show(f'page: {settings.output_dir / output_name("group.page")}')
     return SOME_FAILED if problems else SUCCESS
 
 
@@ -112,7 +113,7 @@ class Selected:
     damaged: list[dict[str, str]]
 
 
-def _selected(settings: GroupSettings, units: set[tuple[str, str | None]]) -> Selected:
+def _select(settings: GroupSettings, units: set[tuple[str, str | None]]) -> Selected:
     errors: list[DataError] = []
     found = find_results(settings.output_dir, errors)
     results, out_of_date = current_results(
@@ -135,7 +136,7 @@ def _reason(subject: str, session: str | None, text: str) -> dict[str, str]:
     return {'name': name, 'subject': subject, 'reason': text}
 
 
-def _adapt(adaptation: Adaptation, say: Callable[[str], None]) -> list[dict[str, str]]:
+def _adapt(adaptation: Adaptation, show: ShowLine) -> list[dict[str, str]]:
     """Adapt, or take up what was adapted before; the sessions that were not segmented again."""
     from ssl2_bids.networks.weights import load_network, read_card
     from ssl2_bids.workflows.adaptation.outputs import write_adapted
@@ -145,16 +146,18 @@ def _adapt(adaptation: Adaptation, say: Callable[[str], None]) -> list[dict[str,
     from ssl2_bids.workflows.participant.pages import write_pages
 
     settings = adaptation.settings
-    work = begin(adaptation, say)
+    work = begin(adaptation, show)
     if finished_before(work):
-        say(f'{settings.label}: already adapted with the same labels and settings')
+        show(f'{settings.label}: already adapted with the same labels and settings')
         card = read_card(settings.output_dir / adaptation.folder)
     else:
         card = write_adapted(work, run(work))
     if not (card.content['Accepted'] and settings.resegment):
         return []
     cases = [one.case for one in work.people]
-    failures = resegment(cases, card, load_network(card, work.device), device=work.device, say=say)
+    failures = resegment(
+        cases, card, load_network(card, work.device), device=work.device, show=show
+    )
     write_pages(settings.output_dir, {case.participant for case in cases})
     return [
         {'name': f.case.name, 'subject': f.case.participant, 'reason': str(f.error)}
@@ -253,7 +256,7 @@ def _adaptations(output_dir: Path) -> list[dict[str, Any]]:
     """The content of the page on each model that was adapted in this output folder."""
     pattern = output_name('model.report', desc='*')
     found = []
-    for path in finished(output_dir, pattern):
+    for path in finished_files(output_dir, pattern):
         try:
             found.append(read_sidecar(path))
         except DataError as error:

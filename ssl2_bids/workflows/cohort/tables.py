@@ -10,7 +10,7 @@ from ssl2_bids.bids.dataset import optional_table
 from ssl2_bids.bids.outputs import Result, find_summaries, output_name, write_table
 from ssl2_bids.bids.sidecars import COHORT_COLUMNS
 from ssl2_bids.errors import DataError, Ssl2Error
-from ssl2_bids.metrics.cohort import outlying
+from ssl2_bids.metrics.cohort import outliers
 from ssl2_bids.settings import GroupSettings
 from ssl2_bids.steps import quality
 from ssl2_bids.steps.lesions import REGIONS
@@ -125,7 +125,7 @@ def _flag(rows: list[dict[str, Any]]) -> None:
             ('volume_mm3', 'lesion volume'),
             ('brain_volume_mm3', 'brain volume'),
         ):
-            for place, score in outlying([row[column] for row in mine]).items():
+            for place, score in outliers([row[column] for row in mine]).items():
                 side = 'high' if score > 0 else 'low'
                 mine[place]['flags'].append(f'{name} unusually {side} (robust z {score:.1f})')
 

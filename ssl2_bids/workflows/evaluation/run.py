@@ -291,7 +291,7 @@ def _draw(
         title=f'{unit_name(case.subject, case.session)}{whose}: Dice {case.voxels.dice:.3f}',
         image_name=name,
         brain=brain,
-        judged=annotation.extent,
+        annotated=annotation.extent,
     )
 
 

@@ -188,7 +188,7 @@ def compare(cases: Sequence[ComparedCase], models: Sequence[str | None]) -> list
     baseline, *others = models
     rows = []
     for score in COMPARED:
-        results = [_compared(cases, baseline, model, score) for model in others]
+        results = [_compare_score(cases, baseline, model, score) for model in others]
         adjusted = comparison.holm([result.p for result in results])
         for model, result, p_holm in zip(others, results, adjusted, strict=True):
             numbers = asdict(result)
@@ -206,7 +206,7 @@ def compare(cases: Sequence[ComparedCase], models: Sequence[str | None]) -> list
     return rows
 
 
-def _compared(
+def _compare_score(
     cases: Sequence[ComparedCase], baseline: str | None, model: str | None, score: str
 ) -> comparison.Comparison:
     values: dict[str | None, dict[tuple[str, str], float]] = {baseline: {}, model: {}}

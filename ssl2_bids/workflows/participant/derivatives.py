@@ -221,12 +221,12 @@ def _write_mask_elsewhere(plan: Plan, results: Results, mask: Volume, space: str
     if space == ATLAS_SPACE:
         from ssl2_bids.steps.template import template
 
-        there = _moved(mask, template(), np.load(results.template_matrix))
+        there = _move(mask, template(), np.load(results.template_matrix))
         write(there, path, dtype=np.uint8, code=MNI)
     else:
         grid = raw_grid(plan, space)
         matrix = np.load(results.matrices[results.contrasts.index(space) - 1])
-        there = _moved(mask, grid, np.linalg.inv(matrix))
+        there = _move(mask, grid, np.linalg.inv(matrix))
         write_on(grid, there, path, dtype=np.uint8)
     sidecar = segmentation_sidecar(
         'Lesion',
@@ -237,7 +237,7 @@ def _write_mask_elsewhere(plan: Plan, results: Results, mask: Volume, space: str
     write_json(sidecar_path(path), sidecar)
 
 
-def _moved(mask: Volume, grid: Grid, transform: np.ndarray) -> Volume:
+def _move(mask: Volume, grid: Grid, transform: np.ndarray) -> Volume:
     """A mask on another grid: voxels of which it fills half; ``transform`` pulls."""
     share = resample(mask, grid.affine, grid.shape, transform=transform)
     return Volume((share.data >= 0.5).astype(np.uint8), grid.affine)

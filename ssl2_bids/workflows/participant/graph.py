@@ -73,9 +73,9 @@ def _add_session(workflow: Workflow, plan: Plan, device: str, command: str) -> N
     _gather(branch, last, 'corrected', images)
     _gather(branch, last, 'resampled', [(n, 'resampled') for n in registered.values()])
     _gather(branch, last, 'matrices', matrices)
-    told = [prepared[c] for c in contrasts] + [brains[c] for c in contrasts]
-    told += [*registered.values(), segment, template, lesions]
-    _gather(branch, last, 'facts', [(node, 'facts') for node in told])
+    sources = [prepared[c] for c in contrasts] + [brains[c] for c in contrasts]
+    sources += [*registered.values(), segment, template, lesions]
+    _gather(branch, last, 'facts', [(node, 'facts') for node in sources])
     for node, output, name in (
         (brains[reference], 'mask', 'brain_mask'),
         (segment, 'probability', 'probability'),

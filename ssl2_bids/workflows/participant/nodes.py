@@ -144,7 +144,7 @@ def segment(
     write(result.probability, 'probability.nii')
     if result.uncertainty is not None:
         write(result.uncertainty, 'uncertainty.nii')
-    told = segmentation.methods(
+    sentence = segmentation.methods(
         card, result.contrasts, overlap=overlap, mirror=tta, low_memory=low_memory
     )
     warnings = [
@@ -155,7 +155,7 @@ def segment(
     facts = _facts(
         'segment',
         warnings,
-        [told],
+        [sentence],
         channels=list(result.channels),
         device=device.partition(':')[0],
     )

@@ -34,7 +34,7 @@ class Outcome:
     resources: list[dict[str, Any]] = field(default_factory=list)
 
 
-def expected(plan: Plan) -> Outcome:
+def expected_outcome(plan: Plan) -> Outcome:
     """The outcome of a session as far as files and headers show."""
     if plan.session.skipped:
         return Outcome(plan.session.name, 'skipped', plan.session.skipped)
@@ -69,14 +69,18 @@ def look(
         failure = task.describe_failure(plan.session.problem, 'choice of images')
     else:
         found = running.failures(folder)
-        failure = found[0] if found else task.describe_failure(_unfinished(settings, ended), 'run')
+        failure = (
+            found[0]
+            if found
+            else task.describe_failure(_reason_unfinished(settings, ended), 'run')
+        )
     content = summary.base_summary(plan, 'failed', command)
     content['error'] = {
         'Message': failure['Message'],
         'Advice': failure['Advice'],
-        'File': _shortened(failure['File'], settings),
+        'File': _shorten(failure['File'], settings),
         'Step': failure['Step'],
-        'Traceback': _shortened(failure['Traceback'], settings),
+        'Traceback': _shorten(failure['Traceback'], settings),
     }
     try:
         summary.write_summary(plan, content)
@@ -87,7 +91,7 @@ def look(
     return Outcome(name, 'failed', reason, failure['ExitCode'], running.resources(folder))
 
 
-def _unfinished(settings: ParticipantSettings, ended: Exception | None) -> Ssl2Error:
+def _reason_unfinished(settings: ParticipantSettings, ended: Exception | None) -> Ssl2Error:
     """Why a session has neither result nor failure of its own.
 
     Parameters
@@ -117,7 +121,7 @@ def _unfinished(settings: ParticipantSettings, ended: Exception | None) -> Ssl2E
     return error
 
 
-def _shortened(text: str, settings: ParticipantSettings) -> str:
+def _shorten(text: str, settings: ParticipantSettings) -> str:
     """A text with the user's folders named instead of spelled out."""
     for name, folder in (
         ('<BIDS_DIR>', settings.bids_dir),

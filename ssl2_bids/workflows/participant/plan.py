@@ -72,14 +72,14 @@ def make_plan(
         overlap=_first(settings.overlap, card.overlap),
     )
     plan = Plan(session, names, card, settled)
-    return plan if digest is None else _identified(plan, digest)
+    return plan if digest is None else _identify(plan, digest)
 
 
 def _first(asked: float | None, own: float) -> float:
     return own if asked is None else asked
 
 
-def _identified(plan: Plan, digest: Callable[[Path], str]) -> Plan:
+def _identify(plan: Plan, digest: Callable[[Path], str]) -> Plan:
     """The plan with the hashes of what decides its results."""
     session = plan.session
     sources: dict[str, list[tuple[str, str]]] = {}
@@ -95,7 +95,7 @@ def _identified(plan: Plan, digest: Callable[[Path], str]) -> Plan:
                 advice='Copy it again, or change its permissions.',
                 path=error.filename,
             )
-            return _identified(replace(plan, session=replace(session, problem=problem)), digest)
+            return _identify(replace(plan, session=replace(session, problem=problem)), digest)
     preprocessing = configuration_hash(
         {
             'version': __version__,

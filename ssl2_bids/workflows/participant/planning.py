@@ -25,7 +25,7 @@ from ssl2_bids.workflows.participant.plan import (
 
 log = logging.getLogger('ssl2_bids')
 
-MANY = 200  # files whose reading may take a while
+MANY_FILES = 200  # files whose reading may take a while
 
 
 def plan_sessions(settings: ParticipantSettings) -> list[Plan]:
@@ -60,15 +60,17 @@ def _plans(
         reference=settings.reference,
         unusable=unusable,
     )
-    return _planned([_with_missing_spaces(s, settings) for s in sessions], card, settings)
+    return _plan_sessions([_with_missing_spaces(s, settings) for s in sessions], card, settings)
 
 
-def _planned(sessions: list[Session], card: Card, settings: ParticipantSettings) -> list[Plan]:
+def _plan_sessions(
+    sessions: list[Session], card: Card, settings: ParticipantSettings
+) -> list[Plan]:
     """Plans that know the content of their input files, where it is needed."""
     plans = [make_plan(session, card, settings) for session in sessions]
     if settings.reports_only:
         return plans
-    # what a dry run says of a session depends on its files only where there are results
+    # the lines of a dry run on a session depend on its files only where there are results
     asked = [not settings.dry_run or plan.names.done_marker.exists() for plan in plans]
     sources = [
         path
@@ -78,7 +80,7 @@ def _planned(sessions: list[Session], card: Card, settings: ParticipantSettings)
         for path in scan.sources
     ]
     digests = Digests(settings.work_dir / DIGESTS, trust=not settings.overwrite)
-    if len(sources) > MANY:
+    if len(sources) > MANY_FILES:
         log.info('reading the content of %d input files', len(sources))
     digests.of_all(sources, threads=settings.nprocs)
     if not settings.dry_run:
@@ -104,7 +106,7 @@ def _as_known_before(plan: Plan, settings: ParticipantSettings) -> Plan:
         return plan
     unit = (plan.session.subject, plan.session.session)
     (again,) = _plans([unit], plan.card, settings, unusable)
-    # the configuration holds the content of what was left out: a mended file is tried again
+    # the configuration holds the content of what was left out: a repaired file is tried again
     return again if is_finished(again) else plan
 
 

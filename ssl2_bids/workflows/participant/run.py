@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 from ssl2_bids.bids.provenance import write_dataset_files
 from ssl2_bids.errors import SUCCESS, NoInputError
 from ssl2_bids.files import remove_leftovers
+from ssl2_bids.progress import NodeProgress, ShowLine
 from ssl2_bids.settings import ParticipantSettings
 from ssl2_bids.workflows.participant.earlier import renew, take_away
-from ssl2_bids.workflows.participant.outcomes import Outcome, exit_code, expected, look
+from ssl2_bids.workflows.participant.outcomes import Outcome, exit_code, expected_outcome, look
 from ssl2_bids.workflows.participant.pages import write_citation, write_pages
 from ssl2_bids.workflows.participant.plan import Plan
 from ssl2_bids.workflows.participant.planning import (
@@ -25,15 +25,12 @@ from ssl2_bids.workflows.participant.planning import (
 
 log = logging.getLogger('ssl2_bids')
 
-# session, stage, 'start' | 'end' | 'exception', number of stages of the session
-NodeProgress = Callable[[str, str, str, int], None]
-
 
 def run_participant_level(
     settings: ParticipantSettings,
     *,
     command: str = '',
-    say: Callable[[str], None] = log.info,
+    show: ShowLine = log.info,
     progress: NodeProgress | None = None,
 ) -> tuple[int, list[Outcome]]:
     """Process the asked sessions.
@@ -41,7 +38,7 @@ def run_participant_level(
     Parameters
     ----------
     command : the command line, for the reports.
-    say : called with each line for the user; ``progress`` with every stage.
+    show : called with each line for the user; ``progress`` with every stage.
 
     Returns
     -------
@@ -53,8 +50,8 @@ def run_participant_level(
     """
     plans = plan_sessions(settings)
     if settings.dry_run:
-        say(describe_plans(plans, settings))
-        return exit_code([expected(p) for p in plans]), []
+        show(describe_plans(plans, settings))
+        return exit_code([expected_outcome(p) for p in plans]), []
     if settings.reports_only:
         pages = write_pages(settings.output_dir, {p.session.subject for p in plans})
         if not pages:
@@ -67,19 +64,19 @@ def run_participant_level(
     finished, todo = _split(plans, settings.overwrite)
     runnable = [p for p in todo if is_runnable(p)]
     device = _checked_device(settings) if runnable else ''
-    told = f'device: {device}; ' if device else ''
-    say(f'{told}model: {plans[0].card.name} {plans[0].card.version}')
+    device_text = f'device: {device}; ' if device else ''
+    show(f'{device_text}model: {plans[0].card.name} {plans[0].card.version}')
     _remove_leftovers(plans, settings.output_dir)
     write_dataset_files(settings.output_dir, settings.bids_dir)
     for plan in finished:
-        say(f'{plan.session.name}: already finished with the same inputs and settings, skipped')
+        show(f'{plan.session.name}: already finished with the same inputs and settings, skipped')
         take_away(plan.names)  # a run that was stopped at its very end did not
         renew(plan)
     ended: Exception | None = None
     try:
         while runnable:
             ended = _run(runnable, settings, device=device, command=command, progress=progress)
-            # nipype's word on failed nodes does not matter here: their own files say why
+            # nipype's message on failed nodes is not needed: their own files have the reason
             again = not settings.stop_on_first_crash
             runnable = _again(runnable, plans, settings) if again else []
     finally:

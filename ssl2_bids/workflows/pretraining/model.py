@@ -156,7 +156,7 @@ def trained_on(packed: Packed, *, labels: bool = True) -> str:
         )
     used = packed.labelled if labels else ()
     without = [scan for scan in packed.scans if scan not in used]
-    parts += counted(without, 'without labels') + counted(used, 'with labels')
+    parts += count_scans(without, 'without labels') + count_scans(used, 'with labels')
     return '; '.join(parts)
 
 
@@ -174,13 +174,13 @@ def training_of(config: Config, name: str, history: History) -> dict[str, Any]:
 
 def validated_on(packed: Packed) -> str:
     """The data of validation in a sentence."""
-    parts = counted(labelled_only(packed.validation_scans), 'with labels, not trained on')
+    parts = count_scans(labelled_only(packed.validation_scans), 'with labels, not trained on')
     if people := len(packed.validation_heads):
         parts.append(f'one simulated scan each on the anatomy of {people} people not trained on')
     return '; '.join(parts)
 
 
-def counted(scans: Sequence[Participant], text: str) -> list[str]:
+def count_scans(scans: Sequence[Participant], text: str) -> list[str]:
     """How many scans there are, simulated and real ones apart."""
     simulated = sum(scan.simulated for scan in scans)
     kinds = (('simulated', simulated), ('real', len(scans) - simulated))

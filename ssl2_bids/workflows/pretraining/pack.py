@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ssl2_bids.digests import DIGESTS, Digests
 from ssl2_bids.errors import NoInputError, NothingSelectedError, Ssl2Error, UsageError
 from ssl2_bids.files import write_json
+from ssl2_bids.progress import NameProgress
 from ssl2_bids.synthesis.appearance import CHANNELS
 from ssl2_bids.synthesis.heads import Head, load_heads, save_heads
 from ssl2_bids.training.checkpoint import fingerprint
@@ -33,7 +34,6 @@ log = logging.getLogger('ssl2_bids')
 HEADS = 'heads.npz'
 INDEX, BEGUN = 'pack.json', 'packing.json'
 TRAIN, VALIDATION = 'train', 'validation'
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,30 @@ class Packed:
         scans = [[scan.name for scan in group] for group in (self.scans, self.validation_scans)]
         contents = [[f'{name} {key}' for name, key in sorted(self.contents.items())]]
         return heads + scans + (contents if self.contents else [])
+
+
+@dataclass
+class Preparation:
+    """What one preparation of a dataset takes from source to source.
+
+    Attributes
+    ----------
+    data : its sources.
+    folder : of the prepared dataset.
+    progress : called with the name of each head or session that is prepared.
+    contents : what the folder holds already.
+    digest : hash of the content of a file.
+    people : participants that were found, without ``sub-``.
+    left_out : what could not be used, with the reason.
+    """
+
+    data: Data
+    folder: Path
+    progress: NameProgress | None
+    contents: Contents
+    digest: Digest
+    people: set[str] = field(default_factory=set)
+    left_out: list[str] = field(default_factory=list)
 
 
 def labelled_only(scans: Sequence[Participant]) -> tuple[Participant, ...]:
@@ -87,7 +111,7 @@ def load_packed(folder: Path) -> Packed:
     return Packed(heads[0], scans[0], heads[1], scans[1], contents)
 
 
-def pack(config: Config, folder: Path, *, progress: Say | None = None) -> None:
+def pack(config: Config, folder: Path, *, progress: NameProgress | None = None) -> None:
     """Pack all data of a configuration into a folder, unless that was done.
 
     What was packed is kept as long as its sources have the same content. Where a folder of
@@ -115,29 +139,26 @@ def pack(config: Config, folder: Path, *, progress: Say | None = None) -> None:
             advice='Name label_maps, heads, healthy, unlabelled or labelled.',
         )
     write_json(folder / BEGUN, {'Fingerprint': mark})
-    people: set[str] = set()
-    left_out: list[str] = []
     digests = Digests(folder / DIGESTS)
-    pack_heads(data, folder, people, left_out, progress, contents, digests.of)
+    work = Preparation(data, folder, progress, contents, digests.of)
+    pack_heads(work)
     labels = data.labels or data.labelled
     jobs: list[tuple[Path, Path | None]] = [(root, None) for root in data.unlabelled]
     jobs += [(root, place) for root, place in zip(data.labelled, labels, strict=True)]
     for number, (root, place) in enumerate(jobs):
-        pack_dataset(
-            root, place, number, data, folder, people, left_out, progress, contents, digests.of
-        )
+        pack_dataset(work, root, place, number)
     digests.save()
     log.info('content of the data to prepare: %s', digests.summary())
-    missing = [one for one in (*data.hold_out, *data.validation) if plain(one) not in people]
+    missing = [one for one in (*data.hold_out, *data.validation) if plain(one) not in work.people]
     if missing:
         raise NothingSelectedError(
             f'no participant is named {", ".join(missing)}',
             advice='"hold_out" and "validation" name participants as in the file names (sub-X or '
             'X).',
         )
-    for text in left_out:
+    for text in work.left_out:
         log.warning('left out: %s', text)
-    write_json(folder / INDEX, {'Fingerprint': mark, 'LeftOut': left_out})
+    write_json(folder / INDEX, {'Fingerprint': mark, 'LeftOut': work.left_out})
 
 
 def is_packed(folder: Path, mark: str) -> bool:
@@ -165,19 +186,12 @@ def plain(label: str) -> str:
     return label.removeprefix('sub-')
 
 
-def pack_heads(
-    data: Data,
-    folder: Path,
-    people: set[str],
-    left_out: list[str],
-    progress: Say | None,
-    contents: Contents,
-    digest: Digest,
-) -> None:
+def pack_heads(work: Preparation) -> None:
     """Heads of label maps and of healthy people's T1w, or those packed before."""
     from ssl2_bids.workflows import heads as making
 
-    done = [folder / part / HEADS for part in (TRAIN, VALIDATION)]
+    data, contents, people = work.data, work.contents, work.people
+    done = [work.folder / part / HEADS for part in (TRAIN, VALIDATION)]
     held_out = tuple(plain(label) for label in data.hold_out)
     maps = [path for place in data.label_maps for path in making.image_files(place)]
     sessions = [s for root in data.healthy for s in find_sessions(root, ('T1w',))]
@@ -188,17 +202,19 @@ def pack_heads(
     scans = [session.scans['T1w'].paths[0] for session in sessions if session.scans]
     masks = making.image_files(data.lesion_masks) if data.lesion_masks else []
     files = [data.heads] if data.heads else [*maps, *scans, *masks]
-    key = fingerprint([[(path.name, digest(path)) for path in files], held_out, data.validation])
+    key = fingerprint(
+        [[(path.name, work.digest(path)) for path in files], held_out, data.validation]
+    )
     if contents.has(HEADS, key):
         people |= {plain(head.name) for head in heads}
-        left_out += contents.reason(HEADS).splitlines()
+        work.left_out += contents.reason(HEADS).splitlines()
         return
     contents.forget(HEADS)
     for path in done:
         path.unlink(missing_ok=True)
     refused: list[str] = []
     if not data.heads:
-        more: dict[str, Any] = {'hold_out': held_out, 'progress': progress}
+        more: dict[str, Any] = {'hold_out': held_out, 'progress': work.progress}
         if data.lesion_masks:
             drawn, affine = making.read_lesion_masks(data.lesion_masks)
             more |= {'masks': drawn, 'affine': affine}
@@ -207,7 +223,7 @@ def pack_heads(
         if scans:
             found, refused = making.heads_from_t1w(scans, **more)
             heads += found
-            left_out += refused
+            work.left_out += refused
     people |= {plain(head.name) for head in heads}
     heads = [head for head in heads if plain(head.name) not in held_out]
     chosen = {plain(label) for label in data.validation}
@@ -221,18 +237,7 @@ def pack_heads(
     contents.keep(HEADS, key, left_out='\n'.join(refused))
 
 
-def pack_dataset(
-    root: Path,
-    labels: Path | None,
-    number: int,
-    data: Data,
-    folder: Path,
-    people: set[str],
-    left_out: list[str],
-    progress: Say | None,
-    contents: Contents,
-    digest: Digest,
-) -> None:
+def pack_dataset(work: Preparation, root: Path, labels: Path | None, number: int) -> None:
     """Pack the sessions of a dataset, with labels where a folder of labels is given.
 
     Raises
@@ -243,10 +248,11 @@ def pack_dataset(
     from ssl2_bids.bids.labels import find_labels
     from ssl2_bids.workflows.pretraining.sessions import pack_session
 
+    data, folder, contents = work.data, work.folder, work.contents
     held_out = {plain(label) for label in data.hold_out}
     validation = {plain(label) for label in data.validation}
     sessions = find_sessions(root, CHANNELS)
-    people |= {session.subject for session in sessions}
+    work.people |= {session.subject for session in sessions}
     simulated = is_simulated(root)
     drawn: dict[tuple[str, str], list[Label]] = {}
     known: dict[str, list[str | None]] = {}
@@ -255,7 +261,7 @@ def pack_dataset(
     for label in find_labels(labels) if labels else ():
         place, reason = session_of(label, known)
         if reason and label.subject in known:
-            left_out.append(f'{label.path}: {reason}')
+            work.left_out.append(f'{label.path}: {reason}')
         elif not reason:
             drawn.setdefault((label.subject, place), []).append(label)
     packed, reasons, names = 0, [], []
@@ -267,7 +273,7 @@ def pack_dataset(
         names.append(name)
         own = drawn.get((session.subject, session.session or ''), [])
         try:
-            key = session_key(session, own, data.skull_strip, digest)
+            key = session_key(session, own, data.skull_strip, work.digest)
             if contents.has(name, key):
                 if reason := contents.reason(name):
                     reasons.append(reason)
@@ -291,8 +297,8 @@ def pack_dataset(
         save_scan(folder / part, replace(scan, name=name, person=person, simulated=simulated))
         contents.keep(name, key)
         packed += 1
-        if progress:
-            progress(session.name)
+        if work.progress:
+            work.progress(session.name)
     for name in contents.others(f'{number:02d}-', names):
         contents.forget(name)
         remove_scan(folder, name)
@@ -302,7 +308,7 @@ def pack_dataset(
             advice='Give a dataset with FLAIR, T1w, T2w or T2starw images.',
             path=root,
         )
-    left_out += reasons
+    work.left_out += reasons
 
 
 def remove_scan(folder: Path, name: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from ssl2_bids.errors import NoInputError, UsageError
 from ssl2_bids.files import whole_file
 from ssl2_bids.networks.registry import new_network
 from ssl2_bids.networks.weights import read_card, read_weights
+from ssl2_bids.progress import NameProgress, StageProgress
 from ssl2_bids.synthesis.appearance import CHANNELS
 from ssl2_bids.training import checkpoint, distributed
 from ssl2_bids.training.loop import curve_settings, train
@@ -33,8 +33,6 @@ CONFIG, PACKED = 'config.toml', 'packed'
 HELD_OUT_BATCHES = 8  # of the self-supervised stage's validation
 HELD_OUT_SEED = 1_000_003  # added to the seed: validation sees none of the training's samples
 
-StageProgress = Callable[[str, int, int, Mapping[str, float]], None]
-
 
 @dataclass(frozen=True)
 class Pretrained:
@@ -51,7 +49,7 @@ class Pretrained:
     stopped: int = 0
 
 
-def pack_data(path: Path, folder: Path, *, progress: Callable[[str], None] | None = None) -> Path:
+def pack_data(path: Path, folder: Path, *, progress: NameProgress | None = None) -> Path:
     """Pack the data of a configuration and return their folder.
 
     Raises
@@ -70,7 +68,7 @@ def pretrain(
     device: str = 'cpu',
     data: Path | None = None,
     progress: StageProgress | None = None,
-    packing: Callable[[str], None] | None = None,
+    preparing: NameProgress | None = None,
 ) -> Pretrained:
     """Pretrain a model; an interrupted run resumes.
 
@@ -83,7 +81,7 @@ def pretrain(
     data : folder of a prepared dataset; else the dataset is prepared in ``folder/packed``.
     device : ``cpu`` or ``cuda:N``; with torchrun each process takes its own GPU.
     progress : called with the stage, the steps done, all steps and the latest numbers.
-    packing : called with each session prepared.
+    preparing : called with each session prepared.
 
     Raises
     ------
@@ -97,12 +95,12 @@ def pretrain(
             folder.mkdir(parents=True, exist_ok=True)
             keep_config(path, folder)
             if data is None:
-                pack(config, folder / PACKED, progress=packing)
+                pack(config, folder / PACKED, progress=preparing)
         distributed.wait_for_all()
         packed = load_packed(data or folder / PACKED)
         network, histories = None, {}
         for name in stages(config):
-            if passed(name, config, folder):
+            if is_passed(name, config, folder):
                 histories[name] = History(step=stages(config)[name].loop.steps, finished=True)
                 continue
             stage = run_stage(name, config, packed, folder, network, device, progress)
@@ -117,7 +115,7 @@ def pretrain(
     return Pretrained(folder, True)
 
 
-def passed(name: str, config: Config, folder: Path) -> bool:
+def is_passed(name: str, config: Config, folder: Path) -> bool:
     """Whether a stage left nothing here but a later one did: the run moved from elsewhere."""
     later = list(stages(config))[list(stages(config)).index(name) + 1 :]
     moved = any(checkpoint.checkpoints(folder / one) for one in later)
@@ -151,7 +149,7 @@ def run_stage(
 ) -> Ready:
     """One stage, from the network of the one before if there was one."""
     stage = stages(config)[name]
-    make = self_supervised if name == 'self_supervised' else supervised
+    make = self_supervised_stage if name == 'self_supervised' else supervised_stage
     task, batches, validate = make(config, stage, packed, network, device)
     parts: list[Any] = [
         {key: value for key, value in asdict(stage).items() if key != 'loop'},
@@ -227,7 +225,7 @@ def check_source(source: BatchSource, stage: str) -> None:
         )
 
 
-def self_supervised(
+def self_supervised_stage(
     config: Config, stage: StageSettings, packed: Packed, network: nn.Module | None, device: str
 ) -> tuple[Task, UnlabelledBatches, Validate | None]:
     """Task, batches and validation of the first stage."""
@@ -245,7 +243,7 @@ def self_supervised(
     return task, batches, HeldOut(held_out, device) if held_out else None
 
 
-def supervised(
+def supervised_stage(
     config: Config, stage: StageSettings, packed: Packed, network: nn.Module | None, device: str
 ) -> tuple[Task, LabelledBatches, Validate | None]:
     """Task, batches and validation of the second stage."""

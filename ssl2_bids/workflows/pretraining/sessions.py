@@ -53,7 +53,7 @@ def pack_session(session: Session, labels: Sequence[Label], *, strip: str = 'aut
         for name, image in even.items()
         if name != reference
     }
-    ready = network_input(even, transforms, brains[reference], packing_card())
+    ready = network_input(even, transforms, brains[reference], preparation_card())
     brain = ready.brain.numpy()
     values = ready.tensor.numpy()
     present = tuple(contrast is not None for contrast in ready.present)
@@ -121,10 +121,10 @@ def drawn_label(
     return lesions > 0, extent > 0
 
 
-def packing_card() -> Card:
+def preparation_card() -> Card:
     """What prepared scans are made for: every channel, each of them enough."""
     return Card(
-        name='packing',
+        name='prepared dataset',
         version='',
         label='',
         network={},

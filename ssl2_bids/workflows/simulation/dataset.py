@@ -99,7 +99,7 @@ def claim_folder(root: Path, described: Mapping[Path, Mapping[str, Any]]) -> Non
     for folder, content in described.items():
         path = root / folder / DESCRIPTION
         if not path.exists():
-            if folder == Path() and _occupied(root):
+            if folder == Path() and _is_occupied(root):
                 raise CannotWriteError(
                     'the folder is not empty and holds no simulated dataset',
                     advice='Choose an empty folder; nothing was changed.',
@@ -116,7 +116,7 @@ def claim_folder(root: Path, described: Mapping[Path, Mapping[str, Any]]) -> Non
         write_json(root / folder / DESCRIPTION, content)
 
 
-def _occupied(root: Path) -> bool:
+def _is_occupied(root: Path) -> bool:
     return root.is_dir() and any(not entry.name.startswith(PREFIX) for entry in root.iterdir())
 
 

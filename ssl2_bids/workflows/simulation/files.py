@@ -211,7 +211,7 @@ def write_truth(
     counts = np.bincount(lesions.instances.ravel(), minlength=max(len(table) + 1, 1))
     rows = [lesion_row(lesion, counts) for lesion in table]
     write_table(table_path(path), rows, SIMULATED_LESION_COLUMNS)
-    described(path, 'True lesions, numbered', common, SIMULATED_LESION_COLUMNS)
+    describe_image(path, 'True lesions, numbered', common, SIMULATED_LESION_COLUMNS)
     path = names.path(TRUTH, 'simulated.tissues')
     write(grid.with_data(known.tissues), path, dtype=np.uint8)
     rows = [{'index': 0, 'name': 'air', 'mapping': 0}] + [
@@ -220,15 +220,15 @@ def write_truth(
     ]
     write_table(table_path(path), rows, LABEL_COLUMNS)
     text = 'Tissue that fills most of the voxel; at a lesion, the tissue that the lesion replaced'
-    described(path, text, common, LABEL_COLUMNS)
+    describe_image(path, text, common, LABEL_COLUMNS)
     path = names.path(TRUTH, 'simulated.brain_mask')
     write(grid.with_data(known.brain), path, dtype=np.uint8)
-    described(path, 'Brain with the fluid around it', {'Type': 'Brain', **common})
+    describe_image(path, 'Brain with the fluid around it', {'Type': 'Brain', **common})
     if lesions.ignore.any():
         path = names.path(TRUTH, 'simulated.ambiguous')
         write(grid.with_data(lesions.ignore), path, dtype=np.uint8)
         text = 'Lesion mimics like those of ageing, not annotated as lesions'
-        described(path, text, {'Type': 'ROI', **common})
+        describe_image(path, text, {'Type': 'ROI', **common})
     path = names.path(TRUTH, 'anat.mask')
     write(grid.with_data(lesions.mask), path, dtype=np.uint8)
     content = {
@@ -238,7 +238,7 @@ def write_truth(
         'PaintedLesions': sum(lesion.change != 'vanished' for lesion in table),
         'Simulation': {**record, 'Lesions': [asdict(lesion) for lesion in table]},
     }
-    described(path, 'Voxels of which a simulated lesion fills at least one half', content)
+    describe_image(path, 'Voxels of which a simulated lesion fills at least one half', content)
 
 
 def references(names: VisitNames) -> dict[str, Any]:
@@ -261,7 +261,7 @@ def lesion_row(lesion: PaintedLesion, counts: np.ndarray) -> dict[str, Any]:
     }
 
 
-def described(
+def describe_image(
     image: Path, text: str, content: Mapping[str, Any], columns: Mapping[str, Any] | None = None
 ) -> None:
     """Write the sidecar of an image; with columns it explains those of its table too."""

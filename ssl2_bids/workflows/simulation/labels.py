@@ -25,7 +25,7 @@ THREE_VALUES = (
     {'index': LESION, 'name': 'lesion', 'mapping': 7},
     {'index': NOT_LESION, 'name': 'not lesion'},
 )
-READER, CHOICE = b'reader', b'labelled'  # names of streams of random numbers
+RATER, CHOICE = b'reader', b'labelled'  # names of streams of random numbers
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def write_manual(
     ------
     DataError : the truth cannot be read.
     """
-    random = np.random.default_rng([seed, number, visit, *READER])
+    random = np.random.default_rng([seed, number, visit, *RATER])
     truth, table, brain = read_truth(names)
     draw = draw_rater(random)
     reading = read_by_hand(truth, table, draw, brain=brain.data > 0)
@@ -141,7 +141,7 @@ def read_truth(names: VisitNames) -> tuple[Truth, list[PaintedLesion], Volume]:
             advice='Simulate into an empty folder.',
             path=sidecar_path(path),
         ) from None
-    # A reader does not know from which real lesion a shape was taken.
+    # A rater does not know from which real lesion a shape was taken.
     rows = [row | {'origin': None} for row in rows]
     table = [from_table(PaintedLesion, row, Source(sidecar_path(path))) for row in rows]
     return Truth(mask.data > 0, instances, ignore, mask.affine), table, brain
@@ -163,8 +163,8 @@ def encode(
     """
     path = names.manual(encoding)
     if encoding == 'dseg':
-        judged = np.ones(mask.shape, bool) if annotated is None else annotated.mask
-        values = np.where(mask, LESION, NOT_LESION) * judged
+        known = np.ones(mask.shape, bool) if annotated is None else annotated.mask
+        values = np.where(mask, LESION, NOT_LESION) * known
         write(brain.with_data(values), path, dtype=np.uint8)
         write_table(table_path(path), THREE_VALUES, LABEL_COLUMNS)
         return {'AnnotationExtent': 'dseg', **LABEL_COLUMNS}

@@ -19,7 +19,7 @@ from ssl2_bids.simulation.anatomy.label_maps import from_label_map, from_mni_map
 from ssl2_bids.simulation.lesions.real import LesionShapes, read_shapes
 from ssl2_bids.simulation.participant import MAX_LOAD, Habits
 from ssl2_bids.simulation.scanner.protocols import Scanner, read_scanner
-from ssl2_bids.voxel_grid import bounding_box, shifted, start_of
+from ssl2_bids.voxel_grid import bounding_box, shift_affine, start_of
 from ssl2_bids.workflows.heads import image_files
 from ssl2_bids.workflows.simulation.files import VisitNames
 
@@ -144,7 +144,7 @@ def tissue_maps() -> Anatomy:
     )
     white, grey, brain = (image.get_fdata(dtype=np.float32) for image in maps)
     box = bounding_box(brain > 0, 2)
-    affine = shifted(template.affine, start_of(box))
+    affine = shift_affine(template.affine, start_of(box))
     return from_mni_maps(white[box], grey[box], brain[box] > 0, affine)
 
 

@@ -41,10 +41,10 @@ def simulate_again(
     made = read_sidecar(Path(record))['Simulation']['Settings']
     if made['Anatomy'] != MNI:
         path = None if labels is None else Path(labels) / str(made['Anatomy'])
-        same_as_then(path, made['AnatomySha256'], '--labels', sha256)
+        check_same(path, made['AnatomySha256'], '--labels', sha256)
         plan = replace(plan, label_maps=(path,) if path else ())
     if made['LesionMasks']:
-        same_as_then(
+        check_same(
             lesion_masks,
             made['LesionMasks'],
             '--lesion-masks',
@@ -99,7 +99,7 @@ def read_record(record: Path, root: Path) -> tuple[SimulationPlan, int, Particip
     return plan, number, draw
 
 
-def same_as_then(
+def check_same(
     path: Path | None, digest: str, option: str, compute: Callable[[Path], str]
 ) -> None:
     """Check that what is read now is what was read then.

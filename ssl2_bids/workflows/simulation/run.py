@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, replace
@@ -19,6 +19,7 @@ from ssl2_bids import __version__
 from ssl2_bids.errors import CannotWriteError, Ssl2Error, UsageError
 from ssl2_bids.files import remove_leftovers, sha256
 from ssl2_bids.processes import whole_start
+from ssl2_bids.progress import CountProgress
 from ssl2_bids.simulation.participant import (
     Habits,
     ParticipantDraw,
@@ -49,7 +50,6 @@ from ssl2_bids.workflows.simulation.plan import (
     settings_of,
 )
 
-ParticipantProgress = Callable[[int, int], None]
 ParticipantJob = tuple[SimulationPlan, int, Labelling | None]
 
 
@@ -74,7 +74,7 @@ def simulate(
     spikes: float = 0.0,
     phase: bool = False,
     nprocs: int = 1,
-    progress: ParticipantProgress | None = None,
+    progress: CountProgress | None = None,
 ) -> None:
     """Write a simulated raw BIDS dataset and, below ``derivatives``, truth and manual labels.
 
@@ -173,9 +173,7 @@ def refuse_other_labels(plan: SimulationPlan, chosen: Iterable[int]) -> None:
         )
 
 
-def run_jobs(
-    jobs: list[ParticipantJob], *, nprocs: int, progress: ParticipantProgress | None
-) -> None:
+def run_jobs(jobs: list[ParticipantJob], *, nprocs: int, progress: CountProgress | None) -> None:
     """Make all participants, some at a time.
 
     Raises
@@ -184,7 +182,7 @@ def run_jobs(
     """
     done = 0
 
-    def tell() -> None:
+    def report_progress() -> None:
         nonlocal done
         done += 1
         if progress:
@@ -193,7 +191,7 @@ def run_jobs(
     if nprocs <= 1 or len(jobs) == 1:
         for job in jobs:
             run_job(job)
-            tell()
+            report_progress()
         return
     pool = ProcessPoolExecutor(
         min(nprocs, len(jobs)), mp_context=get_context('spawn'), initializer=end_with_parent
@@ -203,7 +201,7 @@ def run_jobs(
             futures = [pool.submit(run_job, job) for job in jobs]
         for future in as_completed(futures):
             future.result()
-            tell()
+            report_progress()
     except BrokenProcessPool:
         raise Ssl2Error(
             'a process was killed, most often for lack of memory',
@@ -260,7 +258,7 @@ def simulate_participant(
         sessions=plan.sessions,
         contrasts=plan.contrasts,
     )
-    record = {'Version': __version__, 'Number': number, 'Settings': recorded(plan, number)}
+    record = {'Version': __version__, 'Number': number, 'Settings': settings_record(plan, number)}
     visits = make_visits(draw, plan.template(number), plan.scanner, shapes=plan.shapes())
     for place, visit in enumerate(visits):
         names = plan.names(number, place)
@@ -292,7 +290,7 @@ def simulate_participant(
         write_truth(names, known, visit.known.table, visit.names, record | draws)
 
 
-def recorded(plan: SimulationPlan, number: int) -> dict[str, Any]:
+def settings_record(plan: SimulationPlan, number: int) -> dict[str, Any]:
     """Settings of a participant's record, as JSON."""
     path = plan.label_map(number)
     masks = plan.lesion_masks

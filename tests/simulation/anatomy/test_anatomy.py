@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from label_phantom import label_head
 
+from ssl2_bids.atlas import read_atlas
 from ssl2_bids.errors import DataError
 from ssl2_bids.simulation.anatomy.anatomy import (
     Anatomy,
@@ -17,7 +18,6 @@ from ssl2_bids.simulation.anatomy.anatomy import (
     ventricles,
 )
 from ssl2_bids.simulation.anatomy.label_maps import (
-    atlas_structures,
     from_label_map,
     from_mni_maps,
     healthy_labels,
@@ -233,7 +233,7 @@ def test_sharpening_narrows_a_border_and_keeps_thin_layers():
 
 
 def test_template_maps_get_labels_on_either_side():
-    atlas = atlas_structures()
+    atlas = read_atlas()
     maps = {name: volume.data for name, volume in atlas.items()}
     white = maps['white-matter'] + 0.6 * maps['brainstem']
     grey = maps['cortex'] + maps['deep-grey-matter'] + maps['cerebellum']

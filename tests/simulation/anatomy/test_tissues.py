@@ -13,8 +13,8 @@ from ssl2_bids.simulation.anatomy.tissues import (
     lesion_tissue,
     read_tissues,
     texture_map,
-    textured,
     tissue_table,
+    with_texture,
 )
 from ssl2_bids.simulation.scanner.protocols import read_scanner
 from ssl2_bids.tables import from_table
@@ -166,7 +166,7 @@ def test_lesions_of_maps_stay_float32():
 # Individuals
 
 
-def test_individuals_vary_as_the_jitter_says():
+def test_individuals_vary_by_the_jitter():
     table = read_tissues(3.0)
     random = np.random.default_rng(0)
     draws = [draw_individual(random, JITTER, table) for _ in range(1500)]
@@ -210,7 +210,7 @@ def test_texture_varies_smoothly_around_1():
 
 
 def test_texture_moves_both_relaxation_times_of_a_tissue():
-    tissue = textured(read_tissues(3.0)['fat'], np.array([0.9, 1.1], np.float32))
+    tissue = with_texture(read_tissues(3.0)['fat'], np.array([0.9, 1.1], np.float32))
     assert tissue.t1.dtype == np.float32
     np.testing.assert_allclose(tissue.t1 / tissue.t1[0], tissue.t2 / tissue.t2[0])
     assert tissue.at(np.array([True, False])).t2.shape == (1,)

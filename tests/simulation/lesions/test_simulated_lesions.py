@@ -191,7 +191,7 @@ def test_a_small_load_is_made_of_small_lesions():
     assert 8 < len(volumes) / 30 < 40
 
 
-def test_places_are_said_as_they_are(head):
+def test_places_are_named_as_they_are(head):
     lesions = paint(head, generator(4), load=5.0)
     around = lesions.around
     instances = lesions.instances[around.box]

@@ -11,7 +11,7 @@ from ssl2_bids.simulation.scanner.artefacts import (
     SpikeDraw,
     apply,
     dephasing,
-    distorted,
+    distort,
     draw_artefacts,
     draw_motion,
     draw_spike,
@@ -84,7 +84,7 @@ def test_a_move_before_the_scan_is_not_seen(block):
     np.testing.assert_allclose(ghosts(block, early, axis=1, spacing=1.0), block, atol=1e-3)
 
 
-def test_regular_sway_makes_ghosts_where_theory_says():
+def test_regular_sway_makes_ghosts_where_theory_predicts():
     """A sway of n cycles per scan puts ghosts n voxels away, along the phase axis alone."""
     image = np.zeros((4, 64, 4), np.float32)
     image[1, 30, 2] = 1
@@ -186,7 +186,7 @@ def test_dephasing_is_the_mean_of_the_phases_inside_a_voxel():
 @pytest.mark.parametrize('hertz', [200.0, -500.0, 130.0])
 def test_a_constant_offset_displaces_by_hertz_over_bandwidth(block, axis, hertz):
     image = block.astype(np.float32)
-    moved = distorted(image, hertz, bandwidth=100.0, axis=axis)
+    moved = distort(image, hertz, bandwidth=100.0, axis=axis)
     voxels = hertz / 100
     low, share = int(np.floor(voxels)), voxels - np.floor(voxels)
     expected = (1 - share) * np.roll(image, low, axis) + share * np.roll(image, low + 1, axis)
@@ -197,12 +197,12 @@ def test_a_constant_offset_displaces_by_hertz_over_bandwidth(block, axis, hertz)
 def test_distortion_keeps_the_signal_and_piles_it_up(block):
     x = np.indices(SHAPE)[0].astype(np.float32)
     error = 120 * np.exp(-(((x - 24) / 6) ** 2))
-    moved = distorted(block, error, bandwidth=100.0, axis=0)
+    moved = distort(block, error, bandwidth=100.0, axis=0)
     assert moved.sum() == pytest.approx(block.sum(), rel=0.01)
     lines = moved[:, 28, 20]
     assert lines[26:33].max() > 115
     assert lines[14:22].min() < 90
-    assert distorted(block, error, bandwidth=0, axis=0) is block
+    assert distort(block, error, bandwidth=0, axis=0) is block
 
 
 def test_distortion_of_a_field_map_is_undone_by_brute_force(block):
@@ -210,7 +210,7 @@ def test_distortion_of_a_field_map_is_undone_by_brute_force(block):
     line = np.zeros((1, 1, 60), np.float32)
     line[..., 20:40] = 1
     error = (40 * np.sin(np.arange(60) / 7)).astype(np.float32)[None, None]
-    moved = distorted(line, error, bandwidth=40.0, axis=2)[0, 0]
+    moved = distort(line, error, bandwidth=40.0, axis=2)[0, 0]
     fine = np.linspace(-0.5, 59.5, 60 * 400, endpoint=False) + 0.5 / 400
     signal = np.interp(fine, np.arange(60), line[0, 0])
     goal = fine + np.interp(fine, np.arange(60), error[0, 0]) / 40
@@ -221,8 +221,8 @@ def test_distortion_of_a_field_map_is_undone_by_brute_force(block):
 
 def test_complex_images_are_distorted_like_their_parts(block):
     error = np.full(SHAPE, 70.0, np.float32)
-    moved = distorted(block + 1j * block, error, bandwidth=100.0, axis=1)
-    part = distorted(block, error, bandwidth=100.0, axis=1)
+    moved = distort(block + 1j * block, error, bandwidth=100.0, axis=1)
+    part = distort(block, error, bandwidth=100.0, axis=1)
     np.testing.assert_allclose(moved, part + 1j * part, atol=1e-3)
 
 

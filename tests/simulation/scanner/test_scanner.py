@@ -1,9 +1,11 @@
 from dataclasses import replace
+from functools import partial
 
 import nibabel as nib
 import numpy as np
 import pytest
 from scipy import ndimage
+from small_scanner import small_scanner
 
 from ssl2_bids.simulation.anatomy.anatomy import Anatomy
 from ssl2_bids.simulation.anatomy.tissues import draw_individual, read_tissues
@@ -17,7 +19,7 @@ from ssl2_bids.simulation.scanner.grids import (
     slice_profile,
     truth_in,
 )
-from ssl2_bids.simulation.scanner.protocols import Geometry, read_scanner
+from ssl2_bids.simulation.scanner.protocols import Geometry
 from ssl2_bids.simulation.scanner.rendering import draw_head, make_head, render, split
 from ssl2_bids.simulation.scanner.scan import draw_scan, grid_of, scan
 from ssl2_bids.simulation.scanner.sequences import signals
@@ -30,14 +32,7 @@ def generator(seed=0):
     return np.random.default_rng(seed)
 
 
-def small(field):
-    """The bundled scanner with a field of view for the ball."""
-    scanner = read_scanner(None, field)
-    geometries = {
-        name: replace(geometry, extent=(90.0, 96.0, 92.0))
-        for name, geometry in scanner.geometries.items()
-    }
-    return replace(scanner, geometries=geometries)
+small = partial(small_scanner, extent=(90.0, 96.0, 92.0))
 
 
 def head_of(lesions, field, *, surround=None):
@@ -102,7 +97,7 @@ def test_grids_have_the_axes_and_shape_of_the_protocol():
     assert 0 < np.abs(middle - moved).max() <= 2
 
 
-def test_pose_moves_the_head_as_it_says(lesions, heads):
+def test_pose_moves_the_head_by_its_values(lesions, heads):
     scanner = small(3)
     draw = draw_scan(generator(3), scanner)
     grid = grid_of(heads[3], scanner, 'FLAIR', draw)
@@ -272,12 +267,12 @@ def test_mp2rage_has_noise_around_and_its_images_agree(lesions, heads):
     assert np.quantile(apart, 0.98) < 0.06
     value = medians(uni, fractions)
     assert value['csf'] < value['gm'] < value['wm']
-    # The phases say the sign that magnitudes lack: UNI is the cosine of their difference.
+    # The phases have the sign that magnitudes lack: UNI is the cosine of their difference.
     turned = images['MP2RAGE', 2, True].data - images['MP2RAGE', 1, True].data
     assert np.abs(images['MP2RAGE', 1, True].data).max() <= np.pi + 1e-5
     sign = np.sign(uni / 4095 - 0.5)
-    sure = np.abs(uni / 4095 - 0.5) > 0.05
-    assert (np.sign(np.cos(turned)) == sign)[sure].mean() > 0.999
+    certain = np.abs(uni / 4095 - 0.5) > 0.05
+    assert (np.sign(np.cos(turned)) == sign)[certain].mean() > 0.999
 
 
 def test_echoes_fade_and_their_phase_follows_the_field(lesions, heads):

@@ -12,7 +12,7 @@ from ssl2_bids.simulation.anatomy.tissues import (
     individual,
     lesion_tissue,
     read_tissues,
-    textured,
+    with_texture,
 )
 from ssl2_bids.simulation.scanner import sequences
 from ssl2_bids.simulation.scanner.protocols import Protocol, read_scanner
@@ -100,7 +100,7 @@ def test_mprage_relative_to_white_matter(t1, expected):
         (8, 0.8, 4.3, 0.1, 2.097),
     ],
 )
-def test_fluid_is_nulled_where_theory_says(tr, train, t1, preparation, null):
+def test_fluid_is_nulled_where_theory_predicts(tr, train, t1, preparation, null):
     protocol = Protocol(
         kind='flair', tr=tr, te=0.1, train=train, preparation=preparation, efficiency=1.0
     )
@@ -345,11 +345,11 @@ def test_float32_maps_stay_float32_and_exact_in_pieces(monkeypatch, suffix):
     random = np.random.default_rng(0)
     texture = random.normal(1, 0.05, (20, 30)).astype(np.float32)
     transmit = random.uniform(0.4, 1.4, (20, 30)).astype(np.float32)
-    tissue = textured(read_tissues(7.0)['gm'], texture)
+    tissue = with_texture(read_tissues(7.0)['gm'], texture)
     whole = signals(tissue, protocol, transmit)
     monkeypatch.setattr(sequences, 'CHUNK', 64)
     pieces = signals(tissue, protocol, transmit)
-    doubles = textured(read_tissues(7.0)['gm'], texture.astype(float))
+    doubles = with_texture(read_tissues(7.0)['gm'], texture.astype(float))
     precise = signals(doubles, protocol, transmit.astype(float))
     scale = np.abs(precise).max()
     for one, other, exact in zip(whole, pieces, precise, strict=True):
@@ -418,7 +418,7 @@ def test_t1_map_of_every_tissue_at_the_nominal_field():
         (1.939, 0.6, 2.56), (1.939, 0.8, 2.24), (1.939, 1.2, 1.67), (1.939, 1.4, 1.44),
     ],
 )  # fmt: skip
-def test_uncorrected_t1_is_wrong_as_theory_says(t1, transmit, read_off):
+def test_uncorrected_t1_is_wrong_as_theory_predicts(t1, transmit, read_off):
     uni = uniform(*signals(water(t1), MP2RAGE, transmit))
     assert t1_from_uniform(uni, MP2RAGE) == pytest.approx(read_off, abs=0.01)
     assert t1_from_uniform(uni, MP2RAGE, transmit) == pytest.approx(t1, rel=1e-3)

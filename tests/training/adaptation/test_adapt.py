@@ -79,7 +79,7 @@ def test_the_start_is_left_as_it_was_and_the_result_is_another(tmp_path):
     assert adapt.curves({'1': history})[0]['training'] == '1'
 
 
-def test_another_identity_does_not_go_on(tmp_path):
+def test_another_identity_is_not_resumed(tmp_path):
     people = [person('a'), person('b', labelled=False, seed=1)]
     adapt.adapt(tiny_network(), people, SETTINGS, tmp_path, device='cpu', identity='x')
     again, history = adapt.adapt(

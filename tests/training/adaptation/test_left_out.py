@@ -37,7 +37,7 @@ def test_only_what_is_annotated_counts(card):
     lesion = person.label > 0
     half = np.zeros_like(person.annotated)
     half[:, :, : half.shape[2] // 2] = 1
-    wrong = person.label * half  # somebody drew nothing in the other half
+    wrong = person.label * half  # the rater drew nothing in the other half
     seen = Participant('sub-01', person.image, person.present, person.brain, wrong, half)
     whole = Participant('sub-01', person.image, person.present, person.brain, wrong, half * 0 + 1)
     assert lesion.any()

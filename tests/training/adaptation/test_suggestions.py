@@ -12,9 +12,9 @@ from ssl2_bids.training.adaptation.suggestions import (
 
 
 def test_doubt_and_contradiction_are_errors_to_expect():
-    sure, torn = np.array([0.0, 1.0, 0.5, 0.9]), np.array([0.0, 1.0, 0.5, 0.1])
-    assert expected_error([sure, torn]) == pytest.approx([0, 0, 0.5, 0.5])
-    assert expected_error([sure]) == pytest.approx([0, 0, 0.5, 0.1])
+    certain, torn = np.array([0.0, 1.0, 0.5, 0.9]), np.array([0.0, 1.0, 0.5, 0.1])
+    assert expected_error([certain, torn]) == pytest.approx([0, 0, 0.5, 0.5])
+    assert expected_error([certain]) == pytest.approx([0, 0, 0.5, 0.1])
 
 
 def test_gain_is_a_volume_and_slices_keep_their_distance():

@@ -98,7 +98,7 @@ def coordinates(image):
 
 @pytest.mark.parametrize('settings', [{'moved': 1.0}, {'mirror': 1.0}, {}])
 def test_image_and_masks_go_through_the_same_geometry(settings):
-    """The image says where each voxel was: there the annotated extent must be what it is here."""
+    """The values show where each voxel was: there the annotated extent must be as here."""
     person = participant(every=4, channels=3)
     made = Views([person], replace(STILL, **settings), seed=0)
     rng = np.random.default_rng(0)
@@ -206,7 +206,7 @@ def test_where_each_annotated_slice_has_a_lesion_patches_lie_beside_it():
 def test_lesions_of_a_sparse_annotation_count_by_what_is_annotated():
     assert len(views.places_of(participant(every=1)).lesions) == 2
     assert len(views.places_of(participant(every=3)).lesions) == 3  # cut in two, and the tiny one
-    assert len(views.places_of(participant(every=5)).lesions) == 1  # only slice 10 is judged
+    assert len(views.places_of(participant(every=5)).lesions) == 1  # only slice 10 is annotated
 
 
 def test_unannotated_brain_of_labelled_participants_joins_the_unlabelled_part():
@@ -236,15 +236,15 @@ def test_all_that_is_not_annotated_is_drawn_and_nothing_that_is():
 
 
 def test_without_labels_or_with_nothing_else():
-    nobody = Views([participant('n')], SMALL, seed=0)[0]
-    assert nobody.xl.shape == (0, 2, 16, 16, 16)
-    assert nobody.yl.shape == nobody.ml.shape == nobody.bl.shape == (0, 1, 16, 16, 16)
-    assert nobody.cl.shape == (0, 2)
-    assert len(nobody.xu) == 2
-    everybody = Views([participant('w', every=1)], SMALL, seed=0)[0]
-    assert len(everybody.xl) == 3
-    assert everybody.xu.shape == everybody.xs.shape == (0, 2, 16, 16, 16)
-    assert everybody.bu.shape == (0, 1, 16, 16, 16)
+    without = Views([participant('n')], SMALL, seed=0)[0]
+    assert without.xl.shape == (0, 2, 16, 16, 16)
+    assert without.yl.shape == without.ml.shape == without.bl.shape == (0, 1, 16, 16, 16)
+    assert without.cl.shape == (0, 2)
+    assert len(without.xu) == 2
+    annotated = Views([participant('w', every=1)], SMALL, seed=0)[0]
+    assert len(annotated.xl) == 3
+    assert annotated.xu.shape == annotated.xs.shape == (0, 2, 16, 16, 16)
+    assert annotated.bu.shape == (0, 1, 16, 16, 16)
     healthy = Views([participant('h', every=2, lesions=())], SMALL, seed=0)[0]
     assert healthy.yl.max() == 0
     assert healthy.ml.max() == 1

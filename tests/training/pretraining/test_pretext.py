@@ -17,7 +17,7 @@ from ssl2_bids.training.pretraining.pretext.masked import (
     edge_error,
     masked_loss,
 )
-from ssl2_bids.training.pretraining.pretext.rotation import CLASSES, rotate, rotated
+from ssl2_bids.training.pretraining.pretext.rotation import CLASSES, rotate, rotate_each
 from ssl2_bids.training.pretraining.pretext.tang import Tang, crop
 
 
@@ -163,7 +163,7 @@ class TestRotation:
     def test_image_and_brain_turn_together_and_only_cubes_do(self):
         batch = images(3)
         labels = torch.tensor([0, 4, 9])
-        image, brain = rotated((batch.image, batch.brain), labels)
+        image, brain = rotate_each((batch.image, batch.brain), labels)
         for number, label in enumerate(labels.tolist()):
             assert torch.equal(image[number], rotate(batch.image[number], label))
             assert ((image[number] != 0).any(0) <= (brain[number, 0] > 0)).all()
@@ -224,7 +224,7 @@ class TestContrast:
             total -= math.log(likeness[positive] / sum(likeness[j] for j in kept))
         assert float(contrast_loss(first, second, person)) == pytest.approx(total / 6, abs=1e-5)
 
-    def test_with_nobody_else_there_is_nothing_to_learn(self):
+    def test_without_another_participant_there_is_nothing_to_learn(self):
         first = torch.randn(2, 5, generator=seeded(), requires_grad=True)
         loss = contrast_loss(first, first * 2 + 1, torch.tensor([4, 4]))
         loss.backward()

@@ -21,7 +21,7 @@ from ssl2_bids.training.data.participants import (
     load_scans,
     read_participant,
     save_scan,
-    stacked,
+    stack_channels,
     to_bytes,
     write_participant,
 )
@@ -59,11 +59,11 @@ def a_scan(name: str = '00-sub-07', seed: int = 0, *, label: bool = True) -> Par
     noise = np.random.default_rng(seed).normal(0, 0.3, shape)
     images = {'T1w': to_bytes(along, brain), 'FLAIR': to_bytes(noise, brain)}
     if not label:
-        return Participant(name, *stacked(images), brain, person=name)
+        return Participant(name, *stack_channels(images), brain, person=name)
     lesions = np.zeros(shape, bool)
     lesions[5:7, 6:8, 5:8] = lesions[15, 20, 10] = True
     known = brain & (np.arange(20) < 15)
-    return Participant(name, *stacked(images), brain, lesions, known, name)
+    return Participant(name, *stack_channels(images), brain, lesions, known, name)
 
 
 def new(outputs: int = 1, seed: int = 0) -> torch.nn.Module:
@@ -71,7 +71,7 @@ def new(outputs: int = 1, seed: int = 0) -> torch.nn.Module:
 
 
 class TestScans:
-    def test_a_byte_keeps_a_fiftieth_of_a_deviation_and_tells_unknown_from_zero(self):
+    def test_a_byte_keeps_a_fiftieth_of_a_deviation_and_distinguishes_unknown_from_zero(self):
         values = np.linspace(LOW, HIGH, 1000, dtype=np.float32)
         known = np.ones(1000, bool)
         known[500] = False
@@ -80,7 +80,7 @@ class TestScans:
         assert np.abs(back - values)[known].max() < 0.01
         assert (to_bytes(values, known)[known] > 0).all()
 
-    def test_a_packed_scan_can_be_mapped_into_memory_too(self, tmp_path):
+    def test_a_prepared_scan_can_be_mapped_into_memory_too(self, tmp_path):
         write_participant(a_scan(), tmp_path)
         stored = from_bytes(torch.from_numpy(a_scan().image)).half().numpy()
         assert np.array_equal(read_participant(tmp_path).image, stored)
@@ -244,7 +244,7 @@ class TestValidation:
         empty = volume._replace(label=torch.zeros_like(volume.label))
         assert volume_dice(torch.zeros_like(right), empty, 0.5) == 1
 
-    def test_a_network_that_sees_lesions_is_told_so(self):
+    def test_a_network_that_sees_lesions_is_recorded(self):
         class See(torch.nn.Module):
             def forward(self, image):
                 return 20 * (image[:, :1] - 0.5)
@@ -324,7 +324,7 @@ BAD = [
 
 
 class TestConfig:
-    def test_what_is_said_is_taken_and_the_rest_has_defaults(self, tmp_path):
+    def test_what_is_given_is_taken_and_the_rest_has_defaults(self, tmp_path):
         path = tmp_path / 'c.toml'
         path.write_text(GOOD)
         config = read_config(path)
@@ -354,6 +354,6 @@ class TestConfig:
         assert advice in caught.value.advice
         assert caught.value.path == str(path)
 
-    def test_a_missing_file_is_told(self, tmp_path):
+    def test_a_missing_file_is_named(self, tmp_path):
         with pytest.raises(NoInputError, match='no such configuration'):
             read_config(tmp_path / 'nope.toml')

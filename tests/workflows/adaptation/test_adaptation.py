@@ -60,7 +60,7 @@ def fresh(model, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def site(fresh, model, tmp_path) -> GroupSettings:
-    """A copy of the site; labels of nobody yet, in an empty folder."""
+    """A copy of the site; no labels yet, in an empty folder."""
     shutil.copytree(fresh, tmp_path, dirs_exist_ok=True)
     (tmp_path / 'labels').mkdir()
     return settings_of(tmp_path, model)
@@ -79,7 +79,7 @@ def settings_of(root: Path, model: Path, **changes) -> GroupSettings:
 
 
 def put_labels(site: GroupSettings, *people: int, of: dict[int, int] | None = None) -> None:
-    """True lesions; ``of`` says whose lesions a participant gets instead."""
+    """True lesions; ``of`` names whose lesions a participant gets instead."""
     for number in people:
         put_label(site.labels[0], f'{number:02d}', head((of or {}).get(number, number)).lesion)
 
@@ -90,9 +90,9 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 def run(settings: GroupSettings) -> tuple[int, str]:
-    told: list[str] = []
-    code = run_group_level(settings, say=told.append)
-    return code, '\n'.join(told)
+    output: list[str] = []
+    code = run_group_level(settings, show=output.append)
+    return code, '\n'.join(output)
 
 
 def card_of(settings: GroupSettings) -> dict:
@@ -101,15 +101,15 @@ def card_of(settings: GroupSettings) -> dict:
 
 @pytest.fixture(scope='module')
 def adapted(fresh, model, tmp_path_factory) -> tuple[GroupSettings, str]:
-    """Four of six people labelled, a model adapted and everybody segmented again."""
+    """Four of six people labelled, a model adapted and all participants segmented again."""
     root = tmp_path_factory.mktemp('adapted')
     shutil.copytree(fresh, root, dirs_exist_ok=True)
     settings = settings_of(root, model)
     put_labels(settings, 1, 2, 3, 4)
     summarise(settings, '05')
-    code, told = run(settings)
+    code, output = run(settings)
     assert code == 0
-    return settings, told
+    return settings, output
 
 
 def summarise(site: GroupSettings, subject: str) -> None:
@@ -127,7 +127,7 @@ def summarise(site: GroupSettings, subject: str) -> None:
 
 
 def test_the_adapted_model_is_better_on_people_that_it_has_not_seen(adapted):
-    settings, told = adapted
+    settings, output = adapted
     rows = rows_of(settings.output_dir / 'group_performance.tsv')
     assert sorted(row['participant_id'] for row in rows) == [f'sub-0{n}' for n in range(1, 5)]
     before, after = (
@@ -147,7 +147,7 @@ def test_the_adapted_model_is_better_on_people_that_it_has_not_seen(adapted):
             found = read(settings.output_dir / name).data > 0
             dice.append(2 * (found & truth).sum() / (found.sum() + truth.sum()))
         assert dice[1] > dice[0]
-    assert 'minutes' in told.split('training 1')[0]  # the estimate comes before the training
+    assert 'minutes' in output.split('training 1')[0]  # the estimate comes before the training
 
 
 def test_what_an_adaptation_leaves(adapted, model):
@@ -181,7 +181,7 @@ def test_what_an_adaptation_leaves(adapted, model):
         ]
         for name in ('1', '2', 'final')
     }
-    assert curves['final'] == []  # nobody is left out of it
+    assert curves['final'] == []  # no participant is left out of it
     for name in ('1', '2'):
         assert [step for step, _ in curves[name]] == [0, 12, 24, 36, 48, 60]
         assert curves[name][-1][1] > curves[name][0][1]
@@ -234,10 +234,10 @@ def test_later_scans_find_the_model(adapted):
 def test_running_again_trains_nothing_and_changes_nothing(adapted):
     settings, _ = adapted
     before = digests(settings.output_dir)
-    code, told = run(settings)
+    code, output = run(settings)
     assert code == 0
-    assert 'already adapted' in told
-    assert 'training' not in told
+    assert 'already adapted' in output
+    assert 'training' not in output
     assert digests(settings.output_dir) == before
 
 
@@ -249,9 +249,9 @@ def test_half_of_the_change_is_taken_where_that_is_better(adapted, model, tmp_pa
     whole = card_of(first)
     assert whole['WeightShare'] == 1
     monkeypatch.setattr(adaptation, 'best_share', lambda pairs: min(pairs))
-    code, told = run(settings)
+    code, output = run(settings)
     assert code == 0
-    assert 'after 50% of the change of the weights' in told
+    assert 'after 50% of the change of the weights' in output
     card = card_of(settings)
     assert card['WeightShare'] == 0.5
     assert card['Metrics']['dice']['After'] != whole['Metrics']['dice']['After']
@@ -270,10 +270,10 @@ def test_trainings_side_by_side_come_to_the_same_model(fresh, adapted, model, tm
     shutil.copytree(fresh, tmp_path, dirs_exist_ok=True)
     settings = settings_of(tmp_path, model, nprocs=3, memory_gb=64, resegment=False)
     put_labels(settings, 1, 2, 3, 4)
-    code, told = run(settings)
+    code, output = run(settings)
     assert code == 0
-    assert '3 trainings, 3 at a time' in told
-    assert 'training final on cpu: step 60 of 60' in told
+    assert '3 trainings, 3 at a time' in output
+    assert 'training final on cpu: step 60 of 60' in output
     models = [s.output_dir / 'models/adapted' for s in (adapted[0], settings)]
     first, second = ((folder / 'weights.safetensors').read_bytes() for folder in models)
     assert first == second
@@ -312,7 +312,7 @@ def test_processes_of_torchrun_share_the_trainings(fresh, model, tmp_path):
     assert models[0].read_bytes() == models[1].read_bytes()
 
 
-def test_a_node_that_does_not_see_the_work_folder_says_so(site, monkeypatch):
+def test_a_node_that_does_not_see_the_work_folder_reports_it(site, monkeypatch):
     monkeypatch.setattr(nodes, 'wait_for_trainings', lambda: Path('/elsewhere/trainings.json'))
     with pytest.raises(NoInputError, match='not visible') as raised:
         take_part(site, print)
@@ -328,17 +328,17 @@ def test_a_name_in_use_is_not_overwritten(adapted):
 
 def test_tables_alone_keep_telling_of_the_adaptation(adapted):
     settings, _ = adapted
-    code, told = run(replace(settings, labels=(), strategy='none'))
+    code, output = run(replace(settings, labels=(), strategy='none'))
     assert code == 0
-    assert 'adaptation' not in told
+    assert 'adaptation' not in output
     assert 'What to label next' in (settings.output_dir / 'group_report.html').read_text()
 
 
 def test_labels_of_other_people_are_no_help_and_are_refused(site, model):
     put_labels(site, 1, 2, 3, 4, of={1: 2, 2: 3, 3: 4, 4: 1})
-    code, told = run(replace(site, steps=30))
+    code, output = run(replace(site, steps=30))
     assert code == 0
-    assert 'not accepted' in told
+    assert 'not accepted' in output
     card = card_of(site)
     assert card['Accepted'] is False
     # chance level, and which of the two it is differs between processors
@@ -387,8 +387,8 @@ def test_whoever_is_left_out_is_seen_by_no_training(site, monkeypatch):
     for fold in ('1', '2'):
         left_out = {'sub-03'} | {f'sub-{p}' for p, number in out.items() if number == fold}
         assert len(left_out) == 2
-        everybody = {f'sub-0{n}' for n in range(1, PEOPLE + 1)}
-        assert set(seen[f'training-{fold}']) == everybody - left_out
+        everyone = {f'sub-0{n}' for n in range(1, PEOPLE + 1)}
+        assert set(seen[f'training-{fold}']) == everyone - left_out
     assert 'sub-03' not in seen['training-final']
     rows = rows_of(site.output_dir / 'group_performance.tsv')
     assert [row['fold'] for row in rows if row['participant_id'] == 'sub-03'] == ['holdout']
@@ -417,7 +417,7 @@ def test_sparse_labels_count_where_they_are(site):
     (folder,) = (site.work_dir / 'adaptation/people').iterdir()
     annotated = np.load(folder / 'sub-01/annotated.npy')
     assert annotated.any(axis=(0, 1)).sum() == 6
-    # the labelled are suggested, too, in slices that nobody has looked at
+    # the labelled are suggested, too, in slices that no rater has looked at
     suggested = {r['participant_id'] for r in rows_of(site.output_dir / 'group_annotate.tsv')}
     assert 'sub-01' in suggested
 
@@ -425,9 +425,9 @@ def test_sparse_labels_count_where_they_are(site):
 @pytest.mark.slow
 def test_a_single_labelled_participant_is_tested_on_slices(site):
     put_labels(site, 1)
-    code, told = run(replace(site, folds='slices', steps=10, accept='always', resegment=False))
+    code, output = run(replace(site, folds='slices', steps=10, accept='always', resegment=False))
     assert code == 0
-    assert '6 trainings' in told
+    assert '6 trainings' in output
     (row,) = rows_of(site.output_dir / 'group_performance.tsv')
     assert row['fold'] == 'slices'
     assert 'Tested on slices' in (site.output_dir / 'group_report.html').read_text()
@@ -463,7 +463,7 @@ def test_a_label_drawn_on_another_raw_image(site):
 
 
 @pytest.mark.parametrize('dry_run', [True, False])
-def test_dry_run_and_run_judge_labels_alike(site, dry_run):
+def test_dry_run_and_run_check_labels_alike(site, dry_run):
     moved = AFFINE.copy()
     moved[0, 3] += 3
     put_label(site.labels[0], '01', head(1).lesion)
@@ -484,22 +484,22 @@ def test_labels_that_cannot_be_used_cost_themselves_with_the_true_reason(site, c
     caplog.set_level('WARNING', 'ssl2_bids')
     work = begin(replace(site, excluded=('05',)))
     assert set(work.annotations) == {'sub-01', 'sub-02'}
-    told = {name: [t for t in caplog.text.splitlines() if name in t] for name in
+    output = {name: [t for t in caplog.text.splitlines() if name in t] for name in
             ('sub-03', 'sub-04', 'sub-98', 'sub-99')}  # fmt: skip
-    assert '0.75 voxels' in told['sub-03'][0]
-    assert 'the mask has the values' in told['sub-04'][0]
-    assert 'no result of the participant level' in told['sub-98'][0]
-    assert 'not in the dataset' in told['sub-99'][0]
+    assert '0.75 voxels' in output['sub-03'][0]
+    assert 'the mask has the values' in output['sub-04'][0]
+    assert 'no result of the participant level' in output['sub-98'][0]
+    assert 'not in the dataset' in output['sub-99'][0]
 
 
-def test_a_label_of_somebody_who_is_not_selected_says_so(site, caplog):
+def test_a_label_of_an_unselected_participant_is_reported(site, caplog):
     put_labels(site, 1, 2, 3)
     caplog.set_level('WARNING', 'ssl2_bids')
     assert set(begin(replace(site, excluded=('03',))).annotations) == {'sub-01', 'sub-02'}
     assert 'sub-03_label-lesion_mask.nii.gz: label left out: not selected' in caplog.text
 
 
-def test_a_line_says_which_masks_were_joined(site, caplog):
+def test_a_line_names_the_masks_that_were_joined(site, caplog):
     put_labels(site, 1, 2)
     folder = site.labels[0] / 'sub-01/anat'
     for desc, lesion in (('auto', head(9).lesion), ('b', head(1).lesion)):
@@ -523,7 +523,7 @@ def begin(settings: GroupSettings) -> Work:
     return begin_work(plan, lambda text: None)
 
 
-def test_a_preprocessed_image_of_equal_name_size_and_time_is_prepared_anew(site):
+def test_a_preprocessed_image_of_equal_name_size_and_time_is_prepared_again(site):
     put_labels(site, 1, 2)
     first = begin(site)
     image = site.output_dir / 'sub-02/anat/sub-02_space-T1w_desc-preproc_FLAIR.nii.gz'
@@ -565,9 +565,9 @@ def test_time_that_is_given_decides_on_the_steps(site):
 
 def test_too_little_memory_makes_batches_smaller_and_a_rerun_keeps_them(site, monkeypatch):
     put_labels(site, 1, 2)
-    told: list[str] = []
+    output: list[str] = []
     work = begin(site)
-    work.say = told.append
+    work.show = output.append
     original = training.probe
 
     def small_memory(network, people, settings, **options):
@@ -580,7 +580,7 @@ def test_too_little_memory_makes_batches_smaller_and_a_rerun_keeps_them(site, mo
     patches = work.training.labelled
     settled = fit_into_time(work, 1)
     assert (settled.labelled, settled.accumulate) == (1, patches)
-    assert any('memory of cpu is too small' in text for text in told)
+    assert any('memory of cpu is too small' in text for text in output)
     again = begin(site)
     assert again.training.labelled == patches
     assert fit_into_time(again, 1) == settled
@@ -588,10 +588,10 @@ def test_too_little_memory_makes_batches_smaller_and_a_rerun_keeps_them(site, mo
 
 def test_a_dry_run_names_labels_and_files(site):
     put_labels(site, 1, 2)
-    code, told = run(replace(site, dry_run=True))
+    code, output = run(replace(site, dry_run=True))
     assert code == 0
-    assert 'label  sub-02' in told
-    assert 'write  models/adapted/model.json' in told
+    assert 'label  sub-02' in output
+    assert 'write  models/adapted/model.json' in output
     assert not (site.output_dir / 'models').exists()
 
 
@@ -599,12 +599,12 @@ def test_usual_folders_are_looked_into(site, caplog):
     shutil.move(site.labels[0], site.bids_dir / 'derivatives' / 'labels')
     usual = replace(site, labels=(), folds=None, steps=None)
     put_labels(replace(site, labels=(site.bids_dir / 'derivatives' / 'labels',)), 1, 2)
-    code, told = run(replace(usual, strategy='supervised', dry_run=True))
+    code, output = run(replace(usual, strategy='supervised', dry_run=True))
     assert code == 0
-    assert 'label  sub-01' in told
-    # without an option that asks for it, nobody waits for a training
+    assert 'label  sub-01' in output
+    # without an option that asks for it, the run does not wait for a training
     caplog.set_level('INFO', 'ssl2_bids')
-    code, told = run(usual)
+    code, output = run(usual)
     assert code == 0
     assert 'give --labels' in caplog.text
     assert not (site.output_dir / 'models').exists()
@@ -700,7 +700,7 @@ def test_mistakes_are_named_before_anything_is_trained(case, kind, text, site):
     assert not (site.output_dir / 'models').exists()
 
 
-def test_empty_labels_that_somebody_vouches_for(site):
+def test_empty_labels_that_a_rater_guarantees(site):
     put_labels(site, 1, 2)
     put_label(site.labels[0], '03', np.zeros(SHAPE))
     assert set(begin(site).annotations) == {'sub-01', 'sub-02'}
@@ -711,7 +711,7 @@ def test_empty_labels_that_somebody_vouches_for(site):
 
 
 def interrupted(words: list[str], until: str, number: int) -> int:
-    """Run the App until it says something, and send it a signal."""
+    """Run the App until it shows a text, and send it a signal."""
     environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
     with subprocess.Popen(
         command(*words), stderr=subprocess.PIPE, text=True, env=environment
@@ -726,7 +726,7 @@ def interrupted(words: list[str], until: str, number: int) -> int:
             pytest.fail(f'it never said "{until}"')
         process.stderr.read()
         code = process.wait(timeout=120)
-    assert not psutil.wait_procs(workers, timeout=20)[1]  # nobody is left behind
+    assert not psutil.wait_procs(workers, timeout=20)[1]  # no process is left behind
     return code
 
 
@@ -752,7 +752,7 @@ def test_the_exit_code_is_that_of_the_signal(site, model, until, nprocs, number,
 
 @pytest.mark.slow
 @pytest.mark.parametrize(('nprocs', 'place'), [(1, ''), (2, ' on cpu')])
-def test_stopped_and_killed_it_goes_on_to_the_same_model(nprocs, place, site, model, tmp_path):
+def test_stopped_and_killed_it_resumes_to_the_same_model(nprocs, place, site, model, tmp_path):
     put_labels(site, 1, 2)
 
     def words(out: str, work: str) -> list[str]:

@@ -84,26 +84,26 @@ def rows_of(settings: GroupSettings) -> dict[str, dict[str, str]]:
 
 
 def test_rows_remarks_and_covariates(cohort):
-    told: list[str] = []
-    assert run_group_level(cohort, say=told.append) == 0
+    shown: list[str] = []
+    assert run_group_level(cohort, show=shown.append) == 0
     rows = rows_of(cohort)
     assert len(rows) == 7
     assert 'lesion volume unusually high' in rows['sub-07']['quality']
     assert rows['sub-04']['quality'] == 'n/a'  # no lesion is a result, not an outlier
     assert (rows['sub-01']['age'], rows['sub-01']['group']) == ('31', 'n/a')
     assert rows['sub-02']['periventricular_volume_mm3'] == '6000'
-    assert any('sub-08' in line for line in told)
+    assert any('sub-08' in line for line in shown)
 
 
 def test_a_table_of_the_former_spelling_counts(cohort):
     path = UnitNames(cohort.output_dir, '02', None, 'T1w').path('anat.volumes')
     path.write_text(path.read_text().replace('_mm3', '-mm3'))
-    assert run_group_level(cohort, say=lambda text: None) == 0
+    assert run_group_level(cohort, show=lambda text: None) == 0
     assert rows_of(cohort)['sub-02']['brain_volume_mm3'] == '1400000'
 
 
 def test_the_share_of_participants(cohort):
-    run_group_level(cohort, say=lambda text: None)
+    run_group_level(cohort, show=lambda text: None)
     name = 'group_space-MNI152NLin2009aSym_lesion-frequency'
     image = nib.load(cohort.output_dir / f'{name}.nii.gz')
     assert float(np.asarray(image.dataobj).max()) == pytest.approx(6 / 7)
@@ -115,15 +115,15 @@ def test_a_participant_counts_once_with_all_sessions(tmp_path, make_dataset):
     root = make_dataset(['sub-1/ses-a/anat', 'sub-1/ses-b/anat', 'sub-2/ses-a/anat'])
     for subject, session, volume in (('1', 'a', 9.0), ('1', 'b', 9.0), ('2', 'a', 0.0)):
         add_result(tmp_path / 'out', subject, volume, session=session)
-    run_group_level(GroupSettings(root, tmp_path / 'out', tmp_path / 'w'), say=lambda text: None)
+    run_group_level(GroupSettings(root, tmp_path / 'out', tmp_path / 'w'), show=lambda text: None)
     name = 'group_space-MNI152NLin2009aSym_lesion-frequency.nii.gz'
     assert float(np.asarray(nib.load(tmp_path / 'out' / name).dataobj).max()) == 0.5
 
 
-def test_a_damaged_result_is_told_and_the_others_are_done(cohort):
+def test_a_damaged_result_is_reported_and_the_others_are_done(cohort):
     names = UnitNames(cohort.output_dir, '02', None, 'T1w')
     names.path('anat.volumes').write_text('index\tname\n0\tall\n')
-    assert run_group_level(cohort, say=lambda text: None) == 1
+    assert run_group_level(cohort, show=lambda text: None) == 1
     assert len(rows_of(cohort)) == 6
     assert 'sub-02' in (cohort.output_dir / 'group_report.html').read_text()
 
@@ -131,7 +131,7 @@ def test_a_damaged_result_is_told_and_the_others_are_done(cohort):
 def test_no_results(cohort):
     shutil.rmtree(cohort.output_dir)
     with pytest.raises(NoInputError, match='participant'):
-        run_group_level(cohort, say=lambda text: None)
+        run_group_level(cohort, show=lambda text: None)
 
 
 @pytest.mark.parametrize('encoding', ['latin-1', 'utf-16', 'utf-8-sig'])
@@ -139,7 +139,7 @@ def test_no_results(cohort):
 def test_covariates_in_any_encoding_by_ids_with_and_without_prefix(cohort, encoding, prefix):
     table = f'participant_id\tage\tgroup\n{prefix}01\t31\tKöln\n{prefix}02\t32\tZürich\n'
     (cohort.bids_dir / 'participants.tsv').write_bytes(table.encode(encoding))
-    assert run_group_level(cohort, say=lambda text: None) == 0
+    assert run_group_level(cohort, show=lambda text: None) == 0
     rows = rows_of(cohort)
     assert (rows['sub-01']['age'], rows['sub-01']['group']) == ('31', 'Köln')
     assert rows['sub-02']['group'] == 'Zürich'
@@ -149,14 +149,14 @@ def test_covariates_in_any_encoding_by_ids_with_and_without_prefix(cohort, encod
 def test_one_warning_names_a_table_in_another_encoding(cohort, caplog):
     table = 'participant_id\tgroup\n01\tKöln\n'
     (cohort.bids_dir / 'participants.tsv').write_bytes(table.encode('latin-1'))
-    run_group_level(cohort, say=lambda text: None)
+    run_group_level(cohort, show=lambda text: None)
     assert caplog.text.count('participants.tsv: not in UTF-8, read as Latin-1') == 1
 
 
 @pytest.mark.parametrize('content', [b'age;sex\n31;F\n', b'participant_id\n' + b'x' * 200_000])
 def test_a_table_that_cannot_be_used_costs_itself(cohort, caplog, content):
     (cohort.bids_dir / 'participants.tsv').write_bytes(content)
-    assert run_group_level(cohort, say=lambda text: None) == 0
+    assert run_group_level(cohort, show=lambda text: None) == 0
     assert {row['age'] for row in rows_of(cohort).values()} == {'n/a'}
     assert caplog.text.count('participants.tsv: left out') == 1
 
@@ -174,7 +174,7 @@ def test_sessions_are_matched_with_and_without_prefix_in_any_encoding(tmp_path, 
     for session in ('a', 'b'):
         add_result(tmp_path / 'out', '1', 9.0, session=session)
     settings = GroupSettings(root, tmp_path / 'out', tmp_path / 'w')
-    assert run_group_level(settings, say=lambda text: None) == 0
+    assert run_group_level(settings, show=lambda text: None) == 0
     with open(tmp_path / 'out' / 'group_lesions.tsv', newline='') as stream:
         rows = list(csv.DictReader(stream, delimiter='\t'))
     assert [(row['age'], row['group']) for row in rows] == [('40', 'ä'), ('41', 'ö')]
@@ -184,7 +184,7 @@ def test_a_damaged_part_of_a_result_costs_that_result(cohort):
     names = UnitNames(cohort.output_dir, '02', None, 'T1w')
     names.path('anat.transform', source='T1w', target=ATLAS_SPACE).write_text('nothing')
     UnitNames(cohort.output_dir, '03', None, 'T1w').done_marker.write_text('{"Model"')
-    assert run_group_level(cohort, say=lambda text: None) == 1
+    assert run_group_level(cohort, show=lambda text: None) == 1
     assert len(rows_of(cohort)) == 6
     name = 'group_space-MNI152NLin2009aSym_lesion-frequency.json'
     content = json.loads((cohort.output_dir / name).read_text())
@@ -197,8 +197,8 @@ def test_results_on_the_grids_of_two_references_count_once(cohort, caplog, with_
     names = add_result(cohort.output_dir, '01', 1.0, reference='FLAIR', ConfigurationHash='new')
     if with_summary:
         add_summary(names, 'new')
-    told: list[str] = []
-    assert run_group_level(cohort, say=told.append) == 0
+    shown: list[str] = []
+    assert run_group_level(cohort, show=shown.append) == 0
     with open(cohort.output_dir / 'group_lesions.tsv', newline='') as stream:
         rows = list(csv.DictReader(stream, delimiter='\t'))
     assert [r['reference'] for r in rows if r['participant_id'] == 'sub-01'] == ['FLAIR']
@@ -211,10 +211,10 @@ def test_results_on_the_grids_of_two_references_count_once(cohort, caplog, with_
 
 def test_a_result_that_the_last_run_could_not_renew_is_left_out_with_the_reason(cohort):
     add_summary(UnitNames(cohort.output_dir, '02', None, 'T1w'), 'of other images')
-    told: list[str] = []
-    assert run_group_level(cohort, say=told.append) == 0
+    shown: list[str] = []
+    assert run_group_level(cohort, show=shown.append) == 0
     assert 'sub-02' not in rows_of(cohort)
-    assert any('without result' in line and 'sub-02' in line for line in told)
+    assert any('without result' in line and 'sub-02' in line for line in shown)
     assert 'earlier choice of images' in (cohort.output_dir / 'group_report.html').read_text()
 
 
@@ -224,7 +224,7 @@ def test_a_second_result_counts_as_long_as_the_images_that_it_was_made_from(coho
         add_result(out, subject, 5.0, PreprocessingHash='new')
         more = {'FirstResult': '', 'PreprocessingHash': images}
         add_result(out, subject, 6.0, desc='adapted', **more)
-    assert run_group_level(cohort, say=lambda text: None) == 0
+    assert run_group_level(cohort, show=lambda text: None) == 0
     with open(out / 'group_lesions.tsv', newline='') as stream:
         rows = list(csv.DictReader(stream, delimiter='\t'))
     people = [r['participant_id'] for r in rows]
@@ -233,7 +233,7 @@ def test_a_second_result_counts_as_long_as_the_images_that_it_was_made_from(coho
 
 def test_a_damaged_marker_costs_its_participant_alone(cohort):
     UnitNames(cohort.output_dir, '02', None, 'T1w').done_marker.write_text('{"Model": ')
-    assert run_group_level(cohort, say=lambda text: None) == 1
+    assert run_group_level(cohort, show=lambda text: None) == 1
     assert sorted(rows_of(cohort)) == [f'sub-0{n}' for n in (1, 3, 4, 5, 6, 7)]
     assert 'sub-02' in (cohort.output_dir / 'group_report.html').read_text()
 
@@ -245,5 +245,5 @@ def test_what_another_node_is_writing_is_no_result(cohort):
     figures = cohort.output_dir / 'sub-01' / 'figures'
     figures.mkdir(parents=True)
     (figures / '.tmp-node7-12-sub-01_desc-summary_report.json').write_text('{"subj')
-    assert run_group_level(cohort, say=lambda text: None) == 0
+    assert run_group_level(cohort, show=lambda text: None) == 0
     assert len(rows_of(cohort)) == 7

@@ -113,7 +113,7 @@ def test_mask_in_the_space_of_the_label_is_chosen(datasets):
     assert case.space == 'FLAIR'
 
 
-def test_models_are_told_apart(datasets):
+def test_models_are_distinguished(datasets):
     pred, manual = datasets
     put_mask(pred, 'sub-01', lesions(LARGE, SMALL), desc='_desc-adapted')
     (case,) = evaluate(pred, manual, model='adapted').cases
@@ -155,7 +155,7 @@ def test_own_results_are_no_reference(datasets):
         evaluate(pred, pred)
 
 
-def test_rounded_grids_are_one_and_the_true_reason_is_told(datasets):
+def test_rounded_grids_are_one_and_the_true_reason_is_given(datasets):
     pred, manual = datasets
     path = manual / 'sub-01/anat/sub-01_label-lesion_mask.nii.gz'
     label = read(path)
@@ -213,7 +213,7 @@ def test_value_errors_name_the_file(datasets):
     assert 'sub-01_label-lesion_mask.nii.gz: the mask has the values 0, 3' in str(failure.error)
 
 
-def test_nobody_in_common_names_both_sides(datasets):
+def test_no_participant_in_common_names_both_sides(datasets):
     pred, manual = datasets
     with pytest.raises(NoInputError) as caught:
         evaluate(pred, manual, participants=['03', '04'])
@@ -259,10 +259,10 @@ def test_calibration_is_that_of_the_brain_near_lesions(datasets):
     grid = np.argwhere(BRAIN > 0)
     lesion = np.argwhere(lesions(LARGE, STRAY, SMALL) > 0)
     near = (((grid[:, None] - lesion[None]) ** 2).sum(-1).min(1)) <= 25
-    said = probability[tuple(grid[near].T)]
+    predicted = probability[tuple(grid[near].T)]
     true = lesions(LARGE, SMALL)[tuple(grid[near].T)]
-    assert case.calibration.brier == pytest.approx(((said - true) ** 2).mean())
-    gaps = [(said == p).sum() * abs(p - true[said == p].mean()) for p in (0.1, 0.9)]
+    assert case.calibration.brier == pytest.approx(((predicted - true) ** 2).mean())
+    gaps = [(predicted == p).sum() * abs(p - true[predicted == p].mean()) for p in (0.1, 0.9)]
     assert case.calibration.ece == pytest.approx(sum(gaps) / near.sum())
     assert case.numbers()['ece'] == case.calibration.ece
     k = 0.999 * 133 / (0.001 * (BRAIN.sum() - 133))
@@ -319,7 +319,7 @@ def test_cases_of_several_models_follow_one_another(two_models):
     assert result.notes == ('labelled, but without a mask of better: sub-09',)
 
 
-def test_a_model_that_is_not_there_is_refused(two_models):
+def test_a_missing_model_is_refused(two_models):
     with pytest.raises(NoInputError, match='no lesion mask of the model best'):
         evaluate(*two_models, model=(None, 'best'))
 
@@ -351,7 +351,7 @@ def test_figures_show_both_outlines(datasets, tmp_path):
     assert (again / names[1]).read_text() == first
 
 
-def test_figures_of_empty_masks_and_of_partly_judged_images(datasets, tmp_path):
+def test_figures_of_empty_masks_and_of_partly_annotated_images(datasets, tmp_path):
     pred, manual = datasets
     put_mask(pred, 'sub-03', lesions())
     put_label(manual, 'sub-03', lesions(), Manual=True)

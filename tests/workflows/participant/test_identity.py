@@ -100,7 +100,7 @@ def test_a_field_strength_by_hand_renews_what_it_stands_in(settings):
     given = hashes(replace(settings, field_strength=7.0))
     assert given[0] == first[0]
     assert given[1] != first[1]
-    for name in (FLAIR, T1W):  # where the sidecars say it, it changes nothing
+    for name in (FLAIR, T1W):  # where the sidecars have it, it changes nothing
         path = (settings.bids_dir / name).with_suffix('.json')
         write_json(path, {'MagneticFieldStrength': 3})
     assert hashes(settings) == hashes(replace(settings, field_strength=7.0))
@@ -127,17 +127,17 @@ def test_a_dry_run_reads_no_image_where_there_is_no_result(settings):
 
 
 def lines_of(settings: ParticipantSettings) -> tuple[list[str], str]:
-    """What is said, and what came of the only session."""
-    told: list[str] = []
-    code, (outcome,) = run_participant_level(settings, say=told.append)
+    """The lines shown, and what came of the only session."""
+    shown: list[str] = []
+    code, (outcome,) = run_participant_level(settings, show=shown.append)
     assert code == 0, outcome.reason
-    return told, outcome.status
+    return shown, outcome.status
 
 
 def rows_of(settings: ParticipantSettings) -> list[dict[str, str]]:
-    """The cohort's table, made anew."""
+    """The cohort's table, made again."""
     group = GroupSettings(settings.bids_dir, settings.output_dir, settings.work_dir)
-    assert run_group_level(group, say=lambda text: None) == 0
+    assert run_group_level(group, show=lambda text: None) == 0
     with open(settings.output_dir / 'group_lesions.tsv', newline='') as stream:
         return list(csv.DictReader(stream, delimiter='\t'))
 
@@ -174,7 +174,7 @@ def outputs_of(settings: ParticipantSettings) -> set[str]:
     ],
 )
 def test_a_result_that_lost_a_file_is_not_finished(done, tmp_path, emptied, end):
-    """Planned anew on a copy; what it means for a run is in the test below."""
+    """Planned again on a copy; what it means for a run is in the test below."""
     shutil.copytree(done.output_dir, tmp_path / 'out')
     copy = replace(done, output_dir=tmp_path / 'out')
     (plan,) = plan_sessions(copy)
@@ -266,7 +266,7 @@ def test_a_rerun_after_each_change(done):
 
     # the T1w becomes unreadable: the former result is of an image that has disappeared
     (done.bids_dir / T1W).write_bytes(b'')
-    code, (outcome,) = run_participant_level(added, say=lambda text: None)
+    code, (outcome,) = run_participant_level(added, show=lambda text: None)
     assert (code, outcome.status) == (65, 'failed')
     with pytest.raises(NoInputError, match='earlier choice of images or settings'):
         rows_of(added)

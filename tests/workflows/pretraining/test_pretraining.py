@@ -89,16 +89,16 @@ def label_maps(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def packed_heads(label_maps, tmp_path_factory):
-    """A folder of packed data without scans, and its configuration."""
+def prepared_heads(label_maps, tmp_path_factory):
+    """A prepared dataset without scans, and its configuration."""
     folder = tmp_path_factory.mktemp('packed')
     path = configuration(folder, f'label_maps = ["{label_maps}"]\nvalidation = ["sub-02"]')
     pack(read_config(path), folder / 'packed')
     return folder / 'packed', path
 
 
-class TestPacking:
-    def test_people_go_where_the_configuration_says(self, make_dataset, label_maps, tmp_path):
+class TestPreparation:
+    def test_people_go_where_the_configuration_puts_them(self, make_dataset, label_maps, tmp_path):
         data = make_dataset(
             [
                 'sub-11/anat/sub-11_T1w.nii.gz',
@@ -113,15 +113,15 @@ class TestPacking:
             f'unlabelled = ["{data}"]\nlabel_maps = ["{label_maps}"]\n'
             'hold_out = ["sub-13", "sub-01"]\nvalidation = ["sub-14"]',
         )
-        told = []
-        pack(read_config(path), tmp_path / 'packed', progress=told.append)
+        shown = []
+        pack(read_config(path), tmp_path / 'packed', progress=shown.append)
         packed = load_packed(tmp_path / 'packed')
         assert [scan.name for scan in packed.scans] == ['00-sub-11', '00-sub-12_ses-2']
         assert [scan.person for scan in packed.scans] == ['00-sub-11', '00-sub-12']
         assert [scan.name for scan in packed.validation_scans] == ['00-sub-14']
         assert [head.name for head in packed.heads] == ['02']
         assert [head.name for head in packed.validation_heads] == ['03']
-        assert told == ['02', '03', 'sub-11', 'sub-12_ses-2', 'sub-14']
+        assert shown == ['02', '03', 'sub-11', 'sub-12_ses-2', 'sub-14']
         index = json.loads((tmp_path / 'packed' / 'pack.json').read_text())
         assert len(index['LeftOut']) == 1
         assert 'sub-15' in index['LeftOut'][0]
@@ -188,7 +188,7 @@ class TestPacking:
         with pytest.raises(NoInputError, match='fits no image of its session'):
             pack(read_config(path), tmp_path / 'packed')
 
-    def test_packing_goes_on_and_other_data_are_refused(self, make_dataset, tmp_path):
+    def test_preparation_is_resumed_and_other_data_are_refused(self, make_dataset, tmp_path):
         data = make_dataset(['sub-01/anat/sub-01_T1w.nii.gz', 'sub-02/anat/sub-02_T1w.nii.gz'])
         config = read_config(configuration(tmp_path, f'unlabelled = ["{data}"]'))
         folder = tmp_path / 'packed'
@@ -200,9 +200,9 @@ class TestPacking:
             pack(config, folder, progress=stop)
         with pytest.raises(NoInputError, match='pack.json is missing'):
             load_packed(folder)
-        told = []
-        pack(config, folder, progress=told.append)
-        assert told == ['sub-02']
+        shown = []
+        pack(config, folder, progress=shown.append)
+        assert shown == ['sub-02']
         pack(config, folder, progress=stop)
         other = configuration(
             tmp_path, f'unlabelled = ["{data}"]\nhold_out = ["01"]', name='other.toml'
@@ -210,7 +210,7 @@ class TestPacking:
         with pytest.raises(UsageError, match='another configuration'):
             pack(read_config(other), folder)
 
-    def test_another_image_or_label_under_an_old_name_is_packed_anew(self, make_dataset, tmp_path):
+    def test_another_image_or_label_of_an_old_name_is_prepared_again(self, make_dataset, tmp_path):
         image = brain_image()
         names = [f'sub-0{n}/anat/sub-0{n}' for n in (1, 2, 3)]
         files = {f'{name}_FLAIR.nii': image for name in names}
@@ -219,9 +219,9 @@ class TestPacking:
         folder = tmp_path / 'packed'
 
         def packed_now() -> list[str]:
-            told: list[str] = []
-            pack(config, folder, progress=told.append)
-            return told
+            shown: list[str] = []
+            pack(config, folder, progress=shown.append)
+            return shown
 
         assert packed_now() == ['sub-01', 'sub-02', 'sub-03']
         assert packed_now() == []
@@ -241,21 +241,21 @@ class TestPacking:
         shutil.rmtree(data / 'sub-03')
         assert packed_now() == []
         assert [scan.person for scan in load_packed(folder).scans] == ['00-sub-01', '00-sub-02']
-        data.rename(tmp_path / 'gone')  # packed data move to where their sources are not
+        data.rename(tmp_path / 'gone')  # it moves to where its sources are missing
         assert packed_now() == []
 
     def test_another_label_map_makes_other_heads(self, label_maps, tmp_path):
         maps = tmp_path / 'maps'
         shutil.copytree(label_maps, maps)
         config = read_config(configuration(tmp_path, f'label_maps = ["{maps}"]'))
-        told: list[str] = []
+        shown: list[str] = []
         for expected in (['01', '02', '03'], []):
-            pack(config, tmp_path / 'packed', progress=told.append)
-            assert told == expected
-            told.clear()
+            pack(config, tmp_path / 'packed', progress=shown.append)
+            assert shown == expected
+            shown.clear()
         shutil.copy(maps / 'sub-01_dseg.nii.gz', maps / 'sub-04_dseg.nii.gz')
-        pack(config, tmp_path / 'packed', progress=told.append)
-        assert told == ['01', '02', '03', '04']
+        pack(config, tmp_path / 'packed', progress=shown.append)
+        assert shown == ['01', '02', '03', '04']
 
     def test_mistakes_are_named(self, make_dataset, tmp_path):
         empty = make_dataset(['sub-01/anat/sub-01_PDw.nii.gz'])
@@ -270,15 +270,15 @@ class TestPacking:
             with pytest.raises(kind, match=message):
                 pack(config, tmp_path / str(number))
 
-    def test_somebody_unknown_is_told(self, label_maps, tmp_path):
+    def test_an_unknown_participant_is_named(self, label_maps, tmp_path):
         data = f'label_maps = ["{label_maps}"]\nhold_out = ["sub-77"]'
         with pytest.raises(NothingSelectedError, match='no participant is named sub-77'):
             pack(read_config(configuration(tmp_path, data)), tmp_path / 'packed')
 
 
 @pytest.fixture(scope='module')
-def finished(packed_heads, tmp_path_factory):
-    packed, path = packed_heads
+def finished(prepared_heads, tmp_path_factory):
+    packed, path = prepared_heads
     out = tmp_path_factory.mktemp('out')
     words = ['pretrain', str(path), str(out), '--device', 'cpu', '--data', str(packed)]
     assert main(words) == 0
@@ -317,18 +317,18 @@ class TestRun:
         with pytest.raises(UnavailableError, match='not to mark lesions'):
             load_network(card)
 
-    def test_curves_and_configuration_lie_beside_it(self, finished, packed_heads):
-        assert (finished / 'config.toml').read_text() == packed_heads[1].read_text()
+    def test_curves_and_configuration_lie_beside_it(self, finished, prepared_heads):
+        assert (finished / 'config.toml').read_text() == prepared_heads[1].read_text()
         lines = (finished / 'curves.csv').read_text().splitlines()
         assert lines[0].startswith('stage,step,rate,loss,hidden')
         assert 'validation_hidden' in lines[0]
         assert lines[-1].startswith('2,6,')
         assert 'supervised: validation dice' in (finished / 'curves.svg').read_text()
 
-    def test_a_signal_is_an_exit_code_and_the_same_command_goes_on(
-        self, packed_heads, finished, tmp_path, monkeypatch
+    def test_a_signal_is_an_exit_code_and_the_same_command_resumes(
+        self, prepared_heads, finished, tmp_path, monkeypatch
     ):
-        packed, path = packed_heads
+        packed, path = prepared_heads
         words = ['pretrain', str(path), str(tmp_path), '--device', 'cpu', '--data', str(packed)]
         counted = []
 
@@ -351,9 +351,9 @@ class TestRun:
             assert (tmp_path / name).read_bytes() == (finished / name).read_bytes()
 
     def test_a_run_is_resumed_elsewhere_from_its_newest_checkpoint(
-        self, packed_heads, finished, tmp_path
+        self, prepared_heads, finished, tmp_path
     ):
-        packed, path = packed_heads
+        packed, path = prepared_heads
         before = checkpoint.checkpoints(finished / 'supervised')[1]  # two steps before the end
         (tmp_path / 'supervised').mkdir()
         shutil.copy(before, tmp_path / 'supervised')
@@ -365,8 +365,8 @@ class TestRun:
         assert moved.keys() == stayed.keys()
         assert all(torch.equal(moved[name], stayed[name]) for name in stayed)
 
-    def test_it_runs_where_nothing_but_torch_is_installed(self, packed_heads, tmp_path):
-        packed, path = packed_heads
+    def test_it_runs_where_nothing_but_torch_is_installed(self, prepared_heads, tmp_path):
+        packed, path = prepared_heads
         missing = ['bids', 'nipype', 'SimpleITK', 'nilearn', 'deepbet', 'PIL', 'jinja2', 'rich']
         missing += ['markupsafe', 'tomli_w', 'psutil', 'yaml', 'pandas']
         code = (
@@ -386,14 +386,14 @@ class TestRun:
         assert 'supervised: step 6 of 6' in done.stderr
         read_card(tmp_path)
 
-    def test_nothing_to_learn_from_is_told(self, make_dataset, tmp_path):
+    def test_nothing_to_learn_from_is_reported(self, make_dataset, tmp_path):
         data = make_dataset(['sub-01/anat/sub-01_T1w.nii.gz'])
         stages = '[self_supervised]\nsteps = 0\n[supervised]\nsteps = 2\npatch = [16, 16, 16]'
         path = configuration(tmp_path, f'unlabelled = ["{data}"]', stages=stages)
         assert main(['pretrain', str(path), str(tmp_path / 'out'), '--device', 'cpu']) == 66
 
-    def test_a_start_from_a_model_and_tangs_tasks(self, packed_heads, finished, tmp_path):
-        packed, _ = packed_heads
+    def test_a_start_from_a_model_and_tangs_tasks(self, prepared_heads, finished, tmp_path):
+        packed, _ = prepared_heads
         stages = (
             '[self_supervised]\nsteps = 2\npretext = "tang"\nview = 16\npatch = [32, 32, 32]\n'
             'ahead = 0\n[supervised]\nsteps = 0'
@@ -428,8 +428,8 @@ class TestRun:
         assert main(['pretrain', *given]) == code
         assert message in capsys.readouterr().err
 
-    def test_a_network_that_cannot_be_built_is_told(self, packed_heads, tmp_path, capsys):
-        packed, _ = packed_heads
+    def test_a_network_that_cannot_be_built_is_named(self, prepared_heads, tmp_path, capsys):
+        packed, _ = prepared_heads
         path = tmp_path / 'c.toml'
         path.write_text('[network]\nType = "fast_unet"\nChannels = [4, 8]\n' + STAGES)
         words = [str(path), str(tmp_path / 'out'), '--device', 'cpu', '--data', str(packed)]

@@ -14,7 +14,7 @@ from ssl2_bids.training.data.participants import to_bytes
 from ssl2_bids.volume import read
 from ssl2_bids.workflows.participant import nodes
 from ssl2_bids.workflows.pretraining.pack import find_sessions
-from ssl2_bids.workflows.pretraining.sessions import pack_session, packing_card
+from ssl2_bids.workflows.pretraining.sessions import pack_session, preparation_card
 
 
 def mp2rage(noise: float = 3.0) -> dict[str, nib.Nifti1Image]:
@@ -35,7 +35,7 @@ def mp2rage(noise: float = 3.0) -> dict[str, nib.Nifti1Image]:
 
 def session_of(make_dataset, images):
     files = {f'sub-01/anat/sub-01_{name}.nii.gz': image for name, image in images.items()}
-    (session,) = find_sessions(make_dataset(files), packing_card().channels)
+    (session,) = find_sessions(make_dataset(files), preparation_card().channels)
     return session
 
 
@@ -67,7 +67,7 @@ def test_the_packed_image_is_what_the_app_prepares(make_dataset, tmp_path, monke
     packed = pack_session(session, (), strip=mode)
     monkeypatch.chdir(tmp_path)
     image, mask = prepared_by_the_app(session, contrast, mode)
-    ready = network_input({contrast: image}, {}, mask, packing_card())
+    ready = network_input({contrast: image}, {}, mask, preparation_card())
     (channel,) = [c for c in ready.present if c is not None]
     values = ready.tensor[ready.present.index(channel)].numpy()
     assert packed.present == tuple(c is not None for c in ready.present)

@@ -218,7 +218,7 @@ def test_lesions_change_between_visits_and_heads_do_not(two_visits):
             assert index not in first
 
 
-def test_sidecars_say_what_the_app_needs(two_visits):
+def test_sidecars_have_what_the_app_needs(two_visits):
     anat = two_visits / 'sub-01' / 'ses-1' / 'anat'
 
     def sidecar(name):
@@ -327,7 +327,7 @@ def test_what_cannot_be_made_again_is_refused(two_visits, site, tmp_path):
 
 @pytest.mark.parametrize('sparse', [1.0, 0.1])
 def test_labels_are_read_back_with_their_extent(three, site, tmp_path, sparse):
-    """In each encoding, by what the App reads them with; all say the same."""
+    """In each encoding, by what the App reads them with; all mean the same."""
     (number,) = labelled_numbers(4, 3, 1)
     stem = f'sub-{number:02d}'
     image = read(three / stem / 'anat' / f'{stem}_T1w.nii.gz')
@@ -399,7 +399,7 @@ def test_more_labels_can_follow_and_fewer_are_refused(three, site, tmp_path):
     assert contents(root) == after
 
 
-def test_killed_run_goes_on_and_finished_participants_stay(three, site, tmp_path, monkeypatch):
+def test_killed_run_is_resumed_and_finished_participants_stay(three, site, tmp_path, monkeypatch):
     root = tmp_path / 'killed'
     with monkeypatch.context() as patch:
         real, calls = workflow.write_image, []
@@ -427,7 +427,7 @@ def test_killed_run_goes_on_and_finished_participants_stay(three, site, tmp_path
 
 
 @pytest.mark.slow
-def test_killed_parallel_run_goes_on(three, site, tmp_path):
+def test_killed_parallel_run_is_resumed(three, site, tmp_path):
     """The command in a process of its own, killed for good when the first image is there."""
     root = tmp_path / 'killed'
     words = ['simulate', str(root), '--subjects', '3', '--nprocs', '2', '--seed', '4']

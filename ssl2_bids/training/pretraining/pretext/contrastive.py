@@ -30,9 +30,9 @@ def contrast_loss(
     """
     n = len(person)
     own = functional.normalize(torch.cat([first, second]).float(), dim=1)
-    everybody = distributed.gathered(own)
-    people = distributed.gathered(torch.cat([person, person]))
-    likeness = own @ everybody.T / temperature
+    all_vectors = distributed.gather(own)
+    people = distributed.gather(torch.cat([person, person]))
+    likeness = own @ all_vectors.T / temperature
     row = torch.arange(2 * n, device=own.device)
     offset = 2 * n * distributed.rank()
     partner = offset + row.roll(n)

@@ -26,7 +26,7 @@ def rotate(image: Tensor, label: int) -> Tensor:
     return torch.rot90(image, quarters + 1, plane)
 
 
-def rotated(parts: tuple[Tensor, ...], labels: Tensor) -> tuple[Tensor, ...]:
+def rotate_each(parts: tuple[Tensor, ...], labels: Tensor) -> tuple[Tensor, ...]:
     """Turn each sample of several tensors (N, ...) by its label."""
     turns = labels.tolist()
     return tuple(

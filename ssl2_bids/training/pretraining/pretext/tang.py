@@ -17,7 +17,7 @@ from ssl2_bids.training.pretraining.pretext.contrastive import Contrast
 from ssl2_bids.training.pretraining.pretext.encoder import bottleneck, bottleneck_size
 from ssl2_bids.training.pretraining.pretext.inpainting import Inpainting, cut_boxes, cut_out
 from ssl2_bids.training.pretraining.pretext.masked import Unlabelled
-from ssl2_bids.training.pretraining.pretext.rotation import CLASSES, Rotation, rotated
+from ssl2_bids.training.pretraining.pretext.rotation import CLASSES, Rotation, rotate_each
 from ssl2_bids.training.strategy import generator
 
 CPU = torch.device('cpu')
@@ -63,7 +63,7 @@ class Tang:
         for _ in range(2):
             image, brain = crop(batch, self.view, random)
             labels = torch.randint(CLASSES, (len(image),), generator=random)
-            image, brain = rotated((image, brain), labels)
+            image, brain = rotate_each((image, brain), labels)
             hidden = cut_boxes(image.shape, random).to(image)
             features = bottleneck(network, cut_out(image, brain, hidden, random))
             counted = brain * batch.present[:, :, None, None, None]

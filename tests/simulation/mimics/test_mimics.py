@@ -7,9 +7,9 @@ from known_head import known_head
 
 from ssl2_bids.simulation.anatomy.anatomy import Anatomy
 from ssl2_bids.simulation.lesions.lesions import PaintedLesions, paint
-from ssl2_bids.simulation.mimics.mimics import NuisanceDraw, draw_nuisances, with_nuisances
+from ssl2_bids.simulation.mimics.mimics import MimicDraw, draw_mimics, with_mimics
 
-NOTHING = NuisanceDraw(
+NOTHING = MimicDraw(
     frontal_caps=(0.0, 0.0),
     occipital_caps=(0.0, 0.0),
     band=0.0,
@@ -52,8 +52,8 @@ def painted() -> PaintedLesions:
 
 
 def altered(lesions, **strengths):
-    """Fraction of tissue that looks like a lesion, with one nuisance alone."""
-    found = with_nuisances(lesions, dataclasses.replace(NOTHING, **strengths))
+    """Fraction of tissue that looks like a lesion, with one mimic alone."""
+    found = with_mimics(lesions, dataclasses.replace(NOTHING, **strengths))
     return found.anatomy.fractions['lesion'], found
 
 
@@ -62,9 +62,9 @@ def coordinates(anatomy):
     return [anatomy.affine[i, i] * at[i] + anatomy.affine[i, 3] for i in range(3)]
 
 
-def test_the_truth_does_not_know_of_nuisances(painted):
+def test_the_truth_holds_no_mimics(painted):
     for seed in range(2):
-        found = with_nuisances(painted, draw_nuisances(generator(seed)))
+        found = with_mimics(painted, draw_mimics(generator(seed)))
         for name in ('severity', 'instances'):
             assert getattr(found, name).tobytes() == getattr(painted, name).tobytes()
         assert found.table == painted.table
@@ -78,8 +78,8 @@ def test_the_truth_does_not_know_of_nuisances(painted):
         assert not (found.ignore & painted.truth).any()
 
 
-def test_no_nuisance_changes_nothing(painted):
-    found = with_nuisances(painted, NOTHING)
+def test_a_draw_without_mimics_changes_nothing(painted):
+    found = with_mimics(painted, NOTHING)
     for name, part in painted.anatomy.fractions.items():
         np.testing.assert_allclose(found.anatomy.fractions[name], part, atol=1e-6)
     assert not found.ignore.any()
@@ -176,7 +176,7 @@ def test_cortex_and_septum(bare):
 
 
 def test_draws_are_json_and_vary_as_healthy_people_do():
-    draws = [draw_nuisances(generator(seed)) for seed in range(400)]
+    draws = [draw_mimics(generator(seed)) for seed in range(400)]
     stored = json.loads(json.dumps(dataclasses.asdict(draws[0])))
     assert stored['band'] == draws[0].band
     frontal = np.mean([max(draw.frontal_caps) > 0 for draw in draws])
@@ -192,8 +192,8 @@ def test_draws_are_json_and_vary_as_healthy_people_do():
 
 
 def test_equal_draws_give_equal_bytes(painted):
-    draw = draw_nuisances(generator(5))
-    first, second = (with_nuisances(painted, draw) for _ in range(2))
+    draw = draw_mimics(generator(5))
+    first, second = (with_mimics(painted, draw) for _ in range(2))
     for name in ('damage', 't2_factor', 'ignore', 'pulsation'):
         assert getattr(first, name).tobytes() == getattr(second, name).tobytes()
     for name, part in first.anatomy.fractions.items():
@@ -203,7 +203,7 @@ def test_equal_draws_give_equal_bytes(painted):
 def test_heads_without_labels_get_what_needs_no_atlas(ball):
     plain = Anatomy(ball.fractions, ball.affine)
     lesions = paint(plain, generator(2), load=1.0)
-    found = with_nuisances(lesions, draw_nuisances(generator(1)))
+    found = with_mimics(lesions, draw_mimics(generator(1)))
     np.testing.assert_allclose(total(found.anatomy), total(plain), atol=2e-5)
     more = found.anatomy.fractions['lesion'] - lesions.anatomy.fractions['lesion']
     assert more.max() > 0.05
