@@ -135,7 +135,13 @@ def preprocess(
 
     scans = [steps.check_image(reorient(one)) for one in (image, *inversions)]
     made = steps.prepare_contrast([scans[0].image], [one.image for one in scans[1:]])
-    mask, _, found = steps.brain_mask(made.image, mode=skull_strip, stripped=None, threads=threads)
+    mask, _, found = steps.brain_mask(
+        made.image,
+        mode=skull_strip,
+        stripped=None,
+        source=made.brain_source,
+        threads=threads,
+    )
     warnings = [text for one in (*scans, made) for text in one.warnings]
     return Preprocessed(steps.even(made.image, mask), mask, (*warnings, *found))
 

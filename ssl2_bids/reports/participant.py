@@ -92,6 +92,15 @@ class Region(TypedDict, total=False):
     lesion_load: float  # share of the brain volume, 0 to 1
 
 
+class Flag(TypedDict, total=False):
+    """A reason to look at the brain mask."""
+
+    Code: str
+    Value: float
+    Threshold: float
+    Text: str
+
+
 class FailureEntry(TypedDict, total=False):
     """Why a session could not be done."""
 
@@ -122,6 +131,7 @@ class Summary(TypedDict, total=False):
     lesions: list[LesionEntry]
     volumes: list[Region]
     brain_volume_mm3: float | None
+    brain_mask_flags: list[Flag]  # why the brain mask cannot be right
     quality: dict[str, Any]  # flat
     outputs: list[str]  # relative to the page
     notes: list[str]  # those of the warnings that are about the choice of images

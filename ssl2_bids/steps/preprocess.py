@@ -25,12 +25,14 @@ class PreparedScan:
     ----------
     image : checked, echoes averaged; UNIT1 from 0 to 4095, denoised if INV1 and INV2 exist.
     maps : quantitative maps on its grid, in s, 0 in air: ``T1map``, ``T2starmap``.
+    brain_source : an image on its grid in which the brain is found better; None: it is its own.
     """
 
     image: Volume
     warnings: list[str] = field(default_factory=list)
     methods: list[str] = field(default_factory=list)
     maps: dict[str, Volume] = field(default_factory=dict)
+    brain_source: Volume | None = None
 
 
 def check_image(image: Volume) -> PreparedScan:
@@ -134,11 +136,16 @@ def prepare_mp2rage(
         maps['T1map'] = uniform.with_data(np.where(head, t1, 0).astype(np.float32))
     elif scanner_t1 is not None:
         maps['T1map'] = quality.in_seconds(scanner_t1)
-    return PreparedScan(clean, methods=methods, maps=maps)
+    return PreparedScan(clean, methods=methods, maps=maps, brain_source=inv2)
 
 
 def brain_mask(
-    image: Volume, *, mode: str, stripped: bool | None, threads: int = 1
+    image: Volume,
+    *,
+    mode: str,
+    stripped: bool | None,
+    source: Volume | None = None,
+    threads: int = 1,
 ) -> tuple[Volume, bool, list[str]]:
     """The brain mask of a prepared image.
 
@@ -146,6 +153,8 @@ def brain_mask(
     ----------
     mode : ``skip``: the foreground; ``force``: brain extraction; ``auto``: depends on the image.
     stripped : ``SkullStripped`` of the image's sidecar; None if absent: the image decides.
+    source : the image in which the brain is looked for instead, on the same grid: INV2 of a
+        UNIT1, whose background is air and not noise.
     threads : of the extraction.
 
     Returns
@@ -162,7 +171,9 @@ def brain_mask(
     if brain_only:
         mask = brain.mask_of_brain_only(image)
     else:
-        if image.contrast == 'UNIT1' and mp2rage.is_noisy(image):
+        if source is not None and not brain.is_brain_only(source):
+            image = source
+        elif image.contrast == 'UNIT1' and mp2rage.is_noisy(image):
             image = mp2rage.smooth_for_masking(image)
         mask = brain.extract_brain(image, threads=threads)
     return mask, brain_only, quality.check_brain_volume(mask)

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
 from ssl2_bids.bids.dataset import optional_table
-from ssl2_bids.bids.outputs import Result, find_summaries, output_name, write_table
+from ssl2_bids.bids.outputs import (
+    Result,
+    find_summaries,
+    output_name,
+    sidecar_path,
+    write_table,
+)
 from ssl2_bids.bids.sidecars import COHORT_COLUMNS
 from ssl2_bids.errors import DataError, Ssl2Error
 from ssl2_bids.metrics.cohort import outliers
@@ -56,6 +63,7 @@ def _row(result: Result) -> dict[str, Any]:
             'reference': names.reference,
             'channels': ' '.join(sidecar['Channels']),
             'magnetic_field_strength': _field(result),
+            'brain_mask_flags': _brain_flags(result),
             **{
                 k: whole[k]
                 for k in (
@@ -95,6 +103,19 @@ def _field(result: Result) -> float | None:
     return None
 
 
+def _brain_flags(result: Result) -> list[str]:
+    """Why the brain mask cannot be right, as the participant level found it, in words.
+
+    The volume has a remark of its own, which results of former versions have too.
+    """
+    path = sidecar_path(result.names.path('anat.brain_mask'))
+    try:
+        flags = json.loads(path.read_text(encoding='utf-8')).get('BrainMaskFlags', [])
+        return [flag['Text'] for flag in flags if flag['Code'] != 'volume']
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []  # it says nothing of the lesions
+
+
 def _covariates(
     bids_dir: Path, result: Result, people: dict[str, dict[str, str]]
 ) -> dict[str, Any]:
@@ -119,6 +140,7 @@ def _flag(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         millilitres = (row['brain_volume_mm3'] or 0) / 1000
         row['flags'] = [] if low <= millilitres <= high else ['brain volume implausible']
+        row['flags'] += row.get('brain_mask_flags', [])
     for model in {row['model'] for row in rows}:
         mine = [row for row in rows if row['model'] == model]
         for column, name in (

@@ -54,6 +54,8 @@ class Results:
     resampled: list[str]  # all but the reference
     matrices: list[str]  # all but the reference
     brain_mask: str
+    brain_flags: list[dict[str, Any]]  # why it cannot be right, as in the sidecar
+    brain_voters: list[str]  # the contrasts whose masks were joined
     brain_only: list[bool]
     probability: str
     uncertainty: str
@@ -73,7 +75,7 @@ def write_derivatives(plan: Plan, results: Results) -> dict[str, Any]:
     """
     grid = raw_grid(plan, plan.session.reference)
     brain_mask = read(results.brain_mask, dtype=np.uint8)
-    _write_brain_mask(plan, brain_mask, grid)
+    _write_brain_mask(plan, results, brain_mask, grid)
     _write_images(plan, results, grid)
     _write_transforms(plan, results)
     found = SegmentationFiles(
@@ -113,16 +115,17 @@ def _reference_uri(plan: Plan) -> str:
     return _own(plan.names, preproc_path(plan, plan.session.reference))
 
 
-def _write_brain_mask(plan: Plan, mask: Volume, grid: RawGrid) -> None:
+def _write_brain_mask(plan: Plan, results: Results, mask: Volume, grid: RawGrid) -> None:
     path = plan.names.path('anat.brain_mask')
     write_on(grid, mask, path, dtype=np.uint8)
     sidecar = segmentation_sidecar(
         'Brain',
-        description='Brain mask of the reference image.',
-        sources=_raw(plan, plan.session.reference),
+        description='Brain mask of the session, from the images of '
+        f'{", ".join(results.brain_voters)}.',
+        sources=[uri for contrast in results.brain_voters for uri in _raw(plan, contrast)],
         spatial_reference=_reference_uri(plan),
     )
-    write_json(sidecar_path(path), sidecar)
+    write_json(sidecar_path(path), sidecar | {'BrainMaskFlags': results.brain_flags})
 
 
 def _write_images(plan: Plan, results: Results, grid: RawGrid) -> None:

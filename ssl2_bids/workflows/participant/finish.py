@@ -48,6 +48,7 @@ def finish(
     found = in_order([read_json(path) for path in facts], contrasts)
     stripped = {f['contrast']: f['brain_only'] for f in found if f['step'] == 'find_brain'}
     (segmented,) = [f for f in found if f['step'] == 'segment']
+    (joined,) = [f for f in found if f['step'] == 'join_brains']
     results = Results(
         contrasts=contrasts,
         prepared=prepared,
@@ -57,6 +58,8 @@ def finish(
         matrices=matrices,
         brain_only=[stripped[contrast] for contrast in contrasts],
         brain_mask=brain_mask,
+        brain_flags=joined['flags'],
+        brain_voters=joined['voters'],
         probability=probability,
         uncertainty=uncertainty,
         instances=instances,

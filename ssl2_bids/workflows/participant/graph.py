@@ -47,6 +47,7 @@ def _add_session(workflow: Workflow, plan: Plan, device: str, command: str) -> N
     corrected = {c: _correct(c) for c in contrasts}
     for c in contrasts:
         branch.connect(prepared[c], 'image', brains[c], 'image')
+        branch.connect(prepared[c], 'brain_source', brains[c], 'source')
         branch.connect(prepared[c], 'image', corrected[c], 'image')
         branch.connect(brains[c], 'mask', corrected[c], 'mask')
     registered = {c: _register(plan, c) for c in contrasts[1:]}
@@ -55,15 +56,19 @@ def _add_session(workflow: Workflow, plan: Plan, device: str, command: str) -> N
         branch.connect(brains[reference], 'mask', node, 'fixed_mask')
         branch.connect(corrected[c], 'image', node, 'moving')
         branch.connect(brains[c], 'mask', node, 'moving_mask')
+    matrices = [(node, 'matrix') for node in registered.values()]
+    joint = _join_brains(plan, contrasts)
+    branch.connect(corrected[reference], 'image', joint, 'image')
+    _gather(branch, joint, 'masks', [(brains[c], 'mask') for c in contrasts])
+    _gather(branch, joint, 'matrices', matrices)
     template = _find_template(plan)
     branch.connect(corrected[reference], 'image', template, 'image')
-    branch.connect(brains[reference], 'mask', template, 'mask')
+    branch.connect(joint, 'mask', template, 'mask')
     images = [(corrected[c], 'image') for c in contrasts]
-    matrices = [(node, 'matrix') for node in registered.values()]
     segment = _segment(plan, contrasts, device)
     _gather(branch, segment, 'images', images)
     _gather(branch, segment, 'matrices', matrices)
-    branch.connect(brains[reference], 'mask', segment, 'mask')
+    branch.connect(joint, 'mask', segment, 'mask')
     lesions = _find_lesions(plan)
     branch.connect(segment, 'probability', lesions, 'probability')
     branch.connect(template, 'matrix', lesions, 'matrix')
@@ -74,10 +79,10 @@ def _add_session(workflow: Workflow, plan: Plan, device: str, command: str) -> N
     _gather(branch, last, 'resampled', [(n, 'resampled') for n in registered.values()])
     _gather(branch, last, 'matrices', matrices)
     sources = [prepared[c] for c in contrasts] + [brains[c] for c in contrasts]
-    sources += [*registered.values(), segment, template, lesions]
+    sources += [*registered.values(), joint, segment, template, lesions]
     _gather(branch, last, 'facts', [(node, 'facts') for node in sources])
     for node, output, name in (
-        (brains[reference], 'mask', 'brain_mask'),
+        (joint, 'mask', 'brain_mask'),
         (segment, 'probability', 'probability'),
         (segment, 'uncertainty', 'uncertainty'),
         (lesions, 'instances', 'instances'),
@@ -110,7 +115,7 @@ def _prepare(plan: Plan, contrast: str) -> Node:
         f'prepare_{contrast}',
         nodes.prepare,
         {'scan': scan, 'digests': [digest for _, digest in sources]},
-        outputs=['image', 'maps', 'facts'],
+        outputs=['image', 'brain_source', 'maps', 'facts'],
         identity='\n'.join([contrast, *lines]),
         unhashed=('scan', 'digests'),
     )
@@ -144,6 +149,11 @@ def _register(plan: Plan, contrast: str) -> Node:
         {'contrast': contrast, 'seed': plan.settings.random_seed},
         outputs=['matrix', 'resampled', 'facts'],
     )
+
+
+def _join_brains(plan: Plan, contrasts: list[str]) -> Node:
+    inputs = {'contrasts': contrasts, 'seed': plan.settings.random_seed}
+    return make_node('join_brains', nodes.join_brains, inputs, outputs=['mask', 'facts'])
 
 
 def _find_template(plan: Plan) -> Node:

@@ -39,23 +39,39 @@ def prepare(scan: Scan, digests: list[str]) -> dict[str, Any]:
     write(made.image, 'image.nii')
     for suffix, volume in made.maps.items():
         write(volume, f'{suffix}.nii')
+    if made.brain_source is not None:
+        write(made.brain_source, 'brain_source.nii')
+    source = '' if made.brain_source is None else _here('brain_source.nii')
     facts = _facts('prepare', made.warnings, made.methods, contrast=scan.contrast)
     maps = {suffix: _here(f'{suffix}.nii') for suffix in made.maps}
-    return {'image': _here('image.nii'), 'maps': maps, 'facts': facts}
+    return {
+        'image': _here('image.nii'),
+        'brain_source': source,
+        'maps': maps,
+        'facts': facts,
+    }
 
 
 def find_brain(
-    image: str, contrast: str, mode: str, stripped: bool | None, threads: int
+    image: str, source: str, contrast: str, mode: str, stripped: bool | None, threads: int
 ) -> dict[str, str]:
-    """The brain mask of one image; ``mode`` is auto, skip or force."""
+    """The brain mask of one image; ``mode`` is auto, skip or force.
+
+    Parameters
+    ----------
+    source : the image in which the brain is looked for instead; empty for none.
+    """
     volume = read(image, contrast=contrast)
-    mask, brain_only, found = preprocess.brain_mask(
-        volume, mode=mode, stripped=stripped, threads=threads
+    mask, brain_only, _ = preprocess.brain_mask(  # the joint mask's volume counts
+        volume,
+        mode=mode,
+        stripped=stripped,
+        source=read(source, contrast='INV2') if source else None,
+        threads=threads,
     )
-    warnings = [f'{contrast}: {text}' for text in found]
     write(mask, 'mask.nii', dtype=np.uint8)
-    methods = [brain_step.methods(brain_only)]
-    facts = _facts('find_brain', warnings, methods, contrast=contrast, brain_only=brain_only)
+    methods = [brain_step.methods(brain_only, in_inv2=bool(source))]
+    facts = _facts('find_brain', [], methods, contrast=contrast, brain_only=brain_only)
     return {'mask': _here('mask.nii'), 'facts': facts}
 
 
@@ -100,6 +116,46 @@ def register(
         'resampled': _here('resampled.nii'),
         'facts': facts,
     }
+
+
+def join_brains(
+    image: str, contrasts: list[str], masks: list[str], matrices: list[str], seed: int
+) -> dict[str, str]:
+    """The brain mask of the session, from those of its contrasts, and what speaks against it.
+
+    ``masks`` are in the order of ``contrasts``, the reference first; ``matrices`` belong to the
+    others; ``image`` is the reference.
+    """
+    from ssl2_bids.steps import brain_vote
+
+    reference = contrasts[0]
+    found = brain_vote.vote(
+        read(image, contrast=reference),
+        {c: read(path, dtype=np.uint8) for c, path in zip(contrasts, masks, strict=True)},
+        {c: np.load(path) for c, path in zip(contrasts[1:], matrices, strict=True)},
+        seed=seed,
+    )
+    write(found.mask, 'mask.nii', dtype=np.uint8)
+    warnings = [flag.text for flag in found.flags]
+    warnings += [
+        f'{contrast}: its brain mask was not used: {reason}'
+        for contrast, reason in found.without_vote.items()
+    ]
+    agreement = {
+        f'{contrast} and joint brain mask, Dice': round(dice, 3)
+        for contrast, dice in found.agreement.items()
+    }
+    voters = [contrast for contrast in contrasts if contrast not in found.without_vote]
+    facts = _facts(
+        'join_brains',
+        warnings,
+        [brain_vote.methods(voters)],
+        quality=agreement,
+        flags=[flag.as_json() for flag in found.flags],
+        without_vote=found.without_vote,
+        voters=voters,
+    )
+    return {'mask': _here('mask.nii'), 'facts': facts}
 
 
 def segment(

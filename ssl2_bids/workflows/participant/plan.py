@@ -273,7 +273,8 @@ def planned_figures(plan: Plan) -> list[Figure]:
     reference, session = plan.session.reference, plan.session
     shown = [c for c in dict.fromkeys((reference, 'FLAIR')) if c in session.scans]
     others = [c for c in session.scans if c != reference]
-    kinds = [('lesions', c) for c in shown] + [('mosaic', shown[-1]), ('brain', reference)]
+    kinds = [('lesions', c) for c in shown] + [('mosaic', shown[-1])]
+    kinds += [('brain', c) for c in (reference, *others)]
     kinds += [('registration', c) for c in others]
     return [
         Figure(kind, c, plan.names.path('report.figure', step=plan.names.desc + kind, suffix=c))

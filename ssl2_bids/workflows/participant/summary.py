@@ -37,6 +37,7 @@ STEPS = (
     'find_brain',
     'correct_inhomogeneity',
     'register',
+    'join_brains',
     'segment',
     'find_template',
     'find_lesions',
@@ -86,6 +87,7 @@ def base_summary(plan: Plan, status: str, command: str) -> dict[str, Any]:
         'lesions': [],
         'volumes': [],
         'brain_volume_mm3': None,
+        'brain_mask_flags': [],
         'quality': {},
         'outputs': [],
         'earlier': earlier_files(plan.names),
@@ -122,6 +124,7 @@ def finished_summary(
         'lesions': lesion_rows(table),
         'volumes': volume_rows(table, volume),
         'brain_volume_mm3': round(volume, 1),
+        'brain_mask_flags': results.brain_flags,
         'quality': {k: v for f in facts for k, v in f.get('quality', {}).items()},
         'outputs': [p.relative_to(root).as_posix() for p in planned_outputs(plan)],
     }
@@ -216,7 +219,7 @@ def _draw_one(figure: Figure, shown: Shown) -> tuple[str, str]:
         return title, 'Axial slices at even distances, with the outlines of the lesions.'
     if figure.kind == 'brain':
         title = f'Brain mask on {contrast}'
-        figures.draw_brain_mask(reference, mask, path, title=title)
+        figures.draw_brain_mask(image, mask, path, title=title)
         return title, 'The outline should follow the surface of the brain.'
     title = f'{contrast} aligned to {reference.contrast}'
     figures.draw_registration(

@@ -15,6 +15,7 @@ from ssl2_bids.errors import DataError, NoInputError
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.steps import preprocess
 from ssl2_bids.steps.network_input import network_input
+from ssl2_bids.steps.preprocess import PreparedScan
 from ssl2_bids.synthesis.appearance import CHANNELS
 from ssl2_bids.training.data.participants import NORMALISATION, Participant, to_bytes
 from ssl2_bids.volume import Volume
@@ -76,9 +77,13 @@ def _read_images(session: Session, strip: str) -> tuple[dict[str, Volume], dict[
     for name, scan in session.scans.items():
         stripped = scan.metadata.get('SkullStripped')
         try:
-            images[name] = _read(scan, session)
+            made = _read(scan, session)
+            images[name] = made.image
             brains[name], *_ = preprocess.brain_mask(
-                images[name], mode=strip, stripped=stripped if isinstance(stripped, bool) else None
+                made.image,
+                mode=strip,
+                stripped=stripped if isinstance(stripped, bool) else None,
+                source=made.brain_source,
             )
         except DataError as error:
             images.pop(name, None)
@@ -89,15 +94,15 @@ def _read_images(session: Session, strip: str) -> tuple[dict[str, Volume], dict[
     return images, brains
 
 
-def _read(scan: Scan, session: Session) -> Volume:
+def _read(scan: Scan, session: Session) -> PreparedScan:
     """A scan; without its companions where one of them cannot be used."""
     try:
-        return read_scan(scan).image
+        return read_scan(scan)
     except DataError as error:
         if scan.is_computed or error.path not in map(str, scan.sources[len(scan.paths) :]):
             raise
         log.warning('%s: %s without its inversion images: %s', session.name, scan.contrast, error)
-        return read_scan(replace(scan, companions=())).image
+        return read_scan(replace(scan, companions=()))
 
 
 def drawn_label(
