@@ -107,7 +107,7 @@ def test_the_mask_on_the_raw_grid_of_flair(simulated, finished):
 def test_the_page_has_all_its_figures(finished):
     page = (finished / 'sub-01.html').read_text()
     figures = sorted((finished / 'sub-01' / 'figures').glob('*.svg'))
-    assert len(figures) == 5
+    assert len(figures) == 6  # lesions of both, mosaic, brain of both, registration
     for figure in figures:
         assert f'sub-01/figures/{figure.name}' in page
     assert 'Research use only' in page

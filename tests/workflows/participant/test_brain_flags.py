@@ -1,0 +1,53 @@
+"""What is known of a brain mask reaches sidecar, summary and the cohort's table."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+
+from ssl2_bids.steps.brain_check import Flag
+from ssl2_bids.workflows.cohort.tables import _brain_flags
+from ssl2_bids.workflows.participant import nodes
+
+FLAGS = [
+    Flag('vertex', 0.2, 0.8, 'the brain mask covers only 20% of the vertex').as_json(),
+    Flag('volume', 500.0, 600.0, 'the brain mask has 500 mL, outside 600 to 2200 mL').as_json(),
+]
+
+
+def test_the_table_has_the_flags_of_the_sidecar_but_not_the_volume_twice(tmp_path):
+    names = SimpleNamespace(path=lambda _: tmp_path / 'sub-01_desc-brain_mask.nii.gz')
+    result = SimpleNamespace(names=names)
+    assert _brain_flags(result) == []  # a result of a former version
+    sidecar = tmp_path / 'sub-01_desc-brain_mask.json'
+    sidecar.write_text(json.dumps({'BrainMaskFlags': FLAGS}))
+    assert _brain_flags(result) == ['the brain mask covers only 20% of the vertex']
+    sidecar.write_text('{"BrainMaskFlags": 3}')
+    assert _brain_flags(result) == []
+
+
+def test_the_node_says_who_voted_and_why_another_did_not(tmp_path, monkeypatch):
+    from ssl2_bids.steps.template import template
+    from ssl2_bids.volume import Volume, read, write
+
+    monkeypatch.chdir(tmp_path)
+    model = template()
+    affine = model.affine @ np.diag([4.0, 4.0, 4.0, 1.0])
+    image = Volume(model.data[::4, ::4, ::4].astype(np.float32), affine)
+    mask = image.with_data((image.data > 0).astype(np.uint8))
+    half = mask.with_data(mask.data * (np.arange(mask.shape[0]) < 22)[:, None, None])
+    write(image, 'image.nii')
+    write(mask, 'one.nii', dtype=np.uint8)
+    write(half, 'other.nii', dtype=np.uint8)
+    np.save('way.npy', np.eye(4))
+    made = nodes.join_brains(
+        'image.nii', ['T1w', 'FLAIR'], ['one.nii', 'other.nii'], ['way.npy'], 0
+    )
+    facts = json.loads((tmp_path / 'facts.json').read_text())
+    assert facts['voters'] == ['T1w']
+    assert list(facts['without_vote']) == ['FLAIR']
+    assert any(text.startswith('FLAIR: its brain mask was not used') for text in facts['warnings'])
+    assert np.array_equal(read(made['mask']).data, mask.data)
+    assert facts['methods'] == ['']
