@@ -16,6 +16,7 @@ from ssl2_bids import __date__, __version__
 from ssl2_bids.bids.dataset import read_description
 from ssl2_bids.files import write_json, write_text
 
+BRAIN_MASKS = 'brainmasks'  # in BIDS URIs, the folder of --brain-mask
 BIDS_VERSION = '1.11.1'
 CODE_URL = 'https://github.com/ssl2-bids/ssl2-bids'
 BIDSIGNORE = """\

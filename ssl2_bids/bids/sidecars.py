@@ -198,7 +198,7 @@ COHORT_COLUMNS: dict[str, dict[str, Any]] = (
     | {
         'quality': {
             'Description': 'remarks on quality, separated by "; ": a brain volume outside 600 to '
-            '2200 mL, what else speaks against the brain mask (BrainMaskFlags in its JSON), or a '
+            '2200 mL, other reasons to doubt the brain mask (BrainMaskFlags in its JSON), or a '
             'robust z score above 3.5 of lesion or brain volume in this cohort'
         },
         'acq_time': {'Description': 'time of the scan, from sessions.tsv or scans.tsv'},

@@ -101,6 +101,7 @@ def settings_for(level: str, arguments: argparse.Namespace) -> RunSettings:
         made |= _of_adaptation(arguments)
     else:
         made['plugin'] = _read_plugin(arguments.use_plugin) if arguments.use_plugin else None
+        made['brain_mask'] = _folder_of_masks(arguments.brain_mask)
     return kind(**_direct_values(kind, arguments) | made)
 
 
@@ -134,6 +135,15 @@ def _of_adaptation(arguments: argparse.Namespace) -> dict[str, Any]:
         'holdout': strip_prefix(arguments.holdout_label, 'sub') or (),
         'resegment': not arguments.no_resegment,
     }
+
+
+def _folder_of_masks(path: Path | None) -> Path | None:
+    if path is None:
+        return None
+    folder = _absolute(path)
+    if not folder.is_dir():
+        raise NoInputError('no such folder of brain masks', advice='Check the path.', path=folder)
+    return folder
 
 
 def _refuse(arguments: argparse.Namespace, names: set[str], where: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ssl2_bids.cli import values
 from ssl2_bids.cli.parsing import Parser, add_option
 
@@ -73,6 +75,15 @@ def add_preprocessing(parser: Parser) -> None:
         default='auto',
         help='auto: strip all images except brain-only ones; skip: all images are brain-only; '
         'force: strip all images (default: auto)',
+    )
+    add_option(
+        group,
+        '--brain-mask',
+        type=Path,
+        metavar='PATH',
+        help='folder with brain masks to use instead of those of ssl2-bids, named '
+        'sub-*[_ses-*][_space-*]_desc-brain_mask.nii.gz, each on the grid of a raw image of its '
+        'session; the brain is extracted where there is none',
     )
     add_option(
         group,

@@ -11,6 +11,8 @@ from ssl2_bids.volume import Volume
 ZERO_BORDER = 0.6  # share of exact zeros on the border from which an image may be brain only
 MAX_BRAIN = 2000.0  # mL of foreground; a whole head has more, also when its air is zero
 
+GIVEN = 'The brain mask was given by the user.'
+
 
 def is_brain_only(image: Volume) -> bool:
     """Whether an image was skull-stripped before: by its zeros and the volume that is left.

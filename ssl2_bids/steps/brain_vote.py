@@ -42,6 +42,7 @@ def vote(
     transforms: Mapping[str, np.ndarray],
     *,
     seed: int = 0,
+    given: str = '',
 ) -> BrainVote:
     """Join the brain masks of the contrasts of one session, and check the result.
 
@@ -54,6 +55,7 @@ def vote(
     reference : the reference image, on its grid.
     masks : of each contrast on its own grid, above 0 is brain; the reference's first.
     transforms : (4, 4), RAS+ mm of the reference to RAS+ mm of each other contrast.
+    given : contrast whose mask is the user's: it alone counts.
 
     Raises
     ------
@@ -76,10 +78,12 @@ def vote(
             )
             for one in (own, view)
         )
-    left_out = _without_vote(shares, views, masks, transforms, expected)
-    voters = [contrast for contrast in shares if contrast not in left_out]
+    left_out = {} if given else _without_vote(shares, views, masks, transforms, expected)
+    voters = [given] if given else [c for c in shares if c not in left_out]
     if voters == [first]:
         joint = masks[first].with_data((masks[first].data > 0).astype(np.uint8))
+    elif not voters[1:]:
+        joint = masks[first].with_data((shares[voters[0]].data >= 0.5).astype(np.uint8))
     else:
         joint = _median_surface(
             [shares[c] for c in voters],

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ssl2_bids.contrasts import CONTRASTS
+from ssl2_bids.errors import DataError
 from ssl2_bids.simulation.scanner.protocols import Protocol
 from ssl2_bids.steps import brain, echoes, inhomogeneity, mp2rage, quality
-from ssl2_bids.volume import Volume
+from ssl2_bids.volume import Volume, reorient, same_grid
 
 
 @dataclass(frozen=True)
@@ -165,9 +166,7 @@ def brain_mask(
     ------
     DataError : there is no brain.
     """
-    brain_only = mode == 'skip'
-    if mode == 'auto':
-        brain_only = stripped if stripped is not None else brain.is_brain_only(image)
+    brain_only = shows_brain_only(image, mode=mode, stripped=stripped)
     if brain_only:
         mask = brain.mask_of_brain_only(image)
     else:
@@ -177,6 +176,36 @@ def brain_mask(
             image = mp2rage.smooth_for_masking(image)
         mask = brain.extract_brain(image, threads=threads)
     return mask, brain_only, quality.check_brain_volume(mask)
+
+
+def shows_brain_only(image: Volume, *, mode: str, stripped: bool | None) -> bool:
+    """Whether an image is taken for skull-stripped; see :func:`brain_mask`."""
+    if mode == 'auto':
+        return stripped if stripped is not None else brain.is_brain_only(image)
+    return mode == 'skip'
+
+
+def given_mask(
+    image: Volume, mask: Volume, *, mode: str, stripped: bool | None
+) -> tuple[Volume, bool]:
+    """The brain mask of a user on the axes of a prepared image, uint8; whether that is brain only.
+
+    Parameters
+    ----------
+    mask : as stored, above 0 is brain; the grid of the image but for the order of axes.
+
+    Raises
+    ------
+    DataError : it is empty, or on another grid.
+    """
+    upright = reorient(mask)
+    if not same_grid(upright, image):
+        raise DataError('the brain mask lies on another grid than the image')
+    inside = np.nan_to_num(upright.data) > 0
+    if not inside.any():
+        raise DataError('the brain mask is empty', advice='Leave it out of --brain-mask.')
+    found = Volume(inside.astype(np.uint8), image.affine)
+    return found, shows_brain_only(image, mode=mode, stripped=stripped)
 
 
 def has_receive_field(contrast: str) -> bool:

@@ -13,7 +13,7 @@ from ssl2_bids.bids.outputs import (
     join_entities,
     sidecar_path,
 )
-from ssl2_bids.bids.provenance import bids_uri
+from ssl2_bids.bids.provenance import BRAIN_MASKS, bids_uri
 from ssl2_bids.bids.sidecars import (
     image_sidecar,
     map_keys,
@@ -118,11 +118,17 @@ def _reference_uri(plan: Plan) -> str:
 def _write_brain_mask(plan: Plan, results: Results, mask: Volume, grid: RawGrid) -> None:
     path = plan.names.path('anat.brain_mask')
     write_on(grid, mask, path, dtype=np.uint8)
+    given, folder = plan.brain_mask, plan.settings.brain_mask
+    if given and folder:
+        description = f'Brain mask of the user, given on the grid of {given.contrast}.'
+        sources = [bids_uri(given.path, folder, BRAIN_MASKS)]
+    else:
+        description = f'Brain mask of the session, from {", ".join(results.brain_voters)}.'
+        sources = [uri for contrast in results.brain_voters for uri in _raw(plan, contrast)]
     sidecar = segmentation_sidecar(
         'Brain',
-        description='Brain mask of the session, from the images of '
-        f'{", ".join(results.brain_voters)}.',
-        sources=[uri for contrast in results.brain_voters for uri in _raw(plan, contrast)],
+        description=description,
+        sources=sources,
         spatial_reference=_reference_uri(plan),
     )
     write_json(sidecar_path(path), sidecar | {'BrainMaskFlags': results.brain_flags})

@@ -127,10 +127,23 @@ def _find_brain(plan: Plan, contrast: str) -> Node:
         'mode': plan.settings.skull_strip,
         'stripped': is_stripped(plan, contrast),
         'threads': 1,
+        'given': str(_given(plan, contrast) or ''),
     }
     return make_node(
-        f'brain_{contrast}', nodes.find_brain, inputs, outputs=['mask', 'facts'], memory_gb=2.0
+        f'brain_{contrast}',
+        nodes.find_brain,
+        inputs,
+        outputs=['mask', 'facts'],
+        memory_gb=2.0,
+        identity=plan.brain_mask_sha256 if inputs['given'] else '',
+        unhashed=('given',),
     )
+
+
+def _given(plan: Plan, contrast: str) -> Path | None:
+    """The brain mask that was given on the grid of a contrast."""
+    mask = plan.brain_mask
+    return mask.path if mask and mask.contrast == contrast else None
 
 
 def _correct(contrast: str) -> Node:
@@ -152,7 +165,11 @@ def _register(plan: Plan, contrast: str) -> Node:
 
 
 def _join_brains(plan: Plan, contrasts: list[str]) -> Node:
-    inputs = {'contrasts': contrasts, 'seed': plan.settings.random_seed}
+    inputs = {
+        'contrasts': contrasts,
+        'seed': plan.settings.random_seed,
+        'given': plan.brain_mask.contrast if plan.brain_mask else '',
+    }
     return make_node('join_brains', nodes.join_brains, inputs, outputs=['mask', 'facts'])
 
 

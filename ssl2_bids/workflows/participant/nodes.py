@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ssl2_bids.bids.inputs import Scan
+from ssl2_bids.errors import about
 from ssl2_bids.files import write_json
 from ssl2_bids.steps import brain as brain_step
 from ssl2_bids.steps import preprocess
@@ -53,15 +54,35 @@ def prepare(scan: Scan, digests: list[str]) -> dict[str, Any]:
 
 
 def find_brain(
-    image: str, source: str, contrast: str, mode: str, stripped: bool | None, threads: int
+    image: str,
+    source: str,
+    contrast: str,
+    mode: str,
+    stripped: bool | None,
+    threads: int,
+    given: str,
 ) -> dict[str, str]:
     """The brain mask of one image; ``mode`` is auto, skip or force.
 
     Parameters
     ----------
     source : the image in which the brain is looked for instead; empty for none.
+    given : the mask of the user on the same grid; empty for none.
+
+    Raises
+    ------
+    DataError : there is no brain, or the given mask is empty.
     """
     volume = read(image, contrast=contrast)
+    if given:
+        with about(given):
+            mask, brain_only = preprocess.given_mask(
+                volume, read(given), mode=mode, stripped=stripped
+            )
+        write(mask, 'mask.nii', dtype=np.uint8)
+        methods = [brain_step.GIVEN]
+        facts = _facts('find_brain', [], methods, contrast=contrast, brain_only=brain_only)
+        return {'mask': _here('mask.nii'), 'facts': facts}
     mask, brain_only, _ = preprocess.brain_mask(  # the joint mask's volume counts
         volume,
         mode=mode,
@@ -119,12 +140,13 @@ def register(
 
 
 def join_brains(
-    image: str, contrasts: list[str], masks: list[str], matrices: list[str], seed: int
+    image: str, contrasts: list[str], masks: list[str], matrices: list[str], seed: int, given: str
 ) -> dict[str, str]:
     """The brain mask of the session, from those of its contrasts, and what speaks against it.
 
     ``masks`` are in the order of ``contrasts``, the reference first; ``matrices`` belong to the
-    others; ``image`` is the reference.
+    others; ``image`` is the reference; the mask of the contrast ``given`` is the user's, and alone
+    counts.
     """
     from ssl2_bids.steps import brain_vote
 
@@ -134,6 +156,7 @@ def join_brains(
         {c: read(path, dtype=np.uint8) for c, path in zip(contrasts, masks, strict=True)},
         {c: np.load(path) for c, path in zip(contrasts[1:], matrices, strict=True)},
         seed=seed,
+        given=given,
     )
     write(found.mask, 'mask.nii', dtype=np.uint8)
     warnings = [flag.text for flag in found.flags]
@@ -145,7 +168,7 @@ def join_brains(
         f'{contrast} and joint brain mask, Dice': round(dice, 3)
         for contrast, dice in found.agreement.items()
     }
-    voters = [contrast for contrast in contrasts if contrast not in found.without_vote]
+    voters = [given] if given else [c for c in contrasts if c not in found.without_vote]
     facts = _facts(
         'join_brains',
         warnings,

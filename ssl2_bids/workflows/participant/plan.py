@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl2_bids import __version__
+from ssl2_bids.bids.brain_masks import GivenMask, given_brain_mask
 from ssl2_bids.bids.inputs import Scan, Session
 from ssl2_bids.bids.outputs import UnitNames, join_entities, sidecar_path, table_path
 from ssl2_bids.bids.provenance import configuration_hash, fingerprint
@@ -39,6 +40,7 @@ class Plan:
     sources : by contrast, names below ``bids_dir`` and SHA-256 of the files it is made from.
     preprocessing : hash of all that decides the preprocessed images and the brain mask.
     configuration : hash of all that decides the result; both are empty where no digest was asked.
+    brain_mask : the brain mask that was given for the session, ``brain_mask_sha256`` its content.
     """
 
     session: Session
@@ -48,6 +50,8 @@ class Plan:
     sources: Mapping[str, list[tuple[str, str]]] = field(default_factory=dict)
     preprocessing: str = ''
     configuration: str = ''
+    brain_mask: GivenMask | None = None
+    brain_mask_sha256: str = ''
 
 
 def make_plan(
@@ -71,8 +75,25 @@ def make_plan(
         min_lesion_volume=_first(settings.min_lesion_volume, card.minimum_lesion_volume),
         overlap=_first(settings.overlap, card.overlap),
     )
-    plan = Plan(session, names, card, settled)
+    plan = _with_brain_mask(Plan(session, names, card, settled))
     return plan if digest is None else _identify(plan, digest)
+
+
+def _with_brain_mask(plan: Plan) -> Plan:
+    """The plan with the brain mask that was given for it, or with why that cannot be used."""
+    session, folder = plan.session, plan.settings.brain_mask
+    if folder is None or session.problem or session.skipped:
+        return plan
+    contrasts = sorted(session.scans, key=lambda contrast: contrast != session.reference)
+    images = {contrast: session.scans[contrast].paths[0] for contrast in contrasts}
+    try:
+        found = given_brain_mask(folder, session.subject, session.session, images)
+    except DataError as error:
+        return replace(plan, session=replace(session, problem=error))
+    if found is None:
+        note = 'no mask for this session in the folder of --brain-mask: the brain is extracted'
+        return replace(plan, session=replace(session, warnings=(*session.warnings, note)))
+    return replace(plan, brain_mask=found)
 
 
 def _first(asked: float | None, own: float) -> float:
@@ -84,11 +105,13 @@ def _identify(plan: Plan, digest: Callable[[Path], str]) -> Plan:
     session = plan.session
     sources: dict[str, list[tuple[str, str]]] = {}
     unusable: list[tuple[str, str]] = []
+    mask = ''
     if not session.problem:
         try:
             for contrast, scan in session.scans.items():
                 sources[contrast] = fingerprint(scan.sources, plan.settings.bids_dir, digest)
             unusable = fingerprint(session.unusable, plan.settings.bids_dir, digest)
+            mask = digest(plan.brain_mask.path) if plan.brain_mask else ''
         except OSError as error:
             problem = DataError(
                 f'cannot be read ({error.strerror})',
@@ -104,6 +127,7 @@ def _identify(plan: Plan, digest: Callable[[Path], str]) -> Plan:
             'maps': {c: map_settings(session.scans[c]) for c in sources},
             'unusable': unusable,
             'reference': session.reference,
+            'brain_mask': [plan.brain_mask.contrast, mask] if plan.brain_mask else [],
             **deciding(plan.settings, PREPROCESSING),
         }
     )
@@ -117,7 +141,13 @@ def _identify(plan: Plan, digest: Callable[[Path], str]) -> Plan:
             'field_strength': {c: field_strength(plan, c) for c in sources},
         }
     )
-    return replace(plan, sources=sources, preprocessing=preprocessing, configuration=configuration)
+    return replace(
+        plan,
+        sources=sources,
+        preprocessing=preprocessing,
+        configuration=configuration,
+        brain_mask_sha256=mask,
+    )
 
 
 def map_settings(scan: Scan) -> dict[str, Any]:

@@ -119,6 +119,9 @@ def without_unusable(plan: Plan, settings: ParticipantSettings) -> Plan | None:
     from ssl2_bids.workflows.participant.engine import running
 
     failures = running.failures(graph.branch_folder(plan, settings.work_dir))
+    given = str(plan.brain_mask.path) if plan.brain_mask else ''
+    if given and given in [failure['File'] for failure in failures]:
+        return None  # the fault is not the image's
     if any(failure['ExitCode'] != DataError.exit_code for failure in failures):
         return None
     unusable = dict(plan.session.unusable)
@@ -173,6 +176,9 @@ def describe_plans(plans: list[Plan], settings: ParticipantSettings) -> str:
             mark = ' (reference)' if contrast == session.reference else ''
             files = ', '.join(_below(p, settings.bids_dir) for p in scan.sources)
             lines.append(f'  use    {contrast}{mark}: {files}')
+        if plan.brain_mask:
+            mask = plan.brain_mask
+            lines.append(f'  use    brain mask on the grid of {mask.contrast}: {mask.path}')
         for path, why in session.dropped:
             lines.append(f'  leave  {_below(path, settings.bids_dir)}: {why}')
         lines += [f'  note   {text}' for text in session.warnings]

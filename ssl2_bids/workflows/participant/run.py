@@ -6,7 +6,7 @@ import logging
 import shutil
 from pathlib import Path
 
-from ssl2_bids.bids.provenance import write_dataset_files
+from ssl2_bids.bids.provenance import BRAIN_MASKS, write_dataset_files
 from ssl2_bids.errors import SUCCESS, NoInputError
 from ssl2_bids.files import remove_leftovers
 from ssl2_bids.progress import NodeProgress, ShowLine
@@ -67,7 +67,8 @@ def run_participant_level(
     device_text = f'device: {device}; ' if device else ''
     show(f'{device_text}model: {plans[0].card.name} {plans[0].card.version}')
     _remove_leftovers(plans, settings.output_dir)
-    write_dataset_files(settings.output_dir, settings.bids_dir)
+    links = {BRAIN_MASKS: settings.brain_mask} if settings.brain_mask else None
+    write_dataset_files(settings.output_dir, settings.bids_dir, links)
     for plan in finished:
         show(f'{plan.session.name}: already finished with the same inputs and settings, skipped')
         take_away(plan.names)  # a run that was stopped at its very end did not
