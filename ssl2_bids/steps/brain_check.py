@@ -1,6 +1,6 @@
 """Whether a brain mask can be right: it is compared with where the image itself shows the brain.
 
-The volume of a mask says little, and a registration of the mask rescales a wrong one. So the
+The volume of a mask is no test, and a registration of the mask rescales a wrong one. So the
 template is fitted to the intensities of the image without the mask's help, and the mask is
 compared with the parts of the template's brain.
 """
@@ -80,7 +80,7 @@ class Flag:
 
 @dataclass(frozen=True)
 class ExpectedBrain:
-    """Where an image shows the brain, as far as an affine fit of the template can say.
+    """Where an image shows the brain, by an affine fit of the template.
 
     Attributes
     ----------

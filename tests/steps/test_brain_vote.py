@@ -1,6 +1,10 @@
-"""The joint brain mask of a session: which contrast counts where, and what is said."""
+"""The joint brain mask of a session: which contrast counts where, and what is flagged."""
 
 from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,7 +80,7 @@ def test_a_head_that_is_upside_down_is_flagged(head, axis):
     assert 'turned' in [flag.code for flag in check_image(expect_brain(image, mask))]
 
 
-def test_left_and_right_cannot_be_told_apart(head):
+def test_an_exchange_of_left_and_right_is_not_seen(head):
     image, mask = (one.with_data(np.flip(one.data, 0)) for one in head)
     assert check_image(expect_brain(image, mask)) == []
 
@@ -139,3 +143,15 @@ def test_two_surfaces_meet_in_the_middle(head):
     found = brain_vote.vote(image, {'T1w': mask, 'FLAIR': moved}, {'FLAIR': np.eye(4)})
     middle = np.roll(mask.data, 1, axis=1) > 0
     assert overlap(found.mask.data > 0, middle) > overlap(mask.data > 0, middle)
+
+
+@pytest.mark.slow
+def test_real_heads_good_and_spoiled(shared_data):
+    """One of 1 mm and one without a face: no good mask is flagged, each spoiled one is."""
+    program = Path(__file__).resolve().parents[2] / 'benchmarks' / 'brain_flags.py'
+    people = [shared_data / 't1w-3t' / name for name in ('sub-cl05', 'sub-rs60')]
+    done = subprocess.run(
+        [sys.executable, program, *people, '--spoil'], capture_output=True, text=True, check=True
+    )
+    assert 'flagged: 0 of 2 good masks' in done.stdout
+    assert 'flagged: 24 of 24 spoiled masks' in done.stdout, done.stdout

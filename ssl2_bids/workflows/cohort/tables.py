@@ -113,7 +113,7 @@ def _brain_flags(result: Result) -> list[str]:
         flags = json.loads(path.read_text(encoding='utf-8')).get('BrainMaskFlags', [])
         return [flag['Text'] for flag in flags if flag['Code'] != 'volume']
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return []  # it says nothing of the lesions
+        return []  # the numbers of the lesions stand without it
 
 
 def _covariates(

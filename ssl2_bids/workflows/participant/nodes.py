@@ -142,7 +142,7 @@ def register(
 def join_brains(
     image: str, contrasts: list[str], masks: list[str], matrices: list[str], seed: int, given: str
 ) -> dict[str, str]:
-    """The brain mask of the session, from those of its contrasts, and what speaks against it.
+    """The brain mask of the session, from those of its contrasts, and the reasons to doubt it.
 
     ``masks`` are in the order of ``contrasts``, the reference first; ``matrices`` belong to the
     others; ``image`` is the reference; the mask of the contrast ``given`` is the user's, and alone

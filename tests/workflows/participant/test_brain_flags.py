@@ -6,8 +6,13 @@ import json
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
+from phantoms import brain_image, turned
 
+from ssl2_bids.errors import DataError
 from ssl2_bids.steps.brain_check import Flag
+from ssl2_bids.steps.template import template
+from ssl2_bids.volume import Volume, read, write
 from ssl2_bids.workflows.cohort.tables import _brain_flags
 from ssl2_bids.workflows.participant import nodes
 
@@ -28,10 +33,7 @@ def test_the_table_has_the_flags_of_the_sidecar_but_not_the_volume_twice(tmp_pat
     assert _brain_flags(result) == []
 
 
-def test_the_node_says_who_voted_and_why_another_did_not(tmp_path, monkeypatch):
-    from ssl2_bids.steps.template import template
-    from ssl2_bids.volume import Volume, read, write
-
+def test_the_node_reports_who_voted_and_why_another_did_not(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = template()
     affine = model.affine @ np.diag([4.0, 4.0, 4.0, 1.0])
@@ -43,7 +45,7 @@ def test_the_node_says_who_voted_and_why_another_did_not(tmp_path, monkeypatch):
     write(half, 'other.nii', dtype=np.uint8)
     np.save('way.npy', np.eye(4))
     made = nodes.join_brains(
-        'image.nii', ['T1w', 'FLAIR'], ['one.nii', 'other.nii'], ['way.npy'], 0
+        'image.nii', ['T1w', 'FLAIR'], ['one.nii', 'other.nii'], ['way.npy'], seed=0, given=''
     )
     facts = json.loads((tmp_path / 'facts.json').read_text())
     assert facts['voters'] == ['T1w']
@@ -51,3 +53,32 @@ def test_the_node_says_who_voted_and_why_another_did_not(tmp_path, monkeypatch):
     assert any(text.startswith('FLAIR: its brain mask was not used') for text in facts['warnings'])
     assert np.array_equal(read(made['mask']).data, mask.data)
     assert facts['methods'] == ['']
+
+    nodes.join_brains(
+        'image.nii', ['T1w', 'FLAIR'], ['one.nii', 'other.nii'], ['way.npy'], seed=0, given='FLAIR'
+    )
+    facts = json.loads((tmp_path / 'facts.json').read_text())
+    assert facts['voters'] == ['FLAIR']
+    assert facts['without_vote'] == {}
+    assert 'asymmetric' in [flag['Code'] for flag in facts['flags']]
+    assert np.array_equal(read(tmp_path / 'mask.nii').data, half.data)
+
+
+def test_a_given_mask_is_taken_on_the_axes_of_the_image(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    image = brain_image()
+    image.to_filename('image.nii')
+    data = np.zeros(image.shape, np.uint8)
+    data[10:30, 12:40, 8:30] = 255
+    turned(data, image.affine, 'LPS').to_filename('given.nii')
+    rest = {'source': '', 'contrast': 'FLAIR', 'mode': 'auto', 'stripped': None, 'threads': 1}
+    made = nodes.find_brain('image.nii', **rest, given='given.nii')
+    found = read(made['mask'])
+    assert np.array_equal(found.data, data > 0)
+    facts = json.loads((tmp_path / 'facts.json').read_text())
+    assert facts['brain_only'] is True
+    assert facts['methods'] == ['The brain mask was given by the user.']
+    turned(data * 0, image.affine, 'LPS').to_filename('empty.nii')
+    with pytest.raises(DataError, match='the brain mask is empty') as caught:
+        nodes.find_brain('image.nii', **rest, given='empty.nii')
+    assert caught.value.path == 'empty.nii'

@@ -59,6 +59,32 @@ def test_another_image_of_equal_name_size_and_time_is_another_result(settings):
     assert first[1] != second[1]
 
 
+def test_the_content_of_a_given_brain_mask_decides(settings, tmp_path):
+    folder = tmp_path / 'masks'
+    folder.mkdir()
+    without = hashes(settings)
+    asked = replace(settings, brain_mask=folder)
+    assert hashes(asked) == without
+    (plan,) = plan_sessions(asked)
+    assert plan.session.warnings[-1].startswith('no mask for this session')
+    path = folder / 'sub-01_desc-brain_mask.nii'
+    path.write_bytes(brain_image().to_bytes())
+    first = hashes(asked)
+    assert first[0] != without[0]
+    replace_silently(path, brain_image(seed=5))
+    assert hashes(asked)[0] != first[0]
+
+
+def test_a_given_brain_mask_of_another_grid_fails_the_session(settings, tmp_path):
+    folder = tmp_path / 'masks'
+    folder.mkdir()
+    brain_image(spacing=5.0).to_filename(folder / 'sub-01_desc-brain_mask.nii')
+    code, outcomes = run_participant_level(replace(settings, brain_mask=folder))
+    assert code == DataError.exit_code
+    assert 'sub-01_desc-brain_mask.nii' in outcomes[0].reason
+    assert 'grid of none of the images' in outcomes[0].reason
+
+
 def test_the_same_content_elsewhere_is_the_same_result(settings, make_dataset, tmp_path):
     files = {FLAIR: brain_image(), T1W: brain_image(seed=1)}
     copy = make_dataset(files, name='copy')

@@ -1,0 +1,68 @@
+"""Which brain mask of a person counts for a session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from ssl2_bids.bids.brain_masks import brain_masks_of, given_brain_mask
+from ssl2_bids.errors import DataError
+
+
+def store(path: Path, spacing: float, axes: str = 'RAS') -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    affine = np.diag([spacing, spacing, spacing, 1.0])
+    image = nib.Nifti1Image(np.ones((5, 6, 7), np.uint8), affine)
+    image.set_sform(affine, 1)
+    target = nib.orientations.axcodes2ornt(axes)
+    start = nib.orientations.axcodes2ornt('RAS')
+    image.as_reoriented(nib.orientations.ornt_transform(start, target)).to_filename(path)
+    return path
+
+
+def test_masks_are_matched_by_participant_and_session(tmp_path):
+    names = (
+        'sub-01/ses-a/anat/sub-01_ses-a_desc-brain_mask.nii.gz',
+        'sub-01/ses-a/anat/sub-01_ses-a_space-FLAIR_desc-brain_mask.nii.gz',
+        'sub-01/anat/sub-01_acq-x_desc-brain_mask.nii.gz',
+        'sub-01/anat/sub-01_label-L_mask.nii.gz',
+        'sub-012/anat/sub-012_desc-brain_mask.nii.gz',
+        'sub-02_desc-brain_mask.nii',
+    )
+    for name in names:
+        store(tmp_path / name, 1.0)
+    assert brain_masks_of(tmp_path, '01', 'a') == [tmp_path / name for name in names[:2]]
+    assert brain_masks_of(tmp_path, '01', 'b') == [tmp_path / names[2]]
+    assert brain_masks_of(tmp_path, '02', None) == [tmp_path / names[5]]
+    assert brain_masks_of(tmp_path, '03', None) == []
+
+
+def test_the_grid_decides_and_the_reference_goes_first(tmp_path):
+    images = {
+        'T1w': store(tmp_path / 'raw' / 'sub-01_T1w.nii.gz', 1.0),
+        'FLAIR': store(tmp_path / 'raw' / 'sub-01_FLAIR.nii.gz', 2.0),
+    }
+    masks = tmp_path / 'masks'
+    flair = store(masks / 'sub-01_space-FLAIR_desc-brain_mask.nii.gz', 2.0)
+    found = given_brain_mask(masks, '01', None, images)
+    assert found is not None
+    assert (found.path, found.contrast) == (flair, 'FLAIR')
+    own = store(masks / 'sub-01_desc-brain_mask.nii.gz', 1.0)
+    found = given_brain_mask(masks, '01', None, images)
+    assert found is not None
+    assert (found.path, found.contrast) == (own, 'T1w')
+    assert given_brain_mask(masks, '02', None, images) is None
+
+
+def test_a_mask_of_another_grid_is_named_with_both_grids(tmp_path):
+    images = {'T1w': store(tmp_path / 'raw' / 'sub-01_T1w.nii.gz', 1.0)}
+    mask = store(tmp_path / 'masks' / 'sub-01_desc-brain_mask.nii.gz', 1.5)
+    with pytest.raises(DataError, match='the grid of none of the images') as caught:
+        given_brain_mask(tmp_path / 'masks', '01', None, images)
+    assert caught.value.path == str(mask)
+    assert '1.5 x 1.5 x 1.5 mm' in caught.value.message
+    assert '1 x 1 x 1 mm' in caught.value.message
+    assert caught.value.exit_code == 65
