@@ -14,7 +14,8 @@ truth of the steps before it, so that each row measures one step:
   and as the App removes the noise. *Field*: spread of white matter, smoothed by 10 mm, divided by
   the difference of white matter and cortex. *Air*: mean outside the head over that of white
   matter.
-* brain: Dice and volume error of each contrast's brain mask, and of the joint mask of the session.
+* brain: Dice and volume error of each contrast's brain mask, and of the joint mask of the session,
+  with the brain of UNIT1 found in UNIT1 itself and in INV2.
 * even: coefficient of variation in white matter that is free of lesions, 2 voxels off its border.
 * register: mean displacement over the brain, in mm, between found and true position.
 
@@ -38,7 +39,7 @@ from scipy import ndimage
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ssl2_bids.steps import brain, inhomogeneity, mp2rage
+from ssl2_bids.steps import brain, brain_vote, inhomogeneity, mp2rage
 from ssl2_bids.steps.registration import register_rigid
 from ssl2_bids.volume import Volume, read, reorient, resample
 
@@ -185,15 +186,27 @@ def measure_uniform(head: Head) -> None:
 
 
 def measure_brain(head: Head) -> None:
-    """Dice of each contrast's brain mask."""
-    for contrast, scan in head.scans.items():
-        image = scan.image
-        if contrast == 'UNIT1':
-            image, _ = mp2rage.remove_background_noise(image, *head.inversions)
-        mask, seconds = timed(brain.extract_brain, image)
+    """Dice of each contrast's brain mask, and of the joint one under the true registration."""
+    images = {contrast: scan.image for contrast, scan in head.scans.items()}
+    images['UNIT1'], _ = mp2rage.remove_background_noise(images['UNIT1'], *head.inversions)
+    masks = {}
+
+    def row(name: str, mask: Volume, scan: Scan, seconds: float) -> None:
         found, true = mask.data > 0, scan.brain.data > 0
         agreement, more = dice(found, true), (found.sum() / true.sum() - 1) * 100
-        print(f'| {head.name} | {contrast} | {agreement:.3f} | {more:+.1f} % | {seconds:.1f} |')
+        print(f'| {head.name} | {name} | {agreement:.3f} | {more:+.1f} % | {seconds:.1f} |')
+
+    for contrast, scan in head.scans.items():
+        masks[contrast], seconds = timed(brain.extract_brain, images[contrast])
+        row(contrast, masks[contrast], scan, seconds)
+    uniform = head.scans['UNIT1']
+    ways = {c: s.position @ np.linalg.inv(uniform.position) for c, s in head.scans.items()}
+    found, seconds = timed(brain_vote.vote, images['UNIT1'], masks, ways)
+    row('joint', found.mask, uniform, seconds)
+    masks['UNIT1'], seconds = timed(brain.extract_brain, head.inversions[1])
+    row('UNIT1, in INV2', masks['UNIT1'], uniform, seconds)
+    found, seconds = timed(brain_vote.vote, images['UNIT1'], masks, ways)
+    row('joint, UNIT1 in INV2', found.mask, uniform, seconds)
 
 
 def measure_even(head: Head) -> None:
