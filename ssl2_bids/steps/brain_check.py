@@ -99,9 +99,16 @@ class ExpectedBrain:
         """Mean stretch from template to image."""
         return float(np.abs(np.linalg.det(self.matrix[:3, :3])) ** (1 / 3))
 
-    def within(self, seen: np.ndarray) -> ExpectedBrain:
-        """The same with another field of view."""
-        return replace(self, seen=seen)
+    def moved(self, way: np.ndarray, grid: Grid) -> ExpectedBrain:
+        """The same in another image of the head.
+
+        Parameters
+        ----------
+        way : (4, 4), RAS+ mm of this image to RAS+ mm of the other, whose ``grid`` it is.
+        """
+        matrix = way @ self.matrix
+        seen = inside_grid(grid, template_parts().grid, matrix)
+        return replace(self, matrix=matrix, seen=seen)
 
     @property
     def missing(self) -> float:
@@ -179,23 +186,24 @@ def expect_brain(image: Volume, mask: Volume, *, seed: int = 0) -> ExpectedBrain
     upright = registration.optimise(pair, upright, stage=STAGE, seed=seed + 1, affine=True)
     score = registration.compare(pair, upright, seed=seed).score
     _, turned = best_fit(pair, starts(pair, centre, turned_axes()), seed=seed)
-    return ExpectedBrain(upright, score, turned, seen_of(image, upright))
+    return ExpectedBrain(
+        upright, score, turned, inside_grid(image, template_parts().grid, upright)
+    )
 
 
-def seen_of(grid: Grid, matrix: np.ndarray) -> np.ndarray:
-    """Which voxels of the template's copy lie in a field of view, bool.
+def inside_grid(field_of_view: Grid, grid: Grid, matrix: np.ndarray) -> np.ndarray:
+    """Which voxels of a grid lie in the field of view of another, bool.
 
     Parameters
     ----------
-    matrix : (4, 4), RAS+ mm of the template to RAS+ mm of the grid.
+    matrix : (4, 4), RAS+ mm of ``grid`` to RAS+ mm of ``field_of_view``.
     """
-    copy = template_parts().grid
-    there = np.linalg.inv(grid.affine) @ matrix @ copy.affine
-    places = np.meshgrid(*[np.arange(n) for n in copy.shape], indexing='ij', sparse=True)
-    seen = np.ones(copy.shape, bool)
+    there = np.linalg.inv(field_of_view.affine) @ matrix @ grid.affine
+    places = np.meshgrid(*[np.arange(n) for n in grid.shape], indexing='ij', sparse=True)
+    seen = np.ones(grid.shape, bool)
     for axis in range(3):
         place = sum(there[axis, a] * places[a] for a in range(3)) + there[axis, 3]
-        seen &= (place >= -0.5) & (place <= grid.shape[axis] - 0.5)
+        seen &= (place >= -0.5) & (place <= field_of_view.shape[axis] - 0.5)
     return seen
 
 

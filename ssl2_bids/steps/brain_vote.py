@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from scipy import ndimage
@@ -12,10 +13,10 @@ from ssl2_bids.steps import brain_check
 from ssl2_bids.steps.brain_check import ExpectedBrain, Flag
 from ssl2_bids.steps.template import overlap
 from ssl2_bids.volume import Volume, resample
-from ssl2_bids.voxel_grid import bounding_box
+from ssl2_bids.voxel_grid import Box, bounding_box, shift_affine
 
+MARGIN = 15.0  # mm around the template's brain
 SMOOTH = 1.0  # mm; so that the surface of two votes lies in the middle between theirs
-MIN_SEEN = 0.5  # share of a voxel in a field of view from which a contrast has a vote there
 
 
 @dataclass(frozen=True)
@@ -61,114 +62,134 @@ def vote(
     ------
     DataError : the reference's mask is empty, or its image is constant within it.
     """
-    first, *others = masks
+    first = next(iter(masks))
     expected = brain_check.expect_brain(reference, masks[first], seed=seed)
-    views = {first: Volume(np.ones(reference.shape, np.float32), reference.affine)}
-    shares = {first: masks[first].with_data((masks[first].data > 0).astype(np.float32))}
-    for contrast in others:
-        own = masks[contrast].with_data((masks[contrast].data > 0).astype(np.float32))
-        view = own.with_data(np.ones(own.shape, np.float32))
-        shares[contrast], views[contrast] = (
-            resample(
-                one,
-                reference.affine,
-                reference.shape,
-                transform=transforms[contrast],
-                antialias=False,
-            )
-            for one in (own, view)
-        )
-    left_out = {} if given else _without_vote(shares, views, masks, transforms, expected)
-    voters = [given] if given else [c for c in shares if c not in left_out]
+    ways = {contrast: transforms.get(contrast, np.eye(4)) for contrast in masks}
+    part = _around_brain(reference, masks[first], expected)
+    votes = {c: _vote_of(masks[c], part, ways[c]) for c in masks} if len(masks) > 1 else {}
+    spacing = part.grid.spacing
+    left_out = {} if given else _without_vote(votes, masks, ways, expected, spacing)
+    voters = [given] if given else [c for c in masks if c not in left_out]
+    joint = np.zeros(reference.shape, np.uint8)
     if voters == [first]:
-        joint = masks[first].with_data((masks[first].data > 0).astype(np.uint8))
-    elif not voters[1:]:
-        joint = masks[first].with_data((shares[voters[0]].data >= 0.5).astype(np.uint8))
+        joint[:] = masks[first].data > 0
+    elif voters[1:]:
+        joint[part.box] = _median_surface([votes[c] for c in voters], spacing)
     else:
-        joint = _median_surface(
-            [shares[c] for c in voters],
-            [views[c].data >= MIN_SEEN for c in voters],
+        joint[part.box] = votes[voters[0]].share >= 0.5
+    mask = Volume(joint, reference.affine)
+    agreement = {c: votes[c].agreement(joint[part.box] > 0) for c in votes}
+    flags = [*brain_check.check_mask(mask, expected), *brain_check.check_image(expected)]
+    lowest = min(voters, key=lambda contrast: agreement.get(contrast, 1.0))
+    if voters[1:] and agreement[lowest] < brain_check.MIN_AGREEMENT:
+        text = (
+            'the brain masks of the contrasts disagree: '
+            f'Dice of {lowest} and the joint mask {agreement[lowest]:.2f}'
         )
-    agreement = {
-        contrast: _agreement(shares[contrast], joint, views[contrast].data >= MIN_SEEN)
-        for contrast in (shares if others else ())
-    }
-    flags = [*brain_check.check_mask(joint, expected), *brain_check.check_image(expected)]
-    if voters[1:]:
-        lowest = min(voters, key=lambda contrast: agreement[contrast])
-        if agreement[lowest] < brain_check.MIN_AGREEMENT:
-            text = (
-                f'the brain masks of the contrasts disagree: Dice of {lowest} and the joint mask '
-                f'{agreement[lowest]:.2f}'
-            )
-            flags.append(Flag('disagreement', agreement[lowest], brain_check.MIN_AGREEMENT, text))
-    return BrainVote(joint, flags, left_out, agreement)
+        limit = brain_check.MIN_AGREEMENT
+        flags.append(Flag('disagreement', agreement[lowest], limit, text))
+    return BrainVote(mask, flags, left_out, agreement)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The part of the reference grid in which masks are joined: where, and its own grid."""
+
+    box: Box
+    grid: Volume
+
+
+@dataclass(frozen=True)
+class _Vote:
+    """A mask on the part: share of each voxel, (I, J, K), and where its image has data, bool."""
+
+    share: np.ndarray
+    view: np.ndarray
+
+    def agreement(self, joint: np.ndarray) -> float:
+        """Dice with another mask, in the field of view."""
+        return overlap((self.share >= 0.5) & self.view, joint & self.view)
+
+
+def _around_brain(reference: Volume, mask: Volume, expected: ExpectedBrain) -> _Part:
+    """The box that holds the reference's mask and the template's brain, with a margin."""
+    model = brain_check.template_parts().grid
+    inside = bounding_box(model.data)
+    corners = np.array([[*place, 1.0] for place in product(*[(s.start, s.stop) for s in inside])])
+    there = np.linalg.inv(reference.affine) @ expected.matrix @ model.affine @ corners.T
+    margin = MARGIN / reference.spacing
+    own = bounding_box(mask.data)
+    low = np.minimum(there[:3].min(axis=1) - margin, [s.start for s in own])
+    high = np.maximum(there[:3].max(axis=1) + margin, [s.stop for s in own])
+    start = np.clip(np.floor(low), 0, reference.shape).astype(int)
+    stop = np.clip(np.ceil(high), start, reference.shape).astype(int)
+    box = tuple(slice(a, b) for a, b in zip(start.tolist(), stop.tolist(), strict=True))
+    affine = shift_affine(reference.affine, start)
+    return _Part(box, Volume(np.empty((*(stop - start).tolist(),), bool), affine))
+
+
+def _vote_of(mask: Volume, part: _Part, way: np.ndarray) -> _Vote:
+    share = resample(
+        mask.with_data((mask.data > 0).astype(np.float32)),
+        part.grid.affine,
+        part.grid.shape,
+        transform=way,
+        antialias=False,
+    )
+    return _Vote(share.data, brain_check.inside_grid(mask, part.grid, way))
 
 
 def _without_vote(
-    shares: Mapping[str, Volume],
-    views: Mapping[str, Volume],
+    votes: Mapping[str, _Vote],
     masks: Mapping[str, Volume],
-    transforms: Mapping[str, np.ndarray],
+    ways: Mapping[str, np.ndarray],
     expected: ExpectedBrain,
+    spacing: np.ndarray,
 ) -> dict[str, str]:
     """The contrasts whose masks do not count, with the reason; never all."""
     reasons: dict[str, str] = {}
-    if len(shares) == 1:
-        return reasons
-    for contrast, share in shares.items():
-        way = transforms.get(contrast, np.eye(4)) @ expected.matrix
-        seen = expected.seen & brain_check.seen_of(masks[contrast], way)
-        flags = brain_check.check_mask(share, expected.within(seen))
-        flags = [flag for flag in flags if flag.code != 'volume' or seen.all()]
+    for contrast in votes:
+        own = expected.moved(ways[contrast], masks[contrast])
+        flags = brain_check.check_mask(masks[contrast], own)
+        # a part of a brain may be small
+        flags = [f for f in flags if f.code != 'volume' or own.missing <= brain_check.MAX_CUT]
         if flags:
             reasons[contrast] = flags[0].text
-    sound = [contrast for contrast in shares if contrast not in reasons]
-    if not sound:
-        return {}
+    sound = [contrast for contrast in votes if contrast not in reasons]
     if len(sound) > 2:
-        middle = _median_surface(
-            [shares[c] for c in sound], [views[c].data >= MIN_SEEN for c in sound]
-        )
+        middle = _median_surface([votes[c] for c in sound], spacing)
         for contrast in sound:
-            dice = _agreement(shares[contrast], middle, views[contrast].data >= MIN_SEEN)
+            dice = votes[contrast].agreement(middle)
             if dice < brain_check.MIN_AGREEMENT:
-                reasons[contrast] = f'its brain mask is far from the others (Dice {dice:.2f})'
-    return reasons if len(reasons) < len(shares) else {}
+                reasons[contrast] = f'it is far from the others (Dice {dice:.2f})'
+    return reasons if len(reasons) < len(votes) else {}
 
 
-def _median_surface(shares: list[Volume], views: list[np.ndarray]) -> Volume:
-    """The mask whose surface is the median of others', uint8; each counts in its view only."""
-    first = shares[0]
-    found = np.zeros(first.shape, np.uint8)
-    anywhere = np.any([share.data > 0 for share in shares], axis=0)
-    margin = np.ceil(3 * SMOOTH / first.spacing).astype(int)
-    box = bounding_box(anywhere, margin)
-    sigma = SMOOTH / first.spacing
-    votes = [ndimage.gaussian_filter(share.data[box], sigma) for share in shares]
-    if all(view[box].all() for view in views):
-        middle = np.median(np.stack(votes), axis=0)
+def _median_surface(votes: list[_Vote], spacing: np.ndarray) -> np.ndarray:
+    """The mask whose surface is the median of others', bool; each counts in its view only."""
+    smooth = [ndimage.gaussian_filter(vote.share, SMOOTH / spacing, truncate=3) for vote in votes]
+    if all(vote.view.all() for vote in votes):
+        middle = _median(smooth)
     else:
-        stack = np.stack(
-            [np.where(view[box], one, np.nan) for one, view in zip(votes, views, strict=True)]
-        )
-        ordered = np.sort(stack, axis=0)  # NaN goes last
-        count = np.isfinite(stack).sum(axis=0)
-        low, high = (np.maximum(count - 1, 0) // 2)[None], (count // 2)[None]
-        high = np.where(count % 2 == 1, low, high)
-        pick = [np.take_along_axis(ordered, place, axis=0)[0] for place in (low, high)]
-        middle = np.where(count > 0, (pick[0] + pick[1]) / 2, 0)
-    labels, parts = ndimage.label(middle >= 0.5)
-    if parts > 1:
+        middle = np.zeros(smooth[0].shape, np.float32)
+        for chosen in product((False, True), repeat=len(votes)):
+            here = np.all([v.view == c for v, c in zip(votes, chosen, strict=True)], axis=0)
+            if any(chosen) and here.any():
+                seen = [one[here] for one, c in zip(smooth, chosen, strict=True) if c]
+                middle[here] = _median(seen)
+    labels, count = ndimage.label(middle >= 0.5)
+    if count > 1:
         sizes = np.bincount(labels.ravel())
         sizes[0] = 0
-        labels = labels == sizes.argmax()
-    found[box] = ndimage.binary_fill_holes(labels > 0)
-    return Volume(found, first.affine)
+        return np.asarray(ndimage.binary_fill_holes(labels == sizes.argmax()))
+    return np.asarray(ndimage.binary_fill_holes(labels > 0))
 
 
-def _agreement(share: Volume, joint: Volume, view: np.ndarray) -> float:
-    return overlap((share.data >= 0.5) & view, (joint.data > 0) & view)
+def _median(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """The median of a few arrays, voxel by voxel."""
+    if len(parts) <= 2:
+        return np.asarray(np.mean(parts, axis=0, dtype=np.float32))
+    return np.asarray(np.median(parts, axis=0), np.float32)
 
 
 def methods(contrasts: list[str]) -> str:
