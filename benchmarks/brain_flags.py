@@ -26,6 +26,7 @@ from ssl2_bids.atlas import read_atlas
 from ssl2_bids.bids.inputs import find_sessions
 from ssl2_bids.contrasts import SUFFIXES
 from ssl2_bids.steps import brain_check, preprocess
+from ssl2_bids.steps.expected_brain import expect_brain
 from ssl2_bids.steps.template import register_to_template
 from ssl2_bids.volume import Volume, read, resample, write
 from ssl2_bids.voxel_grid import shift_affine
@@ -119,7 +120,7 @@ def spoiled(image: Volume, mask: Volume) -> Iterator[tuple[str, Volume, Volume]]
 
 def row(name: str, fault: str, image: Volume, mask: Volume) -> bool:
     """Print the numbers of a mask; whether it is flagged."""
-    expected = brain_check.expect_brain(image, mask)
+    expected = expect_brain(image, mask)
     numbers = brain_check.measure(mask, expected)
     flags = [*brain_check.check_mask(mask, expected), *brain_check.check_image(expected)]
     cells = [f'{numbers[c]:.2f}' if c in numbers else '' for c in COLUMNS]

@@ -9,8 +9,9 @@ from itertools import product
 import numpy as np
 from scipy import ndimage
 
-from ssl2_bids.steps import brain_check
-from ssl2_bids.steps.brain_check import ExpectedBrain, Flag
+from ssl2_bids.steps import brain_check, expected_brain
+from ssl2_bids.steps.brain_check import Flag
+from ssl2_bids.steps.expected_brain import ExpectedBrain
 from ssl2_bids.steps.template import overlap
 from ssl2_bids.volume import Volume, resample
 from ssl2_bids.voxel_grid import Box, bounding_box, shift_affine
@@ -63,7 +64,7 @@ def vote(
     DataError : the reference's mask is empty, or its image is constant within it.
     """
     first = next(iter(masks))
-    expected = brain_check.expect_brain(reference, masks[first], seed=seed)
+    expected = expected_brain.expect_brain(reference, masks[first], seed=seed)
     ways = {contrast: transforms.get(contrast, np.eye(4)) for contrast in masks}
     part = _around_brain(reference, masks[first], expected)
     votes = {c: _vote_of(masks[c], part, ways[c]) for c in masks} if len(masks) > 1 else {}
@@ -113,7 +114,7 @@ class _Vote:
 
 def _around_brain(reference: Volume, mask: Volume, expected: ExpectedBrain) -> _Part:
     """The box that holds the reference's mask and the template's brain, with a margin."""
-    model = brain_check.template_parts().grid
+    model = expected_brain.template_parts().grid
     inside = bounding_box(model.data)
     corners = np.array([[*place, 1.0] for place in product(*[(s.start, s.stop) for s in inside])])
     there = np.linalg.inv(reference.affine) @ expected.matrix @ model.affine @ corners.T
@@ -136,7 +137,7 @@ def _vote_of(mask: Volume, part: _Part, way: np.ndarray) -> _Vote:
         transform=way,
         antialias=False,
     )
-    return _Vote(share.data, brain_check.inside_grid(mask, part.grid, way))
+    return _Vote(share.data, expected_brain.inside_grid(mask, part.grid, way))
 
 
 def _without_vote(

@@ -11,7 +11,8 @@ import pytest
 from scipy import ndimage
 
 from ssl2_bids.steps import brain_vote
-from ssl2_bids.steps.brain_check import check_image, check_mask, expect_brain
+from ssl2_bids.steps.brain_check import check_image, check_mask
+from ssl2_bids.steps.expected_brain import expect_brain
 from ssl2_bids.steps.template import overlap, template
 from ssl2_bids.volume import Volume
 
@@ -156,7 +157,7 @@ def test_real_heads_good_and_spoiled(shared_data):
     assert 'flagged: 24 of 24 spoiled masks' in done.stdout, done.stdout
 
 
-def test_of_an_image_unlike_the_template_only_the_volume_is_judged(head):
+def test_of_an_image_unlike_the_template_only_the_volume_is_checked(head):
     image, mask = head
     noise = np.random.default_rng(1).normal(100, 10, image.shape)
     expected = expect_brain(image.with_data(noise.astype(np.float32)), mask)
