@@ -63,6 +63,12 @@ class Scan:
         return any(companion.role == 'INV1 phase' for companion in self.companions)
 
     @property
+    def field_strength(self) -> float | None:
+        """Tesla, from the sidecar; None if unknown."""
+        value = self.metadata.get('MagneticFieldStrength')
+        return value if isinstance(value, int | float) else None
+
+    @property
     def maps(self) -> dict[str, str]:
         """Quantitative maps that are made with this image: suffix, and how (the ``desc-``)."""
         if len(self.paths) >= MIN_ECHOES and len(set(self.echo_times)) == len(self.paths):

@@ -22,6 +22,7 @@ from ssl2_bids.settings import (
     ParticipantSettings,
     deciding,
 )
+from ssl2_bids.steps.inhomogeneity import is_strong
 
 PARTIAL_FOURIER = ('PartialFourier', 'SlicePartialFourier')  # keys that decide a T1 map
 # beside the reference, the first that is there
@@ -101,6 +102,7 @@ def _identify(plan: Plan, digest: Callable[[Path], str]) -> Plan:
             'version': __version__,
             'sources': sources,
             'stripped': {c: is_stripped(plan, c) for c in sources},
+            'strong_field': [c for c in sources if is_strong(field_strength(plan, c))],
             'maps': {c: map_settings(session.scans[c]) for c in sources},
             'unusable': unusable,
             'reference': session.reference,
@@ -147,8 +149,8 @@ def is_stripped(plan: Plan, contrast: str) -> bool | None:
 
 def field_strength(plan: Plan, contrast: str) -> float | None:
     """Tesla, from the sidecar, else from the option, else unknown."""
-    value = plan.session.scans[contrast].metadata.get('MagneticFieldStrength')
-    return value if isinstance(value, int | float) else plan.settings.field_strength
+    known = plan.session.scans[contrast].field_strength
+    return plan.settings.field_strength if known is None else known
 
 
 def below_raw(plan: Plan, path: Path) -> str:

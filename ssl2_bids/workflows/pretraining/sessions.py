@@ -43,7 +43,12 @@ def pack_session(session: Session, labels: Sequence[Label], *, strip: str = 'aut
     if session.skipped or not session.scans:
         raise NoInputError(session.skipped or 'no usable image')
     images, brains = _read_images(session, strip)
-    even = {name: preprocess.even(images[name], brains[name]) for name in images}
+    even = {
+        name: preprocess.even(
+            images[name], brains[name], field_strength=session.scans[name].field_strength
+        )
+        for name in images
+    }
     left = {name: session.scans[name] for name in images}
     reference = session.reference if session.reference in left else choose_reference(left)
     transforms = {
