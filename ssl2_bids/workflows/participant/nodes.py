@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ssl2_bids.bids.inputs import Scan
+from ssl2_bids.bids.scan import Scan
 from ssl2_bids.files import write_json
 from ssl2_bids.steps import brain as brain_step
 from ssl2_bids.steps import preprocess

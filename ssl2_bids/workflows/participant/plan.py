@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ssl2_bids import __version__
-from ssl2_bids.bids.inputs import Scan, Session
+from ssl2_bids.bids.inputs import Session
 from ssl2_bids.bids.outputs import UnitNames, join_entities, sidecar_path, table_path
 from ssl2_bids.bids.provenance import configuration_hash, fingerprint
+from ssl2_bids.bids.scan import Scan
 from ssl2_bids.bids.sidecars import kept_metadata
 from ssl2_bids.contrasts import SUFFIXES
 from ssl2_bids.errors import DataError

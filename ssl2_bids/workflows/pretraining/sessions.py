@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ssl2_bids.bids.inputs import Scan, Session, choose_reference
+from ssl2_bids.bids.inputs import Session, choose_reference
+from ssl2_bids.bids.scan import Scan
 from ssl2_bids.errors import DataError, NoInputError
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.steps import preprocess
