@@ -11,7 +11,7 @@ from ssl2_bids.volume import Volume, same_grid
 
 REACHES = (2.0, 4.0, 8.0, 16.0)  # mm, sigma; the first with enough white matter around is taken
 ENOUGH_WHITE = 0.05  # share of white matter among the voxels around
-SMOOTHING = 0.5  # voxels, before the classes are told apart by intensity
+SMOOTHING = 0.5  # voxels, before the classes are separated by intensity
 MIN_WHITE = 1000  # voxels of white matter in an image
 
 
