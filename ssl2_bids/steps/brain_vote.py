@@ -75,7 +75,7 @@ def vote(
     if voters == [first]:
         joint[:] = masks[first].data > 0
     elif voters[1:]:
-        joint[part.box] = _median_surface([votes[c] for c in voters], spacing)
+        joint[part.box] = _solid(_median_surface([votes[c] for c in voters], spacing))
     else:
         joint[part.box] = votes[voters[0]].share >= 0.5
     mask = Volume(joint, reference.affine)
@@ -178,12 +178,17 @@ def _median_surface(votes: list[_Vote], spacing: np.ndarray) -> np.ndarray:
             if any(chosen) and here.any():
                 seen = [one[here] for one, c in zip(smooth, chosen, strict=True) if c]
                 middle[here] = _median(seen)
-    labels, count = ndimage.label(middle >= 0.5)
+    return np.asarray(middle >= 0.5)
+
+
+def _solid(mask: np.ndarray) -> np.ndarray:
+    """The largest component without holes, bool."""
+    labels, count = ndimage.label(mask)
     if count > 1:
         sizes = np.bincount(labels.ravel())
         sizes[0] = 0
-        return np.asarray(ndimage.binary_fill_holes(labels == sizes.argmax()))
-    return np.asarray(ndimage.binary_fill_holes(labels > 0))
+        mask = labels == sizes.argmax()
+    return np.asarray(ndimage.binary_fill_holes(mask))
 
 
 def _median(parts: Sequence[np.ndarray]) -> np.ndarray:
