@@ -23,7 +23,8 @@ MARGIN = 12.0  # mm around the brain of the template; the deformation is zero at
 SHELL = 4.0  # mm around the brain that are compared too
 WINDOW = 5  # voxels; edge of the cube of a local correlation
 STEP = 0.5  # voxels; the largest shift of the first step of a level
-UPDATE_SMOOTHING, FIELD_SMOOTHING = 1.7, 0.9  # voxels; standard deviations
+UPDATE_SMOOTHING, FIELD_SMOOTHING = 1.7, 1.1  # voxels; standard deviations
+RIM = 3.0  # mm; of the brain, whose median intensity stands outside of it too
 FLAT = 1e-4  # variance of normalised intensities below which a window shows nothing
 LARGEST_SHIFT = 0.25  # voxels; of a part of the flow that is taken as a shift
 FILL = (2.0, 4.0, 8.0, 16.0)  # mm; standard deviations of the surroundings that fill a lesion
@@ -131,13 +132,18 @@ def fill_lesions(image: Volume, brain: Volume, lesions: Volume) -> Volume:
 
 
 def normalised(image: Volume, mask: Volume, grid: Grid, matrix: np.ndarray) -> np.ndarray:
-    """The brain alone on a grid, its intensities scaled to 0..1; ``matrix`` as in resample."""
-    brain = image.with_data(np.where(mask.data, np.nan_to_num(image.data), 0))
-    low, high = np.percentile(brain.data[mask.data], (1, 99))
-    scaled = brain.with_data(
-        np.where(mask.data, np.clip((brain.data - low) / (high - low), 0, 1.2) + 0.1, 0)
-    )
-    return resample(scaled, grid.affine, grid.shape, transform=matrix).data
+    """The brain alone on a grid, ``matrix`` as in resample; intensities have a range of 1.
+
+    Outside is 0, the median of the rim of the brain: a step there would have the same sign in
+    all contrasts, that between tissues has not.
+    """
+    data = np.nan_to_num(image.data)
+    low, high = np.percentile(data[mask.data], (1, 99))
+    depth = ndimage.distance_transform_edt(mask.data, sampling=image.spacing)
+    rim = np.median(data[mask.data & (depth <= RIM)])
+    scaled = np.where(mask.data, (np.clip(data, low, high) - rim) / (high - low), 0)
+    brain = image.with_data(scaled.astype(np.float32))
+    return resample(brain, grid.affine, grid.shape, transform=matrix).data
 
 
 def ascend(
