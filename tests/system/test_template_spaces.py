@@ -164,7 +164,7 @@ def test_again_is_quick_and_fewer_spaces_leave_nothing_behind(
 
 
 @pytest.mark.parametrize('read_only', [False, True])
-def test_an_empty_home_is_told_before_any_work_and_stays_empty(
+def test_an_empty_home_ends_the_run_before_any_work_and_stays_empty(
     simulated, run_app, tmp_path, read_only
 ):
     home = tmp_path / 'empty'
