@@ -14,8 +14,9 @@ truth of the steps before it, so that each row measures one step:
   and as the App removes the noise. *Field*: spread of white matter, smoothed by 10 mm, divided by
   the difference of white matter and cortex. *Air*: mean outside the head over that of white
   matter.
-* brain: Dice and volume error of each contrast's brain mask, and of the joint mask of the session.
-* even: coefficient of variation in white matter that is free of lesions, 2 voxels off its border.
+* brain: Dice and volume error of each contrast's brain mask.
+* even: coefficient of variation in white matter that is free of lesions, 2 voxels off its border;
+  N4 has four levels at 7T, three below.
 * register: mean displacement over the brain, in mm, between found and true position.
 
 CPU seconds are of one thread.
@@ -126,14 +127,16 @@ def head_of(folder: Path) -> Head:
             poses[contrast],
         )
     first, second = (
-        reorient(read(next((folder / 'anat').glob(f'*_inv-{n}_*MP2RAGE.nii.gz')), contrast=c))
-        if list((folder / 'anat').glob(f'*_inv-{n}_part-mag_MP2RAGE.nii.gz')) == []
-        else reorient(
-            read(next((folder / 'anat').glob(f'*_inv-{n}_part-mag_MP2RAGE.nii.gz')), contrast=c)
-        )
-        for n, c in ((1, 'INV1'), (2, 'INV2'))
+        reorient(read(inversion(folder / 'anat', number), contrast='MP2RAGE')) for number in (1, 2)
     )
     return Head(f'{dataset.name} {subject}', scans, (first, second))
+
+
+def inversion(anat: Path, number: int) -> Path:
+    """The magnitude of an inversion image, whether its name has ``part-mag`` or not."""
+    found = [p for p in anat.glob(f'*_inv-{number}_*MP2RAGE.nii.gz') if 'part-phase' not in p.name]
+    (path,) = found
+    return path
 
 
 def timed(function: Callable[..., Any], *given: Any, **named: Any) -> tuple[Any, float]:
@@ -197,14 +200,19 @@ def measure_brain(head: Head) -> None:
 
 
 def measure_even(head: Head) -> None:
-    """Coefficient of variation in white matter before and after N4."""
+    """Coefficient of variation in white matter, before N4 and after its levels of 3T and 7T."""
     for contrast, scan in head.scans.items():
+        image = scan.image
         if contrast == 'UNIT1':
-            continue
-        before = variation(scan.image.data, scan.white)
-        image, seconds = timed(inhomogeneity.correct_inhomogeneity, scan.image, scan.brain)
-        after = variation(image.data, scan.white)
-        print(f'| {head.name} | {contrast} | {before:.3f} | {after:.3f} | {seconds:.1f} |')
+            image, _ = mp2rage.remove_background_noise(image, *head.inversions)
+        cells = [variation(image.data, scan.white)]
+        for tesla in (3.0, 7.0):
+            even, seconds = timed(
+                inhomogeneity.correct_inhomogeneity, image, scan.brain, field_strength=tesla
+            )
+            cells.append(variation(even.data, scan.white))
+        variations = ' | '.join(f'{cell:.3f}' for cell in cells)
+        print(f'| {head.name} | {contrast} | {variations} | {seconds:.1f} |', flush=True)
 
 
 def measure_register(head: Head) -> None:
@@ -216,7 +224,7 @@ def measure_register(head: Head) -> None:
     for contrast, scan in head.scans.items():
         if contrast == 'UNIT1':
             continue
-        moving = inhomogeneity.correct_inhomogeneity(scan.image, scan.brain)
+        moving = inhomogeneity.correct_inhomogeneity(scan.image, scan.brain, field_strength=7.0)
         found, seconds = timed(
             register_rigid, reference, moving, fixed_mask=fixed.brain, moving_mask=scan.brain
         )
@@ -232,7 +240,10 @@ def measure_register(head: Head) -> None:
 STEPS: dict[str, tuple[Callable[[Head], None], tuple[str, ...]]] = {
     'uniform': (measure_uniform, ('noise removal', 'field', 'CV', 'air', 'CPU s')),
     'brain': (measure_brain, ('contrast', 'Dice', 'volume', 'CPU s')),
-    'even': (measure_even, ('contrast', 'CV before', 'CV after', 'CPU s')),
+    'even': (
+        measure_even,
+        ('contrast', 'CV before', 'CV, three levels', 'CV, four levels', 'CPU s'),
+    ),
     'register': (
         measure_register,
         ('contrast', 'mean, mm', 'largest, mm', 'mean, voxels', 'CPU s'),

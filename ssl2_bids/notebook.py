@@ -116,14 +116,16 @@ def preprocess(
     *,
     inversions: Sequence[Volume] = (),
     skull_strip: str = 'auto',
+    field_strength: float | None = None,
     threads: int = 1,
 ) -> Preprocessed:
-    """Check an image, extract the brain and correct the bias field (N4; not of UNIT1).
+    """Check an image, extract the brain and correct the bias field (N4; of UNIT1 at 7T only).
 
     Parameters
     ----------
     image : with its ``contrast``, from :func:`read_volume`.
     inversions : INV1 and INV2 of an MP2RAGE, for the removal of background noise in UNIT1.
+    field_strength : T; N4 is finer from 5 T on. None if unknown.
     skull_strip : ``auto``, ``skip`` (the image shows the brain only) or ``force``.
     threads : of the brain extraction.
 
@@ -137,7 +139,9 @@ def preprocess(
     made = steps.prepare_contrast([scans[0].image], [one.image for one in scans[1:]])
     mask, _, found = steps.brain_mask(made.image, mode=skull_strip, stripped=None, threads=threads)
     warnings = [text for one in (*scans, made) for text in one.warnings]
-    return Preprocessed(steps.even(made.image, mask), mask, (*warnings, *found))
+    return Preprocessed(
+        steps.even(made.image, mask, field_strength=field_strength), mask, (*warnings, *found)
+    )
 
 
 def register(fixed: Preprocessed, moving: Preprocessed, *, seed: int = 0) -> np.ndarray:

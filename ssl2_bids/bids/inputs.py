@@ -12,83 +12,15 @@ from typing import Any
 from ssl2_bids.bids.dataset import read_description, unit_name
 from ssl2_bids.bids.filters import SUFFIXES_OF, describe_filter, matches
 from ssl2_bids.bids.inheritance import Inheritance, stem
-from ssl2_bids.bids.mp2rage_parts import Companion, inversions_among
+from ssl2_bids.bids.scan import Scan
 from ssl2_bids.bids.selection import Choice, choose
 from ssl2_bids.contrasts import SIMILAR
 from ssl2_bids.errors import NothingSelectedError, Ssl2Error
 
 log = logging.getLogger('ssl2_bids')
 
-MIN_ECHOES = 3  # of a fit of T2*
 THICK_SLICE = 2.0  # mm; a T1w with a longer voxel edge is a clinical 2D scan, read on FLAIR
 WIDE_VOXEL = 4.0  # mm; beyond, the report warns of a 2D acquisition
-
-
-@dataclass(frozen=True)
-class Scan:
-    """One image that is used, of one contrast.
-
-    Attributes
-    ----------
-    contrast : its suffix (``FLAIR``, ``T1w``, ``UNIT1``, ``T2w``, ``T2starw``).
-    paths : the image, or its echoes; INV2 of a UNIT1 that is computed.
-    companions : the other files that it, or a map, is made from.
-    entities : entities of the file name, without subject and session.
-    metadata : sidecar keys, inherited ones included.
-    spacing : voxel edges in mm, from the header; empty if it cannot be read.
-    echo_times : s, of several echoes, if known for all.
-    """
-
-    contrast: str
-    paths: tuple[Path, ...]
-    entities: dict[str, str] = field(default_factory=dict)
-    metadata: dict[str, Any] = field(default_factory=dict)
-    companions: tuple[Companion, ...] = ()
-    spacing: tuple[float, ...] = ()
-    echo_times: tuple[float, ...] = ()
-
-    @property
-    def sources(self) -> tuple[Path, ...]:
-        """Every raw file that this image is made from."""
-        return self.paths + tuple(companion.path for companion in self.companions)
-
-    @property
-    def inversions(self) -> tuple[Path, ...]:
-        """INV1 and INV2 of a UNIT1 that the scanner computed; empty otherwise."""
-        return inversions_among(self.companions)
-
-    @property
-    def is_computed(self) -> bool:
-        """Whether this is a UNIT1 that is computed from magnitudes and phases."""
-        return any(companion.role == 'INV1 phase' for companion in self.companions)
-
-    @property
-    def maps(self) -> dict[str, str]:
-        """Quantitative maps that are made with this image: suffix, and how (the ``desc-``)."""
-        if len(self.paths) >= MIN_ECHOES and len(set(self.echo_times)) == len(self.paths):
-            return {'T2starmap': 'fit'}
-        roles = {companion.role for companion in self.companions}
-        if 'T1map' in roles:
-            return {'T1map': 'scanner'}
-        if self.contrast != 'UNIT1' or not self.companions:
-            return {}
-        from ssl2_bids.steps import t1_mapping  # only where there is an MP2RAGE
-
-        if not t1_mapping.protocol_of(*self.inversion_metadata):
-            return {}
-        corrected = {'TB1map', 'SA2RAGE 1'} & roles
-        return {'T1map': 'B1corr' if corrected else 'uncorrected'}
-
-    @property
-    def inversion_metadata(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Sidecar keys of INV1 and INV2; of an INV2 that stands for UNIT1, those of the scan."""
-        first = self.metadata_of('INV1')
-        second = self.metadata_of('INV2') or self.metadata_of('INV2 phase')
-        return first, second
-
-    def metadata_of(self, role: str) -> dict[str, Any]:
-        """Sidecar keys of a companion; none without it."""
-        return next((one.metadata for one in self.companions if one.role == role), {})
 
 
 @dataclass(frozen=True)
@@ -286,18 +218,7 @@ def _session(
     required: tuple[tuple[str, ...], ...],
     reference: str | None,
 ) -> Session:
-    scans = {
-        c.suffix: Scan(
-            contrast=c.suffix,
-            paths=c.paths,
-            entities=c.entities,
-            metadata=c.metadata,
-            companions=c.companions,
-            spacing=c.spacing,
-            echo_times=c.echo_times,
-        )
-        for c in choice.picked
-    }
+    scans = {scan.contrast: scan for scan in choice.picked}
     result = Session(subject, session, scans, '', choice.dropped, choice.warnings)
     have = set(scans).union(*(pair for pair in SIMILAR.items() if scans.keys() & set(pair)))
     if not any(set(alternative) <= have for alternative in required):

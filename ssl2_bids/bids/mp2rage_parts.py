@@ -10,8 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from ssl2_bids.bids import image_names
@@ -37,28 +36,6 @@ _PART = re.compile(
     re.IGNORECASE,
 )
 _DENOISED = re.compile(r'^.*den.*$', re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Companion:
-    """A file that is needed beside an image to make this image, or a map of it.
-
-    Attributes
-    ----------
-    role : ``INV1``, ``INV2``, ``TB1map``, ``SA2RAGE 1``, ``SA2RAGE 2``, with `` phase`` behind it
-        for a phase image; or ``T1map``.
-    metadata : sidecar keys, inherited ones included.
-    """
-
-    role: str
-    path: Path
-    metadata: dict[str, Any] = field(default_factory=dict)
-
-
-def inversions_among(companions: Sequence[Companion]) -> tuple[Path, ...]:
-    """INV1 and INV2, if both are among the companions."""
-    found = {companion.role: companion.path for companion in companions}
-    return (found['INV1'], found['INV2']) if {'INV1', 'INV2'} <= set(found) else ()
 
 
 Roles = list[tuple[str, dict[str, Any]]]

@@ -12,7 +12,8 @@ from ssl2_bids.bids import image_names, mp2rage_parts, preference
 from ssl2_bids.bids.filters import LONG_NAMES, SUFFIXES_OF, matches
 from ssl2_bids.bids.headers import Header, read_header
 from ssl2_bids.bids.inheritance import LINK_WITHOUT_CONTENT
-from ssl2_bids.bids.mp2rage_parts import Companion, Roles, inversions_among
+from ssl2_bids.bids.mp2rage_parts import Roles
+from ssl2_bids.bids.scan import Companion, Scan
 from ssl2_bids.contrasts import KEYS, SIMILAR
 from ssl2_bids.errors import DataError
 from ssl2_bids.volume import same_grid
@@ -21,29 +22,6 @@ SHORT_NAMES = {'acquisition': 'acq', 'ceagent': 'ce', 'reconstruction': 'rec', '
 MAX_ECHO = 0.060  # s; later echoes hold little signal at 7T
 COMPLEX_PARTS = ('phase', 'real', 'imag')
 OF_ONE_INVERSION = ('InversionTime', 'FlipAngle')  # keys that UNIT1 does not share with INV2
-
-
-@dataclass(frozen=True)
-class Pick:
-    """The file or files taken for one contrast; ``entities`` with the names of file names."""
-
-    suffix: str
-    paths: tuple[Path, ...]
-    entities: dict[str, str] = field(default_factory=dict)
-    metadata: dict[str, Any] = field(default_factory=dict)
-    companions: tuple[Companion, ...] = ()
-    spacing: tuple[float, ...] = ()
-    echo_times: tuple[float, ...] = ()
-
-    @property
-    def sources(self) -> tuple[Path, ...]:
-        """Every file that is used."""
-        return self.paths + tuple(companion.path for companion in self.companions)
-
-    @property
-    def inversions(self) -> tuple[Path, ...]:
-        """INV1 and INV2 of a UNIT1 that the scanner computed; empty otherwise."""
-        return inversions_among(self.companions)
 
 
 @dataclass(frozen=True)
@@ -57,7 +35,7 @@ class Choice:
     problems : of the files that cannot be used at all.
     """
 
-    picked: tuple[Pick, ...]
+    picked: tuple[Scan, ...]
     dropped: tuple[tuple[Path, str], ...]
     warnings: tuple[str, ...]
     problems: tuple[DataError, ...] = ()
@@ -115,7 +93,7 @@ def _why_not(
     suffix: str,
     accepted: tuple[str, ...],
     wanted: tuple[str, ...] | None,
-    picks: dict[str, Pick],
+    picks: dict[str, Scan],
 ) -> str:
     if wanted is not None and key not in wanted:
         return 'not among --contrasts'
@@ -134,7 +112,7 @@ class _Choosing:
     files: list[dict[str, Any]]
     filters: dict[str, dict[str, Any]]
     unusable: dict[Path, str]
-    picks: dict[str, Pick] = field(default_factory=dict)
+    picks: dict[str, Scan] = field(default_factory=dict)
     dropped: dict[Path, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     headers: dict[Path, Header] = field(default_factory=dict)
@@ -226,7 +204,7 @@ class _Choosing:
         self.drop([f for f in found if 'ceagent' in f], 'with contrast agent')
         return plain
 
-    def pick_first(self, key: str, found: Sequence[dict[str, Any]]) -> Pick:
+    def pick_first(self, key: str, found: Sequence[dict[str, Any]]) -> Scan:
         """The first by the stated rule; a line has its name, the reason and how to use another."""
         suffix = SUFFIXES_OF[key][0]
         first, *rest = preference.in_order(found, self.headers)
@@ -250,7 +228,7 @@ class _Choosing:
             )
         return self._pick(suffix, first)
 
-    def _pick(self, suffix: str, file: dict[str, Any], companions: Roles | None = None) -> Pick:
+    def _pick(self, suffix: str, file: dict[str, Any], companions: Roles | None = None) -> Scan:
         entities = {short: file[long] for long, short in SHORT_NAMES.items() if long in file}
         for used in (file, *(other for _, other in companions or ())):
             if apart := self.headers[used['path']].forms_apart:
@@ -263,7 +241,7 @@ class _Choosing:
                     f'{Path(problem.path).name} was left out: {problem.message}; its information '
                     f'on {used["path"].name} is missing'
                 )
-        return Pick(
+        return Scan(
             suffix,
             (file['path'],),
             entities,
@@ -272,7 +250,7 @@ class _Choosing:
             self.headers[file['path']].spacing,
         )
 
-    def pick_unit1(self, found: list[dict[str, Any]]) -> Pick:
+    def pick_unit1(self, found: list[dict[str, Any]]) -> Scan:
         """The un-denoised UNIT1 with its two inversions, else a denoised one, else the first."""
         plain = [f for f in found if not image_names.is_denoised(f)]
         denoised = [f for f in found if f not in plain]
@@ -298,7 +276,7 @@ class _Choosing:
         """The MP2RAGE images from which UNIT1 can be computed; see there."""
         return mp2rage_parts.complex_pairs(self._mp2rage_files()[0])
 
-    def pick_computed(self) -> Pick | None:
+    def pick_computed(self) -> Scan | None:
         """UNIT1 computed from the magnitudes and phases of an MP2RAGE, if all can be used."""
         for pair in self.complex_pairs():
             files = [file for _, file in pair]
@@ -366,7 +344,7 @@ class _Choosing:
             return ()
         return pair if all(self._on_grid(file, uniform, 'UNIT1') for file in pair) else ()
 
-    def pick_t2starw(self, found: list[dict[str, Any]]) -> Pick:
+    def pick_t2starw(self, found: list[dict[str, Any]]) -> Scan:
         """A single T2starw, else the echoes of a T2starw, else those of a MEGRE."""
         single = [f for f in found if f['suffix'] == 'T2starw' and 'echo' not in f]
         if single:
@@ -385,7 +363,7 @@ class _Choosing:
         self.drop([f for f in found if f not in group], 'another group of echoes is used')
         return self._pick_echoes(sorted(group, key=_echo))
 
-    def _pick_echoes(self, group: list[dict[str, Any]]) -> Pick:
+    def _pick_echoes(self, group: list[dict[str, Any]]) -> Scan:
         times = [f['metadata'].get('EchoTime') for f in group]
         known = all(isinstance(t, int | float) for t in times)
         early = [

@@ -7,19 +7,30 @@ import numpy as np
 from ssl2_bids.volume import Volume
 
 WORKING_VOXEL = 4.0  # mm; the field is smooth, so it is estimated on a coarse copy
-# per level of the B-spline, N4's usual number. A fifth level takes away contrast of lesions: on
-# simulated 7T FLAIR a tenth of it (benchmarks/preprocess.py --steps even).
-ITERATIONS = (50, 50, 50, 50)
+ITERATIONS = 50  # per level of the B-spline, N4's usual number
+LEVELS = 3
+# A fourth level is for the finer fields of 7T: benchmarks/preprocess.py --steps even. A fifth
+# takes away a tenth of the contrast of lesions there.
+STRONG_FIELD_LEVELS = 4
+STRONG_FIELD = 5.0  # T
 
 
-def correct_inhomogeneity(image: Volume, brain_mask: Volume) -> Volume:
+def is_strong(field_strength: float | None) -> bool:
+    """Whether the wavelength in the brain is so short that fields vary within it (7T)."""
+    return field_strength is not None and field_strength >= STRONG_FIELD
+
+
+def correct_inhomogeneity(
+    image: Volume, brain_mask: Volume, *, field_strength: float | None = None
+) -> Volume:
     """Divide an image by its smooth field, estimated within the brain by N4.
 
     Parameters
     ----------
-    image : shape (I, J, K), any contrast with a multiplicative field (not UNIT1: there it
-        cancels).
+    image : shape (I, J, K), any contrast with a multiplicative field; UNIT1 at 7T, where the
+        transmit field acts nearly like one.
     brain_mask : the same grid, 0 or 1.
+    field_strength : T, None if unknown: three levels, from 5 T on four.
 
     Returns
     -------
@@ -39,7 +50,8 @@ def correct_inhomogeneity(image: Volume, brain_mask: Volume) -> Volume:
     factors = [max(1, round(WORKING_VOXEL / s)) for s in image.spacing]
     factors = [min(f, n // 8 or 1) for f, n in zip(factors, image.shape, strict=True)]
     corrector = sitk.N4BiasFieldCorrectionImageFilter()
-    corrector.SetMaximumNumberOfIterations(list(ITERATIONS))
+    levels = STRONG_FIELD_LEVELS if is_strong(field_strength) else LEVELS
+    corrector.SetMaximumNumberOfIterations([ITERATIONS] * levels)
     with one_thread():
         corrector.Execute(sitk.Shrink(positive, factors), sitk.Shrink(mask, factors))
         log_field = sitk.GetArrayFromImage(corrector.GetLogBiasFieldAsImage(positive)).T

@@ -168,18 +168,28 @@ def brain_mask(
     return mask, brain_only, quality.check_brain_volume(mask)
 
 
-def has_receive_field(contrast: str) -> bool:
-    """Whether N4 is for this contrast: not for UNIT1, where the receive field cancels."""
-    return contrast not in {one.suffix for one in CONTRASTS if not one.receive_field}
+def is_uneven(contrast: str, field_strength: float | None) -> bool:
+    """Whether N4 is for this contrast.
+
+    In UNIT1 the receive field cancels, so N4 is for UNIT1 only where the transmit field is uneven
+    (7T).
+
+    Parameters
+    ----------
+    field_strength : T, None if unknown.
+    """
+    cancels = contrast in {one.suffix for one in CONTRASTS if not one.receive_field}
+    return not cancels or inhomogeneity.is_strong(field_strength)
 
 
-def even(image: Volume, mask: Volume) -> Volume:
-    """The image without the receive field, where its contrast has one.
+def even(image: Volume, mask: Volume, *, field_strength: float | None = None) -> Volume:
+    """The image without the fields of the coils, where its contrast shows some.
 
     Parameters
     ----------
     mask : brain, on the same grid.
+    field_strength : T, None if unknown.
     """
-    if not has_receive_field(image.contrast):
+    if not is_uneven(image.contrast, field_strength):
         return image.with_data(np.asarray(image.data, np.float32))
-    return inhomogeneity.correct_inhomogeneity(image, mask)
+    return inhomogeneity.correct_inhomogeneity(image, mask, field_strength=field_strength)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ssl2_bids.bids.inputs import Scan
+from ssl2_bids.bids.scan import Scan
 from ssl2_bids.errors import DataError, about
 from ssl2_bids.files import sha256
 from ssl2_bids.steps import preprocess

@@ -38,7 +38,7 @@ def chosen(files: list[dict], *, accepted: tuple[str, ...] = FULL, filters=None,
 
 def names_of(choice) -> dict[str, list[str]]:
     return {
-        pick.suffix: [p.name.removeprefix('sub-01_').removesuffix('.nii.gz') for p in pick.paths]
+        pick.contrast: [p.name.removeprefix('sub-01_').removesuffix('.nii.gz') for p in pick.paths]
         for pick in choice.picked
     }
 
@@ -244,7 +244,7 @@ def test_parts_of_an_mp2rage_as_labs_name_them(tmp_path, names):
     files = entries(tmp_path, *names)
     for order in (files, files[::-1]):
         (pick,) = chosen(order).picked
-        assert pick.suffix == 'UNIT1'
+        assert pick.contrast == 'UNIT1'
         found = [p.name.removeprefix('sub-01_').removesuffix('.nii.gz') for p in pick.inversions]
         assert [pick.paths[0].name, *found] == [f'sub-01_{names[0]}.nii.gz', *names[1:3]]
 
@@ -308,7 +308,7 @@ SECOND = SETTINGS | {'InversionTime': 2.7, 'FlipAngle': 5}
 def test_unit1_is_computed_from_magnitudes_and_phases(tmp_path):
     metadata = {COMPLEX[0]: FIRST, COMPLEX[2]: SECOND}
     (pick,) = chosen(entries(tmp_path, *COMPLEX, 'T1w', metadata=metadata)).picked
-    assert pick.suffix == 'UNIT1'
+    assert pick.contrast == 'UNIT1'
     assert pick.paths[0].name == 'sub-01_inv-2_part-mag_MP2RAGE.nii.gz'
     roles = {c.role: c.path.name for c in pick.companions}
     assert roles == {

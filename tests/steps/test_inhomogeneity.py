@@ -34,3 +34,27 @@ def test_twice_the_same_bytes():
     image, mask, _ = shaded()
     first, second = (correct_inhomogeneity(image, mask).data for _ in range(2))
     assert first.tobytes() == second.tobytes()
+
+
+def fine_field() -> tuple[Volume, Volume, np.ndarray]:
+    """As :func:`shaded`, with a field whose waves are as short as at 7T, and two lesions."""
+    image, mask, truth = shaded()
+    truth = truth.copy()
+    axes = [np.arange(n) for n in truth.shape]
+    for centre in ((22, 30, 20), (16, 20, 24)):
+        distance = sum((a - c) ** 2 for a, c in zip(np.ix_(*axes), centre, strict=True))
+        truth[(distance < 6) & (truth > 0)] = 160
+    x, y, z = np.meshgrid(*[np.linspace(-1, 1, n) for n in truth.shape], indexing='ij')
+    field = np.exp(0.3 * np.cos(9 * x) * np.cos(8 * y) + 0.3 * np.sin(7 * z))
+    return image.with_data(truth * field), mask, truth
+
+
+def test_a_fourth_level_takes_away_the_finer_fields_of_7t_and_not_the_lesions():
+    image, mask, truth = fine_field()
+    core = (truth > 85) & (truth < 115)
+    coarse, fine = (
+        correct_inhomogeneity(image, mask, field_strength=tesla).data for tesla in (3.0, 7.0)
+    )
+    assert spread(fine, core) < 0.6 * spread(coarse, core)
+    contrast = truth[truth == 160].mean() / truth[core].mean()
+    assert fine[truth == 160].mean() / fine[core].mean() > 0.93 * contrast

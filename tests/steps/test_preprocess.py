@@ -34,14 +34,20 @@ def test_the_brain_is_extracted_where_that_is_asked_for(mode, stripped):
         preprocess.brain_mask(nothing, mode=mode, stripped=stripped)
 
 
-def test_n4_is_not_for_unit1():
+def test_n4_is_for_unit1_at_7t_only():
     mask = phantom().with_data((phantom().data > 0).astype(np.uint8))
     ramp = np.linspace(0.7, 1.3, mask.shape[0], dtype=np.float32)[:, None, None]
-    for contrast, changed in (('UNIT1', False), ('FLAIR', True)):
+    for contrast, tesla, changed in (
+        ('UNIT1', None, False),
+        ('UNIT1', 3.0, False),
+        ('UNIT1', 7.0, True),
+        ('FLAIR', None, True),
+    ):
         image = phantom(contrast)
         shaded = image.with_data(image.data * ramp)
-        assert np.array_equal(preprocess.even(shaded, mask).data, shaded.data) is not changed
-        assert preprocess.has_receive_field(contrast) is changed
+        even = preprocess.even(shaded, mask, field_strength=tesla)
+        assert np.array_equal(even.data, shaded.data) is not changed
+        assert preprocess.is_uneven(contrast, tesla) is changed
 
 
 def test_echoes_are_averaged_and_unit1_is_brought_to_scale():

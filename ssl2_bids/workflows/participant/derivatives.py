@@ -23,12 +23,13 @@ from ssl2_bids.errors import DataError
 from ssl2_bids.files import write_json, write_text
 from ssl2_bids.raw_grid import RawGrid, read_raw_grid, write_on
 from ssl2_bids.settings import ATLAS_SPACE, ATLAS_URI
-from ssl2_bids.steps.preprocess import has_receive_field
+from ssl2_bids.steps.preprocess import is_uneven
 from ssl2_bids.volume import Grid, Volume, read, resample, write
 from ssl2_bids.workflows.participant.engine.task import read_json
 from ssl2_bids.workflows.participant.plan import (
     Plan,
     extra_spaces,
+    field_strength,
     is_denoised,
     map_paths,
     preproc_path,
@@ -152,7 +153,8 @@ def _write_images(plan: Plan, results: Results, grid: RawGrid) -> None:
         path = preproc_path(plan, contrast)
         write_on(grid, read(file), path)
         moved = '' if number == 0 else ', rigidly aligned and resampled to the reference'
-        corrected = ', corrected for inhomogeneity' if has_receive_field(contrast) else ''
+        uneven = is_uneven(contrast, field_strength(plan, contrast))
+        corrected = ', corrected for inhomogeneity' if uneven else ''
         sidecar = image_sidecar(
             session.scans[contrast].metadata,
             description=f'{contrast} image{corrected}{moved}.',

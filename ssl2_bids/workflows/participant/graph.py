@@ -12,7 +12,7 @@ from ssl2_bids.settings import ParticipantSettings
 from ssl2_bids.workflows.participant import nodes
 from ssl2_bids.workflows.participant.engine.task import make_node
 from ssl2_bids.workflows.participant.finish import finish
-from ssl2_bids.workflows.participant.plan import Plan, is_stripped, map_settings
+from ssl2_bids.workflows.participant.plan import Plan, field_strength, is_stripped, map_settings
 from ssl2_bids.workflows.participant.templates import by_template
 
 from nipype import Merge, Node, Workflow  # isort: skip  after task.py has settled nipype's ways
@@ -46,7 +46,7 @@ def _add_session(workflow: Workflow, plan: Plan, device: str, command: str) -> N
     contrasts = [reference, *(c for c in plan.session.scans if c != reference)]
     prepared = {c: _prepare(plan, c) for c in contrasts}
     brains = {c: _find_brain(plan, c) for c in contrasts}
-    corrected = {c: _correct(c) for c in contrasts}
+    corrected = {c: _correct(plan, c) for c in contrasts}
     for c in contrasts:
         branch.connect(prepared[c], 'image', brains[c], 'image')
         branch.connect(prepared[c], 'image', corrected[c], 'image')
@@ -139,11 +139,11 @@ def _find_brain(plan: Plan, contrast: str) -> Node:
     )
 
 
-def _correct(contrast: str) -> Node:
+def _correct(plan: Plan, contrast: str) -> Node:
     return make_node(
         f'inhomogeneity_{contrast}',
         nodes.correct_inhomogeneity,
-        {'contrast': contrast},
+        {'contrast': contrast, 'field_strength': field_strength(plan, contrast)},
         outputs=['image'],
     )
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ssl2_bids.bids.inputs import Scan
+from ssl2_bids.bids.scan import Scan
 from ssl2_bids.bids.template_spaces import Template
 from ssl2_bids.files import write_json
 from ssl2_bids.steps import brain as brain_step
@@ -60,10 +60,12 @@ def find_brain(
     return {'mask': _here('mask.nii'), 'facts': facts}
 
 
-def correct_inhomogeneity(image: str, mask: str, contrast: str) -> dict[str, str]:
-    """N4, except for UNIT1, where the receive field cancels."""
+def correct_inhomogeneity(
+    image: str, mask: str, contrast: str, field_strength: float | None
+) -> dict[str, str]:
+    """N4, where the contrast shows the fields of the coils; ``field_strength`` in T."""
     volume, brain_mask = read(image, contrast=contrast), read(mask, dtype=np.uint8)
-    write(preprocess.even(volume, brain_mask), 'image.nii')
+    write(preprocess.even(volume, brain_mask, field_strength=field_strength), 'image.nii')
     return {'image': _here('image.nii')}
 
 

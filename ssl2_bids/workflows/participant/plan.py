@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ssl2_bids import __version__
-from ssl2_bids.bids.inputs import Scan, Session
+from ssl2_bids.bids.inputs import Session
 from ssl2_bids.bids.outputs import UnitNames, join_entities, sidecar_path, table_path
 from ssl2_bids.bids.provenance import configuration_hash, fingerprint
+from ssl2_bids.bids.scan import Scan
 from ssl2_bids.bids.sidecars import kept_metadata
 from ssl2_bids.bids.template_spaces import Template
 from ssl2_bids.contrasts import SUFFIXES
@@ -23,6 +24,7 @@ from ssl2_bids.settings import (
     ParticipantSettings,
     deciding,
 )
+from ssl2_bids.steps.inhomogeneity import is_strong
 from ssl2_bids.workflows.participant.templates import template_outputs
 
 PARTIAL_FOURIER = ('PartialFourier', 'SlicePartialFourier')  # keys that decide a T1 map
@@ -106,6 +108,7 @@ def _identify(plan: Plan, digest: Callable[[Path], str]) -> Plan:
             'version': __version__,
             'sources': sources,
             'stripped': {c: is_stripped(plan, c) for c in sources},
+            'strong_field': [c for c in sources if is_strong(field_strength(plan, c))],
             'maps': {c: map_settings(session.scans[c]) for c in sources},
             'unusable': unusable,
             'reference': session.reference,
@@ -153,8 +156,8 @@ def is_stripped(plan: Plan, contrast: str) -> bool | None:
 
 def field_strength(plan: Plan, contrast: str) -> float | None:
     """Tesla, from the sidecar, else from the option, else unknown."""
-    value = plan.session.scans[contrast].metadata.get('MagneticFieldStrength')
-    return value if isinstance(value, int | float) else plan.settings.field_strength
+    known = plan.session.scans[contrast].field_strength
+    return plan.settings.field_strength if known is None else known
 
 
 def below_raw(plan: Plan, path: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,9 @@ def finished_summary(
     summary = base_summary(plan, 'done', command)
     volume = brain_volume(read(results.brain_mask, dtype=np.uint8))
     table = read_json(results.table)
-    methods = methods_of(results.contrasts, facts)
+    methods = methods_of(
+        results.contrasts, facts, {c: field_strength(plan, c) for c in results.contrasts}
+    )
     if summary['reference']['MagneticFieldStrength'] is None:
         summary['warnings'].append(
             'the field strength is unknown: no MagneticFieldStrength in the sidecars and no '
@@ -139,17 +141,20 @@ def in_order(facts: list[dict[str, Any]], contrasts: list[str]) -> list[dict[str
     return sorted(facts, key=place)
 
 
-def methods_of(contrasts: list[str], facts: list[dict[str, Any]]) -> list[str]:
+def methods_of(
+    contrasts: list[str], facts: list[dict[str, Any]], fields: Mapping[str, float | None]
+) -> list[str]:
     """The sentences of all steps, in the order of processing.
 
     Parameters
     ----------
     contrasts : the reference first.
     facts : of the nodes, in order.
+    fields : field strength of each contrast, T, None if unknown.
     """
     from ssl2_bids.steps import inhomogeneity, preprocess, registration
 
-    corrected = [c for c in contrasts if preprocess.has_receive_field(c)]
+    corrected = [c for c in contrasts if preprocess.is_uneven(c, fields.get(c))]
     sentences = {step: [m for f in facts if f['step'] == step for m in f['methods']]
                  for step in STEPS}  # fmt: skip
     sentences['correct_inhomogeneity'] = [inhomogeneity.methods(corrected)] if corrected else []

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ssl2_bids.bids.inputs import Scan, Session, choose_reference
+from ssl2_bids.bids.inputs import Session, choose_reference
+from ssl2_bids.bids.scan import Scan
 from ssl2_bids.errors import DataError, NoInputError
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.steps import preprocess
@@ -43,7 +44,12 @@ def pack_session(session: Session, labels: Sequence[Label], *, strip: str = 'aut
     if session.skipped or not session.scans:
         raise NoInputError(session.skipped or 'no usable image')
     images, brains = _read_images(session, strip)
-    even = {name: preprocess.even(images[name], brains[name]) for name in images}
+    even = {
+        name: preprocess.even(
+            images[name], brains[name], field_strength=session.scans[name].field_strength
+        )
+        for name in images
+    }
     left = {name: session.scans[name] for name in images}
     reference = session.reference if session.reference in left else choose_reference(left)
     transforms = {

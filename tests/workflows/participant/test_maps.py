@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from phantoms import brain_image
+from running_app import validate
 
 from ssl2_bids.settings import ParticipantSettings
 from ssl2_bids.simulation.anatomy.tissues import Tissue
@@ -106,6 +107,7 @@ def test_a_participant_without_unit1_gets_it_with_maps_of_t1_and_t2star(
     page = (settings.output_dir / 'sub-01.html').read_text()
     assert 'UNIT1 is computed from it' in page
     assert 'computed from magnitude and phase' in page
+    assert validate(settings.output_dir) == []
 
 
 def test_settings_and_b1_map_are_part_of_the_key(make_dataset, tmp_path, head):

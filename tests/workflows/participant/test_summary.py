@@ -21,7 +21,7 @@ def test_methods_stand_in_the_order_of_processing_however_the_facts_come():
         )
     ]
     texts = {
-        tuple(methods_of(contrasts, in_order(list(order), contrasts)))
+        tuple(methods_of(contrasts, in_order(list(order), contrasts), {}))
         for order in itertools.permutations(facts)
     }
     (sentences,) = texts

@@ -45,7 +45,7 @@ def prepared_by_the_app(session, contrast, mode):
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in scan.sources]
     image = nodes.prepare(scan, digests)['image']
     mask = nodes.find_brain(image, contrast, mode, None, 1)['mask']
-    even = nodes.correct_inhomogeneity(image, mask, contrast)['image']
+    even = nodes.correct_inhomogeneity(image, mask, contrast, scan.field_strength)['image']
     return read(even, contrast=contrast), read(mask, dtype=np.uint8)
 
 
