@@ -153,11 +153,10 @@ def test_the_report_and_its_methods(finished):
         assert after > before + 0.1
 
 
-def test_again_is_quick_and_fewer_spaces_leave_nothing_behind(
-    simulated, finished, home, run_app, tmp_path
-):
+def test_running_again_changes_nothing(simulated, finished, home, run_app):
     before = digests(finished)
-    words = (simulated, finished, 'participant', '-w', tmp_path, *OPTIONS)
+    work = finished.parent / 'work'
+    words = (simulated, finished, 'participant', '-w', work, *OPTIONS)
     done = run_app(*words, TEMPLATEFLOW_HOME=str(home))
     assert 'already finished with the same inputs and settings' in done.stderr
     assert digests(finished) == before
@@ -210,3 +209,18 @@ def test_the_command_of_the_message_gets_the_files(tmp_path):
         for file in files:
             assert (home / f'{file}_T1w.nii.gz').stat().st_size
             assert (home / f'{file}_desc-brain_mask.nii.gz').stat().st_size
+
+
+def test_fewer_spaces_leave_nothing_of_the_others(simulated, finished, home, run_app):
+    """The last test with these results; registered again from the coarser grid."""
+    before = digests(finished)
+    words = (simulated, finished, 'participant', '-w', finished.parent / 'work')
+    words += ('--output-spaces', f'{ADULT}:res-2', '--participant-label', '01')
+    done = run_app(*words, '--omp-nthreads', '1', TEMPLATEFLOW_HOME=str(home))
+    assert done.returncode == 0, done.stderr
+    after = digests(finished)
+    assert [name for name in after if CHILD in name or 'space-FLAIR' in name] == []
+    assert [name for name in after if f'space-{ADULT}_label' in name] == []
+    mask = 'sub-01/anat/sub-01_space-T1w_label-L_mask.nii.gz'
+    assert after[mask] == before[mask]
+    assert f'sub-01/anat/sub-01_space-{ADULT}_res-2_label-L_mask.nii.gz' in after
