@@ -137,7 +137,7 @@ def measure(folder: Path, methods: dict[str, Callable[..., np.ndarray] | None]) 
         )
         inside = mask.with_data(mask.data > 0)
         matrix = register_to_template(image, mask).matrix
-        filled = deformation.fill_lesions(image, inside, lesions)
+        filled = deformation.without_lesions(image, inside, lesions)
         pair = (
             deformation.normalised(model, model_mask.with_data(model.data > 0), grid, np.eye(4)),
             deformation.normalised(filled, inside, grid, matrix),

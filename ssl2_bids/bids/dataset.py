@@ -246,7 +246,7 @@ def read_filters(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def optional_table(path: Path, key: str) -> list[dict[str, str]]:
-    """Rows of a table that is not needed: one that cannot be used costs itself and a warning.
+    """Rows of a table that is not needed: one that cannot be used is left out with a warning.
 
     Parameters
     ----------

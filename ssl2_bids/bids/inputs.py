@@ -65,8 +65,9 @@ def find_sessions(
     reference: str | None = None,
     unusable: Mapping[Path, str] | None = None,
 ) -> list[Session]:
-    """Choose the images of each unit (participant, session) by the rules of BIDS.md 1.2.
+    """Choose the images of each unit (participant, session).
 
+    The rules are those of docs/how-to/choose-images.md.
     Headers of candidates are read, voxels are not.
 
     Parameters

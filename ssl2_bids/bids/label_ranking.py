@@ -1,4 +1,7 @@
-"""Which of several masks of a session count (BIDS.md 1.5), and to which session a mask belongs."""
+"""Which of several masks of a session count, and to which session a mask belongs.
+
+The rules for users are in docs/reference/manual-masks.md.
+"""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ def look_for_labels(
     """Find the manual labels of a dataset.
 
     A label that cannot be used (a link without content, an unreadable JSON or table, a result of
-    this App) costs itself. Of a session, a consensus goes first, then what is drawn by hand, then
+    this App) is left out. Of a session, a consensus goes first, then what is drawn by hand, then
     what is automatic; then the first pattern.
 
     Parameters

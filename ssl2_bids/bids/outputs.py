@@ -84,7 +84,7 @@ class UnitNames:
 
     @property
     def done_marker(self) -> Path:
-        """The sidecar that is written last: where it stands, everything stands."""
+        """The sidecar that is written last: it exists only if all other files exist."""
         return sidecar_path(self.path('anat.mask'))
 
 
@@ -202,7 +202,7 @@ def find_results(output_dir: Path, damaged: list[DataError] | None = None) -> li
 def results_beside(names: UnitNames) -> list[Result]:
     """Finished results of a session and model, whatever reference's grid they lie on.
 
-    Sidecars that cannot be read speak of none.
+    Unreadable sidecars are ignored.
     """
     found = []
     for path in finished_files(names.done_marker.parent, '*_label-L*_mask.json'):

@@ -49,9 +49,9 @@ def choose(
     wanted: tuple[str, ...] | None,
     unusable: Mapping[Path, str] | None = None,
 ) -> Choice:
-    """Take one image per contrast (BIDS.md 1.2); the headers of candidates are read.
+    """Take one image per contrast (docs/how-to/choose-images.md); headers are read.
 
-    An image that cannot be used costs itself: the next one is taken, or the contrast is missing.
+    An image that cannot be used is left out: the next one is taken, or the contrast is missing.
 
     Parameters
     ----------

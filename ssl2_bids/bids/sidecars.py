@@ -1,4 +1,4 @@
-"""JSON sidecars of the derivatives (BIDS.md 2.2)."""
+"""JSON sidecars of the derivatives, and the columns of tables."""
 
 from __future__ import annotations
 

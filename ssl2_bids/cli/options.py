@@ -70,7 +70,7 @@ def settings_for(level: str, arguments: argparse.Namespace) -> RunSettings:
 
     Raises
     ------
-    Ssl2Error : one of its kinds for each mistake of BIDS.md 3.3.
+    Ssl2Error : one of its kinds for each mistake of docs/reference/exit-codes.md.
     """
     kind = LEVELS[check_level(level)]
     bids_dir, output_dir = _absolute(arguments.bids_dir), _absolute(arguments.output_dir)
@@ -105,13 +105,17 @@ def settings_for(level: str, arguments: argparse.Namespace) -> RunSettings:
 
 
 def _direct_values(kind: type[RunSettings], arguments: argparse.Namespace) -> dict[str, Any]:
-    """The settings that are the value of an option, as it was given."""
+    """The settings that are the value of an option; one that was not given keeps its default."""
     given = {
         setting.name: getattr(arguments, option_of(setting))
         for setting in fields(kind)
         if hasattr(arguments, option_of(setting))
     }
-    return {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
+    return {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in given.items()
+        if value is not None
+    }
 
 
 def _of_adaptation(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -130,7 +130,11 @@ def _add_selection(parser: Parser) -> None:
 
 
 def _add_resources(parser: Parser) -> None:
-    group = parser.add_argument_group('resources', 'For both levels.')
+    group = parser.add_argument_group(
+        'resources',
+        'For both levels, except --low-mem, --use-plugin, --stop-on-first-crash and '
+        '--resource-monitor, which are of the participant level.',
+    )
     add_option(
         group,
         '-w',

@@ -65,7 +65,7 @@ def render(
 
     Parameters
     ----------
-    rows : :class:`Row`, one per participant, session and model, in the order of the page.
+    rows : :class:`CohortRow`, one per participant, session and model, in the order of the page.
     path : the HTML file; pages and figures are linked relative to it.
     version : of the software.
     failed : :class:`Failed`, those without a result.

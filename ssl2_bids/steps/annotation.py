@@ -220,7 +220,7 @@ def _decode(
     unclear = [v for v in present if meanings.get(v) not in (LESION, NOT_LESION, NOT_ANNOTATED)]
     if unclear:
         raise DataError(
-            f'the label values {_list(unclear)} have no clear meaning in its table',
+            f'its table does not define the label values {_list(unclear)}',
             advice=f'Name each value "{LESION}", "{NOT_LESION}" or "{NOT_ANNOTATED}".',
         )
     lesion = np.isin(values, [v for v in present if meanings[v] == LESION])

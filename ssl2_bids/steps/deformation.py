@@ -27,7 +27,6 @@ UPDATE_SMOOTHING, FIELD_SMOOTHING = 1.7, 1.1  # voxels; standard deviations
 RIM = 3.0  # mm; of the brain, whose median intensity stands outside of it too
 FLAT = 1e-4  # variance of normalised intensities below which a window shows nothing
 LARGEST_SHIFT = 0.25  # voxels; of a part of the flow that is taken as a shift
-FILL = (2.0, 4.0, 8.0, 16.0)  # mm; standard deviations of the surroundings that fill a lesion
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def register_deformation(
         checked_mask(template, template_mask),
         checked_mask(image, image_mask),
     )
-    filled = image if lesions is None else fill_lesions(image, moving_mask, lesions)
+    filled = image if lesions is None else without_lesions(image, moving_mask, lesions)
     inside = cubic(fixed_mask, fixed_mask, spacing=SPACING, margin=MARGIN)
     fixed = normalised(template, fixed_mask, inside, np.eye(4))
     moving = normalised(filled, moving_mask, inside, matrix)
@@ -104,8 +103,8 @@ def register_deformation(
     return Deformation(matrix, inside.affine, forward, backward, before, after)
 
 
-def fill_lesions(image: Volume, brain: Volume, lesions: Volume) -> Volume:
-    """An image with the weighted mean of the surrounding brain in place of its lesions.
+def without_lesions(image: Volume, brain: Volume, lesions: Volume) -> Volume:
+    """An image of any contrast with the mean of the brain around them in place of its lesions.
 
     Parameters
     ----------
@@ -115,20 +114,14 @@ def fill_lesions(image: Volume, brain: Volume, lesions: Volume) -> Volume:
     -----
     A lesion has no counterpart in a template: there the deformation would shrink it.
     """
-    wrong = lesions.data > 0
-    if not wrong.any():
-        return image
-    known = ((brain.data > 0) & ~wrong).astype(np.float32)
+    from ssl2_bids.steps.lesion_filling import local_statistics
+
+    holes = lesions.data > 0
     data = np.nan_to_num(image.data).astype(np.float32)
-    filled, open_ = data.copy(), wrong.copy()
-    for width in FILL:
-        sigma = width / image.spacing
-        weight = ndimage.gaussian_filter(known, sigma)
-        values = ndimage.gaussian_filter(known * data, sigma)
-        now = open_ & (weight > 0.05)
-        filled[now] = values[now] / weight[now]
-        open_ &= ~now
-    return image.with_data(filled)
+    known = (brain.data > 0) & ~holes
+    if holes.any() and known.any():
+        data[holes], _ = local_statistics(data, known, holes, spacing=image.spacing)
+    return image.with_data(data)
 
 
 def normalised(image: Volume, mask: Volume, grid: Grid, matrix: np.ndarray) -> np.ndarray:

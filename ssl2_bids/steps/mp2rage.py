@@ -174,9 +174,9 @@ def remove_background_noise(unit1: Volume, inv1: Volume, inv2: Volume) -> tuple[
     """Robust combination of MP2RAGE, in air alone.
 
     ``(S1 S2 - beta) / (S1^2 + S2^2 + 2 beta)`` (O'Brien 2014, doi 10.1371/journal.pone.0099676);
-    S1 is recovered from UNIT1 and the magnitudes. With one beta for all voxels the receive field
-    comes back, the more so the noisier the scan is. So beta is (6 x noise of INV2)^2 in air and
-    falls to nothing where INV2 is far above its noise, see :func:`noise_removal`.
+    S1 is recovered from UNIT1 and the magnitudes. One beta for all voxels restores the receive
+    field, more strongly in noisier scans. So beta is (6 x noise of INV2)^2 in air, and falls to
+    nothing where INV2 is far above its noise, see :func:`noise_removal`.
 
     Parameters
     ----------

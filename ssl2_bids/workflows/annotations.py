@@ -57,7 +57,7 @@ class Placed:
 def place(labels: Sequence[Label], grids: Mapping[str, Grid]) -> Placed:
     """Join the masks of a session and find the image that they were drawn on.
 
-    Raters of one image are joined by majority; a mask that cannot be read costs itself, and of
+    Raters of one image are joined by majority; a mask that cannot be read is left out, and of
     masks of several images the first that fits is taken.
 
     Parameters
@@ -83,7 +83,7 @@ def place(labels: Sequence[Label], grids: Mapping[str, Grid]) -> Placed:
 
 
 def _place_one(raters: Sequence[Label], grids: Mapping[str, Grid]) -> Placed:
-    """Raters of one image; one whose mask is on another grid than the first's costs itself."""
+    """Raters of one image; one whose mask is on another grid than the first's is left out."""
     placed: dict[str, list[tuple[Label, Annotation]]] = {}
     problems = []
     for label in raters:

@@ -80,15 +80,15 @@ def test_encoding_in_the_sidecar():
 
 
 def test_value_without_a_row():
-    with pytest.raises(DataError, match='values 3 have no clear meaning'):
+    with pytest.raises(DataError, match='does not define the label values 3'):
         read_label_values(volume({(0, 0, 0): 3}), {}, table=TABLE)
 
 
 def test_zero_is_not_guessed_where_the_table_names_what_is_not_lesion():
-    with pytest.raises(DataError, match='values 0 have no clear meaning'):
+    with pytest.raises(DataError, match='does not define the label values 0'):
         read_label_values(volume({(0, 0, 0): 1}), {}, table=TABLE[1:])
     background = [{'index': '0', 'name': 'Background'}, *TABLE[1:]]
-    with pytest.raises(DataError, match='values 0 have no clear meaning'):
+    with pytest.raises(DataError, match='does not define the label values 0'):
         read_label_values(volume({(0, 0, 0): 1}), {}, table=background)
 
 

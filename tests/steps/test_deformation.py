@@ -128,7 +128,7 @@ def test_filled_lesions_look_like_their_surroundings(head):
     lesions[20:30, 20:30, 20:30] = 1
     data[lesions > 0] = 90
     image = head.with_data(data)
-    filled = deformation.fill_lesions(
+    filled = deformation.without_lesions(
         image, head.with_data(np.ones(head.shape, np.uint8)), head.with_data(lesions)
     )
     assert np.allclose(filled.data, 5)

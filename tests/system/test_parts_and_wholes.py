@@ -1,4 +1,4 @@
-"""A bad part costs itself and a warning, never the participant; dry run and run agree."""
+"""A bad part is left out with a warning, the participant is processed; dry run and run agree."""
 
 from __future__ import annotations
 

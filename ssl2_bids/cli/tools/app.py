@@ -13,6 +13,7 @@ from ssl2_bids import __version__
 from ssl2_bids.cli.encoding import ensure_utf8
 from ssl2_bids.cli.parsing import Parser
 from ssl2_bids.cli.tools.evaluate import add_evaluate, show
+from ssl2_bids.cli.tools.export import add_export
 from ssl2_bids.cli.tools.pretrain import add_pretrain
 from ssl2_bids.cli.tools.simulate import add_simulate
 from ssl2_bids.errors import Ssl2Error
@@ -23,6 +24,7 @@ DESCRIPTION = 'Tools for the BIDS App ssl2-bids (for segmentation see ssl2-bids 
 # every subcommand stands here: add_<name>(subparsers) sets run=run_<name>(args) -> exit code
 SUBCOMMANDS: tuple[Callable[[argparse._SubParsersAction], None], ...] = (
     add_evaluate,
+    add_export,
     add_simulate,
     add_pretrain,
 )

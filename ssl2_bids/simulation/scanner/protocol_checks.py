@@ -156,7 +156,7 @@ def geometry_fault(geometry: Geometry) -> tuple[str, str] | None:
 
 
 def check_ranges(scanner: Scanner, path: Path) -> None:
-    """Refuse spreads that are no ranges, or out of all reason."""
+    """Refuse ranges in the wrong order or outside the limits."""
     limits: dict[str, tuple[float, float]] = {
         'snr': (1, 1000),
         'tissues.t1': (0, 0.3),

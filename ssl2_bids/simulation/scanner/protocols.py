@@ -76,7 +76,7 @@ class Protocol:
 
     @property
     def image_count(self) -> int:
-        """Images that the sequence gives: one per inversion time, or one per echo."""
+        """Images that the sequence gives: two of two trains, else one per echo."""
         return 2 if self.kind in ('mp2rage', 'sa2rage') else len(self.echo_times)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 SHARES = (0.5, 1.0)  # of the way from the first weights to the trained ones, that are tested
 CLEARLY = 0.01  # of the mean Dice; less is within what another seed would change
 MIN_DICE = 0.15  # below it a model does not know these labels: they may be of other scans
-MAX_F1_LOSS = 0.05  # of the mean lesion-wise F1: voxels must not be bought with whole lesions
+MAX_F1_LOSS = 0.05  # of the mean lesion-wise F1: a higher Dice must not cost whole lesions
 
 
 @dataclass(frozen=True)

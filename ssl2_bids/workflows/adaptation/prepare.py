@@ -23,7 +23,7 @@ from ssl2_bids.voxel_grid import voxel_volume_of
 from ssl2_bids.workflows.adaptation.cases import Case
 from ssl2_bids.workflows.annotations import onto_model_grid
 
-MADE = 'prepared.json'  # written last: with it everything stands
+MADE = 'prepared.json'  # written last: it exists only if all other files exist
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ def write_frequency(
 ) -> tuple[Volume, Path]:
     """The share of participants with a lesion at each voxel of the template, and its figure.
 
-    A result that cannot be read costs itself and is added to ``problems``.
+    A result that cannot be read is left out and added to ``problems``.
     """
     from ssl2_bids.reports.figures.session import draw_frequency
     from ssl2_bids.steps.template import template

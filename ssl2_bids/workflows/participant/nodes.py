@@ -95,7 +95,8 @@ def register(
     warnings = []
     if found.kept_identity:
         warnings.append(
-            f'{contrast}: registration did not improve on the scanner coordinates, which were kept'
+            f'{contrast}: registration was not better than the scanner coordinates; the scanner '
+            'coordinates are used'
         )
     facts = _facts('register', warnings, [], contrast=contrast, quality=quality_facts)
     return {

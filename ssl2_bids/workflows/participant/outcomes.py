@@ -133,7 +133,7 @@ def _shorten(text: str, settings: ParticipantSettings) -> str:
 
 
 def exit_code(outcomes: list[Outcome]) -> int:
-    """The exit code of a run (BIDS.md 3.3)."""
+    """The exit code of a run (docs/reference/exit-codes.md)."""
     failed = [o for o in outcomes if o.status == 'failed']
     succeeded = [o for o in outcomes if o.status in ('done', 'finished before')]
     if not failed:

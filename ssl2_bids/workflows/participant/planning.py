@@ -121,7 +121,7 @@ def _as_known_before(plan: Plan, settings: ParticipantSettings) -> Plan:
 def without_unusable(plan: Plan, settings: ParticipantSettings) -> Plan | None:
     """What is left to do for a session whose run failed for a part of its images; None if nothing.
 
-    An image costs itself where another can take its place or where it is not needed.
+    An image is left out where another can take its place or where it is not needed.
     """
     from ssl2_bids.workflows.participant import graph
     from ssl2_bids.workflows.participant.engine import running

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ssl2_bids.bids.labels import Label
 
 CONTENTS = 'contents.json'
-PREPARATION = 3  # counted up when other values come of the same files
+PREPARATION = 4  # counted up when other values come of the same files
 Digest = Callable[[Path], str]
 
 

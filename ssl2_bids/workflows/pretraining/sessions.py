@@ -71,7 +71,7 @@ def pack_session(session: Session, labels: Sequence[Label], *, strip: str = 'aut
 
 
 def _read_images(session: Session, strip: str) -> tuple[dict[str, Volume], dict[str, Volume]]:
-    """The images of a session and their brains; one that cannot be used costs itself.
+    """The images of a session and their brains; one that cannot be used is left out.
 
     Raises
     ------

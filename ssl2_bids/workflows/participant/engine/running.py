@@ -110,7 +110,7 @@ def check_plugin(name: str) -> None:
     known = sorted(n.removesuffix('Plugin') for n in vars(plugins) if n.endswith('Plugin'))
     if name not in known:
         raise UnavailableError(
-            f'nipype has no plugin "{name}"', advice=f'There are: {", ".join(known)}.'
+            f'nipype has no plugin "{name}"', advice=f'Available: {", ".join(known)}.'
         )
 
 

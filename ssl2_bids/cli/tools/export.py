@@ -1,0 +1,91 @@
+"""``ssl2 export``: its options, and what it prints."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ssl2_bids.cli import values
+from ssl2_bids.cli.parsing import add_option
+from ssl2_bids.cli.tools.evaluate import show
+from ssl2_bids.errors import SOME_FAILED, SUCCESS, NoInputError
+
+EXPORT = """\
+Write results of ssl2-bids where other programs look for them.
+
+--to fmriprep    lesion masks on the grid of the raw T1w, as sub-X_label-lesion_roi.nii.gz beside
+                 the T1w in BIDS_DIR: fMRIPrep leaves these voxels out when it registers the T1w
+                 to a template. The line *_roi.nii.gz is added to BIDS_DIR/.bidsignore.
+--to filled      the bias-corrected T1w (or UNIT1) with lesions replaced by the white matter
+                 around, as sub-X_desc-lesionfilled_T1w.nii.gz beside the results: for
+                 FreeSurfer, CAT12 and other programs that measure tissue volumes."""
+
+EXPORT_EPILOG = """\
+examples:
+  ssl2 export /out /data --to fmriprep
+  ssl2 export /out /data --to filled --participant-label 01 02
+
+exit codes: 0 done; 1 some sessions failed; 64 wrong usage; 65 all failed; 66 nothing to export;
+73 cannot write"""
+
+
+def add_export(subparsers: argparse._SubParsersAction) -> None:
+    """The options of ``ssl2 export``."""
+    parser = subparsers.add_parser(
+        'export',
+        help='masks for fMRIPrep, lesion-filled T1w images',
+        description=EXPORT,
+        epilog=EXPORT_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        'results', type=Path, metavar='OUTPUT_DIR', help='output folder of ssl2-bids'
+    )
+    parser.add_argument('dataset', type=Path, metavar='BIDS_DIR', help='dataset it was made from')
+    add_option(
+        parser,
+        '--to',
+        choices=('fmriprep', 'filled'),
+        required=True,
+        help='what to write',
+    )
+    add_option(
+        parser,
+        '--model',
+        default='default',
+        metavar='LABEL',
+        help='the desc- of the results, or "default" for those without desc- (default: default)',
+    )
+    add_option(
+        parser,
+        '--participant-label',
+        nargs='+',
+        action='extend',
+        metavar='LABEL',
+        help='participants to export, with or without "sub-" (default: all)',
+    )
+    parser.set_defaults(run=run_export)
+
+
+def run_export(args: argparse.Namespace) -> int:
+    """Run ``ssl2 export`` and return its exit code."""
+    for folder in (args.results, args.dataset):
+        if not folder.is_dir():
+            raise NoInputError('no such folder', advice='Correct the path.', path=folder)
+    from ssl2_bids.workflows.export.run import export
+
+    chosen = values.strip_prefix(args.participant_label, 'sub')
+    done = export(
+        args.results.resolve(),
+        args.dataset.resolve(),
+        args.to,
+        model='' if args.model == 'default' else args.model,
+        participants=tuple(chosen) if chosen else None,
+    )
+    failed = [one.error for one in done if one.error]
+    for one in done:
+        show(f'{one.name}: {one.path if one.path else one.error}')
+    if failed and len(failed) == len(done):
+        return failed[0].exit_code
+    return SOME_FAILED if failed else SUCCESS

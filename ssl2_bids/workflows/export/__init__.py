@@ -1,0 +1,1 @@
+"""Results in the places and forms that other programs read."""

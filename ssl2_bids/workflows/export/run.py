@@ -1,0 +1,221 @@
+"""``ssl2 export``: lesion masks for fMRIPrep, and lesion-filled T1w images."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssl2_bids.bids.dataset import unit_name
+from ssl2_bids.bids.outputs import (
+    Result,
+    find_results,
+    find_summary,
+    read_sidecar,
+    sidecar_path,
+)
+from ssl2_bids.bids.provenance import bids_uri
+from ssl2_bids.errors import DataError, NoInputError, Ssl2Error, about
+from ssl2_bids.files import write_json, write_text
+from ssl2_bids.raw_grid import read_raw_grid, write_on
+from ssl2_bids.steps.lesion_filling import fill_lesions
+from ssl2_bids.volume import Grid, Volume, read, reorient, resample
+from ssl2_bids.workflows.participant.earlier import current_results
+
+log = logging.getLogger('ssl2_bids')
+
+ROI_PATTERN = '*_roi.nii.gz'  # the line of .bidsignore that fMRIPrep's documentation asks for
+T1_LIKE = ('T1w', 'UNIT1')
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What became of one session: the file written, or the error."""
+
+    name: str
+    path: Path | None
+    error: Ssl2Error | None = None
+
+
+def export(
+    results_dir: Path,
+    bids_dir: Path,
+    kind: str,
+    *,
+    model: str = '',
+    participants: tuple[str, ...] | None = None,
+) -> list[Exported]:
+    """Export the results of a model, session by session.
+
+    Parameters
+    ----------
+    results_dir : output folder of ssl2-bids.
+    bids_dir : dataset with the raw images.
+    kind : ``fmriprep``: lesion masks ``sub-X_label-lesion_roi.nii.gz`` on the grid of the raw T1w,
+        beside it in ``bids_dir``; ``filled``: ``desc-lesionfilled_T1w`` (or UNIT1) beside the
+        results.
+    model : ``desc-`` of the results; empty for those of the default model.
+    participants : labels; None for all.
+
+    Raises
+    ------
+    NoInputError : there are no results of this model and these participants.
+    """
+    found, _ = current_results(find_results(results_dir))
+    chosen = [
+        one
+        for one in found
+        if one.names.desc == model and (participants is None or one.names.subject in participants)
+    ]
+    if not chosen:
+        raise NoInputError(
+            'there are no finished results to export',
+            advice='Run the participant level first, or name another model or participant.',
+            path=results_dir,
+        )
+    write = {'fmriprep': write_roi, 'filled': write_filled}[kind]
+    return list(_each(chosen, bids_dir, write))
+
+
+def _each(
+    results: list[Result], bids_dir: Path, write: Callable[[Result, Path], Path]
+) -> Iterator[Exported]:
+    for result in results:
+        name = unit_name(result.names.subject, result.names.session)
+        try:
+            yield Exported(name, write(result, bids_dir))
+        except Ssl2Error as error:
+            yield Exported(name, None, error)
+
+
+def write_roi(result: Result, bids_dir: Path) -> Path:
+    """The lesion mask of a session where fMRIPrep looks for it, on the grid of the raw T1w.
+
+    fMRIPrep takes any ``_roi`` of ``anat``; masks on another grid than the T1w end its run.
+
+    Raises
+    ------
+    DataError : the session has no T1w, or a file is missing.
+    """
+    contrast, raw = raw_t1(result, bids_dir, accepted=('T1w',))
+    names = result.names
+    stem = unit_name(names.subject, names.session)
+    path = raw.parent / f'{stem}_label-lesion_roi.nii.gz'
+    grid = read_raw_grid(raw)
+    write_on(grid, lesions_on(result, contrast, grid), path, dtype=np.uint8)
+    ignore(bids_dir, ROI_PATTERN)
+    return path
+
+
+def write_filled(result: Result, bids_dir: Path) -> Path:
+    """The bias-corrected T1w (or UNIT1) of a session, filled, beside its results.
+
+    Raises
+    ------
+    DataError : the session has no such image, a file is missing, or lesions cannot be filled.
+    """
+    contrast, raw = raw_t1(result, bids_dir, accepted=T1_LIKE)
+    names = result.names
+    if contrast != names.reference:
+        raise DataError(
+            f'the reference is {names.reference}: the {contrast} was resampled',
+            advice=f'Run the participant level with --reference {contrast.lower()}.',
+        )
+    image_path = _preprocessed(result, contrast)
+    with about(image_path):
+        image = reorient(read(image_path, contrast=contrast))
+        brain = reorient(read(names.path('anat.brain_mask'), dtype=np.uint8))
+        lesions = reorient(read(names.path('anat.mask'), dtype=np.uint8))
+        filled = fill_lesions(image, lesions, brain)
+    entities = '_'.join(_entities(image_path))
+    path = names.path('anat.filled', entities=entities, contrast=contrast)
+    write_on(read_raw_grid(image_path), filled, path)
+    own = read_sidecar(sidecar_path(image_path))
+    sources = [bids_uri(one, names.root) for one in (image_path, names.path('anat.mask'))]
+    text = f'{contrast} image with lesions replaced by the white matter around.'
+    more: dict[str, Any] = {'Description': text, 'Sources': sources}
+    write_json(sidecar_path(path), own | more)
+    return path
+
+
+def raw_t1(result: Result, bids_dir: Path, *, accepted: tuple[str, ...]) -> tuple[str, Path]:
+    """Contrast and file of the T1w that a result was made from.
+
+    Raises
+    ------
+    DataError : there was none, or the file is missing.
+    """
+    summary = find_summary(result.names) or {}
+    for row in summary.get('inputs', []):
+        used = row.get('Use') in ('reference', 'channel')
+        if used and row.get('Contrast') in accepted:
+            path = bids_dir / str(row['File'])
+            if not path.is_file():
+                raise DataError(
+                    'the raw image of the result is missing',
+                    advice='Give the dataset that ssl2-bids read.',
+                    path=path,
+                )
+            return str(row['Contrast']), path
+    raise DataError(
+        f'the result was made without {" or ".join(accepted)}',
+        advice='Run the participant level with such an image.',
+    )
+
+
+def lesions_on(result: Result, contrast: str, grid: Grid) -> Volume:
+    """The lesion mask of a result on the grid of one of its raw images, uint8, axes RAS+.
+
+    Raises
+    ------
+    DataError : the mask or the transform is missing or cannot be read.
+    """
+    from ssl2_bids.itk import from_itk
+
+    names = result.names
+    mask = reorient(read(names.path('anat.mask'), dtype=np.uint8))
+    empty = reorient(Volume(np.zeros(grid.shape, np.uint8), grid.affine))
+    if contrast == names.reference:
+        return mask
+    path = names.path('anat.transform', source=contrast, target=names.reference)
+    try:
+        pull = from_itk(path.read_text(encoding='utf-8'))
+    except OSError as error:
+        raise DataError(
+            f'cannot be read ({error.strerror})',
+            advice='Run the participant level again with --overwrite.',
+            path=path,
+        ) from None
+    share = resample(mask, empty.affine, empty.shape, transform=np.linalg.inv(pull))
+    return empty.with_data((share.data >= 0.5).astype(np.uint8))
+
+
+def ignore(bids_dir: Path, pattern: str) -> None:
+    """Add a line to ``.bidsignore`` of a dataset, once."""
+    path = bids_dir / '.bidsignore'
+    lines = path.read_text(encoding='utf-8').splitlines() if path.is_file() else []
+    if pattern not in lines:
+        write_text(path, '\n'.join([*lines, pattern]) + '\n')
+
+
+def _preprocessed(result: Result, contrast: str) -> Path:
+    names = result.names
+    for entities in ('', '*'):
+        pattern = names.path('anat.preproc_reference', contrast=contrast, entities=entities)
+        if found := sorted(pattern.parent.glob(pattern.name)):
+            return found[0]
+    raise DataError(
+        f'the preprocessed {contrast} is missing',
+        advice='Run the participant level again.',
+        path=names.done_marker,
+    )
+
+
+def _entities(path: Path) -> list[str]:
+    """``acq-``, ``ce-``, ``rec-`` and ``run-`` of a file name."""
+    parts = path.name.split('_')
+    return [part for part in parts if part.split('-')[0] in ('acq', 'ce', 'rec', 'run')]

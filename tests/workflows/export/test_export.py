@@ -1,0 +1,122 @@
+"""``ssl2 export`` on real results of phantoms, by the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from phantoms import turned
+from running_app import validate
+from scipy import ndimage
+from site_phantom import AFFINE, head, make_model
+
+from ssl2_bids.cli.app import main as app
+from ssl2_bids.cli.tools.app import main
+
+SCANS = {'t1': ('T1w', 'FLAIR'), 'flair': ('FLAIR',)}
+
+
+def with_tissues(t1w: np.ndarray) -> np.ndarray:
+    """A T1w phantom with a darker rim and a dark middle, as cortex and ventricles are."""
+    depth = ndimage.distance_transform_edt(t1w > 0)
+    return t1w * np.select([depth < 2, depth > 9], [0.85, 0.7], 1.0)
+
+
+@pytest.fixture(scope='module')
+def results(tmp_path_factory) -> Path:
+    """Data of two participants, one with FLAIR alone, and their results in out."""
+    root = tmp_path_factory.mktemp('site')
+    model = make_model(root)
+    for number, (subject, contrasts) in enumerate(SCANS.items()):
+        one = head(number + 1, decoys=0)
+        anat = root / 'data' / f'sub-{subject}' / 'anat'
+        anat.mkdir(parents=True)
+        for contrast, axes in (('T1w', 'LPS'), ('FLAIR', 'PIR')):
+            if contrast in contrasts:
+                data = with_tissues(one.t1w) if contrast == 'T1w' else one.flair
+                path = anat / f'sub-{subject}_{contrast}.nii.gz'
+                turned(data, AFFINE, axes, sform=2).to_filename(path)
+    content = {'Name': 'phantoms', 'BIDSVersion': '1.10.0', 'DatasetType': 'raw'}
+    (root / 'data' / 'dataset_description.json').write_text(json.dumps(content))
+    run = ['--model', str(model), '--device', 'cpu', '--skull-strip', 'skip']
+    for out, more in (
+        ('out', ['--participant-label', 't1', '--reference', 't1w']),
+        ('out', ['--participant-label', 'flair']),
+        ('on-flair', ['--reference', 'flair']),
+    ):
+        given = [str(root / 'data'), str(root / out), 'participant', *run, *more]
+        assert app([*given, '-w', str(root / 'work')]) == 0
+    return root
+
+
+def label(results: Path) -> str:
+    """The model's part of the names of the results."""
+    path = next((results / 'out').glob('sub-t1/anat/*_label-L_desc-*_mask.nii.gz'))
+    return path.name.partition('_desc-')[2].partition('_')[0]
+
+
+def test_fmriprep_gets_masks_on_the_grid_of_the_raw_t1w(results, capsys):
+    data, desc = results / 'data', label(results)
+    given = ['--to', 'fmriprep', '--model', desc]
+    assert main(['export', str(results / 'out'), str(data), *given]) == 1  # one has no T1w
+    told = capsys.readouterr()
+    assert 'the result was made without T1w' in told.out + told.err
+    raw = nib.load(data / 'sub-t1' / 'anat' / 'sub-t1_T1w.nii.gz')
+    path = data / 'sub-t1' / 'anat' / 'sub-t1_label-lesion_roi.nii.gz'
+    mask = nib.load(path)
+    assert mask.shape == raw.shape
+    assert np.array_equal(mask.affine, raw.affine)
+    assert mask.get_sform(coded=True)[1] == 2
+    own = nib.load(results / f'out/sub-t1/anat/sub-t1_space-T1w_label-L_desc-{desc}_mask.nii.gz')
+    assert np.array_equal(np.asarray(mask.dataobj), np.asarray(own.dataobj))
+    assert (data / '.bidsignore').read_text().splitlines() == ['*_roi.nii.gz']
+
+    # from results on the grid of the FLAIR the mask is resampled
+    assert main(['export', str(results / 'on-flair'), str(data), *given]) == 1
+    again = nib.load(path)
+    assert again.shape == raw.shape
+    one, two = (np.asarray(m.dataobj) > 0 for m in (mask, again))
+    assert 2 * (one & two).sum() / (one.sum() + two.sum()) > 0.8
+    assert (data / '.bidsignore').read_text().splitlines() == ['*_roi.nii.gz']
+
+
+def test_a_filled_t1w_stands_beside_the_results(results):
+    given = [str(results / 'out'), str(results / 'data'), '--to', 'filled']
+    given += ['--model', label(results), '--participant-label', 'sub-t1']
+    assert main(['export', *given]) == 0
+    anat = results / 'out' / 'sub-t1' / 'anat'
+    filled = nib.load(anat / 'sub-t1_desc-lesionfilled_T1w.nii.gz')
+    before = nib.load(anat / 'sub-t1_desc-preproc_T1w.nii.gz')
+    desc = label(results)
+    mask = nib.load(anat / f'sub-t1_space-T1w_label-L_desc-{desc}_mask.nii.gz')
+    changed = np.asarray(filled.dataobj) != np.asarray(before.dataobj)
+    assert not (changed & (np.asarray(mask.dataobj) == 0)).any()
+    assert changed.sum() > 0.9 * (np.asarray(mask.dataobj) > 0).sum()
+    sidecar = json.loads((anat / 'sub-t1_desc-lesionfilled_T1w.json').read_text())
+    assert len(sidecar['Sources']) == 2
+    assert validate(results / 'out') == []
+
+
+@pytest.mark.parametrize(
+    ('given', 'code', 'words'),
+    [
+        (['--to', 'filled', '--participant-label', 'flair'], 65, 'made without T1w or UNIT1'),
+        (['--to', 'filled', '--participant-label', 'nobody'], 66, 'no finished results'),
+        (['--to', 'spm'], 64, "invalid choice: 'spm'"),
+    ],
+)
+def test_what_cannot_be_exported_is_named(results, capsys, given, code, words):
+    out, data = str(results / 'out'), str(results / 'data')
+    assert main(['export', out, data, '--model', label(results), *given]) == code
+    told = capsys.readouterr()
+    assert words in told.out + told.err
+
+
+def test_resampled_images_are_not_filled(results, capsys):
+    given = [str(results / 'on-flair'), str(results / 'data'), '--to', 'filled']
+    given += ['--model', label(results), '--participant-label', 't1']
+    assert main(['export', *given]) == 65
+    assert '--reference t1w' in ''.join(capsys.readouterr())
