@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ssl2_bids.contrasts import SUFFIXES
 from ssl2_bids.errors import UnavailableError, UsageError
+from ssl2_bids.settings import ATLAS_SPACE
 
 if TYPE_CHECKING:
     from templateflow.client import TemplateFlowClient
@@ -179,7 +181,8 @@ def _missing(space: TemplateSpace, home: Path) -> UnavailableError:
     return UnavailableError(
         f'the output space "{space}" is not available: {HOME} ({home}) has no T1w image and '
         'brain mask of it',
-        advice='Nothing is downloaded in a run. On a machine with a network, get them with: '
+        advice=f'Other output spaces: {", ".join(("anat", *SUFFIXES, ATLAS_SPACE))}. Nothing is '
+        'downloaded in a run; on a machine with a network, get the template with: '
         f'{command_that_gets(space, home)}',
     )
 
