@@ -78,10 +78,8 @@ def register_deformation(
     ------
     DataError : a mask is empty, or an image is constant within it.
     """
-    fixed_mask, moving_mask = (
-        checked_mask(template, template_mask),
-        checked_mask(image, image_mask),
-    )
+    fixed_mask = checked_mask(template, template_mask)
+    moving_mask = checked_mask(image, image_mask)
     filled = image if lesions is None else without_lesions(image, moving_mask, lesions)
     inside = cubic(fixed_mask, fixed_mask, spacing=SPACING, margin=MARGIN)
     fixed = normalised(template, fixed_mask, inside, np.eye(4))
@@ -91,11 +89,10 @@ def register_deformation(
     rim = np.zeros(inside.shape, np.float32)
     rim[tuple(slice(2, -2) for _ in range(3))] = 1
     before = local_correlation(fixed, moving, brain)[0]
-    after = before
     for factor, steps in LEVELS:
         level = [coarser(array, factor) for array in (fixed, moving, brain.astype(np.float32))]
         small = resized(velocity, level[0].shape)
-        small, after = ascend(small, level[0], level[1], level[2] >= 0.5, steps=steps)
+        small = ascend(small, level[0], level[1], level[2] >= 0.5, steps=steps)
         velocity = resized(small, inside.shape)
     velocity *= ndimage.gaussian_filter(rim, 1.0)
     after = local_correlation(fixed, warped(moving, flow(velocity)), brain)[0]
@@ -141,8 +138,8 @@ def normalised(image: Volume, mask: Volume, grid: Grid, matrix: np.ndarray) -> n
 
 def ascend(
     velocity: np.ndarray, fixed: np.ndarray, moving: np.ndarray, brain: np.ndarray, *, steps: int
-) -> tuple[np.ndarray, float]:
-    """Improve a velocity field on one level; the field and the correlation it reaches."""
+) -> np.ndarray:
+    """Improve a velocity field on one level."""
     best, field, step = -1.0, velocity, STEP
     for _ in range(steps):
         there = warped(moving, flow(field))
@@ -157,7 +154,7 @@ def ascend(
         update = smooth(update, UPDATE_SMOOTHING)
         largest = float(np.sqrt((update**2).sum(axis=0)).max())
         field = smooth(velocity + update * (step / max(largest, 1e-12)), FIELD_SMOOTHING)
-    return velocity, best
+    return velocity
 
 
 def local_correlation(
