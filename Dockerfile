@@ -28,6 +28,21 @@ COPY ssl2_bids/__init__.py ssl2_bids/
 RUN pip --python /opt/ssl2-bids/bin/python install --quiet --no-compile \
       --constraint constraints/python3.11.txt .
 
+# Templates for --output-spaces, res 1 and 2: T1w image and brain mask. Where the builder does not
+# reach TemplateFlow's archive, an empty TEMPLATES leaves them out. What the client could download
+# is listed there as empty files: they go.
+ARG TEMPLATES="MNI152NLin2009cAsym MNI152NLin6Asym"
+RUN mkdir /opt/templateflow \
+    && for name in $TEMPLATES; do \
+         TEMPLATEFLOW_HOME=/opt/templateflow /opt/ssl2-bids/bin/python -c "\
+from templateflow.api import get; \
+kinds = {'T1w': None, 'mask': 'brain'}.items(); \
+[get('$name', resolution=number, suffix=suffix, desc=desc, raise_empty=True) \
+ for number in (1, 2) for suffix, desc in kinds]" || exit 1; \
+       done \
+    && find /opt/templateflow -mindepth 1 -empty -delete \
+    && chmod -R a+rX /opt/templateflow
+
 COPY ssl2_bids ssl2_bids
 # -I: a PYTHONPATH or home folder of the host must not bring other packages in. What is removed:
 # tests, and what PyTorch has for building C++ against it. compileall may fail: packages carry
@@ -67,8 +82,8 @@ ENV PATH=/opt/ssl2-bids/bin:$PATH \
 # The base image has no bytecode of the standard library, and a read-only one cannot keep it.
 RUN python -m compileall -q -x '/(site-packages|tests?)/' \
       "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')" \
-    && mkdir -p /opt/templateflow \
     && echo "$VERSION" >/version
 COPY --from=build /opt/ssl2-bids /opt/ssl2-bids
+COPY --from=build /opt/templateflow /opt/templateflow
 
 ENTRYPOINT ["/opt/ssl2-bids/bin/ssl2-bids"]

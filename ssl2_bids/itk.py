@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
 from ssl2_bids.errors import DataError
+from ssl2_bids.files import whole_file
 from ssl2_bids.volume import Volume
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # RAS+ to LPS+ and back
@@ -76,3 +78,53 @@ def from_itk(text: str) -> np.ndarray:
             advice='Give an affine transform as ANTs or ITK writes it in text (.txt).',
         ) from None
     return LPS @ lps @ LPS
+
+
+def write_composite(
+    path: Path,
+    matrix: np.ndarray,
+    shifts: np.ndarray,
+    shifts_affine: np.ndarray,
+    *,
+    linear_first: bool,
+) -> None:
+    """Write an ITK composite transform (.h5) of a matrix and a field; equal data, equal bytes.
+
+    SimpleITK would write the time into each part of the file.
+
+    Parameters
+    ----------
+    matrix : (4, 4), RAS+ mm.
+    shifts, shifts_affine : see :func:`ssl2_bids.volume.resample_deformed`.
+    linear_first : whether a point goes through the matrix before the field.
+    """
+    import h5py
+
+    text = h5py.string_dtype('ascii')  # ITK reads no other
+    lps = LPS @ matrix @ LPS
+    numbers = np.array([*lps[:3, :3].ravel(), *lps[:3, 3]])
+    linear = ('AffineTransform_float_3_3', numbers, [0.0] * 3)
+    grid = LPS @ shifts_affine
+    spacing = np.linalg.norm(grid[:3, :3], axis=0)
+    fixed = [*shifts.shape[:3], *grid[:3, 3], *spacing, *(grid[:3, :3] / spacing).ravel()]
+    # the vector's component runs fastest, then the first voxel axis
+    values = np.moveaxis(shifts * [-1, -1, 1], 3, 0).ravel(order='F')
+    field = ('DisplacementFieldTransform_float_3_3', values, fixed)
+    with whole_file(path) as temporary, h5py.File(temporary, 'w') as file:
+        for name, value in (('ITKVersion', '5.4.0'), ('HDFVersion', '1.12'), ('OSName', 'Linux'),
+                           ('OSVersion', 'any')):  # fmt: skip
+            file.create_dataset(name, data=[value], dtype=text)
+        group = file.create_group('TransformGroup')
+        group.create_dataset(
+            '0/TransformType',
+            data=['CompositeTransform_float_3_3'],
+            dtype=text,
+        )
+        # ITK applies the last one first
+        parts = (field, linear) if linear_first else (linear, field)
+        for number, (kind, parameters, constants) in enumerate(parts, start=1):
+            part = group.create_group(str(number))
+            part.create_dataset('TransformType', data=[kind], dtype=text)
+            part.create_dataset('TransformFixedParameters', data=np.array(constants, np.float64))
+            large = {'compression': 'gzip', 'shuffle': True} if parameters.size > 100 else {}
+            part.create_dataset('TransformParameters', data=parameters.astype(np.float32), **large)

@@ -288,10 +288,7 @@ def resample(
     if volume.shape == shape and np.abs(mapping - np.eye(4)).max() < 1e-5:
         return replace(volume, data=data.copy(), affine=affine)
     if order and antialias:
-        step = np.abs(mapping[:3, :3]).max(axis=1)
-        sigma = np.sqrt(np.maximum(step**2 - 1, 0) / 12)
-        if sigma.max() > 0.05:
-            data = ndimage.gaussian_filter(data, sigma)
+        data = _blurred(data, mapping)
     data = ndimage.affine_transform(
         data,
         mapping[:3, :3],
@@ -303,3 +300,61 @@ def resample(
         prefilter=order > 1,
     )
     return replace(volume, data=data, affine=affine)
+
+
+def _blurred(data: np.ndarray, mapping: np.ndarray) -> np.ndarray:
+    """An array blurred for larger voxels; ``mapping``: their indices to those of the array."""
+    from scipy import ndimage
+
+    step = np.abs(mapping[:3, :3]).max(axis=1)
+    sigma = np.sqrt(np.maximum(step**2 - 1, 0) / 12)
+    return ndimage.gaussian_filter(data, sigma) if sigma.max() > 0.05 else data
+
+
+def resample_deformed(
+    volume: Volume,
+    grid: Grid,
+    *,
+    transform: np.ndarray,
+    shifts: np.ndarray,
+    shifts_affine: np.ndarray,
+    order: int = 1,
+) -> Volume:
+    """Resample a volume to another grid through a field of shifts; otherwise as resample.
+
+    Parameters
+    ----------
+    transform : (4, 4), RAS+ mm after the shift to RAS+ mm of ``volume``.
+    shifts : (I, J, K, 3), mm (RAS+), added to points of ``grid``; zero outside the field.
+    shifts_affine : (4, 4), of the voxels of ``shifts``.
+    """
+    from scipy import ndimage
+
+    to_voxels = np.linalg.inv(volume.affine) @ transform
+    data = volume.data if order == 0 else volume.data.astype(np.float32, copy=False)
+    if order:
+        data = _blurred(data, to_voxels @ grid.affine)
+    i, j, k = grid.shape
+    found = np.zeros((i, j, k), data.dtype)
+    for start in range(0, i, 16):  # parts, for the memory
+        indices = np.indices((min(16, i - start), j, k)).reshape(3, -1) + [[start], [0], [0]]
+        points = grid.affine[:3, :3] @ indices + grid.affine[:3, 3:]
+        places = to_voxels[:3, :3] @ shifted(points, shifts, shifts_affine) + to_voxels[:3, 3:]
+        part = ndimage.map_coordinates(
+            data, places, order=order, mode='grid-constant', prefilter=order > 1
+        )
+        found[start : start + 16] = part.reshape(-1, j, k)
+    return replace(volume, data=found, affine=grid.affine)
+
+
+def shifted(points: np.ndarray, shifts: np.ndarray, shifts_affine: np.ndarray) -> np.ndarray:
+    """Points (3, N) in RAS+ mm after a field of shifts, see :func:`resample_deformed`."""
+    from scipy import ndimage
+
+    inverse = np.linalg.inv(shifts_affine)
+    places = inverse[:3, :3] @ points + inverse[:3, 3:]
+    moves = [
+        ndimage.map_coordinates(shifts[..., axis], places, order=1, mode='constant')
+        for axis in range(3)
+    ]
+    return points + np.stack(moves)

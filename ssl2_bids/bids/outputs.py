@@ -89,8 +89,8 @@ class UnitNames:
 
 
 def sidecar_path(path: Path) -> Path:
-    """The JSON beside an image or table."""
-    return path.with_name(re.sub(r'\.(nii\.gz|nii|tsv)$', '.json', path.name))
+    """The JSON beside an image, table or composite transform."""
+    return path.with_name(re.sub(r'\.(nii\.gz|nii|tsv|h5)$', '.json', path.name))
 
 
 def table_path(path: Path) -> Path:

@@ -113,6 +113,23 @@ LESION_COLUMNS: dict[str, dict[str, Any]] = {
     },
 }
 
+TEMPLATE_LESION_COLUMNS = LESION_COLUMNS | {
+    'volume_mm3': {
+        'Description': 'volume in the template, not the true one',
+        'Units': 'mm^3',
+    },
+    'voxel_count': {
+        'Description': 'number of voxels in the template; 0 where the lesion fills none by half'
+    },
+    **{
+        axis: {
+            'Description': f'coordinate in the template of the centroid of the lesion, {where}',
+            'Units': 'mm',
+        }
+        for axis, where in (('x', 'to the right'), ('y', 'to the front'), ('z', 'upwards'))
+    },
+}
+
 SIMULATED_LESION_COLUMNS: dict[str, dict[str, Any]] = {
     name: LESION_COLUMNS[name] for name in ('index', 'name', 'mapping')
 } | {

@@ -112,8 +112,10 @@ def add_outputs(parser: Parser) -> None:
         action='extend',
         metavar='SPACE',
         default=[],
-        help='additional grids for the lesion mask: suffix of a contrast used (FLAIR, T1w, ...: '
-        'its raw grid) or MNI152NLin2009aSym (affine); "anat", the reference, is always written',
+        help='additional grids for the lesions: suffix of a contrast used (FLAIR, T1w, ...: '
+        'its raw grid), MNI152NLin2009aSym (affine), or a template of TemplateFlow in '
+        'TEMPLATEFLOW_HOME (non-linear), NAME[:cohort-Y][:res-X], such as '
+        'MNI152NLin2009cAsym:res-2; "anat", the reference, is always written',
     )
     add_option(
         group,

@@ -41,7 +41,11 @@ def template() -> Volume:
 
 
 def register_to_template(
-    image: Volume, brain_mask: Volume, *, seed: int = 0
+    image: Volume,
+    brain_mask: Volume,
+    *,
+    seed: int = 0,
+    template_of: tuple[Volume, Volume] | None = None,
 ) -> TemplateRegistration:
     """Find the affine transform from the template to an image, from the brain alone.
 
@@ -50,13 +54,18 @@ def register_to_template(
     image : any contrast and grid.
     brain_mask : the same grid, above 0 is brain.
     seed : of the choice of the points that are compared.
+    template_of : another template, and its brain mask; None: the symmetric MNI152.
 
     Raises
     ------
     DataError : the mask is empty, or the image is constant within it.
     """
-    model = template()
-    model_mask = model.with_data((model.data > 0).astype(np.uint8))
+    if template_of is None:
+        model = template()
+        model_mask = model.with_data((model.data > 0).astype(np.uint8))
+    else:
+        head, model_mask = template_of
+        model = head.with_data(np.where(model_mask.data > 0, np.nan_to_num(head.data), 0))
     inside = brain_mask.data > 0
     brain = image.with_data(np.where(inside, np.nan_to_num(image.data), 0))
     found = register_affine(model, brain, fixed_mask=model_mask, moving_mask=brain_mask, seed=seed)

@@ -115,5 +115,6 @@ def test_bidsignore_covers_all_that_the_schema_does_not_know():
         'group_*',
         '*_xfm.*',
         '*_morph.*',
+        '*_cohort-*',
         '.ssl2-bids-group.lock',
     }

@@ -58,8 +58,37 @@ def test_both_stages_have_the_same_base_and_the_last_one_takes_a_folder_only():
     assert bases == ['python:3.11-slim-bookworm'] * 2
     last = instructions()[[name for name, _ in instructions()].index('FROM', 1) :]
     assert [words for name, words in last if name in ('COPY', 'ADD')] == [
-        '--from=build /opt/ssl2-bids /opt/ssl2-bids'
+        '--from=build /opt/ssl2-bids /opt/ssl2-bids',
+        '--from=build /opt/templateflow /opt/templateflow',
     ]
+
+
+def test_templates_are_fetched_at_build_time(tmp_path):
+    """The lines of the Dockerfile, with the download replaced: what is fetched, what is left."""
+    text = (PROJECT / 'Dockerfile').read_text()
+    lines = text.partition('RUN mkdir /opt/templateflow')[2].partition('\n\n')[0]
+    lines = f'mkdir /opt/templateflow{lines}'
+    names = next(w for n, w in instructions() if n == 'ARG' and w.startswith('TEMPLATES'))
+    home = tmp_path / 'templateflow'
+    replaced = (
+        'import templateflow.client as client; '
+        'client._s3_get = lambda config, path: path.write_text(str(path)); '
+    )
+    lines = lines.replace('/opt/templateflow', str(home))
+    lines = lines.replace('/opt/ssl2-bids/bin/python', sys.executable)
+    lines = lines.replace('from templateflow.api', replaced + 'from templateflow.api')
+    assert lines.count(replaced) == 1
+    subprocess.run(
+        ['sh', '-c', f'{names}; {lines}'],
+        check=True,
+        env={**os.environ, 'PYTHONPATH': ':'.join(sys.path)},
+    )
+    assert sorted(path.name for path in home.rglob('*.nii.gz')) == sorted(
+        f'tpl-{name}_res-0{number}_{kind}.nii.gz'
+        for name in ('MNI152NLin2009cAsym', 'MNI152NLin6Asym')
+        for number in (1, 2)
+        for kind in ('T1w', 'desc-brain_mask')
+    )
 
 
 def test_tag_is_the_version_of_the_package():
@@ -92,7 +121,8 @@ def test_builder_is_sent_nothing_but_what_the_image_is_made_of():
     taken = {pattern[1:] for pattern in patterns if pattern.startswith('!')}
     assert taken == {'LICENSE', 'README.md', 'constraints', 'pyproject.toml', 'ssl2_bids'}
     copied = [words.split()[:-1] for name, words in instructions() if name == 'COPY']
-    sources = {word.split('/')[0] for words in copied[:-1] for word in words}
+    outside = [words for words in copied if '--from=build' not in words]
+    sources = {word.split('/')[0] for words in outside for word in words}
     assert sources == taken
 
 

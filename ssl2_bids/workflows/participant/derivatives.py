@@ -34,14 +34,18 @@ from ssl2_bids.workflows.participant.plan import (
     map_paths,
     preproc_path,
 )
+from ssl2_bids.workflows.participant.templates import (
+    MNI,
+    Reference,
+    TemplateResults,
+    write_in_templates,
+)
 from ssl2_bids.workflows.segmentation_files import (
     SegmentationFiles,
     lesion_mask,
     model_keys,
     write_segmentation,
 )
-
-MNI = 4  # NIfTI code of a template's space
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ class Results:
     instances: str
     table: str
     template_matrix: str
+    templates: dict[str, TemplateResults]  # by the label of the template
     channels: list[str]
     device: str
 
@@ -100,7 +105,22 @@ def write_derivatives(plan: Plan, results: Results) -> dict[str, Any]:
     sidecar = write_segmentation(found)
     for space in extra_spaces(plan):
         _write_mask_elsewhere(plan, results, lesion_mask(found.instances), space)
+    write_in_templates(_for_templates(plan, found), plan.templates, results.templates)
     return sidecar
+
+
+def _for_templates(plan: Plan, found: SegmentationFiles) -> Reference:
+    names = plan.names
+    return Reference(
+        names=names,
+        lesions=found.instances,
+        probabilities=found.probability,
+        table=list(found.table),
+        image=_reference_uri(plan),
+        mask=_own(names, names.path('anat.mask')),
+        probability=_own(names, names.path('anat.probability')),
+        instances=_own(names, names.path('anat.instances')),
+    )
 
 
 def _own(names: UnitNames, path: Path) -> str:

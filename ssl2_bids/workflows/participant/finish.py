@@ -15,6 +15,7 @@ from ssl2_bids.workflows.participant.summary import (
     write_summary,
     write_viewer,
 )
+from ssl2_bids.workflows.participant.templates import TemplateResults
 
 
 def finish(
@@ -32,6 +33,9 @@ def finish(
     instances: str,
     table: str,
     template_matrix: str,
+    templates: list[str],
+    deformations: list[str],
+    warped: list[str],
     facts: list[str],
 ) -> dict[str, str]:
     """The last node of a session: derivatives, figures, summary, and the done marker at the end.
@@ -43,6 +47,7 @@ def finish(
     prepared, corrected : the image of each contrast, before and after N4.
     maps : quantitative maps of each contrast, by suffix.
     resampled, matrices : of all contrasts but the reference.
+    templates, deformations, warped : labels of templates, and what was found for each.
     facts : the nodes' JSON files, in any order: each has the name of its step.
     """
     found = in_order([read_json(path) for path in facts], contrasts)
@@ -65,13 +70,17 @@ def finish(
         instances=instances,
         table=table,
         template_matrix=template_matrix,
+        templates={
+            label: TemplateResults(*files)
+            for label, *files in zip(templates, deformations, warped, strict=True)
+        },
         channels=segmented['channels'],
         device=segmented['device'],
     )
     earlier = earlier_files(plan.names, all_paths(plan))
     withdraw(plan.names)
     marker = write_derivatives(plan, results)
-    shown = read_shown(results)
+    shown = read_shown(plan, results)
     summary = finished_summary(plan, results, found, command) | {'earlier': earlier}
     summary['figures'] = draw(planned_figures(plan), shown, plan.names.root)
     summary['viewer'] = write_viewer(plan, shown)

@@ -7,11 +7,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ssl2_bids.bids.template_spaces import Template
 from ssl2_bids.settings import ParticipantSettings
 from ssl2_bids.workflows.participant import nodes
 from ssl2_bids.workflows.participant.engine.task import make_node
 from ssl2_bids.workflows.participant.finish import finish
 from ssl2_bids.workflows.participant.plan import Plan, field_strength, is_stripped, map_settings
+from ssl2_bids.workflows.participant.templates import by_template
 
 from nipype import Merge, Node, Workflow  # isort: skip  after task.py has settled nipype's ways
 
@@ -72,14 +74,23 @@ def _add_session(workflow: Workflow, plan: Plan, device: str, command: str) -> N
     lesions = _find_lesions(plan)
     branch.connect(segment, 'probability', lesions, 'probability')
     branch.connect(template, 'matrix', lesions, 'matrix')
-    last = _finish(plan, contrasts, command)
+    templates = {
+        label: _register_template(plan, t) for label, t in by_template(plan.templates).items()
+    }
+    for node in templates.values():
+        branch.connect(corrected[reference], 'image', node, 'image')
+        branch.connect(joint, 'mask', node, 'mask')
+        branch.connect(lesions, 'instances', node, 'instances')
+    last = _finish(plan, contrasts, list(templates), command)
+    _gather(branch, last, 'deformations', [(n, 'deformation') for n in templates.values()])
+    _gather(branch, last, 'warped', [(n, 'warped') for n in templates.values()])
     _gather(branch, last, 'prepared', [(prepared[c], 'image') for c in contrasts])
     _gather(branch, last, 'maps', [(prepared[c], 'maps') for c in contrasts])
     _gather(branch, last, 'corrected', images)
     _gather(branch, last, 'resampled', [(n, 'resampled') for n in registered.values()])
     _gather(branch, last, 'matrices', matrices)
     sources = [prepared[c] for c in contrasts] + [brains[c] for c in contrasts]
-    sources += [*registered.values(), joint, segment, template, lesions]
+    sources += [*registered.values(), joint, segment, template, lesions, *templates.values()]
     _gather(branch, last, 'facts', [(node, 'facts') for node in sources])
     for node, output, name in (
         (joint, 'mask', 'brain_mask'),
@@ -178,6 +189,23 @@ def _find_template(plan: Plan) -> Node:
     return make_node('template', nodes.find_template, inputs, outputs=['matrix', 'facts'])
 
 
+def _register_template(plan: Plan, template: Template) -> Node:
+    inputs = {
+        'contrast': plan.session.reference,
+        'template': template,
+        'seed': plan.settings.random_seed,
+    }
+    return make_node(
+        f'template_{template.space.label.replace("+", "_")}',
+        nodes.register_template,
+        inputs,
+        outputs=['deformation', 'warped', 'facts'],
+        identity=json.dumps([str(template.space), template.digests]),
+        unhashed=('template',),
+        memory_gb=2.0,
+    )
+
+
 def _segment(plan: Plan, contrasts: list[str], device: str) -> Node:
     settings, on_gpu = plan.settings, device != 'cpu'
     inputs: dict[str, Any] = {
@@ -212,6 +240,11 @@ def _find_lesions(plan: Plan) -> Node:
     )
 
 
-def _finish(plan: Plan, contrasts: list[str], command: str) -> Node:
-    inputs = {'plan': plan, 'command': command, 'contrasts': contrasts}
+def _finish(plan: Plan, contrasts: list[str], templates: list[str], command: str) -> Node:
+    inputs = {
+        'plan': plan,
+        'command': command,
+        'contrasts': contrasts,
+        'templates': templates,
+    }
     return make_node('finish', finish, inputs, outputs=['marker'], memory_gb=2.0, always=True)

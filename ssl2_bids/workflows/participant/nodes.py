@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ssl2_bids.bids.scan import Scan
+from ssl2_bids.bids.template_spaces import Template
 from ssl2_bids.errors import about
 from ssl2_bids.files import write_json
 from ssl2_bids.steps import brain as brain_step
@@ -279,6 +280,43 @@ def find_lesions(
     methods = [lesions.methods(threshold, minimum_volume), regions.methods()]
     facts = _facts('find_lesions', [], methods)
     return {'instances': _here('instances.nii'), 'table': _here('table.json'), 'facts': facts}
+
+
+def register_template(
+    image: str, mask: str, instances: str, contrast: str, template: Template, seed: int
+) -> dict[str, str]:
+    """Non-linear transform between a template of TemplateFlow and the reference, as ``.npz``."""
+    from ssl2_bids.steps import deformation
+    from ssl2_bids.steps.template import register_to_template
+
+    reference, brain = read(image, contrast=contrast), read(mask, dtype=np.uint8)
+    model = read(template.image, contrast='T1w')
+    model_mask = read(template.mask, dtype=np.uint8)
+    label = template.space.label
+    linear = register_to_template(reference, brain, seed=seed, template_of=(model, model_mask))
+    found = deformation.register_deformation(
+        model,
+        reference,
+        linear.matrix,
+        template_mask=model_mask,
+        image_mask=brain,
+        lesions=read(instances, dtype=np.uint16),
+    )
+    deformation.write_deformation(found, 'deformation.npz')
+    write(deformation.to_template(reference, found, model), 'warped.nii')
+    warnings = [f'{label} is uncertain: {linear.warning}'] if linear.warning else []
+    quality = {
+        f'{label}, Dice of the masks after the affine transform': round(linear.brain_dice, 3),
+        f'{label}, local correlation with the affine transform': round(found.before, 3),
+        f'{label}, local correlation with the non-linear transform': round(found.after, 3),
+    }
+    methods = [deformation.methods(contrast, label)]
+    facts = _facts('register_template', warnings, methods, quality=quality)
+    return {
+        'deformation': _here('deformation.npz'),
+        'warped': _here('warped.nii'),
+        'facts': facts,
+    }
 
 
 def _here(name: str) -> str:

@@ -14,6 +14,7 @@ from ssl2_bids.bids.outputs import UnitNames, join_entities, sidecar_path, table
 from ssl2_bids.bids.provenance import configuration_hash, fingerprint
 from ssl2_bids.bids.scan import Scan
 from ssl2_bids.bids.sidecars import kept_metadata
+from ssl2_bids.bids.template_spaces import Template
 from ssl2_bids.contrasts import SUFFIXES
 from ssl2_bids.errors import DataError
 from ssl2_bids.networks.weights import Card
@@ -25,6 +26,7 @@ from ssl2_bids.settings import (
     deciding,
 )
 from ssl2_bids.steps.inhomogeneity import is_strong
+from ssl2_bids.workflows.participant.templates import template_outputs
 
 PARTIAL_FOURIER = ('PartialFourier', 'SlicePartialFourier')  # keys that decide a T1 map
 # beside the reference, the first that is there
@@ -39,6 +41,7 @@ class Plan:
     ----------
     settings : of the run; threshold, minimum volume and overlap are those that will be used,
         the model's own where none was asked.
+    templates : of the output spaces that were asked.
     sources : by contrast, names below ``bids_dir`` and SHA-256 of the files it is made from.
     preprocessing : hash of all that decides the preprocessed images and the brain mask.
     configuration : hash of all that decides the result; both are empty where no digest was asked.
@@ -49,6 +52,7 @@ class Plan:
     names: UnitNames
     card: Card
     settings: ParticipantSettings
+    templates: tuple[Template, ...] = ()
     sources: Mapping[str, list[tuple[str, str]]] = field(default_factory=dict)
     preprocessing: str = ''
     configuration: str = ''
@@ -61,6 +65,7 @@ def make_plan(
     card: Card,
     settings: ParticipantSettings,
     digest: Callable[[Path], str] | None = None,
+    templates: tuple[Template, ...] = (),
 ) -> Plan:
     """Settle names and settings of one session.
 
@@ -77,7 +82,7 @@ def make_plan(
         min_lesion_volume=_first(settings.min_lesion_volume, card.minimum_lesion_volume),
         overlap=_first(settings.overlap, card.overlap),
     )
-    plan = _with_brain_mask(Plan(session, names, card, settled))
+    plan = _with_brain_mask(Plan(session, names, card, settled, templates))
     return plan if digest is None else _identify(plan, digest)
 
 
@@ -140,6 +145,7 @@ def _identify(plan: Plan, digest: Callable[[Path], str]) -> Plan:
             'model': plan.card.identity,
             **deciding(plan.settings, SEGMENTATION),
             'output_spaces': extra_spaces(plan),
+            'templates': {str(t.space): t.digests for t in plan.templates},
             'metadata': {c: kept_metadata(session.scans[c].metadata) for c in sources},
             'field_strength': {c: field_strength(plan, c) for c in sources},
         }
@@ -248,6 +254,7 @@ def planned_outputs(plan: Plan) -> list[Path]:
     if plan.settings.uncertainty:
         found.append(names.path('anat.uncertainty'))
     found += [names.path('anat.mask', space=s) for s in extra_spaces(plan)]
+    found += template_outputs(names, plan.templates)
     return [*found, names.path('anat.mask')]
 
 
@@ -294,7 +301,10 @@ def extra_spaces(plan: Plan) -> list[str]:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of the report: what it shows (``kind``), of which contrast, and where it goes."""
+    """A figure of the report: what it shows (``kind``), of which contrast, and where it goes.
+
+    That of kind ``template`` has the label of the template for a contrast.
+    """
 
     kind: str
     contrast: str
@@ -309,9 +319,14 @@ def planned_figures(plan: Plan) -> list[Figure]:
     kinds = [('lesions', c) for c in shown] + [('mosaic', shown[-1])]
     kinds += [('brain', c) for c in (reference, *others)]
     kinds += [('registration', c) for c in others]
+    found = [(kind, c, kind, c) for kind, c in kinds]
+    found += [
+        ('template', label, f'template{label.replace("+", "cohort")}', reference)
+        for label in dict.fromkeys(t.space.label for t in plan.templates)
+    ]
     return [
-        Figure(kind, c, plan.names.path('report.figure', step=plan.names.desc + kind, suffix=c))
-        for kind, c in kinds
+        Figure(kind, c, plan.names.path('report.figure', step=plan.names.desc + step, suffix=s))
+        for kind, c, step, s in found
     ]
 
 

@@ -10,18 +10,20 @@ from pathlib import Path
 from ssl2_bids.bids.dataset import select_participants, select_sessions
 from ssl2_bids.bids.inputs import Session, find_sessions
 from ssl2_bids.bids.outputs import find_summary, output_name, stored_configuration
+from ssl2_bids.bids.template_spaces import Template
+from ssl2_bids.contrasts import SUFFIXES
 from ssl2_bids.digests import DIGESTS, Digests
-from ssl2_bids.errors import DataError, UnavailableError, UsageError
+from ssl2_bids.errors import DataError
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.networks.weights import find_model
-from ssl2_bids.settings import ATLAS_SPACE, ParticipantSettings
+from ssl2_bids.settings import ParticipantSettings
 from ssl2_bids.workflows.participant.plan import (
-    VIEWED,
     Plan,
     all_paths,
     make_plan,
     planned_outputs,
 )
+from ssl2_bids.workflows.participant.templates import output_templates
 
 log = logging.getLogger('ssl2_bids')
 
@@ -37,10 +39,11 @@ def plan_sessions(settings: ParticipantSettings) -> list[Plan]:
         ``networks.weights``.
     """
     card = find_model(settings.model, settings.output_dir)
-    _check_spaces(settings)
+    digests = Digests(settings.work_dir / DIGESTS, trust=not settings.overwrite)
+    templates = output_templates(settings.output_spaces, digests.of)
     participants = select_participants(settings.bids_dir, settings.participants, settings.excluded)
     units = select_sessions(settings.bids_dir, participants, settings.sessions)
-    plans = _plans(units, card, settings, {})
+    plans = _plans(units, card, settings, {}, templates)
     return [_as_known_before(plan, settings) for plan in plans]
 
 
@@ -49,6 +52,7 @@ def _plans(
     card: Card,
     settings: ParticipantSettings,
     unusable: Mapping[Path, str],
+    templates: tuple[Template, ...],
 ) -> list[Plan]:
     sessions = find_sessions(
         settings.bids_dir,
@@ -60,14 +64,18 @@ def _plans(
         reference=settings.reference,
         unusable=unusable,
     )
-    return _plan_sessions([_with_missing_spaces(s, settings) for s in sessions], card, settings)
+    sessions = [_with_missing_spaces(s, settings) for s in sessions]
+    return _plan_sessions(sessions, card, settings, templates)
 
 
 def _plan_sessions(
-    sessions: list[Session], card: Card, settings: ParticipantSettings
+    sessions: list[Session],
+    card: Card,
+    settings: ParticipantSettings,
+    templates: tuple[Template, ...],
 ) -> list[Plan]:
     """Plans that know the content of their input files, where it is needed."""
-    plans = [make_plan(session, card, settings) for session in sessions]
+    plans = [make_plan(session, card, settings, None, templates) for session in sessions]
     if settings.reports_only:
         return plans
     # the lines of a dry run on a session depend on its files only where there are results
@@ -87,7 +95,7 @@ def _plan_sessions(
         digests.save()
         log.info('content of the input files: %s', digests.summary())
     return [
-        make_plan(session, card, settings, digests.of) if needed else plan
+        make_plan(session, card, settings, digests.of, templates) if needed else plan
         for session, plan, needed in zip(sessions, plans, asked, strict=True)
     ]
 
@@ -105,7 +113,7 @@ def _as_known_before(plan: Plan, settings: ParticipantSettings) -> Plan:
     if not unusable:
         return plan
     unit = (plan.session.subject, plan.session.session)
-    (again,) = _plans([unit], plan.card, settings, unusable)
+    (again,) = _plans([unit], plan.card, settings, unusable, plan.templates)
     # the configuration holds the content of what was left out: a repaired file is tried again
     return again if is_finished(again) else plan
 
@@ -133,25 +141,12 @@ def without_unusable(plan: Plan, settings: ParticipantSettings) -> Plan | None:
     if unusable == plan.session.unusable:
         return None
     unit = (plan.session.subject, plan.session.session)
-    (again,) = _plans([unit], plan.card, settings, unusable)
+    (again,) = _plans([unit], plan.card, settings, unusable, plan.templates)
     return again if is_runnable(again) else None
 
 
-def _check_spaces(settings: ParticipantSettings) -> None:
-    suffixes = ('anat', *VIEWED, ATLAS_SPACE)
-    for space in settings.output_spaces:
-        name, _, modifier = space.partition(':')
-        if name not in suffixes:
-            raise UnavailableError(
-                f'the output space "{space}" is not available',
-                advice=f'Choose among: {", ".join(suffixes)}.',
-            )
-        if modifier not in ('', 'res-1') or (modifier and name != ATLAS_SPACE):
-            raise UsageError(f'the output space "{space}" has an unknown modifier')
-
-
 def _with_missing_spaces(session: Session, settings: ParticipantSettings) -> Session:
-    wanted = {s.partition(':')[0] for s in settings.output_spaces} - {'anat', ATLAS_SPACE}
+    wanted = {s.partition(':')[0] for s in settings.output_spaces} & set(SUFFIXES)
     missing = sorted(wanted - set(session.scans)) if session.scans else []
     texts = [f'no mask on the grid of {m}: the session has no such image' for m in missing]
     if session.reference in wanted:

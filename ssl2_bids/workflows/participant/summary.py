@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from ssl2_bids.workflows.participant.plan import (
     planned_outputs,
     viewer_contrasts,
 )
+from ssl2_bids.workflows.participant.templates import by_template
 from ssl2_bids.workflows.segmentation_files import brain_volume, lesion_rows, volume_rows
 
 INTRODUCTION = (
@@ -41,6 +42,7 @@ STEPS = (
     'segment',
     'find_template',
     'find_lesions',
+    'register_template',
 )  # in the order of the methods
 
 
@@ -165,19 +167,33 @@ def methods_of(
 
 @dataclass(frozen=True)
 class Shown:
-    """What the report shows, on the grid of the reference, which is the first image."""
+    """What the report shows, on the grid of the reference, which is the first image.
+
+    Attributes
+    ----------
+    templates : by label: the template, its brain mask, and the reference on their grid.
+    """
 
     images: dict[str, Volume]  # by contrast
     instances: Volume
     mask: Volume
+    templates: dict[str, tuple[Volume, Volume, Volume]] = field(default_factory=dict)
 
 
-def read_shown(results: Results) -> Shown:
+def read_shown(plan: Plan, results: Results) -> Shown:
     files = [results.corrected[0], *results.resampled]
     return Shown(
         images={c: read(f, contrast=c) for c, f in zip(results.contrasts, files, strict=True)},
         instances=read(results.instances, dtype=np.uint16),
         mask=read(results.brain_mask, dtype=np.uint8),
+        templates={
+            label: (
+                read(template.image),
+                read(template.mask, dtype=np.uint8),
+                read(results.templates[label].warped),
+            )
+            for label, template in by_template(plan.templates).items()
+        },
     )
 
 
@@ -212,6 +228,8 @@ def write_viewer(plan: Plan, shown: Shown) -> dict[str, Any]:
 def _draw_one(figure: Figure, shown: Shown) -> tuple[str, str]:
     """Draw a figure; its title and caption."""
     contrast, path = figure.contrast, figure.path
+    if figure.kind == 'template':
+        return _draw_template(figure, shown)
     image, instances, mask = shown.images[contrast], shown.instances, shown.mask
     reference = next(iter(shown.images.values()))
     if figure.kind == 'lesions':
@@ -237,3 +255,19 @@ def _draw_one(figure: Figure, shown: Shown) -> tuple[str, str]:
         moving_name=contrast,
     )
     return title, 'The two images alternate: only the contrast should change.'
+
+
+def _draw_template(figure: Figure, shown: Shown) -> tuple[str, str]:
+    model, mask, warped = shown.templates[figure.contrast]
+    reference = next(iter(shown.images))
+    title = f'{reference} in the space of {figure.contrast}'
+    figures.draw_registration(
+        model,
+        warped,
+        mask,
+        figure.path,
+        title=title,
+        fixed_name='template',
+        moving_name=reference,
+    )
+    return title, 'Template and image alternate: ventricles and the large sulci should not move.'

@@ -1,0 +1,211 @@
+"""Templates of TemplateFlow as output spaces: their names, and their files on this machine.
+
+Files are looked up with TemplateFlow's client. Nothing is downloaded, and nothing is written into
+``TEMPLATEFLOW_HOME``: the client fills an empty folder when it is imported, so it is imported only
+where the template's folder exists.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ssl2_bids.contrasts import SUFFIXES
+from ssl2_bids.errors import UnavailableError, UsageError
+from ssl2_bids.settings import ATLAS_SPACE
+
+if TYPE_CHECKING:
+    from templateflow.client import TemplateFlowClient
+
+HOME = 'TEMPLATEFLOW_HOME'
+ARCHIVE = 'https://templateflow.s3.amazonaws.com'
+MODIFIER = re.compile(r'(res|cohort)-0*(\d+)')
+EXTENSIONS = ['.nii.gz', '.nii']
+
+
+@dataclass(frozen=True)
+class TemplateSpace:
+    """A template of TemplateFlow as an output space: ``NAME[:cohort-Y][:res-X]``.
+
+    Attributes
+    ----------
+    resolution : the number behind ``res-``; None where none was asked: that of ``res-1``, or of
+        the one file of a template without resolutions.
+    """
+
+    name: str
+    cohort: int | None = None
+    resolution: int | None = None
+
+    @property
+    def label(self) -> str:
+        """The template as ``from-`` and ``to-`` of a transform name it."""
+        return self.name if self.cohort is None else f'{self.name}+{self.cohort}'
+
+    @property
+    def entities(self) -> dict[str, str | None]:
+        """For names of outputs."""
+        numbers = {'cohort': self.cohort, 'resolution': self.resolution}
+        return {'space': self.name} | {k: str(n) if n else None for k, n in numbers.items()}
+
+    def __str__(self) -> str:
+        cohort = '' if self.cohort is None else f':cohort-{self.cohort}'
+        return self.name + cohort + ('' if self.resolution is None else f':res-{self.resolution}')
+
+
+@dataclass(frozen=True)
+class Template:
+    """The files of a template space on this machine.
+
+    Attributes
+    ----------
+    image, mask : T1w image and brain mask.
+    uri : address of the image in TemplateFlow's archive.
+    digests : SHA-256 of image and mask; empty where nothing is compared with a former run.
+    """
+
+    space: TemplateSpace
+    image: Path
+    mask: Path
+    uri: str
+    digests: tuple[str, str] = ('', '')
+
+
+def parse_space(text: str) -> TemplateSpace:
+    """A template space from ``NAME[:res-X][:cohort-Y]``, in any order of the modifiers.
+
+    Raises
+    ------
+    UsageError : an unknown or repeated modifier.
+    """
+    name, *modifiers = text.split(':')
+    numbers: dict[str, int] = {}
+    for modifier in modifiers:
+        match = MODIFIER.fullmatch(modifier)
+        if not match or not int(match[2]) or match[1] in numbers:
+            raise UsageError(
+                f'the output space "{text}" has an unknown modifier',
+                advice='A template is written NAME[:cohort-Y][:res-X], with numbers.',
+            )
+        numbers[match[1]] = int(match[2])
+    return TemplateSpace(name, numbers.get('cohort'), numbers.get('res'))
+
+
+def templateflow_home() -> Path:
+    """The folder of TemplateFlow's client."""
+    from platformdirs import user_cache_dir  # as the client does
+
+    return Path(os.environ.get(HOME) or user_cache_dir('templateflow')).absolute()
+
+
+def find_templates(spaces: list[TemplateSpace]) -> list[Template]:
+    """The files of template spaces.
+
+    Raises
+    ------
+    UsageError : a template has cohorts, and none was named.
+    UnavailableError : files are missing; the message has the command that gets them.
+    """
+    home = templateflow_home()
+    client: TemplateFlowClient | None = None
+    found = []
+    for space in spaces:
+        folder = home / f'tpl-{space.name}'
+        if not re.fullmatch('[0-9A-Za-z]+', space.name) or not folder.is_dir():
+            raise _missing(space, home)
+        if client is None:
+            from templateflow.client import TemplateFlowClient
+
+            client = TemplateFlowClient(root=home, use_datalad=False, autoupdate=False)
+        found.append(_find_template(client, space, home))
+    return found
+
+
+def _find_template(client: TemplateFlowClient, space: TemplateSpace, home: Path) -> Template:
+    images = _present(client, space, suffix='T1w', desc=None)
+    cohorts = _labels(images, 'cohort')
+    if cohorts and space.cohort is None:
+        raise UsageError(
+            f'the template {space.name} has several cohorts',
+            advice=f'Name one: {", ".join(f"{space.name}:cohort-{c}" for c in cohorts)}.',
+        )
+    if space.resolution is None:  # the usual grid, or the one there is
+        number = 1 if _labels(images, 'res') else None
+        images = [path for path in images if _number(path, 'res') == number]
+    else:
+        number = space.resolution
+    masks = [
+        path
+        for path in _present(client, space, suffix='mask', desc='brain')
+        if _number(path, 'res') == number
+    ]
+    if not images or not masks:
+        raise _missing(space, home)
+    uri = f'{ARCHIVE}/{images[0].relative_to(home).as_posix()}'
+    return Template(space, images[0], masks[0], uri)
+
+
+def _present(
+    client: TemplateFlowClient, space: TemplateSpace, *, suffix: str, desc: str | None
+) -> list[Path]:
+    """The files of a template that have content, first those without further entities.
+
+    The client lists empty files for what it could download.
+    """
+    asked = {'cohort': space.cohort, 'resolution': space.resolution}
+    paths = client.ls(
+        space.name,
+        suffix=suffix,
+        desc=desc,
+        extension=EXTENSIONS,
+        **{key: number for key, number in asked.items() if number is not None},
+    )
+    there = [path for path in paths if path.is_file() and path.stat().st_size]
+    return sorted(there, key=lambda path: (path.name.count('_'), path.name))
+
+
+def _number(path: Path, entity: str) -> int | None:
+    match = re.search(rf'_{entity}-0*(\d+)_', path.name)
+    return int(match[1]) if match else None
+
+
+def _labels(paths: list[Path], entity: str) -> list[int]:
+    """All numbers of an entity, sorted."""
+    return sorted({n for path in paths if (n := _number(path, entity)) is not None})
+
+
+def _missing(space: TemplateSpace, home: Path) -> UnavailableError:
+    return UnavailableError(
+        f'the output space "{space}" is not available: {HOME} ({home}) has no T1w image and '
+        'brain mask of it',
+        advice=f'Other output spaces: {", ".join(("anat", *SUFFIXES, ATLAS_SPACE))}. Nothing is '
+        'downloaded in a run; on a machine with a network, get the template with: '
+        f'{command_that_gets(space, home)}',
+    )
+
+
+def command_that_gets(space: TemplateSpace, home: Path) -> str:
+    """The command that downloads a template space into TemplateFlow's folder.
+
+    It is Python: ``templateflow get`` finds nothing for a resolution (client 25.1). The first
+    call adds the names of what can be downloaded to a folder that has only some files.
+    """
+    chosen = '' if space.cohort is None else f'cohort={space.cohort}, '
+    chosen += f'resolution={space.resolution or 1}, '
+    code = (
+        'from templateflow import api, conf; '
+        'conf.update(local=True, overwrite=False, silent=True); '
+        f"api.get('{space.name}', {chosen}suffix='T1w', desc=None, raise_empty=True); "
+        f"api.get('{space.name}', {chosen}suffix='mask', desc='brain', raise_empty=True)"
+    )
+    return f'{HOME}={home} python -c "{code}"'
+
+
+def client_version() -> str:
+    """Version of TemplateFlow's client."""
+    from importlib.metadata import version
+
+    return version('templateflow')

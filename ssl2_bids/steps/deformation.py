@@ -1,0 +1,316 @@
+"""Non-linear registration of two brains by local correlation, with the exact way back.
+
+A diffeomorphism is the flow of a velocity field that does not change with time: the flow
+backwards is its inverse. One thread, no random numbers: the same bytes every time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from ssl2_bids.steps.registration import checked_mask, cubic
+from ssl2_bids.volume import Grid, Volume, resample, resample_deformed, shifted
+
+SPACING = 2.0  # mm; of the finest copies
+LEVELS = ((4, 60), (2, 40), (1, 20))  # voxels of a level in those of the finest, and most steps
+MARGIN = 12.0  # mm around the brain of the template; the deformation is zero at its end
+SHELL = 4.0  # mm around the brain that are compared too
+WINDOW = 5  # voxels; edge of the cube of a local correlation
+STEP = 0.5  # voxels; the largest shift of the first step of a level
+UPDATE_SMOOTHING, FIELD_SMOOTHING = 1.7, 1.1  # voxels; standard deviations
+RIM = 3.0  # mm; of the brain, whose median intensity stands outside of it too
+FLAT = 1e-4  # variance of normalised intensities below which a window shows nothing
+LARGEST_SHIFT = 0.25  # voxels; of a part of the flow that is taken as a shift
+
+
+@dataclass(frozen=True)
+class Deformation:
+    """The way between a template and an image, both ways.
+
+    Attributes
+    ----------
+    matrix : (4, 4), RAS+ mm of the template to RAS+ mm of the image.
+    affine : (4, 4), of the grid of both fields, which lies in the template.
+    forward : shifts of points of the template in mm (RAS+) before ``matrix``, (I, J, K, 3).
+    backward : shifts of points that come from the image, after the inverse of ``matrix``.
+    before, after : mean local correlation of both brains (its square, 0 to 1) under the matrix
+        alone, and under the deformation.
+    """
+
+    matrix: np.ndarray
+    affine: np.ndarray
+    forward: np.ndarray
+    backward: np.ndarray
+    before: float
+    after: float
+
+
+def register_deformation(
+    template: Volume,
+    image: Volume,
+    matrix: np.ndarray,
+    *,
+    template_mask: Volume,
+    image_mask: Volume,
+    lesions: Volume | None = None,
+) -> Deformation:
+    """Find the deformation between a template and an image that are aligned affinely.
+
+    Maximises the squared local correlation of the two brains (Avants et al. 2008; that of a
+    cube of five voxels), which is the same for any contrast of tissues, with a stationary
+    velocity field (Lorenzi et al. 2013, doi 10.1016/j.neuroimage.2013.04.114) on copies of 8, 4
+    and 2 mm. Update and field are smoothed with Gaussians. Lesions are filled first.
+
+    Parameters
+    ----------
+    template, image : brains of any contrasts, on any grids.
+    matrix : (4, 4), RAS+ mm of the template to RAS+ mm of the image.
+    template_mask, image_mask : brain masks on the grids of their images.
+    lesions : above 0 in lesions, on the grid of ``image``.
+
+    Raises
+    ------
+    DataError : a mask is empty, or an image is constant within it.
+    """
+    fixed_mask = checked_mask(template, template_mask)
+    moving_mask = checked_mask(image, image_mask)
+    filled = image if lesions is None else without_lesions(image, moving_mask, lesions)
+    inside = cubic(fixed_mask, fixed_mask, spacing=SPACING, margin=MARGIN)
+    fixed = normalised(template, fixed_mask, inside, np.eye(4))
+    moving = normalised(filled, moving_mask, inside, matrix)
+    brain = ndimage.distance_transform_edt(inside.data < 0.5) * SPACING <= SHELL
+    velocity = np.zeros((3, *inside.shape), np.float32)
+    rim = np.zeros(inside.shape, np.float32)
+    rim[tuple(slice(2, -2) for _ in range(3))] = 1
+    before = local_correlation(fixed, moving, brain)[0]
+    for factor, steps in LEVELS:
+        level = [coarser(array, factor) for array in (fixed, moving, brain.astype(np.float32))]
+        small = resized(velocity, level[0].shape)
+        small = ascend(small, level[0], level[1], level[2] >= 0.5, steps=steps)
+        velocity = resized(small, inside.shape)
+    velocity *= ndimage.gaussian_filter(rim, 1.0)
+    after = local_correlation(fixed, warped(moving, flow(velocity)), brain)[0]
+    forward, backward = (in_mm(flow(sign * velocity), inside.affine) for sign in (1, -1))
+    return Deformation(matrix, inside.affine, forward, backward, before, after)
+
+
+def without_lesions(image: Volume, brain: Volume, lesions: Volume) -> Volume:
+    """An image of any contrast with the mean of the brain around them in place of its lesions.
+
+    Parameters
+    ----------
+    brain, lesions : above 0 inside, on the grid of the image.
+
+    Notes
+    -----
+    A lesion has no counterpart in a template: there the deformation would shrink it.
+    """
+    from ssl2_bids.steps.lesion_filling import local_statistics
+
+    holes = lesions.data > 0
+    data = np.nan_to_num(image.data).astype(np.float32)
+    known = (brain.data > 0) & ~holes
+    if holes.any() and known.any():
+        data[holes], _ = local_statistics(data, known, holes, spacing=image.spacing)
+    return image.with_data(data)
+
+
+def normalised(image: Volume, mask: Volume, grid: Grid, matrix: np.ndarray) -> np.ndarray:
+    """The brain alone on a grid, ``matrix`` as in resample; intensities have a range of 1.
+
+    Outside is 0, the median of the rim of the brain: a step there would have the same sign in
+    all contrasts, that between tissues has not.
+    """
+    data = np.nan_to_num(image.data)
+    low, high = np.percentile(data[mask.data], (1, 99))
+    depth = ndimage.distance_transform_edt(mask.data, sampling=image.spacing)
+    rim = np.median(data[mask.data & (depth <= RIM)])
+    scaled = np.where(mask.data, (np.clip(data, low, high) - rim) / (high - low), 0)
+    brain = image.with_data(scaled.astype(np.float32))
+    return resample(brain, grid.affine, grid.shape, transform=matrix).data
+
+
+def ascend(
+    velocity: np.ndarray, fixed: np.ndarray, moving: np.ndarray, brain: np.ndarray, *, steps: int
+) -> np.ndarray:
+    """Improve a velocity field on one level."""
+    best, field, step = -1.0, velocity, STEP
+    for _ in range(steps):
+        there = warped(moving, flow(field))
+        value, slope = local_correlation(fixed, there, brain)
+        if value <= best + 1e-5:
+            step /= 2
+            if step < STEP / 8:
+                break
+        if value > best:
+            best, velocity = value, field
+        update = np.stack([slope * part for part in np.gradient(there)])
+        update = smooth(update, UPDATE_SMOOTHING)
+        largest = float(np.sqrt((update**2).sum(axis=0)).max())
+        field = smooth(velocity + update * (step / max(largest, 1e-12)), FIELD_SMOOTHING)
+    return velocity
+
+
+def local_correlation(
+    fixed: np.ndarray, moving: np.ndarray, brain: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """Mean of the squared local correlation in the brain, and its slope by ``moving``."""
+    fixed_mean, moving_mean = box(fixed), box(moving)
+    fixed_variance = box(fixed * fixed) - fixed_mean**2
+    moving_variance = box(moving * moving) - moving_mean**2
+    covariance = box(fixed * moving) - fixed_mean * moving_mean
+    there = brain & (fixed_variance > FLAT) & (moving_variance > FLAT)
+    product = np.where(there, fixed_variance * moving_variance, 1)
+    squared = np.where(there, covariance**2 / product, 0)
+    slope = np.where(
+        there,
+        2
+        * covariance
+        / product
+        * (
+            (fixed - fixed_mean)
+            - covariance / np.where(there, moving_variance, 1) * (moving - moving_mean)
+        ),
+        0,
+    )
+    return float(squared.sum() / max(np.count_nonzero(brain), 1)), slope.astype(np.float32)
+
+
+def box(array: np.ndarray) -> np.ndarray:
+    """Mean in a cube around each voxel."""
+    return ndimage.uniform_filter(array, WINDOW)
+
+
+def smooth(field: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian of each component of a field (3, I, J, K)."""
+    return np.stack([ndimage.gaussian_filter(part, sigma) for part in field])
+
+
+def flow(velocity: np.ndarray) -> np.ndarray:
+    """Shifts in voxels after one unit of time in a velocity field, by scaling and squaring."""
+    largest = float(np.sqrt((velocity**2).sum(axis=0)).max())
+    halvings = max(int(np.ceil(np.log2(max(largest, 1e-6) / LARGEST_SHIFT))), 0)
+    shift = velocity / 2**halvings
+    for _ in range(halvings):
+        shift = shift + np.stack([warped(part, shift, mode='nearest') for part in shift])
+    return shift
+
+
+def warped(array: np.ndarray, shift: np.ndarray, *, mode: str = 'constant') -> np.ndarray:
+    """An array at its voxels' positions after a shift (3, I, J, K), linear interpolation."""
+    places = np.indices(array.shape, np.float32) + shift
+    return ndimage.map_coordinates(array, places, order=1, mode=mode)
+
+
+def coarser(array: np.ndarray, factor: int) -> np.ndarray:
+    """A blurred copy with voxels ``factor`` times as large."""
+    if factor == 1:
+        return array
+    blurred = ndimage.gaussian_filter(array, 0.5 * factor)
+    return ndimage.zoom(blurred, 1 / factor, order=1, grid_mode=True, mode='nearest')
+
+
+def resized(field: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A field of shifts in voxels on the same box with other voxels."""
+    parts = []
+    for axis, part in enumerate(field):
+        ratio = np.array(shape) / np.array(part.shape)
+        larger = ndimage.zoom(part, ratio, order=1, grid_mode=True, mode='nearest')
+        parts.append(larger * ratio[axis])
+    return np.stack(parts).astype(np.float32)
+
+
+def in_mm(shift: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """Shifts in voxels (3, I, J, K) as shifts in RAS+ mm, (I, J, K, 3), float32."""
+    return np.einsum('ab,bijk->ijka', affine[:3, :3], shift).astype(np.float32)
+
+
+def write_deformation(found: Deformation, path: str | Path) -> None:
+    """Write a deformation as ``.npz``."""
+    np.savez(path, **vars(found))
+
+
+def read_deformation(path: str | Path) -> Deformation:
+    """Read what :func:`write_deformation` wrote."""
+    with np.load(path) as content:
+        return Deformation(
+            matrix=content['matrix'],
+            affine=content['affine'],
+            forward=content['forward'],
+            backward=content['backward'],
+            before=float(content['before']),
+            after=float(content['after']),
+        )
+
+
+def to_template(volume: Volume, found: Deformation, grid: Grid, *, order: int = 1) -> Volume:
+    """A volume in the space of the image, resampled once to a grid in the template."""
+    return resample_deformed(
+        volume,
+        grid,
+        transform=found.matrix,
+        shifts=found.forward,
+        shifts_affine=found.affine,
+        order=order,
+    )
+
+
+def lesions_to_template(instances: Volume, found: Deformation, grid: Grid) -> Volume:
+    """Numbered lesions on a grid in the template: voxels that lesions fill by half or more.
+
+    Such a voxel has the number of the lesion at or nearest to its centre.
+    """
+    mask = instances.with_data((instances.data > 0).astype(np.float32))
+    share = to_template(mask, found, grid)
+    numbers = to_template(instances, found, grid, order=0)
+    inside = share.data >= 0.5
+    if (inside & (numbers.data == 0)).any():
+        nearest = ndimage.distance_transform_edt(
+            numbers.data == 0, return_distances=False, return_indices=True
+        )
+        numbers = numbers.with_data(numbers.data[tuple(nearest)])
+    return numbers.with_data(np.where(inside, numbers.data, 0).astype(np.uint16))
+
+
+def lesions_in_template(
+    table: Sequence[dict[str, Any]], instances: Volume, found: Deformation
+) -> list[dict[str, Any]]:
+    """Rows of lesions with their centre, voxels and volume in the template.
+
+    Parameters
+    ----------
+    table : fields of :class:`ssl2_bids.steps.lesions.Lesion`, in the space of the image.
+    instances : of :func:`lesions_to_template`.
+    """
+    counts = np.bincount(instances.data.ravel(), minlength=len(table) + 1)
+    rows = []
+    for row in table:
+        centre = to_template_points(np.array([[row[axis] for axis in 'xyz']]), found)[0]
+        count = int(counts[row['index']])
+        size = {'voxel_count': count, 'volume_mm3': count * instances.voxel_volume}
+        rows.append(row | size | dict(zip('xyz', centre.tolist(), strict=True)))
+    return rows
+
+
+def to_template_points(points: np.ndarray, found: Deformation) -> np.ndarray:
+    """Points (N, 3) of the image, RAS+ mm, as points of the template."""
+    back = np.linalg.inv(found.matrix)
+    affine = back[:3, :3] @ points.T + back[:3, 3:]
+    return shifted(affine, found.backward, found.affine).T
+
+
+def methods(reference: str, template: str) -> str:
+    """The methods sentences for a reference image of this BIDS suffix."""
+    return (
+        f'The brain in the {reference} image was registered to the {template} template of '
+        'TemplateFlow [@ciric2022] with an affine transform (mutual information) and a '
+        'diffeomorphism from a stationary velocity field that maximises local correlation '
+        '[@avants2008; @lorenzi2013]. Lesions were filled with the intensities around them '
+        'first. Results were resampled to the template once.'
+    )

@@ -1,0 +1,231 @@
+"""Results in template spaces: their templates, names, images, tables and transforms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ssl2_bids.bids.outputs import UnitNames, sidecar_path, table_path, write_table
+from ssl2_bids.bids.sidecars import TEMPLATE_LESION_COLUMNS, segmentation_sidecar
+from ssl2_bids.bids.template_spaces import (
+    Template,
+    TemplateSpace,
+    client_version,
+    command_that_gets,
+    find_templates,
+    parse_space,
+    templateflow_home,
+)
+from ssl2_bids.contrasts import SUFFIXES
+from ssl2_bids.errors import DataError, UsageError
+from ssl2_bids.files import write_json
+from ssl2_bids.settings import ATLAS_SPACE
+from ssl2_bids.volume import Volume, read, read_grid, same_grid, write
+from ssl2_bids.workflows.segmentation_files import lesion_rows
+
+if TYPE_CHECKING:
+    from ssl2_bids.steps.deformation import Deformation
+
+MNI = 4  # NIfTI code of a template's space
+WITHOUT_TEMPLATE = ('anat', *SUFFIXES, ATLAS_SPACE)  # output spaces that are always known
+
+
+def output_templates(
+    output_spaces: Iterable[str], digest: Callable[[Path], str] | None = None
+) -> tuple[Template, ...]:
+    """The templates of the asked output spaces, with files that can be used.
+
+    Parameters
+    ----------
+    digest : gives the SHA-256 of a file; None where nothing is compared with a former run.
+
+    Raises
+    ------
+    UsageError : an unknown modifier.
+    UnavailableError : a template is not on this machine.
+    DataError : a file of a template is damaged.
+    """
+    spaces: dict[TemplateSpace, None] = {}
+    for text in output_spaces:
+        name, _, modifier = text.partition(':')
+        if name not in WITHOUT_TEMPLATE:
+            spaces[parse_space(text)] = None
+        elif modifier and (name, modifier) != (ATLAS_SPACE, 'res-1'):
+            raise UsageError(f'the output space "{text}" has an unknown modifier')
+    found = find_templates(list(spaces)) if spaces else []
+    for template in found:
+        _check(template)
+    if digest is None:
+        return tuple(found)
+    return tuple(
+        replace(template, digests=(digest(template.image), digest(template.mask)))
+        for template in found
+    )
+
+
+def _check(template: Template) -> None:
+    """Read the files of a template once: better now than after hours."""
+    advice = f'Remove the file, then: {command_that_gets(template.space, templateflow_home())}'
+    for path in (template.image, template.mask):
+        try:
+            volume = read(path)
+        except DataError as error:
+            raise DataError(error.message, path=path, advice=advice) from None
+        values = volume.data
+        if not np.isfinite(values).all() or not values.max() > values.min():
+            problem = 'the file of the template is constant or has values that are not finite'
+            raise DataError(problem, path=path, advice=advice)
+    shape, affine = read_grid(template.image)
+    if not same_grid(read(template.mask), Volume(np.empty(shape, bool), affine)):
+        problem = 'the brain mask is not on the grid of the T1w image of the template'
+        raise DataError(problem, path=template.mask, advice=advice)
+
+
+@dataclass(frozen=True)
+class TemplateResults:
+    """What the nodes made for one template: paths."""
+
+    deformation: str
+    warped: str
+
+
+def by_template(templates: Iterable[Template]) -> dict[str, Template]:
+    """The file with which each template (and cohort) is registered: the finest that was asked."""
+    found: dict[str, Template] = {}
+    for template in sorted(templates, key=lambda t: float(np.prod(read_grid(t.image)[0])) * -1):
+        found.setdefault(template.space.label, template)
+    return dict(sorted(found.items()))
+
+
+def template_outputs(names: UnitNames, templates: Iterable[Template]) -> list[Path]:
+    """What is written for templates, without sidecars, in the order of writing."""
+    found: list[Path] = []
+    for label in dict.fromkeys(t.space.label for t in templates):
+        found += transform_paths(names, label)
+    for template in templates:
+        entities = template.space.entities
+        instances = names.path('anat.instances', **entities)
+        found += [names.path('anat.probability', **entities), instances, table_path(instances)]
+        found.append(names.path('anat.mask', **entities))
+    return found
+
+
+def transform_paths(names: UnitNames, label: str) -> tuple[Path, Path]:
+    """The transforms from the reference to a template, and back."""
+    return (
+        names.path('anat.composite', source=names.reference, target=label),
+        names.path('anat.composite', source=label, target=names.reference),
+    )
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What is brought to templates, on the grid of the reference.
+
+    Attributes
+    ----------
+    table : one row per lesion, fields of :class:`ssl2_bids.steps.lesions.Lesion`.
+    image, mask, probability, instances : BIDS URIs of the written files.
+    """
+
+    names: UnitNames
+    lesions: Volume
+    probabilities: Volume
+    table: list[dict[str, Any]]
+    image: str
+    mask: str
+    probability: str
+    instances: str
+
+
+def write_in_templates(
+    reference: Reference, templates: Iterable[Template], results: dict[str, TemplateResults]
+) -> None:
+    """Write transforms, masks, probabilities and lesions of all template spaces.
+
+    Parameters
+    ----------
+    results : by the label of the template.
+    """
+    from ssl2_bids.steps.deformation import read_deformation
+
+    templates = list(templates)
+    for label, result in results.items():
+        found = read_deformation(result.deformation)
+        _write_transforms(reference, by_template(templates)[label], found)
+        for template in templates:
+            if template.space.label == label:
+                _write_segmentation(reference, template, found)
+
+
+def _write_transforms(reference: Reference, template: Template, found: Deformation) -> None:
+    from ssl2_bids.itk import write_composite
+
+    forth, back = transform_paths(reference.names, template.space.label)
+    # an ITK transform pulls: the one from A to B maps points of B to points of A
+    write_composite(forth, found.matrix, found.forward, found.affine, linear_first=False)
+    inverse = np.linalg.inv(found.matrix)
+    write_composite(back, inverse, found.backward, found.affine, linear_first=True)
+    name, image = template.space.label, reference.names.reference
+    for path, source, target, uri in (
+        (forth, image, name, template.uri),
+        (back, name, image, reference.image),
+    ):
+        sidecar = {
+            'Description': f'ITK composite transform (affine and field) that resamples images '
+            f'in the space of {source} onto {target}.',
+            'Sources': [reference.image, template.uri],
+            'SpatialReference': uri,
+        }
+        write_json(sidecar_path(path), sidecar)
+
+
+def _write_segmentation(reference: Reference, template: Template, found: Deformation) -> None:
+    from ssl2_bids.steps import deformation
+
+    names, entities = reference.names, template.space.entities
+    shape, affine = read_grid(template.image)
+    grid = Volume(np.empty(shape, bool), affine)
+    probability = deformation.to_template(reference.probabilities, found, grid)
+    instances = deformation.lesions_to_template(reference.lesions, found, grid)
+    mask = instances.with_data((instances.data > 0).astype(np.uint8))
+    path = names.path('anat.probability', **entities)
+    write(probability, path, code=MNI)
+    _write_sidecar(reference, template, path, 'Lesion probability', reference.probability)
+    path = names.path('anat.instances', **entities)
+    write(instances, path, dtype=np.uint16, code=MNI)
+    rows = deformation.lesions_in_template(reference.table, instances, found)
+    write_table(table_path(path), lesion_rows(rows), TEMPLATE_LESION_COLUMNS)
+    text = 'Lesions with the numbers that they have on the grid of the reference'
+    _write_sidecar(reference, template, path, text, reference.instances, TEMPLATE_LESION_COLUMNS)
+    path = names.path('anat.mask', **entities)
+    write(mask, path, dtype=np.uint8, code=MNI)
+    _write_sidecar(reference, template, path, 'Lesion mask', reference.mask)
+
+
+def _write_sidecar(
+    reference: Reference,
+    template: Template,
+    path: Path,
+    what: str,
+    source: str,
+    more: dict[str, Any] | None = None,
+) -> None:
+    sidecar = segmentation_sidecar(
+        'Lesion',
+        description=f'{what}, brought to {template.space} by a non-linear transform.',
+        sources=[source],
+        spatial_reference=template.uri,
+    )
+    if template.space.resolution is not None:
+        _, affine = read_grid(template.image)
+        edges = ' x '.join(f'{e:.3g}' for e in np.linalg.norm(affine[:3, :3], axis=0))
+        sidecar['Resolution'] = (
+            f'{template.space.name}, res-{template.space.resolution} ({edges} mm), '
+            f'from TemplateFlow (client {client_version()})'
+        )
+    write_json(sidecar_path(path), sidecar | (more or {}))
