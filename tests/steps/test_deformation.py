@@ -96,6 +96,7 @@ def test_nothing_folds(found):
     assert (np.linalg.det(jacobian) <= 0).mean() < 1e-4
 
 
+@pytest.mark.slow
 def test_equal_bytes(found, model, head, matrix):
     again = deformation.register_deformation(
         model, head, matrix, template_mask=mask_of(model), image_mask=mask_of(head)
@@ -104,6 +105,7 @@ def test_equal_bytes(found, model, head, matrix):
     assert again.backward.tobytes() == found.backward.tobytes()
 
 
+@pytest.mark.slow
 def test_lesions_do_not_bend_the_brain(found, model, head, matrix):
     """A bright lesion changes the result less where it is filled."""
     centre = np.array([30, 36, 30])

@@ -27,7 +27,7 @@ def with_tissues(t1w: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope='module')
 def results(tmp_path_factory) -> Path:
-    """Data of two participants, one with FLAIR alone, and their results in out."""
+    """Data of two participants, one with FLAIR alone; results on the T1w, and on the FLAIR."""
     root = tmp_path_factory.mktemp('site')
     model = make_model(root)
     for number, (subject, contrasts) in enumerate(SCANS.items()):
@@ -44,7 +44,6 @@ def results(tmp_path_factory) -> Path:
     run = ['--model', str(model), '--device', 'cpu', '--skull-strip', 'skip']
     for out, more in (
         ('out', ['--participant-label', 't1', '--reference', 't1w']),
-        ('out', ['--participant-label', 'flair']),
         ('on-flair', ['--reference', 'flair']),
     ):
         given = [str(root / 'data'), str(root / out), 'participant', *run, *more]
@@ -61,9 +60,7 @@ def label(results: Path) -> str:
 def test_fmriprep_gets_masks_on_the_grid_of_the_raw_t1w(results, capsys):
     data, desc = results / 'data', label(results)
     given = ['--to', 'fmriprep', '--model', desc]
-    assert main(['export', str(results / 'out'), str(data), *given]) == 1  # one has no T1w
-    told = capsys.readouterr()
-    assert 'the result was made without T1w' in told.out + told.err
+    assert main(['export', str(results / 'out'), str(data), *given]) == 0
     raw = nib.load(data / 'sub-t1' / 'anat' / 'sub-t1_T1w.nii.gz')
     path = data / 'sub-t1' / 'anat' / 'sub-t1_label-lesion_roi.nii.gz'
     mask = nib.load(path)
@@ -75,7 +72,9 @@ def test_fmriprep_gets_masks_on_the_grid_of_the_raw_t1w(results, capsys):
     assert (data / '.bidsignore').read_text().splitlines() == ['*_roi.nii.gz']
 
     # from results on the grid of the FLAIR the mask is resampled
-    assert main(['export', str(results / 'on-flair'), str(data), *given]) == 1
+    assert main(['export', str(results / 'on-flair'), str(data), *given]) == 1  # one has no T1w
+    shown = capsys.readouterr()
+    assert 'the result was made without T1w' in shown.out + shown.err
     again = nib.load(path)
     assert again.shape == raw.shape
     one, two = (np.asarray(m.dataobj) > 0 for m in (mask, again))
@@ -109,10 +108,10 @@ def test_a_filled_t1w_stands_beside_the_results(results):
     ],
 )
 def test_what_cannot_be_exported_is_named(results, capsys, given, code, words):
-    out, data = str(results / 'out'), str(results / 'data')
+    out, data = str(results / 'on-flair'), str(results / 'data')
     assert main(['export', out, data, '--model', label(results), *given]) == code
-    told = capsys.readouterr()
-    assert words in told.out + told.err
+    shown = capsys.readouterr()
+    assert words in shown.out + shown.err
 
 
 def test_resampled_images_are_not_filled(results, capsys):

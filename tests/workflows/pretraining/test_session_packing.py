@@ -43,8 +43,9 @@ def prepared_by_the_app(session, contrast, mode):
     """The image as the App's nodes leave it for the network, and its brain mask."""
     scan = session.scans[contrast]
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in scan.sources]
-    image = nodes.prepare(scan, digests)['image']
-    mask = nodes.find_brain(image, contrast, mode, None, 1)['mask']
+    made = nodes.prepare(scan, digests)
+    image = made['image']
+    mask = nodes.find_brain(image, made['brain_source'], contrast, mode, None, 1, '')['mask']
     even = nodes.correct_inhomogeneity(image, mask, contrast, scan.field_strength)['image']
     return read(even, contrast=contrast), read(mask, dtype=np.uint8)
 

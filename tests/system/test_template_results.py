@@ -15,6 +15,8 @@ from template_home import make_home
 
 from ssl2_bids.volume import Volume, read, resample
 
+pytestmark = pytest.mark.slow
+
 ADULT, CHILD = 'MNI152NLin2009cAsym', 'MNIPediatricAsym'
 SPACES = ('FLAIR', 'MNI152NLin2009aSym', ADULT, f'{ADULT}:res-2', f'{CHILD}:res-2:cohort-1')
 OPTIONS = ('--output-spaces', *SPACES, '--omp-nthreads', '1', '--participant-label', '01')
