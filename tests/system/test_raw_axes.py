@@ -17,6 +17,8 @@ from phantoms import turned
 from running_app import validate
 from site_phantom import AFFINE, head, make_model
 
+pytestmark = pytest.mark.slow  # two participants, group level and adaptation: minutes
+
 OBLIQUE = (0.1, -0.06, 0.03)
 # participant: of FLAIR (the reference) and T1w, axes and codes of sform and qform
 STORED = {
