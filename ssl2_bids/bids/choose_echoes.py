@@ -1,0 +1,61 @@
+"""T2starw: a single image, or the echoes whose combination stands for it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from typing import Any
+
+from ssl2_bids.bids import preference
+from ssl2_bids.bids.choosing import Choosing
+from ssl2_bids.bids.scan import Scan
+from ssl2_bids.volume import same_grid
+
+MAX_ECHO = 0.060  # s; later echoes hold little signal at 7T
+
+
+def pick_t2starw(choosing: Choosing, found: list[dict[str, Any]]) -> Scan:
+    """A single T2starw, else the echoes of a T2starw, else those of a MEGRE."""
+    single = [f for f in found if f['suffix'] == 'T2starw' and 'echo' not in f]
+    if single:
+        choosing.drop([f for f in found if f not in single], 'a single T2starw is used')
+        return choosing.pick_first('t2starw', single)
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+    for file in found:
+        names = [file.get(name) or '' for name in preference.ENTITIES if name != 'echo']
+        groups[(file['suffix'], *names)].append(file)
+    firsts = [min(group, key=_echo) for group in groups.values()]
+    firsts.sort(key=lambda f: f['suffix'] != 'T2starw')
+    first = preference.in_order(
+        [f for f in firsts if f['suffix'] == firsts[0]['suffix']], choosing.headers
+    )[0]
+    group = next(group for group in groups.values() if first in group)
+    choosing.drop([f for f in found if f not in group], 'another group of echoes is used')
+    return _pick_echoes(choosing, sorted(group, key=_echo))
+
+
+def _pick_echoes(choosing: Choosing, group: list[dict[str, Any]]) -> Scan:
+    times = [f['metadata'].get('EchoTime') for f in group]
+    known = all(isinstance(t, int | float) for t in times)
+    early = [
+        f for f, t in zip(group, times, strict=True) if not known or float(t) <= MAX_ECHO
+    ] or group
+    choosing.drop([f for f in group if f not in early], 'echo after 60 ms')
+    grid = choosing.headers[early[0]['path']]
+    together = [f for f in early if same_grid(choosing.headers[f['path']], grid)]
+    for file in early:
+        if file not in together:
+            choosing.drop([file], 'not on the grid of the first echo')
+            name = file['path'].name
+            choosing.warnings.append(f'{name} was left out: not on the grid of the first echo')
+    pick = choosing.scan('T2starw', together[0])
+    seconds = [f['metadata'].get('EchoTime') for f in together]
+    return replace(
+        pick,
+        paths=tuple(f['path'] for f in together),
+        echo_times=tuple(map(float, seconds)) if known else (),
+    )
+
+
+def _echo(file: dict[str, Any]) -> int:
+    return int(file.get('echo') or 0)

@@ -1,0 +1,87 @@
+"""UNIT1: which is taken, with which inversions and maps, or from which images it is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from ssl2_bids.bids import image_names, mp2rage_parts, preference
+from ssl2_bids.bids.choosing import Choosing
+from ssl2_bids.bids.mp2rage_parts import Roles
+from ssl2_bids.bids.scan import Scan
+
+OF_ONE_INVERSION = ('InversionTime', 'FlipAngle')  # keys that UNIT1 does not share with INV2
+
+
+def pick_unit1(choosing: Choosing, found: list[dict[str, Any]]) -> Scan:
+    """The un-denoised UNIT1 with its two inversions, else a denoised one, else the first."""
+    plain = [f for f in found if not image_names.is_denoised(f)]
+    denoised = [f for f in found if f not in plain]
+    for file in preference.in_order(plain, choosing.headers):
+        pair = _usable_pair(choosing, file)
+        if pair:
+            rest = [f for f in found if f is not file]
+            choosing.drop(rest, 'UNIT1 with INV1 and INV2 is denoised by ssl2-bids')
+            roles = [('INV1', pair[0]), ('INV2', pair[1])]
+            return choosing.scan('UNIT1', file, [*roles, *_for_t1(choosing, pair, file)])
+    if not denoised:
+        why = choosing.inversions(preference.in_order(plain, choosing.headers)[0]).reason
+        choosing.warnings.append(
+            'UNIT1 without INV1 and INV2'
+            + (f' ({why})' if why else '')
+            + ': its background noise cannot be removed by the robust combination'
+        )
+    elif plain:
+        choosing.drop(plain, 'the denoised UNIT1 is used')
+    return choosing.pick_first('unit1', denoised or plain)
+
+
+def complex_pairs(choosing: Choosing) -> list[Roles]:
+    """The MP2RAGE images from which UNIT1 can be computed; see there."""
+    return mp2rage_parts.complex_pairs(choosing.mp2rage_files()[0])
+
+
+def pick_computed(choosing: Choosing) -> Scan | None:
+    """UNIT1 computed from the magnitudes and phases of an MP2RAGE, if all can be used."""
+    for pair in complex_pairs(choosing):
+        files = [file for _, file in pair]
+        if len(choosing.usable(files)) < len(files):
+            continue
+        (_, second), *others = pair
+        # the sidecar of a phase may be shorter than that of its magnitude
+        role, phase = others[-1]
+        known = {**second['metadata'], **phase['metadata']}
+        others[-1] = (role, {**phase, 'metadata': known})
+        if not all(choosing.on_grid(file, second, 'INV2') for _, file in others):
+            continue
+        others += _for_t1(choosing, (files[1], second), second)
+        pick = choosing.scan('UNIT1', second, others)
+        metadata = {k: v for k, v in pick.metadata.items() if k not in OF_ONE_INVERSION}
+        return replace(pick, metadata=metadata)
+    return None
+
+
+def _for_t1(choosing: Choosing, pair: Sequence[dict[str, Any]], uniform: dict[str, Any]) -> Roles:
+    """What helps to map T1 beside the inversions: a B1+ map, or the T1 map of the scanner."""
+    from ssl2_bids.steps import t1_mapping  # only where there is an MP2RAGE
+
+    sidecars = [file['metadata'] for file in pair]
+    if t1_mapping.protocol_of(*sidecars):
+        found = mp2rage_parts.transmit_maps([f for f in choosing.files if f['path'].exists()])
+        return found if len(choosing.usable([f for _, f in found])) == len(found) else []
+    if any('InversionTime' in one for one in sidecars):
+        missing = t1_mapping.missing_keys(*sidecars)
+        why = f'{", ".join(missing)} missing' if missing else 'its times contradict one another'
+        choosing.warnings.append(f'no T1 map can be computed from the MP2RAGE: {why}')
+    maps = [f for f in choosing.files if f['suffix'] == 'T1map' and f['path'].exists()]
+    maps = [f for f in choosing.usable(maps) if choosing.on_grid(f, uniform, 'UNIT1')]
+    return [('T1map', maps[0])] if maps else []
+
+
+def _usable_pair(choosing: Choosing, uniform: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    """INV1 and INV2 of a uniform image, if both can be used and lie on its grid."""
+    pair = choosing.inversions(uniform).inversions
+    if len(choosing.usable(pair)) < len(pair):
+        return ()
+    return pair if all(choosing.on_grid(file, uniform, 'UNIT1') for file in pair) else ()

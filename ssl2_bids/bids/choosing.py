@@ -1,0 +1,209 @@
+"""The files of a session while one of each contrast is chosen, and the result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ssl2_bids.bids import image_names, mp2rage_parts, preference
+from ssl2_bids.bids.filters import LONG_NAMES, SUFFIXES_OF, matches
+from ssl2_bids.bids.headers import Header, read_header
+from ssl2_bids.bids.inheritance import LINK_WITHOUT_CONTENT
+from ssl2_bids.bids.mp2rage_parts import Roles
+from ssl2_bids.bids.scan import Companion, Scan
+from ssl2_bids.errors import DataError
+from ssl2_bids.volume import same_grid
+
+SHORT_NAMES = {'acquisition': 'acq', 'ceagent': 'ce', 'reconstruction': 'rec', 'run': 'run'}
+COMPLEX_PARTS = ('phase', 'real', 'imag')
+
+
+@dataclass(frozen=True)
+class Choice:
+    """All that was decided for one session.
+
+    Attributes
+    ----------
+    dropped : pairs of file and reason.
+    warnings : remarks for the report.
+    problems : of the files that cannot be used at all.
+    """
+
+    picked: tuple[Scan, ...]
+    dropped: tuple[tuple[Path, str], ...]
+    warnings: tuple[str, ...]
+    problems: tuple[DataError, ...] = ()
+
+
+@dataclass
+class Choosing:
+    """The files of a session while the choice is made."""
+
+    files: list[dict[str, Any]]
+    filters: dict[str, dict[str, Any]]
+    unusable: dict[Path, str]
+    picks: dict[str, Scan] = field(default_factory=dict)
+    dropped: dict[Path, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    headers: dict[Path, Header] = field(default_factory=dict)
+    problems: list[DataError] = field(default_factory=list)
+
+    def choice(self) -> Choice:
+        """What was decided; a file that is used for one contrast was not dropped for another."""
+        used = {path for pick in self.picks.values() for path in pick.sources}
+        dropped = sorted((p, why) for p, why in self.dropped.items() if p not in used)
+        warnings = tuple(dict.fromkeys(self.warnings))
+        return Choice(tuple(self.picks.values()), tuple(dropped), warnings, tuple(self.problems))
+
+    def drop(self, files: Sequence[dict[str, Any]], reason: str) -> None:
+        """Leave files out; the first reason stands."""
+        for file in files:
+            self.dropped.setdefault(file['path'], reason)
+
+    def candidates(self, key: str) -> list[dict[str, Any]]:
+        """The files that may be taken for a contrast, by their names."""
+        found = []
+        for file in self.files:
+            if not self._is_meant(file, key):
+                continue
+            if not matches(file, key, {'suffix': file['suffix'], **self.filters.get(key, {})}):
+                self.drop([file], 'left out by the filter file')
+            elif reason := self._name_against(file, key):
+                self.drop([file], reason)
+            else:
+                found.append(file)
+        return found
+
+    def _is_meant(self, file: dict[str, Any], key: str) -> bool:
+        """Whether a file stands for a contrast, before any filter narrows it."""
+        if file.get('datatype', 'anat') != 'anat':
+            return False
+        pattern = self.filters.get(key, {})
+        if 'suffix' in pattern:
+            return file['suffix'] in SUFFIXES_OF[key] or matches(file, key, pattern)
+        if key == 'unit1' and file['suffix'] != 'UNIT1':
+            if not image_names.is_uniform(file):
+                return False
+            # a T1w is the uniform image of MP2RAGE only beside its inversions
+            return file['suffix'] != 'T1w' or bool(self.inversions(file).inversions)
+        return file['suffix'] in SUFFIXES_OF[key]
+
+    def _name_against(self, file: dict[str, Any], key: str) -> str:
+        """Why a file of the right suffix is not taken, from its name; empty if it may be."""
+        if not file['path'].exists():
+            return LINK_WITHOUT_CONTENT
+        if file.get('part') in COMPLEX_PARTS:
+            return f'part-{file["part"]} is not used'
+        if 'chunk' in file:
+            return 'chunks are not supported'
+        # a filter for the entity in the name shows that the user knows the image
+        asked = {LONG_NAMES.get(name, name) for name in self.filters.get(key, {})}
+        recipe = preference.recipe(key, file)
+        kind = image_names.what_else(file)
+        if kind and not asked & {*image_names.FREE_TEXT, 'inv', 'suffix'}:
+            return f'{kind} by its name; to use it: {recipe}'
+        if not image_names.is_native(file) and 'space' not in asked:
+            return f'in the space {file["space"]}, not its own; to use it: {recipe}'
+        return ''
+
+    def usable(self, files: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Those whose headers are sound; the others are left out with a warning."""
+        found = []
+        for file in files:
+            path = file['path']
+            try:
+                if path in self.unusable:
+                    raise DataError(self.unusable[path], path=path)
+                if path not in self.headers:
+                    self.headers[path] = read_header(path)
+            except DataError as error:
+                self.drop([file], f'cannot be used: {error.message}')
+                self.problems.append(error)
+                self.warnings.append(f'{path.name} was left out: {error.message}')
+            else:
+                found.append(file)
+        return found
+
+    def without_contrast_agent(self, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Those without contrast agent, if there are such."""
+        plain = [f for f in found if 'ceagent' not in f]
+        if not plain:
+            name = found[0]['path'].name
+            self.warnings.append(f'{name}: used although acquired with contrast agent')
+            return found
+        self.drop([f for f in found if 'ceagent' in f], 'with contrast agent')
+        return plain
+
+    def pick_first(self, key: str, found: Sequence[dict[str, Any]]) -> Scan:
+        """The first by the stated rule; a line has its name, the reason and how to use another."""
+        suffix = SUFFIXES_OF[key][0]
+        first, *rest = preference.in_order(found, self.headers)
+        reasons = {f['path']: preference.why(first, f, self.headers) for f in rest}
+        for file in rest:
+            reason = f'{first["path"].name} has priority: {reasons[file["path"]]}'
+            self.drop([file], reason)
+        if suffix == 'T1w' and image_names.is_uniform(first):
+            self.warnings.append(
+                f'{first["path"].name} is used as a T1w image; if it is the uniform image of '
+                'MP2RAGE: '
+                f'{preference.recipe("unit1", first)}'
+            )
+        if rest:
+            names = ', '.join(f['path'].name for f in rest[:4])
+            names += f' and {len(rest) - 4} more' if rest[4:] else ''
+            why = ', '.join(dict.fromkeys(reasons.values()))
+            self.warnings.append(
+                f'several {suffix}: used {first["path"].name} ({why}), left out {names}; to use '
+                f'another: {preference.recipe(key, rest[0], first)}'
+            )
+        return self.scan(suffix, first)
+
+    def scan(self, suffix: str, file: dict[str, Any], companions: Roles | None = None) -> Scan:
+        """A file that is taken, with its companions; what is odd about them becomes a warning."""
+        entities = {short: file[long] for long, short in SHORT_NAMES.items() if long in file}
+        for used in (file, *(other for _, other in companions or ())):
+            if apart := self.headers[used['path']].forms_apart:
+                self.warnings.append(
+                    f'{used["path"].name}: sform and qform differ by {apart:.1f} mm; the sform '
+                    'is used'
+                )
+            for problem in used.get('sidecar_problems', ()):
+                self.warnings.append(
+                    f'{Path(problem.path).name} was left out: {problem.message}; its information '
+                    f'on {used["path"].name} is missing'
+                )
+        return Scan(
+            suffix,
+            (file['path'],),
+            entities,
+            file['metadata'],
+            tuple(Companion(role, f['path'], f['metadata']) for role, f in companions or ()),
+            self.headers[file['path']].spacing,
+        )
+
+    def on_grid(self, file: dict[str, Any], other: dict[str, Any], name: str) -> bool:
+        """Whether a file lies on the grid of another; else it is left out with a warning."""
+        if same_grid(self.headers[file['path']], self.headers[other['path']]):
+            return True
+        self.drop([file], f'not on the grid of {name}')
+        self.warnings.append(
+            f'{file["path"].name} was left out: it is not on the grid of {other["path"].name}'
+        )
+        return False
+
+    def mp2rage_files(self) -> tuple[list[dict[str, Any]], bool]:
+        """The files that may be parts of an MP2RAGE, and whether a filter asks for them."""
+        pattern = self.filters.get('mp2rage')
+        files = [
+            f
+            for f in self.files
+            if f['path'].exists() and (pattern is None or matches(f, 'mp2rage', pattern))
+        ]
+        return files, pattern is not None
+
+    def inversions(self, uniform: dict[str, Any]) -> mp2rage_parts.Parts:
+        """The inversion images that belong to a uniform image, by their names."""
+        files, asked = self.mp2rage_files()
+        return mp2rage_parts.inversions_of(uniform, files, asked=asked)
