@@ -5,7 +5,7 @@
         --contrasts UNIT1 FLAIR T2w T2starw
     ssl2 simulate UNSHIMMED --protocol benchmarks/unshimmed-7t.toml --subjects 2 --seed 42 \\
         --labels LABELS --whole-head --contrasts UNIT1 FLAIR
-    python benchmarks/preprocess.py SHIMMED UNSHIMMED [--steps uniform brain even register]
+    python benchmarks/preprocess.py SHIMMED UNSHIMMED [--steps uniform brain inhomogeneity register]
 
 LABELS is a folder of label maps with skull and scalp (docs/how-to/train.md). Each step gets the
 truth of the steps before it, so that each row measures one step:
@@ -16,7 +16,7 @@ truth of the steps before it, so that each row measures one step:
   matter.
 * brain: Dice and volume error of each contrast's brain mask, and of the joint mask of the session,
   with the brain of UNIT1 found in UNIT1 itself and in INV2.
-* even: coefficient of variation in white matter that is free of lesions, 2 voxels off its border;
+* inhomogeneity: coefficient of variation in white matter that is free of lesions, 2 voxels off its border;
   N4 has four levels at 7T, three below.
 * register: mean displacement over the brain, in mm, between found and true position.
 
@@ -212,7 +212,7 @@ def measure_brain(head: Head) -> None:
     row('joint, UNIT1 in INV2', found.mask, uniform, seconds)
 
 
-def measure_even(head: Head) -> None:
+def measure_inhomogeneity(head: Head) -> None:
     """Coefficient of variation in white matter, before N4 and after its levels of 3T and 7T."""
     for contrast, scan in head.scans.items():
         image = scan.image
@@ -220,10 +220,10 @@ def measure_even(head: Head) -> None:
             image, _ = mp2rage.remove_background_noise(image, *head.inversions)
         cells = [variation(image.data, scan.white)]
         for tesla in (3.0, 7.0):
-            even, seconds = timed(
+            flat, seconds = timed(
                 inhomogeneity.correct_inhomogeneity, image, scan.brain, field_strength=tesla
             )
-            cells.append(variation(even.data, scan.white))
+            cells.append(variation(flat.data, scan.white))
         variations = ' | '.join(f'{cell:.3f}' for cell in cells)
         print(f'| {head.name} | {contrast} | {variations} | {seconds:.1f} |', flush=True)
 
@@ -253,8 +253,8 @@ def measure_register(head: Head) -> None:
 STEPS: dict[str, tuple[Callable[[Head], None], tuple[str, ...]]] = {
     'uniform': (measure_uniform, ('noise removal', 'field', 'CV', 'air', 'CPU s')),
     'brain': (measure_brain, ('contrast', 'Dice', 'volume', 'CPU s')),
-    'even': (
-        measure_even,
+    'inhomogeneity': (
+        measure_inhomogeneity,
         ('contrast', 'CV before', 'CV, three levels', 'CV, four levels', 'CPU s'),
     ),
     'register': (

@@ -227,7 +227,7 @@ COHORT_COLUMNS: dict[str, dict[str, Any]] = (
 
 METRICS: tuple[tuple[str, str], ...] = (
     ('dice', 'Dice coefficient of the voxels'),
-    ('lesion_f1', 'lesion-wise F1, any overlap; n/a where annotated in part'),
+    ('lesion_f1', 'lesion F1, any overlap; n/a where annotated in part'),
     ('lesion_sensitivity', 'share of the labelled lesions that were detected; n/a likewise'),
     ('lesion_ppv', 'share of the detected lesions that were labelled; n/a likewise'),
     ('volume_bias', '(found - drawn) / drawn volume; negative where too little was found'),

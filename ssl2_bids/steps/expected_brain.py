@@ -181,10 +181,10 @@ def coarse_pair(image: Volume, inside: Volume) -> ImagePair:
     clipped = registration.clip_brightest(image, inside)
     moving = registration.cubic(clipped, everything, spacing=STAGE.spacing, margin=0.0)
     region = share.with_data((distance <= STAGE.shell).astype(np.uint8))
-    return ImagePair(fixed, region, evened(moving))
+    return ImagePair(fixed, region, without_local_mean(moving))
 
 
-def evened(image: Volume) -> Volume:
+def without_local_mean(image: Volume) -> Volume:
     """The image over its local mean in tissue: at 7T a search is lost in the receive field."""
     tissue = (image.data > TISSUE * np.percentile(image.data, 99)).astype(np.float32)
     sigma = LOCAL / image.spacing

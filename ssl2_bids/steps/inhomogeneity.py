@@ -9,8 +9,8 @@ from ssl2_bids.volume import Volume
 WORKING_VOXEL = 4.0  # mm; the field is smooth, so it is estimated on a coarse copy
 ITERATIONS = 50  # per level of the B-spline, N4's usual number
 LEVELS = 3
-# A fourth level is for the finer fields of 7T: benchmarks/preprocess.py --steps even. A fifth
-# takes away a tenth of the contrast of lesions there.
+# A fourth level is for the finer fields of 7T: benchmarks/preprocess.py --steps
+# inhomogeneity. A fifth takes away a tenth of the contrast of lesions there.
 STRONG_FIELD_LEVELS = 4
 STRONG_FIELD = 5.0  # T
 

@@ -208,7 +208,7 @@ def given_mask(
     return found, shows_brain_only(image, mode=mode, stripped=stripped)
 
 
-def is_uneven(contrast: str, field_strength: float | None) -> bool:
+def needs_n4(contrast: str, field_strength: float | None) -> bool:
     """Whether N4 is for this contrast.
 
     In UNIT1 the receive field cancels, so N4 is for UNIT1 only where the transmit field is uneven
@@ -222,7 +222,7 @@ def is_uneven(contrast: str, field_strength: float | None) -> bool:
     return not cancels or inhomogeneity.is_strong(field_strength)
 
 
-def even(image: Volume, mask: Volume, *, field_strength: float | None = None) -> Volume:
+def without_inhomogeneity(image: Volume, mask: Volume, *, field_strength: float | None = None) -> Volume:
     """The image without the fields of the coils, where its contrast shows some.
 
     Parameters
@@ -230,6 +230,6 @@ def even(image: Volume, mask: Volume, *, field_strength: float | None = None) ->
     mask : brain, on the same grid.
     field_strength : T, None if unknown.
     """
-    if not is_uneven(image.contrast, field_strength):
+    if not needs_n4(image.contrast, field_strength):
         return image.with_data(np.asarray(image.data, np.float32))
     return inhomogeneity.correct_inhomogeneity(image, mask, field_strength=field_strength)

@@ -45,9 +45,9 @@ def test_n4_is_for_unit1_at_7t_only():
     ):
         image = phantom(contrast)
         shaded = image.with_data(image.data * ramp)
-        even = preprocess.even(shaded, mask, field_strength=tesla)
-        assert np.array_equal(even.data, shaded.data) is not changed
-        assert preprocess.is_uneven(contrast, tesla) is changed
+        flat = preprocess.without_inhomogeneity(shaded, mask, field_strength=tesla)
+        assert np.array_equal(flat.data, shaded.data) is not changed
+        assert preprocess.needs_n4(contrast, tesla) is changed
 
 
 def test_echoes_are_averaged_and_unit1_is_brought_to_scale():

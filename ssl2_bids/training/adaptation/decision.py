@@ -9,7 +9,7 @@ from dataclasses import dataclass
 SHARES = (0.5, 1.0)  # of the way from the first weights to the trained ones, that are tested
 CLEARLY = 0.01  # of the mean Dice; less is within what another seed would change
 MIN_DICE = 0.15  # below it a model does not know these labels: they may be of other scans
-MAX_F1_LOSS = 0.05  # of the mean lesion-wise F1: a higher Dice must not cost whole lesions
+MAX_F1_LOSS = 0.05  # of the mean lesion F1: a higher Dice must not cost whole lesions
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def best_share(pairs: Mapping[float, Sequence[ScorePair]]) -> float:
 def decide(pairs: Sequence[ScorePair], *, always: bool = False) -> Decision:
     """Decide by out-of-fold scores: participants have equal weights, with any number of sessions.
 
-    Accepted if the mean Dice increases, to 0.15 at least, and the mean lesion-wise F1, where it is
+    Accepted if the mean Dice increases, to 0.15 at least, and the mean lesion F1, where it is
     known, does not decrease by more than 0.05. Any increase is enough, because the models of the
     test had fewer labels than the final model, and often none similar to those left out.
 
@@ -84,14 +84,14 @@ def decide(pairs: Sequence[ScorePair], *, always: bool = False) -> Decision:
         )
     scores = f'mean out-of-fold Dice: {dice[0]:.3f} before, {dice[1]:.3f} after'
     if f1 is not None:
-        scores += f'; lesion-wise F1: {f1[0]:.3f} before, {f1[1]:.3f} after'
+        scores += f'; lesion F1: {f1[0]:.3f} before, {f1[1]:.3f} after'
     fault = ''
     if dice[1] <= dice[0]:
         fault = 'the Dice did not increase'
     elif dice[1] < MIN_DICE:
         fault = f'the Dice is below {MIN_DICE:g}: check that the labels belong to these scans'
     elif f1 is not None and f1[0] - f1[1] > MAX_F1_LOSS:
-        fault = f'the lesion-wise F1 decreased by more than {MAX_F1_LOSS:g}'
+        fault = f'the lesion F1 decreased by more than {MAX_F1_LOSS:g}'
     if fault and not always:
         return Decision(False, f'{fault} ({scores})')
     if fault:

@@ -26,10 +26,10 @@ COLUMNS: dict[str, Column] = {
     'sensitivity': ('Sens', 3, {'Description': 'voxel-wise sensitivity'}),
     'volume_predicted': ('Pred mL', 2, {'Description': 'predicted lesions', 'Units': 'mL'}),
     'volume_reference': ('Ref mL', 2, {'Description': 'reference lesions', 'Units': 'mL'}),
-    'lesion_f1': ('Lesion F1', 3, {'Description': 'lesion-wise F1, any overlap counts'}),
+    'lesion_f1': ('Lesion F1', 3, {'Description': 'lesion F1, any overlap counts'}),
     'lesion_sensitivity': ('Lesion sens', 3, {'Description': 'reference lesions detected'}),
     'lesion_precision': ('Lesion prec', 3, {'Description': 'predicted lesions that are true'}),
-    'lesion_f1_msseg': ('MSSEG F1', 3, {'Description': 'lesion-wise F1, rule of MSSEG (Anima)'}),
+    'lesion_f1_msseg': ('MSSEG F1', 3, {'Description': 'lesion F1, rule of MSSEG (Anima)'}),
     'hd95': ('HD95 mm', 1, {'Description': '95th percentile Hausdorff distance', 'Units': 'mm'}),
 }
 # shown where a probability map is there

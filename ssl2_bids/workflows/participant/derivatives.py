@@ -23,7 +23,7 @@ from ssl2_bids.errors import DataError
 from ssl2_bids.files import write_json, write_text
 from ssl2_bids.raw_grid import RawGrid, read_raw_grid, write_on
 from ssl2_bids.settings import ATLAS_SPACE, ATLAS_URI
-from ssl2_bids.steps.preprocess import is_uneven
+from ssl2_bids.steps.preprocess import needs_n4
 from ssl2_bids.volume import Grid, Volume, read, resample, write
 from ssl2_bids.workflows.participant.engine.task import read_json
 from ssl2_bids.workflows.participant.plan import (
@@ -162,8 +162,8 @@ def _write_images(plan: Plan, results: Results, grid: RawGrid) -> None:
         path = preproc_path(plan, contrast)
         write_on(grid, read(file), path)
         moved = '' if number == 0 else ', rigidly aligned and resampled to the reference'
-        uneven = is_uneven(contrast, field_strength(plan, contrast))
-        corrected = ', corrected for inhomogeneity' if uneven else ''
+        by_n4 = needs_n4(contrast, field_strength(plan, contrast))
+        corrected = ', corrected for inhomogeneity' if by_n4 else ''
         sidecar = image_sidecar(
             session.scans[contrast].metadata,
             description=f'{contrast} image{corrected}{moved}.',

@@ -102,7 +102,7 @@ def correct_inhomogeneity(
 ) -> dict[str, str]:
     """N4, where the contrast shows the fields of the coils; ``field_strength`` in T."""
     volume, brain_mask = read(image, contrast=contrast), read(mask, dtype=np.uint8)
-    write(preprocess.even(volume, brain_mask, field_strength=field_strength), 'image.nii')
+    write(preprocess.without_inhomogeneity(volume, brain_mask, field_strength=field_strength), 'image.nii')
     return {'image': _here('image.nii')}
 
 

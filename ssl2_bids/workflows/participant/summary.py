@@ -157,7 +157,7 @@ def methods_of(
     """
     from ssl2_bids.steps import inhomogeneity, preprocess, registration
 
-    corrected = [c for c in contrasts if preprocess.is_uneven(c, fields.get(c))]
+    corrected = [c for c in contrasts if preprocess.needs_n4(c, fields.get(c))]
     sentences = {step: [m for f in facts if f['step'] == step for m in f['methods']]
                  for step in STEPS}  # fmt: skip
     sentences['correct_inhomogeneity'] = [inhomogeneity.methods(corrected)] if corrected else []

@@ -46,7 +46,7 @@ def pack_session(session: Session, labels: Sequence[Label], *, strip: str = 'aut
         raise NoInputError(session.skipped or 'no usable image')
     images, brains = _read_images(session, strip)
     even = {
-        name: preprocess.even(
+        name: preprocess.without_inhomogeneity(
             images[name], brains[name], field_strength=session.scans[name].field_strength
         )
         for name in images
