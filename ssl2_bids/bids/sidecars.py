@@ -248,11 +248,11 @@ _LABELLED_CASE: dict[str, dict[str, Any]] = {
 }
 
 PERFORMANCE_COLUMNS: dict[str, dict[str, Any]] = _LABELLED_CASE | {
-    f'{name}_{when}': {'Description': f'{text}; model {which}'}
+    f'{name}_{when}': {'Description': f'{text}; by {which}'}
     for name, text in METRICS
     for when, which in (
-        ('before', 'of the start model'),
-        ('after', 'adapted without this participant'),
+        ('before', 'the start model'),
+        ('after', 'the model adapted without this participant'),
     )
 }
 
