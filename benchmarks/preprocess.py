@@ -5,7 +5,7 @@
         --contrasts UNIT1 FLAIR T2w T2starw
     ssl2 simulate UNSHIMMED --protocol benchmarks/unshimmed-7t.toml --subjects 2 --seed 42 \\
         --labels LABELS --whole-head --contrasts UNIT1 FLAIR
-    python benchmarks/preprocess.py SHIMMED UNSHIMMED [--steps uniform brain inhomogeneity register]
+    python benchmarks/preprocess.py SHIMMED UNSHIMMED [--steps register]
 
 LABELS is a folder of label maps with skull and scalp (docs/how-to/train.md). Each step gets the
 truth of the steps before it, so that each row measures one step:
@@ -16,8 +16,8 @@ truth of the steps before it, so that each row measures one step:
   matter.
 * brain: Dice and volume error of each contrast's brain mask, and of the joint mask of the session,
   with the brain of UNIT1 found in UNIT1 itself and in INV2.
-* inhomogeneity: coefficient of variation in white matter that is free of lesions, 2 voxels off its border;
-  N4 has four levels at 7T, three below.
+* inhomogeneity: coefficient of variation in white matter that is free of lesions, 2 voxels off
+  its border; N4 has four levels at 7T, three below.
 * register: mean displacement over the brain, in mm, between found and true position.
 
 CPU seconds are of one thread.

@@ -146,7 +146,9 @@ def preprocess(
     )
     warnings = [text for one in (*scans, made) for text in one.warnings]
     return Preprocessed(
-        steps.without_inhomogeneity(made.image, mask, field_strength=field_strength), mask, (*warnings, *found)
+        steps.without_inhomogeneity(made.image, mask, field_strength=field_strength),
+        mask,
+        (*warnings, *found),
     )
 
 

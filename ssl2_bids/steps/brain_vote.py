@@ -30,12 +30,14 @@ class BrainVote:
     flags : of the joint mask and of the reference image.
     without_vote : the contrasts whose mask was left out, with the reason.
     agreement : Dice of each contrast's mask with the joint one, where it has a view.
+    expected : the template's brain in the reference, found without any mask.
     """
 
     mask: Volume
     flags: list[Flag]
     without_vote: dict[str, str]
     agreement: dict[str, float]
+    expected: ExpectedBrain
 
 
 def vote(
@@ -67,15 +69,26 @@ def vote(
     expected = expected_brain.expect_brain(reference, masks[first], seed=seed)
     ways = {contrast: transforms.get(contrast, np.eye(4)) for contrast in masks}
     part = _around_brain(reference, masks[first], expected)
-    votes = {c: _vote_of(masks[c], part, ways[c]) for c in masks} if len(masks) > 1 else {}
+    votes = {
+        c: _vote_of(mask, part, ways[c], is_reference=c == first)
+        for c, mask in masks.items()
+        if len(masks) > 1
+    }
     spacing = part.grid.spacing
-    left_out = {} if given else _without_vote(votes, masks, ways, expected, spacing)
+    left_out = {} if given else _unsound(votes, masks, ways, expected)
     voters = [given] if given else [c for c in masks if c not in left_out]
+    middle = np.empty(0, bool)
+    if voters[1:]:
+        middle = _median_surface([votes[c] for c in voters], spacing)
+        if far := _far({c: votes[c] for c in voters}, middle):
+            left_out |= far
+            voters = [c for c in voters if c not in far]
+            middle = _median_surface([votes[c] for c in voters], spacing)
     joint = np.zeros(reference.shape, np.uint8)
     if voters == [first]:
         joint[:] = masks[first].data > 0
     elif voters[1:]:
-        joint[part.box] = _solid(_median_surface([votes[c] for c in voters], spacing))
+        joint[part.box] = _solid(middle)
     else:
         joint[part.box] = votes[voters[0]].share >= 0.5
     mask = Volume(joint, reference.affine)
@@ -89,7 +102,7 @@ def vote(
         )
         limit = brain_check.MIN_AGREEMENT
         flags.append(Flag('disagreement', agreement[lowest], limit, text))
-    return BrainVote(mask, flags, left_out, agreement)
+    return BrainVote(mask, flags, left_out, agreement, expected)
 
 
 @dataclass(frozen=True)
@@ -129,25 +142,27 @@ def _around_brain(reference: Volume, mask: Volume, expected: ExpectedBrain) -> _
     return _Part(box, Volume(np.empty((*(stop - start).tolist(),), bool), affine))
 
 
-def _vote_of(mask: Volume, part: _Part, way: np.ndarray) -> _Vote:
-    share = resample(
+def _vote_of(mask: Volume, part: _Part, way: np.ndarray, *, is_reference: bool) -> _Vote:
+    if is_reference:
+        share = mask.data[part.box] > 0
+        return _Vote(share.astype(np.float32), np.ones(share.shape, bool))
+    resampled = resample(
         mask.with_data((mask.data > 0).astype(np.float32)),
         part.grid.affine,
         part.grid.shape,
         transform=way,
         antialias=False,
     )
-    return _Vote(share.data, expected_brain.inside_grid(mask, part.grid, way))
+    return _Vote(resampled.data, expected_brain.inside_grid(mask, part.grid, way))
 
 
-def _without_vote(
+def _unsound(
     votes: Mapping[str, _Vote],
     masks: Mapping[str, Volume],
     ways: Mapping[str, np.ndarray],
     expected: ExpectedBrain,
-    spacing: np.ndarray,
 ) -> dict[str, str]:
-    """The contrasts whose masks do not count, with the reason; never all."""
+    """The contrasts whose masks are flagged, with the reason; never all."""
     reasons: dict[str, str] = {}
     for contrast in votes:
         own = expected.moved(ways[contrast], masks[contrast])
@@ -156,29 +171,29 @@ def _without_vote(
         flags = [f for f in flags if f.code != 'volume' or own.missing <= brain_check.MAX_CUT]
         if flags:
             reasons[contrast] = flags[0].text
-    sound = [contrast for contrast in votes if contrast not in reasons]
-    if len(sound) > 2:
-        middle = _median_surface([votes[c] for c in sound], spacing)
-        for contrast in sound:
-            dice = votes[contrast].agreement(middle)
-            if dice < brain_check.MIN_AGREEMENT:
-                reasons[contrast] = f'it is far from the others (Dice {dice:.2f})'
     return reasons if len(reasons) < len(votes) else {}
+
+
+def _far(votes: Mapping[str, _Vote], middle: np.ndarray) -> dict[str, str]:
+    """The contrasts whose masks are far from those of the others, with the reason; never all."""
+    dice = {contrast: vote.agreement(middle) for contrast, vote in votes.items()}
+    far = {contrast: one for contrast, one in dice.items() if one < brain_check.MIN_AGREEMENT}
+    if len(votes) < 3 or len(far) == len(votes):
+        return {}
+    return {c: f'it is far from the others (Dice {one:.2f})' for c, one in far.items()}
 
 
 def _median_surface(votes: list[_Vote], spacing: np.ndarray) -> np.ndarray:
     """The mask whose surface is the median of others', bool; each counts in its view only."""
     smooth = [ndimage.gaussian_filter(vote.share, SMOOTH / spacing, truncate=3) for vote in votes]
-    if all(vote.view.all() for vote in votes):
-        middle = _median(smooth)
-    else:
-        middle = np.zeros(smooth[0].shape, np.float32)
-        for chosen in product((False, True), repeat=len(votes)):
-            here = np.all([v.view == c for v, c in zip(votes, chosen, strict=True)], axis=0)
-            if any(chosen) and here.any():
-                seen = [one[here] for one, c in zip(smooth, chosen, strict=True) if c]
-                middle[here] = _median(seen)
-    return np.asarray(middle >= 0.5)
+    middle = _median(smooth)
+    views = np.sum([vote.view for vote in votes], axis=0, dtype=np.uint8)
+    partly = (views > 0) & (views < len(votes))
+    if partly.any():
+        pairs = zip(votes, smooth, strict=True)
+        seen = [np.where(vote.view[partly], one[partly], np.nan) for vote, one in pairs]
+        middle[partly] = np.nanmedian(seen, axis=0)
+    return np.asarray((middle >= 0.5) & (views > 0))
 
 
 def _solid(mask: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from ssl2_bids.steps.template import template
 from ssl2_bids.volume import Grid, Volume, resample
 
 STAGE = RegistrationStage(4.0, 15_000, 4.0)
+SEARCH = replace(STAGE, points=5_000)  # to compare starts
 SCALE = 0.9  # a brain over MNI152, along an axis: the cube root of 0.6 to 0.8
 OFFSET = 24.0  # mm between starts: a mask of one hemisphere has its centre 30 mm off
 FOLLOWED = 3  # starts that are followed up
@@ -143,7 +144,6 @@ def expect_brain(image: Volume, mask: Volume, *, seed: int = 0) -> ExpectedBrain
     pair = coarse_pair(image, inside)
     centre = registration.centre_of(inside)
     upright, _ = best_fit(pair, starts(pair, centre, [np.eye(3)]), seed=seed)
-    # a noisy image ends the first descent early
     upright = registration.optimise(pair, upright, stage=STAGE, seed=seed + 1, affine=True)
     score = registration.compare(pair, upright, seed=seed).score
     _, turned = best_fit(pair, starts(pair, centre, turned_axes()), seed=seed)
@@ -168,8 +168,9 @@ def inside_grid(field_of_view: Grid, grid: Grid, matrix: np.ndarray) -> np.ndarr
     return seen
 
 
-def coarse_pair(image: Volume, inside: Volume) -> ImagePair:
-    """Copies of 4 mm of the template and the whole image; compared in and around the brain."""
+@cache
+def coarse_template() -> tuple[Volume, Volume]:
+    """A copy of 4 mm of the template, and the region in and around its brain, 0 or 1."""
     model = template()
     brain = model.with_data(model.data > 0)
     fixed, share = (
@@ -177,11 +178,15 @@ def coarse_pair(image: Volume, inside: Volume) -> ImagePair:
         for v in (model, brain)
     )
     distance = ndimage.distance_transform_edt(share.data < 0.5) * STAGE.spacing
+    return fixed, share.with_data((distance <= STAGE.shell).astype(np.uint8))
+
+
+def coarse_pair(image: Volume, inside: Volume) -> ImagePair:
+    """Copies of 4 mm of the template and the whole image; compared in and around the brain."""
     everything = image.with_data(np.ones(image.shape, bool))
     clipped = registration.clip_brightest(image, inside)
     moving = registration.cubic(clipped, everything, spacing=STAGE.spacing, margin=0.0)
-    region = share.with_data((distance <= STAGE.shell).astype(np.uint8))
-    return ImagePair(fixed, region, without_local_mean(moving))
+    return ImagePair(*coarse_template(), without_local_mean(moving))
 
 
 def without_local_mean(image: Volume) -> Volume:
@@ -233,7 +238,7 @@ def best_fit(
 
     first = sorted(begins, key=lambda start: -score(start, thin))[:FOLLOWED]
     ends = [
-        registration.optimise(pair, matrix, stage=STAGE, seed=seed, affine=True)
+        registration.optimise(pair, matrix, stage=SEARCH, seed=seed, affine=True)
         for matrix in first
     ]
     scores = [score(matrix) for matrix in ends]

@@ -222,7 +222,9 @@ def needs_n4(contrast: str, field_strength: float | None) -> bool:
     return not cancels or inhomogeneity.is_strong(field_strength)
 
 
-def without_inhomogeneity(image: Volume, mask: Volume, *, field_strength: float | None = None) -> Volume:
+def without_inhomogeneity(
+    image: Volume, mask: Volume, *, field_strength: float | None = None
+) -> Volume:
     """The image without the fields of the coils, where its contrast shows some.
 
     Parameters

@@ -129,13 +129,19 @@ def register_affine(
     fixed_mask: Volume | None = None,
     moving_mask: Volume | None = None,
     seed: int = 0,
+    start: np.ndarray | None = None,
 ) -> Registration:
     """Find the twelve-parameter transform between two heads; otherwise as register_rigid.
 
     The copies are of 4 and 2 mm: two heads do not agree more closely than that.
+
+    Parameters
+    ----------
+    start : (4, 4), RAS+ mm of the fixed image to RAS+ mm of the moving image: where the search
+        begins; None: at the best of several starts.
     """
     masks = (fixed_mask, moving_mask)
-    return align(fixed, moving, masks=masks, stages=AFFINE, seed=seed, affine=True)
+    return align(fixed, moving, masks=masks, stages=AFFINE, seed=seed, affine=True, start=start)
 
 
 def align(
@@ -146,13 +152,15 @@ def align(
     stages: tuple[RegistrationStage, ...],
     seed: int,
     affine: bool = False,
+    start: np.ndarray | None = None,
 ) -> Registration:
     """Go through the stages from coarse to fine; see :func:`register_rigid`."""
     fixed_mask, moving_mask = checked_mask(fixed, masks[0]), checked_mask(moving, masks[1])
-    identity = matrix = np.eye(4)
+    identity = np.eye(4)
+    matrix = identity if start is None else start
     for number, stage in enumerate(stages):
         pair = copies(fixed, moving, fixed_mask, moving_mask, stage=stage)
-        if number == 0:
+        if number == 0 and start is None:
             centres = centre_of(fixed_mask), centre_of(moving_mask)
             matrix = best_start(pair, centres, stage=stage, seed=seed)
         matrix = optimise(pair, matrix, stage=stage, seed=seed, affine=affine)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -32,6 +33,7 @@ class TemplateRegistration:
     warning: str = ''
 
 
+@cache
 def template() -> Volume:
     """The symmetric MNI152 T1w template of 2009, brain only, 1 mm, as nilearn packages it."""
     from nilearn.datasets import load_mni152_template
@@ -46,6 +48,7 @@ def register_to_template(
     *,
     seed: int = 0,
     template_of: tuple[Volume, Volume] | None = None,
+    start: np.ndarray | None = None,
 ) -> TemplateRegistration:
     """Find the affine transform from the template to an image, from the brain alone.
 
@@ -55,6 +58,8 @@ def register_to_template(
     brain_mask : the same grid, above 0 is brain.
     seed : of the choice of the points that are compared.
     template_of : another template, and its brain mask; None: the symmetric MNI152.
+    start : (4, 4), RAS+ mm of the template to RAS+ mm of the image: where the search begins; if
+        its end is not plausible, or without it, the best of several starts is searched for.
 
     Raises
     ------
@@ -68,7 +73,9 @@ def register_to_template(
         model = head.with_data(np.where(model_mask.data > 0, np.nan_to_num(head.data), 0))
     inside = brain_mask.data > 0
     brain = image.with_data(np.where(inside, np.nan_to_num(image.data), 0))
-    found = register_affine(model, brain, fixed_mask=model_mask, moving_mask=brain_mask, seed=seed)
+    found = register_affine(
+        model, brain, fixed_mask=model_mask, moving_mask=brain_mask, seed=seed, start=start
+    )
     moved = resample(
         brain_mask.with_data(inside.astype(np.float32)),
         model.affine,
@@ -77,9 +84,10 @@ def register_to_template(
         antialias=False,
     )
     dice = overlap(moved.data >= 0.5, model_mask.data > 0)
-    return TemplateRegistration(
-        found.matrix, found.after, dice, implausible(found.matrix, dice=dice)
-    )
+    warning = implausible(found.matrix, dice=dice)
+    if warning and start is not None:
+        return register_to_template(image, brain_mask, seed=seed, template_of=template_of)
+    return TemplateRegistration(found.matrix, found.after, dice, warning)
 
 
 def overlap(one: np.ndarray, other: np.ndarray) -> float:

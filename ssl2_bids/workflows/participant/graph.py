@@ -66,6 +66,7 @@ def _add_session(workflow: Workflow, plan: Plan, device: str, command: str) -> N
     template = _find_template(plan)
     branch.connect(corrected[reference], 'image', template, 'image')
     branch.connect(joint, 'mask', template, 'mask')
+    branch.connect(joint, 'template_start', template, 'start')
     images = [(corrected[c], 'image') for c in contrasts]
     segment = _segment(plan, contrasts, device)
     _gather(branch, segment, 'images', images)
@@ -81,6 +82,7 @@ def _add_session(workflow: Workflow, plan: Plan, device: str, command: str) -> N
         branch.connect(corrected[reference], 'image', node, 'image')
         branch.connect(joint, 'mask', node, 'mask')
         branch.connect(lesions, 'instances', node, 'instances')
+        branch.connect(template, 'matrix', node, 'start')
     last = _finish(plan, contrasts, list(templates), command)
     _gather(branch, last, 'deformations', [(n, 'deformation') for n in templates.values()])
     _gather(branch, last, 'warped', [(n, 'warped') for n in templates.values()])
@@ -181,7 +183,8 @@ def _join_brains(plan: Plan, contrasts: list[str]) -> Node:
         'seed': plan.settings.random_seed,
         'given': plan.brain_mask.contrast if plan.brain_mask else '',
     }
-    return make_node('join_brains', nodes.join_brains, inputs, outputs=['mask', 'facts'])
+    outputs = ['mask', 'template_start', 'facts']
+    return make_node('join_brains', nodes.join_brains, inputs, outputs=outputs)
 
 
 def _find_template(plan: Plan) -> Node:

@@ -102,7 +102,10 @@ def correct_inhomogeneity(
 ) -> dict[str, str]:
     """N4, where the contrast shows the fields of the coils; ``field_strength`` in T."""
     volume, brain_mask = read(image, contrast=contrast), read(mask, dtype=np.uint8)
-    write(preprocess.without_inhomogeneity(volume, brain_mask, field_strength=field_strength), 'image.nii')
+    write(
+        preprocess.without_inhomogeneity(volume, brain_mask, field_strength=field_strength),
+        'image.nii',
+    )
     return {'image': _here('image.nii')}
 
 
@@ -182,7 +185,10 @@ def join_brains(
         without_vote=found.without_vote,
         voters=voters,
     )
-    return {'mask': _here('mask.nii'), 'facts': facts}
+    if found.expected.is_reliable:
+        np.save('template.npy', found.expected.matrix)
+    start = _here('template.npy') if found.expected.is_reliable else ''
+    return {'mask': _here('mask.nii'), 'template_start': start, 'facts': facts}
 
 
 def segment(
@@ -249,12 +255,18 @@ def segment(
     }
 
 
-def find_template(image: str, mask: str, contrast: str, seed: int) -> dict[str, str]:
-    """Affine transform between template and reference, as ``.npy``."""
+def find_template(image: str, mask: str, start: str, contrast: str, seed: int) -> dict[str, str]:
+    """Affine transform between template and reference, as ``.npy``.
+
+    ``start`` is the matrix of a coarse fit, at which the search begins; empty for none.
+    """
     from ssl2_bids.steps import template
 
     found = template.register_to_template(
-        read(image, contrast=contrast), read(mask, dtype=np.uint8), seed=seed
+        read(image, contrast=contrast),
+        read(mask, dtype=np.uint8),
+        seed=seed,
+        start=np.load(start) if start else None,
     )
     np.save('matrix.npy', found.matrix)
     warnings = [f'regions are uncertain: {found.warning}'] if found.warning else []
@@ -283,9 +295,18 @@ def find_lesions(
 
 
 def register_template(
-    image: str, mask: str, instances: str, contrast: str, template: Template, seed: int
+    image: str,
+    mask: str,
+    instances: str,
+    start: str,
+    contrast: str,
+    template: Template,
+    seed: int,
 ) -> dict[str, str]:
-    """Non-linear transform between a template of TemplateFlow and the reference, as ``.npz``."""
+    """Non-linear transform between a template of TemplateFlow and the reference, as ``.npz``.
+
+    ``start`` is the matrix of the symmetric MNI152, at which the affine search begins.
+    """
     from ssl2_bids.steps import deformation
     from ssl2_bids.steps.template import register_to_template
 
@@ -293,7 +314,13 @@ def register_template(
     model = read(template.image, contrast='T1w')
     model_mask = read(template.mask, dtype=np.uint8)
     label = template.space.label
-    linear = register_to_template(reference, brain, seed=seed, template_of=(model, model_mask))
+    linear = register_to_template(
+        reference,
+        brain,
+        seed=seed,
+        template_of=(model, model_mask),
+        start=np.load(start),
+    )
     found = deformation.register_deformation(
         model,
         reference,
