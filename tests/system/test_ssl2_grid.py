@@ -73,6 +73,7 @@ def packed(tmp_path_factory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_adapted_beats_unadapted_on_people_left_out(packed):
     words = [
         'run', packed / 'people', packed / 'test', '--start', 'sup-3t=fast-3t',

@@ -719,8 +719,10 @@ def interrupted(words: list[str], until: str, number: int) -> int:
         assert process.stderr is not None
         for line in process.stderr:
             if until in line:
+                process.send_signal(signal.SIGSTOP)  # it waits while its children are counted
                 workers = psutil.Process(process.pid).children(recursive=True)
                 process.send_signal(number)
+                process.send_signal(signal.SIGCONT)
                 break
         else:
             pytest.fail(f'it never said "{until}"')
