@@ -50,6 +50,8 @@ class RunSettings:
     # by contrast key (and "labels"): entities and their values
     filters: dict[str, dict[str, Any]] = _setting(dict, option='bids_filter_file')
     check_dataset: bool = _setting(True, option='skip_bids_validation')
+    # results of other programs by the names of their datasets; their content decides
+    derivatives: dict[str, Path] = _setting(dict)
     clean_workdir: bool = _setting(False, lasting=False)
     nprocs: int = 1
     omp_nthreads: int = 1

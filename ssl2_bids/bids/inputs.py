@@ -11,6 +11,7 @@ from typing import Any
 
 from ssl2_bids.bids.dataset import read_description, unit_name
 from ssl2_bids.bids.filters import SUFFIXES_OF, describe_filter, matches
+from ssl2_bids.bids.given_datasets import given_images
 from ssl2_bids.bids.inheritance import Inheritance, stem
 from ssl2_bids.bids.scan import Scan
 from ssl2_bids.bids.selection import Choice, choose
@@ -64,6 +65,7 @@ def find_sessions(
     contrasts: tuple[str, ...] | None = None,
     reference: str | None = None,
     unusable: Mapping[Path, str] | None = None,
+    derivatives: Mapping[str, Path] | None = None,
 ) -> list[Session]:
     """Choose the images of each unit (participant, session).
 
@@ -77,6 +79,7 @@ def find_sessions(
     filters : content of the filter file.
     contrasts, reference : contrast keys that the user asked for.
     unusable : files whose voxels were found to be unusable before, and why.
+    derivatives : datasets with results of other programs, by name; see ``bids.given_datasets``.
 
     Raises
     ------
@@ -84,15 +87,17 @@ def find_sessions(
     """
     filters = {key: value for key, value in (filters or {}).items() if key in SUFFIXES_OF}
     files = _images(bids_dir, sorted({subject for subject, _ in units}))
+    given = _given_images(derivatives or {}, units)
     unused = _unused_filters(files, filters)
 
-    def sessions_by(given: dict[str, dict[str, Any]]) -> Iterator[Session]:
+    def sessions_by(filters: dict[str, dict[str, Any]]) -> Iterator[Session]:
         for unit in units:
             choice = choose(
-                files.get(unit, []),
-                given,
+                [*files.get(unit, []), *given.get(unit, [])],
+                filters,
                 accepted=accepted,
                 wanted=contrasts,
+                reference=reference,
                 unusable=unusable,
             )
             session = _session(*unit, choice, required, reference)
@@ -144,6 +149,16 @@ def _images(
             ]
             found.setdefault((label, session), []).extend(f for f in images if 'suffix' in f)
     return found
+
+
+def _given_images(
+    derivatives: Mapping[str, Path], units: list[tuple[str, str | None]]
+) -> dict[tuple[str, str | None], list[dict[str, Any]]]:
+    """The images of ``-d``, by participant and session."""
+    if not derivatives:
+        return {}
+    entities_of = _entity_parser()
+    return {unit: given_images(derivatives, *unit, entities_of) for unit in units}
 
 
 def _belongs(path: Path, label: str, session: str | None) -> bool:
@@ -221,20 +236,30 @@ def _session(
 ) -> Session:
     scans = {scan.contrast: scan for scan in choice.picked}
     result = Session(subject, session, scans, '', choice.dropped, choice.warnings)
-    have = set(scans).union(*(pair for pair in SIMILAR.items() if scans.keys() & set(pair)))
+    if choice.given_problems:
+        return replace(result, problem=choice.given_problems[0])
+    channels = {contrast: scan for contrast, scan in scans.items() if scan.channel}
+    have = set(channels).union(*(p for p in SIMILAR.items() if channels.keys() & set(p)))
     if not any(set(alternative) <= have for alternative in required):
         if choice.problems:
             return replace(result, problem=choice.problems[0])
         wanted = ' or '.join(' with '.join(alternative) for alternative in required)
-        found = ', '.join(scans) or 'no usable image'
+        found = ', '.join(channels) or 'no usable image'
         return replace(result, skipped=f'the model needs {wanted}; found: {found}')
-    if reference and (wanted_suffix := SUFFIXES_OF[reference][0]) not in scans:
+    if all(scan.within for scan in channels.values()):
+        return replace(result, skipped='the session has no images of its own')
+    if reference and (wanted_suffix := SUFFIXES_OF[reference][0]) not in channels:
         for problem in choice.problems:  # it is there, but cannot be used
             if f'_{wanted_suffix}.nii' in str(problem.path):
                 return replace(result, problem=problem)
         return replace(result, skipped=f'no {wanted_suffix} image, which --reference requires')
-    chosen = SUFFIXES_OF[reference][0] if reference else choose_reference(scans)
+    chosen = SUFFIXES_OF[reference][0] if reference else choose_reference(channels)
     warnings = list(choice.warnings)
+    if (template := scans.get('T1w')) and template.within and template.channel:
+        warnings.append(
+            f'the T1w of {template.dataset} is one image of all sessions: changes between '
+            'sessions are averaged in it'
+        )
     for scan in scans.values():
         if max(scan.spacing) > WIDE_VOXEL:
             warnings.append(
@@ -245,11 +270,16 @@ def _session(
 
 
 def choose_reference(scans: dict[str, Scan]) -> str:
-    """UNIT1, else T1w, else FLAIR; FLAIR where the T1w is thick and FLAIR is not thicker."""
+    """UNIT1, else T1w, else FLAIR; FLAIR where the T1w is thick and FLAIR is not thicker.
+
+    A T1w of all sessions goes before FLAIR: results of all sessions then lie on one grid.
+    """
     if 'UNIT1' in scans:
         return 'UNIT1'
     if 'T1w' not in scans:
         return 'FLAIR' if 'FLAIR' in scans else next(iter(scans))
+    if scans['T1w'].within:
+        return 'T1w'
     if 'FLAIR' in scans:
         t1w, flair = max(scans['T1w'].spacing), max(scans['FLAIR'].spacing)
         if t1w > THICK_SLICE and flair <= t1w + 1e-3:

@@ -106,6 +106,17 @@ def _add_selection(parser: Parser) -> None:
     )
     add_option(
         group,
+        '-d',
+        '--derivatives',
+        nargs='+',
+        action='extend',
+        metavar='NAME=PATH',
+        help='results of fMRIPrep, sMRIPrep or other programs to use: the T1w (desc-preproc), the '
+        'brain mask, transforms to templates, UNIT1 (desc-denoised), TB1map; "labels=PATH" at '
+        'group level equals --labels PATH; a PATH without NAME is named by its folder',
+    )
+    add_option(
+        group,
         '--contrasts',
         nargs='+',
         choices=KEYS,

@@ -67,9 +67,10 @@ def _add_session(workflow: Workflow, plan: Plan, device: str, command: str) -> N
     branch.connect(corrected[reference], 'image', template, 'image')
     branch.connect(joint, 'mask', template, 'mask')
     images = [(corrected[c], 'image') for c in contrasts]
-    segment = _segment(plan, contrasts, device)
-    _gather(branch, segment, 'images', images)
-    _gather(branch, segment, 'matrices', matrices)
+    channels = [c for c in contrasts if plan.session.scans[c].channel]
+    segment = _segment(plan, channels, device)
+    _gather(branch, segment, 'images', [(corrected[c], 'image') for c in channels])
+    _gather(branch, segment, 'matrices', [(registered[c], 'matrix') for c in channels[1:]])
     branch.connect(joint, 'mask', segment, 'mask')
     lesions = _find_lesions(plan)
     branch.connect(segment, 'probability', lesions, 'probability')
@@ -161,7 +162,11 @@ def _correct(plan: Plan, contrast: str) -> Node:
     return make_node(
         f'inhomogeneity_{contrast}',
         nodes.correct_inhomogeneity,
-        {'contrast': contrast, 'field_strength': field_strength(plan, contrast)},
+        {
+            'contrast': contrast,
+            'field_strength': field_strength(plan, contrast),
+            'corrected': plan.session.scans[contrast].corrected,
+        },
         outputs=['image'],
     )
 

@@ -98,11 +98,16 @@ def find_brain(
 
 
 def correct_inhomogeneity(
-    image: str, mask: str, contrast: str, field_strength: float | None
+    image: str, mask: str, contrast: str, field_strength: float | None, corrected: bool
 ) -> dict[str, str]:
-    """N4, where the contrast shows the fields of the coils; ``field_strength`` in T."""
+    """N4, where the contrast shows the fields of the coils; ``field_strength`` in T.
+
+    An image that is ``corrected`` stays as it is.
+    """
     volume, brain_mask = read(image, contrast=contrast), read(mask, dtype=np.uint8)
-    write(preprocess.even(volume, brain_mask, field_strength=field_strength), 'image.nii')
+    if not corrected:
+        volume = preprocess.even(volume, brain_mask, field_strength=field_strength)
+    write(volume, 'image.nii')
     return {'image': _here('image.nii')}
 
 

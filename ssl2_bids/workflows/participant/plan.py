@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ssl2_bids import __version__
 from ssl2_bids.bids.brain_masks import GivenMask, given_brain_mask
+from ssl2_bids.bids.given_datasets import program_of, shown_name
 from ssl2_bids.bids.inputs import Session
 from ssl2_bids.bids.outputs import UnitNames, join_entities, sidecar_path, table_path
-from ssl2_bids.bids.provenance import configuration_hash, fingerprint
+from ssl2_bids.bids.provenance import BRAIN_MASKS, bids_uri, configuration_hash
 from ssl2_bids.bids.scan import Scan
 from ssl2_bids.bids.sidecars import kept_metadata
 from ssl2_bids.bids.template_spaces import Template
@@ -42,7 +43,8 @@ class Plan:
     settings : of the run; threshold, minimum volume and overlap are those that will be used,
         the model's own where none was asked.
     templates : of the output spaces that were asked.
-    sources : by contrast, names below ``bids_dir`` and SHA-256 of the files it is made from.
+    sources : by contrast, names (of raw files below ``bids_dir``, of others BIDS URIs) and SHA-256
+        of the files it is made from.
     preprocessing : hash of all that decides the preprocessed images and the brain mask.
     configuration : hash of all that decides the result; both are empty where no digest was asked.
     brain_mask : the brain mask that was given for the session, ``brain_mask_sha256`` its content.
@@ -78,7 +80,7 @@ def make_plan(
     )
     settled = replace(
         settings,
-        threshold=_first(settings.threshold, card.threshold_for(session.scans)),
+        threshold=_first(settings.threshold, card.threshold_for(channels_of(session))),
         min_lesion_volume=_first(settings.min_lesion_volume, card.minimum_lesion_volume),
         overlap=_first(settings.overlap, card.overlap),
     )
@@ -89,18 +91,24 @@ def make_plan(
 def _with_brain_mask(plan: Plan) -> Plan:
     """The plan with the brain mask that was given for it, or with why that cannot be used."""
     session, folder = plan.session, plan.settings.brain_mask
-    if folder is None or session.problem or session.skipped:
+    folders = {BRAIN_MASKS: folder} if folder else plan.settings.derivatives
+    if not folders or session.problem or session.skipped:
         return plan
     contrasts = sorted(session.scans, key=lambda contrast: contrast != session.reference)
     images = {contrast: session.scans[contrast].paths[0] for contrast in contrasts}
-    try:
-        found = given_brain_mask(folder, session.subject, session.session, images)
-    except DataError as error:
-        return replace(plan, session=replace(session, problem=error))
-    if found is None:
-        note = 'no mask for this session in the folder of --brain-mask: the brain is extracted'
-        return replace(plan, session=replace(session, warnings=(*session.warnings, note)))
-    return replace(plan, brain_mask=found)
+    within = {c: session.scans[c].dataset for c in contrasts if session.scans[c].within}
+    for name, root in folders.items():
+        try:
+            found = given_brain_mask(
+                root, session.subject, session.session, images, dataset=name, within=within
+            )
+        except DataError as error:
+            return replace(plan, session=replace(session, problem=error))
+        if found:
+            return replace(plan, brain_mask=found)
+    where = 'the folder of --brain-mask' if folder else ', '.join(f'-d {name}' for name in folders)
+    note = f'no mask for this session in {where}: the brain is extracted'
+    return replace(plan, session=replace(session, warnings=(*session.warnings, note)))
 
 
 def _first(asked: float | None, own: float) -> float:
@@ -116,8 +124,8 @@ def _identify(plan: Plan, digest: Callable[[Path], str]) -> Plan:
     if not session.problem:
         try:
             for contrast, scan in session.scans.items():
-                sources[contrast] = fingerprint(scan.sources, plan.settings.bids_dir, digest)
-            unusable = fingerprint(session.unusable, plan.settings.bids_dir, digest)
+                sources[contrast] = fingerprint(plan, scan.sources, digest)
+            unusable = fingerprint(plan, session.unusable, digest)
             mask = digest(plan.brain_mask.path) if plan.brain_mask else ''
         except OSError as error:
             problem = DataError(
@@ -135,6 +143,8 @@ def _identify(plan: Plan, digest: Callable[[Path], str]) -> Plan:
             'maps': {c: map_settings(session.scans[c]) for c in sources},
             'unusable': unusable,
             'reference': session.reference,
+            'corrected': [c for c in sources if session.scans[c].corrected],
+            'channels': list(channels_of(session)),
             'brain_mask': [plan.brain_mask.contrast, mask] if plan.brain_mask else [],
             **deciding(plan.settings, PREPROCESSING),
         }
@@ -190,9 +200,40 @@ def field_strength(plan: Plan, contrast: str) -> float | None:
     return plan.settings.field_strength if known is None else known
 
 
-def below_raw(plan: Plan, path: Path) -> str:
-    """A file of the dataset relative to its root."""
-    return path.relative_to(plan.settings.bids_dir).as_posix()
+def channels_of(session: Session) -> tuple[str, ...]:
+    """The contrasts that are inputs of the model; further ones carry a brain mask."""
+    return tuple(contrast for contrast, scan in session.scans.items() if scan.channel)
+
+
+def needs_correction(plan: Plan, contrast: str) -> bool:
+    """Whether N4 is for an image: its contrast shows fields, and it was not corrected before."""
+    from ssl2_bids.steps.preprocess import is_uneven
+
+    corrected = plan.session.scans[contrast].corrected
+    return not corrected and is_uneven(contrast, field_strength(plan, contrast))
+
+
+def file_name(plan: Plan, path: Path) -> str:
+    """An input file relative to the raw dataset, or its BIDS URI in a dataset of ``-d``."""
+    return shown_name(path, plan.settings.derivatives, plan.settings.bids_dir)
+
+
+def input_uri(plan: Plan, path: Path) -> str:
+    """The BIDS URI of an input file."""
+    name = file_name(plan, path)
+    return name if name.startswith('bids:') else bids_uri(path, plan.settings.bids_dir, 'raw')
+
+
+def fingerprint(
+    plan: Plan, paths: Iterable[Path], digest: Callable[[Path], str]
+) -> list[tuple[str, str]]:
+    """Names and contents of input files, by a function that gives a file's digest.
+
+    Raises
+    ------
+    OSError : a file cannot be read.
+    """
+    return [(file_name(plan, path), digest(path)) for path in paths]
 
 
 def described_inputs(plan: Plan) -> list[dict[str, Any]]:
@@ -206,10 +247,14 @@ def described_inputs(plan: Plan) -> list[dict[str, Any]]:
                 role, why = 'auxiliary', _use_of(scan, path)
             elif contrast == session.reference:
                 role, why = 'reference', 'grid of the results; also input of the model'
+            elif not scan.channel:
+                role, why = 'auxiliary', 'the brain mask is brought to the reference with it'
+            if scan.dataset:
+                why += f'; from {program_of(plan.settings.derivatives[scan.dataset])}'
             rows.append(
                 {
                     'Contrast': contrast,
-                    'File': below_raw(plan, path),
+                    'File': file_name(plan, path),
                     'Use': role,
                     'Why': why,
                     'VoxelSize': [round(s, 3) for s in scan.spacing],
@@ -217,7 +262,7 @@ def described_inputs(plan: Plan) -> list[dict[str, Any]]:
                 }
             )
     rows += [
-        {'Contrast': '', 'File': below_raw(plan, path), 'Use': 'dropped', 'Why': why}
+        {'Contrast': '', 'File': file_name(plan, path), 'Use': 'dropped', 'Why': why}
         for path, why in session.dropped
     ]
     return rows

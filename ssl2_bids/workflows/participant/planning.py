@@ -20,6 +20,7 @@ from ssl2_bids.settings import ParticipantSettings
 from ssl2_bids.workflows.participant.plan import (
     Plan,
     all_paths,
+    file_name,
     make_plan,
     planned_outputs,
 )
@@ -63,6 +64,7 @@ def _plans(
         contrasts=settings.contrasts,
         reference=settings.reference,
         unusable=unusable,
+        derivatives=settings.derivatives,
     )
     sessions = [_with_missing_spaces(s, settings) for s in sessions]
     return _plan_sessions(sessions, card, settings, templates)
@@ -127,22 +129,27 @@ def without_unusable(plan: Plan, settings: ParticipantSettings) -> Plan | None:
     from ssl2_bids.workflows.participant.engine import running
 
     failures = running.failures(graph.branch_folder(plan, settings.work_dir))
-    given = str(plan.brain_mask.path) if plan.brain_mask else ''
-    if given and given in [failure['File'] for failure in failures]:
-        return None  # the fault is not the image's
+    files = {failure['File'] for failure in failures} - {''}
+    of_others = [p for p in _sources(plan, files) if file_name(plan, p).startswith('bids:')]
+    if of_others or (plan.brain_mask and str(plan.brain_mask.path) in files):
+        return None  # the fault is not that of a raw image
     if any(failure['ExitCode'] != DataError.exit_code for failure in failures):
         return None
     unusable = dict(plan.session.unusable)
     for failure in failures:
         scan = plan.session.scans.get(failure['Node'].rpartition('_')[2])
-        named = [p for s in plan.session.scans.values() for p in s.sources]
-        about = [p for p in named if str(p) == failure['File']] or list(scan.paths if scan else ())
+        about = _sources(plan, {failure['File']}) or list(scan.paths if scan else ())
         unusable |= dict.fromkeys(about, failure['Message'])
     if unusable == plan.session.unusable:
         return None
     unit = (plan.session.subject, plan.session.session)
     (again,) = _plans([unit], plan.card, settings, unusable, plan.templates)
     return again if is_runnable(again) else None
+
+
+def _sources(plan: Plan, files: set[str]) -> list[Path]:
+    """Those of some files that images of a session are made from."""
+    return [p for s in plan.session.scans.values() for p in s.sources if str(p) in files]
 
 
 def _with_missing_spaces(session: Session, settings: ParticipantSettings) -> Session:
@@ -169,13 +176,14 @@ def describe_plans(plans: list[Plan], settings: ParticipantSettings) -> str:
             lines.append('  finished by an earlier run; --overwrite processes it again')
         for contrast, scan in session.scans.items():
             mark = ' (reference)' if contrast == session.reference else ''
-            files = ', '.join(_below(p, settings.bids_dir) for p in scan.sources)
+            mark = mark if scan.channel else ' (for the brain mask only)'
+            files = ', '.join(file_name(plan, p) for p in scan.sources)
             lines.append(f'  use    {contrast}{mark}: {files}')
         if plan.brain_mask:
             mask = plan.brain_mask
             lines.append(f'  use    brain mask on the grid of {mask.contrast}: {mask.path}')
         for path, why in session.dropped:
-            lines.append(f'  leave  {_below(path, settings.bids_dir)}: {why}')
+            lines.append(f'  leave  {file_name(plan, path)}: {why}')
         lines += [f'  note   {text}' for text in session.warnings]
         if is_runnable(plan):
             lines += [f'  write  {_below(p, settings.output_dir)}' for p in all_paths(plan)]

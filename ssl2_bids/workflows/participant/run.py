@@ -67,7 +67,8 @@ def run_participant_level(
     device_text = f'device: {device}; ' if device else ''
     show(f'{device_text}model: {plans[0].card.name} {plans[0].card.version}')
     _remove_leftovers(plans, settings.output_dir)
-    links = {BRAIN_MASKS: settings.brain_mask} if settings.brain_mask else None
+    links = dict(settings.derivatives)
+    links |= {BRAIN_MASKS: settings.brain_mask} if settings.brain_mask else {}
     write_dataset_files(settings.output_dir, settings.bids_dir, links)
     for plan in finished:
         show(f'{plan.session.name}: already finished with the same inputs and settings, skipped')
