@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ssl2_bids.bids import image_names
 from ssl2_bids.bids.brain_masks import brain_masks_of
 from ssl2_bids.bids.dataset import participant_labels, read_description, warn_once
-from ssl2_bids.bids.inheritance import Inheritance
+from ssl2_bids.bids.inheritance import LINK_WITHOUT_CONTENT, Inheritance
 from ssl2_bids.bids.provenance import bids_uri
-from ssl2_bids.errors import NoInputError, UsageError
+from ssl2_bids.errors import DataError, NoInputError, UsageError
 
 TAKEN = {'T1w': 'preproc', 'UNIT1': 'denoised', 'TB1map': None}  # by suffix, the desc-
 FOLDERS = {'T1w': ('anat',), 'UNIT1': ('anat',), 'TB1map': ('fmap', 'anat')}
@@ -96,7 +97,7 @@ def files_at(
     The files, and whether they are those of a participant whose session was asked for.
     """
     own = root / f'sub-{subject}'
-    levels = [(own / folder, None)]
+    levels: list[tuple[Path, str | None]] = [(own / folder, None)]
     if session is not None:
         levels.insert(0, (own / f'ses-{session}' / folder, session))
     for place, label in levels:
@@ -153,3 +154,54 @@ def given_images(
                         | {'dataset': name, 'within': within, 'mask': mask}
                     )
     return found
+
+
+@dataclass(frozen=True)
+class GivenTransforms:
+    """The transforms between the T1w of a dataset of ``-d`` and a template.
+
+    Attributes
+    ----------
+    dataset : name of the dataset.
+    forward, backward : ``from-T1w_to-<template>`` and the way back, ITK composites.
+    digests : SHA-256 of both; empty where nothing is compared with a former run.
+    """
+
+    dataset: str
+    forward: Path
+    backward: Path
+    digests: tuple[str, str] = ('', '')
+
+
+def given_transforms(
+    name: str, root: Path, subject: str, session: str | None, label: str
+) -> GivenTransforms | None:
+    """The transforms of a session to a template; None where the dataset has none.
+
+    Parameters
+    ----------
+    name, root : of the dataset.
+    label : of the template, as ``from-`` and ``to-`` have it.
+
+    Raises
+    ------
+    DataError : one of the two is missing, or its content is absent.
+    """
+    ways = (f'from-T1w_to-{label}', f'from-{label}_to-T1w')
+    found = [files_at(root, subject, session, f'*_{way}_mode-image_xfm.h5')[0] for way in ways]
+    if not any(found):
+        return None
+    for way, paths, other in zip(ways, found, found[::-1], strict=True):
+        if not paths:
+            raise DataError(
+                f'the transform {way} is missing beside it',
+                advice=f'Results need both ways. Without -d {name} they are not needed.',
+                path=other[0],
+            )
+        if not paths[0].exists():
+            raise DataError(
+                LINK_WITHOUT_CONTENT,
+                advice=f'Without -d {name} it is not needed.',
+                path=paths[0],
+            )
+    return GivenTransforms(name, found[0][0], found[1][0])

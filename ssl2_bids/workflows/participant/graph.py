@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ssl2_bids.bids.given_datasets import program_of
 from ssl2_bids.bids.template_spaces import Template
 from ssl2_bids.settings import ParticipantSettings
 from ssl2_bids.workflows.participant import nodes
@@ -78,10 +79,11 @@ def _add_session(workflow: Workflow, plan: Plan, device: str, command: str) -> N
     templates = {
         label: _register_template(plan, t) for label, t in by_template(plan.templates).items()
     }
-    for node in templates.values():
+    for label, node in templates.items():
         branch.connect(corrected[reference], 'image', node, 'image')
         branch.connect(joint, 'mask', node, 'mask')
-        branch.connect(lesions, 'instances', node, 'instances')
+        if label not in plan.transforms:
+            branch.connect(lesions, 'instances', node, 'instances')
     last = _finish(plan, contrasts, list(templates), command)
     _gather(branch, last, 'deformations', [(n, 'deformation') for n in templates.values()])
     _gather(branch, last, 'warped', [(n, 'warped') for n in templates.values()])
@@ -195,17 +197,31 @@ def _find_template(plan: Plan) -> Node:
 
 
 def _register_template(plan: Plan, template: Template) -> Node:
+    name = f'template_{template.space.label.replace("+", "_")}'
+    outputs = ['deformation', 'warped', 'facts']
+    identity = [str(template.space), template.digests]
+    if given := plan.transforms.get(template.space.label):
+        program = program_of(plan.settings.derivatives[given.dataset])
+        return make_node(
+            name,
+            nodes.take_template_transform,
+            {'template': template, 'given': given, 'program': program},
+            outputs=outputs,
+            identity=json.dumps([*identity, given.digests]),
+            unhashed=('template', 'given'),
+            memory_gb=2.0,
+        )
     inputs = {
         'contrast': plan.session.reference,
         'template': template,
         'seed': plan.settings.random_seed,
     }
     return make_node(
-        f'template_{template.space.label.replace("+", "_")}',
+        name,
         nodes.register_template,
         inputs,
-        outputs=['deformation', 'warped', 'facts'],
-        identity=json.dumps([str(template.space), template.digests]),
+        outputs=outputs,
+        identity=json.dumps(identity),
         unhashed=('template',),
         memory_gb=2.0,
     )

@@ -9,7 +9,12 @@ from typing import Any
 
 from ssl2_bids import __version__
 from ssl2_bids.bids.brain_masks import GivenMask, given_brain_mask
-from ssl2_bids.bids.given_datasets import program_of, shown_name
+from ssl2_bids.bids.given_datasets import (
+    GivenTransforms,
+    given_transforms,
+    program_of,
+    shown_name,
+)
 from ssl2_bids.bids.inputs import Session
 from ssl2_bids.bids.outputs import UnitNames, join_entities, sidecar_path, table_path
 from ssl2_bids.bids.provenance import BRAIN_MASKS, bids_uri, configuration_hash
@@ -48,6 +53,7 @@ class Plan:
     preprocessing : hash of all that decides the preprocessed images and the brain mask.
     configuration : hash of all that decides the result; both are empty where no digest was asked.
     brain_mask : the brain mask that was given for the session, ``brain_mask_sha256`` its content.
+    transforms : to templates that were given for the reference, by the label of the template.
     """
 
     session: Session
@@ -60,6 +66,7 @@ class Plan:
     configuration: str = ''
     brain_mask: GivenMask | None = None
     brain_mask_sha256: str = ''
+    transforms: Mapping[str, GivenTransforms] = field(default_factory=dict)
 
 
 def make_plan(
@@ -84,7 +91,7 @@ def make_plan(
         min_lesion_volume=_first(settings.min_lesion_volume, card.minimum_lesion_volume),
         overlap=_first(settings.overlap, card.overlap),
     )
-    plan = _with_brain_mask(Plan(session, names, card, settled, templates))
+    plan = _with_transforms(_with_brain_mask(Plan(session, names, card, settled, templates)))
     return plan if digest is None else _identify(plan, digest)
 
 
@@ -111,6 +118,36 @@ def _with_brain_mask(plan: Plan) -> Plan:
     return replace(plan, session=replace(session, warnings=(*session.warnings, note)))
 
 
+def _with_transforms(plan: Plan) -> Plan:
+    """The plan with the transforms to templates that were given for its reference.
+
+    Those of another image's space are not used; the reason is a remark.
+    """
+    session = plan.session
+    if session.problem or session.skipped:
+        return plan
+    reference = session.scans[session.reference]
+    found: dict[str, GivenTransforms] = {}
+    notes: list[str] = []
+    for label in dict.fromkeys(t.space.label for t in plan.templates):
+        for name, root in plan.settings.derivatives.items():
+            try:
+                given = given_transforms(name, root, session.subject, session.session, label)
+            except DataError as error:
+                return replace(plan, session=replace(session, problem=error))
+            if given is None or label in found:
+                continue
+            if (reference.contrast, reference.dataset) == ('T1w', name):
+                found[label] = given
+            else:
+                notes.append(
+                    f'the transform to {label} of {name} is not used: it is one of the T1w of '
+                    f'{name}, and the reference is another image'
+                )
+    session = replace(session, warnings=(*session.warnings, *notes))
+    return replace(plan, session=session, transforms=found)
+
+
 def _first(asked: float | None, own: float) -> float:
     return own if asked is None else asked
 
@@ -121,12 +158,16 @@ def _identify(plan: Plan, digest: Callable[[Path], str]) -> Plan:
     sources: dict[str, list[tuple[str, str]]] = {}
     unusable: list[tuple[str, str]] = []
     mask = ''
+    transforms = dict(plan.transforms)
     if not session.problem:
         try:
             for contrast, scan in session.scans.items():
                 sources[contrast] = fingerprint(plan, scan.sources, digest)
             unusable = fingerprint(plan, session.unusable, digest)
             mask = digest(plan.brain_mask.path) if plan.brain_mask else ''
+            for label, given in plan.transforms.items():
+                digests = (digest(given.forward), digest(given.backward))
+                transforms[label] = replace(given, digests=digests)
         except OSError as error:
             problem = DataError(
                 f'cannot be read ({error.strerror})',
@@ -156,6 +197,7 @@ def _identify(plan: Plan, digest: Callable[[Path], str]) -> Plan:
             **deciding(plan.settings, SEGMENTATION),
             'output_spaces': extra_spaces(plan),
             'templates': {str(t.space): t.digests for t in plan.templates},
+            'transforms': {label: given.digests for label, given in transforms.items()},
             'metadata': {c: kept_metadata(session.scans[c].metadata) for c in sources},
             'field_strength': {c: field_strength(plan, c) for c in sources},
         }
@@ -166,6 +208,7 @@ def _identify(plan: Plan, digest: Callable[[Path], str]) -> Plan:
         preprocessing=preprocessing,
         configuration=configuration,
         brain_mask_sha256=mask,
+        transforms=transforms,
     )
 
 
@@ -222,6 +265,12 @@ def input_uri(plan: Plan, path: Path) -> str:
     """The BIDS URI of an input file."""
     name = file_name(plan, path)
     return name if name.startswith('bids:') else bids_uri(path, plan.settings.bids_dir, 'raw')
+
+
+def given_sources(plan: Plan, label: str) -> tuple[str, ...]:
+    """BIDS URIs of the transforms that were given for a template, to it and back."""
+    given = plan.transforms.get(label)
+    return tuple(input_uri(plan, p) for p in (given.forward, given.backward)) if given else ()
 
 
 def fingerprint(

@@ -24,7 +24,11 @@ from ssl2_bids.workflows.participant.plan import (
     make_plan,
     planned_outputs,
 )
-from ssl2_bids.workflows.participant.templates import output_templates
+from ssl2_bids.workflows.participant.templates import (
+    by_template,
+    checked_transforms,
+    output_templates,
+)
 
 log = logging.getLogger('ssl2_bids')
 
@@ -164,6 +168,25 @@ def _with_missing_spaces(session: Session, settings: ParticipantSettings) -> Ses
     return replace(session, warnings=(*session.warnings, *texts))
 
 
+def with_checked_transforms(plan: Plan, settings: ParticipantSettings) -> Plan:
+    """The plan, or why a transform that was given for it cannot be its own.
+
+    Only where the brain mask was given too, in its space: else this is checked when there is one.
+    """
+    mask = plan.brain_mask
+    if not plan.transforms or mask is None or mask.contrast != plan.session.reference:
+        return plan
+    if not is_runnable(plan) or (is_finished(plan) and not settings.overwrite):
+        return plan
+    for label, template in by_template(plan.templates).items():
+        try:
+            if label in plan.transforms:
+                checked_transforms(template, plan.transforms[label], mask.path)
+        except DataError as error:
+            return replace(plan, session=replace(plan.session, problem=error))
+    return plan
+
+
 def describe_plans(plans: list[Plan], settings: ParticipantSettings) -> str:
     """What ``--dry-run`` prints: for each session the files used, left out and written."""
     lines = []
@@ -182,6 +205,9 @@ def describe_plans(plans: list[Plan], settings: ParticipantSettings) -> str:
         if plan.brain_mask:
             mask = plan.brain_mask
             lines.append(f'  use    brain mask on the grid of {mask.contrast}: {mask.path}')
+        for label, given in plan.transforms.items():
+            files = ', '.join(file_name(plan, p) for p in (given.forward, given.backward))
+            lines.append(f'  use    transforms to {label}: {files}')
         for path, why in session.dropped:
             lines.append(f'  leave  {file_name(plan, path)}: {why}')
         lines += [f'  note   {text}' for text in session.warnings]

@@ -20,6 +20,7 @@ from ssl2_bids.workflows.participant.planning import (
     is_finished,
     is_runnable,
     plan_sessions,
+    with_checked_transforms,
     without_unusable,
 )
 
@@ -61,6 +62,7 @@ def run_participant_level(
                 advice='Run the participant level first.',
             )
         return SUCCESS, []
+    plans = [with_checked_transforms(plan, settings) for plan in plans]
     finished, todo = _split(plans, settings.overwrite)
     runnable = [p for p in todo if is_runnable(p)]
     device = _checked_device(settings) if runnable else ''

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ssl2_bids.bids.given_datasets import GivenTransforms
 from ssl2_bids.bids.outputs import UnitNames, sidecar_path, table_path, write_table
 from ssl2_bids.bids.sidecars import TEMPLATE_LESION_COLUMNS, segmentation_sidecar
 from ssl2_bids.bids.template_spaces import (
@@ -24,7 +25,7 @@ from ssl2_bids.contrasts import SUFFIXES
 from ssl2_bids.errors import DataError, UsageError
 from ssl2_bids.files import write_json
 from ssl2_bids.settings import ATLAS_SPACE
-from ssl2_bids.volume import Volume, read, read_grid, same_grid, write
+from ssl2_bids.volume import Volume, read, read_grid, reorient, same_grid, write
 from ssl2_bids.workflows.segmentation_files import lesion_rows
 
 if TYPE_CHECKING:
@@ -85,12 +86,48 @@ def _check(template: Template) -> None:
         raise DataError(problem, path=template.mask, advice=advice)
 
 
+def checked_transforms(
+    template: Template, given: GivenTransforms, mask: str | Path
+) -> tuple[Deformation, tuple[float, float]]:
+    """Given transforms, and how well they fit the brain; see ``deformation.check_deformation``.
+
+    Parameters
+    ----------
+    mask : brain mask in the space of the T1w that the transforms belong to.
+
+    Raises
+    ------
+    DataError : they cannot be read, or belong to another brain.
+    """
+    from ssl2_bids.itk import read_transform
+    from ssl2_bids.steps import deformation
+
+    model = read(template.mask, dtype=np.uint8)
+    found = deformation.given_deformation(
+        read_transform(given.forward), read_transform(given.backward), model
+    )
+    try:
+        fit = deformation.check_deformation(
+            found, image_mask=reorient(read(mask, dtype=np.uint8)), template_mask=model
+        )
+    except DataError as error:
+        advice = f'{error.advice} Without -d {given.dataset} it is not needed.'
+        raise DataError(error.message, path=given.forward, advice=advice) from None
+    return found, fit
+
+
 @dataclass(frozen=True)
 class TemplateResults:
-    """What the nodes made for one template: paths."""
+    """What the nodes made for one template: paths.
+
+    Attributes
+    ----------
+    sources : BIDS URIs of the transforms that were given.
+    """
 
     deformation: str
     warped: str
+    sources: tuple[str, ...] = ()
 
 
 def by_template(templates: Iterable[Template]) -> dict[str, Template]:
@@ -156,13 +193,15 @@ def write_in_templates(
     templates = list(templates)
     for label, result in results.items():
         found = read_deformation(result.deformation)
-        _write_transforms(reference, by_template(templates)[label], found)
+        _write_transforms(reference, by_template(templates)[label], found, result.sources)
         for template in templates:
             if template.space.label == label:
                 _write_segmentation(reference, template, found)
 
 
-def _write_transforms(reference: Reference, template: Template, found: Deformation) -> None:
+def _write_transforms(
+    reference: Reference, template: Template, found: Deformation, given: Sequence[str]
+) -> None:
     from ssl2_bids.itk import write_composite
 
     forth, back = transform_paths(reference.names, template.space.label)
@@ -171,14 +210,16 @@ def _write_transforms(reference: Reference, template: Template, found: Deformati
     inverse = np.linalg.inv(found.matrix)
     write_composite(back, inverse, found.backward, found.affine, linear_first=True)
     name, image = template.space.label, reference.names.reference
-    for path, source, target, uri in (
-        (forth, image, name, template.uri),
-        (back, name, image, reference.image),
+    made = [reference.image, template.uri]
+    of = ', sampled every 2 mm from that of Sources' if given else ''
+    for path, source, target, uri, sources in (
+        (forth, image, name, template.uri, given[:1] or made),
+        (back, name, image, reference.image, given[1:] or made),
     ):
         sidecar = {
             'Description': f'ITK composite transform (affine and field) that resamples images '
-            f'in the space of {source} onto {target}.',
-            'Sources': [reference.image, template.uri],
+            f'in the space of {source} onto {target}{of}.',
+            'Sources': list(sources),
             'SpatialReference': uri,
         }
         write_json(sidecar_path(path), sidecar)

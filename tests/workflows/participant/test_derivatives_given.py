@@ -279,3 +279,56 @@ def test_raw_data_inside_the_given_dataset_keep_theirs(settings):
     plan = plan_of(replace(settings, bids_dir=inside))
     assert plan.sources['FLAIR'][0][0] == 'sub-01/anat/sub-01_FLAIR.nii.gz'
     assert plan.sources['T1w'][0][0].startswith('bids:fmriprep:')
+
+
+@pytest.fixture
+def mp2rage(make_dataset, tmp_path) -> ParticipantSettings:
+    """UNIT1 with its inversions and their settings; a dataset with nothing of it yet."""
+    names = ('UNIT1', 'inv-1_MP2RAGE', 'inv-2_MP2RAGE')
+    files: dict[str, object] = {f'sub-01/anat/sub-01_{n}.nii.gz': raw() for n in names}
+    for number, (time, angle) in enumerate(((0.8, 4), (2.7, 5)), start=1):
+        files[f'sub-01/anat/sub-01_inv-{number}_MP2RAGE.json'] = {
+            'InversionTime': time,
+            'FlipAngle': angle,
+            'RepetitionTimePreparation': 5.0,
+            'RepetitionTimeExcitation': 0.007,
+            'NumberShots': 160,
+            'MagneticFieldStrength': 7,
+        }
+    given = tmp_path / 'denoising'
+    for folder in ('anat', 'fmap'):
+        (given / 'sub-01' / folder).mkdir(parents=True)
+    return ParticipantSettings(
+        make_dataset(files, name='mp2rage'),
+        tmp_path / 'out',
+        tmp_path / 'work',
+        device='cpu',
+        derivatives={'denoising': given},
+    )
+
+
+def test_a_denoised_unit1_goes_before_the_raw_one_and_its_inversions(mp2rage):
+    assert len(plan_of(mp2rage).session.scans['UNIT1'].companions) == 2
+    path = mp2rage.derivatives['denoising'] / 'sub-01/anat/sub-01_desc-denoised_UNIT1.nii.gz'
+    brain_image(3.0).to_filename(path)
+    scan = plan_of(mp2rage).session.scans['UNIT1']
+    assert scan.paths == (path,)
+    assert scan.companions == ()
+    assert not scan.corrected  # at 7 T N4 is for UNIT1 too
+
+
+@pytest.mark.parametrize('folder', ['fmap', 'anat'])
+def test_a_b1_map_of_another_program_goes_before_the_raw_one(mp2rage, make_dataset, folder):
+    make_dataset({'sub-01/fmap/sub-01_TB1map.nii.gz': raw(4.0)}, name='mp2rage')
+    first = plan_of(mp2rage)
+    path = mp2rage.derivatives['denoising'] / f'sub-01/{folder}/sub-01_desc-smooth_TB1map.nii.gz'
+    brain_image(4.0).to_filename(path)
+    second = plan_of(mp2rage)
+    scan = second.session.scans['UNIT1']
+    assert scan.companions[-1].role == 'TB1map'
+    assert scan.companions[-1].path == path
+    assert scan.maps == {'T1map': 'B1corr'}
+    assert first.preprocessing != second.preprocessing
+    assert second.sources['UNIT1'][-1][0] == f'bids:denoising:sub-01/{folder}/{path.name}'
+    path.write_bytes(b'')
+    assert plan_of(mp2rage).session.problem.path == str(path)
