@@ -72,6 +72,7 @@ class ParticipantSettings(RunSettings):
     # tesla, used if the sidecars have none
     field_strength: float | None = None
     skull_strip: str = _setting('auto', decides=PREPROCESSING)  # auto, skip, force
+    bids_database_dir: Path | None = None  # names of images, in a database of pybids
     brain_mask: Path | None = None  # folder of brain masks; their content decides
     model: str | None = None  # None is the default bundled model
     device: str = 'auto'  # auto, cpu, cuda, cuda:N

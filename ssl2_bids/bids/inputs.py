@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ssl2_bids.bids.database import listed_images
 from ssl2_bids.bids.dataset import read_description, unit_name
 from ssl2_bids.bids.filters import SUFFIXES_OF, describe_filter, matches
 from ssl2_bids.bids.given_datasets import given_images
@@ -66,6 +67,7 @@ def find_sessions(
     reference: str | None = None,
     unusable: Mapping[Path, str] | None = None,
     derivatives: Mapping[str, Path] | None = None,
+    database_dir: Path | None = None,
 ) -> list[Session]:
     """Choose the images of each unit (participant, session).
 
@@ -80,13 +82,15 @@ def find_sessions(
     contrasts, reference : contrast keys that the user asked for.
     unusable : files whose voxels were found to be unusable before, and why.
     derivatives : datasets with results of other programs, by name; see ``bids.given_datasets``.
+    database_dir : folder with a database of pybids that has the names of all images.
 
     Raises
     ------
     NothingSelectedError : by the filters no session can be used, without them some could.
     """
     filters = {key: value for key, value in (filters or {}).items() if key in SUFFIXES_OF}
-    files = _images(bids_dir, sorted({subject for subject, _ in units}))
+    listed = listed_images(bids_dir, database_dir) if database_dir else None
+    files = _images(bids_dir, sorted({subject for subject, _ in units}), listed)
     given = _given_images(derivatives or {}, units)
     unused = _unused_filters(files, filters)
 
@@ -125,18 +129,26 @@ def _usable(session: Session) -> bool:
 
 
 def _images(
-    bids_dir: Path, participants: list[str]
+    bids_dir: Path,
+    participants: list[str],
+    listed: Mapping[Path, Mapping[Path, list[Path]]] | None = None,
 ) -> dict[tuple[str, str | None], list[dict[str, Any]]]:
     """Entities, path and metadata of every anatomical image, by participant and session.
 
     Names of folders above the dataset do not describe an image: pybids is given the path
     below the dataset alone.
+
+    Parameters
+    ----------
+    listed : images of a database, see ``bids.database``; None lists the folders themselves.
     """
     entities_of = _entity_parser()
     inheritance = Inheritance(bids_dir)
     found: dict[tuple[str, str | None], list[dict[str, Any]]] = {}
     for label in participants:
-        for folder in _anatomy_folders(bids_dir / f'sub-{label}'):
+        subject = bids_dir / f'sub-{label}'
+        folders = _listed(subject) if listed is None else listed.get(subject, {})
+        for folder, paths in folders.items():
             session = folder.parent.name[4:] if folder.parent.name.startswith('ses-') else None
             images = [
                 {
@@ -144,7 +156,9 @@ def _images(
                     'path': path,
                     **_sidecars(inheritance, path),
                 }
-                for path in sorted(folder.glob('sub-*.nii*'))
+                for path in (
+                    sorted(folder.glob('sub-*.nii*')) if listed is None else listed[folder]
+                )
                 if path.name.endswith(('.nii', '.nii.gz')) and _belongs(path, label, session)
             ]
             found.setdefault((label, session), []).extend(f for f in images if 'suffix' in f)
@@ -171,14 +185,17 @@ def _belongs(path: Path, label: str, session: str | None) -> bool:
     return False
 
 
-def _anatomy_folders(subject: Path) -> list[Path]:
-    """``anat`` and ``fmap`` of a participant and of its sessions; B1 maps lie in the latter."""
-    return [
-        folder
+def _listed(subject: Path) -> dict[Path, list[Path]]:
+    """Images in ``anat`` and ``fmap`` of a participant and of its sessions, by folder.
+
+    B1 maps lie in the latter.
+    """
+    return {
+        folder: sorted(folder.glob('sub-*.nii*'))
         for parent in (subject, *sorted(subject.glob('ses-*')))
         for folder in (parent / 'anat', parent / 'fmap')
         if folder.is_dir()
-    ]
+    }
 
 
 def _entity_parser() -> Callable[[Path], dict[str, str]]:

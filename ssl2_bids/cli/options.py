@@ -113,6 +113,7 @@ def settings_for(level: str, arguments: argparse.Namespace) -> RunSettings:
     else:
         made['plugin'] = _read_plugin(arguments.use_plugin) if arguments.use_plugin else None
         made['brain_mask'] = _folder_of_masks(arguments.brain_mask)
+        made['bids_database_dir'] = _database_folder(arguments.bids_database_dir, bids_dir)
     return kind(**_direct_values(kind, arguments) | made)
 
 
@@ -162,6 +163,17 @@ def _of_adaptation(
         'holdout': strip_prefix(arguments.holdout_label, 'sub') or (),
         'resegment': not arguments.no_resegment,
     }
+
+
+def _database_folder(path: Path | None, bids_dir: Path) -> Path | None:
+    if path is None:
+        return None
+    folder = absolute(path)
+    if folder.resolve().is_relative_to(bids_dir.resolve()) and not folder.is_dir():
+        raise UsageError(
+            'the folder of the database is inside the dataset', advice='Choose another.', path=path
+        )
+    return folder
 
 
 def _has_labels(folder: Path) -> bool:

@@ -63,6 +63,12 @@ MISTAKES = [
     (['{data}', '{out}', 'participant', '-d', 'x={data}', 'x=/'], 64, 'another dataset "x"'),
     (['{data}', '{out}', 'participant', '-d', 'labels={data}'], 64, 'at participant level'),
     (['{data}', '{out}', 'group', '-d', 'labels={data}/nope'], 66, 'folder of labels'),
+    (
+        ['{data}', '{out}', 'participant', '--bids-database-dir', '{data}/index'],
+        64,
+        'inside the dataset',
+    ),
+    (['{data}', '{out}', 'group', '--bids-database-dir', '/x'], 64, 'at group level'),
     (['{data}', '{out}', 'participant', '--output-spaces', 'moon'], 69, 'moon'),
     (['{data}', '{out}', 'participant', '--model', 'nope'], 69, 'nope'),
     (['{data}', '{out}', 'participant', '--device', 'cuda'], 69, '--device cpu'),

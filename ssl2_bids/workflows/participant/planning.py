@@ -69,6 +69,7 @@ def _plans(
         reference=settings.reference,
         unusable=unusable,
         derivatives=settings.derivatives,
+        database_dir=settings.bids_database_dir,
     )
     sessions = [_with_missing_spaces(s, settings) for s in sessions]
     return _plan_sessions(sessions, card, settings, templates)
