@@ -156,9 +156,7 @@ def _images(
                     'path': path,
                     **_sidecars(inheritance, path),
                 }
-                for path in (
-                    sorted(folder.glob('sub-*.nii*')) if listed is None else listed[folder]
-                )
+                for path in paths
                 if path.name.endswith(('.nii', '.nii.gz')) and _belongs(path, label, session)
             ]
             found.setdefault((label, session), []).extend(f for f in images if 'suffix' in f)

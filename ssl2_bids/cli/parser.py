@@ -136,9 +136,9 @@ def _add_selection(parser: Parser) -> None:
         '--bids-database-dir',
         type=Path,
         metavar='PATH',
-        help='folder with a database of pybids, from which the names of images are read instead of '
-        'listing the folders; made if it does not exist; images that are added later are not in '
-        'it',
+        help='folder with a database of pybids, from which the names of images are read instead '
+        'of listing the folders; made if it does not exist; images that are added later are not '
+        'in it',
     )
     add_option(
         group,

@@ -59,7 +59,7 @@ def transforms_of(shift: float, seed: int) -> tuple[sitk.Transform, sitk.Transfo
 
 
 def head_of(backward: sitk.Transform) -> nib.Nifti1Image:
-    """The head of the template where the transforms say that it lies, 3 mm voxels."""
+    """The head of the template where the transforms put it, 3 mm voxels."""
     model = template()
     grid = Volume(np.empty((72, 84, 70), bool), np.diag([3.0, 3.0, 3.0, 1.0]))
     grid.affine[:3, 3] = (-108, -118, -95)
