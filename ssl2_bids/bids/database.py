@@ -15,13 +15,8 @@ from ssl2_bids.errors import CannotWriteError, DataError, UsageError
 
 log = logging.getLogger('ssl2_bids')
 
-ELSEWHERE = (
-    'code',
-    'derivatives',
-    'models',
-    'sourcedata',
-    'stimuli',
-)  # without raw images
+# folders without raw images
+ELSEWHERE = ('code', 'derivatives', 'models', 'sourcedata', 'stimuli')
 
 
 def listed_images(bids_dir: Path, database_dir: Path) -> dict[Path, dict[Path, list[Path]]]:
@@ -39,8 +34,7 @@ def listed_images(bids_dir: Path, database_dir: Path) -> dict[Path, dict[Path, l
     from sqlalchemy.exc import SQLAlchemyError
 
     file = database_dir / 'layout_index.sqlite'
-    existed = file.is_file()
-    if not existed:
+    if not file.is_file():
         log.info('%s: listing the dataset for the database', database_dir)
     ignored = [re.compile(rf'^/({"|".join(ELSEWHERE)})(/|$)')]
     indexer = BIDSLayoutIndexer(validate=False, index_metadata=False, ignore=ignored)

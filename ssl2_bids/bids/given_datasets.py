@@ -146,6 +146,8 @@ def given_images(
                 paths, within = files_at(
                     root, subject, session, f'*_{suffix}.nii*', folder=folder, wanted=wanted
                 )
+                if within and suffix == 'TB1map':
+                    continue  # it lies in the space of a scan of its own session
                 for path in paths:
                     metadata, problems = inheritance.metadata_for(path)
                     found.append(
@@ -164,12 +166,14 @@ class GivenTransforms:
     ----------
     dataset : name of the dataset.
     forward, backward : ``from-T1w_to-<template>`` and the way back, ITK composites.
+    within : whether they are those of the participant, where a session was asked for.
     digests : SHA-256 of both; empty where nothing is compared with a former run.
     """
 
     dataset: str
     forward: Path
     backward: Path
+    within: bool = False
     digests: tuple[str, str] = ('', '')
 
 
@@ -188,7 +192,8 @@ def given_transforms(
     DataError : one of the two is missing, or its content is absent.
     """
     ways = (f'from-T1w_to-{label}', f'from-{label}_to-T1w')
-    found = [files_at(root, subject, session, f'*_{way}_mode-image_xfm.h5')[0] for way in ways]
+    levels = [files_at(root, subject, session, f'*_{way}_mode-image_xfm.h5') for way in ways]
+    found = [paths for paths, _ in levels]
     if not any(found):
         return None
     for way, paths, other in zip(ways, found, found[::-1], strict=True):
@@ -204,4 +209,4 @@ def given_transforms(
                 advice=f'Without -d {name} it is not needed.',
                 path=paths[0],
             )
-    return GivenTransforms(name, found[0][0], found[1][0])
+    return GivenTransforms(name, found[0][0], found[1][0], levels[0][1])

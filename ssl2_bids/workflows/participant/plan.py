@@ -127,6 +127,7 @@ def _with_transforms(plan: Plan) -> Plan:
     if session.problem or session.skipped:
         return plan
     reference = session.scans[session.reference]
+    own = reference.dataset if reference.contrast == 'T1w' else ''
     found: dict[str, GivenTransforms] = {}
     notes: list[str] = []
     for label in dict.fromkeys(t.space.label for t in plan.templates):
@@ -134,12 +135,12 @@ def _with_transforms(plan: Plan) -> Plan:
             try:
                 given = given_transforms(name, root, session.subject, session.session, label)
             except DataError as error:
-                return replace(plan, session=replace(session, problem=error))
-            if given is None or label in found:
+                if name == own:
+                    return replace(plan, session=replace(session, problem=error))
                 continue
-            if (reference.contrast, reference.dataset) == ('T1w', name):
+            if given and name == own and given.within == reference.within:
                 found[label] = given
-            else:
+            elif given:
                 notes.append(
                     f'the transform to {label} of {name} is not used: it is one of the T1w of '
                     f'{name}, and the reference is another image'

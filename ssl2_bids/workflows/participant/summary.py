@@ -34,6 +34,7 @@ INTRODUCTION = (
     'Lesions were segmented with ssl2-bids [@wang2023], a BIDS App [@gorgolewski2017] that runs '
     'on nipype [@gorgolewski2011] and PyBIDS [@yarkoni2019].'
 )
+NIPREPS = ('fmriprep', 'smriprep')  # programs of one paper
 STEPS = (
     'prepare',
     'find_brain',
@@ -156,7 +157,9 @@ def taken_results(plan: Plan) -> list[str]:
         if plan.brain_mask and plan.brain_mask.dataset == name:
             parts.append('the brain mask')
         if parts:
-            sentences.append(f'Results of {program_of(root)} were used: {", ".join(parts)}.')
+            program = program_of(root)
+            cited = ' [@esteban2019]' if program.lower().startswith(NIPREPS) else ''
+            sentences.append(f'Results of {program}{cited} were used: {", ".join(parts)}.')
     return sentences
 
 

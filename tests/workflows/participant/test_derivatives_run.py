@@ -101,7 +101,8 @@ def test_sidecars_and_description_name_what_was_used(finished):
     summary = finished.output_dir / 'sub-01/figures/sub-01_ses-a_desc-summary_report.json'
     methods = json.loads(summary.read_text())['methods']
     assert methods[1] == (
-        'Results of fMRIPrep 25.2.3 were used: the bias-corrected T1w image, the brain mask.'
+        'Results of fMRIPrep 25.2.3 [@esteban2019] were used: the bias-corrected T1w image, '
+        'the brain mask.'
     )
     (sentence,) = [text for text in methods if 'N4' in text]
     assert 'T1w' not in sentence

@@ -228,3 +228,21 @@ def test_results_lie_where_the_given_transform_takes_them(settings, home):
     summary = json.loads((out / 'sub-01/figures/sub-01_desc-summary_report.json').read_text())
     assert any('with the transform of fMRIPrep 25.2.3' in text for text in summary['methods'])
     assert summary['quality'][f'{ADULT}, Dice of the masks with the given transform'] > 0.95
+
+
+def test_the_transform_of_all_sessions_is_not_one_of_a_session(settings, tmp_path):
+    """T1w and mask have the names of a session, the transforms have none."""
+    raw, given = tmp_path / 'raw', settings.derivatives['fmriprep']
+    for root, names in (
+        (settings.bids_dir, ('T1w.nii.gz', 'FLAIR.nii.gz')),
+        (given, ('desc-preproc_T1w.nii.gz', 'desc-brain_mask.nii.gz')),
+    ):
+        for name in names:
+            path = anat(raw if root != given else given, '01', name, 'a')
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(anat(root, '01', name), path)
+    shutil.copy(settings.bids_dir / 'dataset_description.json', raw)
+    plan = plan_of(replace(settings, bids_dir=raw))
+    assert plan.session.scans['T1w'].paths == (anat(given, '01', 'desc-preproc_T1w.nii.gz', 'a'),)
+    assert plan.transforms == {}
+    assert 'the reference is another image' in plan.session.warnings[-1]
