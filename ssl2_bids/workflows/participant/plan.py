@@ -20,9 +20,9 @@ from ssl2_bids.bids.outputs import UnitNames, join_entities, sidecar_path, table
 from ssl2_bids.bids.provenance import BRAIN_MASKS, bids_uri, configuration_hash
 from ssl2_bids.bids.scan import Scan
 from ssl2_bids.bids.sidecars import kept_metadata
-from ssl2_bids.bids.template_spaces import Template
+from ssl2_bids.bids.template_spaces import Template, TemplateSpace
 from ssl2_bids.contrasts import SUFFIXES
-from ssl2_bids.errors import DataError
+from ssl2_bids.errors import DataError, UnavailableError
 from ssl2_bids.networks.weights import Card
 from ssl2_bids.settings import (
     ATLAS_SPACE,
@@ -32,7 +32,7 @@ from ssl2_bids.settings import (
     deciding,
 )
 from ssl2_bids.steps.inhomogeneity import is_strong
-from ssl2_bids.workflows.participant.templates import template_outputs
+from ssl2_bids.workflows.participant.templates import given_template, template_outputs
 
 PARTIAL_FOURIER = ('PartialFourier', 'SlicePartialFourier')  # keys that decide a T1 map
 # beside the reference, the first that is there
@@ -75,12 +75,14 @@ def make_plan(
     settings: ParticipantSettings,
     digest: Callable[[Path], str] | None = None,
     templates: tuple[Template, ...] = (),
+    missing: Mapping[TemplateSpace, UnavailableError] | None = None,
 ) -> Plan:
     """Settle names and settings of one session.
 
     Parameters
     ----------
     digest : gives the SHA-256 of a file; None where nothing will be compared with a former run.
+    missing : templates that are not on this machine, with the error.
     """
     names = UnitNames(
         settings.output_dir, session.subject, session.session, session.reference, card.label
@@ -91,7 +93,8 @@ def make_plan(
         min_lesion_volume=_first(settings.min_lesion_volume, card.minimum_lesion_volume),
         overlap=_first(settings.overlap, card.overlap),
     )
-    plan = _with_transforms(_with_brain_mask(Plan(session, names, card, settled, templates)))
+    plan = _with_brain_mask(Plan(session, names, card, settled, templates))
+    plan = _with_transforms(plan, missing or {})
     return plan if digest is None else _identify(plan, digest)
 
 
@@ -118,10 +121,11 @@ def _with_brain_mask(plan: Plan) -> Plan:
     return replace(plan, session=replace(session, warnings=(*session.warnings, note)))
 
 
-def _with_transforms(plan: Plan) -> Plan:
+def _with_transforms(plan: Plan, missing: Mapping[TemplateSpace, UnavailableError]) -> Plan:
     """The plan with the transforms to templates that were given for its reference.
 
-    Those of another image's space are not used; the reason is a remark.
+    Those of another image's space are not used; the reason is a remark. The grid of a template
+    that is not on this machine is that of the images that were given with its transforms.
     """
     session = plan.session
     if session.problem or session.skipped:
@@ -130,7 +134,8 @@ def _with_transforms(plan: Plan) -> Plan:
     own = reference.dataset if reference.contrast == 'T1w' else ''
     found: dict[str, GivenTransforms] = {}
     notes: list[str] = []
-    for label in dict.fromkeys(t.space.label for t in plan.templates):
+    labels = [*(t.space.label for t in plan.templates), *(space.label for space in missing)]
+    for label in dict.fromkeys(labels):
         for name, root in plan.settings.derivatives.items():
             try:
                 given = given_transforms(name, root, session.subject, session.session, label)
@@ -146,7 +151,14 @@ def _with_transforms(plan: Plan) -> Plan:
                     f'{name}, and the reference is another image'
                 )
     session = replace(session, warnings=(*session.warnings, *notes))
-    return replace(plan, session=session, transforms=found)
+    templates = list(plan.templates)
+    for space, unavailable in missing.items():
+        ways = found.get(space.label)
+        template = ways and given_template(space, ways, plan.settings.derivatives[ways.dataset])
+        if not template:
+            return replace(plan, session=replace(session, problem=unavailable))
+        templates.append(template)
+    return replace(plan, session=session, transforms=found, templates=tuple(templates))
 
 
 def _first(asked: float | None, own: float) -> float:
@@ -160,6 +172,7 @@ def _identify(plan: Plan, digest: Callable[[Path], str]) -> Plan:
     unusable: list[tuple[str, str]] = []
     mask = ''
     transforms = dict(plan.transforms)
+    templates = plan.templates
     if not session.problem:
         try:
             for contrast, scan in session.scans.items():
@@ -169,6 +182,10 @@ def _identify(plan: Plan, digest: Callable[[Path], str]) -> Plan:
             for label, given in plan.transforms.items():
                 digests = (digest(given.forward), digest(given.backward))
                 transforms[label] = replace(given, digests=digests)
+            templates = tuple(
+                t if any(t.digests) else replace(t, digests=(digest(t.image), digest(t.mask)))
+                for t in templates
+            )
         except OSError as error:
             problem = DataError(
                 f'cannot be read ({error.strerror})',
@@ -197,7 +214,7 @@ def _identify(plan: Plan, digest: Callable[[Path], str]) -> Plan:
             'model': plan.card.identity,
             **deciding(plan.settings, SEGMENTATION),
             'output_spaces': extra_spaces(plan),
-            'templates': {str(t.space): t.digests for t in plan.templates},
+            'templates': {str(t.space): t.digests for t in templates},
             'transforms': {label: given.digests for label, given in transforms.items()},
             'metadata': {c: kept_metadata(session.scans[c].metadata) for c in sources},
             'field_strength': {c: field_strength(plan, c) for c in sources},
@@ -210,6 +227,7 @@ def _identify(plan: Plan, digest: Callable[[Path], str]) -> Plan:
         configuration=configuration,
         brain_mask_sha256=mask,
         transforms=transforms,
+        templates=templates,
     )
 
 

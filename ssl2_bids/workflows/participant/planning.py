@@ -10,10 +10,10 @@ from pathlib import Path
 from ssl2_bids.bids.dataset import select_participants, select_sessions
 from ssl2_bids.bids.inputs import Session, find_sessions
 from ssl2_bids.bids.outputs import find_summary, output_name, stored_configuration
-from ssl2_bids.bids.template_spaces import Template
+from ssl2_bids.bids.template_spaces import Template, TemplateSpace
 from ssl2_bids.contrasts import SUFFIXES
 from ssl2_bids.digests import DIGESTS, Digests
-from ssl2_bids.errors import DataError
+from ssl2_bids.errors import DataError, UnavailableError
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.networks.weights import find_model
 from ssl2_bids.settings import ParticipantSettings
@@ -45,10 +45,16 @@ def plan_sessions(settings: ParticipantSettings) -> list[Plan]:
     """
     card = find_model(settings.model, settings.output_dir)
     digests = Digests(settings.work_dir / DIGESTS, trust=not settings.overwrite)
-    templates = output_templates(settings.output_spaces, digests.of)
+    missing: dict[TemplateSpace, UnavailableError] = {}
+    templates = output_templates(
+        settings.output_spaces, digests.of, missing if settings.derivatives else None
+    )
     participants = select_participants(settings.bids_dir, settings.participants, settings.excluded)
     units = select_sessions(settings.bids_dir, participants, settings.sessions)
-    plans = _plans(units, card, settings, {}, templates)
+    plans = _plans(units, card, settings, {}, templates, missing)
+    problems = [plan.session.problem for plan in plans if not plan.session.skipped]
+    if problems and all(problem in missing.values() for problem in problems):
+        raise next(iter(missing.values()))
     return [_as_known_before(plan, settings) for plan in plans]
 
 
@@ -58,6 +64,7 @@ def _plans(
     settings: ParticipantSettings,
     unusable: Mapping[Path, str],
     templates: tuple[Template, ...],
+    missing: Mapping[TemplateSpace, UnavailableError] | None = None,
 ) -> list[Plan]:
     sessions = find_sessions(
         settings.bids_dir,
@@ -72,7 +79,7 @@ def _plans(
         database_dir=settings.bids_database_dir,
     )
     sessions = [_with_missing_spaces(s, settings) for s in sessions]
-    return _plan_sessions(sessions, card, settings, templates)
+    return _plan_sessions(sessions, card, settings, templates, missing or {})
 
 
 def _plan_sessions(
@@ -80,9 +87,10 @@ def _plan_sessions(
     card: Card,
     settings: ParticipantSettings,
     templates: tuple[Template, ...],
+    missing: Mapping[TemplateSpace, UnavailableError],
 ) -> list[Plan]:
     """Plans that know the content of their input files, where it is needed."""
-    plans = [make_plan(session, card, settings, None, templates) for session in sessions]
+    plans = [make_plan(session, card, settings, None, templates, missing) for session in sessions]
     if settings.reports_only:
         return plans
     # the lines of a dry run on a session depend on its files only where there are results
@@ -102,7 +110,7 @@ def _plan_sessions(
         digests.save()
         log.info('content of the input files: %s', digests.summary())
     return [
-        make_plan(session, card, settings, digests.of, templates) if needed else plan
+        make_plan(session, card, settings, digests.of, templates, missing) if needed else plan
         for session, plan, needed in zip(sessions, plans, asked, strict=True)
     ]
 

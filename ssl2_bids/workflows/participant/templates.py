@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 
 from ssl2_bids.bids.given_datasets import GivenTransforms
 from ssl2_bids.bids.outputs import UnitNames, sidecar_path, table_path, write_table
+from ssl2_bids.bids.provenance import bids_uri
 from ssl2_bids.bids.sidecars import TEMPLATE_LESION_COLUMNS, segmentation_sidecar
 from ssl2_bids.bids.template_spaces import (
     Template,
@@ -22,7 +24,7 @@ from ssl2_bids.bids.template_spaces import (
     templateflow_home,
 )
 from ssl2_bids.contrasts import SUFFIXES
-from ssl2_bids.errors import DataError, UsageError
+from ssl2_bids.errors import DataError, UnavailableError, UsageError
 from ssl2_bids.files import write_json
 from ssl2_bids.settings import ATLAS_SPACE
 from ssl2_bids.volume import Volume, read, read_grid, reorient, same_grid, write
@@ -36,18 +38,21 @@ WITHOUT_TEMPLATE = ('anat', *SUFFIXES, ATLAS_SPACE)  # output spaces that are al
 
 
 def output_templates(
-    output_spaces: Iterable[str], digest: Callable[[Path], str] | None = None
+    output_spaces: Iterable[str],
+    digest: Callable[[Path], str] | None = None,
+    missing: dict[TemplateSpace, UnavailableError] | None = None,
 ) -> tuple[Template, ...]:
     """The templates of the asked output spaces, with files that can be used.
 
     Parameters
     ----------
     digest : gives the SHA-256 of a file; None where nothing is compared with a former run.
+    missing : takes the errors of templates that are not on this machine.
 
     Raises
     ------
     UsageError : an unknown modifier.
-    UnavailableError : a template is not on this machine.
+    UnavailableError : a template is not on this machine, and ``missing`` is None.
     DataError : a file of a template is damaged.
     """
     spaces: dict[TemplateSpace, None] = {}
@@ -57,7 +62,14 @@ def output_templates(
             spaces[parse_space(text)] = None
         elif modifier and (name, modifier) != (ATLAS_SPACE, 'res-1'):
             raise UsageError(f'the output space "{text}" has an unknown modifier')
-    found = find_templates(list(spaces)) if spaces else []
+    found = []
+    for space in spaces:
+        try:
+            found += find_templates([space])
+        except UnavailableError as error:
+            if missing is None:
+                raise
+            missing[space] = error
     for template in found:
         _check(template)
     if digest is None:
@@ -66,6 +78,30 @@ def output_templates(
         replace(template, digests=(digest(template.image), digest(template.mask)))
         for template in found
     )
+
+
+def given_template(space: TemplateSpace, given: GivenTransforms, root: Path) -> Template | None:
+    """A template of which a dataset of ``-d`` has the transforms, by its images on that grid.
+
+    Parameters
+    ----------
+    root : of the dataset.
+
+    Returns
+    -------
+    None where the dataset has no T1w and brain mask in this space.
+    """
+    cohort = '' if space.cohort is None else f'_cohort-{space.cohort}'
+    number = '' if space.resolution is None else f'_res-0*{space.resolution}'
+    parts = []
+    for suffix in ('desc-preproc_T1w', 'desc-brain_mask'):
+        name = re.compile(rf'sub-.*_space-{space.name}{cohort}{number}_{suffix}\.nii(\.gz)?')
+        parts.append([p for p in sorted(given.forward.parent.iterdir()) if name.fullmatch(p.name)])
+    images, masks = parts
+    if not images or not masks:
+        return None
+    uri = bids_uri(images[0], root, given.dataset)
+    return Template(space, images[0], masks[0], uri)
 
 
 def _check(template: Template) -> None:
@@ -265,8 +301,10 @@ def _write_sidecar(
     if template.space.resolution is not None:
         _, affine = read_grid(template.image)
         edges = ' x '.join(f'{e:.3g}' for e in np.linalg.norm(affine[:3, :3], axis=0))
+        of = f'from TemplateFlow (client {client_version()})'
+        if template.uri.startswith('bids:'):
+            of = f'the grid of {template.uri}'
         sidecar['Resolution'] = (
-            f'{template.space.name}, res-{template.space.resolution} ({edges} mm), '
-            f'from TemplateFlow (client {client_version()})'
+            f'{template.space.name}, res-{template.space.resolution} ({edges} mm), {of}'
         )
     write_json(sidecar_path(path), sidecar | (more or {}))

@@ -17,9 +17,10 @@ from scipy import ndimage
 from template_home import make_home
 
 from ssl2_bids import itk
+from ssl2_bids.errors import UnavailableError
 from ssl2_bids.settings import ParticipantSettings
 from ssl2_bids.steps.template import template
-from ssl2_bids.volume import Volume, read, resample_deformed
+from ssl2_bids.volume import Volume, read, resample, resample_deformed
 from ssl2_bids.workflows.participant.plan import Plan
 from ssl2_bids.workflows.participant.planning import (
     describe_plans,
@@ -246,3 +247,42 @@ def test_the_transform_of_all_sessions_is_not_one_of_a_session(settings, tmp_pat
     assert plan.session.scans['T1w'].paths == (anat(given, '01', 'desc-preproc_T1w.nii.gz', 'a'),)
     assert plan.transforms == {}
     assert 'the reference is another image' in plan.session.warnings[-1]
+
+
+def test_a_template_that_is_not_here_has_the_grid_of_the_given_images(
+    settings, tmp_path, monkeypatch
+):
+    monkeypatch.setenv('TEMPLATEFLOW_HOME', str(tmp_path / 'nowhere'))
+    settings = replace(settings, output_spaces=(ADULT,))
+    model = template()
+    grid = np.diag([2.0, 2.0, 2.0, 1.0])
+    grid[:3, 3] = model.affine[:3, 3]
+    small = resample(model, grid, (99, 117, 95))
+    for name, data in (('T1w', small.data), ('mask', (small.data > 0.2).astype(np.uint8))):
+        desc = 'preproc' if name == 'T1w' else 'brain'
+        path = file_of(settings, f'space-{ADULT}_desc-{desc}_{name}.nii.gz')
+        nib.Nifti1Image(data, grid).to_filename(path)
+    plan = plan_of(settings)
+    assert plan.session.problem is None
+    (found,) = plan.templates
+    assert found.uri == f'{URI}space-{ADULT}_desc-preproc_T1w.nii.gz'
+    assert all(found.digests)
+    for spaces in ((f'{ADULT}:res-2',), ('moon',)):  # not among the outputs
+        with pytest.raises(UnavailableError, match='is not available'):
+            plan_sessions(replace(settings, output_spaces=spaces))
+    with pytest.raises(UnavailableError):
+        plan_sessions(replace(settings, derivatives={}))
+    two = replace(settings, participants=('01', '02'))
+    file_of(settings, f'{FORTH}.h5', '02').unlink()
+    file_of(settings, f'{BACK}.h5', '02').unlink()
+    first, second = plan_sessions(two)
+    assert first.session.problem is None
+    assert isinstance(second.session.problem, UnavailableError)
+    code, outcomes = run_participant_level(settings)
+    assert code == 0, outcomes
+    mask = nib.load(anat(settings.output_dir, '01', f'space-{ADULT}_label-L_mask.nii.gz'))
+    assert mask.shape == small.shape
+    sidecar = json.loads(
+        anat(settings.output_dir, '01', f'space-{ADULT}_label-L_mask.json').read_text()
+    )
+    assert sidecar['SpatialReference'] == found.uri
