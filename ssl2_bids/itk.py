@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import SimpleITK as sitk
 
 from ssl2_bids.errors import DataError
 from ssl2_bids.files import whole_file
-from ssl2_bids.volume import Volume
+from ssl2_bids.volume import Grid, Volume
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # RAS+ to LPS+ and back
 
@@ -128,3 +128,68 @@ def write_composite(
             part.create_dataset('TransformFixedParameters', data=np.array(constants, np.float64))
             large = {'compression': 'gzip', 'shuffle': True} if parameters.size > 100 else {}
             part.create_dataset('TransformParameters', data=parameters.astype(np.float32), **large)
+
+
+def read_transform(path: str | Path) -> sitk.Transform:
+    """An ITK transform of any kind, composites included.
+
+    Raises
+    ------
+    DataError : the file cannot be read.
+    """
+    try:
+        return sitk.ReadTransform(str(path))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise DataError(
+            f'not a readable ITK transform ({reason})', advice='Copy it again.', path=path
+        ) from None
+
+
+def linear_part(transform: sitk.Transform) -> np.ndarray:
+    """The matrix (4, 4), RAS+ mm, of the linear parts of a transform; fields are left out."""
+    if transform.GetTransformEnum() == sitk.sitkComposite:
+        composite = sitk.CompositeTransform(transform)
+        matrix = np.eye(4)
+        for number in range(composite.GetNumberOfTransforms()):  # ITK applies the last one first
+            matrix = matrix @ linear_part(composite.GetNthTransform(number))
+        return matrix
+    if not transform.IsLinear():
+        return np.eye(4)
+    origin = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
+    lps = np.eye(4)
+    lps[:3, 3] = origin
+    for axis in range(3):
+        lps[:3, axis] = np.array(transform.TransformPoint(np.eye(3)[axis].tolist())) - origin
+    return LPS @ lps @ LPS
+
+
+def shifts_of(parts: Sequence[sitk.Transform | np.ndarray], grid: Grid) -> np.ndarray:
+    """How far transforms shift the voxels of a grid: (I, J, K, 3), RAS+ mm, float32.
+
+    Parameters
+    ----------
+    parts : ITK's transforms and matrices (4, 4) in RAS+ mm, the first is applied first.
+    """
+    whole = sitk.CompositeTransform(3)
+    for part in reversed(parts):  # ITK applies the last one first
+        if isinstance(part, np.ndarray):
+            lps = LPS @ part @ LPS
+            affine = sitk.AffineTransform(3)
+            affine.SetMatrix(lps[:3, :3].ravel().tolist())
+            affine.SetTranslation(lps[:3, 3].tolist())
+            part = affine
+        whole.AddTransform(part)
+    affine = LPS @ grid.affine
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    field = sitk.TransformToDisplacementField(
+        whole,
+        sitk.sitkVectorFloat32,
+        size=[int(n) for n in grid.shape],
+        outputOrigin=affine[:3, 3].tolist(),
+        outputSpacing=spacing.tolist(),
+        outputDirection=(affine[:3, :3] / spacing).ravel().tolist(),
+    )
+    values = sitk.GetArrayFromImage(field).transpose(2, 1, 0, 3)
+    values *= np.array([-1, -1, 1], np.float32)
+    return np.ascontiguousarray(values)

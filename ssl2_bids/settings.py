@@ -50,6 +50,8 @@ class RunSettings:
     # by contrast key (and "labels"): entities and their values
     filters: dict[str, dict[str, Any]] = _setting(dict, option='bids_filter_file')
     check_dataset: bool = _setting(True, option='skip_bids_validation')
+    # results of other programs by the names of their datasets; their content decides
+    derivatives: dict[str, Path] = _setting(dict)
     clean_workdir: bool = _setting(False, lasting=False)
     nprocs: int = 1
     omp_nthreads: int = 1
@@ -70,6 +72,7 @@ class ParticipantSettings(RunSettings):
     # tesla, used if the sidecars have none
     field_strength: float | None = None
     skull_strip: str = _setting('auto', decides=PREPROCESSING)  # auto, skip, force
+    bids_database_dir: Path | None = None  # names of images, in a database of pybids
     brain_mask: Path | None = None  # folder of brain masks; their content decides
     model: str | None = None  # None is the default bundled model
     device: str = 'auto'  # auto, cpu, cuda, cuda:N

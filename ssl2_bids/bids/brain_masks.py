@@ -7,27 +7,38 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ssl2_bids.bids.image_names import is_native
+from ssl2_bids.bids.provenance import BRAIN_MASKS
 from ssl2_bids.errors import DataError
 from ssl2_bids.raw_grid import RawGrid, read_raw_grid
 from ssl2_bids.volume import describe_grid, same_grid
 
 NAME = re.compile(
-    r'sub-(?P<subject>[^_]+)(?:_ses-(?P<session>[^_]+))?(?:_[a-z]+-[^_]+)*_desc-brain_mask'
-    r'\.nii(?:\.gz)?'
+    r'sub-(?P<subject>[^_]+)(?:_ses-(?P<session>[^_]+))?(?:_(?!task-|space-)[a-z]+-[^_]+)*'
+    r'(?:_space-(?P<space>[^_]+))?(?:_(?!task-|space-)[a-z]+-[^_]+)*_desc-brain_mask\.nii(?:\.gz)?'
 )
+OF_OTHERS = ('func', 'fmap', 'dwi', 'perf', 'pet')  # folders with masks of other images
 
 
 @dataclass(frozen=True)
 class GivenMask:
-    """A brain mask and the contrast of the session on whose grid it lies."""
+    """A brain mask and the contrast of the session on whose grid it lies.
+
+    Attributes
+    ----------
+    root, dataset : the folder that it was found in, and the name of that in BIDS URIs.
+    """
 
     path: Path
     contrast: str
+    root: Path
+    dataset: str
 
 
 def brain_masks_of(folder: Path, subject: str, session: str | None) -> list[Path]:
     """The brain masks of a session in a derivative dataset or another folder, sorted by name.
 
+    Those in the space of a template are left out, and those of functional images.
     Where there is none of a session, those of the participant without a session are taken, as
     fMRIPrep writes them for several sessions.
 
@@ -39,19 +50,33 @@ def brain_masks_of(folder: Path, subject: str, session: str | None) -> list[Path
     own = folder / f'sub-{subject}'
     found = [*folder.glob(f'sub-{subject}_*.nii*')]
     found += own.rglob(f'sub-{subject}_*.nii*') if own.is_dir() else []
+    found = [path for path in found if path.parent.name not in OF_OTHERS]
     named = [(path, NAME.fullmatch(path.name)) for path in sorted(found)]
-    masks = [(path, match['session']) for path, match in named if match]
+    masks = [
+        (path, match['session'])
+        for path, match in named
+        if match and is_native({'space': match['space']})
+    ]
     asked = [path for path, of in masks if of == session]
     return asked or [path for path, of in masks if of is None]
 
 
 def given_brain_mask(
-    folder: Path, subject: str, session: str | None, images: Mapping[str, Path]
+    folder: Path,
+    subject: str,
+    session: str | None,
+    images: Mapping[str, Path],
+    *,
+    dataset: str = BRAIN_MASKS,
+    within: Mapping[str, str] | None = None,
 ) -> GivenMask | None:
     """The brain mask of a session that lies on the grid of one of its images.
 
     Parameters
     ----------
+    dataset : name of the folder in BIDS URIs; those of ``-d`` have a name of their own.
+    within : images that lie in the space of all sessions, with their dataset. A mask of ``-d``
+        that is not of the session lies in that space too, whatever grid it has.
     images : raw image of each contrast, the reference first: the first that fits counts.
 
     Returns
@@ -63,23 +88,29 @@ def given_brain_mask(
     DataError : there are masks, but on other grids; or a mask cannot be read.
     """
     masks = brain_masks_of(folder, subject, session)
+    fits = images
+    if dataset != BRAIN_MASKS and masks and session and f'_ses-{session}_' not in masks[0].name:
+        fits = {c: path for c, path in images.items() if (within or {}).get(c) == dataset}
+        if not fits:
+            return None
     grids: list[tuple[Path, RawGrid]] = []
     for path in masks:
         if path.is_symlink() and not path.exists():
             raise DataError('its content is absent; run "datalad get" on it', path=path)
         grids.append((path, read_raw_grid(path)))
-    for contrast, image in images.items():
+    for contrast, image in fits.items():
         own = read_raw_grid(image)
         for path, grid in grids:
             if same_grid(grid, own):
-                return GivenMask(path, contrast)
+                return GivenMask(path, contrast, folder, dataset)
     if not masks:
         return None
-    reference = next(iter(images))
-    own = read_raw_grid(images[reference])
+    option = '--brain-mask' if dataset == BRAIN_MASKS else f'-d {dataset}'
+    reference = next(iter(fits))
+    own = read_raw_grid(fits[reference])
     raise DataError(
         'the brain mask lies on the grid of none of the images: it has '
         f'{describe_grid(grids[0][1])}, and {reference} has {describe_grid(own)}',
-        advice=f'Resample it to the raw {reference} image, or leave it out of --brain-mask.',
+        advice=f'Resample it to the raw {reference} image, or leave it out of {option}.',
         path=masks[0],
     )

@@ -68,7 +68,10 @@ def _for_t1(choosing: Choosing, pair: Sequence[dict[str, Any]], uniform: dict[st
 
     sidecars = [file['metadata'] for file in pair]
     if t1_mapping.protocol_of(*sidecars):
-        found = mp2rage_parts.transmit_maps([f for f in choosing.files if f['path'].exists()])
+        if given := choosing.given('TB1map'):
+            return [('TB1map', given[0])]
+        raw = [f for f in choosing.files if not f.get('dataset') and f['path'].exists()]
+        found = mp2rage_parts.transmit_maps(raw)
         return found if len(choosing.usable([f for _, f in found])) == len(found) else []
     if any('InversionTime' in one for one in sidecars):
         missing = t1_mapping.missing_keys(*sidecars)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from ssl2_bids.bids.headers import Header, read_header
 from ssl2_bids.bids.inheritance import LINK_WITHOUT_CONTENT
 from ssl2_bids.bids.mp2rage_parts import Roles
 from ssl2_bids.bids.scan import Companion, Scan
+from ssl2_bids.bids.sidecars import kept_metadata
 from ssl2_bids.errors import DataError
 from ssl2_bids.volume import same_grid
 
@@ -29,12 +30,14 @@ class Choice:
     dropped : pairs of file and reason.
     warnings : remarks for the report.
     problems : of the files that cannot be used at all.
+    given_problems : of those among the files of ``-d``.
     """
 
     picked: tuple[Scan, ...]
     dropped: tuple[tuple[Path, str], ...]
     warnings: tuple[str, ...]
     problems: tuple[DataError, ...] = ()
+    given_problems: tuple[DataError, ...] = ()
 
 
 @dataclass
@@ -49,13 +52,20 @@ class Choosing:
     warnings: list[str] = field(default_factory=list)
     headers: dict[Path, Header] = field(default_factory=dict)
     problems: list[DataError] = field(default_factory=list)
+    given_problems: list[DataError] = field(default_factory=list)
 
     def choice(self) -> Choice:
         """What was decided; a file that is used for one contrast was not dropped for another."""
         used = {path for pick in self.picks.values() for path in pick.sources}
         dropped = sorted((p, why) for p, why in self.dropped.items() if p not in used)
         warnings = tuple(dict.fromkeys(self.warnings))
-        return Choice(tuple(self.picks.values()), tuple(dropped), warnings, tuple(self.problems))
+        return Choice(
+            tuple(self.picks.values()),
+            tuple(dropped),
+            warnings,
+            tuple(self.problems),
+            tuple(self.given_problems),
+        )
 
     def drop(self, files: Sequence[dict[str, Any]], reason: str) -> None:
         """Leave files out; the first reason stands."""
@@ -66,7 +76,7 @@ class Choosing:
         """The files that may be taken for a contrast, by their names."""
         found = []
         for file in self.files:
-            if not self._is_meant(file, key):
+            if file.get('dataset') or not self._is_meant(file, key):
                 continue
             if not matches(file, key, {'suffix': file['suffix'], **self.filters.get(key, {})}):
                 self.drop([file], 'left out by the filter file')
@@ -75,6 +85,51 @@ class Choosing:
             else:
                 found.append(file)
         return found
+
+    def given(self, suffix: str) -> list[dict[str, Any]]:
+        """The files of a suffix from the datasets of ``-d``; no filter narrows them.
+
+        One that cannot be used is a problem of the session: another image in its place would
+        give results on another grid than those of other sessions.
+        """
+        files = [f for f in self.files if f.get('dataset') and f['suffix'] == suffix]
+        for file in files[:1]:
+            path = file['path']
+            try:
+                if not path.exists():
+                    raise DataError(LINK_WITHOUT_CONTENT, path=path)
+                if path in self.unusable:
+                    raise DataError(self.unusable[path], path=path)
+                self.headers[path] = read_header(path)
+            except DataError as error:
+                advice = f'{error.advice} Without -d {file["dataset"]} it is not needed.'.strip()
+                problem = DataError(error.message, path=path, advice=advice)
+                self.given_problems.append(problem)
+                return []
+        self.drop(files[1:], 'another dataset or image of -d has priority')
+        return files[:1]
+
+    def pick_given(self, suffix: str, file: dict[str, Any], *, channel: bool = True) -> Scan:
+        """A file of a dataset of ``-d`` as the image of a contrast, in place of raw ones.
+
+        Metadata that it does not have are those that all raw images of the suffix agree on.
+        """
+        raw = [f for f in self.files if f['suffix'] == suffix and not f.get('dataset')]
+        self.drop(raw, f'{file["path"].name} of {file["dataset"]} is used')
+        known = [kept_metadata(f['metadata']) for f in raw]
+        common = {
+            key: value
+            for key, value in (known[0] if known else {}).items()
+            if all(key in other and other[key] == value for other in known)
+        }
+        return replace(
+            self.scan(suffix, file),
+            metadata=common | file['metadata'],
+            dataset=file['dataset'],
+            within=file['within'],
+            corrected=file.get('desc') == 'preproc',
+            channel=channel,
+        )
 
     def _is_meant(self, file: dict[str, Any], key: str) -> bool:
         """Whether a file stands for a contrast, before any filter narrows it."""

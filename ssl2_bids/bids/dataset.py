@@ -255,16 +255,17 @@ def optional_table(path: Path, key: str) -> list[dict[str, str]]:
     try:
         rows = read_table(path)
     except DataError as error:
-        _warn_once(f'{path}: left out: {error.message}')
+        warn_once(f'{path}: left out: {error.message}')
         return []
     if rows and key not in rows[0]:
-        _warn_once(f'{path}: left out: it has no column {key} (columns are separated by tabs)')
+        warn_once(f'{path}: left out: it has no column {key} (columns are separated by tabs)')
         return []
     return [{k: v or '' for k, v in row.items() if k is not None} for row in rows]
 
 
 @cache
-def _warn_once(text: str) -> None:
+def warn_once(text: str) -> None:
+    """A warning that is given once in a run."""
     log.warning('%s', text)
 
 

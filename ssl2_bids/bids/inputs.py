@@ -9,8 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ssl2_bids.bids.database import listed_images
 from ssl2_bids.bids.dataset import read_description, unit_name
 from ssl2_bids.bids.filters import SUFFIXES_OF, describe_filter, matches
+from ssl2_bids.bids.given_datasets import given_images
 from ssl2_bids.bids.inheritance import Inheritance, stem
 from ssl2_bids.bids.scan import Scan
 from ssl2_bids.bids.selection import Choice, choose
@@ -64,6 +66,8 @@ def find_sessions(
     contrasts: tuple[str, ...] | None = None,
     reference: str | None = None,
     unusable: Mapping[Path, str] | None = None,
+    derivatives: Mapping[str, Path] | None = None,
+    database_dir: Path | None = None,
 ) -> list[Session]:
     """Choose the images of each unit (participant, session).
 
@@ -77,22 +81,27 @@ def find_sessions(
     filters : content of the filter file.
     contrasts, reference : contrast keys that the user asked for.
     unusable : files whose voxels were found to be unusable before, and why.
+    derivatives : datasets with results of other programs, by name; see ``bids.given_datasets``.
+    database_dir : folder with a database of pybids that has the names of all images.
 
     Raises
     ------
     NothingSelectedError : by the filters no session can be used, without them some could.
     """
     filters = {key: value for key, value in (filters or {}).items() if key in SUFFIXES_OF}
-    files = _images(bids_dir, sorted({subject for subject, _ in units}))
+    listed = listed_images(bids_dir, database_dir) if database_dir else None
+    files = _images(bids_dir, sorted({subject for subject, _ in units}), listed)
+    given = _given_images(derivatives or {}, units)
     unused = _unused_filters(files, filters)
 
-    def sessions_by(given: dict[str, dict[str, Any]]) -> Iterator[Session]:
+    def sessions_by(filters: dict[str, dict[str, Any]]) -> Iterator[Session]:
         for unit in units:
             choice = choose(
-                files.get(unit, []),
-                given,
+                [*files.get(unit, []), *given.get(unit, [])],
+                filters,
                 accepted=accepted,
                 wanted=contrasts,
+                reference=reference,
                 unusable=unusable,
             )
             session = _session(*unit, choice, required, reference)
@@ -120,18 +129,26 @@ def _usable(session: Session) -> bool:
 
 
 def _images(
-    bids_dir: Path, participants: list[str]
+    bids_dir: Path,
+    participants: list[str],
+    listed: Mapping[Path, Mapping[Path, list[Path]]] | None = None,
 ) -> dict[tuple[str, str | None], list[dict[str, Any]]]:
     """Entities, path and metadata of every anatomical image, by participant and session.
 
     Names of folders above the dataset do not describe an image: pybids is given the path
     below the dataset alone.
+
+    Parameters
+    ----------
+    listed : images of a database, see ``bids.database``; None lists the folders themselves.
     """
     entities_of = _entity_parser()
     inheritance = Inheritance(bids_dir)
     found: dict[tuple[str, str | None], list[dict[str, Any]]] = {}
     for label in participants:
-        for folder in _anatomy_folders(bids_dir / f'sub-{label}'):
+        subject = bids_dir / f'sub-{label}'
+        folders = _listed(subject) if listed is None else listed.get(subject, {})
+        for folder, paths in folders.items():
             session = folder.parent.name[4:] if folder.parent.name.startswith('ses-') else None
             images = [
                 {
@@ -139,11 +156,21 @@ def _images(
                     'path': path,
                     **_sidecars(inheritance, path),
                 }
-                for path in sorted(folder.glob('sub-*.nii*'))
+                for path in paths
                 if path.name.endswith(('.nii', '.nii.gz')) and _belongs(path, label, session)
             ]
             found.setdefault((label, session), []).extend(f for f in images if 'suffix' in f)
     return found
+
+
+def _given_images(
+    derivatives: Mapping[str, Path], units: list[tuple[str, str | None]]
+) -> dict[tuple[str, str | None], list[dict[str, Any]]]:
+    """The images of ``-d``, by participant and session."""
+    if not derivatives:
+        return {}
+    entities_of = _entity_parser()
+    return {unit: given_images(derivatives, *unit, entities_of) for unit in units}
 
 
 def _belongs(path: Path, label: str, session: str | None) -> bool:
@@ -156,14 +183,17 @@ def _belongs(path: Path, label: str, session: str | None) -> bool:
     return False
 
 
-def _anatomy_folders(subject: Path) -> list[Path]:
-    """``anat`` and ``fmap`` of a participant and of its sessions; B1 maps lie in the latter."""
-    return [
-        folder
+def _listed(subject: Path) -> dict[Path, list[Path]]:
+    """Images in ``anat`` and ``fmap`` of a participant and of its sessions, by folder.
+
+    B1 maps lie in the latter.
+    """
+    return {
+        folder: sorted(folder.glob('sub-*.nii*'))
         for parent in (subject, *sorted(subject.glob('ses-*')))
         for folder in (parent / 'anat', parent / 'fmap')
         if folder.is_dir()
-    ]
+    }
 
 
 def _entity_parser() -> Callable[[Path], dict[str, str]]:
@@ -221,20 +251,30 @@ def _session(
 ) -> Session:
     scans = {scan.contrast: scan for scan in choice.picked}
     result = Session(subject, session, scans, '', choice.dropped, choice.warnings)
-    have = set(scans).union(*(pair for pair in SIMILAR.items() if scans.keys() & set(pair)))
+    if choice.given_problems:
+        return replace(result, problem=choice.given_problems[0])
+    channels = {contrast: scan for contrast, scan in scans.items() if scan.channel}
+    have = set(channels).union(*(p for p in SIMILAR.items() if channels.keys() & set(p)))
     if not any(set(alternative) <= have for alternative in required):
         if choice.problems:
             return replace(result, problem=choice.problems[0])
         wanted = ' or '.join(' with '.join(alternative) for alternative in required)
-        found = ', '.join(scans) or 'no usable image'
+        found = ', '.join(channels) or 'no usable image'
         return replace(result, skipped=f'the model needs {wanted}; found: {found}')
-    if reference and (wanted_suffix := SUFFIXES_OF[reference][0]) not in scans:
+    if all(scan.within for scan in channels.values()):
+        return replace(result, skipped='the session has no images of its own')
+    if reference and (wanted_suffix := SUFFIXES_OF[reference][0]) not in channels:
         for problem in choice.problems:  # it is there, but cannot be used
             if f'_{wanted_suffix}.nii' in str(problem.path):
                 return replace(result, problem=problem)
         return replace(result, skipped=f'no {wanted_suffix} image, which --reference requires')
-    chosen = SUFFIXES_OF[reference][0] if reference else choose_reference(scans)
+    chosen = SUFFIXES_OF[reference][0] if reference else choose_reference(channels)
     warnings = list(choice.warnings)
+    if (template := scans.get('T1w')) and template.within and template.channel:
+        warnings.append(
+            f'the T1w of {template.dataset} is one image of all sessions: changes between '
+            'sessions are averaged in it'
+        )
     for scan in scans.values():
         if max(scan.spacing) > WIDE_VOXEL:
             warnings.append(
@@ -245,11 +285,16 @@ def _session(
 
 
 def choose_reference(scans: dict[str, Scan]) -> str:
-    """UNIT1, else T1w, else FLAIR; FLAIR where the T1w is thick and FLAIR is not thicker."""
+    """UNIT1, else T1w, else FLAIR; FLAIR where the T1w is thick and FLAIR is not thicker.
+
+    A T1w of all sessions goes before FLAIR: results of all sessions then lie on one grid.
+    """
     if 'UNIT1' in scans:
         return 'UNIT1'
     if 'T1w' not in scans:
         return 'FLAIR' if 'FLAIR' in scans else next(iter(scans))
+    if scans['T1w'].within:
+        return 'T1w'
     if 'FLAIR' in scans:
         t1w, flair = max(scans['T1w'].spacing), max(scans['FLAIR'].spacing)
         if t1w > THICK_SLICE and flair <= t1w + 1e-3:

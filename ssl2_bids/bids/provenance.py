@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -162,15 +162,3 @@ def configuration_hash(parts: Mapping[str, Any]) -> str:
     """A short hash of all that decides a result: settings, model, inputs, version."""
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def fingerprint(
-    paths: Iterable[Path], root: Path, digest: Callable[[Path], str]
-) -> list[tuple[str, str]]:
-    """Names and contents of input files, by a function that gives a file's digest.
-
-    Raises
-    ------
-    OSError : a file cannot be read.
-    """
-    return [(p.relative_to(root).as_posix(), digest(p)) for p in paths]

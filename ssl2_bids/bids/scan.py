@@ -38,6 +38,10 @@ class Scan:
     metadata : sidecar keys, inherited ones included.
     spacing : voxel edges in mm, from the header; empty if it cannot be read.
     echo_times : s, of several echoes, if known for all.
+    dataset : name of the dataset of ``-d`` that it comes from; empty for a raw image.
+    within : whether it is the image of all sessions, in a space of the participant.
+    corrected : whether the fields of the coils were corrected already.
+    channel : whether it is an input of the model; else a brain mask lies on it.
     """
 
     contrast: str
@@ -47,6 +51,10 @@ class Scan:
     companions: tuple[Companion, ...] = ()
     spacing: tuple[float, ...] = ()
     echo_times: tuple[float, ...] = ()
+    dataset: str = ''
+    within: bool = False
+    corrected: bool = False
+    channel: bool = True
 
     @property
     def sources(self) -> tuple[Path, ...]:

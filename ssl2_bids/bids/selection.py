@@ -19,29 +19,41 @@ def choose(
     *,
     accepted: tuple[str, ...],
     wanted: tuple[str, ...] | None,
+    reference: str | None = None,
     unusable: Mapping[Path, str] | None = None,
 ) -> Choice:
     """Take one image per contrast (docs/how-to/choose-images.md); headers are read.
 
     An image that cannot be used is left out: the next one is taken, or the contrast is missing.
+    An image of a dataset of ``-d`` goes before raw ones.
 
     Parameters
     ----------
-    files : entities, ``path`` and ``metadata`` of each image of the session.
+    files : entities, ``path`` and ``metadata`` of each image of the session; ``dataset`` and
+        ``within`` of those of ``-d``.
     filters : entity patterns by contrast key.
     accepted : suffixes that the model takes.
     wanted : contrast keys that the user narrows to, or None.
+    reference : contrast key that the user asks for as reference.
     unusable : files whose voxels were found to be unusable before, and why.
     """
     choosing = Choosing(files, filters, dict(unusable or {}))
+    asked = {*(wanted or ()), reference}
     for key in KEYS:
-        found = choosing.candidates(key)
-        if not found and not (key == 'unit1' and choose_mp2rage.complex_pairs(choosing)):
-            continue
         suffix = SUFFIXES_OF[key][0]
+        found, given = choosing.candidates(key), choosing.given(suffix)
+        if not (found or given or (key == 'unit1' and choose_mp2rage.complex_pairs(choosing))):
+            continue
         reason = _why_not(key, suffix, accepted, wanted, choosing.picks)
+        if not reason and not given and key not in asked:
+            reason = _given_instead(choosing, suffix, accepted, wanted)
         if reason:
-            choosing.drop(found, reason)
+            choosing.drop([*found, *given], reason)
+            if given and given[0]['mask']:  # the mask is brought to other images by this one
+                choosing.picks[suffix] = choosing.pick_given(suffix, given[0], channel=False)
+            continue
+        if given:
+            choosing.picks[suffix] = choosing.pick_given(suffix, given[0])
             continue
         found = choosing.usable(found)
         if not found:
@@ -75,6 +87,22 @@ def _why_not(
         if SIMILAR.get(taken) == suffix:
             return f'{taken} is the {suffix}-like image'
     return ''
+
+
+def _given_instead(
+    choosing: Choosing, suffix: str, accepted: tuple[str, ...], wanted: tuple[str, ...] | None
+) -> str:
+    """Why raw images of a contrast are not taken: ``-d`` has an image of the similar one."""
+    similar = SIMILAR.get(suffix)
+    if similar not in accepted or (wanted is not None and similar.lower() not in wanted):
+        return ''
+    return next(
+        (
+            f'{file["path"].name} of {file["dataset"]} is the {similar}-like image'
+            for file in choosing.given(similar)
+        ),
+        '',
+    )
 
 
 def explain_the_rest(choosing: Choosing) -> None:

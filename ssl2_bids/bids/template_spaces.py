@@ -63,7 +63,8 @@ class Template:
     Attributes
     ----------
     image, mask : T1w image and brain mask.
-    uri : address of the image in TemplateFlow's archive.
+    uri : address of the image in TemplateFlow's archive, or BIDS URI in a dataset of ``-d``: there
+        it is the image of a participant on the grid of the template.
     digests : SHA-256 of image and mask; empty where nothing is compared with a former run.
     """
 

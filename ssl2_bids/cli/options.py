@@ -9,6 +9,7 @@ import os
 import shlex
 import shutil
 import tempfile
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from typing import Any
 from ssl2_bids.bids import dataset
 from ssl2_bids.cli.configuration import read_config
 from ssl2_bids.cli.parser import build_parser, check_level
-from ssl2_bids.cli.values import strip_prefix
+from ssl2_bids.cli.values import absolute, strip_prefix
+from ssl2_bids.cli.values import datasets as given_datasets
 from ssl2_bids.digests import DIGESTS
 from ssl2_bids.errors import CannotWriteError, NoInputError, UsageError
 from ssl2_bids.files import read_text
@@ -73,14 +75,22 @@ def settings_for(level: str, arguments: argparse.Namespace) -> RunSettings:
     Ssl2Error : one of its kinds for each mistake of docs/reference/exit-codes.md.
     """
     kind = LEVELS[check_level(level)]
-    bids_dir, output_dir = _absolute(arguments.bids_dir), _absolute(arguments.output_dir)
+    bids_dir, output_dir = absolute(arguments.bids_dir), absolute(arguments.output_dir)
     dataset.check_dataset(bids_dir, thorough=not arguments.skip_bids_validation)
-    work_dir = _absolute(arguments.work_dir or _default_work_dir(bids_dir, output_dir))
+    work_dir = absolute(arguments.work_dir or _default_work_dir(bids_dir, output_dir))
     dataset.check_output(bids_dir, output_dir, work_dir, probe=not arguments.dry_run)
     participants = strip_prefix(arguments.participant_label, 'sub')
     excluded = strip_prefix(arguments.exclude_participant_label, 'sub') or ()
     dataset.select_participants(bids_dir, participants, excluded)
     _refuse(arguments, foreign_options(level), f'at {level} level')
+    derivatives = given_datasets(arguments.derivatives)
+    labels = derivatives.pop('labels', None)
+    if labels and level != 'group':
+        raise UsageError(f'-d labels={labels} does not apply at {level} level')
+    if derivatives:
+        from ssl2_bids.bids.given_datasets import check_datasets  # imports numpy
+
+        check_datasets(derivatives, bids_dir, output_dir)
     nprocs = arguments.nprocs or _available_cpus()
     made: dict[str, Any] = {
         'bids_dir': bids_dir,
@@ -92,16 +102,18 @@ def settings_for(level: str, arguments: argparse.Namespace) -> RunSettings:
         'filters': dataset.read_filters(arguments.bids_filter_file)
         if arguments.bids_filter_file
         else {},
+        'derivatives': derivatives,
         'check_dataset': not arguments.skip_bids_validation,
         'nprocs': nprocs,
         'omp_nthreads': arguments.omp_nthreads or min(nprocs, MAX_THREADS),
         'memory_gb': arguments.mem or _available_memory_gb(),
     }
     if level == 'group':
-        made |= _of_adaptation(arguments)
+        made |= _of_adaptation(arguments, labels, derivatives)
     else:
         made['plugin'] = _read_plugin(arguments.use_plugin) if arguments.use_plugin else None
         made['brain_mask'] = _folder_of_masks(arguments.brain_mask)
+        made['bids_database_dir'] = _database_folder(arguments.bids_database_dir, bids_dir)
     return kind(**_direct_values(kind, arguments) | made)
 
 
@@ -119,32 +131,63 @@ def _direct_values(kind: type[RunSettings], arguments: argparse.Namespace) -> di
     }
 
 
-def _of_adaptation(arguments: argparse.Namespace) -> dict[str, Any]:
+def _of_adaptation(
+    arguments: argparse.Namespace, more: Path | None, derivatives: dict[str, Path]
+) -> dict[str, Any]:
     """The settings of an adaptation that are not the value of an option.
+
+    Parameters
+    ----------
+    more : a folder of labels beside those of ``--labels``.
+    derivatives : other datasets; those that have manual masks are folders of labels too.
 
     Raises
     ------
     UsageError : they contradict one another.
     NoInputError : a folder of labels does not exist.
     """
-    labels = tuple(_absolute(path) for path in arguments.labels or ())
+    labels = [absolute(path) for path in arguments.labels or ()]
+    labels += [more] if more else []
     for folder in labels:
         if not folder.is_dir():
             raise NoInputError('no such folder of labels', advice='Check the path.', path=folder)
     if arguments.strategy == 'none':
         of_adaptation = foreign_options('participant') - {'strategy'}
         _refuse(arguments, of_adaptation, 'with --strategy none')
+        if more:
+            raise UsageError(f'-d labels={more} does not apply with --strategy none')
+    else:
+        labels += [folder for folder in derivatives.values() if _has_labels(folder)]
     return {
-        'labels': labels,
+        'labels': tuple(labels),
         'holdout': strip_prefix(arguments.holdout_label, 'sub') or (),
         'resegment': not arguments.no_resegment,
     }
 
 
+def _database_folder(path: Path | None, bids_dir: Path) -> Path | None:
+    if path is None:
+        return None
+    folder = absolute(path)
+    if folder.resolve().is_relative_to(bids_dir.resolve()) and not folder.is_dir():
+        raise UsageError(
+            'the folder of the database is inside the dataset', advice='Choose another.', path=path
+        )
+    return folder
+
+
+def _has_labels(folder: Path) -> bool:
+    from ssl2_bids.bids.labels import look_for_labels
+
+    with suppress(NoInputError):  # results of this App
+        return bool(look_for_labels(folder).labels)
+    return False
+
+
 def _folder_of_masks(path: Path | None) -> Path | None:
     if path is None:
         return None
-    folder = _absolute(path)
+    folder = absolute(path)
     if not folder.is_dir():
         raise NoInputError('no such folder of brain masks', advice='Check the path.', path=folder)
     return folder
@@ -173,10 +216,6 @@ def _read_plugin(path: Path) -> dict[str, Any]:
             path=path,
         )
     return {key: content[key] for key in ('plugin', 'plugin_args') if key in content}
-
-
-def _absolute(path: Path) -> Path:
-    return Path(os.path.abspath(os.path.expanduser(path)))
 
 
 def _default_work_dir(bids_dir: Path, output_dir: Path) -> Path:
@@ -224,7 +263,11 @@ def shown_command(argv: list[str], settings: RunSettings) -> str:
         ):
             if path == str(folder):
                 word = name
-        words.append(word if word.startswith('<') else shlex.quote(word))
+        for name, folder in settings.derivatives.items():
+            given = os.path.abspath(os.path.expanduser(word.removeprefix(f'{name}=')))
+            if given == str(folder):
+                word = f'{name}=<{name}>'
+        words.append(word if word.endswith('>') else shlex.quote(word))
     return ' '.join(['ssl2-bids', *words])
 
 

@@ -106,6 +106,17 @@ def _add_selection(parser: Parser) -> None:
     )
     add_option(
         group,
+        '-d',
+        '--derivatives',
+        nargs='+',
+        action='extend',
+        metavar='NAME=PATH',
+        help='results of fMRIPrep, sMRIPrep or other programs to use: the T1w (desc-preproc), the '
+        'brain mask, transforms to templates, UNIT1 (desc-denoised), TB1map; "labels=PATH" at '
+        'group level equals --labels PATH; a PATH without NAME is named by its folder',
+    )
+    add_option(
+        group,
         '--contrasts',
         nargs='+',
         choices=KEYS,
@@ -119,6 +130,15 @@ def _add_selection(parser: Parser) -> None:
         metavar='KEY',
         help='contrast that defines the voxel grid of the results (default: unit1, else t1w, else '
         'flair; flair if the T1w has thick slices)',
+    )
+    add_option(
+        group,
+        '--bids-database-dir',
+        type=Path,
+        metavar='PATH',
+        help='folder with a database of pybids, from which the names of images are read instead '
+        'of listing the folders; made if it does not exist; images that are added later are not '
+        'in it',
     )
     add_option(
         group,

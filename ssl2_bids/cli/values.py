@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import re
+from pathlib import Path
 
 from ssl2_bids.errors import UsageError
 from ssl2_bids.files import read_text
+
+RESERVED = ('raw', 'brainmasks')  # names of other datasets in BIDS URIs
 
 
 def strip_prefix(labels: list[str] | None, prefix: str) -> tuple[str, ...] | None:
@@ -23,6 +26,37 @@ def strip_prefix(labels: list[str] | None, prefix: str) -> tuple[str, ...] | Non
                 f'"{label}" is not a BIDS label', advice='Labels have letters and digits only.'
             )
     return tuple(unique)
+
+
+def datasets(words: list[str] | None) -> dict[str, Path]:
+    """Folders by name, from ``NAME=PATH`` or ``PATH``, which is named by its folder.
+
+    Raises
+    ------
+    UsageError : a name is given twice, is reserved, or has other characters than BIDS URIs allow.
+    """
+    found: dict[str, Path] = {}
+    for word in words or ():
+        name, sign, rest = word.partition('=')
+        path = absolute(Path(rest if sign and '/' not in name else word))
+        name = name if sign and '/' not in name else path.name
+        advice = 'Give another name: -d NAME=PATH.'
+        if not re.fullmatch('[0-9A-Za-z][0-9A-Za-z_.+-]*', name):
+            raise UsageError(
+                f'-d {word}: "{name}" is not a name of a dataset (letters, digits, "-", "_", ".")',
+                advice=advice,
+            )
+        if name in RESERVED:
+            raise UsageError(f'-d {word}: the name "{name}" is reserved', advice=advice)
+        if name in found:
+            raise UsageError(f'-d {word}: there is another dataset "{name}"', advice=advice)
+        found[name] = path
+    return found
+
+
+def absolute(path: Path) -> Path:
+    """An absolute path; ``~`` is the home folder, links stay."""
+    return Path(os.path.abspath(os.path.expanduser(path)))
 
 
 def number(text: str) -> float:

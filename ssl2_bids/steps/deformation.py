@@ -9,13 +9,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import ndimage
 
+from ssl2_bids.errors import DataError
 from ssl2_bids.steps.registration import checked_mask, cubic
+from ssl2_bids.steps.template import overlap
 from ssl2_bids.volume import Grid, Volume, resample, resample_deformed, shifted
+from ssl2_bids.voxel_grid import spacing_of
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
 
 SPACING = 2.0  # mm; of the finest copies
 LEVELS = ((4, 60), (2, 40), (1, 20))  # voxels of a level in those of the finest, and most steps
@@ -26,6 +32,8 @@ STEP = 0.5  # voxels; the largest shift of the first step of a level
 UPDATE_SMOOTHING, FIELD_SMOOTHING = 1.7, 1.1  # voxels; standard deviations
 RIM = 3.0  # mm; of the brain, whose median intensity stands outside of it too
 FLAT = 1e-4  # variance of normalised intensities below which a window shows nothing
+MIN_FIT = 0.85  # Dice of a brain in the template; with its own transform above 0.95
+MAX_RETURN = 3.0  # mm; there and back with transforms of one run: below 1
 LARGEST_SHIFT = 0.25  # voxels; of a part of the flow that is taken as a shift
 
 
@@ -40,7 +48,7 @@ class Deformation:
     forward : shifts of points of the template in mm (RAS+) before ``matrix``, (I, J, K, 3).
     backward : shifts of points that come from the image, after the inverse of ``matrix``.
     before, after : mean local correlation of both brains (its square, 0 to 1) under the matrix
-        alone, and under the deformation.
+        alone, and under the deformation; NaN of a given one.
     """
 
     matrix: np.ndarray
@@ -98,6 +106,72 @@ def register_deformation(
     after = local_correlation(fixed, warped(moving, flow(velocity)), brain)[0]
     forward, backward = (in_mm(flow(sign * velocity), inside.affine) for sign in (1, -1))
     return Deformation(matrix, inside.affine, forward, backward, before, after)
+
+
+def given_deformation(
+    forward: sitk.Transform, backward: sitk.Transform, template: Grid
+) -> Deformation:
+    """The deformation that another program found, sampled every 2 mm over a template.
+
+    Parameters
+    ----------
+    forward, backward : ITK's transforms that resample the image onto the template and back: they
+        map points of the template to points of the image, and back.
+    template : its grid, voxel axes at right angles.
+    """
+    from ssl2_bids.itk import linear_part, shifts_of
+
+    matrix = linear_part(forward)
+    edges = spacing_of(template.affine)
+    affine = template.affine @ np.diag([*(SPACING / edges), 1.0])
+    i, j, k = (int(np.ceil(n * e / SPACING)) for n, e in zip(template.shape, edges, strict=True))
+    grid = Volume(np.empty((i, j, k), bool), affine)
+    there = shifts_of([forward, np.linalg.inv(matrix)], grid)
+    back = shifts_of([matrix, backward], grid)
+    return Deformation(matrix, affine, there, back, float('nan'), float('nan'))
+
+
+def check_deformation(
+    found: Deformation, *, image_mask: Volume, template_mask: Volume
+) -> tuple[float, float]:
+    """How well a given deformation fits a brain: Dice in the template, and mm there and back.
+
+    Parameters
+    ----------
+    image_mask, template_mask : brain masks, each on any grid of its space.
+
+    Returns
+    -------
+    Dice of both brains in the template, and the median distance of points of the template's brain
+    from where the way there and back takes them.
+
+    Raises
+    ------
+    DataError : the transforms belong to another brain, or not to one another.
+    """
+    edge = max(1, round(SPACING / float(template_mask.spacing.min())))
+    affine = template_mask.affine @ np.diag([edge, edge, edge, 1.0])
+    model = Volume(template_mask.data[::edge, ::edge, ::edge] > 0, affine)
+    share = image_mask.with_data((image_mask.data > 0).astype(np.float32))
+    dice = overlap(to_template(share, found, model).data >= 0.5, model.data)
+    if dice < MIN_FIT:
+        raise DataError(
+            f'the transform does not fit this brain: with it, the Dice of brain and template is '
+            f'{dice:.2f} (at least {MIN_FIT} is needed)',
+            advice='It probably belongs to another participant or image.',
+        )
+    voxels = np.argwhere(model.data)[:: max(1, int(model.data.sum()) // 5000)]
+    points = affine[:3, :3] @ voxels.T + affine[:3, 3:]
+    there = shifted(points, found.forward, found.affine)
+    there = found.matrix[:3, :3] @ there + found.matrix[:3, 3:]
+    again = to_template_points(there.T, found)
+    apart = float(np.median(np.linalg.norm(again - points.T, axis=1)))
+    if apart > MAX_RETURN:
+        raise DataError(
+            f'the transforms to the template and back are not inverse: {apart:.0f} mm apart',
+            advice='They probably belong to different participants or runs.',
+        )
+    return dice, apart
 
 
 def without_lesions(image: Volume, brain: Volume, lesions: Volume) -> Volume:
@@ -313,4 +387,12 @@ def methods(reference: str, template: str) -> str:
         'diffeomorphism from a stationary velocity field that maximises local correlation '
         '[@avants2008; @lorenzi2013]. Lesions were filled with the intensities around them '
         'first. Results were resampled to the template once.'
+    )
+
+
+def given_methods(program: str, template: str) -> str:
+    """The methods sentence for a transform that another program found."""
+    return (
+        f'Results were resampled to the {template} template of TemplateFlow [@ciric2022] once, '
+        f'with the transform of {program}.'
     )

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from ssl2_bids.cli import options
+from ssl2_bids.bids.given_datasets import check_datasets
+from ssl2_bids.cli import options, values
 from ssl2_bids.cli.app import main
 from ssl2_bids.cli.parser import build_parser
 from ssl2_bids.cli.terminal import Terminal
+from ssl2_bids.errors import NoInputError, UsageError
 from ssl2_bids.settings import ParticipantSettings
 from ssl2_bids.workflows.adaptation.plan import asked_for
 from ssl2_bids.workflows.participant.outcomes import Outcome
@@ -53,6 +55,20 @@ MISTAKES = [
     (['{data}', '{out}', 'participant', '-w', '{data}/work'], 64, 'work folder'),
     (['{data}', '{out}', 'participant', '--threshold', '2'], 64, 'between 0 and 1'),
     (['{data}', '{out}', 'participant', '--part', '01'], 64, 'unrecognized'),
+    (['{data}', '{out}', 'participant', '-d', 'fmriprep={data}/nope'], 66, 'no such folder'),
+    (['{data}', '{out}', 'participant', '-d', 'x={data}/sub-01'], 66, 'no sub-* folder'),
+    (['{data}', '{out}', 'participant', '-d', 'x={data}'], 64, 'is the dataset itself'),
+    (['{data}', '{out}', 'participant', '-d', 'raw={data}'], 64, 'is reserved'),
+    (['{data}', '{out}', 'participant', '-d', 'a b={data}'], 64, 'not a name'),
+    (['{data}', '{out}', 'participant', '-d', 'x={data}', 'x=/'], 64, 'another dataset "x"'),
+    (['{data}', '{out}', 'participant', '-d', 'labels={data}'], 64, 'at participant level'),
+    (['{data}', '{out}', 'group', '-d', 'labels={data}/nope'], 66, 'folder of labels'),
+    (
+        ['{data}', '{out}', 'participant', '--bids-database-dir', '{data}/index'],
+        64,
+        'inside the dataset',
+    ),
+    (['{data}', '{out}', 'group', '--bids-database-dir', '/x'], 64, 'at group level'),
     (['{data}', '{out}', 'participant', '--output-spaces', 'moon'], 69, 'moon'),
     (['{data}', '{out}', 'participant', '--model', 'nope'], 69, 'nope'),
     (['{data}', '{out}', 'participant', '--device', 'cuda'], 69, '--device cpu'),
@@ -334,3 +350,47 @@ def test_the_table_of_resources_has_a_row_for_each_stage(tmp_path):
         'session\tstage\tseconds\tpeak_memory_MB\tgpu_memory_MB',
         'sub-01\tbrain\t1.5\t300\t0',
     ]
+
+
+def test_datasets_are_named_by_their_word_or_their_folder(tmp_path):
+    words = ['fmriprep=/a/25.2', '/b/smriprep/', str(tmp_path / 'odd=name')]
+    with pytest.raises(UsageError, match='"odd=name" is not a name'):
+        values.datasets(words)
+    assert values.datasets(words[:2]) == {
+        'fmriprep': Path('/a/25.2'),
+        'smriprep': Path('/b/smriprep'),
+    }
+
+
+def test_the_folder_of_a_legacy_layout_is_named(dataset, tmp_path):
+    (tmp_path / 'outputs/fmriprep/sub-01/anat').mkdir(parents=True)
+    with pytest.raises(NoInputError, match='has no sub') as caught:
+        check_datasets({'x': tmp_path / 'outputs'}, dataset, tmp_path / 'out')
+    assert caught.value.advice == f'Give {tmp_path / "outputs/fmriprep"}.'
+
+
+def test_labels_of_datasets_are_folders_of_labels_at_group_level(dataset, tmp_path):
+    drawn = tmp_path / 'drawn'
+    (drawn / 'sub-01/anat').mkdir(parents=True)
+    (drawn / 'sub-01/anat/sub-01_label-L_mask.nii.gz').touch()
+    plain = tmp_path / 'plain'
+    (plain / 'sub-01/anat').mkdir(parents=True)
+    words = ['-d', f'labels={drawn}', f'more={drawn}', f'fmriprep={plain}']
+    arguments = options.parse([str(dataset), str(tmp_path / 'out'), 'group', *words])
+    settings = options.settings_for('group', arguments)
+    assert settings.labels == (drawn, drawn)
+    assert settings.derivatives == {'more': drawn, 'fmriprep': plain}
+    arguments = options.parse([str(dataset), str(tmp_path / 'out'), 'group', *words[:2],
+                               '--strategy', 'none'])  # fmt: skip
+    with pytest.raises(UsageError, match='does not apply with --strategy none'):
+        options.settings_for('group', arguments)
+
+
+def test_the_shown_command_names_the_folders_of_datasets(dataset, tmp_path):
+    folder = tmp_path / 'fmriprep'
+    (folder / 'sub-01').mkdir(parents=True)
+    for word in (f'fmriprep={folder}', str(folder)):
+        argv = [str(dataset), str(tmp_path / 'out'), 'participant', '-d', word]
+        settings = options.settings_for('participant', options.parse(argv))
+        shown = options.shown_command(argv, settings)
+        assert shown == 'ssl2-bids <BIDS_DIR> <OUTPUT_DIR> participant -d fmriprep=<fmriprep>'

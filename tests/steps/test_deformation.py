@@ -192,3 +192,39 @@ def test_a_deformation_is_kept_in_a_file(found, tmp_path):
     again = deformation.read_deformation(tmp_path / 'a.npz')
     assert again.forward.tobytes() == found.forward.tobytes()
     assert (again.before, again.after) == (found.before, found.after)
+
+
+def test_a_deformation_is_read_from_the_composites_that_were_written(model, head, found, tmp_path):
+    from ssl2_bids.itk import read_transform
+
+    names = tmp_path / 'forth.h5', tmp_path / 'back.h5'
+    write_composite(names[0], found.matrix, found.forward, found.affine, linear_first=False)
+    back = np.linalg.inv(found.matrix)
+    write_composite(names[1], back, found.backward, found.affine, linear_first=True)
+    forth, back = (read_transform(name) for name in names)
+    again = deformation.given_deformation(forth, back, model)
+    assert np.allclose(again.matrix, found.matrix, atol=1e-4)
+    ours, theirs = (deformation.to_template(head, one, model).data for one in (found, again))
+    inside = mask_of(model).data > 0
+    assert np.abs(ours - theirs)[inside].max() < 0.03 * ours.max()
+    dice, apart = deformation.check_deformation(
+        again, image_mask=mask_of(head), template_mask=mask_of(model)
+    )
+    assert dice > 0.93
+    assert apart < 0.5
+    for wrong, text in (
+        (deformation.given_deformation(back, forth, model), 'does not fit this brain'),
+        (deformation.given_deformation(forth, forth, model), 'are not inverse'),
+    ):
+        with pytest.raises(DataError, match=text):
+            deformation.check_deformation(
+                wrong, image_mask=mask_of(head), template_mask=mask_of(model)
+            )
+
+
+def test_a_file_that_is_no_transform(tmp_path):
+    from ssl2_bids.itk import read_transform
+
+    (tmp_path / 'x.h5').write_text('nothing')
+    with pytest.raises(DataError, match='not a readable ITK transform'):
+        read_transform(tmp_path / 'x.h5')

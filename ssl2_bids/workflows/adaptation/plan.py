@@ -334,8 +334,11 @@ def trainings_of(
 
 def label_links(settings: GroupSettings) -> dict[str, Path]:
     """The folders of labels outside of the raw dataset, by the names that URIs have for them."""
+    named = {folder: name for name, folder in settings.derivatives.items()}
     outside = [f for f in settings.labels if not f.is_relative_to(settings.bids_dir)]
-    return {'labels' + (str(n) if n > 1 else ''): f for n, f in enumerate(outside, start=1)}
+    plain = [f for f in outside if f not in named]
+    links = {'labels' + (str(n) if n > 1 else ''): f for n, f in enumerate(plain, start=1)}
+    return links | {named[folder]: folder for folder in outside if folder in named}
 
 
 def describe(adaptation: Adaptation) -> list[str]:

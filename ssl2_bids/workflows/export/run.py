@@ -118,7 +118,7 @@ def write_filled(result: Result, bids_dir: Path) -> Path:
     ------
     DataError : the session has no such image, a file is missing, or lesions cannot be filled.
     """
-    contrast, raw = raw_t1(result, bids_dir, accepted=T1_LIKE)
+    contrast, _ = used_t1(result, accepted=T1_LIKE)
     names = result.names
     if contrast != names.reference:
         raise DataError(
@@ -143,24 +143,40 @@ def write_filled(result: Result, bids_dir: Path) -> Path:
 
 
 def raw_t1(result: Result, bids_dir: Path, *, accepted: tuple[str, ...]) -> tuple[str, Path]:
-    """Contrast and file of the T1w that a result was made from.
+    """Contrast and raw file of the T1w that a result was made from.
 
     Raises
     ------
-    DataError : there was none, or the file is missing.
+    DataError : there was none, it is not raw, or the file is missing.
+    """
+    contrast, name = used_t1(result, accepted=accepted)
+    if name.startswith('bids:'):
+        raise DataError(
+            f'the result was made from the {contrast} of another program ({name})',
+            advice='Run the participant level without -d.',
+        )
+    path = bids_dir / name
+    if not path.is_file():
+        raise DataError(
+            'the raw image of the result is missing',
+            advice='Give the dataset that ssl2-bids read.',
+            path=path,
+        )
+    return contrast, path
+
+
+def used_t1(result: Result, *, accepted: tuple[str, ...]) -> tuple[str, str]:
+    """Contrast and name (see the summary's ``inputs``) of the T1w that a result was made from.
+
+    Raises
+    ------
+    DataError : there was none.
     """
     summary = find_summary(result.names) or {}
     for row in summary.get('inputs', []):
         used = row.get('Use') in ('reference', 'channel')
         if used and row.get('Contrast') in accepted:
-            path = bids_dir / str(row['File'])
-            if not path.is_file():
-                raise DataError(
-                    'the raw image of the result is missing',
-                    advice='Give the dataset that ssl2-bids read.',
-                    path=path,
-                )
-            return str(row['Contrast']), path
+            return str(row['Contrast']), str(row['File'])
     raise DataError(
         f'the result was made without {" or ".join(accepted)}',
         advice='Run the participant level with such an image.',

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ssl2_bids.bids.given_datasets import program_of
 from ssl2_bids.bids.outputs import (
     UnitNames,
     join_entities,
@@ -23,15 +24,16 @@ from ssl2_bids.errors import DataError
 from ssl2_bids.files import write_json, write_text
 from ssl2_bids.raw_grid import RawGrid, read_raw_grid, write_on
 from ssl2_bids.settings import ATLAS_SPACE, ATLAS_URI
-from ssl2_bids.steps.preprocess import needs_n4
 from ssl2_bids.volume import Grid, Volume, read, resample, write
 from ssl2_bids.workflows.participant.engine.task import read_json
 from ssl2_bids.workflows.participant.plan import (
     Plan,
+    channels_of,
     extra_spaces,
-    field_strength,
+    input_uri,
     is_denoised,
     map_paths,
+    needs_correction,
     preproc_path,
 )
 from ssl2_bids.workflows.participant.templates import (
@@ -84,10 +86,11 @@ def write_derivatives(plan: Plan, results: Results) -> dict[str, Any]:
     _write_brain_mask(plan, results, brain_mask, grid)
     _write_images(plan, results, grid)
     _write_transforms(plan, results)
+    channels = channels_of(plan.session)
     found = SegmentationFiles(
         names=plan.names,
         grid=grid,
-        images=[preproc_path(plan, contrast) for contrast in results.contrasts],
+        images=[preproc_path(plan, c) for c in results.contrasts if c in channels],
         brain_mask=brain_mask,
         probability=read(results.probability),
         uncertainty=read(results.uncertainty) if results.uncertainty else None,
@@ -129,7 +132,7 @@ def _own(names: UnitNames, path: Path) -> str:
 
 def _raw(plan: Plan, contrast: str) -> list[str]:
     sources = plan.session.scans[contrast].sources
-    return [bids_uri(path, plan.settings.bids_dir, 'raw') for path in sources]
+    return [input_uri(plan, path) for path in sources]
 
 
 def _reference_uri(plan: Plan) -> str:
@@ -139,10 +142,10 @@ def _reference_uri(plan: Plan) -> str:
 def _write_brain_mask(plan: Plan, results: Results, mask: Volume, grid: RawGrid) -> None:
     path = plan.names.path('anat.brain_mask')
     write_on(grid, mask, path, dtype=np.uint8)
-    given, folder = plan.brain_mask, plan.settings.brain_mask
-    if given and folder:
-        description = f'Brain mask of the user, given on the grid of {given.contrast}.'
-        sources = [bids_uri(given.path, folder, BRAIN_MASKS)]
+    if given := plan.brain_mask:
+        of = 'the user' if given.dataset == BRAIN_MASKS else program_of(given.root)
+        description = f'Brain mask of {of}, given on the grid of {given.contrast}.'
+        sources = [bids_uri(given.path, given.root, given.dataset)]
     else:
         description = f'Brain mask of the session, from {", ".join(results.brain_voters)}.'
         sources = [uri for contrast in results.brain_voters for uri in _raw(plan, contrast)]
@@ -162,8 +165,10 @@ def _write_images(plan: Plan, results: Results, grid: RawGrid) -> None:
         path = preproc_path(plan, contrast)
         write_on(grid, read(file), path)
         moved = '' if number == 0 else ', rigidly aligned and resampled to the reference'
-        by_n4 = needs_n4(contrast, field_strength(plan, contrast))
-        corrected = ', corrected for inhomogeneity' if by_n4 else ''
+        corrected = ', corrected for inhomogeneity' if needs_correction(plan, contrast) else ''
+        if session.scans[contrast].corrected:
+            maker = program_of(plan.settings.derivatives[session.scans[contrast].dataset])
+            corrected = f', corrected for inhomogeneity by {maker}'
         sidecar = image_sidecar(
             session.scans[contrast].metadata,
             description=f'{contrast} image{corrected}{moved}.',

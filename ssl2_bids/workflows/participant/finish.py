@@ -6,7 +6,12 @@ from ssl2_bids.files import write_json
 from ssl2_bids.workflows.participant.derivatives import Results, write_derivatives
 from ssl2_bids.workflows.participant.earlier import earlier_files, take_away, withdraw
 from ssl2_bids.workflows.participant.engine.task import read_json
-from ssl2_bids.workflows.participant.plan import Plan, all_paths, planned_figures
+from ssl2_bids.workflows.participant.plan import (
+    Plan,
+    all_paths,
+    given_sources,
+    planned_figures,
+)
 from ssl2_bids.workflows.participant.summary import (
     draw,
     finished_summary,
@@ -71,8 +76,8 @@ def finish(
         table=table,
         template_matrix=template_matrix,
         templates={
-            label: TemplateResults(*files)
-            for label, *files in zip(templates, deformations, warped, strict=True)
+            label: TemplateResults(deformation, image, given_sources(plan, label))
+            for label, deformation, image in zip(templates, deformations, warped, strict=True)
         },
         channels=segmented['channels'],
         device=segmented['device'],

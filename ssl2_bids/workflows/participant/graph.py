@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ssl2_bids.bids.given_datasets import program_of
 from ssl2_bids.bids.template_spaces import Template
 from ssl2_bids.settings import ParticipantSettings
 from ssl2_bids.workflows.participant import nodes
@@ -68,9 +69,10 @@ def _add_session(workflow: Workflow, plan: Plan, device: str, command: str) -> N
     branch.connect(joint, 'mask', template, 'mask')
     branch.connect(joint, 'template_start', template, 'start')
     images = [(corrected[c], 'image') for c in contrasts]
-    segment = _segment(plan, contrasts, device)
-    _gather(branch, segment, 'images', images)
-    _gather(branch, segment, 'matrices', matrices)
+    channels = [c for c in contrasts if plan.session.scans[c].channel]
+    segment = _segment(plan, channels, device)
+    _gather(branch, segment, 'images', [(corrected[c], 'image') for c in channels])
+    _gather(branch, segment, 'matrices', [(registered[c], 'matrix') for c in channels[1:]])
     branch.connect(joint, 'mask', segment, 'mask')
     lesions = _find_lesions(plan)
     branch.connect(segment, 'probability', lesions, 'probability')
@@ -78,11 +80,12 @@ def _add_session(workflow: Workflow, plan: Plan, device: str, command: str) -> N
     templates = {
         label: _register_template(plan, t) for label, t in by_template(plan.templates).items()
     }
-    for node in templates.values():
+    for label, node in templates.items():
         branch.connect(corrected[reference], 'image', node, 'image')
         branch.connect(joint, 'mask', node, 'mask')
-        branch.connect(lesions, 'instances', node, 'instances')
-        branch.connect(template, 'matrix', node, 'start')
+        if label not in plan.transforms:
+            branch.connect(lesions, 'instances', node, 'instances')
+            branch.connect(template, 'matrix', node, 'start')
     last = _finish(plan, contrasts, list(templates), command)
     _gather(branch, last, 'deformations', [(n, 'deformation') for n in templates.values()])
     _gather(branch, last, 'warped', [(n, 'warped') for n in templates.values()])
@@ -163,7 +166,11 @@ def _correct(plan: Plan, contrast: str) -> Node:
     return make_node(
         f'inhomogeneity_{contrast}',
         nodes.correct_inhomogeneity,
-        {'contrast': contrast, 'field_strength': field_strength(plan, contrast)},
+        {
+            'contrast': contrast,
+            'field_strength': field_strength(plan, contrast),
+            'corrected': plan.session.scans[contrast].corrected,
+        },
         outputs=['image'],
     )
 
@@ -193,17 +200,31 @@ def _find_template(plan: Plan) -> Node:
 
 
 def _register_template(plan: Plan, template: Template) -> Node:
+    name = f'template_{template.space.label.replace("+", "_")}'
+    outputs = ['deformation', 'warped', 'facts']
+    identity = [str(template.space), template.digests]
+    if given := plan.transforms.get(template.space.label):
+        program = program_of(plan.settings.derivatives[given.dataset])
+        return make_node(
+            name,
+            nodes.take_template_transform,
+            {'template': template, 'given': given, 'program': program},
+            outputs=outputs,
+            identity=json.dumps([*identity, given.digests]),
+            unhashed=('template', 'given'),
+            memory_gb=2.0,
+        )
     inputs = {
         'contrast': plan.session.reference,
         'template': template,
         'seed': plan.settings.random_seed,
     }
     return make_node(
-        f'template_{template.space.label.replace("+", "_")}',
+        name,
         nodes.register_template,
         inputs,
-        outputs=['deformation', 'warped', 'facts'],
-        identity=json.dumps([str(template.space), template.digests]),
+        outputs=outputs,
+        identity=json.dumps(identity),
         unhashed=('template',),
         memory_gb=2.0,
     )

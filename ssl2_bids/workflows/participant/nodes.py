@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ssl2_bids.bids.given_datasets import GivenTransforms
 from ssl2_bids.bids.scan import Scan
 from ssl2_bids.bids.template_spaces import Template
 from ssl2_bids.errors import about
@@ -20,6 +21,7 @@ from ssl2_bids.files import write_json
 from ssl2_bids.steps import brain as brain_step
 from ssl2_bids.steps import preprocess
 from ssl2_bids.volume import read, resample, write
+from ssl2_bids.workflows.participant.templates import checked_transforms
 from ssl2_bids.workflows.raw_scan import read_scan
 
 WHOLE_BRAIN = 0.98  # share of the brain below which an image's field of view is mentioned
@@ -98,14 +100,18 @@ def find_brain(
 
 
 def correct_inhomogeneity(
-    image: str, mask: str, contrast: str, field_strength: float | None
+    image: str, mask: str, contrast: str, field_strength: float | None, corrected: bool
 ) -> dict[str, str]:
-    """N4, where the contrast shows the fields of the coils; ``field_strength`` in T."""
+    """N4, where the contrast shows the fields of the coils; ``field_strength`` in T.
+
+    An image that is ``corrected`` stays as it is.
+    """
     volume, brain_mask = read(image, contrast=contrast), read(mask, dtype=np.uint8)
-    write(
-        preprocess.without_inhomogeneity(volume, brain_mask, field_strength=field_strength),
-        'image.nii',
-    )
+    if not corrected:
+        volume = preprocess.without_inhomogeneity(
+            volume, brain_mask, field_strength=field_strength
+        )
+    write(volume, 'image.nii')
     return {'image': _here('image.nii')}
 
 
@@ -339,6 +345,35 @@ def register_template(
     }
     methods = [deformation.methods(contrast, label)]
     facts = _facts('register_template', warnings, methods, quality=quality)
+    return {
+        'deformation': _here('deformation.npz'),
+        'warped': _here('warped.nii'),
+        'facts': facts,
+    }
+
+
+def take_template_transform(
+    image: str, mask: str, template: Template, given: GivenTransforms, program: str
+) -> dict[str, str]:
+    """The transforms of another program between a template and the reference, as ``.npz``.
+
+    Raises
+    ------
+    DataError : they cannot be read, or do not fit the brain.
+    """
+    from ssl2_bids.steps import deformation
+
+    label = template.space.label
+    found, (dice, apart) = checked_transforms(template, given, mask)
+    deformation.write_deformation(found, 'deformation.npz')
+    model = read(template.image, contrast='T1w')
+    write(deformation.to_template(read(image), found, model), 'warped.nii')
+    quality = {
+        f'{label}, Dice of the masks with the given transform': round(dice, 3),
+        f'{label}, given transforms there and back, mm': round(apart, 3),
+    }
+    methods = [deformation.given_methods(program, label)]
+    facts = _facts('register_template', [], methods, quality=quality)
     return {
         'deformation': _here('deformation.npz'),
         'warped': _here('warped.nii'),

@@ -127,6 +127,7 @@ def _shorten(text: str, settings: ParticipantSettings) -> str:
         ('<BIDS_DIR>', settings.bids_dir),
         ('<OUTPUT_DIR>', settings.output_dir),
         ('<WORK_DIR>', settings.work_dir),
+        *((f'<{name}>', folder) for name, folder in settings.derivatives.items()),
     ):
         text = text.replace(str(folder), name)
     return text

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ssl2_bids import __version__
 from ssl2_bids.bids.brain_masks import GivenMask, given_brain_mask
+from ssl2_bids.bids.given_datasets import (
+    GivenTransforms,
+    given_transforms,
+    program_of,
+    shown_name,
+)
 from ssl2_bids.bids.inputs import Session
 from ssl2_bids.bids.outputs import UnitNames, join_entities, sidecar_path, table_path
-from ssl2_bids.bids.provenance import configuration_hash, fingerprint
+from ssl2_bids.bids.provenance import BRAIN_MASKS, bids_uri, configuration_hash
 from ssl2_bids.bids.scan import Scan
 from ssl2_bids.bids.sidecars import kept_metadata
-from ssl2_bids.bids.template_spaces import Template
+from ssl2_bids.bids.template_spaces import Template, TemplateSpace
 from ssl2_bids.contrasts import SUFFIXES
-from ssl2_bids.errors import DataError
+from ssl2_bids.errors import DataError, UnavailableError
 from ssl2_bids.networks.weights import Card
 from ssl2_bids.settings import (
     ATLAS_SPACE,
@@ -26,7 +32,7 @@ from ssl2_bids.settings import (
     deciding,
 )
 from ssl2_bids.steps.inhomogeneity import is_strong
-from ssl2_bids.workflows.participant.templates import template_outputs
+from ssl2_bids.workflows.participant.templates import given_template, template_outputs
 
 PARTIAL_FOURIER = ('PartialFourier', 'SlicePartialFourier')  # keys that decide a T1 map
 # beside the reference, the first that is there
@@ -42,10 +48,12 @@ class Plan:
     settings : of the run; threshold, minimum volume and overlap are those that will be used,
         the model's own where none was asked.
     templates : of the output spaces that were asked.
-    sources : by contrast, names below ``bids_dir`` and SHA-256 of the files it is made from.
+    sources : by contrast, names (of raw files below ``bids_dir``, of others BIDS URIs) and SHA-256
+        of the files it is made from.
     preprocessing : hash of all that decides the preprocessed images and the brain mask.
     configuration : hash of all that decides the result; both are empty where no digest was asked.
     brain_mask : the brain mask that was given for the session, ``brain_mask_sha256`` its content.
+    transforms : to templates that were given for the reference, by the label of the template.
     """
 
     session: Session
@@ -58,6 +66,7 @@ class Plan:
     configuration: str = ''
     brain_mask: GivenMask | None = None
     brain_mask_sha256: str = ''
+    transforms: Mapping[str, GivenTransforms] = field(default_factory=dict)
 
 
 def make_plan(
@@ -66,41 +75,90 @@ def make_plan(
     settings: ParticipantSettings,
     digest: Callable[[Path], str] | None = None,
     templates: tuple[Template, ...] = (),
+    missing: Mapping[TemplateSpace, UnavailableError] | None = None,
 ) -> Plan:
     """Settle names and settings of one session.
 
     Parameters
     ----------
     digest : gives the SHA-256 of a file; None where nothing will be compared with a former run.
+    missing : templates that are not on this machine, with the error.
     """
     names = UnitNames(
         settings.output_dir, session.subject, session.session, session.reference, card.label
     )
     settled = replace(
         settings,
-        threshold=_first(settings.threshold, card.threshold_for(session.scans)),
+        threshold=_first(settings.threshold, card.threshold_for(channels_of(session))),
         min_lesion_volume=_first(settings.min_lesion_volume, card.minimum_lesion_volume),
         overlap=_first(settings.overlap, card.overlap),
     )
     plan = _with_brain_mask(Plan(session, names, card, settled, templates))
+    plan = _with_transforms(plan, missing or {})
     return plan if digest is None else _identify(plan, digest)
 
 
 def _with_brain_mask(plan: Plan) -> Plan:
     """The plan with the brain mask that was given for it, or with why that cannot be used."""
     session, folder = plan.session, plan.settings.brain_mask
-    if folder is None or session.problem or session.skipped:
+    folders = {BRAIN_MASKS: folder} if folder else plan.settings.derivatives
+    if not folders or session.problem or session.skipped:
         return plan
     contrasts = sorted(session.scans, key=lambda contrast: contrast != session.reference)
     images = {contrast: session.scans[contrast].paths[0] for contrast in contrasts}
-    try:
-        found = given_brain_mask(folder, session.subject, session.session, images)
-    except DataError as error:
-        return replace(plan, session=replace(session, problem=error))
-    if found is None:
-        note = 'no mask for this session in the folder of --brain-mask: the brain is extracted'
-        return replace(plan, session=replace(session, warnings=(*session.warnings, note)))
-    return replace(plan, brain_mask=found)
+    within = {c: session.scans[c].dataset for c in contrasts if session.scans[c].within}
+    for name, root in folders.items():
+        try:
+            found = given_brain_mask(
+                root, session.subject, session.session, images, dataset=name, within=within
+            )
+        except DataError as error:
+            return replace(plan, session=replace(session, problem=error))
+        if found:
+            return replace(plan, brain_mask=found)
+    where = 'the folder of --brain-mask' if folder else ', '.join(f'-d {name}' for name in folders)
+    note = f'no mask for this session in {where}: the brain is extracted'
+    return replace(plan, session=replace(session, warnings=(*session.warnings, note)))
+
+
+def _with_transforms(plan: Plan, missing: Mapping[TemplateSpace, UnavailableError]) -> Plan:
+    """The plan with the transforms to templates that were given for its reference.
+
+    Those of another image's space are not used; the reason is a remark. The grid of a template
+    that is not on this machine is that of the images that were given with its transforms.
+    """
+    session = plan.session
+    if session.problem or session.skipped:
+        return plan
+    reference = session.scans[session.reference]
+    own = reference.dataset if reference.contrast == 'T1w' else ''
+    found: dict[str, GivenTransforms] = {}
+    notes: list[str] = []
+    labels = [*(t.space.label for t in plan.templates), *(space.label for space in missing)]
+    for label in dict.fromkeys(labels):
+        for name, root in plan.settings.derivatives.items():
+            try:
+                given = given_transforms(name, root, session.subject, session.session, label)
+            except DataError as error:
+                if name == own:
+                    return replace(plan, session=replace(session, problem=error))
+                continue
+            if given and name == own and given.within == reference.within:
+                found[label] = given
+            elif given:
+                notes.append(
+                    f'the transform to {label} of {name} is not used: it is one of the T1w of '
+                    f'{name}, and the reference is another image'
+                )
+    session = replace(session, warnings=(*session.warnings, *notes))
+    templates = list(plan.templates)
+    for space, unavailable in missing.items():
+        ways = found.get(space.label)
+        template = ways and given_template(space, ways, plan.settings.derivatives[ways.dataset])
+        if not template:
+            return replace(plan, session=replace(session, problem=unavailable))
+        templates.append(template)
+    return replace(plan, session=session, transforms=found, templates=tuple(templates))
 
 
 def _first(asked: float | None, own: float) -> float:
@@ -113,12 +171,21 @@ def _identify(plan: Plan, digest: Callable[[Path], str]) -> Plan:
     sources: dict[str, list[tuple[str, str]]] = {}
     unusable: list[tuple[str, str]] = []
     mask = ''
+    transforms = dict(plan.transforms)
+    templates = plan.templates
     if not session.problem:
         try:
             for contrast, scan in session.scans.items():
-                sources[contrast] = fingerprint(scan.sources, plan.settings.bids_dir, digest)
-            unusable = fingerprint(session.unusable, plan.settings.bids_dir, digest)
+                sources[contrast] = fingerprint(plan, scan.sources, digest)
+            unusable = fingerprint(plan, session.unusable, digest)
             mask = digest(plan.brain_mask.path) if plan.brain_mask else ''
+            for label, given in plan.transforms.items():
+                digests = (digest(given.forward), digest(given.backward))
+                transforms[label] = replace(given, digests=digests)
+            templates = tuple(
+                t if any(t.digests) else replace(t, digests=(digest(t.image), digest(t.mask)))
+                for t in templates
+            )
         except OSError as error:
             problem = DataError(
                 f'cannot be read ({error.strerror})',
@@ -135,6 +202,8 @@ def _identify(plan: Plan, digest: Callable[[Path], str]) -> Plan:
             'maps': {c: map_settings(session.scans[c]) for c in sources},
             'unusable': unusable,
             'reference': session.reference,
+            'corrected': [c for c in sources if session.scans[c].corrected],
+            'channels': list(channels_of(session)),
             'brain_mask': [plan.brain_mask.contrast, mask] if plan.brain_mask else [],
             **deciding(plan.settings, PREPROCESSING),
         }
@@ -145,7 +214,8 @@ def _identify(plan: Plan, digest: Callable[[Path], str]) -> Plan:
             'model': plan.card.identity,
             **deciding(plan.settings, SEGMENTATION),
             'output_spaces': extra_spaces(plan),
-            'templates': {str(t.space): t.digests for t in plan.templates},
+            'templates': {str(t.space): t.digests for t in templates},
+            'transforms': {label: given.digests for label, given in transforms.items()},
             'metadata': {c: kept_metadata(session.scans[c].metadata) for c in sources},
             'field_strength': {c: field_strength(plan, c) for c in sources},
         }
@@ -156,6 +226,8 @@ def _identify(plan: Plan, digest: Callable[[Path], str]) -> Plan:
         preprocessing=preprocessing,
         configuration=configuration,
         brain_mask_sha256=mask,
+        transforms=transforms,
+        templates=templates,
     )
 
 
@@ -190,9 +262,46 @@ def field_strength(plan: Plan, contrast: str) -> float | None:
     return plan.settings.field_strength if known is None else known
 
 
-def below_raw(plan: Plan, path: Path) -> str:
-    """A file of the dataset relative to its root."""
-    return path.relative_to(plan.settings.bids_dir).as_posix()
+def channels_of(session: Session) -> tuple[str, ...]:
+    """The contrasts that are inputs of the model; further ones carry a brain mask."""
+    return tuple(contrast for contrast, scan in session.scans.items() if scan.channel)
+
+
+def needs_correction(plan: Plan, contrast: str) -> bool:
+    """Whether N4 is for an image: its contrast shows fields, and it was not corrected before."""
+    from ssl2_bids.steps.preprocess import needs_n4
+
+    corrected = plan.session.scans[contrast].corrected
+    return not corrected and needs_n4(contrast, field_strength(plan, contrast))
+
+
+def file_name(plan: Plan, path: Path) -> str:
+    """An input file relative to the raw dataset, or its BIDS URI in a dataset of ``-d``."""
+    return shown_name(path, plan.settings.derivatives, plan.settings.bids_dir)
+
+
+def input_uri(plan: Plan, path: Path) -> str:
+    """The BIDS URI of an input file."""
+    name = file_name(plan, path)
+    return name if name.startswith('bids:') else bids_uri(path, plan.settings.bids_dir, 'raw')
+
+
+def given_sources(plan: Plan, label: str) -> tuple[str, ...]:
+    """BIDS URIs of the transforms that were given for a template, to it and back."""
+    given = plan.transforms.get(label)
+    return tuple(input_uri(plan, p) for p in (given.forward, given.backward)) if given else ()
+
+
+def fingerprint(
+    plan: Plan, paths: Iterable[Path], digest: Callable[[Path], str]
+) -> list[tuple[str, str]]:
+    """Names and contents of input files, by a function that gives a file's digest.
+
+    Raises
+    ------
+    OSError : a file cannot be read.
+    """
+    return [(file_name(plan, path), digest(path)) for path in paths]
 
 
 def described_inputs(plan: Plan) -> list[dict[str, Any]]:
@@ -206,10 +315,14 @@ def described_inputs(plan: Plan) -> list[dict[str, Any]]:
                 role, why = 'auxiliary', _use_of(scan, path)
             elif contrast == session.reference:
                 role, why = 'reference', 'grid of the results; also input of the model'
+            elif not scan.channel:
+                role, why = 'auxiliary', 'the brain mask is brought to the reference with it'
+            if scan.dataset:
+                why += f'; from {program_of(plan.settings.derivatives[scan.dataset])}'
             rows.append(
                 {
                     'Contrast': contrast,
-                    'File': below_raw(plan, path),
+                    'File': file_name(plan, path),
                     'Use': role,
                     'Why': why,
                     'VoxelSize': [round(s, 3) for s in scan.spacing],
@@ -217,7 +330,7 @@ def described_inputs(plan: Plan) -> list[dict[str, Any]]:
                 }
             )
     rows += [
-        {'Contrast': '', 'File': below_raw(plan, path), 'Use': 'dropped', 'Why': why}
+        {'Contrast': '', 'File': file_name(plan, path), 'Use': 'dropped', 'Why': why}
         for path, why in session.dropped
     ]
     return rows

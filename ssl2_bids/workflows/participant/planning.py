@@ -10,20 +10,25 @@ from pathlib import Path
 from ssl2_bids.bids.dataset import select_participants, select_sessions
 from ssl2_bids.bids.inputs import Session, find_sessions
 from ssl2_bids.bids.outputs import find_summary, output_name, stored_configuration
-from ssl2_bids.bids.template_spaces import Template
+from ssl2_bids.bids.template_spaces import Template, TemplateSpace
 from ssl2_bids.contrasts import SUFFIXES
 from ssl2_bids.digests import DIGESTS, Digests
-from ssl2_bids.errors import DataError
+from ssl2_bids.errors import DataError, UnavailableError
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.networks.weights import find_model
 from ssl2_bids.settings import ParticipantSettings
 from ssl2_bids.workflows.participant.plan import (
     Plan,
     all_paths,
+    file_name,
     make_plan,
     planned_outputs,
 )
-from ssl2_bids.workflows.participant.templates import output_templates
+from ssl2_bids.workflows.participant.templates import (
+    by_template,
+    checked_transforms,
+    output_templates,
+)
 
 log = logging.getLogger('ssl2_bids')
 
@@ -40,10 +45,16 @@ def plan_sessions(settings: ParticipantSettings) -> list[Plan]:
     """
     card = find_model(settings.model, settings.output_dir)
     digests = Digests(settings.work_dir / DIGESTS, trust=not settings.overwrite)
-    templates = output_templates(settings.output_spaces, digests.of)
+    missing: dict[TemplateSpace, UnavailableError] = {}
+    templates = output_templates(
+        settings.output_spaces, digests.of, missing if settings.derivatives else None
+    )
     participants = select_participants(settings.bids_dir, settings.participants, settings.excluded)
     units = select_sessions(settings.bids_dir, participants, settings.sessions)
-    plans = _plans(units, card, settings, {}, templates)
+    plans = _plans(units, card, settings, {}, templates, missing)
+    problems = [plan.session.problem for plan in plans if not plan.session.skipped]
+    if problems and all(problem in missing.values() for problem in problems):
+        raise next(iter(missing.values()))
     return [_as_known_before(plan, settings) for plan in plans]
 
 
@@ -53,6 +64,7 @@ def _plans(
     settings: ParticipantSettings,
     unusable: Mapping[Path, str],
     templates: tuple[Template, ...],
+    missing: Mapping[TemplateSpace, UnavailableError] | None = None,
 ) -> list[Plan]:
     sessions = find_sessions(
         settings.bids_dir,
@@ -63,9 +75,11 @@ def _plans(
         contrasts=settings.contrasts,
         reference=settings.reference,
         unusable=unusable,
+        derivatives=settings.derivatives,
+        database_dir=settings.bids_database_dir,
     )
     sessions = [_with_missing_spaces(s, settings) for s in sessions]
-    return _plan_sessions(sessions, card, settings, templates)
+    return _plan_sessions(sessions, card, settings, templates, missing or {})
 
 
 def _plan_sessions(
@@ -73,9 +87,10 @@ def _plan_sessions(
     card: Card,
     settings: ParticipantSettings,
     templates: tuple[Template, ...],
+    missing: Mapping[TemplateSpace, UnavailableError],
 ) -> list[Plan]:
     """Plans that know the content of their input files, where it is needed."""
-    plans = [make_plan(session, card, settings, None, templates) for session in sessions]
+    plans = [make_plan(session, card, settings, None, templates, missing) for session in sessions]
     if settings.reports_only:
         return plans
     # the lines of a dry run on a session depend on its files only where there are results
@@ -95,7 +110,7 @@ def _plan_sessions(
         digests.save()
         log.info('content of the input files: %s', digests.summary())
     return [
-        make_plan(session, card, settings, digests.of, templates) if needed else plan
+        make_plan(session, card, settings, digests.of, templates, missing) if needed else plan
         for session, plan, needed in zip(sessions, plans, asked, strict=True)
     ]
 
@@ -127,22 +142,27 @@ def without_unusable(plan: Plan, settings: ParticipantSettings) -> Plan | None:
     from ssl2_bids.workflows.participant.engine import running
 
     failures = running.failures(graph.branch_folder(plan, settings.work_dir))
-    given = str(plan.brain_mask.path) if plan.brain_mask else ''
-    if given and given in [failure['File'] for failure in failures]:
-        return None  # the fault is not the image's
+    files = {failure['File'] for failure in failures} - {''}
+    of_others = [p for p in _sources(plan, files) if file_name(plan, p).startswith('bids:')]
+    if of_others or (plan.brain_mask and str(plan.brain_mask.path) in files):
+        return None  # the fault is not that of a raw image
     if any(failure['ExitCode'] != DataError.exit_code for failure in failures):
         return None
     unusable = dict(plan.session.unusable)
     for failure in failures:
         scan = plan.session.scans.get(failure['Node'].rpartition('_')[2])
-        named = [p for s in plan.session.scans.values() for p in s.sources]
-        about = [p for p in named if str(p) == failure['File']] or list(scan.paths if scan else ())
+        about = _sources(plan, {failure['File']}) or list(scan.paths if scan else ())
         unusable |= dict.fromkeys(about, failure['Message'])
     if unusable == plan.session.unusable:
         return None
     unit = (plan.session.subject, plan.session.session)
     (again,) = _plans([unit], plan.card, settings, unusable, plan.templates)
     return again if is_runnable(again) else None
+
+
+def _sources(plan: Plan, files: set[str]) -> list[Path]:
+    """Those of some files that images of a session are made from."""
+    return [p for s in plan.session.scans.values() for p in s.sources if str(p) in files]
 
 
 def _with_missing_spaces(session: Session, settings: ParticipantSettings) -> Session:
@@ -157,6 +177,25 @@ def _with_missing_spaces(session: Session, settings: ParticipantSettings) -> Ses
     return replace(session, warnings=(*session.warnings, *texts))
 
 
+def with_checked_transforms(plan: Plan, settings: ParticipantSettings) -> Plan:
+    """The plan, or why a transform that was given for it cannot be its own.
+
+    Only where the brain mask was given too, in its space: else this is checked when there is one.
+    """
+    mask = plan.brain_mask
+    if not plan.transforms or mask is None or mask.contrast != plan.session.reference:
+        return plan
+    if not is_runnable(plan) or (is_finished(plan) and not settings.overwrite):
+        return plan
+    for label, template in by_template(plan.templates).items():
+        try:
+            if label in plan.transforms:
+                checked_transforms(template, plan.transforms[label], mask.path)
+        except DataError as error:
+            return replace(plan, session=replace(plan.session, problem=error))
+    return plan
+
+
 def describe_plans(plans: list[Plan], settings: ParticipantSettings) -> str:
     """What ``--dry-run`` prints: for each session the files used, left out and written."""
     lines = []
@@ -169,13 +208,17 @@ def describe_plans(plans: list[Plan], settings: ParticipantSettings) -> str:
             lines.append('  finished by an earlier run; --overwrite processes it again')
         for contrast, scan in session.scans.items():
             mark = ' (reference)' if contrast == session.reference else ''
-            files = ', '.join(_below(p, settings.bids_dir) for p in scan.sources)
+            mark = mark if scan.channel else ' (for the brain mask only)'
+            files = ', '.join(file_name(plan, p) for p in scan.sources)
             lines.append(f'  use    {contrast}{mark}: {files}')
         if plan.brain_mask:
             mask = plan.brain_mask
             lines.append(f'  use    brain mask on the grid of {mask.contrast}: {mask.path}')
+        for label, given in plan.transforms.items():
+            files = ', '.join(file_name(plan, p) for p in (given.forward, given.backward))
+            lines.append(f'  use    transforms to {label}: {files}')
         for path, why in session.dropped:
-            lines.append(f'  leave  {_below(path, settings.bids_dir)}: {why}')
+            lines.append(f'  leave  {file_name(plan, path)}: {why}')
         lines += [f'  note   {text}' for text in session.warnings]
         if is_runnable(plan):
             lines += [f'  write  {_below(p, settings.output_dir)}' for p in all_paths(plan)]

@@ -20,6 +20,7 @@ from ssl2_bids.workflows.participant.planning import (
     is_finished,
     is_runnable,
     plan_sessions,
+    with_checked_transforms,
     without_unusable,
 )
 
@@ -61,13 +62,15 @@ def run_participant_level(
                 advice='Run the participant level first.',
             )
         return SUCCESS, []
+    plans = [with_checked_transforms(plan, settings) for plan in plans]
     finished, todo = _split(plans, settings.overwrite)
     runnable = [p for p in todo if is_runnable(p)]
     device = _checked_device(settings) if runnable else ''
     device_text = f'device: {device}; ' if device else ''
     show(f'{device_text}model: {plans[0].card.name} {plans[0].card.version}')
     _remove_leftovers(plans, settings.output_dir)
-    links = {BRAIN_MASKS: settings.brain_mask} if settings.brain_mask else None
+    links = dict(settings.derivatives)
+    links |= {BRAIN_MASKS: settings.brain_mask} if settings.brain_mask else {}
     write_dataset_files(settings.output_dir, settings.bids_dir, links)
     for plan in finished:
         show(f'{plan.session.name}: already finished with the same inputs and settings, skipped')

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ssl2_bids.bids.given_datasets import program_of
 from ssl2_bids.bids.provenance import software_versions
 from ssl2_bids.files import write_json
 from ssl2_bids.reports import viewer
@@ -20,9 +21,9 @@ from ssl2_bids.workflows.participant.engine.task import read_json
 from ssl2_bids.workflows.participant.plan import (
     Figure,
     Plan,
-    below_raw,
     described_inputs,
     field_strength,
+    file_name,
     planned_outputs,
     viewer_contrasts,
 )
@@ -33,6 +34,7 @@ INTRODUCTION = (
     'Lesions were segmented with ssl2-bids [@wang2023], a BIDS App [@gorgolewski2017] that runs '
     'on nipype [@gorgolewski2011] and PyBIDS [@yarkoni2019].'
 )
+NIPREPS = ('fmriprep', 'smriprep')  # programs of one paper
 STEPS = (
     'prepare',
     'find_brain',
@@ -63,7 +65,7 @@ def base_summary(plan: Plan, status: str, command: str) -> dict[str, Any]:
         'model': card.reference,
         'reference': {
             'Contrast': session.reference,
-            'File': below_raw(plan, reference.paths[0]),
+            'File': file_name(plan, reference.paths[0]),
             'VoxelSize': [round(s, 3) for s in reference.spacing],
             'Shape': list(read_grid(reference.paths[0])[0]),
             'MagneticFieldStrength': field_strength(plan, session.reference),
@@ -82,7 +84,7 @@ def base_summary(plan: Plan, status: str, command: str) -> dict[str, Any]:
         },
         'notes': list(session.warnings),
         'warnings': list(session.warnings),
-        'unusable': {below_raw(plan, path): why for path, why in session.unusable.items()},
+        'unusable': {file_name(plan, path): why for path, why in session.unusable.items()},
         'methods': [],
         'figures': [],
         'viewer': None,
@@ -110,7 +112,11 @@ def finished_summary(
     volume = brain_volume(read(results.brain_mask, dtype=np.uint8))
     table = read_json(results.table)
     methods = methods_of(
-        results.contrasts, facts, {c: field_strength(plan, c) for c in results.contrasts}
+        results.contrasts,
+        facts,
+        {c: field_strength(plan, c) for c in results.contrasts},
+        before=[c for c in results.contrasts if plan.session.scans[c].corrected],
+        taken=taken_results(plan),
     )
     if summary['reference']['MagneticFieldStrength'] is None:
         summary['warnings'].append(
@@ -134,6 +140,29 @@ def finished_summary(
     }
 
 
+def taken_results(plan: Plan) -> list[str]:
+    """A sentence for each dataset of ``-d`` on what was taken from it."""
+    sentences = []
+    for name, root in plan.settings.derivatives.items():
+        scans = [s for s in plan.session.scans.values() if s.dataset == name]
+        parts = [
+            f'the {"bias-corrected " if s.corrected else ""}{s.contrast} image' for s in scans
+        ]
+        parts += [
+            f'the {companion.role}'
+            for scan in plan.session.scans.values()
+            for companion in scan.companions
+            if not scan.dataset and companion.path.is_relative_to(root)
+        ]
+        if plan.brain_mask and plan.brain_mask.dataset == name:
+            parts.append('the brain mask')
+        if parts:
+            program = program_of(root)
+            cited = ' [@esteban2019]' if program.lower().startswith(NIPREPS) else ''
+            sentences.append(f'Results of {program}{cited} were used: {", ".join(parts)}.')
+    return sentences
+
+
 def in_order(facts: list[dict[str, Any]], contrasts: list[str]) -> list[dict[str, Any]]:
     """The sentences of the steps, in the order of processing, the reference's first."""
 
@@ -145,7 +174,12 @@ def in_order(facts: list[dict[str, Any]], contrasts: list[str]) -> list[dict[str
 
 
 def methods_of(
-    contrasts: list[str], facts: list[dict[str, Any]], fields: Mapping[str, float | None]
+    contrasts: list[str],
+    facts: list[dict[str, Any]],
+    fields: Mapping[str, float | None],
+    *,
+    before: Sequence[str] = (),
+    taken: Sequence[str] = (),
 ) -> list[str]:
     """The sentences of all steps, in the order of processing.
 
@@ -154,15 +188,17 @@ def methods_of(
     contrasts : the reference first.
     facts : of the nodes, in order.
     fields : field strength of each contrast, T, None if unknown.
+    before : contrasts that were corrected for inhomogeneity before.
+    taken : sentences on what was taken from other programs.
     """
     from ssl2_bids.steps import inhomogeneity, preprocess, registration
 
-    corrected = [c for c in contrasts if preprocess.needs_n4(c, fields.get(c))]
+    corrected = [c for c in contrasts if preprocess.needs_n4(c, fields.get(c)) and c not in before]
     sentences = {step: [m for f in facts if f['step'] == step for m in f['methods']]
                  for step in STEPS}  # fmt: skip
     sentences['correct_inhomogeneity'] = [inhomogeneity.methods(corrected)] if corrected else []
     sentences['register'] = [registration.methods(contrasts[1:], contrasts[0])]
-    return [INTRODUCTION, *(m for step in STEPS for m in sentences[step] if m)]
+    return [INTRODUCTION, *taken, *(m for step in STEPS for m in sentences[step] if m)]
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ssl2_bids.bids.given_datasets import GivenTransforms
 from ssl2_bids.bids.outputs import UnitNames, sidecar_path, table_path, write_table
+from ssl2_bids.bids.provenance import bids_uri
 from ssl2_bids.bids.sidecars import TEMPLATE_LESION_COLUMNS, segmentation_sidecar
 from ssl2_bids.bids.template_spaces import (
     Template,
@@ -21,10 +24,10 @@ from ssl2_bids.bids.template_spaces import (
     templateflow_home,
 )
 from ssl2_bids.contrasts import SUFFIXES
-from ssl2_bids.errors import DataError, UsageError
+from ssl2_bids.errors import DataError, UnavailableError, UsageError
 from ssl2_bids.files import write_json
 from ssl2_bids.settings import ATLAS_SPACE
-from ssl2_bids.volume import Volume, read, read_grid, same_grid, write
+from ssl2_bids.volume import Volume, read, read_grid, reorient, same_grid, write
 from ssl2_bids.workflows.segmentation_files import lesion_rows
 
 if TYPE_CHECKING:
@@ -35,18 +38,21 @@ WITHOUT_TEMPLATE = ('anat', *SUFFIXES, ATLAS_SPACE)  # output spaces that are al
 
 
 def output_templates(
-    output_spaces: Iterable[str], digest: Callable[[Path], str] | None = None
+    output_spaces: Iterable[str],
+    digest: Callable[[Path], str] | None = None,
+    missing: dict[TemplateSpace, UnavailableError] | None = None,
 ) -> tuple[Template, ...]:
     """The templates of the asked output spaces, with files that can be used.
 
     Parameters
     ----------
     digest : gives the SHA-256 of a file; None where nothing is compared with a former run.
+    missing : takes the errors of templates that are not on this machine.
 
     Raises
     ------
     UsageError : an unknown modifier.
-    UnavailableError : a template is not on this machine.
+    UnavailableError : a template is not on this machine, and ``missing`` is None.
     DataError : a file of a template is damaged.
     """
     spaces: dict[TemplateSpace, None] = {}
@@ -56,7 +62,14 @@ def output_templates(
             spaces[parse_space(text)] = None
         elif modifier and (name, modifier) != (ATLAS_SPACE, 'res-1'):
             raise UsageError(f'the output space "{text}" has an unknown modifier')
-    found = find_templates(list(spaces)) if spaces else []
+    found = []
+    for space in spaces:
+        try:
+            found += find_templates([space])
+        except UnavailableError as error:
+            if missing is None:
+                raise
+            missing[space] = error
     for template in found:
         _check(template)
     if digest is None:
@@ -65,6 +78,30 @@ def output_templates(
         replace(template, digests=(digest(template.image), digest(template.mask)))
         for template in found
     )
+
+
+def given_template(space: TemplateSpace, given: GivenTransforms, root: Path) -> Template | None:
+    """A template of which a dataset of ``-d`` has the transforms, by its images on that grid.
+
+    Parameters
+    ----------
+    root : of the dataset.
+
+    Returns
+    -------
+    None where the dataset has no T1w and brain mask in this space.
+    """
+    cohort = '' if space.cohort is None else f'_cohort-{space.cohort}'
+    number = '' if space.resolution is None else f'_res-0*{space.resolution}'
+    parts = []
+    for suffix in ('desc-preproc_T1w', 'desc-brain_mask'):
+        name = re.compile(rf'sub-.*_space-{space.name}{cohort}{number}_{suffix}\.nii(\.gz)?')
+        parts.append([p for p in sorted(given.forward.parent.iterdir()) if name.fullmatch(p.name)])
+    images, masks = parts
+    if not images or not masks:
+        return None
+    uri = bids_uri(images[0], root, given.dataset)
+    return Template(space, images[0], masks[0], uri)
 
 
 def _check(template: Template) -> None:
@@ -85,12 +122,48 @@ def _check(template: Template) -> None:
         raise DataError(problem, path=template.mask, advice=advice)
 
 
+def checked_transforms(
+    template: Template, given: GivenTransforms, mask: str | Path
+) -> tuple[Deformation, tuple[float, float]]:
+    """Given transforms, and how well they fit the brain; see ``deformation.check_deformation``.
+
+    Parameters
+    ----------
+    mask : brain mask in the space of the T1w that the transforms belong to.
+
+    Raises
+    ------
+    DataError : they cannot be read, or belong to another brain.
+    """
+    from ssl2_bids.itk import read_transform
+    from ssl2_bids.steps import deformation
+
+    model = read(template.mask, dtype=np.uint8)
+    found = deformation.given_deformation(
+        read_transform(given.forward), read_transform(given.backward), model
+    )
+    try:
+        fit = deformation.check_deformation(
+            found, image_mask=reorient(read(mask, dtype=np.uint8)), template_mask=model
+        )
+    except DataError as error:
+        advice = f'{error.advice} Without -d {given.dataset} it is not needed.'
+        raise DataError(error.message, path=given.forward, advice=advice) from None
+    return found, fit
+
+
 @dataclass(frozen=True)
 class TemplateResults:
-    """What the nodes made for one template: paths."""
+    """What the nodes made for one template: paths.
+
+    Attributes
+    ----------
+    sources : BIDS URIs of the transforms that were given.
+    """
 
     deformation: str
     warped: str
+    sources: tuple[str, ...] = ()
 
 
 def by_template(templates: Iterable[Template]) -> dict[str, Template]:
@@ -156,13 +229,15 @@ def write_in_templates(
     templates = list(templates)
     for label, result in results.items():
         found = read_deformation(result.deformation)
-        _write_transforms(reference, by_template(templates)[label], found)
+        _write_transforms(reference, by_template(templates)[label], found, result.sources)
         for template in templates:
             if template.space.label == label:
                 _write_segmentation(reference, template, found)
 
 
-def _write_transforms(reference: Reference, template: Template, found: Deformation) -> None:
+def _write_transforms(
+    reference: Reference, template: Template, found: Deformation, given: Sequence[str]
+) -> None:
     from ssl2_bids.itk import write_composite
 
     forth, back = transform_paths(reference.names, template.space.label)
@@ -171,14 +246,16 @@ def _write_transforms(reference: Reference, template: Template, found: Deformati
     inverse = np.linalg.inv(found.matrix)
     write_composite(back, inverse, found.backward, found.affine, linear_first=True)
     name, image = template.space.label, reference.names.reference
-    for path, source, target, uri in (
-        (forth, image, name, template.uri),
-        (back, name, image, reference.image),
+    made = [reference.image, template.uri]
+    of = ', sampled every 2 mm from that of Sources' if given else ''
+    for path, source, target, uri, sources in (
+        (forth, image, name, template.uri, given[:1] or made),
+        (back, name, image, reference.image, given[1:] or made),
     ):
         sidecar = {
             'Description': f'ITK composite transform (affine and field) that resamples images '
-            f'in the space of {source} onto {target}.',
-            'Sources': [reference.image, template.uri],
+            f'in the space of {source} onto {target}{of}.',
+            'Sources': list(sources),
             'SpatialReference': uri,
         }
         write_json(sidecar_path(path), sidecar)
@@ -224,8 +301,10 @@ def _write_sidecar(
     if template.space.resolution is not None:
         _, affine = read_grid(template.image)
         edges = ' x '.join(f'{e:.3g}' for e in np.linalg.norm(affine[:3, :3], axis=0))
+        of = f'from TemplateFlow (client {client_version()})'
+        if template.uri.startswith('bids:'):
+            of = f'the grid of {template.uri}'
         sidecar['Resolution'] = (
-            f'{template.space.name}, res-{template.space.resolution} ({edges} mm), '
-            f'from TemplateFlow (client {client_version()})'
+            f'{template.space.name}, res-{template.space.resolution} ({edges} mm), {of}'
         )
     write_json(sidecar_path(path), sidecar | (more or {}))

@@ -1,0 +1,58 @@
+"""The list of images in a database of pybids is that of the folders."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ssl2_bids.bids.database import listed_images
+from ssl2_bids.bids.inputs import _images
+from ssl2_bids.errors import DataError, UsageError
+
+FILES = [
+    'sub-01/anat/sub-01_T1w.nii.gz',
+    'sub-01/anat/sub-01_acq-a_run-02_FLAIR.nii.gz',
+    'sub-01/fmap/sub-01_TB1map.nii.gz',
+    'sub-02/ses-a/anat/sub-02_ses-a_T1w.nii.gz',
+    'sub-02/ses-a/anat/sub-03_ses-a_T1w.nii.gz',  # of another participant
+    'sub-02/ses-b/anat/sub-02_ses-b_MPRAGE.nii.gz',  # not a name of BIDS
+    'sub-02/ses-b/func/sub-02_ses-b_task-rest_bold.nii.gz',
+    'derivatives/x/sub-01/anat/sub-01_desc-preproc_T1w.nii.gz',
+]
+
+
+@pytest.fixture
+def dataset(make_dataset) -> Path:
+    return make_dataset(FILES)
+
+
+def test_the_list_is_that_of_the_folders(dataset, tmp_path):
+    database = tmp_path / 'database'
+    participants = ['01', '02']
+    plain = _images(dataset, participants)
+    assert {f['path'].name for files in plain.values() for f in files} == {
+        Path(name).name for name in (*FILES[:4], FILES[5])
+    }
+    for _ in range(2):  # made, then read
+        assert _images(dataset, participants, listed_images(dataset, database)) == plain
+    assert (database / 'layout_index.sqlite').is_file()
+
+
+def test_what_is_added_later_is_not_in_it(dataset, tmp_path):
+    before = listed_images(dataset, tmp_path / 'database')
+    shutil.copy(dataset / FILES[0], dataset / 'sub-01/anat/sub-01_T2w.nii.gz')
+    assert listed_images(dataset, tmp_path / 'database') == before
+    assert listed_images(dataset, tmp_path / 'other') != before
+
+
+def test_a_database_of_another_dataset_or_none(dataset, make_dataset, tmp_path):
+    listed_images(dataset, tmp_path / 'database')
+    other = make_dataset(FILES[:1], name='other')
+    with pytest.raises(UsageError, match='of another dataset') as caught:
+        listed_images(other, tmp_path / 'database')
+    assert str(dataset) in caught.value.message
+    (tmp_path / 'database/layout_index.sqlite').write_text('nothing')
+    with pytest.raises(DataError, match='not a readable database'):
+        listed_images(dataset, tmp_path / 'database')
