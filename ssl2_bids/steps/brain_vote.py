@@ -30,12 +30,15 @@ class BrainVote:
     flags : of the joint mask and of the reference image.
     without_vote : the contrasts whose mask was left out, with the reason.
     agreement : Dice of each contrast's mask with the joint one, where it has a view.
+    coverage : share of the template's brain in the field of view of each contrast; empty where
+        the template does not fit the reference.
     """
 
     mask: Volume
     flags: list[Flag]
     without_vote: dict[str, str]
     agreement: dict[str, float]
+    coverage: dict[str, float]
 
 
 def vote(
@@ -89,7 +92,10 @@ def vote(
         )
         limit = brain_check.MIN_AGREEMENT
         flags.append(Flag('disagreement', agreement[lowest], limit, text))
-    return BrainVote(mask, flags, left_out, agreement)
+    coverage = {
+        c: 1 - expected.moved(ways[c], masks[c]).missing for c in masks if expected.is_reliable
+    }
+    return BrainVote(mask, flags, left_out, agreement, coverage)
 
 
 @dataclass(frozen=True)

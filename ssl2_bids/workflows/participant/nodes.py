@@ -113,10 +113,11 @@ def register(
     from ssl2_bids.steps import registration
 
     fixed_image, moving_image = read(fixed), read(moving, contrast=contrast)
+    fixed_brain = read(fixed_mask, dtype=np.uint8)
     found = registration.register_rigid(
         fixed_image,
         moving_image,
-        fixed_mask=read(fixed_mask, dtype=np.uint8),
+        fixed_mask=fixed_brain,
         moving_mask=read(moving_mask, dtype=np.uint8),
         seed=seed,
     )
@@ -135,7 +136,20 @@ def register(
             f'{contrast}: registration was not better than the scanner coordinates; the scanner '
             'coordinates are used'
         )
-    facts = _facts('register', warnings, [], contrast=contrast, quality=quality_facts)
+    shift, angle = registration.displacement(found.matrix, registration.centre_of(fixed_brain))
+    facts = _facts(
+        'register',
+        warnings,
+        [],
+        contrast=contrast,
+        quality=quality_facts,
+        registration={
+            'nmi': found.after.normalised,
+            'nmi_before': found.before.normalised,
+            'shift': shift,
+            'rotation': angle,
+        },
+    )
     return {
         'matrix': _here('matrix.npy'),
         'resampled': _here('resampled.nii'),
@@ -180,6 +194,8 @@ def join_brains(
         quality=agreement,
         flags=[flag.as_json() for flag in found.flags],
         without_vote=found.without_vote,
+        agreement=found.agreement,
+        coverage=found.coverage,
         voters=voters,
     )
     return {'mask': _here('mask.nii'), 'facts': facts}
@@ -260,7 +276,7 @@ def find_template(image: str, mask: str, contrast: str, seed: int) -> dict[str, 
     warnings = [f'regions are uncertain: {found.warning}'] if found.warning else []
     agreement = {'brain and template, Dice of the masks': round(found.brain_dice, 3)}
     methods = [template.methods(contrast)]
-    facts = _facts('find_template', warnings, methods, quality=agreement)
+    facts = _facts('find_template', warnings, methods, quality=agreement, dice=found.brain_dice)
     return {'matrix': _here('matrix.npy'), 'facts': facts}
 
 

@@ -1,0 +1,145 @@
+"""Whether an image can be what its name and sidecar say, and whether it is good enough."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ssl2_bids.steps.brain_check import MAX_CUT, MIN_AGREEMENT, Flag
+from ssl2_bids.steps.inhomogeneity import is_strong
+
+# ``python benchmarks/image_quality.py`` prints the numbers of good and spoiled images; each
+# threshold lies between both on simulated heads and t1w-3t
+MIN_SNR = 5.0
+MIN_CNR = 1.0
+MAX_GHOSTS = 0.05
+MIN_COVERAGE = 1 - MAX_CUT
+MIN_NMI = 1.02
+BRIGHT_FLUID = 1.15  # CSF over WM from which an image is T2-weighted
+DARK_FLUID = 0.9  # and below which it is T1-weighted or a FLAIR
+WHITE_OVER_GREY = 1.04  # from which an image with dark fluid is T1-weighted
+GREY_OVER_WHITE = 0.97  # below which it is a FLAIR
+MEGAHERTZ = 42.577  # per tesla, of protons
+MAX_FIELD_ERROR = 0.1  # share; scanners of nominal 3 T have 2.89 T
+T1_OF_WHITE = {'below': 0.95, 'above': 1.1}
+
+LIKE = {
+    'T1w': ('T1w', 'UNIT1'),
+    'FLAIR': ('FLAIR', 'T2starw'),
+    'T2w': ('T2w', 'T2starw'),
+}
+REPORTED_ELSEWHERE = ('coverage', 'brain-mask')  # by the segmentation and by the joint mask
+METHODS = (
+    'The quality of each image was measured with metrics of MRIQC [@esteban2017] and with the '
+    'noise of neighbouring voxels [@coupe2008], in tissue classes that were fitted with the atlas '
+    'as spatial prior.'
+)
+
+
+def looks_like(metrics: Mapping[str, float | None]) -> str:
+    """T1w, FLAIR or T2w by the order of the tissues; empty where it is not clear.
+
+    Parameters
+    ----------
+    metrics : with ``wm2gm`` and ``csf2wm``.
+    """
+    white, fluid = metrics.get('wm2gm'), metrics.get('csf2wm')
+    if white is None or fluid is None:
+        return ''
+    if fluid >= BRIGHT_FLUID:
+        return 'T2w' if white < 1 else ''
+    if fluid > DARK_FLUID:
+        return ''
+    return 'T1w' if white >= WHITE_OVER_GREY else 'FLAIR' if white <= GREY_OVER_WHITE else ''
+
+
+def check_image(
+    metrics: Mapping[str, float | None],
+    contrast: str,
+    *,
+    field_strength: float | None = None,
+    frequency: float | None = None,
+    is_reference: bool = False,
+) -> list[Flag]:
+    """Reasons to doubt an image; a metric that is not available gives none.
+
+    Parameters
+    ----------
+    metrics : of :func:`image_quality.measure_image`, with coverage, mask and registration.
+    contrast : BIDS suffix.
+    field_strength, frequency : T and MHz of the sidecar; None if unknown.
+    is_reference : the field of view of the reference is checked with its brain mask.
+    """
+    flags = _check_noise(metrics, contrast)
+    like = looks_like(metrics)
+    if like and contrast not in LIKE[like]:
+        white, fluid = metrics['wm2gm'] or 0, metrics['csf2wm'] or 0
+        text = (
+            f'the contrast is that of a {like} image: white over grey matter {white:.2f}, fluid '
+            f'over white matter {fluid:.2f}'
+        )
+        first = like == 'T2w'
+        limit = BRIGHT_FLUID if first else WHITE_OVER_GREY if like == 'T1w' else GREY_OVER_WHITE
+        flags.append(Flag('contrast', fluid if first else white, limit, text))
+    flags += _check_place(metrics, is_reference)
+    return flags + _check_field(metrics, field_strength, frequency)
+
+
+def _check_noise(metrics: Mapping[str, float | None], contrast: str) -> list[Flag]:
+    flags = []
+    signal, ghosts = metrics.get('tissue_snr'), metrics.get('ghosts')
+    if signal is not None and signal < MIN_SNR:
+        text = f'noise: the signal of white matter is only {signal:.1f} times the noise'
+        flags.append(Flag('noise', signal, MIN_SNR, text))
+    contrasted = metrics.get('tissue_cnr')
+    if contrasted is not None and contrasted < MIN_CNR and contrast in LIKE['T1w']:
+        text = f'noise: white and grey matter differ by only {contrasted:.1f} times the noise'
+        flags.append(Flag('contrast-to-noise', contrasted, MIN_CNR, text))
+    if ghosts is not None and ghosts > MAX_GHOSTS:
+        text = f'ghosts: beside the head is {ghosts:.0%} of the signal of white matter'
+        flags.append(Flag('ghosts', ghosts, MAX_GHOSTS, text))
+    return flags
+
+
+def _check_place(metrics: Mapping[str, float | None], is_reference: bool) -> list[Flag]:
+    """Field of view, mask and registration."""
+    flags = []
+    coverage, dice = metrics.get('coverage'), metrics.get('brain_mask_dice')
+    if coverage is not None and coverage < MIN_COVERAGE and not is_reference:
+        text = f'the field of view shows only {coverage:.0%} of the brain'
+        flags.append(Flag('coverage', coverage, MIN_COVERAGE, text))
+    if dice is not None and dice < MIN_AGREEMENT:
+        text = f'its own brain mask differs from that of the session: Dice {dice:.2f}'
+        flags.append(Flag('brain-mask', dice, MIN_AGREEMENT, text))
+    similarity = metrics.get('registration_nmi')
+    if similarity is not None and similarity < MIN_NMI:
+        text = f'after the registration it is unlike the reference: NMI {similarity:.3f}'
+        flags.append(Flag('registration', similarity, MIN_NMI, text))
+    return flags
+
+
+def _check_field(
+    metrics: Mapping[str, float | None], field_strength: float | None, frequency: float | None
+) -> list[Flag]:
+    """Field strength of the sidecar against the frequency, and against T1 of white matter."""
+    if field_strength is None:
+        return []
+    flags = []
+    if frequency is not None:
+        real = frequency / MEGAHERTZ
+        if abs(real - field_strength) > MAX_FIELD_ERROR * field_strength:
+            text = (
+                f'the sidecar gives {field_strength:g} T, but an imaging frequency of '
+                f'{frequency:g} MHz, that of {real:.2g} T'
+            )
+            flags.append(Flag('field', real, field_strength, text))
+    t1 = metrics.get('t1_wm')
+    high = is_strong(field_strength)
+    if t1 is not None:
+        limit = T1_OF_WHITE['below' if high else 'above']
+        if t1 < limit if high else t1 > limit:
+            text = (
+                f'T1 of white matter is {t1:.2f} s, which is not that of {field_strength:g} T: '
+                'check field strength and inversion times of the sidecar'
+            )
+            flags.append(Flag('field', t1, limit, text))
+    return flags
