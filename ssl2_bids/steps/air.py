@@ -74,16 +74,25 @@ def measure_air(
     air = (distance > AROUND) & inner & ~filled
     air &= _above_plane(data.shape, to_template @ affine)
     values = _without_artefacts(data[air])
-    missing = ''
-    if values.size < MIN_VOXELS:
-        overwritten = np.count_nonzero(filled & ~head) > MIN_VOXELS
-        missing = (
-            'the air was set to zero' if overwritten else 'the field of view has too little air'
-        )
-    elif np.mean(values == np.median(values)) > ONE_VALUE:
-        missing = 'the air has one value'
+    missing = _why_missing(values, overwritten=np.count_nonzero(filled & ~head))
     ghosts = {} if missing else _ghosts(data, head, air)
     return Air(values, data[head], data[~head & ~filled], ghosts, missing)
+
+
+def _why_missing(values: np.ndarray, *, overwritten: int) -> str:
+    """Why air has no noise to measure; empty where it has.
+
+    Parameters
+    ----------
+    overwritten : voxels outside the head that are 0 with all their neighbours.
+    """
+    if values.size < MIN_VOXELS:
+        short = 'the field of view has too little air'
+        return 'the air was set to zero' if overwritten > MIN_VOXELS else short
+    most = float(np.median(values))
+    if np.mean(values == most) <= ONE_VALUE:
+        return ''
+    return 'the air has one value' if most else 'the air was set to zero'
 
 
 def _without_artefacts(values: np.ndarray) -> np.ndarray:

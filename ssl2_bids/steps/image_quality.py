@@ -1,4 +1,4 @@
-"""The quality of one image in numbers, each with its reason where it is not available."""
+"""The quality of one image in numbers, each with the reason where it is not available."""
 
 from __future__ import annotations
 
@@ -9,21 +9,30 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ssl2_bids.metrics import image_quality as metrics
-from ssl2_bids.steps.air import STRIDE, Air, measure_air
+from ssl2_bids.steps.air import Air, measure_air
 from ssl2_bids.steps.tissue_classes import TISSUES, TissueSample, sample_tissues
 from ssl2_bids.volume import Volume
 
 WHITE = 1000.0  # the median of white matter, to which intensities are scaled, as in MRIQC
 MIN_VOXELS = 200  # of a class; a median and a spread of fewer are too uncertain
 BRIGHTEST = 99.95  # percentile of the whole image, as in MRIQC
+SAMPLED = 1.25  # mm between the voxels from which sharpness is computed
+
+OF_AIR = (
+    *(f'summary_bg_{name}' for name in metrics.STATISTICS),
+    *(f'snrd_{name}' for name in (*TISSUES, 'total')),
+    'cnr', 'fber', 'ghosts',
+)  # fmt: skip
+OF_HEAD = (*OF_AIR, 'efc', 'wm2max')
+OF_ZERO = (*OF_HEAD, *(f'snr_{name}' for name in (*TISSUES, 'total')), 'tissue_snr')
+OF_FIELD = ('inu_med', 'inu_range')
 
 BRAIN_ONLY = 'the image shows the brain only'
 RATIO = 'UNIT1 is a ratio: its zero is not the absence of signal'
 NO_FIELD = 'the image was not corrected for inhomogeneity'
-NO_TISSUE = 'too few voxels of the tissue were found'
-UNIFORM = 'the values are constant'
 NO_CORNER = 'the field of view has too little air beside the head'
-NO_NOISE = 'neighbouring voxels are equal: no noise can be measured'
+NO_TISSUE = 'too few voxels of the tissue were found'
+NO_SPREAD = 'the values are constant, or have too few levels'
 
 
 @dataclass(frozen=True)
@@ -39,8 +48,8 @@ class ImageQuality:
     metrics: dict[str, float | None] = field(default_factory=dict)
     not_available: dict[str, str] = field(default_factory=dict)
 
-    def add(self, name: str, value: float | None, why: str = UNIFORM) -> None:
-        """Note a metric, or why there is none."""
+    def add(self, name: str, value: float | None, why: str) -> None:
+        """Note a metric; ``why`` it is not available where there is no finite number."""
         known = value is not None and math.isfinite(value)
         self.metrics[name] = value if known else None
         if not known:
@@ -70,178 +79,162 @@ def measure_image(
     is_corrected : whether there was such a correction.
     t1_map : s, on the same grid, if known.
     """
-    found = ImageQuality()
-    for axis, size, edge in zip('xyz', acquired.shape, acquired.spacing, strict=True):
-        found.add(f'size_{axis}', int(size))
-        found.add(f'spacing_{axis}', round(float(edge), 4))
     ways = {'to_reference': to_reference, 'to_template': to_template}
-    tissues = sample_tissues(corrected, brain, **ways)
     is_ratio = acquired.contrast == 'UNIT1'
-    hidden = BRAIN_ONLY if brain_only else RATIO if is_ratio else ''
-    air = None if hidden else measure_air(acquired, brain, **ways)
-    white = _white(corrected, tissues)
-    statistics = _add_statistics(found, corrected, tissues, air, white, hidden)
-    _add_ratios(found, statistics, RATIO if is_ratio else '')
-    _add_whole(found, acquired, statistics, air, white, hidden)
-    _add_field(found, acquired, corrected, tissues, NO_FIELD if not is_corrected else '')
-    _add_own(found, acquired, corrected, tissues, air, RATIO if is_ratio else '')
+    tissues = sample_tissues(corrected, brain, **ways)
+    air = None if brain_only or is_ratio else measure_air(acquired, brain, **ways)
+    classes = {name: _intensities(corrected, tissues, name) for name in TISSUES}
+    white = _median(classes['wm'])
+    statistics = _statistics(classes, air, white)
+    found: dict[str, float | None] = {}
+    axes = list(zip('xyz', acquired.shape, acquired.spacing, strict=True))
+    found |= {f'size_{axis}': int(size) for axis, size, _ in axes}
+    found |= {f'spacing_{axis}': round(float(edge), 4) for axis, _, edge in axes}
+    found |= {
+        f'summary_{name}_{key}': statistics[name].get(key)
+        for name in ('bg', *TISSUES)
+        for key in metrics.STATISTICS
+    }
+    found |= _ratios(statistics, {name: values.size for name, values in classes.items()})
+    found |= _whole_image(acquired, air, white)
+    found |= _field(acquired, corrected, tissues if is_corrected else None)
+    found |= _contrasts(acquired, corrected, tissues, classes)
+    found['ghosts'] = _over(max(air.ghosts.values()), white) if air and air.ghosts else None
     if t1_map is not None:
         times = tissues.middle(t1_map)[tissues.classes['wm']] if tissues else np.empty(0)
         times = times[times > 0]
-        enough = times.size >= MIN_VOXELS
-        found.add('t1_wm', float(np.median(times)) if enough else None, NO_TISSUE)
-    return found
+        found['t1_wm'] = _median(times) or None
+    if is_ratio:
+        found |= dict.fromkeys(OF_ZERO)
+    few_tissues = not all(map(len, classes.values()))
+    few_deep = tissues is None or np.count_nonzero(tissues.deep) < MIN_VOXELS
+    reasons = [  # the first that holds and names the metric
+        (is_ratio, OF_ZERO, RATIO),
+        (brain_only, OF_HEAD, BRAIN_ONLY),
+        (bool(air and air.missing), OF_AIR, air.missing if air else ''),
+        (not is_corrected, OF_FIELD, NO_FIELD),
+        (few_tissues, found, NO_TISSUE),
+        (few_deep, ('tissue_snr', 'tissue_cnr'), NO_TISSUE),
+        (True, ('csf2wm', 't1_wm'), NO_TISSUE),
+        (True, ('ghosts',), NO_CORNER),
+        (True, found, NO_SPREAD),
+    ]
+    quality = ImageQuality()
+    for name, value in found.items():
+        why = next(reason for holds, names, reason in reasons if holds and name in names)
+        quality.add(name, value, why)
+    return quality
 
 
-def _values(image: Volume, tissues: TissueSample | None, name: str) -> np.ndarray:
-    """Intensities of a class, (N,); empty where it has too few."""
+def _intensities(image: Volume, tissues: TissueSample | None, name: str) -> np.ndarray:
+    """Intensities of a class, (N,), negative ones as 0; none where it has too few voxels."""
     if tissues is None:
         return np.empty(0, np.float32)
     values = np.maximum(tissues.middle(image)[tissues.classes[name]], 0)
     return values if values.size >= MIN_VOXELS else values[:0]
 
 
-def _white(image: Volume, tissues: TissueSample | None) -> float:
-    """Median of white matter, 0 if unknown."""
-    values = _values(image, tissues, 'wm')
-    return float(np.median(values)) if values.size else 0.0
+def _median(values: np.ndarray) -> float:
+    """The median, 0 of too few values."""
+    return float(np.median(values)) if values.size >= MIN_VOXELS else 0.0
 
 
-def _add_statistics(
-    found: ImageQuality,
-    image: Volume,
-    tissues: TissueSample | None,
-    air: Air | None,
-    white: float,
-    hidden: str,
+def _over(value: float | None, under: float | None) -> float | None:
+    """A quotient where both are known and the second is not 0."""
+    return None if value is None or not under else metrics.ratio(value, under)
+
+
+def _statistics(
+    classes: Mapping[str, np.ndarray], air: Air | None, white: float
 ) -> dict[str, dict[str, float]]:
-    """Distributions of air and tissues; returned by name, with their ``n``."""
-    groups = {name: (_values(image, tissues, name), NO_TISSUE) for name in TISSUES}
-    without = hidden or (air.missing if air else '')
-    groups['bg'] = (air.values if air and not without else np.empty(0), without or NO_TISSUE)
-    statistics: dict[str, dict[str, float]] = {}
-    for name in ('bg', *TISSUES):
-        values, why = groups[name]
-        scaled = values * np.float32(WHITE / white) if white > 0 else values[:0]
-        summary = metrics.summarise(scaled)
-        for key in metrics.STATISTICS:
-            known = UNIFORM if summary else why if values.size == 0 else NO_TISSUE
-            found.add(f'summary_{name}_{key}', summary.get(key), known)
-        statistics[name] = summary | {'n': values.size} if summary else {}
-    return statistics
+    """Distributions of air and tissues, scaled to white matter; empty where not available."""
+    values = dict(classes)
+    values['bg'] = np.empty(0) if air is None or air.missing else air.values
+    if not white:
+        return {name: {} for name in values}
+    factor = WHITE / white
+    return {n: metrics.summarise(part.astype(np.float64) * factor) for n, part in values.items()}
 
 
-def _add_ratios(
-    found: ImageQuality, statistics: Mapping[str, Mapping[str, float]], is_ratio: str
-) -> None:
+def _ratios(
+    statistics: Mapping[str, dict[str, float]], counts: Mapping[str, int]
+) -> dict[str, float | None]:
     """Signal over noise, contrast over noise, joint variation."""
-    tissue, air = statistics, dict(statistics['bg'])
-    why_air = is_ratio or found.not_available.get('summary_bg_median', UNIFORM)
+    air, white, grey = (statistics[name] for name in ('bg', 'wm', 'gm'))
+    found: dict[str, float | None] = {}
     for kind in ('snr', 'snrd'):
         values: list[float | None] = []
         for name in TISSUES:
-            summary = tissue[name]
-            value, why = None, is_ratio or (UNIFORM if summary else NO_TISSUE)
-            if summary and not is_ratio:
-                if kind == 'snr':
-                    value = metrics.snr(summary['median'], summary['stdv'], int(summary['n']))
-                elif air:
-                    value = metrics.snr_dietrich(summary['median'], air)
-                else:
-                    why = why_air
-            found.add(f'{kind}_{name}', value, why)
+            tissue, value = statistics[name], None
+            if tissue and kind == 'snr':
+                value = metrics.snr(tissue['median'], tissue['stdv'], counts[name])
+            elif tissue and air:
+                value = metrics.snr_dietrich(tissue['median'], air)
+            found[f'{kind}_{name}'] = value
             values.append(value)
         known = [value for value in values if value is not None]
-        whole = sum(known) / len(TISSUES) if len(known) == len(TISSUES) else None
-        missing = next((found.not_available[f'{kind}_{name}'] for name in TISSUES
-                        if f'{kind}_{name}' in found.not_available), UNIFORM)  # fmt: skip
-        found.add(f'{kind}_total', whole, missing)
-    white, grey = dict(tissue['wm']), dict(tissue['gm'])
-    both = bool(white and grey)
-    contrast = metrics.cnr(white, grey, air['stdv']) if both and air else None
-    found.add('cnr', contrast, why_air if both and not air else UNIFORM if both else NO_TISSUE)
-    found.add('cjv', metrics.cjv(white, grey) if both else None, UNIFORM if both else NO_TISSUE)
+        whole = len(known) == len(values)
+        found[f'{kind}_total'] = sum(known) / len(known) if whole else None
+    found['cnr'] = metrics.cnr(white, grey, air['stdv']) if white and grey and air else None
+    found['cjv'] = metrics.cjv(white, grey) if white and grey else None
+    return found
 
 
-def _add_whole(
-    found: ImageQuality,
-    image: Volume,
-    statistics: Mapping[str, Mapping[str, float]],
-    air: Air | None,
-    white: float,
-    hidden: str,
-) -> None:
+def _whole_image(image: Volume, air: Air | None, white: float) -> dict[str, float | None]:
     """Sharpness, head over background, white matter over the brightest."""
-    if hidden or air is None:
-        for name in ('efc', 'fber', 'wm2max'):
-            found.add(name, None, hidden)
-        return
-    step = np.maximum(1, np.rint(STRIDE / 2 / image.spacing)).astype(int)
-    sample = image.data[:: step[0], :: step[1], :: step[2]]
-    found.add('efc', metrics.efc(sample, image.data.size))
-    found.add('fber', metrics.fber(air.head, air.outside), air.missing or UNIFORM)
-    bright = float(np.percentile(np.maximum(sample, 0), BRIGHTEST))
-    known = metrics.ratio(white, bright) if statistics['wm'] else None
-    found.add('wm2max', known, UNIFORM if statistics['wm'] else NO_TISSUE)
+    if air is None:
+        return dict.fromkeys(('efc', 'fber', 'wm2max'))
+    step = np.maximum(1, np.rint(SAMPLED / image.spacing)).astype(int)
+    sample = np.maximum(image.data[:: step[0], :: step[1], :: step[2]], 0)
+    return {
+        'efc': metrics.efc(sample, image.data.size),
+        'fber': None if air.missing else metrics.fber(air.head, air.outside),
+        'wm2max': _over(white or None, float(np.percentile(sample, BRIGHTEST))),
+    }
 
 
-def _add_field(
-    found: ImageQuality,
-    acquired: Volume,
-    corrected: Volume,
-    tissues: TissueSample | None,
-    without: str,
-) -> None:
+def _field(
+    acquired: Volume, corrected: Volume, tissues: TissueSample | None
+) -> dict[str, float | None]:
     """Median and range of the field that was corrected, within the brain."""
-    values = np.empty(0)
-    if tissues is not None and not without:
-        inside = tissues.inside[..., 1]
-        before, after = tissues.middle(acquired)[inside], tissues.middle(corrected)[inside]
-        usable = (after > 0) & (before > 0)
-        values = before[usable].astype(np.float64) / after[usable]
-    if values.size < MIN_VOXELS:
-        for name in ('inu_med', 'inu_range'):
-            found.add(name, None, without or NO_TISSUE)
-        return
+    if tissues is None:
+        return dict.fromkeys(OF_FIELD)
+    inside = tissues.inside[..., 1]
+    before, after = (tissues.middle(image)[inside] for image in (acquired, corrected))
+    usable = (after > 0) & (before > 0)
+    if np.count_nonzero(usable) < MIN_VOXELS:
+        return dict.fromkeys(OF_FIELD)
+    values = before[usable].astype(np.float64) / after[usable]
     low, median, high = (float(v) for v in np.percentile(values, (5, 50, 95)))
-    found.add('inu_med', median)
-    found.add('inu_range', high - low)
+    return {'inu_med': median, 'inu_range': high - low}
 
 
-def _add_own(
-    found: ImageQuality,
+def _contrasts(
     acquired: Volume,
     corrected: Volume,
     tissues: TissueSample | None,
-    air: Air | None,
-    is_ratio: str,
-) -> None:
-    """Measures that are not of MRIQC: noise within tissue, ratios of tissues, ghosts."""
-    white = _white(corrected, tissues)
-    greys = _values(corrected, tissues, 'gm')
-    grey = float(np.median(greys)) if greys.size else 0.0
-    noise = _noise(acquired, tissues)
-    why = NO_NOISE if white and noise is not None else NO_TISSUE
-    level = white * noise if noise else None
-    found.add('tissue_snr', metrics.ratio(1, noise) if noise and not is_ratio else None,
-              is_ratio or why)  # fmt: skip
-    known = abs(white - grey) / level if level and grey else None
-    found.add('tissue_cnr', known, why if grey else NO_TISSUE)
-    found.add('wm2gm', metrics.ratio(white, grey) if white else None, NO_TISSUE)
-    fluid = tissues.middle(corrected)[tissues.ventricles] if tissues else np.empty(0)
-    enough = fluid.size >= MIN_VOXELS and white > 0
-    found.add('csf2wm', float(np.median(fluid)) / white if enough else None, NO_TISSUE)
-    without = is_ratio or (BRAIN_ONLY if air is None else air.missing or NO_CORNER)
-    surplus = max(air.ghosts.values()) / white if air and air.ghosts and white else None
-    found.add('ghosts', surplus, without)
+    classes: Mapping[str, np.ndarray],
+) -> dict[str, float | None]:
+    """Noise within white matter, and ratios of the tissues."""
+    white, grey = _median(classes['wm']), _median(classes['gm'])
+    fluid, noise = 0.0, None
+    known = bool(white and grey)
+    if tissues is not None:
+        fluid = _median(np.maximum(tissues.middle(corrected)[tissues.ventricles], 0))
+        noise = _noise(acquired, tissues)
+    enough = tissues is not None and np.count_nonzero(tissues.ventricles) >= MIN_VOXELS
+    return {
+        'tissue_snr': _over(1.0, noise),
+        'tissue_cnr': _over(abs(white - grey), white * noise) if known and noise else None,
+        'wm2gm': _over(white, grey) if known else None,
+        'csf2wm': _over(fluid, white) if enough else None,
+    }
 
 
-def _noise(image: Volume, tissues: TissueSample | None) -> float | None:
-    """Noise as a share of the signal, where both were measured in white matter; 0 without any."""
-    if tissues is None or np.count_nonzero(tissues.deep) < MIN_VOXELS:
-        return None
+def _noise(image: Volume, tissues: TissueSample) -> float | None:
+    """Noise as a share of the signal, where both are measured in white matter."""
     stack = tissues.stack(image)
     inside = np.zeros(stack.shape, bool)
     inside[..., 1] = tissues.deep
-    signal = float(np.median(stack[inside]))
-    return (metrics.noise_of_residuals(stack, inside) or 0.0) / signal if signal > 0 else None
+    signal = _median(stack[inside])
+    return _over(metrics.noise_of_residuals(stack, inside), max(signal, 0.0))
