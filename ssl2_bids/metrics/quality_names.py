@@ -96,7 +96,7 @@ METRICS: dict[str, Metric] = {
     ),
     'wm2gm': _own('contrast ratio: median of white over that of grey matter', 'WM over GM'),
     'csf2wm': _own(
-        'contrast ratio: median of the fluid in the ventricles over that of white matter',
+        'contrast ratio: median of cerebrospinal fluid over that of white matter',
         'CSF over WM',
     ),
     'ghosts': _own(

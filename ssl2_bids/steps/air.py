@@ -74,7 +74,7 @@ def measure_air(
     air = (distance > AROUND) & inner & ~filled
     air &= _above_plane(data.shape, to_template @ affine)
     values = _without_artefacts(data[air])
-    missing = _why_missing(values, overwritten=np.count_nonzero(filled & ~head))
+    missing = _why_missing(values, overwritten=int((filled & ~head).sum()))
     ghosts = {} if missing else _ghosts(data, head, air)
     return Air(values, data[head], data[~head & ~filled], ghosts, missing)
 

@@ -9,15 +9,15 @@ from ssl2_bids.steps.inhomogeneity import is_strong
 
 # ``python benchmarks/image_quality.py`` prints the numbers of good and spoiled images; each
 # threshold lies between both on simulated heads and t1w-3t
-MIN_SNR = 5.0
-MIN_CNR = 1.0
-MAX_GHOSTS = 0.05
-MIN_COVERAGE = 1 - MAX_CUT
+MIN_SNR = 7.0  # good from 16.9 (2D, 1.5 T); with noise of a fourth of the signal 2.9 to 5.7
+MIN_CNR = 2.5  # of T1w and UNIT1; good from 5.9 (1.5 T); with the same noise 1.5
+MAX_GHOSTS = 0.05  # good up to 0.03; where a ghost of 15 % lies beside the head 0.1 to 0.16
+MIN_COVERAGE = 1 - MAX_CUT  # as for the brain mask
 MIN_NMI = 1.02
-BRIGHT_FLUID = 1.15  # CSF over WM from which an image is T2-weighted
-DARK_FLUID = 0.9  # and below which it is T1-weighted or a FLAIR
-WHITE_OVER_GREY = 1.04  # from which an image with dark fluid is T1-weighted
-GREY_OVER_WHITE = 0.97  # below which it is a FLAIR
+# fluid over white matter: T1w and UNIT1 up to 0.52, FLAIR 0.25 to 0.59, T2w from 2.0
+DARK_FLUID, BRIGHT_FLUID = 0.8, 1.3
+# white over grey matter where fluid is dark: T1w and UNIT1 from 1.17 (1.5 T), FLAIR 0.72 to 0.91
+GREY_OVER_WHITE, WHITE_OVER_GREY = 0.97, 1.04
 MEGAHERTZ = 42.577  # per tesla, of protons
 MAX_FIELD_ERROR = 0.1  # share; scanners of nominal 3 T have 2.89 T
 T1_OF_WHITE = {'below': 0.95, 'above': 1.1}
@@ -40,10 +40,11 @@ def looks_like(metrics: Mapping[str, float | None]) -> str:
 
     Parameters
     ----------
-    metrics : with ``wm2gm`` and ``csf2wm``.
+    metrics : with ``wm2gm``, ``csf2wm`` and ``tissue_snr``.
     """
-    white, fluid = metrics.get('wm2gm'), metrics.get('csf2wm')
-    if white is None or fluid is None:
+    white, fluid, signal = (metrics.get(name) for name in ('wm2gm', 'csf2wm', 'tissue_snr'))
+    noisy = signal is not None and signal < MIN_SNR  # then magnitudes are mostly noise
+    if white is None or fluid is None or noisy:
         return ''
     if fluid >= BRIGHT_FLUID:
         return 'T2w' if white < 1 else ''

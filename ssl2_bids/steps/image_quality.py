@@ -98,7 +98,7 @@ def measure_image(
     found |= _ratios(statistics, {name: values.size for name, values in classes.items()})
     found |= _whole_image(acquired, air, white)
     found |= _field(acquired, corrected, tissues if is_corrected else None)
-    found |= _contrasts(acquired, corrected, tissues, classes)
+    found |= _contrasts(acquired, tissues, classes)
     found['ghosts'] = _over(max(air.ghosts.values()), white) if air and air.ghosts else None
     if t1_map is not None:
         times = tissues.middle(t1_map)[tissues.classes['wm']] if tissues else np.empty(0)
@@ -115,7 +115,7 @@ def measure_image(
         (not is_corrected, OF_FIELD, NO_FIELD),
         (few_tissues, found, NO_TISSUE),
         (few_deep, ('tissue_snr', 'tissue_cnr'), NO_TISSUE),
-        (True, ('csf2wm', 't1_wm'), NO_TISSUE),
+        (True, ('t1_wm',), NO_TISSUE),
         (True, ('ghosts',), NO_CORNER),
         (True, found, NO_SPREAD),
     ]
@@ -210,24 +210,17 @@ def _field(
 
 
 def _contrasts(
-    acquired: Volume,
-    corrected: Volume,
-    tissues: TissueSample | None,
-    classes: Mapping[str, np.ndarray],
+    acquired: Volume, tissues: TissueSample | None, classes: Mapping[str, np.ndarray]
 ) -> dict[str, float | None]:
     """Noise within white matter, and ratios of the tissues."""
     white, grey = _median(classes['wm']), _median(classes['gm'])
-    fluid, noise = 0.0, None
+    noise = _noise(acquired, tissues) if tissues else None
     known = bool(white and grey)
-    if tissues is not None:
-        fluid = _median(np.maximum(tissues.middle(corrected)[tissues.ventricles], 0))
-        noise = _noise(acquired, tissues)
-    enough = tissues is not None and np.count_nonzero(tissues.ventricles) >= MIN_VOXELS
     return {
         'tissue_snr': _over(1.0, noise),
         'tissue_cnr': _over(abs(white - grey), white * noise) if known and noise else None,
         'wm2gm': _over(white, grey) if known else None,
-        'csf2wm': _over(fluid, white) if enough else None,
+        'csf2wm': _over(_median(classes['csf']), white) if classes['csf'].size else None,
     }
 
 

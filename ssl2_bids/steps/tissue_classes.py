@@ -29,7 +29,6 @@ MIN_SPREAD = 0.01  # of the range of intensities
 CERTAIN = 0.85  # probability of a class from which a voxel counts, as in MRIQC
 ERODED = 1.9  # mm; below this voxel size classes are eroded, as in MRIQC
 DEEP = 0.8  # prior of white matter from which on a voxel is used whatever its intensity
-IN_VENTRICLE = 0.3  # prior of the ventricles in which their fluid is looked for
 COARSE = 4.0  # mm, of the copy on which the box around the brain is found
 
 
@@ -43,7 +42,6 @@ class TissueSample:
     slices : (n,), their numbers along the third axis of the image.
     inside : (n, I, J, 3) bool, brain.
     classes : (n, I, J) bool of the middle slices by name, eroded where voxels are small.
-    ventricles : (n, I, J) bool, fluid of the ventricles.
     deep : (n, I, J) bool, white matter by the atlas alone, with neighbours.
     """
 
@@ -52,7 +50,6 @@ class TissueSample:
     slices: np.ndarray
     inside: np.ndarray
     classes: dict[str, np.ndarray]
-    ventricles: np.ndarray
     deep: np.ndarray
 
     def stack(self, image: Volume) -> np.ndarray:
@@ -87,10 +84,9 @@ def sample_tissues(
     start, stop, slices = found
     priors, inside = _priors(image, start, stop, slices, brain, (to_reference, to_template))
     seen = inside & (priors.pop('below') <= MAX_BELOW)
-    sample = TissueSample(start, stop, slices, seen, {}, seen[..., 1], seen[..., 1])
+    sample = TissueSample(start, stop, slices, seen, {}, seen[..., 1])
     values = sample.stack(image).astype(np.float32)
     table = np.stack([priors[name] for name in TISSUES])
-    ventricles = priors['ventricles']
     middle = seen[..., 1]
     if np.count_nonzero(middle) < FITTED // 100:
         return None
@@ -104,9 +100,8 @@ def sample_tissues(
         name: _middle(seen & (share > CERTAIN), eroded=small)
         for name, share in zip(TISSUES, probability, strict=True)
     }
-    fluid = _middle(seen & (probability[0] > 0.5) & (ventricles >= IN_VENTRICLE), eroded=small)
     deep = _middle(seen & (table[2] >= DEEP), eroded=True)
-    return TissueSample(start, stop, slices, seen, classes, fluid, deep)
+    return TissueSample(start, stop, slices, seen, classes, deep)
 
 
 def _slices(
@@ -165,14 +160,13 @@ def _priors(
         found['brain'].append(here.data >= 0.5)
     stacks = {name: np.stack(arrays) for name, arrays in found.items()}
     inside = stacks.pop('brain')
-    ventricles = stacks['csf']
     # between brain and skull, and in the sulci, is fluid
     rest = np.maximum(1 - sum(stacks[name] for name in (*TISSUES, 'below')), 0)
     raised = {name: stacks[name] + PRIOR_FLOOR for name in TISSUES}
     raised['csf'] = raised['csf'] + rest
     total = sum(raised.values())
     priors = {name: (raised[name] / total).astype(np.float32) for name in TISSUES}
-    return priors | {'ventricles': ventricles, 'below': stacks['below']}, inside
+    return priors | {'below': stacks['below']}, inside
 
 
 def _middle(mask: np.ndarray, *, eroded: bool) -> np.ndarray:
@@ -197,7 +191,7 @@ def fit_classes(values: np.ndarray, priors: np.ndarray) -> tuple[np.ndarray, np.
     """
     low, high = np.percentile(values, (0.5, 99.5))
     data = np.clip(values, low, high).astype(np.float64)
-    floor = max(MIN_SPREAD * float(high - low), np.finfo(np.float32).tiny)
+    floor = max(MIN_SPREAD * float(high - low), float(np.finfo(np.float32).tiny))
     weights = priors.astype(np.float64) ** 2  # at the start the certain places alone
     for _ in range(STEPS):
         total = np.maximum(weights.sum(axis=1), 1e-12)

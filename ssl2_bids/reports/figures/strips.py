@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -86,12 +87,14 @@ def strip_chart(points: Mapping[str, Sequence[Point]], title: str) -> Markup:
     def up(value: float) -> float:
         return floor - (floor - TOP) * (value - low) / (high - low)
 
+    digits = max(0, 1 - math.floor(math.log10(high - low)))
     parts = []
-    for share in (0.0, 0.5, 1.0):
+    for share in (0.0, 0.5, 1.0) if max(values) > min(values) else (0.0,):
         value = low + margin + share * (high - low - 2 * margin)
         parts.append(
             f'<path class="axis" d="M{LEFT} {up(value):.1f}H{WIDTH - RIGHT}"/>'
-            f'<text x="{LEFT - 5}" y="{up(value) + 4:.1f}" text-anchor="end">{value:.3g}</text>'
+            f'<text x="{LEFT - 5}" y="{up(value) + 4:.1f}" text-anchor="end">'
+            f'{value:.{digits}f}</text>'
         )
     free = NAMED
     for place, (group, listed) in enumerate(points.items()):
@@ -115,7 +118,8 @@ def _group(
     listed: Sequence[Point], middle: float, step: float, up: Any, free: int
 ) -> tuple[list[str], list[str]]:
     """The circles of a column, and the names of flagged ones."""
-    marks, names = [], []
+    marks: list[str] = []
+    names: list[str] = []
     spread = min(step / 2 - 6, 14.0) if len(listed) > 1 else 0.0
     last = float('-inf')
     ordered = sorted(enumerate(listed), key=lambda one: (one[1].flagged, up(one[1].value), one[0]))

@@ -74,7 +74,7 @@ def measure_quality(
     else:
         _add_registration(found, {})
         dice = read_json(template_facts)['dice']
-        found.add('template_dice', dice)
+        found.add('template_dice', dice, NO_FIT)
     flags = image_checks.check_image(
         found.metrics,
         contrast,
