@@ -242,13 +242,13 @@ def _measured(images: Mapping[str, ImageQuality]) -> dict[str, Any]:
     for name, metric in SHOWN.items():
         cells = [
             {
-                'value': image.get('Metrics', {}).get(name),
+                'value': number(image.get('Metrics', {}).get(name)),
                 'why': image.get('NotAvailable', {}).get(name, ''),
                 'flagged': name in flagged_metrics(image.get('Flags', [])),
             }
             for image in images.values()
         ]
-        if any(number(cell['value']) is not None for cell in cells):
+        if any(cell['value'] is not None for cell in cells):
             title = f'{metric.title} ({metric.units})' if metric.units else metric.title
             rows.append({'title': title, 'about': metric.description, 'cells': cells})
     return {'contrasts': list(images), 'rows': rows} if rows else {}

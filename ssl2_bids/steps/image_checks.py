@@ -1,4 +1,4 @@
-"""Whether an image can be what its name and sidecar say, and whether it is good enough."""
+"""Whether an image fits its name and its sidecar, and whether it is good enough."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ DARK_FLUID, BRIGHT_FLUID = 0.8, 1.3
 GREY_OVER_WHITE, WHITE_OVER_GREY = 0.97, 1.04
 MEGAHERTZ = 42.577  # per tesla, of protons
 MAX_FIELD_ERROR = 0.1  # share; scanners of nominal 3 T have 2.89 T
-# s, of white matter: 0.65 at 1.5 T, 0.84 at 3 T, 1.13 at 7 T (Wright 2008, MAGMA 21:121); by MP2RAGE
-# of 7 T without B1+ 1.13 (simulated). From 5 T on it is flagged below the first, else above the second
+# s, of white matter: 0.65 at 1.5 T, 0.84 at 3 T, 1.13 at 7 T (Wright 2008, MAGMA 21:121); 1.13 in
+# MP2RAGE simulated at 7 T, without B1+. From 5 T on a T1 below the first is flagged, at lower fields
+# one above the second
 T1_OF_WHITE = (0.95, 1.1)
 
 LIKE = {

@@ -259,7 +259,7 @@ def test_the_quality_of_images_is_a_table_with_flags_and_reasons(make_page):
     }
     page = make_page(entry)
     assert page.unbalanced == []
-    assert 'SNR in tissue21.442.1' in ''.join(page.text.split('\n'))
+    assert 'SNR in tissue21.42.1' in ''.join(page.text.split('\n'))
     assert 'the image shows the brain only' in page.values('title')
     assert page.values('class').count('n flag') == 1
     assert 'Joint variation' not in page.text  # no image has it

@@ -126,10 +126,6 @@ def register(
         resample(moving_image, fixed_image.affine, fixed_image.shape, transform=found.matrix),
         'resampled.nii',
     )
-    quality_facts = {
-        f'{contrast} mutual information before': round(found.before.normalised, 4),
-        f'{contrast} mutual information after': round(found.after.normalised, 4),
-    }
     warnings = []
     if found.kept_identity:
         warnings.append(
@@ -142,7 +138,6 @@ def register(
         warnings,
         [],
         contrast=contrast,
-        quality=quality_facts,
         registration={
             'nmi': found.after.normalised,
             'nmi_before': found.before.normalised,
@@ -182,16 +177,11 @@ def join_brains(
         f'{contrast}: its brain mask was not used: {reason}'
         for contrast, reason in found.without_vote.items()
     ]
-    agreement = {
-        f'{contrast} and joint brain mask, Dice': round(dice, 3)
-        for contrast, dice in found.agreement.items()
-    }
     voters = [given] if given else [c for c in contrasts if c not in found.without_vote]
     facts = _facts(
         'join_brains',
         warnings,
         [brain_vote.methods(voters)],
-        quality=agreement,
         flags=[flag.as_json() for flag in found.flags],
         without_vote=found.without_vote,
         agreement=found.agreement,
