@@ -21,8 +21,8 @@ GREY_OVER_WHITE, WHITE_OVER_GREY = 0.97, 1.04
 MEGAHERTZ = 42.577  # per tesla, of protons
 MAX_FIELD_ERROR = 0.1  # share; scanners of nominal 3 T have 2.89 T
 # s, of white matter: 0.65 at 1.5 T, 0.84 at 3 T, 1.13 at 7 T (Wright 2008, MAGMA 21:121); 1.13 in
-# MP2RAGE simulated at 7 T, without B1+. From 5 T on a T1 below the first is flagged, at lower fields
-# one above the second
+# MP2RAGE simulated at 7 T, without B1+. From 5 T on a T1 below the first is flagged; at lower
+# fields one above the second
 T1_OF_WHITE = (0.95, 1.1)
 
 LIKE = {
