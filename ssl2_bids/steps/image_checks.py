@@ -18,6 +18,7 @@ MIN_NMI = 1.02  # good from 1.03 (UNIT1 and T2starw of 7 T); 16 mm off 1.007 to 
 DARK_FLUID, BRIGHT_FLUID = 0.8, 1.3
 # white over grey matter where fluid is dark: T1w and UNIT1 from 1.17 (1.5 T), FLAIR 0.72 to 0.91
 GREY_OVER_WHITE, WHITE_OVER_GREY = 0.97, 1.04
+MAX_CJV = 2.0  # from which white and grey matter are not separated; good 0.18 to 1.56
 MEGAHERTZ = 42.577  # per tesla, of protons
 MAX_FIELD_ERROR = 0.1  # share; scanners of nominal 3 T have 2.89 T
 # s, of white matter: 0.65 at 1.5 T, 0.84 at 3 T, 1.13 at 7 T (Wright 2008, MAGMA 21:121); 1.13 in
@@ -25,10 +26,12 @@ MAX_FIELD_ERROR = 0.1  # share; scanners of nominal 3 T have 2.89 T
 # fields one above the second
 T1_OF_WHITE = (0.95, 1.1)
 
-LIKE = {
+DARK = 'T1w or FLAIR'
+LIKE = {  # contrasts that may look so
     'T1w': ('T1w', 'UNIT1'),
     'FLAIR': ('FLAIR', 'T2starw'),
     'T2w': ('T2w', 'T2starw'),
+    DARK: ('T1w', 'UNIT1', 'FLAIR', 'T2starw'),
 }
 REPORTED_ELSEWHERE = ('coverage', 'brain-mask')  # by the segmentation and by the joint mask
 METHODS = (
@@ -39,21 +42,22 @@ METHODS = (
 
 
 def looks_like(metrics: Mapping[str, float | None]) -> str:
-    """T1w, FLAIR or T2w by the order of the tissues; empty where it is not clear.
+    """T1w, FLAIR, T2w, or one of the first two, by the order of the tissues; empty if unclear.
 
     Parameters
     ----------
-    metrics : with ``wm2gm``, ``csf2wm`` and ``tissue_snr``.
+    metrics : with ``wm2gm``, ``csf2wm``, ``cjv`` and ``tissue_snr``.
     """
     white, fluid, signal = (metrics.get(name) for name in ('wm2gm', 'csf2wm', 'tissue_snr'))
     noisy = signal is not None and signal < MIN_SNR  # then magnitudes are mostly noise
     if white is None or fluid is None or noisy:
         return ''
-    if fluid >= BRIGHT_FLUID:
-        return 'T2w' if white < 1 else ''
     if fluid > DARK_FLUID:
-        return ''
-    return 'T1w' if white >= WHITE_OVER_GREY else 'FLAIR' if white <= GREY_OVER_WHITE else ''
+        return 'T2w' if fluid >= BRIGHT_FLUID else ''
+    overlap = metrics.get('cjv')
+    if overlap is None or overlap > MAX_CJV or GREY_OVER_WHITE < white < WHITE_OVER_GREY:
+        return DARK
+    return 'T1w' if white >= WHITE_OVER_GREY else 'FLAIR'
 
 
 def check_image(
@@ -81,9 +85,13 @@ def check_image(
             f'the contrast is that of a {like} image: white over grey matter {white:.2f}, fluid '
             f'over white matter {fluid:.2f}'
         )
-        first = like == 'T2w'
-        limit = BRIGHT_FLUID if first else WHITE_OVER_GREY if like == 'T1w' else GREY_OVER_WHITE
-        flags.append(Flag('contrast', fluid if first else white, limit, text))
+        seen = {
+            'T2w': (fluid, BRIGHT_FLUID),
+            DARK: (fluid, DARK_FLUID),
+            'T1w': (white, WHITE_OVER_GREY),
+            'FLAIR': (white, GREY_OVER_WHITE),
+        }
+        flags.append(Flag('contrast', *seen[like], text))
     flags += _check_place(metrics, is_reference)
     return flags + _check_field(metrics, field_strength, frequency)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -121,6 +124,42 @@ def test_a_misnamed_contrast_is_flagged(tissues, real, name):
     assert [flag.code for flag in flags] == ['contrast']
     assert f'that of a {real} image' in flags[0].text
     assert looks_like(found.metrics) == real
+
+
+@pytest.mark.parametrize(
+    ('name', 'metrics', 'found'),
+    [
+        ('FLAIR', {'wm2gm': 1.1, 'csf2wm': 0.2, 'cjv': 5.0}, []),  # tissues overlap
+        ('T1w', {'wm2gm': 0.9, 'csf2wm': 0.2, 'cjv': 5.0}, []),
+        ('T2w', {'wm2gm': 0.9, 'csf2wm': 0.2, 'cjv': 5.0}, ['contrast']),
+        ('FLAIR', {'wm2gm': 1.1, 'csf2wm': 3.0, 'cjv': 5.0}, ['contrast']),
+        ('FLAIR', {'wm2gm': 1.0, 'csf2wm': 0.2, 'cjv': 0.5}, []),
+        ('FLAIR', {'wm2gm': 1.1, 'csf2wm': 1.0, 'cjv': 0.5}, []),
+        ('T2starw', {'wm2gm': 0.8, 'csf2wm': 0.4, 'cjv': 0.5}, []),
+        ('T2starw', {'wm2gm': 1.4, 'csf2wm': 0.4, 'cjv': 0.5}, ['contrast']),
+        ('T1w', {'wm2gm': 0.8, 'csf2wm': 0.4, 'cjv': 0.5, 'tissue_snr': 3.0}, ['noise']),
+        ('T1w', {'wm2gm': None, 'csf2wm': 3.0}, []),
+    ],
+)
+def test_a_contrast_is_flagged_only_where_it_is_clear(name, metrics, found):
+    assert [flag.code for flag in check_image(metrics, name)] == found
+
+
+@pytest.mark.slow
+def test_real_heads_good_and_spoiled(shared_data):
+    program = Path(__file__).resolve().parents[2] / 'benchmarks' / 'image_quality.py'
+    people = [shared_data / 't1w-3t' / name for name in ('sub-cl02', 'sub-cl05')]
+    done = subprocess.run(
+        [sys.executable, program, *people, '--spoil'], capture_output=True, text=True, check=True
+    )
+    rows = [line.split(' | ') for line in done.stdout.splitlines() if line.startswith('| t1w')]
+    expected = {'': 'none', 'SNR 2': 'noise', 'SNR 4': 'noise', 'named': 'contrast'}
+    for row in rows:
+        fault = row[1].strip()
+        code = expected.get('named' if fault.startswith('named') else fault)
+        assert code is None or code in row[-2], row
+    assert len(rows) == 12
+    assert 'flagged: 0 of 2 good images' in done.stdout
 
 
 def test_noise_is_flagged(tissues):
