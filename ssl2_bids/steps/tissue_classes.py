@@ -38,7 +38,7 @@ class TissueSample:
 
     Attributes
     ----------
-    box : first voxel and shape of the part of the image that holds the brain.
+    start, stop : box around the brain in the first two axes of the image, voxels.
     slices : (n,), their numbers along the third axis of the image.
     inside : (n, I, J, 3) bool, brain.
     classes : (n, I, J) bool of the middle slices by name, eroded where voxels are small.
