@@ -33,6 +33,7 @@ LIKE = {  # contrasts that may look so
     'T2w': ('T2w', 'T2starw'),
     DARK: ('T1w', 'UNIT1', 'FLAIR', 'T2starw'),
 }
+CHECKED = {contrast for names in LIKE.values() for contrast in names}
 REPORTED_ELSEWHERE = ('coverage', 'brain-mask')  # by the segmentation and by the joint mask
 METHODS = (
     'The quality of each image was measured with metrics of MRIQC [@esteban2017] and with the '
@@ -79,7 +80,7 @@ def check_image(
     """
     flags = _check_noise(metrics, contrast)
     like = looks_like(metrics)
-    if like and contrast not in LIKE[like]:
+    if like and contrast in CHECKED and contrast not in LIKE[like]:
         white, fluid = metrics['wm2gm'] or 0, metrics['csf2wm'] or 0
         text = (
             f'the contrast is that of a {like} image: white over grey matter {white:.2f}, fluid '
