@@ -59,6 +59,7 @@ def parts() -> dict[str, str]:
         **{name: command_line(parser) for name, parser in parsers.items()},
         'outputs': outputs(),
         'columns': columns(),
+        'quality': quality(),
         'training-configuration': training_configuration(),
         'exit-codes': exit_codes(),
         'model-json': model_json(),
@@ -210,7 +211,7 @@ def described_tables() -> dict[str, tuple[str, dict[str, dict[str, Any]]]]:
     return {
         'Lesions of a session': (name('anat.instances'), sidecars.LESION_COLUMNS),
         'Volumes of a session': (name('anat.volumes'), sidecars.VOLUME_COLUMNS),
-        'Cohort': (name('group.lesions'), sidecars.COHORT_COLUMNS),
+        'Cohort': (name('group.lesions'), sidecars.cohort_columns(['CONTRAST'])),
         'Scores of an adaptation': (name('group.performance'), sidecars.PERFORMANCE_COLUMNS),
         'Slices to label next': (name('group.annotate'), sidecars.ANNOTATE_COLUMNS),
         'Curves of an adaptation': (name('model.history'), sidecars.HISTORY_COLUMNS),
@@ -236,6 +237,23 @@ def columns() -> str:
             ]
             meaning = '; '.join([escape(entry['Description']), *levels])
             text += f'| `{column}` | {meaning} | {entry.get("Units", "")} |\n'
+        text += '\n'
+    return text
+
+
+# --- quality of images
+
+
+def quality() -> str:
+    """The metrics of an image: those of MRIQC, and our own."""
+    from ssl2_bids.metrics.quality_names import METRICS
+
+    text = ''
+    for title, of_mriqc in (('Names and formulas of MRIQC', True), ('Other metrics', False)):
+        text += f'## {title}\n\n| metric | meaning | unit |\n| --- | --- | --- |\n'
+        for name, metric in METRICS.items():
+            if metric.of_mriqc == of_mriqc:
+                text += f'| `{name}` | {escape(metric.description)} | {metric.units} |\n'
         text += '\n'
     return text
 

@@ -26,6 +26,7 @@ models
 group_*
 *_xfm.*
 *_morph.*
+*_quality.json
 *_cohort-*
 .ssl2-bids-group.lock
 """

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
+from ssl2_bids.contrasts import SUFFIXES
+from ssl2_bids.metrics.quality_names import SHOWN
 from ssl2_bids.steps.lesions import REGIONS
 
 # keys of raw sidecars that stay true after reorientation and bias correction
@@ -215,8 +218,9 @@ COHORT_COLUMNS: dict[str, dict[str, Any]] = (
     | {
         'quality': {
             'Description': 'remarks on quality, separated by "; ": a brain volume outside 600 to '
-            '2200 mL, other reasons to doubt the brain mask (BrainMaskFlags in its JSON), or a '
-            'robust z score above 3.5 of lesion or brain volume in this cohort'
+            '2200 mL, other reasons to doubt the brain mask (BrainMaskFlags in its JSON) or an '
+            'image (Flags in the JSON of its quality), or a robust z score above 3.5 of lesion or '
+            'brain volume in this cohort'
         },
         'acq_time': {'Description': 'time of the scan, from sessions.tsv or scans.tsv'},
         'age': {'Description': 'from participants.tsv or sessions.tsv'},
@@ -224,6 +228,21 @@ COHORT_COLUMNS: dict[str, dict[str, Any]] = (
         'group': {'Description': 'from participants.tsv'},
     }
 )
+
+
+def cohort_columns(contrasts: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Columns of the table of a cohort: with those on the quality of images of these contrasts."""
+    return COHORT_COLUMNS | {
+        f'{contrast}_{name}': {'Description': f'{contrast}: {metric.description}'}
+        | ({'Units': metric.units} if metric.units else {})
+        for contrast in sorted(contrasts, key=_place)
+        for name, metric in SHOWN.items()
+    }
+
+
+def _place(contrast: str) -> int:
+    return SUFFIXES.index(contrast) if contrast in SUFFIXES else len(SUFFIXES)
+
 
 METRICS: tuple[tuple[str, str], ...] = (
     ('dice', 'Dice coefficient of the voxels'),

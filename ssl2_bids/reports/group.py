@@ -12,6 +12,7 @@ from markupsafe import Markup
 from ssl2_bids.metrics.cohort import representatives
 from ssl2_bids.reports.adaptation import section
 from ssl2_bids.reports.figures.charts import bar_chart, scatter_chart
+from ssl2_bids.reports.figures.strips import quality_charts
 from ssl2_bids.reports.pages import number, write_page
 
 MIN_RESULTS = 5  # results below which a spread has no meaning
@@ -36,6 +37,7 @@ class CohortRow(TypedDict, total=False):
     volume_mm3: float
     lesion_load: float  # share of the brain volume, 0 to 1
     brain_volume_mm3: float
+    images: dict[str, dict[str, Any]]  # Metrics and Flags of each image, by contrast
     flags: list[str]  # remarks on quality; if no row has any, outliers are looked for here
     report: str  # page of the participant, relative; <participant_id>.html if missing
 
@@ -88,6 +90,7 @@ def render(
         flagged=[row for row in shown if row['flags']],
         participants=len({row['participant_id'] for row in shown}),
         regions=region_names(shown),
+        quality=quality_charts(shown),
         command=command,
         adaptations=[section(facts) for facts in adaptations],
         to_label=[] if adaptations else _to_label(shown),
@@ -110,6 +113,7 @@ def region_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def _complete(row: Mapping[str, Any]) -> dict[str, Any]:
     full = dict.fromkeys(CohortRow.__annotations__) | dict(row)
     full['flags'] = [str(flag) for flag in full['flags'] or ()]
+    full['images'] = full['images'] or {}
     full['report'] = full['report'] or f'{full["participant_id"]}.html'
     full['model'] = full['model'] or ''
     if full['model_label']:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
+from ssl2_bids.metrics.quality_names import SHOWN
 from ssl2_bids.reports import viewer
 from ssl2_bids.reports.citations import render_html, render_plain
 from ssl2_bids.reports.figures.session import lesion_colour
+from ssl2_bids.reports.figures.strips import flagged_metrics
 from ssl2_bids.reports.pages import (
     count,
     cubic_millimetres,
@@ -101,6 +103,14 @@ class Flag(TypedDict, total=False):
     Text: str
 
 
+class ImageQuality(TypedDict, total=False):
+    """The quality of one image."""
+
+    Metrics: dict[str, float | None]
+    NotAvailable: dict[str, str]  # why a metric is missing
+    Flags: list[Flag]
+
+
 class FailureEntry(TypedDict, total=False):
     """Why a session could not be done."""
 
@@ -133,6 +143,7 @@ class Summary(TypedDict, total=False):
     brain_volume_mm3: float | None
     brain_mask_flags: list[Flag]  # why the brain mask cannot be right
     quality: dict[str, Any]  # flat
+    image_quality: dict[str, ImageQuality]  # by contrast
     outputs: list[str]  # relative to the page
     notes: list[str]  # those of the warnings that are about the choice of images
     earlier: list[str]  # files of former runs that are to be taken away, relative to the page
@@ -210,6 +221,7 @@ def _section(summary: Summary, place: int) -> dict[str, Any]:
         section['error'] = dict.fromkeys(FailureEntry.__annotations__) | dict(
             summary.get('error') or {}
         )
+    section['measured'] = _measured(summary.get('image_quality') or {})
     section['total'] = _total(section)
     section['headline'] = _headline(section)
     section['has_regions'] = any(row['name'] != 'all' for row in section['volumes'])
@@ -222,6 +234,24 @@ def _section(summary: Summary, place: int) -> dict[str, Any]:
 
 def _fill_rows(rows: Sequence[Any], kind: Any) -> list[dict[str, Any]]:
     return [dict.fromkeys(kind.__annotations__) | dict(row) for row in rows]
+
+
+def _measured(images: Mapping[str, ImageQuality]) -> dict[str, Any]:
+    """The table of image quality: a column for each contrast, a row for each metric of any."""
+    rows = []
+    for name, metric in SHOWN.items():
+        cells = [
+            {
+                'value': number(image.get('Metrics', {}).get(name)),
+                'why': image.get('NotAvailable', {}).get(name, ''),
+                'flagged': name in flagged_metrics(image.get('Flags', [])),
+            }
+            for image in images.values()
+        ]
+        if any(cell['value'] is not None for cell in cells):
+            title = f'{metric.title} ({metric.units})' if metric.units else metric.title
+            rows.append({'title': title, 'about': metric.description, 'cells': cells})
+    return {'contrasts': list(images), 'rows': rows} if rows else {}
 
 
 def _total(section: dict[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,8 @@ class BrainVote:
     without_vote : the contrasts whose mask was left out, with the reason.
     agreement : Dice of each contrast's mask with the joint one, where it has a view.
     expected : the template's brain in the reference, found without any mask.
+    coverage : share of the template's brain in the field of view of each contrast; empty where
+        the template does not fit the reference.
     """
 
     mask: Volume
@@ -38,6 +40,7 @@ class BrainVote:
     without_vote: dict[str, str]
     agreement: dict[str, float]
     expected: ExpectedBrain
+    coverage: dict[str, float]
 
 
 def vote(
@@ -102,7 +105,10 @@ def vote(
         )
         limit = brain_check.MIN_AGREEMENT
         flags.append(Flag('disagreement', agreement[lowest], limit, text))
-    return BrainVote(mask, flags, left_out, agreement, expected)
+    coverage = {
+        c: 1 - expected.moved(ways[c], masks[c]).missing for c in masks if expected.is_reliable
+    }
+    return BrainVote(mask, flags, left_out, agreement, expected, coverage)
 
 
 @dataclass(frozen=True)

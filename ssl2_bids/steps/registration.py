@@ -379,6 +379,14 @@ def entropy(shares: np.ndarray) -> float:
     return float(-(present * np.log(present)).sum())
 
 
+def displacement(matrix: np.ndarray, point: np.ndarray) -> tuple[float, float]:
+    """How far a rigid transform (4, 4) moves a point (3,), mm, and its angle, degrees."""
+    shift = matrix[:3, :3] @ point + matrix[:3, 3] - point
+    cosine = (np.trace(matrix[:3, :3]) - 1) / 2
+    angle = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+    return float(np.linalg.norm(shift)), float(angle)
+
+
 def methods(contrasts: list[str], reference: str) -> str:
     """The methods sentences for images that were registered rigidly to the reference.
 

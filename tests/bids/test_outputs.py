@@ -115,6 +115,7 @@ def test_bidsignore_covers_all_that_the_schema_does_not_know():
         'group_*',
         '*_xfm.*',
         '*_morph.*',
+        '*_quality.json',
         '*_cohort-*',
         '.ssl2-bids-group.lock',
     }

@@ -9,6 +9,7 @@ import pytest
 
 from ssl2_bids.reports import group
 from ssl2_bids.reports.figures.charts import bar_chart, histogram, line_chart, scatter_chart
+from ssl2_bids.reports.figures.strips import Point, strip_chart
 from ssl2_bids.reports.pages import cubic_millimetres, decimals, grid, millilitres, plain
 
 EVIL = '"><script>alert(1)</script>'
@@ -144,6 +145,53 @@ def test_quality_flags_and_lesion_free_participants_are_shown(make_page):
     rows[4] |= {'flags': ['FLAIR blurred', '2D acquisition'], 'volume_mm3': 1e6}
     page = make_page(rows)
     assert page.text.count('FLAIR blurred; 2D acquisition') == 2
+
+
+def with_images(rows):
+    for place, row in enumerate(rows):
+        noisy = place == 3
+        flag = {'Code': 'noise', 'Value': 2.0, 'Threshold': 5.0, 'Text': 'noise'}
+        metrics = {'tissue_snr': 2.0 if noisy else 20.0 + place, 'coverage': 1.0, 'cnr': None}
+        quality = {'Metrics': metrics, 'Flags': [flag] if noisy else []}
+        row['images'] = {'FLAIR': quality} | ({'T1w': quality} if place % 2 else {})
+    return rows
+
+
+def test_each_metric_has_a_chart_with_a_point_for_each_image(make_page):
+    page = make_page(with_images(cohort(10)))
+    assert page.unbalanced == []
+    charts = [value for value in page.values('aria-label') if value.endswith('flagged')]
+    assert charts == ['SNR in tissue: 15 images, 2 flagged', 'Coverage: 15 images, 0 flagged']
+    assert page.values('class').count('point flagged') == 2
+    assert page.source.count('r="3.5"') == 30
+    assert page.text.count('sub-003 ses-1: 2') == 2
+    assert page.text.count('sub-003 ses-1') > 4  # named beside the points too
+    assert 'Image quality' not in make_page(cohort(10)).text
+
+
+def test_an_image_counts_once_however_many_models_have_seen_it(make_page):
+    rows = with_images(cohort(6)) + [
+        row | {'model_label': 'adapted'} for row in with_images(cohort(6))
+    ]
+    page = make_page(rows)
+    assert 'Coverage: 9 images, 0 flagged' in page.values('aria-label')
+
+
+def test_few_of_many_flagged_images_are_named(make_page):
+    rows = with_images(cohort(300))
+    for row in rows:
+        row['images']['FLAIR']['Flags'] = rows[3]['images']['FLAIR']['Flags']
+    page = make_page(rows)
+    assert page.values('class').count('name') == 6
+
+
+def test_strips_of_odd_values():
+    for values in ([0.0], [5.0, 5.0], [-1e-9, 1e9], [float(n) for n in range(500)]):
+        chart = strip_chart({'<T1w>': [Point(v, '<a>', v > 400) for v in values]}, 'x & y')
+        assert chart.count('<circle') == len(values)
+        assert '<a>' not in chart
+        assert '<T1w>' not in chart
+        assert 'nan' not in chart
 
 
 def test_people_of_all_loads_are_named_to_begin_labelling_with(make_page):

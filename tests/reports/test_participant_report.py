@@ -246,6 +246,25 @@ def test_missing_numbers_are_dashes(make_page, missing):
     assert '–' in page.text
 
 
+def test_the_quality_of_images_is_a_table_with_flags_and_reasons(make_page):
+    entry = summary()
+    flag = {'Code': 'noise', 'Value': 2.1, 'Threshold': 5.0, 'Text': 'noise'}
+    entry['image_quality'] = {
+        'T1w': {'Metrics': {'tissue_snr': 21.44, 'cnr': 3.2}, 'NotAvailable': {}, 'Flags': []},
+        'FLAIR': {
+            'Metrics': {'tissue_snr': 2.1, 'cnr': None},
+            'NotAvailable': {'cnr': 'the image shows the brain only'},
+            'Flags': [flag],
+        },
+    }
+    page = make_page(entry)
+    assert page.unbalanced == []
+    assert 'SNR in tissue21.42.1' in ''.join(page.text.split('\n'))
+    assert 'the image shows the brain only' in page.values('title')
+    assert page.values('class').count('n flag') == 1
+    assert 'Joint variation' not in page.text  # no image has it
+
+
 def test_two_models_are_distinguished(make_page):
     page = make_page(summary('1'), summary('1', model='adapted'))
     assert 'Session 1, model default' in page.text

@@ -135,6 +135,9 @@ def test_a_contrast_has_no_vote_where_it_has_no_view(head):
     found = brain_vote.vote(image, {'T1w': mask, 'FLAIR': lower}, {'FLAIR': np.eye(4)})
     assert found.without_vote == {}
     assert found.agreement['FLAIR'] > 0.97
+    seen = mask.data[:, :, :half].sum() / mask.data.sum()
+    assert found.coverage['FLAIR'] == pytest.approx(seen, abs=0.03)
+    assert found.coverage['T1w'] == 1
     assert overlap(found.mask.data > 0, mask.data > 0) > 0.98
 
 

@@ -16,10 +16,11 @@ from running_app import digests, validate
 ANAT = """\
 desc-brain_mask.json desc-brain_mask.nii.gz desc-preproc_T1w.json desc-preproc_T1w.nii.gz
 from-FLAIR_to-T1w_mode-image_xfm.txt from-MNI152NLin2009aSym_to-T1w_mode-image_xfm.txt
-from-T1w_to-MNI152NLin2009aSym_mode-image_xfm.txt space-FLAIR_label-L_mask.json
-space-FLAIR_label-L_mask.nii.gz space-MNI152NLin2009aSym_label-L_mask.json
-space-MNI152NLin2009aSym_label-L_mask.nii.gz space-T1w_desc-preproc_FLAIR.json
-space-T1w_desc-preproc_FLAIR.nii.gz space-T1w_label-L_desc-uncertainty_probseg.json
+from-T1w_to-MNI152NLin2009aSym_mode-image_xfm.txt mod-FLAIR_quality.json mod-T1w_quality.json
+space-FLAIR_label-L_mask.json space-FLAIR_label-L_mask.nii.gz
+space-MNI152NLin2009aSym_label-L_mask.json space-MNI152NLin2009aSym_label-L_mask.nii.gz
+space-T1w_desc-preproc_FLAIR.json space-T1w_desc-preproc_FLAIR.nii.gz
+space-T1w_label-L_desc-uncertainty_probseg.json
 space-T1w_label-L_desc-uncertainty_probseg.nii.gz space-T1w_label-L_mask.json
 space-T1w_label-L_mask.nii.gz space-T1w_label-L_morph.json space-T1w_label-L_morph.tsv
 space-T1w_label-L_probseg.json space-T1w_label-L_probseg.nii.gz space-T1w_seg-lesions_dseg.json
@@ -104,6 +105,24 @@ def test_the_mask_on_the_raw_grid_of_flair(simulated, finished):
     assert volumes[0] == pytest.approx(volumes[1], rel=0.15)
 
 
+def test_the_quality_of_each_image(finished):
+    for contrast in ('T1w', 'FLAIR'):
+        path = finished / 'sub-01' / 'anat' / f'sub-01_mod-{contrast}_quality.json'
+        content = json.loads(path.read_text())
+        assert content['Flags'] == []
+        assert content['Sources'] == [f'bids:raw:sub-01/anat/sub-01_{contrast}.nii.gz']
+        assert content['tissue_snr'] > 10
+        assert content['coverage'] == 1
+        assert content['brain_mask_dice'] > 0.9
+        assert (content['wm2gm'] > 1) == (contrast == 'T1w')
+        assert content['csf2wm'] < 0.7
+        missing = [name for name, value in content.items() if value is None]
+        assert set(missing) == set(content['NotAvailable'])
+        assert 'brain only' in content['NotAvailable']['snrd_wm']
+        registered = content['registration_nmi'] is not None
+        assert registered == (contrast == 'FLAIR')
+
+
 def test_the_page_has_all_its_figures(finished):
     page = (finished / 'sub-01.html').read_text()
     figures = sorted((finished / 'sub-01' / 'figures').glob('*.svg'))
@@ -133,6 +152,8 @@ def test_group_level(simulated, finished, run_app):
         rows = list(csv.DictReader(stream, delimiter='\t'))
     assert [row['participant_id'] for row in rows] == ['sub-01', 'sub-02']
     assert all(float(row['volume_mm3']) > 0 for row in rows)
+    assert all(float(row['FLAIR_tissue_snr']) > 10 for row in rows)
+    assert 'SNR in tissue: 4 images' in (finished / 'group_report.html').read_text()
     frequency = nib.load(finished / 'group_space-MNI152NLin2009aSym_lesion-frequency.nii.gz')
     assert set(np.unique(np.asarray(frequency.dataobj))) <= {0, 0.5, 1}
     assert 'sub-02.html' in (finished / 'group_report.html').read_text()

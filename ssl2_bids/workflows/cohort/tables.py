@@ -11,11 +11,12 @@ from ssl2_bids.bids.dataset import optional_table
 from ssl2_bids.bids.outputs import (
     Result,
     find_summaries,
+    find_summary,
     output_name,
     sidecar_path,
     write_table,
 )
-from ssl2_bids.bids.sidecars import COHORT_COLUMNS
+from ssl2_bids.bids.sidecars import cohort_columns
 from ssl2_bids.errors import DataError, Ssl2Error
 from ssl2_bids.metrics.cohort import outliers
 from ssl2_bids.settings import GroupSettings
@@ -64,6 +65,7 @@ def _row(result: Result) -> dict[str, Any]:
             'channels': ' '.join(sidecar['Channels']),
             'magnetic_field_strength': _field(result),
             'brain_mask_flags': _brain_flags(result),
+            'images': _image_quality(result),
             **{
                 k: whole[k]
                 for k in (
@@ -116,6 +118,21 @@ def _brain_flags(result: Result) -> list[str]:
         return []  # the numbers of the lesions stand without it
 
 
+def _image_quality(result: Result) -> dict[str, dict[str, Any]]:
+    """Metrics and flags of each image of a session, by contrast, as its summary has them.
+
+    Results of former versions have none.
+    """
+    images = (find_summary(result.names) or {}).get('image_quality')
+    if not isinstance(images, dict):
+        return {}
+    return {c: one for c, one in images.items() if {'Metrics', 'Flags'} <= set(one)}
+
+
+def _image_flags(images: dict[str, dict[str, Any]]) -> list[str]:
+    return [f'{c}: {flag["Text"]}' for c, quality in images.items() for flag in quality['Flags']]
+
+
 def _covariates(
     bids_dir: Path, result: Result, people: dict[str, dict[str, str]]
 ) -> dict[str, Any]:
@@ -140,7 +157,7 @@ def _flag(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         millilitres = (row['brain_volume_mm3'] or 0) / 1000
         row['flags'] = [] if low <= millilitres <= high else ['brain volume implausible']
-        row['flags'] += row.get('brain_mask_flags', [])
+        row['flags'] += row['brain_mask_flags'] + _image_flags(row['images'])
     for model in {row['model'] for row in rows}:
         mine = [row for row in rows if row['model'] == model]
         for column, name in (
@@ -153,8 +170,14 @@ def _flag(rows: list[dict[str, Any]]) -> None:
 
 
 def write_tables(settings: GroupSettings, rows: list[dict[str, Any]]) -> None:
-    cells = [
-        {name: row.get(name) for name in COHORT_COLUMNS} | {'quality': '; '.join(row['flags'])}
-        for row in rows
-    ]
-    write_table(settings.output_dir / output_name('group.lesions'), cells, COHORT_COLUMNS)
+    columns = cohort_columns({contrast for row in rows for contrast in row['images']})
+    cells = []
+    for row in rows:
+        measured = {
+            f'{contrast}_{name}': value
+            for contrast, quality in row['images'].items()
+            for name, value in quality['Metrics'].items()
+        }
+        known = {name: (row | measured).get(name) for name in columns}
+        cells.append(known | {'quality': '; '.join(row['flags'])})
+    write_table(settings.output_dir / output_name('group.lesions'), cells, columns)

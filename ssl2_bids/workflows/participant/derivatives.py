@@ -30,12 +30,15 @@ from ssl2_bids.workflows.participant.plan import (
     Plan,
     channels_of,
     extra_spaces,
+    field_strength,
     input_uri,
     is_denoised,
     map_paths,
     needs_correction,
     preproc_path,
+    quality_path,
 )
+from ssl2_bids.workflows.participant.quality import quality_sidecar
 from ssl2_bids.workflows.participant.templates import (
     MNI,
     Reference,
@@ -64,6 +67,7 @@ class Results:
     brain_flags: list[dict[str, Any]]  # why it cannot be right, as in the sidecar
     brain_voters: list[str]  # the contrasts whose masks were joined
     brain_only: list[bool]
+    quality: dict[str, dict[str, Any]]  # by contrast: flags, metrics, why there are none
     probability: str
     uncertainty: str
     instances: str
@@ -86,6 +90,7 @@ def write_derivatives(plan: Plan, results: Results) -> dict[str, Any]:
     _write_brain_mask(plan, results, brain_mask, grid)
     _write_images(plan, results, grid)
     _write_transforms(plan, results)
+    _write_quality(plan, results)
     channels = channels_of(plan.session)
     found = SegmentationFiles(
         names=plan.names,
@@ -211,6 +216,18 @@ def _write_maps(plan: Plan, results: Results, contrast: str) -> None:
             skull_stripped=results.brain_only[number],
         )
         write_json(sidecar_path(path), sidecar | map_keys(scan.maps[suffix]))
+
+
+def _write_quality(plan: Plan, results: Results) -> None:
+    for contrast, content in results.quality.items():
+        sidecar = quality_sidecar(
+            content,
+            description=f'Quality of the {contrast} image.',
+            sources=_raw(plan, contrast),
+            contrast=contrast,
+            field_strength=field_strength(plan, contrast),
+        )
+        write_json(quality_path(plan, contrast), sidecar)
 
 
 def _write_transforms(plan: Plan, results: Results) -> None:

@@ -41,6 +41,7 @@ def finish(
     templates: list[str],
     deformations: list[str],
     warped: list[str],
+    quality: list[str],
     facts: list[str],
 ) -> dict[str, str]:
     """The last node of a session: derivatives, figures, summary, and the done marker at the end.
@@ -53,6 +54,7 @@ def finish(
     maps : quantitative maps of each contrast, by suffix.
     resampled, matrices : of all contrasts but the reference.
     templates, deformations, warped : labels of templates, and what was found for each.
+    quality : metrics of the image of each contrast, JSON.
     facts : the nodes' JSON files, in any order: each has the name of its step.
     """
     found = in_order([read_json(path) for path in facts], contrasts)
@@ -70,6 +72,7 @@ def finish(
         brain_mask=brain_mask,
         brain_flags=joined['flags'],
         brain_voters=joined['voters'],
+        quality={c: read_json(path) for c, path in zip(contrasts, quality, strict=True)},
         probability=probability,
         uncertainty=uncertainty,
         instances=instances,

@@ -13,7 +13,14 @@ from ssl2_bids.settings import ParticipantSettings
 from ssl2_bids.workflows.participant import nodes
 from ssl2_bids.workflows.participant.engine.task import make_node
 from ssl2_bids.workflows.participant.finish import finish
-from ssl2_bids.workflows.participant.plan import Plan, field_strength, is_stripped, map_settings
+from ssl2_bids.workflows.participant.plan import (
+    Plan,
+    field_strength,
+    imaging_frequency,
+    is_stripped,
+    map_settings,
+)
+from ssl2_bids.workflows.participant.quality import measure_quality
 from ssl2_bids.workflows.participant.templates import by_template
 
 from nipype import Merge, Node, Workflow  # isort: skip  after task.py has settled nipype's ways
@@ -68,6 +75,19 @@ def _add_session(workflow: Workflow, plan: Plan, device: str, command: str) -> N
     branch.connect(corrected[reference], 'image', template, 'image')
     branch.connect(joint, 'mask', template, 'mask')
     branch.connect(joint, 'template_start', template, 'start')
+    measured = {c: _measure_quality(plan, c) for c in contrasts}
+    for c, node in measured.items():
+        branch.connect(prepared[c], 'image', node, 'acquired')
+        branch.connect(prepared[c], 'maps', node, 'maps')
+        branch.connect(corrected[c], 'image', node, 'corrected')
+        branch.connect(brains[c], 'facts', node, 'brain_facts')
+        branch.connect(joint, 'mask', node, 'brain_mask')
+        branch.connect(joint, 'facts', node, 'joint_facts')
+        branch.connect(template, 'matrix', node, 'template_matrix')
+        branch.connect(template, 'facts', node, 'template_facts')
+        if c in registered:
+            branch.connect(registered[c], 'matrix', node, 'matrix')
+            branch.connect(registered[c], 'facts', node, 'register_facts')
     images = [(corrected[c], 'image') for c in contrasts]
     channels = [c for c in contrasts if plan.session.scans[c].channel]
     segment = _segment(plan, channels, device)
@@ -96,6 +116,8 @@ def _add_session(workflow: Workflow, plan: Plan, device: str, command: str) -> N
     _gather(branch, last, 'matrices', matrices)
     sources = [prepared[c] for c in contrasts] + [brains[c] for c in contrasts]
     sources += [*registered.values(), joint, segment, template, lesions, *templates.values()]
+    sources += measured.values()
+    _gather(branch, last, 'quality', [(node, 'quality') for node in measured.values()])
     _gather(branch, last, 'facts', [(node, 'facts') for node in sources])
     for node, output, name in (
         (joint, 'mask', 'brain_mask'),
@@ -192,6 +214,17 @@ def _join_brains(plan: Plan, contrasts: list[str]) -> Node:
     }
     outputs = ['mask', 'template_start', 'facts']
     return make_node('join_brains', nodes.join_brains, inputs, outputs=outputs)
+
+
+def _measure_quality(plan: Plan, contrast: str) -> Node:
+    inputs = {
+        'contrast': contrast,
+        'field_strength': field_strength(plan, contrast),
+        'frequency': imaging_frequency(plan, contrast),
+    }
+    if contrast == plan.session.reference:
+        inputs |= {'matrix': '', 'register_facts': ''}
+    return make_node(f'quality_{contrast}', measure_quality, inputs, outputs=['quality', 'facts'])
 
 
 def _find_template(plan: Plan) -> Node:

@@ -122,10 +122,11 @@ def register(
     from ssl2_bids.steps import registration
 
     fixed_image, moving_image = read(fixed), read(moving, contrast=contrast)
+    fixed_brain = read(fixed_mask, dtype=np.uint8)
     found = registration.register_rigid(
         fixed_image,
         moving_image,
-        fixed_mask=read(fixed_mask, dtype=np.uint8),
+        fixed_mask=fixed_brain,
         moving_mask=read(moving_mask, dtype=np.uint8),
         seed=seed,
     )
@@ -134,17 +135,25 @@ def register(
         resample(moving_image, fixed_image.affine, fixed_image.shape, transform=found.matrix),
         'resampled.nii',
     )
-    quality_facts = {
-        f'{contrast} mutual information before': round(found.before.normalised, 4),
-        f'{contrast} mutual information after': round(found.after.normalised, 4),
-    }
     warnings = []
     if found.kept_identity:
         warnings.append(
             f'{contrast}: registration was not better than the scanner coordinates; the scanner '
             'coordinates are used'
         )
-    facts = _facts('register', warnings, [], contrast=contrast, quality=quality_facts)
+    shift, angle = registration.displacement(found.matrix, registration.centre_of(fixed_brain))
+    facts = _facts(
+        'register',
+        warnings,
+        [],
+        contrast=contrast,
+        registration={
+            'nmi': found.after.normalised,
+            'nmi_before': found.before.normalised,
+            'shift': shift,
+            'rotation': angle,
+        },
+    )
     return {
         'matrix': _here('matrix.npy'),
         'resampled': _here('resampled.nii'),
@@ -177,18 +186,15 @@ def join_brains(
         f'{contrast}: its brain mask was not used: {reason}'
         for contrast, reason in found.without_vote.items()
     ]
-    agreement = {
-        f'{contrast} and joint brain mask, Dice': round(dice, 3)
-        for contrast, dice in found.agreement.items()
-    }
     voters = [given] if given else [c for c in contrasts if c not in found.without_vote]
     facts = _facts(
         'join_brains',
         warnings,
         [brain_vote.methods(voters)],
-        quality=agreement,
         flags=[flag.as_json() for flag in found.flags],
         without_vote=found.without_vote,
+        agreement=found.agreement,
+        coverage=found.coverage,
         voters=voters,
     )
     if found.expected.is_reliable:
@@ -278,7 +284,7 @@ def find_template(image: str, mask: str, start: str, contrast: str, seed: int) -
     warnings = [f'regions are uncertain: {found.warning}'] if found.warning else []
     agreement = {'brain and template, Dice of the masks': round(found.brain_dice, 3)}
     methods = [template.methods(contrast)]
-    facts = _facts('find_template', warnings, methods, quality=agreement)
+    facts = _facts('find_template', warnings, methods, quality=agreement, dice=found.brain_dice)
     return {'matrix': _here('matrix.npy'), 'facts': facts}
 
 

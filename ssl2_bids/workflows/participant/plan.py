@@ -218,6 +218,7 @@ def _identify(plan: Plan, digest: Callable[[Path], str]) -> Plan:
             'transforms': {label: given.digests for label, given in transforms.items()},
             'metadata': {c: kept_metadata(session.scans[c].metadata) for c in sources},
             'field_strength': {c: field_strength(plan, c) for c in sources},
+            'frequency': {c: imaging_frequency(plan, c) for c in sources},
         }
     )
     return replace(
@@ -304,6 +305,12 @@ def fingerprint(
     return [(file_name(plan, path), digest(path)) for path in paths]
 
 
+def imaging_frequency(plan: Plan, contrast: str) -> float | None:
+    """MHz, as dcm2niix writes it into the sidecar; None if unknown."""
+    value = plan.session.scans[contrast].metadata.get('ImagingFrequency')
+    return value if isinstance(value, int | float) and value > 0 else None
+
+
 def described_inputs(plan: Plan) -> list[dict[str, Any]]:
     """The rows of the report on each image that was found: its use, or why it was left out."""
     session = plan.session
@@ -354,6 +361,7 @@ def planned_outputs(plan: Plan) -> list[Path]:
     found = [names.path('anat.brain_mask')]
     for contrast in session.scans:
         found += [preproc_path(plan, contrast), *_extra_images(plan, contrast)]
+        found.append(quality_path(plan, contrast))
         if contrast != session.reference:
             found.append(names.path('anat.transform', source=contrast, target=session.reference))
     found += [
@@ -380,6 +388,13 @@ def preproc_path(plan: Plan, contrast: str) -> Path:
         return plan.names.path('anat.meanecho')
     entities = '' if several else join_entities(scan.entities)
     return plan.names.path(kind, contrast=contrast, entities=entities)
+
+
+def quality_path(plan: Plan, contrast: str) -> Path:
+    """Where the metrics of the image of a contrast go."""
+    scan = plan.session.scans[contrast]
+    entities = '' if len(scan.paths) > 1 else join_entities(scan.entities)
+    return plan.names.path('anat.quality', contrast=contrast, entities=entities)
 
 
 def _extra_images(plan: Plan, contrast: str) -> list[Path]:

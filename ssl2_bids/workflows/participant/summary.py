@@ -45,6 +45,7 @@ STEPS = (
     'find_template',
     'find_lesions',
     'register_template',
+    'measure_quality',
 )  # in the order of the methods
 
 
@@ -93,6 +94,7 @@ def base_summary(plan: Plan, status: str, command: str) -> dict[str, Any]:
         'brain_volume_mm3': None,
         'brain_mask_flags': [],
         'quality': {},
+        'image_quality': {},
         'outputs': [],
         'earlier': earlier_files(plan.names),
         'provenance': {
@@ -136,6 +138,7 @@ def finished_summary(
         'brain_volume_mm3': round(volume, 1),
         'brain_mask_flags': results.brain_flags,
         'quality': {k: v for f in facts for k, v in f.get('quality', {}).items()},
+        'image_quality': results.quality,
         'outputs': [p.relative_to(root).as_posix() for p in planned_outputs(plan)],
     }
 

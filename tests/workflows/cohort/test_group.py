@@ -56,14 +56,14 @@ def add_result(
     return names
 
 
-def add_summary(names: UnitNames, configuration: str) -> None:
+def add_summary(names: UnitNames, configuration: str, **more: object) -> None:
     """What of a session's summary the group level reads."""
     content = {
         'session': names.session,
         'model': {'Label': names.desc},
         'reference': {'Contrast': names.reference, 'MagneticFieldStrength': 3},
         'provenance': {'configuration': configuration},
-    }
+    } | more
     write_json(names.path('report.summary'), content)
 
 
@@ -93,6 +93,27 @@ def test_rows_remarks_and_covariates(cohort):
     assert (rows['sub-01']['age'], rows['sub-01']['group']) == ('31', 'n/a')
     assert rows['sub-02']['periventricular_volume_mm3'] == '6000'
     assert any('sub-08' in line for line in shown)
+
+
+def test_columns_and_remarks_on_the_quality_of_images(cohort):
+    flag = {'Code': 'noise', 'Value': 2.1, 'Threshold': 5.0, 'Text': 'noise: only 2.1 times'}
+    for label, flags in (('01', []), ('02', [flag])):
+        metrics = {'tissue_snr': 21.5, 'cnr': None, 'registration_shift': 3.0}
+        quality = {'Metrics': metrics, 'Flags': flags, 'NotAvailable': {'cnr': 'no air'}}
+        names = UnitNames(cohort.output_dir, label, None, 'T1w')
+        add_summary(names, 'x', image_quality={'FLAIR': quality})
+    assert run_group_level(cohort, show=lambda text: None) == 0
+    rows = rows_of(cohort)
+    assert rows['sub-01']['FLAIR_tissue_snr'] == '21.5'
+    assert rows['sub-01']['FLAIR_cnr'] == 'n/a'
+    assert rows['sub-03']['FLAIR_tissue_snr'] == 'n/a'
+    assert 'FLAIR_registration_shift' not in rows['sub-01']  # in the JSON alone
+    assert not [name for name in rows['sub-01'] if name.startswith('T1w_')]
+    assert rows['sub-01']['quality'] == 'n/a'
+    assert rows['sub-02']['quality'] == 'FLAIR: noise: only 2.1 times'
+    columns = json.loads((cohort.output_dir / 'group_lesions.json').read_text())
+    assert list(columns) == list(rows['sub-01'])
+    assert 'SNR in tissue' in (cohort.output_dir / 'group_report.html').read_text()
 
 
 def test_a_table_of_the_former_spelling_counts(cohort):

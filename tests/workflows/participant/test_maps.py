@@ -97,6 +97,10 @@ def test_a_participant_without_unit1_gets_it_with_maps_of_t1_and_t2star(
     t2star = nib.load(anat / 'sub-01_desc-fit_T2starmap.nii.gz').get_fdata()
     assert t2star[brain] == pytest.approx(head['t2star'][brain], rel=0.01)
 
+    quality = json.loads((anat / 'sub-01_mod-UNIT1_quality.json').read_text())
+    assert quality['tissue_snr'] is None
+    assert 0.8 < quality['t1_wm'] < 1.7
+
     # at nominal B1+ all tissue of one T1 looks alike, on the left and on the right
     unit1 = nib.load(anat / 'sub-01_desc-preproc_UNIT1.nii.gz').get_fdata()
     left, right = (

@@ -1,0 +1,99 @@
+"""What the node of image quality makes of a session: numbers, flags, warnings."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from ssl2_bids.files import write_json
+from ssl2_bids.steps.template import template
+from ssl2_bids.volume import Volume, write
+from ssl2_bids.workflows.participant.quality import measure_quality, quality_sidecar
+
+JOINT = {'coverage': {'T1w': 1.0, 'FLAIR': 0.6}, 'agreement': {'T1w': 0.98, 'FLAIR': 0.95}}
+REGISTRATION = {'nmi': 1.11, 'nmi_before': 1.05, 'shift': 3.0, 'rotation': 1.0}
+
+
+@pytest.fixture
+def session(tmp_path, monkeypatch) -> dict[str, object]:
+    """The inputs of the node for an image that is the template itself, in files."""
+    monkeypatch.chdir(tmp_path)
+    model = template()
+    data = model.data[::2, ::2, ::2].astype(np.float32)
+    noise = np.random.default_rng(0).normal(0, 0.02 * data.max(), data.shape)
+    image = Volume(
+        np.where(data > 0, np.abs(data + noise), 0).astype(np.float32),
+        model.affine @ np.diag([2.0, 2.0, 2.0, 1.0]),
+    )
+    write(image, 'image.nii')
+    write(image.with_data(data > 0), 'mask.nii', dtype=np.uint8)
+    np.save('way.npy', np.eye(4))
+    write_json('brain.json', {'brain_only': True})
+    write_json('joint.json', JOINT)
+    write_json('template.json', {'dice': 0.97})
+    write_json('register.json', {'registration': REGISTRATION})
+    return {
+        'acquired': 'image.nii',
+        'corrected': 'image.nii',
+        'maps': {},
+        'brain_facts': 'brain.json',
+        'brain_mask': 'mask.nii',
+        'joint_facts': 'joint.json',
+        'matrix': '',
+        'register_facts': '',
+        'template_matrix': 'way.npy',
+        'template_facts': 'template.json',
+        'contrast': 'T1w',
+        'field_strength': 3.0,
+        'frequency': None,
+    }
+
+
+def measured(session, **changes) -> tuple[dict, list[str]]:
+    """The content of the JSON, and the warnings."""
+    made = measure_quality(**(session | changes))
+    facts = json.loads(open(made['facts']).read())
+    content = json.loads(open(made['quality']).read())
+    return content, facts['warnings']
+
+
+def test_a_good_reference(session):
+    content, warnings = measured(session)
+    assert content['Flags'] == []
+    assert warnings == []
+    metrics = content['Metrics']
+    assert metrics['wm2gm'] > 1.1
+    assert (metrics['coverage'], metrics['template_dice']) == (1, 0.97)
+    assert metrics['registration_nmi'] is None
+    assert content['NotAvailable']['registration_nmi'] == 'the image is the reference'
+    about = {'description': 'd', 'sources': ['s'], 'contrast': 'T1w', 'field_strength': 3.0}
+    sidecar = quality_sidecar(content, **about)
+    assert sidecar['wm2gm'] == metrics['wm2gm']
+    assert 'Metrics' not in sidecar
+
+
+def test_a_misnamed_image_with_a_short_field_of_view(session):
+    other = {'contrast': 'FLAIR', 'matrix': 'way.npy', 'register_facts': 'register.json'}
+    content, warnings = measured(session, **other)
+    assert [flag['Code'] for flag in content['Flags']] == ['contrast', 'coverage']
+    # the segmentation reports the field of view
+    (text,) = warnings
+    assert text.startswith('FLAIR: the contrast is that of a T1w image')
+    assert content['Metrics']['registration_shift'] == 3
+    assert content['NotAvailable']['template_dice'] == 'the image is not the reference'
+
+
+def test_a_field_strength_against_the_frequency(session):
+    content, warnings = measured(session, field_strength=7.0, frequency=123.25)
+    assert [flag['Code'] for flag in content['Flags']] == ['field']
+    assert 'that of 2.9 T' in warnings[0]
+
+
+def test_an_image_that_cannot_be_measured_costs_nothing_but_its_metrics(session, tmp_path):
+    write(Volume(np.ones((4, 4, 4), np.float32), np.eye(4)), tmp_path / 'small.nii')
+    content, warnings = measured(session, acquired='small.nii')
+    assert 'could not be measured' in content['NotAvailable']['all']
+    assert content['Metrics']['coverage'] == 1
+    assert warnings == []
