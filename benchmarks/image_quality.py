@@ -60,7 +60,7 @@ def spoiled(image: Volume, white: float) -> Iterator[tuple[str, Volume]]:
 
 def row(name: str, fault: str, image: Volume, mask: Volume, to_template: np.ndarray) -> set[str]:
     """Print the numbers of an image; the codes of its flags."""
-    corrected = preprocess.even(image, mask)
+    corrected = preprocess.without_inhomogeneity(image, mask)
     started = time.process_time()
     found = measure_image(
         image,
@@ -69,7 +69,7 @@ def row(name: str, fault: str, image: Volume, mask: Volume, to_template: np.ndar
         to_reference=np.eye(4),
         to_template=to_template,
         brain_only=brain.is_brain_only(image),
-        is_corrected=preprocess.is_uneven(image.contrast, None),
+        is_corrected=preprocess.needs_n4(image.contrast, None),
     )
     seconds = time.process_time() - started
     codes = {flag.code for flag in image_checks.check_image(found.metrics, image.contrast)}

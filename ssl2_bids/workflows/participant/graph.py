@@ -19,6 +19,7 @@ from ssl2_bids.workflows.participant.plan import (
     imaging_frequency,
     is_stripped,
     map_settings,
+    needs_correction,
 )
 from ssl2_bids.workflows.participant.quality import measure_quality
 from ssl2_bids.workflows.participant.templates import by_template
@@ -221,6 +222,7 @@ def _measure_quality(plan: Plan, contrast: str) -> Node:
         'contrast': contrast,
         'field_strength': field_strength(plan, contrast),
         'frequency': imaging_frequency(plan, contrast),
+        'is_corrected': needs_correction(plan, contrast),
     }
     if contrast == plan.session.reference:
         inputs |= {'matrix': '', 'register_facts': ''}

@@ -10,7 +10,6 @@ import numpy as np
 from ssl2_bids.files import write_json
 from ssl2_bids.steps import image_checks
 from ssl2_bids.steps.image_quality import ImageQuality, measure_image
-from ssl2_bids.steps.preprocess import needs_n4
 from ssl2_bids.volume import read
 from ssl2_bids.workflows.participant.engine.task import read_json
 
@@ -36,6 +35,7 @@ def measure_quality(
     contrast: str,
     field_strength: float | None,
     frequency: float | None,
+    is_corrected: bool,
 ) -> dict[str, str]:
     """Metrics of one image, and the reasons to doubt it.
 
@@ -47,6 +47,7 @@ def measure_quality(
     matrix, register_facts : of the registration to the reference; empty for the reference.
     template_matrix : RAS+ mm of the template to RAS+ mm of the reference.
     field_strength, frequency : T and MHz of the sidecar; None if unknown.
+    is_corrected : whether N4 changed the image here.
     """
     to_image = np.load(matrix) if matrix else np.eye(4)
     back = np.linalg.inv(to_image)
@@ -59,7 +60,7 @@ def measure_quality(
             to_reference=back,
             to_template=np.linalg.inv(np.load(template_matrix)) @ back,
             brain_only=read_json(brain_facts)['brain_only'],
-            is_corrected=needs_n4(contrast, field_strength),
+            is_corrected=is_corrected,
             t1_map=read(t1_map) if t1_map else None,
         )
     except (ValueError, ArithmeticError, IndexError) as error:

@@ -48,6 +48,7 @@ def session(tmp_path, monkeypatch) -> dict[str, object]:
         'contrast': 'T1w',
         'field_strength': 3.0,
         'frequency': None,
+        'is_corrected': True,
     }
 
 
