@@ -46,7 +46,7 @@ def prepared_by_the_app(session, contrast, mode):
     made = nodes.prepare(scan, digests)
     image = made['image']
     mask = nodes.find_brain(image, made['brain_source'], contrast, mode, None, 1, '')['mask']
-    even = nodes.correct_inhomogeneity(image, mask, contrast, scan.field_strength)['image']
+    even = nodes.correct_inhomogeneity(image, mask, contrast, scan.field_strength, False)['image']
     return read(even, contrast=contrast), read(mask, dtype=np.uint8)
 
 
