@@ -159,8 +159,9 @@ def train(
                 history.stopped = max(asked, default=int(STOPPING[0]))
                 log.info('stopped by signal %d after step %d', history.stopped, step)
                 break
-        if not history.stopped and distributed.anywhere(bool(asked), device):  # as it ended
-            history.stopped = max(asked, default=int(STOPPING[0]))
+    # a signal may come after the last step, too, or while the source is closed
+    if not history.stopped and distributed.anywhere(bool(asked), device):
+        history.stopped = max(asked, default=int(STOPPING[0]))
     if history.step == settings.steps:
         run.conclude()
     return history
