@@ -25,7 +25,11 @@ from ssl2_bids.bids.provenance import write_dataset_files
 from ssl2_bids.digests import SETTLED
 from ssl2_bids.files import write_json, write_text
 from ssl2_bids.settings import ParticipantSettings
-from ssl2_bids.workflows.participant.plan import Plan, planned_figures, planned_outputs
+from ssl2_bids.workflows.participant.plan import Plan
+from ssl2_bids.workflows.participant.planned_outputs import (
+    planned_figures,
+    planned_outputs,
+)
 from ssl2_bids.workflows.participant.planning import plan_sessions
 from ssl2_bids.workflows.participant.summary import base_summary, write_summary
 

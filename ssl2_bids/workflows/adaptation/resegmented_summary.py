@@ -15,7 +15,10 @@ from ssl2_bids.reports import viewer
 from ssl2_bids.volume import Volume
 from ssl2_bids.workflows.adaptation.cases import Case
 from ssl2_bids.workflows.participant.earlier import earlier_files
-from ssl2_bids.workflows.participant.plan import VIEWED, Figure
+from ssl2_bids.workflows.participant.planned_outputs import (
+    VIEWED,
+    Figure,
+)
 from ssl2_bids.workflows.participant.summary import Shown, draw
 from ssl2_bids.workflows.segmentation_files import (
     SegmentationFiles,

@@ -29,12 +29,14 @@ from ssl2_bids.workflows.participant.engine.task import read_json
 from ssl2_bids.workflows.participant.plan import (
     Plan,
     channels_of,
-    extra_spaces,
     field_strength,
     input_uri,
+    needs_correction,
+)
+from ssl2_bids.workflows.participant.planned_outputs import (
+    extra_spaces,
     is_denoised,
     map_paths,
-    needs_correction,
     preproc_path,
     quality_path,
 )

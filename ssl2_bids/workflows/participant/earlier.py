@@ -21,7 +21,10 @@ from ssl2_bids.bids.outputs import (
     sidecar_path,
 )
 from ssl2_bids.files import write_json
-from ssl2_bids.workflows.participant.plan import Plan, described_inputs
+from ssl2_bids.workflows.participant.plan import (
+    Plan,
+    described_inputs,
+)
 
 OUT_OF_DATE = 'the result is from an earlier choice of images or settings'
 AGAIN = 'run the participant level again'

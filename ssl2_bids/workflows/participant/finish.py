@@ -8,8 +8,10 @@ from ssl2_bids.workflows.participant.earlier import earlier_files, take_away, wi
 from ssl2_bids.workflows.participant.engine.task import read_json
 from ssl2_bids.workflows.participant.plan import (
     Plan,
-    all_paths,
     given_sources,
+)
+from ssl2_bids.workflows.participant.planned_outputs import (
+    all_paths,
     planned_figures,
 )
 from ssl2_bids.workflows.participant.summary import (

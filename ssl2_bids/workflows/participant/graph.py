@@ -13,12 +13,12 @@ from ssl2_bids.settings import ParticipantSettings
 from ssl2_bids.workflows.participant import nodes
 from ssl2_bids.workflows.participant.engine.task import make_node
 from ssl2_bids.workflows.participant.finish import finish
+from ssl2_bids.workflows.participant.make_plan import map_settings
 from ssl2_bids.workflows.participant.plan import (
     Plan,
     field_strength,
     imaging_frequency,
     is_stripped,
-    map_settings,
     needs_correction,
 )
 from ssl2_bids.workflows.participant.quality import measure_quality

@@ -17,11 +17,13 @@ from ssl2_bids.errors import DataError, UnavailableError
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.networks.weights import find_model
 from ssl2_bids.settings import ParticipantSettings
+from ssl2_bids.workflows.participant.make_plan import make_plan
 from ssl2_bids.workflows.participant.plan import (
     Plan,
-    all_paths,
     file_name,
-    make_plan,
+)
+from ssl2_bids.workflows.participant.planned_outputs import (
+    all_paths,
     planned_outputs,
 )
 from ssl2_bids.workflows.participant.templates import (

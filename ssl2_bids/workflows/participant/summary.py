@@ -19,11 +19,13 @@ from ssl2_bids.workflows.participant.derivatives import Results
 from ssl2_bids.workflows.participant.earlier import earlier_files
 from ssl2_bids.workflows.participant.engine.task import read_json
 from ssl2_bids.workflows.participant.plan import (
-    Figure,
     Plan,
     described_inputs,
     field_strength,
     file_name,
+)
+from ssl2_bids.workflows.participant.planned_outputs import (
+    Figure,
     planned_outputs,
     viewer_contrasts,
 )

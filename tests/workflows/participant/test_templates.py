@@ -15,7 +15,10 @@ from template_home import make_home
 
 from ssl2_bids.errors import DataError, UsageError
 from ssl2_bids.settings import ParticipantSettings
-from ssl2_bids.workflows.participant.plan import all_paths, planned_figures
+from ssl2_bids.workflows.participant.planned_outputs import (
+    all_paths,
+    planned_figures,
+)
 from ssl2_bids.workflows.participant.planning import plan_sessions
 from ssl2_bids.workflows.participant.templates import by_template, output_templates
 
