@@ -16,7 +16,14 @@ from scipy import ndimage
 
 from ssl2_bids.atlas import read_atlas
 from ssl2_bids.steps import registration
-from ssl2_bids.steps.registration import ImagePair, RegistrationStage
+from ssl2_bids.steps.image_pair import (
+    ImagePair,
+    RegistrationStage,
+    checked_mask,
+    clip_brightest,
+    cubic,
+)
+from ssl2_bids.steps.similarity import compare
 from ssl2_bids.steps.template import template
 from ssl2_bids.volume import Grid, Volume, resample
 
@@ -140,12 +147,12 @@ def expect_brain(image: Volume, mask: Volume, *, seed: int = 0) -> ExpectedBrain
     ------
     DataError : the mask is empty, or the image is constant within it.
     """
-    inside = registration.checked_mask(image, mask)
+    inside = checked_mask(image, mask)
     pair = coarse_pair(image, inside)
     centre = registration.centre_of(inside)
     upright, _ = best_fit(pair, starts(pair, centre, [np.eye(3)]), seed=seed)
     upright = registration.optimise(pair, upright, stage=STAGE, seed=seed + 1, affine=True)
-    score = registration.compare(pair, upright, seed=seed).score
+    score = compare(pair, upright, seed=seed).score
     _, turned = best_fit(pair, starts(pair, centre, turned_axes()), seed=seed)
     return ExpectedBrain(
         upright, score, turned, inside_grid(image, template_parts().grid, upright)
@@ -174,8 +181,7 @@ def coarse_template() -> tuple[Volume, Volume]:
     model = template()
     brain = model.with_data(model.data > 0)
     fixed, share = (
-        registration.cubic(v, brain, spacing=STAGE.spacing, margin=STAGE.shell)
-        for v in (model, brain)
+        cubic(v, brain, spacing=STAGE.spacing, margin=STAGE.shell) for v in (model, brain)
     )
     distance = ndimage.distance_transform_edt(share.data < 0.5) * STAGE.spacing
     return fixed, share.with_data((distance <= STAGE.shell).astype(np.uint8))
@@ -184,8 +190,8 @@ def coarse_template() -> tuple[Volume, Volume]:
 def coarse_pair(image: Volume, inside: Volume) -> ImagePair:
     """Copies of 4 mm of the template and the whole image; compared in and around the brain."""
     everything = image.with_data(np.ones(image.shape, bool))
-    clipped = registration.clip_brightest(image, inside)
-    moving = registration.cubic(clipped, everything, spacing=STAGE.spacing, margin=0.0)
+    clipped = clip_brightest(image, inside)
+    moving = cubic(clipped, everything, spacing=STAGE.spacing, margin=0.0)
     return ImagePair(*coarse_template(), without_local_mean(moving))
 
 
@@ -234,7 +240,7 @@ def best_fit(
     thin = replace(pair, region=pair.region.with_data(pair.region.data * some))
 
     def score(matrix: np.ndarray, where: ImagePair = pair) -> float:
-        return registration.compare(where, matrix, seed=seed).score
+        return compare(where, matrix, seed=seed).score
 
     first = sorted(begins, key=lambda start: -score(start, thin))[:FOLLOWED]
     ends = [

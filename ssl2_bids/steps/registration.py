@@ -9,62 +9,19 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
-from ssl2_bids.errors import DataError
 from ssl2_bids.itk import LPS, itk_image, one_thread
-from ssl2_bids.volume import Volume, resample, same_grid
-from ssl2_bids.voxel_grid import bounding_box, shift_affine, start_of
+from ssl2_bids.steps.image_pair import ImagePair, RegistrationStage, checked_mask, copies
+from ssl2_bids.steps.similarity import BINS, Similarity, compare
+from ssl2_bids.volume import Volume
 
-BINS = 40
-MARGIN = 24.0  # mm; kept around the moving brain, the larger part of a usual offset
 TILT = 12.0  # degrees; a start within 8 degrees of a tilt of 20
 CANDIDATES = 10  # starts followed up at the coarsest level; with 6, a slab can miss the brain
-MIN_OVERLAP = 0.1  # share of the points inside the moving image; none is believed below it
-
-
-@dataclass(frozen=True)
-class RegistrationStage:
-    """One level of the pyramid.
-
-    Attributes
-    ----------
-    spacing : mm, of the cubic copies.
-    points : how many points of the fixed image are compared.
-    shell : mm; the rim around the fixed brain that is compared too: outlines help to find the
-        brain, skull and skin distract from it.
-    """
-
-    spacing: float
-    points: int
-    shell: float
-
-
 RIGID = (
     RegistrationStage(4.0, 15_000, 6.0),
     RegistrationStage(2.0, 50_000, 4.0),
     RegistrationStage(1.2, 150_000, 2.0),
 )
 AFFINE = (RegistrationStage(4.0, 15_000, 6.0), RegistrationStage(2.0, 80_000, 6.0))
-
-
-@dataclass(frozen=True)
-class Similarity:
-    """How well two images fit under a transform.
-
-    Attributes
-    ----------
-    mutual_information : nats, larger is better.
-    normalised : normalised mutual information, 1 (unrelated) to 2 (identical).
-    overlap : share of the points compared that lie inside the moving image.
-    """
-
-    mutual_information: float
-    normalised: float
-    overlap: float
-
-    @property
-    def score(self) -> float:
-        """Normalised information about all points: those outside the moving image have none."""
-        return (self.normalised - 1) * self.overlap
 
 
 @dataclass(frozen=True)
@@ -83,15 +40,6 @@ class Registration:
     before: Similarity
     after: Similarity
     kept_identity: bool
-
-
-@dataclass(frozen=True)
-class ImagePair:
-    """Isotropic copies of both images, and where in the fixed one they are compared."""
-
-    fixed: Volume
-    region: Volume
-    moving: Volume
 
 
 def register_rigid(
@@ -169,79 +117,6 @@ def align(
     if after.score <= before.score:
         return Registration(identity, before, before, kept_identity=True)
     return Registration(matrix, before, after, kept_identity=False)
-
-
-def checked_mask(image: Volume, mask: Volume | None) -> Volume:
-    """The mask as booleans, or one of what is brighter than the mean.
-
-    Raises
-    ------
-    DataError : the mask is empty, or the image is constant within it.
-    """
-    if mask is None:
-        inside = image.data > np.nanmean(image.data)
-    elif not same_grid(image, mask):
-        raise ValueError('the mask is not on the grid of its image')
-    else:
-        inside = mask.data > 0
-    name = f'the {image.contrast} image' if image.contrast else 'the image'
-    if not inside.any():
-        raise DataError(
-            f'{name} cannot be registered: its brain mask is empty',
-            advice='Look at the image and its mask.',
-        )
-    low, high = np.nanpercentile(image.data[inside], (0.5, 99.5))
-    if not high > low:
-        raise DataError(
-            f'{name} cannot be registered: it is constant within the brain mask',
-            advice='Look at the image, or exclude it with --bids-filter-file.',
-        )
-    return image.with_data(inside)
-
-
-def copies(
-    fixed: Volume,
-    moving: Volume,
-    fixed_mask: Volume,
-    moving_mask: Volume,
-    *,
-    stage: RegistrationStage,
-) -> ImagePair:
-    """Cubic copies of both images, cut to the brain, and the brain with its shell."""
-    inside = cubic(fixed_mask, fixed_mask, spacing=stage.spacing, margin=stage.shell)
-    distance = ndimage.distance_transform_edt(inside.data < 0.5) * stage.spacing
-    return ImagePair(
-        cubic(
-            clip_brightest(fixed, fixed_mask),
-            fixed_mask,
-            spacing=stage.spacing,
-            margin=stage.shell,
-        ),
-        inside.with_data((distance <= stage.shell).astype(np.uint8)),
-        cubic(
-            clip_brightest(moving, moving_mask), moving_mask, spacing=stage.spacing, margin=MARGIN
-        ),
-    )
-
-
-def clip_brightest(image: Volume, mask: Volume) -> Volume:
-    """An image without NaN and without the few brightest voxels of the brain."""
-    low, high = np.nanpercentile(image.data[mask.data], (0.5, 99.5))
-    return image.with_data(np.clip(np.nan_to_num(image.data), min(low, 0), high))
-
-
-def cubic(image: Volume, mask: Volume, *, spacing: float, margin: float) -> Volume:
-    """Copy an image to cubic voxels of ``spacing`` mm along its own axes, around a mask.
-
-    ``margin`` mm are kept on each side of the mask, as far as the image goes.
-    """
-    cut = bounding_box(mask.data, np.ceil(margin / image.spacing).astype(int))
-    cropped = Volume(image.data[cut].astype(np.float32), shift_affine(image.affine, start_of(cut)))
-    step, length = spacing / image.spacing, np.array(cropped.shape)
-    shape = np.maximum(np.rint(length / step), 2).astype(int)
-    affine = shift_affine(cropped.affine, (length - 1) / 2 - (shape - 1) / 2 * step)
-    affine[:3, :3] = image.affine[:3, :3] * step
-    return resample(cropped, affine, tuple(shape.tolist()))
 
 
 def centre_of(mask: Volume) -> np.ndarray:
@@ -340,43 +215,6 @@ def mattes(
     method.SetMetricUseMovingImageGradientFilter(False)
     method.SetInterpolator(sitk.sitkLinear)
     return method
-
-
-def compare(pair: ImagePair, matrix: np.ndarray, *, seed: int) -> Similarity:
-    """Similarity of a pair under a transform (Studholme et al. 1999), linear interpolation.
-
-    The points are jittered within their voxels, so that no transform gains or loses by putting
-    voxels on voxels.
-    """
-    points = np.argwhere(pair.region.data).astype(np.float64)
-    points += np.random.default_rng(seed).uniform(-0.5, 0.5, points.shape)
-    there = np.linalg.inv(pair.moving.affine) @ matrix @ pair.fixed.affine
-    mapped = sum(points[:, a, None] * there[:3, a] for a in range(3)) + there[:3, 3]
-    inside = ((mapped >= -0.5) & (mapped <= np.array(pair.moving.shape) - 0.5)).all(axis=1)
-    overlap = float(inside.mean())
-    if overlap < MIN_OVERLAP:
-        return Similarity(0.0, 1.0, overlap)
-    indices = (
-        histogram_bins(pair.fixed, points[inside]),
-        histogram_bins(pair.moving, mapped[inside]),
-    )
-    joint = np.bincount(indices[0] * BINS + indices[1], minlength=BINS**2) / inside.sum()
-    table = joint.reshape(BINS, BINS)
-    both, one, other = (entropy(p) for p in (joint, table.sum(axis=0), table.sum(axis=1)))
-    return Similarity(one + other - both, (one + other) / max(both, 1e-12), overlap)
-
-
-def histogram_bins(image: Volume, points: np.ndarray) -> np.ndarray:
-    """Histogram bins 0..BINS-1 of an image at voxel positions (N, 3)."""
-    values = ndimage.map_coordinates(image.data, points.T, order=1, mode='nearest')
-    low, high = image.data.min(), image.data.max()
-    return np.minimum((values - low) / max(high - low, 1e-9) * BINS, BINS - 1).astype(int)
-
-
-def entropy(shares: np.ndarray) -> float:
-    """Shannon entropy in nats."""
-    present = shares[shares > 0]
-    return float(-(present * np.log(present)).sum())
 
 
 def displacement(matrix: np.ndarray, point: np.ndarray) -> tuple[float, float]:

@@ -7,7 +7,8 @@ from functools import cache
 
 import numpy as np
 
-from ssl2_bids.steps.registration import Similarity, register_affine
+from ssl2_bids.steps.registration import register_affine
+from ssl2_bids.steps.similarity import Similarity
 from ssl2_bids.volume import Volume, resample
 
 VOLUME_RATIOS = (0.4, 2.0)  # brain over template; MNI152 is large: patients have 0.6 to 0.8
