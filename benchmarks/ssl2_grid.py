@@ -45,6 +45,7 @@ from torch import nn
 
 from ssl2_bids.files import whole_file
 from ssl2_bids.metrics import lesionwise, voxelwise
+from ssl2_bids.metrics.score_names import SCORES
 from ssl2_bids.networks.cards import LESION, Card
 from ssl2_bids.networks.weights import build_network, find_model, initialise, read_weights
 from ssl2_bids.settings import ADAPTATION, GroupSettings
@@ -65,10 +66,9 @@ from ssl2_bids.training.data.participants import (
 from ssl2_bids.training.data.views import AXIAL
 
 SCRATCH, NOTHING, SUPERVISED = 'scratch', 'none', 'supervised'
-METRICS = ('dice', 'lesion_f1', 'lesion_sensitivity', 'lesion_ppv', 'volume_bias')
 CELL = ('start', 'strategy', 'labelled', 'density', 'seed', 'steps', 'learning_rate')
 GROUP = ('start', 'labelled', 'density', 'strategy', 'share')  # what a line of the table is of
-COLUMNS = (*CELL, 'share', 'participant', *METRICS, 'seconds')
+COLUMNS = (*CELL, 'share', 'participant', *SCORES, 'seconds')
 RESAMPLES = 2000  # of the bootstrap
 
 Rows = list[dict[str, str]]
@@ -208,10 +208,10 @@ def tested(network: nn.Module, person: Participant, grid: Grid) -> dict[str, str
         'dice': voxelwise.dice(truth, found > 0),
         'lesion_f1': lesions.f1,
         'lesion_sensitivity': lesions.sensitivity,
-        'lesion_ppv': lesions.precision,
+        'lesion_precision': lesions.precision,
         'volume_bias': voxelwise.volume_error(truth, found > 0),
     }
-    return {name: f'{values[name]:.5f}' for name in METRICS}
+    return {name: f'{values[name]:.5f}' for name in SCORES}
 
 
 def read_rows(path: Path) -> Rows:

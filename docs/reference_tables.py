@@ -138,7 +138,7 @@ def describe_action(parser: argparse.ArgumentParser, action: argparse.Action) ->
             if action.choices:
                 metavar = action.metavar or '{' + ','.join(map(str, action.choices)) + '}'
             signature += ' ' + formatter._format_args(action, str(metavar))
-    text = escape((action.help or '').replace('%(default)s', str(action.default)))
+    text = escape((action.help or '').replace('%%', '%'))
     others = [f'`{n}`' for n in names if n.startswith('--')][1:]
     notes = f'Also {", ".join(others)}. ' if others else ''
     if parser.prog == 'ssl2-bids' and action.dest in levels():

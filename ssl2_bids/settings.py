@@ -1,12 +1,12 @@
 """Everything tunable: one frozen dataclass per level, made once by the command line.
 
-Defaults are defined only here, with unit and reason. Values of the model (threshold, overlap,
-minimum volume) are ``None`` here and come from the model's card.
+Defaults are defined only here, with unit and reason; the help of an option quotes them. Values of
+the model (threshold, overlap, minimum volume) are ``None`` here and come from the model's card.
 """
 
 from __future__ import annotations
 
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +162,16 @@ def options_of(level: str) -> set[str]:
 def foreign_options(level: str) -> set[str]:
     """The options that another level has, and this one has not."""
     return set().union(*(options_of(other) for other in LEVELS)) - options_of(level)
+
+
+def defaults_of_options() -> dict[str, Any]:
+    """What each option is where it is not given; an option without a default is not there."""
+    return {
+        option_of(setting): setting.default
+        for level in LEVELS.values()
+        for setting in fields(level)
+        if setting.default is not MISSING
+    }
 
 
 def lasting_options() -> set[str]:

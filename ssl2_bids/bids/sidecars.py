@@ -7,6 +7,7 @@ from typing import Any
 
 from ssl2_bids.contrasts import SUFFIXES
 from ssl2_bids.metrics.quality_names import SHOWN
+from ssl2_bids.metrics.score_names import SCORES
 from ssl2_bids.steps.lesions import REGIONS
 
 # keys of raw sidecars that stay true after reorientation and bias correction
@@ -244,14 +245,6 @@ def _place(contrast: str) -> int:
     return SUFFIXES.index(contrast) if contrast in SUFFIXES else len(SUFFIXES)
 
 
-METRICS: tuple[tuple[str, str], ...] = (
-    ('dice', 'Dice coefficient of the voxels'),
-    ('lesion_f1', 'lesion F1, any overlap; n/a where annotated in part'),
-    ('lesion_sensitivity', 'share of the labelled lesions that were detected; n/a likewise'),
-    ('lesion_ppv', 'share of the detected lesions that were labelled; n/a likewise'),
-    ('volume_bias', '(found - drawn) / drawn volume; negative where too little was found'),
-)
-
 _LABELLED_CASE: dict[str, dict[str, Any]] = {
     'participant_id': {'Description': 'labelled participant'},
     'session_id': {'Description': 'session'},
@@ -267,8 +260,8 @@ _LABELLED_CASE: dict[str, dict[str, Any]] = {
 }
 
 PERFORMANCE_COLUMNS: dict[str, dict[str, Any]] = _LABELLED_CASE | {
-    f'{name}_{when}': {'Description': f'{text}; by {which}'}
-    for name, text in METRICS
+    f'{name}_{when}': {'Description': f'{score.description}; by {which}'}
+    for name, score in SCORES.items()
     for when, which in (
         ('before', 'the start model'),
         ('after', 'the model adapted without this participant'),

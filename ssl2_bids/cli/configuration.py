@@ -10,7 +10,7 @@ from typing import Any
 from ssl2_bids.cli.parser import build_parser
 from ssl2_bids.cli.parsing import Parser
 from ssl2_bids.errors import UsageError
-from ssl2_bids.settings import LEVELS, foreign_options, lasting_options
+from ssl2_bids.settings import LEVELS, defaults_of_options, foreign_options, lasting_options
 from ssl2_bids.tables import read_toml
 
 IN_FILES = {'mem': '--mem-gb'}  # of several options for one setting, that of the file's unit
@@ -35,7 +35,7 @@ def read_config(path: Path, level: str) -> Former:
     """
     parser = build_parser()
     values: dict[str, Any] = {}
-    useless, lasting = [], lasting_options()
+    useless, lasting, defaults = [], lasting_options(), defaults_of_options()
     foreign = foreign_options(level) if level in LEVELS else set()
     for name, value in _options(path).items():
         action = _action(parser, name)
@@ -46,7 +46,7 @@ def read_config(path: Path, level: str) -> Former:
         checked = _validate(parser, action, value, path)
         if name not in foreign:
             values[name] = checked
-        elif checked != action.default:
+        elif checked not in (action.default, defaults.get(name)):
             useless.append(name)
     left_out = f'{path}: without effect at {level} level and ignored: {", ".join(useless)}'
     return Former(values, left_out if useless else '')

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ssl2_bids.cli import values
 from ssl2_bids.cli.parsing import Parser, add_option
+from ssl2_bids.settings import ADAPTATION, GroupSettings
 
 
 def add_adaptation(parser: Parser) -> None:
@@ -26,15 +27,16 @@ def add_adaptation(parser: Parser) -> None:
         metavar='PATH',
         help='folders with manual lesion masks, named as in BIDS '
         '(sub-01/anat/sub-01_label-lesion_mask.nii.gz), of all or some slices '
-        '(default with any other of these options: labels, manual_masks, lesion_masks or manual '
-        'in BIDS_DIR/derivatives)',
+        '(if another option of this group is given, the default is labels, manual_masks, '
+        'lesion_masks or manual in BIDS_DIR/derivatives)',
     )
     add_option(
         group,
         '--strategy',
         metavar='NAME',
         help='how scans without labels are used: supervised (not at all), mean_teacher, fixmatch, '
-        'bcp, ...; self_training needs no labels; none: tables without training '
+        'bcp, ... (all: docs/how-to/adapt.md); self_training needs no labels; none: tables '
+        'without training '
         '(default: mean_teacher below 10 labelled participants, else supervised; none without '
         'labels)',
     )
@@ -42,10 +44,9 @@ def add_adaptation(parser: Parser) -> None:
         group,
         '--label',
         type=values.model_label,
-        default='adapted',
         metavar='NAME',
         help='name of the new model, letters and digits: OUTPUT_DIR/models/NAME, and desc-NAME '
-        'in the names of its results (default: adapted)',
+        f'in the names of its results (default: {GroupSettings.label})',
     )
     add_option(
         group,
@@ -69,7 +70,8 @@ def add_adaptation(parser: Parser) -> None:
         '--steps',
         type=values.positive_int,
         metavar='N',
-        help='steps of each training (default: 200 on a CPU, 400 on a GPU)',
+        help=f'steps of each training (default: {ADAPTATION["cpu"].steps} on a CPU, '
+        f'{ADAPTATION["cuda"].steps} on a GPU)',
     )
     add_option(
         group,
@@ -82,17 +84,16 @@ def add_adaptation(parser: Parser) -> None:
         group,
         '--empty-labels',
         choices=('ignore', 'negative'),
-        default='ignore',
         help='meaning of a mask without lesions: not drawn yet (ignore), or free of lesions '
-        '(negative); "Manual": true in its JSON means negative (default: ignore)',
+        '(negative); "Manual": true in its JSON means negative '
+        f'(default: {GroupSettings.empty_labels})',
     )
     add_option(
         group,
         '--accept',
         choices=('auto', 'always'),
-        default='auto',
         help='auto: use the adapted model only if it is better on participants left out of the '
-        'training; always: use it in any case (default: auto)',
+        f'training; always: use it in any case (default: {GroupSettings.accept})',
     )
     add_option(
         group,

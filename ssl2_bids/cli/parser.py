@@ -53,7 +53,8 @@ def build_parser() -> Parser:
     parser.add_argument(
         'analysis_level',
         metavar='{participant,group}',
-        help='participant: segment each scan; group: summarise the cohort',
+        help='participant: segment each scan; group: summarise the cohort, and adapt the '
+        'model to the site where there are manual masks',
     )
     _add_selection(parser)
     add_segmentation(parser)
@@ -152,8 +153,8 @@ def _add_selection(parser: Parser) -> None:
 def _add_resources(parser: Parser) -> None:
     group = parser.add_argument_group(
         'resources',
-        'For both levels, except --low-mem, --use-plugin, --stop-on-first-crash and '
-        '--resource-monitor, which are of the participant level.',
+        'For both levels. Of the participant level only: --low-mem, --use-plugin,\n'
+        '--stop-on-first-crash, --resource-monitor.',
     )
     add_option(
         group,
@@ -196,8 +197,8 @@ def _add_resources(parser: Parser) -> None:
         dest='mem',
         type=values.memory_mb,
         metavar='MB',
-        help='memory limit in MB, or with a suffix such as 16G (default: all memory available to '
-        'the job)',
+        help='memory limit in MB, or with a suffix such as 16G (default: 90 %% of the memory '
+        'available to the job)',
     )
     add_option(
         group, '--mem-gb', dest='mem', type=values.memory_gb, metavar='GB', help='the same in GB'

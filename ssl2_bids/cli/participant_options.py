@@ -6,11 +6,14 @@ from pathlib import Path
 
 from ssl2_bids.cli import values
 from ssl2_bids.cli.parsing import Parser, add_option
+from ssl2_bids.settings import ParticipantSettings
 
 
 def add_segmentation(parser: Parser) -> None:
     """Options of the model and of its use."""
-    group = parser.add_argument_group('segmentation')
+    group = parser.add_argument_group(
+        'segmentation (participant level)', '--model and --device are for both levels.'
+    )
     add_option(
         group,
         '--model',
@@ -56,25 +59,25 @@ def add_segmentation(parser: Parser) -> None:
         group,
         '--device',
         type=values.device,
-        default='auto',
         metavar='{auto,cpu,cuda,cuda:N}',
         help='device of the network; cuda without a GPU is an error, auto prints the device used '
-        '(default: auto)',
+        f'(default: {ParticipantSettings.device})',
     )
 
 
 def add_preprocessing(parser: Parser) -> None:
     """Options of the steps before the segmentation."""
-    group = parser.add_argument_group('preprocessing')
+    group = parser.add_argument_group(
+        'preprocessing (participant level)', '--random-seed is for both levels.'
+    )
     add_option(
         group,
         '--skull-strip',
         '--skull-strip-t1w',
         '--skull-strip-mode',
         choices=('auto', 'skip', 'force'),
-        default='auto',
         help='auto: strip all images except brain-only ones; skip: all images are brain-only; '
-        'force: strip all images (default: auto)',
+        f'force: strip all images (default: {ParticipantSettings.skull_strip})',
     )
     add_option(
         group,
@@ -96,22 +99,23 @@ def add_preprocessing(parser: Parser) -> None:
         group,
         '--random-seed',
         type=values.seed,
-        default=0,
         metavar='N',
-        help='random seed of registration, folds and training (default: 0)',
+        help='random seed of registration, folds and training, at both levels '
+        f'(default: {ParticipantSettings.random_seed})',
     )
 
 
 def add_outputs(parser: Parser) -> None:
     """Options of what is written, and of what is made again."""
-    group = parser.add_argument_group('outputs')
+    group = parser.add_argument_group(
+        'outputs (participant level)', '--dry-run is for both levels.'
+    )
     add_option(
         group,
         '--output-spaces',
         nargs='+',
         action='extend',
         metavar='SPACE',
-        default=[],
         help='additional grids for the lesions: suffix of a contrast used (FLAIR, T1w, ...: '
         'its raw grid), MNI152NLin2009aSym (affine), or a template of TemplateFlow in '
         'TEMPLATEFLOW_HOME (non-linear), NAME[:cohort-Y][:res-X], such as '
@@ -133,5 +137,5 @@ def add_outputs(parser: Parser) -> None:
         group,
         '--dry-run',
         action='store_true',
-        help='list the input and output files, and stop',
+        help='list the input and output files of the level, and stop',
     )

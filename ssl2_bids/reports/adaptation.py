@@ -11,6 +11,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from ssl2_bids.files import write_text
+from ssl2_bids.metrics.score_names import SCORES
 from ssl2_bids.reports.figures.charts import line_chart
 from ssl2_bids.reports.figures.panels import outline_path, sheet, slice_panel
 from ssl2_bids.reports.figures.scene import AXIAL, cut, prepare
@@ -20,13 +21,6 @@ from ssl2_bids.volume import Volume, reorient
 DOUBT_COLOUR = '#ffb000'
 DOUBTED = 0.15  # expected error from which a voxel is outlined; at most 0.5
 WIDTH, HEIGHT, SIDE, TOP, BOTTOM = 300, 230, 60, 14, 34
-NAMES = {
-    'dice': 'Dice',
-    'lesion_f1': 'Lesion F1',
-    'lesion_sensitivity': 'Lesion sensitivity',
-    'lesion_ppv': 'Lesion precision (PPV)',
-    'volume_bias': 'Volume bias',
-}
 
 
 @dataclass(frozen=True)
@@ -67,12 +61,12 @@ def section(facts: Mapping[str, Any]) -> dict[str, Any]:
     facts : the content of ``models/<label>/report.json``.
     """
     rows = facts['Performance']
-    columns = [name for name in NAMES if any(_known(row, name) for row in rows)]
+    columns = [name for name in SCORES if any(_known(row, name) for row in rows)]
     enough = any(entry['P'] is not None for entry in facts['Comparison'].values())
     return {
         'facts': facts,
         'rows': rows,
-        'columns': [(name, NAMES[name]) for name in columns],
+        'columns': [(name, SCORES[name].title) for name in columns],
         'chart': before_and_after(rows),
         'curves': line_chart(
             {f'left out of {name}': points for name, points in facts.get('Curves', {}).items()},
@@ -80,7 +74,7 @@ def section(facts: Mapping[str, Any]) -> dict[str, Any]:
             side='Dice on participants left out of training',
         ),
         'comparison': [
-            {'name': NAMES[name], **entry}
+            {'name': SCORES[name].title, **entry}
             for name, entry in facts['Comparison'].items()
             if entry['Before'] is not None
         ],

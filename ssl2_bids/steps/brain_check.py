@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from ssl2_bids.steps.expected_brain import ExpectedBrain, template_parts
+from ssl2_bids.steps.expected_brain import MIN_SCORE, ExpectedBrain, template_parts
 from ssl2_bids.steps.quality import BRAIN_VOLUMES
 from ssl2_bids.volume import Volume, resample
 
@@ -33,6 +33,7 @@ MAX_OUTSIDE = 0.05  # good up to 0.03; grown 0.04 to 0.1, a whole head from 0.2
 MAX_ASYMMETRY = 0.06  # good up to 0.011; one hemisphere 1
 MAX_TURNED = 1.1  # good 0.35 to 0.5; exchanged or flipped axes from 2.3
 MAX_CUT = 0.02  # good up to 0.002; a slab of 25 mm that is missing 0.05 to 0.1
+LIKE_TEMPLATE = ('T1w', 'UNIT1', 'FLAIR')  # good from 0.054; of T2w and T2starw of 7T from 0.02
 MIN_AGREEMENT = 0.9  # good contrasts of one head from 0.93; shrunk 0.86, grown 0.83
 
 
@@ -157,6 +158,13 @@ def check_image(expected: ExpectedBrain) -> list[Flag]:
     """Why an image cannot show a whole brain upright, whatever its mask is."""
     flags: list[Flag] = []
     if not expected.is_reliable:
+        if expected.contrast in LIKE_TEMPLATE:
+            best = max(expected.score, expected.turned)
+            text = (
+                'nothing in the image is like the brain of the template: its axes may be '
+                'exchanged or flipped in its header, or it is no image of a head'
+            )
+            flags.append(Flag('unlike', best, MIN_SCORE, text))
         return flags
     ratio = expected.turned / max(expected.score, 1e-6)
     if ratio > MAX_TURNED:

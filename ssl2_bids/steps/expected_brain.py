@@ -51,12 +51,14 @@ class ExpectedBrain:
     matrix : (4, 4), RAS+ mm of the template to RAS+ mm of the image.
     score : similarity of template and image; ``turned``: with the best exchange of axes.
     seen : share of each voxel of the template's copy that lies in the field of view.
+    contrast : BIDS suffix of the image; empty where it is unknown.
     """
 
     matrix: np.ndarray
     score: float
     turned: float
     seen: np.ndarray
+    contrast: str = ''
 
     @property
     def scale(self) -> float:
@@ -154,9 +156,8 @@ def expect_brain(image: Volume, mask: Volume, *, seed: int = 0) -> ExpectedBrain
     upright = registration.optimise(pair, upright, stage=STAGE, seed=seed + 1, affine=True)
     score = compare(pair, upright, seed=seed).score
     _, turned = best_fit(pair, starts(pair, centre, turned_axes()), seed=seed)
-    return ExpectedBrain(
-        upright, score, turned, inside_grid(image, template_parts().grid, upright)
-    )
+    seen = inside_grid(image, template_parts().grid, upright)
+    return ExpectedBrain(upright, score, turned, seen, image.contrast)
 
 
 def inside_grid(field_of_view: Grid, grid: Grid, matrix: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from ssl2_bids.cli import options, values
 from ssl2_bids.cli.app import main
 from ssl2_bids.cli.parser import build_parser
 from ssl2_bids.cli.terminal import Terminal
-from ssl2_bids.errors import NoInputError, UsageError
+from ssl2_bids.errors import SOME_FAILED, SUCCESS, NoInputError, Ssl2Error, UsageError
 from ssl2_bids.settings import ParticipantSettings
 from ssl2_bids.workflows.adaptation.plan import asked_for
 from ssl2_bids.workflows.participant.outcomes import Outcome
@@ -224,6 +225,20 @@ def test_configuration_of_a_former_run_stands_below_the_command_line(dataset, tm
 def test_every_option_has_help():
     for action in build_parser()._actions:
         assert action.help, action.option_strings
+
+
+def test_defaults_are_those_of_the_settings():
+    given = vars(build_parser().parse_args(['data', 'out', 'participant']))
+    own = {'bids_dir', 'output_dir', 'analysis_level'}
+    assert {k: v for k, v in given.items() if k not in own and v} == {}
+
+
+def test_the_help_names_every_exit_code():
+    text = build_parser().format_help().partition('exit codes:')[2]
+    named = {int(number) for number in re.findall(r'\b\d+\b', text)}
+    kinds = [Ssl2Error, *Ssl2Error.__subclasses__()]
+    signals = {128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    assert named == {SUCCESS, SOME_FAILED, *(kind.exit_code for kind in kinds), *signals}
 
 
 def test_a_fault_of_ours_is_called_one(dataset, tmp_path, capsys, monkeypatch):

@@ -8,10 +8,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from ssl2_bids.metrics.score_names import SCORES
 from ssl2_bids.reports import adaptation, group
 from ssl2_bids.volume import Volume
-
-METRICS = ('dice', 'lesion_f1', 'lesion_sensitivity', 'lesion_ppv', 'volume_bias')
 
 
 def facts(*, accepted=True, p=None, rows=2, **more):
@@ -42,7 +41,7 @@ def facts(*, accepted=True, p=None, rows=2, **more):
             }
             for n in range(rows)
         ],
-        'Comparison': {name: entry if name == 'dice' else unknown for name in METRICS},
+        'Comparison': {name: entry if name == 'dice' else unknown for name in SCORES},
         'Annotate': [
             {
                 'participant_id': 'sub-07',

@@ -12,14 +12,13 @@ import torch
 
 from ssl2_bids.metrics import lesionwise, voxelwise
 from ssl2_bids.metrics.comparison import compare_models
+from ssl2_bids.metrics.score_names import SCORES
 from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.steps.lesions import label_instances
 from ssl2_bids.steps.network_input import to_reference
 from ssl2_bids.training.adaptation.decision import ScorePair
 from ssl2_bids.volume import Volume, read, reorient
 from ssl2_bids.workflows.adaptation.prepare import PreparedSession
-
-METRICS = ('dice', 'lesion_f1', 'lesion_sensitivity', 'lesion_ppv', 'volume_bias')
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class LabelScores:
     dice: float
     lesion_f1: float | None
     lesion_sensitivity: float | None
-    lesion_ppv: float | None
+    lesion_precision: float | None
     volume_bias: float
     volume: float
 
@@ -83,7 +82,7 @@ def score(
         dice=voxels.dice,
         lesion_f1=lesions.f1 if lesions else None,
         lesion_sensitivity=lesions.sensitivity if lesions else None,
-        lesion_ppv=lesions.precision if lesions else None,
+        lesion_precision=lesions.precision if lesions else None,
         volume_bias=voxels.volume_error,
         volume=voxels.prediction_volume,
     )
@@ -131,7 +130,7 @@ def compare_metrics(rows: Sequence[Row], *, seed: int) -> dict[str, dict[str, An
     """Before and after for each metric: means over participants, and p where there are enough."""
     found = {}
     chosen = [row for row in rows if row.fold != 'holdout']
-    for metric in METRICS:
+    for metric in SCORES:
         values = [
             [_or_nan(getattr(side, metric)) for side in (row.before, row.after)] for row in chosen
         ]
@@ -164,7 +163,7 @@ def table_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
             'volume_reference_mm3': round(row.reference_volume, 1),
             **{
                 f'{metric}_{when}': _round(getattr(side, metric))
-                for metric in METRICS
+                for metric in SCORES
                 for when, side in (('before', row.before), ('after', row.after))
             },
         }

@@ -19,6 +19,7 @@ from ssl2_bids.bids.outputs import (
     sidecar_path,
 )
 from ssl2_bids.bids.provenance import bids_uri
+from ssl2_bids.contrasts import SIMILAR
 from ssl2_bids.errors import DataError, NoInputError, Ssl2Error, about
 from ssl2_bids.files import write_json, write_text
 from ssl2_bids.raw_grid import read_raw_grid, write_on
@@ -29,7 +30,7 @@ from ssl2_bids.workflows.participant.earlier import current_results
 log = logging.getLogger('ssl2_bids')
 
 ROI_PATTERN = '*_roi.nii.gz'  # the line of .bidsignore that fMRIPrep's documentation asks for
-T1_LIKE = ('T1w', 'UNIT1')
+T1_LIKE = ('T1w', *(one for one, similar in SIMILAR.items() if similar == 'T1w'))
 
 
 @dataclass(frozen=True)
