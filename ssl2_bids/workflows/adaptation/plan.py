@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssl2_bids import __version__
 from ssl2_bids.bids.dataset import read_description
-from ssl2_bids.bids.outputs import Result, output_name, read_sidecar
+from ssl2_bids.bids.outputs import Result, output_name, read_sidecar, sidecar_path
 from ssl2_bids.bids.provenance import DESCRIPTIONS
 from ssl2_bids.errors import DataError, NoInputError, UsageError
 from ssl2_bids.networks.cards import CARD_FILE, Card
@@ -349,8 +349,15 @@ def describe(adaptation: Adaptation) -> list[str]:
             held = ' (held out)' if case.participant in adaptation.settings.holdout else ''
             lines.append(f'label  {case.name}{held}: {label.path}')
     name = adaptation.settings.label
-    names = [output_name(f'model.{key}', desc=name) for key in ('configuration', 'history',
-                                                                'splits', 'report')]  # fmt: skip
+    tables = [
+        output_name('model.history', desc=name),
+        output_name('model.splits', desc=name),
+        output_name('group.performance'),
+        output_name('group.annotate'),
+    ]
+    names = [output_name('model.configuration', desc=name), output_name('model.report', desc=name)]
     names += [f'{adaptation.folder}/{CARD_FILE}', f'{adaptation.folder}/weights.safetensors']
-    names += [output_name('group.performance'), output_name('group.annotate')]
+    for table in tables:
+        names += [table, sidecar_path(Path(table)).as_posix()]
+    names.append(output_name('group.annotate_figure', desc=name))
     return lines + [f'write  {name}' for name in names]

@@ -131,10 +131,14 @@ def described_inputs(plan: Plan) -> list[dict[str, Any]]:
 def _use_of(scan: Scan, path: Path) -> str:
     """What a companion of an image is for."""
     role = next(companion.role for companion in scan.companions if companion.path == path)
-    if role.startswith('INV'):
-        return (
-            'UNIT1 is computed from it' if scan.is_computed else 'for the noise removal of UNIT1'
-        )
-    if role == 'T1map':
-        return 'T1 map of the scanner'
-    return 'for the correction of UNIT1 and T1 for B1+'
+    inversion = (
+        'UNIT1 is computed from it' if scan.is_computed else 'for the noise removal of UNIT1'
+    )
+    transmit = 'for the correction of UNIT1 and T1 for B1+'
+    return {
+        'INV1': inversion,
+        'INV2': inversion,
+        'T1map': 'T1 map of the scanner',
+        'TB1map': transmit,
+        'SA2RAGE': transmit,
+    }[role.partition(' ')[0]]

@@ -595,6 +595,21 @@ def test_a_dry_run_names_labels_and_files(site):
     assert not (site.output_dir / 'models').exists()
 
 
+def test_a_dry_run_lists_each_file_of_the_model_and_of_the_cohort(adapted):
+    settings, _ = adapted
+    code, output = run(replace(settings, label='other', dry_run=True))
+    assert code == 0
+    listed = {
+        line.removeprefix('write').strip().replace('other', 'adapted')
+        for line in output.splitlines()
+        if line.startswith('write') and '/sub-' not in line
+    }
+    root = settings.output_dir
+    patterns = ('group_*', 'figures/group_*', 'models/adapted/*')
+    written = {p.relative_to(root).as_posix() for pattern in patterns for p in root.glob(pattern)}
+    assert written == listed
+
+
 def test_usual_folders_are_looked_into(site, caplog):
     shutil.move(site.labels[0], site.bids_dir / 'derivatives' / 'labels')
     usual = replace(site, labels=(), folds=None, steps=None)
