@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ssl2_bids import __version__
+from ssl2_bids import __date__, __version__
 from ssl2_bids.bids.provenance import CODE_URL
 
 if sys.version_info >= (3, 11):
@@ -41,6 +41,59 @@ def test_no_comment_silences_a_rule_that_is_not_asked():
 def test_citation_is_of_this_version():
     text = (PROJECT / 'CITATION.cff').read_text()
     assert re.search('^version: (.+)$', text, re.MULTILINE)[1] == __version__
+
+
+def tracked_texts() -> dict[str, str]:
+    """The documents and settings in git, by name."""
+    listed = subprocess.run(
+        ['git', 'ls-files', '*.md', '*.toml', '*.cff', '*.yml', '*.def', 'Dockerfile', 'tools'],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return {name: (PROJECT / name).read_text() for name in listed.stdout.splitlines()}
+
+
+def test_every_tag_of_the_image_is_this_version():
+    found = {
+        (name, tag)
+        for name, text in tracked_texts().items()
+        for tag in re.findall(r'ssl2-bids:(\d[\w.-]*)', text)
+    }
+    assert {'README.md', 'Singularity.def', 'docs/how-to/containers.md'} <= {n for n, _ in found}
+    other = sorted(f'{name}: {tag}' for name, tag in found if tag != __version__)
+    assert not other, other
+
+
+def test_changelog_has_this_version_with_its_date():
+    text = (PROJECT / 'CHANGELOG.md').read_text()
+    released = dict(re.findall(r'^## (\d[\d.]*) - (\d{4}-\d\d-\d\d)$', text, re.MULTILINE))
+    coming = text.partition('## Unreleased\n')[2].partition('\n## ')[0]
+    if f'{__version__}, has not been released' in coming:
+        assert __version__ not in released
+    else:
+        assert released.get(__version__) == __date__
+
+
+def test_python_tools_use_the_environment_of_the_clone():
+    for tool in sorted((PROJECT / 'tools').iterdir()):
+        if tool.is_file() and tool.read_text().startswith('#!/usr/bin/env python3'):
+            assert '\nuse_own_python(' in tool.read_text(), tool.name
+            code = tool.read_text().partition('\nuse_own_python(')[0]
+            imported = re.findall(r'^(?:import|from) (\w+)', code, re.MULTILINE)
+            strange = set(imported) - sys.stdlib_module_names - {'own_python'}
+            assert not strange, f'{tool.name} imports {strange} before it is in .venv'
+
+
+def test_light_checks_are_those_of_each_commit():
+    hooks = (PROJECT / '.pre-commit-config.yaml').read_text()
+    lines = (PROJECT / 'tools' / 'test').read_text().splitlines()
+    checks = [line for line in lines if re.match(r'(ruff|lint-imports|mypy|hadolint)\b', line)]
+    assert {check.split()[0] for check in checks} == set(
+        re.findall(r'entry: \.venv/bin/([\w-]+)', hooks)
+    )
+    assert len(checks) == hooks.count('entry: ')
 
 
 def test_address_of_the_code_is_the_same_everywhere():
