@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,8 @@ else:
     import tomli as tomllib
 
 PROJECT = Path(__file__).resolve().parents[1]
+PACKAGE = PROJECT / 'ssl2_bids'
+ARCHITECTURE = (PROJECT / 'docs' / 'explanation' / 'architecture.md').read_text()
 
 
 def test_deprecations_of_our_own_code_are_errors(pytestconfig):
@@ -107,3 +111,42 @@ def test_address_of_the_code_is_the_same_everywhere():
     assert urls['Issues'] == f'{CODE_URL}/issues'
     image = (PROJECT / 'Dockerfile').read_text()
     assert re.search('image.source="(.+?)"', image)[1] == CODE_URL
+
+
+def contract(name: str) -> dict[str, list[str]]:
+    """A contract of import-linter by the beginning of its name."""
+    settings = tomllib.loads((PROJECT / 'pyproject.toml').read_text())
+    contracts = settings['tool']['importlinter']['contracts']
+    (found,) = (one for one in contracts if one['name'].startswith(name))
+    return found
+
+
+def test_layers_of_the_page_are_those_of_the_contract():
+    _, _, section = ARCHITECTURE.partition('\n## Who may import whom\n')
+    (shown,) = re.findall(r'\n\n((?: {4}.+\n)+)\nWithin', section)
+    layers = [layer.replace('ssl2_bids.', '') for layer in contract('Layers')['layers']]
+    assert [line.strip() for line in shown.splitlines()] == layers
+
+
+def test_tree_of_the_page_has_every_module_once():
+    tree = ARCHITECTURE.partition('\nssl2_bids/\n')[2].partition('\ntests/')[0]
+    shown = Counter(re.findall(r'\b\w+\.py\b', tree))
+    in_one_line = ('strategies', 'pretext')  # folders of many small files of one kind
+    there = Counter(
+        path.name
+        for path in PACKAGE.rglob('*.py')
+        if path.parent.name not in in_one_line
+        and (path.name != '__init__.py' or path.parent == PACKAGE)
+    )
+    assert not shown - there, 'the page has modules that do not exist, or one twice'
+    assert not there - shown, 'the page lacks modules'
+
+
+def test_bids_reads_no_voxels():
+    of_headers = {'describe_grid', 'read_grid', 'same_grid'}
+    for path in (PACKAGE / 'bids').glob('*.py'):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == 'ssl2_bids.volume':
+                assert {alias.name for alias in node.names} <= of_headers, path.name
+            if isinstance(node, ast.Attribute):
+                assert node.attr not in ('get_fdata', 'get_data', 'as_reoriented'), path.name
