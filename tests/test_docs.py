@@ -101,6 +101,15 @@ def test_pages_are_found_from_the_index():
             assert any(Path(name).match(entry) for entry in listed), f'{name} is not in index.md'
 
 
+def test_readme_lists_every_page():
+    own = {'index.md', 'changelog.md', 'contributing.md'}  # of the site alone
+    linked = set(links((PROJECT / 'README.md').read_text()))
+    for page in PAGES:
+        if page.is_relative_to(DOCS) and page.name not in own:
+            name = page.relative_to(PROJECT).as_posix()
+            assert name in linked, f'README.md does not name {name}'
+
+
 def test_files_that_code_and_settings_name_exist():
     for path in subprocess.run(
         ['git', 'ls-files'], cwd=PROJECT, capture_output=True, text=True

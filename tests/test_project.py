@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -88,6 +89,33 @@ def test_python_tools_use_the_environment_of_the_clone():
             imported = re.findall(r'^(?:import|from) (\w+)', code, re.MULTILINE)
             strange = set(imported) - sys.stdlib_module_names - {'own_python'}
             assert not strange, f'{tool.name} imports {strange} before it is in .venv'
+
+
+def test_an_extra_that_another_one_contains_is_not_installed_again(tmp_path):
+    clone = tmp_path / 'clone'
+    for name in ('pyproject.toml', 'constraints/python3.11.txt', 'tools/environment'):
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(PROJECT / name, clone / name)
+    installed = tmp_path / 'installed'
+    python = f'#!/bin/sh\n[ "$2" != pip ] || {{ echo "$@" >>{installed}; exit; }}\n'
+    programs = {
+        '.venv/bin/python': f'{python}exec {sys.executable} "$@"\n',  # pip installs nothing
+        'tools/install-torch': '#!/bin/sh\n',
+        'tools/fetch-viewer': '#!/bin/sh\n',
+    }
+    for name, text in programs.items():
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        (clone / name).write_text(text)
+        (clone / name).chmod(0o755)
+
+    def install(*extra: str) -> int:
+        subprocess.run([clone / 'tools' / 'environment', *extra], check=True, capture_output=True)
+        return len(installed.read_text().splitlines())
+
+    assert install('test') == 1
+    assert install('test') == install('docs') == install() == 1
+    assert install('clients') == 2
+    assert install('docs') == 2
 
 
 def test_light_checks_are_those_of_each_commit():

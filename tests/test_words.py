@@ -205,6 +205,8 @@ def test_names_are_read(tmp_path):
 def test_terms_and_words_to_avoid_agree():
     terms = table('# Glossary')
     assert 'resume' in terms
+    listed = [term.lower() for term in terms if term != 'term']
+    assert listed == sorted(listed)
     for term, meaning in terms.items():
         assert not list(faults(f'{term} {meaning}')), term
     for phrase, better in avoided().items():
