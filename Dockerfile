@@ -1,5 +1,5 @@
-# The BIDS App as an image. docs/how-to/containers.md says how to build it, for CPU or CUDA, and
-# how to run it.
+# The BIDS App as an image. docs/how-to/containers.md has the commands that build it, for CPU or
+# CUDA, and that run it.
 
 FROM python:3.11-slim-bookworm AS build
 
@@ -70,8 +70,8 @@ LABEL org.opencontainers.image.title="ssl2-bids" \
       org.opencontainers.image.licenses="MIT" \
       org.opencontainers.image.source="https://github.com/ssl2-bids/ssl2-bids"
 
-# One thread in each library: the App gives its own more, by --omp-nthreads. The variable with
-# the number is what NiPreps tell a container by.
+# One thread in each library: the App gives its own more, by --omp-nthreads. NiPreps recognise
+# a container by the variable with the number.
 ENV PATH=/opt/ssl2-bids/bin:$PATH \
     OMP_NUM_THREADS=1 \
     MKL_NUM_THREADS=1 \

@@ -169,6 +169,9 @@ def outputs() -> str:
     if keys_of(patterns) != keys_of(meanings):
         differing = sorted(keys_of(patterns) ^ keys_of(meanings))
         raise ValueError(f'docs/reference/outputs.toml and outputs.toml differ in {differing}')
+    if patterns.keys() != FOLDERS.keys():
+        differing = sorted(patterns.keys() ^ FOLDERS.keys())
+        raise ValueError(f'outputs.toml and FOLDERS differ in {differing}')
     text = ''
     for section, title in FOLDERS.items():
         text += f'## {title}\n\n'

@@ -101,6 +101,15 @@ def test_pages_are_found_from_the_index():
             assert any(Path(name).match(entry) for entry in listed), f'{name} is not in index.md'
 
 
+def test_readme_lists_every_page():
+    own = {'index.md', 'changelog.md', 'contributing.md'}  # of the site alone
+    linked = set(links((PROJECT / 'README.md').read_text()))
+    for page in PAGES:
+        if page.is_relative_to(DOCS) and page.name not in own:
+            name = page.relative_to(PROJECT).as_posix()
+            assert name in linked, f'README.md does not name {name}'
+
+
 def test_files_that_code_and_settings_name_exist():
     for path in subprocess.run(
         ['git', 'ls-files'], cwd=PROJECT, capture_output=True, text=True
@@ -109,6 +118,55 @@ def test_files_that_code_and_settings_name_exist():
             continue
         for name in re.findall(r'docs/[\w/-]+\.(?:md|toml|py)\b', (PROJECT / path).read_text()):
             assert (PROJECT / name).is_file(), f'{path}: {name}'
+
+
+# --- recipes
+
+
+def recipes() -> dict[str, str]:
+    """The recipes of CONTRIBUTING.md by heading."""
+    _, _, text = (PROJECT / 'CONTRIBUTING.md').read_text().partition('\n## Recipes\n')
+    return dict(re.findall(r'^## ((?:Add|Change) .+)\n((?:(?!## ).*\n)*)', text, re.MULTILINE))
+
+
+def named_files(recipe: str) -> dict[str, list[Path]]:
+    """The files that a recipe names, by the name: in full, in a folder, or as they are called."""
+    package = PROJECT / 'ssl2_bids'
+    found = {}
+    for name in re.findall(r'`([\w./-]*(?:/|\.(?:py|toml|md|cff|html|def)))`', recipe):
+        if 'NAME' in name:
+            continue
+        places = [root / name for root in (PROJECT, package) if (root / name).exists()]
+        places = places or ([*package.rglob(name)] if '/' not in name else [])
+        found[name] = [
+            file
+            for place in places
+            for file in (place.rglob('*') if place.is_dir() else [place])
+            if file.is_file() and file.suffix in ('.py', '.toml', '.md', '.cff', '.html', '.def')
+        ]
+    return found
+
+
+def test_recipes_are_read():
+    assert len(recipes()) > 12
+    assert 'Add a step' in recipes()
+    assert named_files('`graph.py`, `bids/`')['graph.py'][0].parent.name == 'participant'
+    assert named_files('`bids/no_such.py`') == {'bids/no_such.py': []}
+
+
+@pytest.mark.parametrize('heading', recipes())
+def test_files_and_names_of_recipes_exist(heading):
+    recipe = recipes()[heading]
+    files = named_files(recipe)
+    for name, found in files.items():
+        assert found, name
+    words = {
+        word
+        for file in {file for found in files.values() for file in found}
+        for word in re.findall(r'\w+', file.read_text())
+    }
+    missing = set(re.findall(r'`(\w{3,})(?:\(\)|=)?`', recipe)) - words
+    assert not missing, f'no file of the recipe has {missing}'
 
 
 # --- messages
@@ -225,6 +283,13 @@ def test_a_missing_meaning_of_an_output_ends_the_build(monkeypatch):
     monkeypatch.setattr(module.tomllib, 'loads', without_mask)
     with pytest.raises(ValueError, match='anat.mask'):
         module.outputs()
+
+
+def test_a_section_of_outputs_without_a_heading_ends_the_build(monkeypatch):
+    folders = {k: v for k, v in tables().FOLDERS.items() if k != 'model'}
+    monkeypatch.setattr(tables(), 'FOLDERS', folders)
+    with pytest.raises(ValueError, match='model'):
+        tables().outputs()
 
 
 def test_short_docstrings_get_the_form_of_numpydoc():

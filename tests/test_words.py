@@ -31,6 +31,25 @@ TABLES = sorted(PROJECT.glob('docs/reference/*.toml'))  # meanings, for pages of
 MODULES = sorted((*PACKAGE.rglob('*.py'), *PROJECT.glob('docs/*.py')))
 TESTS = sorted(PROJECT.glob('tests/**/*.py'))
 BENCHMARKS = sorted(PROJECT.glob('benchmarks/**/*.py'))
+# read whole, with their code
+FILES = sorted(
+    path
+    for pattern in (
+        'tools/*',
+        '.ci/*',
+        '.github/**/*.yml',
+        '.pre-commit-config.yaml',
+        'constraints/*',
+        'pretraining/*',
+        'pyproject.toml',
+        'CITATION.cff',
+        'Dockerfile',
+        'Singularity.def',
+        'ssl2_bids/resources/**/*.toml',
+    )
+    for path in PROJECT.glob(pattern)
+    if path.is_file()
+)
 
 # names that stay, by their files
 STORED = {
@@ -146,6 +165,11 @@ def shown(template: Path) -> str:
     return re.sub(r'\b(?:class|id|href)="[^"]*"', '', text)
 
 
+def without_selectors(file: Path) -> str:
+    """A file without the names of elements of a page."""
+    return re.sub(r"(?<=')#\w+(?=')", '', file.read_text())
+
+
 def listed(found: Iterator[tuple[Path, str]]) -> str:
     """Faults with their files, one on a line."""
     return '\n'.join(f'{path.relative_to(PROJECT)}, {fault}' for path, fault in found)
@@ -181,6 +205,8 @@ def test_names_are_read(tmp_path):
 def test_terms_and_words_to_avoid_agree():
     terms = table('# Glossary')
     assert 'resume' in terms
+    listed = [term.lower() for term in terms if term != 'term']
+    assert listed == sorted(listed)
     for term, meaning in terms.items():
         assert not list(faults(f'{term} {meaning}')), term
     for phrase, better in avoided().items():
@@ -228,6 +254,14 @@ def test_reports_and_reference():
     texts = {path: shown(path) for path in TEMPLATES}
     texts |= {path: path.read_text() for path in TABLES}
     found = ((path, fault) for path, text in texts.items() for fault in faults(text))
+    assert not (text := listed(found)), text
+
+
+def test_tools_and_settings():
+    assert {'environment', 'digests', 'Dockerfile', 'fast-3t.toml', 'label_map.toml'} <= {
+        path.name for path in FILES
+    }
+    found = ((path, fault) for path in FILES for fault in faults(without_selectors(path)))
     assert not (text := listed(found)), text
 
 

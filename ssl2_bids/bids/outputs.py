@@ -1,6 +1,7 @@
 """Names and writing of all that the App puts into its output folder.
 
-The patterns stand in ``resources/outputs.toml``; no other module composes a file name.
+The patterns stand in ``resources/outputs.toml``. Names elsewhere: ``ssl2 export`` names the mask
+that it writes into the raw dataset, and pages link to one another.
 """
 
 from __future__ import annotations

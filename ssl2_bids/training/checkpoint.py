@@ -105,7 +105,7 @@ def read(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location='cpu', weights_only=True)
     except FileNotFoundError:
         raise DataError('no such checkpoint', path=path) from None
-    except Exception as error:  # torch.load names a damaged file by any of a dozen exceptions
+    except Exception as error:  # noqa: BLE001  a damaged file raises any of a dozen
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(
             f'the checkpoint cannot be read ({reason})',

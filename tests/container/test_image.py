@@ -95,8 +95,6 @@ def test_tag_is_the_version_of_the_package():
     assert ('ARG', f'VERSION={__version__}') in instructions()
     definition = (PROJECT / 'Singularity.def').read_text()
     assert re.search(r'^From: (.*)$', definition, re.M)[1] == f'ssl2-bids:{__version__}'
-    page = (PROJECT / 'docs' / 'how-to' / 'containers.md').read_text()
-    assert set(re.findall(r'ssl2-bids:([\d.]+\d)', page)) == {__version__}
 
 
 def test_image_has_the_environment_that_others_rely_on():

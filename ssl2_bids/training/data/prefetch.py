@@ -89,7 +89,7 @@ def _from_thread(batches: Batches, steps: range, ahead: int) -> Iterator[Any]:
                 if ended.is_set():
                     return
                 put((batches[step], None))
-        except BaseException as error:  # handed to the thread that trains
+        except BaseException as error:  # noqa: BLE001  handed to the thread that trains
             put((None, error))
 
     thread = threading.Thread(target=make, name='batches', daemon=True)

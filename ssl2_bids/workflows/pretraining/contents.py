@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from ssl2_bids.bids.labels import Label
 
 CONTENTS = 'contents.json'
-PREPARATION = 4  # counted up when other values come of the same files
+PREPARATION = 4  # increased when other values come of the same files
 Digest = Callable[[Path], str]
 
 
 class Contents:
-    """The keys of the packed files of a folder, and why others were left out.
+    """The keys of the files of a prepared dataset, and why others were left out.
 
     Written after each file, so that an interrupted preparation resumes.
 
@@ -51,7 +51,7 @@ class Contents:
         write_json(self.path, dict(sorted(self.files.items())))
 
     def forget(self, name: str) -> None:
-        """A file is about to change: until all are packed, the folder is not ready."""
+        """A file is about to change: until all are prepared, the folder is not ready."""
         self.ready.unlink(missing_ok=True)
         if self.files.pop(name, None) is not None:
             write_json(self.path, self.files)

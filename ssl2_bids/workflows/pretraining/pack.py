@@ -89,7 +89,7 @@ def labelled_only(scans: Sequence[Participant]) -> tuple[Participant, ...]:
 
 
 def load_packed(folder: Path) -> Packed:
-    """Read a packed folder.
+    """Read a prepared dataset.
 
     Raises
     ------
@@ -112,14 +112,14 @@ def load_packed(folder: Path) -> Packed:
 
 
 def pack(config: Config, folder: Path, *, progress: NameProgress | None = None) -> None:
-    """Pack all data of a configuration into a folder, unless that was done.
+    """Prepare all data of a configuration in a folder, unless that was done.
 
-    What was packed is kept as long as its sources have the same content. Where a folder of
+    What was prepared is kept as long as its sources have the same content. Where a folder of
     sources is missing, the prepared dataset is used as it is.
 
     Raises
     ------
-    UsageError : the folder holds other data; nothing is named to be packed.
+    UsageError : the folder holds other data; the configuration names no data.
     NoInputError, NotBidsError : a folder is missing or no dataset, or has no usable image.
     DataError : a label map, a mask or all scans of a dataset cannot be used.
     NothingSelectedError : a participant of the hold-out or validation is unknown.
@@ -187,7 +187,7 @@ def plain(label: str) -> str:
 
 
 def pack_heads(work: Preparation) -> None:
-    """Heads of label maps and of healthy people's T1w, or those packed before."""
+    """Heads of label maps and of healthy people's T1w, or those prepared before."""
     from ssl2_bids.workflows import heads as making
 
     data, contents, people = work.data, work.contents, work.people

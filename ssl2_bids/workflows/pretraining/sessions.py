@@ -118,7 +118,7 @@ def drawn_label(
     affine: np.ndarray,
     brain: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Lesions and where they were looked for, on the packed grid, by the rule of the App.
+    """Lesions and annotated extent on the grid of the prepared scan, by the rule of the App.
 
     Raises
     ------

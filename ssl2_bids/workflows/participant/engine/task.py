@@ -110,7 +110,7 @@ class FunctionInterface(IOBase):
         _reset_peak()
         try:
             self._results = getattr(import_module(module), name)(**arguments)
-        except Exception as error:  # the one place that turns a failure into an outcome
+        except Exception as error:  # the file becomes the outcome of the session
             with suppress(Ssl2Error):  # a full disk cannot take this file either
                 write_json(Path.cwd() / FAILURE, describe_failure(error, name))
             raise
@@ -212,7 +212,7 @@ class ResilientMultiProc(MultiProcPlugin):
     def _finished(self, taskid: int, node: Node, future: Any) -> None:
         try:
             self._taskresult[taskid] = future.result()
-        except BaseException as error:  # the worker is gone; its node has failed
+        except BaseException as error:  # noqa: BLE001  the worker is gone; its node has failed
             broken = Ssl2Error(
                 'the process was killed, most often for lack of memory',
                 advice='Try --low-mem, fewer --nprocs, or ask for more memory.',
