@@ -89,6 +89,7 @@ class ParticipantSettings(RunSettings):
     output_spaces: tuple[str, ...] = ()
     overwrite: bool = _setting(False, lasting=False)
     reports_only: bool = _setting(False, lasting=False)
+    boilerplate_only: bool = _setting(False, lasting=False)
     stop_on_first_crash: bool = False
     resource_monitor: bool = False
     # nipype plugin and its arguments

@@ -24,6 +24,7 @@ from ssl2_bids.errors import CannotWriteError, NoInputError, UsageError
 from ssl2_bids.files import read_text
 from ssl2_bids.settings import LEVELS, RunSettings, foreign_options, option_of
 
+REPLACING = ('boilerplate_only', 'dry_run', 'reports_only')  # another task than the processing
 MAX_THREADS = 8  # of one segmentation; more stall each other on windows of 96^3
 
 
@@ -83,6 +84,7 @@ def settings_for(level: str, arguments: argparse.Namespace) -> RunSettings:
     excluded = strip_prefix(arguments.exclude_participant_label, 'sub') or ()
     dataset.select_participants(bids_dir, participants, excluded)
     _refuse(arguments, foreign_options(level), f'at {level} level')
+    _check_alone(arguments)
     derivatives = given_datasets(arguments.derivatives)
     labels = derivatives.pop('labels', None)
     if labels and level != 'group':
@@ -198,6 +200,14 @@ def _refuse(arguments: argparse.Namespace, names: set[str], where: str) -> None:
     for name in sorted(names & arguments.given):
         option = '--' + name.replace('_', '-')
         raise UsageError(f'{option} does not apply {where}', advice='Leave it out.')
+
+
+def _check_alone(arguments: argparse.Namespace) -> None:
+    """Of the options that replace the processing, one at a time."""
+    given = [name for name in REPLACING if getattr(arguments, name)]
+    if given[1:]:
+        one, other = (f'--{name.replace("_", "-")}' for name in given[:2])
+        raise UsageError(f'{one} and {other} exclude each other', advice='Leave one of them out.')
 
 
 def _read_plugin(path: Path) -> dict[str, Any]:

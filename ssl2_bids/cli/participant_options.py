@@ -135,6 +135,12 @@ def add_outputs(parser: Parser) -> None:
     )
     add_option(
         group,
+        '--boilerplate-only',
+        action='store_true',
+        help='write only the methods text of the run, to OUTPUT_DIR/logs/CITATION.*, and stop',
+    )
+    add_option(
+        group,
         '--dry-run',
         action='store_true',
         help='list the input and output files of the level, and stop',

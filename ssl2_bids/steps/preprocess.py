@@ -82,10 +82,10 @@ def prepare_contrast(
         inv1, inv2 = inversions
         return prepare_mp2rage(first, (inv1, inv2))
     if len(images) > 1:
-        made = PreparedScan(echoes.mean_of_echoes(images), methods=[echoes.methods(len(images))])
+        methods = echo_methods(len(images), has_map=bool(echo_times))
+        made = PreparedScan(echoes.mean_of_echoes(images), methods=methods)
         if echo_times:
             made.maps['T2starmap'] = echoes.fit_t2star(images, echo_times)
-            made.methods.append(echoes.map_methods(len(images)))
         return made
     return PreparedScan(mp2rage.on_full_scale(first) if first.contrast == 'UNIT1' else first)
 
@@ -115,12 +115,10 @@ def prepare_mp2rage(
     DataError : the images do not share their grid, or the values are not those of a UNIT1.
     """
     inv1, inv2 = inversions
-    methods = []
+    is_computed = uniform is None
     if uniform is None:
         uniform = mp2rage.combine(inv1, inv2, *phases)
-        methods.append(mp2rage.COMBINED)
     clean, level = mp2rage.remove_background_noise(uniform, inv1, inv2)
-    methods.append(mp2rage.methods(level))
     head = mp2rage.head_of(inv2)
     maps = {}
     if protocol is not None:
@@ -133,11 +131,43 @@ def prepare_mp2rage(
             change = np.where(head, t1_mapping.uniform_at_nominal(t1, protocol) - uni, 0)
             moved = clean.data + change * np.float32(mp2rage.FULL_SCALE)
             clean = clean.with_data(np.clip(moved, 0, mp2rage.FULL_SCALE).astype(np.float32))
-        methods.append(t1_mapping.methods('' if transmit is None else 'B1+ map'))
         maps['T1map'] = uniform.with_data(np.where(head, t1, 0).astype(np.float32))
     elif scanner_t1 is not None:
         maps['T1map'] = quality.in_seconds(scanner_t1)
+    methods = mp2rage_methods(
+        is_computed=is_computed,
+        noise_level=level,
+        has_map=protocol is not None,
+        has_transmit=transmit is not None,
+    )
     return PreparedScan(clean, methods=methods, maps=maps, brain_source=inv2)
+
+
+def echo_methods(count: int, *, has_map: bool) -> list[str]:
+    """The methods sentences for the images of a contrast: one, or several echoes."""
+    if count < 2:
+        return []
+    return [echoes.methods(count), *([echoes.map_methods(count)] if has_map else [])]
+
+
+def mp2rage_methods(
+    *, is_computed: bool, noise_level: float, has_map: bool, has_transmit: bool
+) -> list[str]:
+    """The methods sentences for what :func:`prepare_mp2rage` did.
+
+    Parameters
+    ----------
+    is_computed : UNIT1 was computed from the inversions.
+    noise_level : of the background, 0 for none.
+    has_map : T1 was read from UNIT1; ``has_transmit``: with a map of B1+.
+    """
+    sentences = [mp2rage.COMBINED] if is_computed else []
+    sentences.append(mp2rage.methods(noise_level))
+    if has_map:
+        from ssl2_bids.steps import t1_mapping
+
+        sentences.append(t1_mapping.methods('B1+ map' if has_transmit else ''))
+    return sentences
 
 
 def brain_mask(

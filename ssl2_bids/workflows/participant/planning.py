@@ -95,8 +95,9 @@ def _plan_sessions(
     plans = [make_plan(session, card, settings, None, templates, missing) for session in sessions]
     if settings.reports_only:
         return plans
-    # the lines of a dry run on a session depend on its files only where there are results
-    asked = [not settings.dry_run or plan.names.done_marker.exists() for plan in plans]
+    # what is stated on a session before a run depends on its files only where there are results
+    looks = settings.dry_run or settings.boilerplate_only
+    asked = [not looks or plan.names.done_marker.exists() for plan in plans]
     sources = [
         path
         for session, needed in zip(sessions, asked, strict=True)
@@ -108,7 +109,7 @@ def _plan_sessions(
     if len(sources) > MANY_FILES:
         log.info('reading the content of %d input files', len(sources))
     digests.of_all(sources, threads=settings.nprocs)
-    if not settings.dry_run:
+    if not looks:
         digests.save()
         log.info('content of the input files: %s', digests.summary())
     return [

@@ -53,6 +53,9 @@ def run_participant_level(
     if settings.dry_run:
         show(describe_plans(plans, settings))
         return exit_code([expected_outcome(p) for p in plans]), []
+    if settings.boilerplate_only:
+        _write_boilerplate(plans, settings, show)
+        return exit_code([expected_outcome(p) for p in plans]), []
     if settings.reports_only:
         pages = write_pages(settings.output_dir, {p.session.subject for p in plans})
         if not pages:
@@ -94,6 +97,20 @@ def run_participant_level(
         write_pages(settings.output_dir, {p.session.subject for p in plans})
         write_citation(settings.output_dir)
     return exit_code(outcomes), outcomes
+
+
+def _write_boilerplate(plans: list[Plan], settings: ParticipantSettings, show: ShowLine) -> None:
+    """Write the methods text as it will be after a run of these plans."""
+    from ssl2_bids.workflows.participant.expected_methods import expected_methods
+
+    for plan in plans:
+        if not is_runnable(plan):
+            reason = plan.session.skipped or plan.session.problem
+            show(f'{plan.session.name}: not described: {reason}')
+    todo = _split(plans, settings.overwrite)[1]
+    expected = {plan.names: expected_methods(plan) for plan in todo if is_runnable(plan)}
+    for path in write_citation(settings.output_dir, expected):
+        show(f'methods text: {path}')
 
 
 def _checked_device(settings: ParticipantSettings) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -10,10 +11,12 @@ import pytest
 from phantoms import brain_image
 from running_app import validate
 
+from ssl2_bids.bids.outputs import find_summary
 from ssl2_bids.settings import ParticipantSettings
 from ssl2_bids.simulation.anatomy.tissues import Tissue
 from ssl2_bids.simulation.scanner.protocols import read_scanner
 from ssl2_bids.simulation.scanner.sequences import signals
+from ssl2_bids.workflows.participant.expected_methods import expected_methods
 from ssl2_bids.workflows.participant.planning import plan_sessions
 from ssl2_bids.workflows.participant.run import run_participant_level
 
@@ -83,6 +86,7 @@ def test_a_participant_without_unit1_gets_it_with_maps_of_t1_and_t2star(
     make_dataset, tmp_path, head
 ):
     settings = settings_of(make_dataset(files_of(head)), tmp_path)
+    (plan,) = plan_sessions(replace(settings, dry_run=True))
     assert run_participant_level(settings)[0] == 0
     anat = settings.output_dir / 'sub-01' / 'anat'
     brain = head['brain']
@@ -108,6 +112,8 @@ def test_a_participant_without_unit1_gets_it_with_maps_of_t1_and_t2star(
         for part in (head['b1'] < 0.85, head['b1'] > 1.15)
     )
     assert np.median(left) == pytest.approx(np.median(right), rel=0.02)
+    summary = find_summary(plan.names)
+    assert expected_methods(plan) == summary['methods']
     page = (settings.output_dir / 'sub-01.html').read_text()
     assert 'UNIT1 is computed from it' in page
     assert 'computed from magnitude and phase' in page

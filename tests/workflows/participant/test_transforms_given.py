@@ -21,6 +21,7 @@ from ssl2_bids.errors import UnavailableError
 from ssl2_bids.settings import ParticipantSettings
 from ssl2_bids.steps.template import template
 from ssl2_bids.volume import Volume, read, resample, resample_deformed
+from ssl2_bids.workflows.participant.expected_methods import expected_methods
 from ssl2_bids.workflows.participant.plan import Plan
 from ssl2_bids.workflows.participant.planning import (
     describe_plans,
@@ -228,6 +229,8 @@ def test_results_lie_where_the_given_transform_takes_them(settings, home):
     assert sidecar['Sources'] == [f'{URI}{BACK}.h5']
     summary = json.loads((out / 'sub-01/figures/sub-01_desc-summary_report.json').read_text())
     assert any('with the transform of fMRIPrep 25.2.3' in text for text in summary['methods'])
+    plan = plan_of(replace(settings, output_spaces=(ADULT,)))
+    assert expected_methods(plan) == summary['methods']
     assert summary['quality'][f'{ADULT}, Dice of the masks with the given transform'] > 0.95
 
 
