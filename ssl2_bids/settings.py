@@ -20,7 +20,14 @@ ATLAS_URI = 'https://www.bic.mni.mcgill.ca/ServicesAtlases/ICBM152NLin2009'  # a
 PREPROCESSING, SEGMENTATION = 'preprocessing', 'segmentation'  # what a setting decides
 
 
-def _setting(default: Any, *, option: str = '', decides: str = '', lasting: bool = True) -> Any:
+def _setting(
+    default: Any,
+    *,
+    option: str = '',
+    decides: str = '',
+    lasting: bool = True,
+    exceptional: bool = False,
+) -> Any:
     """A field that an option sets.
 
     Parameters
@@ -28,8 +35,14 @@ def _setting(default: Any, *, option: str = '', decides: str = '', lasting: bool
     option : the option as ``argparse`` names it, where that is not the name of the field.
     decides : part of a participant's results that changes with it; that part's hash has it.
     lasting : a later run may take it from the settings file of this one.
+    exceptional : the hash has it only where it is not the default.
     """
-    metadata = {'option': option, 'decides': decides, 'lasting': lasting}
+    metadata = {
+        'option': option,
+        'decides': decides,
+        'lasting': lasting,
+        'exceptional': exceptional,
+    }
     if default is dict:
         return field(default_factory=dict, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -85,6 +98,8 @@ class ParticipantSettings(RunSettings):
     uncertainty: bool = _setting(False, decides=SEGMENTATION)
     # share of a window; None is the model's own
     overlap: float | None = _setting(None, decides=SEGMENTATION)
+    # low quality, for tests of an installation: workflows/participant/sloppy.py
+    sloppy: bool = _setting(False, decides=PREPROCESSING, exceptional=True)
     low_mem: bool = _setting(False, decides=SEGMENTATION)
     output_spaces: tuple[str, ...] = ()
     overwrite: bool = _setting(False, lasting=False)
@@ -196,4 +211,7 @@ def deciding(settings: RunSettings, part: str) -> dict[str, Any]:
         setting.name: getattr(settings, setting.name)
         for setting in fields(settings)
         if setting.metadata.get('decides') == part
+        and not (
+            setting.metadata['exceptional'] and getattr(settings, setting.name) == setting.default
+        )
     }

@@ -255,6 +255,34 @@ def reorient(volume: Volume) -> Volume:
     return replace(volume, data=data, affine=affine)
 
 
+def thin(volume: Volume, voxel: float) -> Volume:
+    """Every second, third, ... voxel along each axis, so that edges are about ``voxel`` mm."""
+    steps = _steps(volume, voxel)
+    data = volume.data[tuple(slice((step - 1) // 2, None, step) for step in steps)]
+    affine = volume.affine @ np.diag([*steps, 1.0])
+    affine[:3, 3] = (volume.affine @ [*((np.array(steps) - 1) // 2), 1.0])[:3]
+    return replace(volume, data=np.ascontiguousarray(data), affine=affine)
+
+
+def fill(thinned: Volume, grid: Grid, voxel: float) -> Volume:
+    """Bring what was made on a grid of :func:`thin` back to all voxels, each the nearest value.
+
+    Parameters
+    ----------
+    grid : what was thinned to ``voxel`` mm.
+    """
+    places = [
+        np.minimum(np.arange(count) // step, known - 1)
+        for count, step, known in zip(grid.shape, _steps(grid, voxel), thinned.shape, strict=True)
+    ]
+    return replace(thinned, data=thinned.data[np.ix_(*places)], affine=grid.affine)
+
+
+def _steps(grid: Grid, voxel: float) -> list[int]:
+    edges = zip(spacing_of(grid.affine), grid.shape, strict=True)
+    return [max(1, min(round(voxel / edge), count)) for edge, count in edges]
+
+
 def resample(
     volume: Volume,
     affine: np.ndarray,

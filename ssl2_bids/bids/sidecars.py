@@ -218,10 +218,10 @@ COHORT_COLUMNS: dict[str, dict[str, Any]] = (
     }
     | {
         'quality': {
-            'Description': 'remarks on quality, separated by "; ": a brain volume outside 600 to '
-            '2200 mL, other reasons to doubt the brain mask (BrainMaskFlags in its JSON) or an '
-            'image (Flags in the JSON of its quality), or a robust z score above 3.5 of lesion or '
-            'brain volume in this cohort'
+            'Description': 'remarks on quality, separated by "; ": a run with --sloppy, a brain '
+            'volume outside 600 to 2200 mL, other reasons to doubt the brain mask '
+            '(BrainMaskFlags in its JSON) or an image (Flags in the JSON of its quality), or a '
+            'robust z score above 3.5 of lesion or brain volume in this cohort'
         },
         'acq_time': {'Description': 'time of the scan, from sessions.tsv or scans.tsv'},
         'age': {'Description': 'from participants.tsv or sessions.tsv'},

@@ -248,6 +248,14 @@ def _add_other(parser: Parser) -> None:
     )
     add_option(
         group,
+        '--sloppy',
+        '--testing',
+        action='store_true',
+        help='low quality, for quick tests of an installation only: coarse voxels, few '
+        'iterations; the lesions are wrong, and results are marked',
+    )
+    add_option(
+        group,
         '--debug',
         action='store_true',
         help='print full tracebacks instead of one-line errors',

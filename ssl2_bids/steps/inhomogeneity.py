@@ -21,7 +21,11 @@ def is_strong(field_strength: float | None) -> bool:
 
 
 def correct_inhomogeneity(
-    image: Volume, brain_mask: Volume, *, field_strength: float | None = None
+    image: Volume,
+    brain_mask: Volume,
+    *,
+    field_strength: float | None = None,
+    iterations: int = ITERATIONS,
 ) -> Volume:
     """Divide an image by its smooth field, estimated within the brain by N4.
 
@@ -31,6 +35,7 @@ def correct_inhomogeneity(
         transmit field acts nearly like one.
     brain_mask : the same grid, 0 or 1.
     field_strength : T, None if unknown: three levels, from 5 T on four.
+    iterations : of each level, at most.
 
     Returns
     -------
@@ -51,7 +56,7 @@ def correct_inhomogeneity(
     factors = [min(f, n // 8 or 1) for f, n in zip(factors, image.shape, strict=True)]
     corrector = sitk.N4BiasFieldCorrectionImageFilter()
     levels = STRONG_FIELD_LEVELS if is_strong(field_strength) else LEVELS
-    corrector.SetMaximumNumberOfIterations([ITERATIONS] * levels)
+    corrector.SetMaximumNumberOfIterations([iterations] * levels)
     with one_thread():
         corrector.Execute(sitk.Shrink(positive, factors), sitk.Shrink(mask, factors))
         log_field = sitk.GetArrayFromImage(corrector.GetLogBiasFieldAsImage(positive)).T

@@ -253,7 +253,11 @@ def needs_n4(contrast: str, field_strength: float | None) -> bool:
 
 
 def without_inhomogeneity(
-    image: Volume, mask: Volume, *, field_strength: float | None = None
+    image: Volume,
+    mask: Volume,
+    *,
+    field_strength: float | None = None,
+    iterations: int = inhomogeneity.ITERATIONS,
 ) -> Volume:
     """The image without the fields of the coils, where its contrast shows some.
 
@@ -261,7 +265,10 @@ def without_inhomogeneity(
     ----------
     mask : brain, on the same grid.
     field_strength : T, None if unknown.
+    iterations : of N4, at each level.
     """
     if not needs_n4(image.contrast, field_strength):
         return image.with_data(np.asarray(image.data, np.float32))
-    return inhomogeneity.correct_inhomogeneity(image, mask, field_strength=field_strength)
+    return inhomogeneity.correct_inhomogeneity(
+        image, mask, field_strength=field_strength, iterations=iterations
+    )

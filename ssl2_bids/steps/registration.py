@@ -49,6 +49,8 @@ def register_rigid(
     fixed_mask: Volume | None = None,
     moving_mask: Volume | None = None,
     seed: int = 0,
+    levels: int | None = None,
+    candidates: int | None = None,
 ) -> Registration:
     """Find the rotation and translation between two images of one head, of any contrasts.
 
@@ -62,12 +64,16 @@ def register_rigid(
     fixed_mask, moving_mask : brain masks on the grids of their images. Without one, what is
         brighter than the mean of the image stands in.
     seed : of the choice of the points that are compared.
+    levels : how many of the three, from the coarsest on; None for all.
+    candidates : starts that are followed up, beside the scanner's coordinates; None for 10.
 
     Raises
     ------
     DataError : a mask is empty, or an image is constant within it.
     """
-    return align(fixed, moving, masks=(fixed_mask, moving_mask), stages=RIGID, seed=seed)
+    masks = (fixed_mask, moving_mask)
+    stages = RIGID[:levels]
+    return align(fixed, moving, masks=masks, stages=stages, seed=seed, candidates=candidates)
 
 
 def register_affine(
@@ -78,6 +84,7 @@ def register_affine(
     moving_mask: Volume | None = None,
     seed: int = 0,
     start: np.ndarray | None = None,
+    levels: int | None = None,
 ) -> Registration:
     """Find the twelve-parameter transform between two heads; otherwise as register_rigid.
 
@@ -87,9 +94,11 @@ def register_affine(
     ----------
     start : (4, 4), RAS+ mm of the fixed image to RAS+ mm of the moving image: where the search
         begins; None: at the best of several starts.
+    levels : how many of the two, from the coarsest on; None for all.
     """
     masks = (fixed_mask, moving_mask)
-    return align(fixed, moving, masks=masks, stages=AFFINE, seed=seed, affine=True, start=start)
+    stages = AFFINE[:levels]
+    return align(fixed, moving, masks=masks, stages=stages, seed=seed, affine=True, start=start)
 
 
 def align(
@@ -101,6 +110,7 @@ def align(
     seed: int,
     affine: bool = False,
     start: np.ndarray | None = None,
+    candidates: int | None = None,
 ) -> Registration:
     """Go through the stages from coarse to fine; see :func:`register_rigid`."""
     fixed_mask, moving_mask = checked_mask(fixed, masks[0]), checked_mask(moving, masks[1])
@@ -110,7 +120,7 @@ def align(
         pair = copies(fixed, moving, fixed_mask, moving_mask, stage=stage)
         if number == 0 and start is None:
             centres = centre_of(fixed_mask), centre_of(moving_mask)
-            matrix = best_start(pair, centres, stage=stage, seed=seed)
+            matrix = best_start(pair, centres, stage=stage, seed=seed, candidates=candidates)
         matrix = optimise(pair, matrix, stage=stage, seed=seed, affine=affine)
     before = compare(pair, identity, seed=seed)
     after = compare(pair, matrix, seed=seed)
@@ -131,7 +141,12 @@ def radius_of(region: Volume) -> float:
 
 
 def best_start(
-    pair: ImagePair, centres: tuple[np.ndarray, np.ndarray], *, stage: RegistrationStage, seed: int
+    pair: ImagePair,
+    centres: tuple[np.ndarray, np.ndarray],
+    *,
+    stage: RegistrationStage,
+    seed: int,
+    candidates: int | None = None,
 ) -> np.ndarray:
     """The best rigid transform on the coarsest copies, (4, 4), over all starts.
 
@@ -146,7 +161,7 @@ def best_start(
     others = sorted(starts[1:], key=lambda start: -compare(pair, start, seed=seed).score)
     ends = [
         optimise(pair, start, stage=stage, seed=seed, affine=False)
-        for start in [starts[0], *others[:CANDIDATES]]
+        for start in [starts[0], *others[: candidates or CANDIDATES]]
     ]
     return max(ends, key=lambda end: compare(pair, end, seed=seed).score)
 

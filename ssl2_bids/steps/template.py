@@ -50,6 +50,7 @@ def register_to_template(
     seed: int = 0,
     template_of: tuple[Volume, Volume] | None = None,
     start: np.ndarray | None = None,
+    levels: int | None = None,
 ) -> TemplateRegistration:
     """Find the affine transform from the template to an image, from the brain alone.
 
@@ -61,6 +62,7 @@ def register_to_template(
     template_of : another template, and its brain mask; None: the symmetric MNI152.
     start : (4, 4), RAS+ mm of the template to RAS+ mm of the image: where the search begins; if
         its end is not plausible, or without it, the best of several starts is searched for.
+    levels : see :func:`ssl2_bids.steps.registration.register_affine`.
 
     Raises
     ------
@@ -75,7 +77,13 @@ def register_to_template(
     inside = brain_mask.data > 0
     brain = image.with_data(np.where(inside, np.nan_to_num(image.data), 0))
     found = register_affine(
-        model, brain, fixed_mask=model_mask, moving_mask=brain_mask, seed=seed, start=start
+        model,
+        brain,
+        fixed_mask=model_mask,
+        moving_mask=brain_mask,
+        seed=seed,
+        start=start,
+        levels=levels,
     )
     moved = resample(
         brain_mask.with_data(inside.astype(np.float32)),
@@ -87,7 +95,9 @@ def register_to_template(
     dice = overlap(moved.data >= 0.5, model_mask.data > 0)
     warning = implausible(found.matrix, dice=dice)
     if warning and start is not None:
-        return register_to_template(image, brain_mask, seed=seed, template_of=template_of)
+        return register_to_template(
+            image, brain_mask, seed=seed, template_of=template_of, levels=levels
+        )
     return TemplateRegistration(found.matrix, found.after, dice, warning)
 
 

@@ -10,10 +10,12 @@ from ssl2_bids.errors import DataError, about
 from ssl2_bids.files import sha256
 from ssl2_bids.steps import preprocess
 from ssl2_bids.steps.preprocess import PreparedScan
-from ssl2_bids.volume import Volume, read, reorient
+from ssl2_bids.volume import Volume, read, reorient, thin
 
 
-def read_scan(scan: Scan, digests: Sequence[str] = ()) -> PreparedScan:
+def read_scan(
+    scan: Scan, digests: Sequence[str] = (), *, working_voxel: float = 0.0
+) -> PreparedScan:
     """One contrast as one checked image with RAS+ voxel axes; echoes averaged, UNIT1 computed
     where the scanner gave none, and denoised; maps of T1 and T2* where these can be made.
 
@@ -21,6 +23,8 @@ def read_scan(scan: Scan, digests: Sequence[str] = ()) -> PreparedScan:
     ----------
     digests : SHA-256 of each of the scan's sources, as they were when the run was planned;
         none to take the files as they are.
+    working_voxel : mm; each image is thinned to edges of about that length, see
+        :func:`ssl2_bids.volume.thin`; 0 for all its voxels.
 
     Raises
     ------
@@ -32,6 +36,8 @@ def read_scan(scan: Scan, digests: Sequence[str] = ()) -> PreparedScan:
     roles = [''] * len(scan.paths) + [companion.role for companion in scan.companions]
     for number, (role, path) in enumerate(zip(roles, scan.sources, strict=True)):
         stored = reorient(read(path, contrast=scan.contrast))
+        if working_voxel:
+            stored = thin(stored, working_voxel)
         with about(path):
             # of a phase or a map, the zero is a value
             plain = role in ('', 'INV1', 'INV2')

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl2_bids import __version__
-from ssl2_bids.bids.dataset import read_description
+from ssl2_bids.bids.dataset import read_description, unit_name
 from ssl2_bids.bids.outputs import Result, output_name, read_sidecar, sidecar_path
 from ssl2_bids.bids.provenance import DESCRIPTIONS
 from ssl2_bids.errors import DataError, NoInputError, UsageError
@@ -23,6 +23,7 @@ from ssl2_bids.workflows.adaptation.cases import (
     label_folders,
     read_labels,
 )
+from ssl2_bids.workflows.participant.sloppy import WARNING, is_sloppy
 
 if TYPE_CHECKING:
     from ssl2_bids.steps.annotation import Annotation
@@ -94,7 +95,7 @@ def plan_adaptation(settings: GroupSettings, results: Sequence[Result]) -> Adapt
             path=settings.bids_dir / 'derivatives',
         )
     _check_version(settings)
-    cases = find_cases(settings, results)
+    cases = find_cases(settings, _usual(results))
     if not any(case.labels for case in cases) and settings.strategy is None:
         raise NoInputError(
             'no label of a processed participant was found',
@@ -116,6 +117,29 @@ def plan_adaptation(settings: GroupSettings, results: Sequence[Result]) -> Adapt
     adaptation = Adaptation(settings, card, tuple(cases))
     check_folds(adaptation)
     return adaptation
+
+
+def _usual(results: Sequence[Result]) -> list[Result]:
+    """The results without those of sloppy runs, which are named in the log.
+
+    Raises
+    ------
+    NoInputError : all results are of sloppy runs.
+    """
+    usual = []
+    for result in results:
+        if is_sloppy(result.sidecar):
+            name = unit_name(result.names.subject, result.names.session)
+            log.warning('%s: left out of the adaptation: its result was %s', name, WARNING)
+        else:
+            usual.append(result)
+    if not usual:
+        raise NoInputError(
+            f'nothing to adapt to: all results were {WARNING}',
+            advice='Run the participant level without --sloppy first.',
+            path=results[0].names.root,
+        )
+    return usual
 
 
 def asked_for(settings: GroupSettings) -> bool:

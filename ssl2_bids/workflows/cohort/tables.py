@@ -22,6 +22,7 @@ from ssl2_bids.metrics.cohort import outliers
 from ssl2_bids.settings import GroupSettings
 from ssl2_bids.steps import quality
 from ssl2_bids.steps.lesions import REGIONS
+from ssl2_bids.workflows.participant.sloppy import WARNING, is_sloppy
 
 COVARIATES = ('age', 'sex', 'group')
 
@@ -65,6 +66,7 @@ def _row(result: Result) -> dict[str, Any]:
             'channels': ' '.join(sidecar['Channels']),
             'magnetic_field_strength': _field(result),
             'brain_mask_flags': _brain_flags(result),
+            'sloppy': is_sloppy(sidecar),
             'images': _image_quality(result),
             **{
                 k: whole[k]
@@ -156,7 +158,8 @@ def _flag(rows: list[dict[str, Any]]) -> None:
     low, high = quality.BRAIN_VOLUMES
     for row in rows:
         millilitres = (row['brain_volume_mm3'] or 0) / 1000
-        row['flags'] = [] if low <= millilitres <= high else ['brain volume implausible']
+        row['flags'] = [WARNING] if row['sloppy'] else []
+        row['flags'] += [] if low <= millilitres <= high else ['brain volume implausible']
         row['flags'] += row['brain_mask_flags'] + _image_flags(row['images'])
     for model in {row['model'] for row in rows}:
         mine = [row for row in rows if row['model'] == model]

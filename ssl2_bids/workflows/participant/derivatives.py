@@ -25,6 +25,7 @@ from ssl2_bids.files import write_json, write_text
 from ssl2_bids.raw_grid import RawGrid, read_raw_grid, write_on
 from ssl2_bids.settings import ATLAS_SPACE, ATLAS_URI
 from ssl2_bids.volume import Grid, Volume, read, resample, write
+from ssl2_bids.workflows.participant import sloppy
 from ssl2_bids.workflows.participant.engine.task import read_json
 from ssl2_bids.workflows.participant.plan import (
     Plan,
@@ -110,6 +111,7 @@ def write_derivatives(plan: Plan, results: Results) -> dict[str, Any]:
             channels=results.channels,
             device=results.device,
         )
+        | sloppy.mark(plan.settings)
         | {'PreprocessingHash': plan.preprocessing, 'ConfigurationHash': plan.configuration},
     )
     sidecar = write_segmentation(found)
@@ -162,7 +164,8 @@ def _write_brain_mask(plan: Plan, results: Results, mask: Volume, grid: RawGrid)
         sources=sources,
         spatial_reference=_reference_uri(plan),
     )
-    write_json(sidecar_path(path), sidecar | {'BrainMaskFlags': results.brain_flags})
+    flags = {'BrainMaskFlags': results.brain_flags}
+    write_json(sidecar_path(path), sidecar | flags | sloppy.mark(plan.settings))
 
 
 def _write_images(plan: Plan, results: Results, grid: RawGrid) -> None:
@@ -183,7 +186,7 @@ def _write_images(plan: Plan, results: Results, grid: RawGrid) -> None:
             spatial_reference=_reference_uri(plan),
             skull_stripped=results.brain_only[number],
         )
-        write_json(sidecar_path(path), sidecar)
+        write_json(sidecar_path(path), sidecar | sloppy.mark(plan.settings))
     if 'UNIT1' in session.scans and is_denoised(session.scans['UNIT1']):
         _write_denoised(plan, results)
     for contrast in results.contrasts:
@@ -289,7 +292,7 @@ def _write_mask_elsewhere(plan: Plan, results: Results, mask: Volume, space: str
         sources=[_own(plan.names, plan.names.path('anat.mask'))],
         spatial_reference=ATLAS_URI if space == ATLAS_SPACE else _raw(plan, space)[0],
     )
-    write_json(sidecar_path(path), sidecar)
+    write_json(sidecar_path(path), sidecar | sloppy.mark(plan.settings))
 
 
 def _move(mask: Volume, grid: Grid, transform: np.ndarray) -> Volume:

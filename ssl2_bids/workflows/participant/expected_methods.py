@@ -10,6 +10,7 @@ from typing import Any
 
 from ssl2_bids.bids.given_datasets import program_of
 from ssl2_bids.bids.scan import Scan
+from ssl2_bids.workflows.participant import sloppy
 from ssl2_bids.workflows.participant.plan import Plan, channels_of, field_strength, is_stripped
 from ssl2_bids.workflows.participant.summary import in_order, methods_of, taken_results
 from ssl2_bids.workflows.participant.templates import by_template
@@ -26,6 +27,7 @@ def expected_methods(plan: Plan) -> list[str]:
         {c: field_strength(plan, c) for c in contrasts},
         before=[c for c in contrasts if scans[c].corrected],
         taken=taken_results(plan),
+        is_sloppy=plan.settings.sloppy,
     )
     return list(dict.fromkeys(sentences))
 
@@ -77,7 +79,7 @@ def _of_session(plan: Plan, contrasts: list[str]) -> list[dict[str, Any]]:
     settings = plan.settings
     chosen = choose_contrasts(dict.fromkeys(channels_of(plan.session)), plan.card)
     segmented = segmentation.methods(
-        plan.card,
+        sloppy.card_of(plan.card, settings),
         tuple(contrast for contrast in chosen if contrast is not None),
         overlap=settings.overlap,
         mirror=settings.tta,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ssl2_bids.files import write_json
+from ssl2_bids.workflows.participant import sloppy
 from ssl2_bids.workflows.participant.derivatives import Results, write_derivatives
 from ssl2_bids.workflows.participant.earlier import earlier_files, take_away, withdraw
 from ssl2_bids.workflows.participant.engine.task import read_json
@@ -23,6 +24,7 @@ from ssl2_bids.workflows.participant.summary import (
     write_viewer,
 )
 from ssl2_bids.workflows.participant.templates import TemplateResults
+from ssl2_bids.workflows.participant.thinned import on_all_voxels
 
 
 def finish(
@@ -87,10 +89,12 @@ def finish(
         channels=segmented['channels'],
         device=segmented['device'],
     )
+    shown = read_shown(plan, results)
+    if plan.settings.sloppy:
+        results = on_all_voxels(plan, results, sloppy.WORKING_VOXEL)
     earlier = earlier_files(plan.names, all_paths(plan))
     withdraw(plan.names)
     marker = write_derivatives(plan, results)
-    shown = read_shown(plan, results)
     summary = finished_summary(plan, results, found, command) | {'earlier': earlier}
     summary['figures'] = draw(planned_figures(plan), shown, plan.names.root)
     summary['viewer'] = write_viewer(plan, shown)

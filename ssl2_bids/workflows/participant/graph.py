@@ -10,7 +10,7 @@ from typing import Any
 from ssl2_bids.bids.given_datasets import program_of
 from ssl2_bids.bids.template_spaces import Template
 from ssl2_bids.settings import ParticipantSettings
-from ssl2_bids.workflows.participant import nodes
+from ssl2_bids.workflows.participant import nodes, sloppy
 from ssl2_bids.workflows.participant.engine.task import make_node
 from ssl2_bids.workflows.participant.finish import finish
 from ssl2_bids.workflows.participant.make_plan import map_settings
@@ -153,7 +153,8 @@ def _prepare(plan: Plan, contrast: str) -> Node:
     return make_node(
         f'prepare_{contrast}',
         nodes.prepare,
-        {'scan': scan, 'digests': [digest for _, digest in sources]},
+        {'scan': scan, 'digests': [digest for _, digest in sources]}
+        | sloppy.settings_of('prepare', plan.settings),
         outputs=['image', 'brain_source', 'maps', 'facts'],
         identity='\n'.join([contrast, *lines]),
         unhashed=('scan', 'digests'),
@@ -167,6 +168,7 @@ def _find_brain(plan: Plan, contrast: str) -> Node:
         'stripped': is_stripped(plan, contrast),
         'threads': 1,
         'given': str(_given(plan, contrast) or ''),
+        **sloppy.settings_of('find_brain', plan.settings),
     }
     return make_node(
         f'brain_{contrast}',
@@ -193,7 +195,8 @@ def _correct(plan: Plan, contrast: str) -> Node:
             'contrast': contrast,
             'field_strength': field_strength(plan, contrast),
             'corrected': plan.session.scans[contrast].corrected,
-        },
+        }
+        | sloppy.settings_of('correct_inhomogeneity', plan.settings),
         outputs=['image'],
     )
 
@@ -202,7 +205,8 @@ def _register(plan: Plan, contrast: str) -> Node:
     return make_node(
         f'register_{contrast}',
         nodes.register,
-        {'contrast': contrast, 'seed': plan.settings.random_seed},
+        {'contrast': contrast, 'seed': plan.settings.random_seed}
+        | sloppy.settings_of('register', plan.settings),
         outputs=['matrix', 'resampled', 'facts'],
     )
 
@@ -231,6 +235,7 @@ def _measure_quality(plan: Plan, contrast: str) -> Node:
 
 def _find_template(plan: Plan) -> Node:
     inputs = {'contrast': plan.session.reference, 'seed': plan.settings.random_seed}
+    inputs |= sloppy.settings_of('find_template', plan.settings)
     return make_node('template', nodes.find_template, inputs, outputs=['matrix', 'facts'])
 
 
@@ -276,6 +281,7 @@ def _segment(plan: Plan, contrasts: list[str], device: str) -> Node:
         'tta': settings.tta,
         'uncertainty': settings.uncertainty,
         'low_memory': settings.low_mem,
+        **sloppy.settings_of('segment', settings),
     }
     return make_node(
         'segment',

@@ -7,7 +7,7 @@ of steps that there are several of, and what else a report needs.
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +20,28 @@ from ssl2_bids.errors import about
 from ssl2_bids.files import write_json
 from ssl2_bids.steps import brain as brain_step
 from ssl2_bids.steps import preprocess
-from ssl2_bids.volume import read, resample, write
+from ssl2_bids.steps.inhomogeneity import ITERATIONS
+from ssl2_bids.volume import read, reorient, resample, thin, write
 from ssl2_bids.workflows.participant.templates import checked_transforms
 from ssl2_bids.workflows.raw_scan import read_scan
 
 WHOLE_BRAIN = 0.98  # share of the brain below which an image's field of view is mentioned
 
 
-def prepare(scan: Scan, digests: list[str]) -> dict[str, Any]:
+def prepare(scan: Scan, digests: list[str], working_voxel: float = 0.0) -> dict[str, Any]:
     """One contrast as one checked image with RAS+ voxel axes; echoes averaged, UNIT1 denoised, and
     its maps by suffix.
 
     Parameters
     ----------
     digests : SHA-256 of each of the scan's sources, as they were when the run was planned.
+    working_voxel : mm; some voxels are left out, so that edges are at least about that long.
 
     Raises
     ------
     DataError : a file cannot be used, or has changed since.
     """
-    made = read_scan(scan, digests)
+    made = read_scan(scan, digests, working_voxel=working_voxel)
     write(made.image, 'image.nii')
     for suffix, volume in made.maps.items():
         write(volume, f'{suffix}.nii')
@@ -64,6 +66,7 @@ def find_brain(
     stripped: bool | None,
     threads: int,
     given: str,
+    working_voxel: float = 0.0,
 ) -> dict[str, str]:
     """The brain mask of one image; ``mode`` is auto, skip or force.
 
@@ -71,6 +74,7 @@ def find_brain(
     ----------
     source : the image in which the brain is looked for instead; empty for none.
     given : the mask of the user on the same grid; empty for none.
+    working_voxel : mm; what the image was thinned to, as the given mask is here.
 
     Raises
     ------
@@ -79,9 +83,10 @@ def find_brain(
     volume = read(image, contrast=contrast)
     if given:
         with about(given):
-            mask, brain_only = preprocess.given_mask(
-                volume, read(given), mode=mode, stripped=stripped
-            )
+            of_user = reorient(read(given))
+            if working_voxel:
+                of_user = thin(of_user, working_voxel)
+            mask, brain_only = preprocess.given_mask(volume, of_user, mode=mode, stripped=stripped)
         write(mask, 'mask.nii', dtype=np.uint8)
         methods = [brain_step.GIVEN]
         facts = _facts('find_brain', [], methods, contrast=contrast, brain_only=brain_only)
@@ -100,7 +105,12 @@ def find_brain(
 
 
 def correct_inhomogeneity(
-    image: str, mask: str, contrast: str, field_strength: float | None, corrected: bool
+    image: str,
+    mask: str,
+    contrast: str,
+    field_strength: float | None,
+    corrected: bool,
+    iterations: int = ITERATIONS,
 ) -> dict[str, str]:
     """N4, where the contrast shows the fields of the coils; ``field_strength`` in T.
 
@@ -109,16 +119,26 @@ def correct_inhomogeneity(
     volume, brain_mask = read(image, contrast=contrast), read(mask, dtype=np.uint8)
     if not corrected:
         volume = preprocess.without_inhomogeneity(
-            volume, brain_mask, field_strength=field_strength
+            volume, brain_mask, field_strength=field_strength, iterations=iterations
         )
     write(volume, 'image.nii')
     return {'image': _here('image.nii')}
 
 
 def register(
-    fixed: str, fixed_mask: str, moving: str, moving_mask: str, contrast: str, seed: int
+    fixed: str,
+    fixed_mask: str,
+    moving: str,
+    moving_mask: str,
+    contrast: str,
+    seed: int,
+    levels: int | None = None,
+    candidates: int | None = None,
 ) -> dict[str, str]:
-    """Rigid registration of one contrast to the reference; the matrix as ``.npy``."""
+    """Rigid registration of one contrast to the reference; the matrix as ``.npy``.
+
+    ``levels`` and ``candidates`` limit the search.
+    """
     from ssl2_bids.steps import registration
 
     fixed_image, moving_image = read(fixed), read(moving, contrast=contrast)
@@ -129,6 +149,8 @@ def register(
         fixed_mask=fixed_brain,
         moving_mask=read(moving_mask, dtype=np.uint8),
         seed=seed,
+        levels=levels,
+        candidates=candidates,
     )
     np.save('matrix.npy', found.matrix)
     write(
@@ -216,10 +238,12 @@ def segment(
     tta: bool,
     uncertainty: bool,
     low_memory: bool,
+    voxel_size: float = 0.0,
 ) -> dict[str, Any]:
     """Lesion probability on the reference grid.
 
-    ``matrices`` belong to all but the first image, which is the reference.
+    ``matrices`` belong to all but the first image, which is the reference; ``voxel_size``, mm, is
+    another one than the model's.
     """
     import torch
 
@@ -228,6 +252,8 @@ def segment(
 
     torch.set_num_threads(threads)
     card = read_card(Path(model))
+    if voxel_size:
+        card = replace(card, voxel_size=(voxel_size,) * 3)
     volumes = {c: read(p, contrast=c) for c, p in zip(contrasts, images, strict=True)}
     transforms = {c: np.load(path) for c, path in zip(contrasts[1:], matrices, strict=True)}
     result = segmentation.segment(
@@ -267,10 +293,13 @@ def segment(
     }
 
 
-def find_template(image: str, mask: str, start: str, contrast: str, seed: int) -> dict[str, str]:
+def find_template(
+    image: str, mask: str, start: str, contrast: str, seed: int, levels: int | None = None
+) -> dict[str, str]:
     """Affine transform between template and reference, as ``.npy``.
 
     ``start`` is the matrix of a coarse fit, at which the search begins; empty for none.
+    ``levels`` limits the search.
     """
     from ssl2_bids.steps import template
 
@@ -279,6 +308,7 @@ def find_template(image: str, mask: str, start: str, contrast: str, seed: int) -
         read(mask, dtype=np.uint8),
         seed=seed,
         start=np.load(start) if start else None,
+        levels=levels,
     )
     np.save('matrix.npy', found.matrix)
     warnings = [f'regions are uncertain: {found.warning}'] if found.warning else []

@@ -11,6 +11,7 @@ from ssl2_bids.errors import SUCCESS, NoInputError
 from ssl2_bids.files import remove_leftovers
 from ssl2_bids.progress import NodeProgress, ShowLine
 from ssl2_bids.settings import ParticipantSettings
+from ssl2_bids.workflows.participant import sloppy
 from ssl2_bids.workflows.participant.earlier import renew, take_away
 from ssl2_bids.workflows.participant.outcomes import Outcome, exit_code, expected_outcome, look
 from ssl2_bids.workflows.participant.pages import write_citation, write_pages
@@ -50,6 +51,8 @@ def run_participant_level(
     Ssl2Error : what makes the whole run impossible.
     """
     plans = plan_sessions(settings)
+    if settings.sloppy:
+        log.warning('results are %s', sloppy.WARNING)
     if settings.dry_run:
         show(describe_plans(plans, settings))
         return exit_code([expected_outcome(p) for p in plans]), []

@@ -15,6 +15,7 @@ from ssl2_bids.files import write_json
 from ssl2_bids.reports import viewer
 from ssl2_bids.reports.figures import session as figures
 from ssl2_bids.volume import Volume, read, read_grid
+from ssl2_bids.workflows.participant import sloppy
 from ssl2_bids.workflows.participant.derivatives import Results
 from ssl2_bids.workflows.participant.earlier import earlier_files
 from ssl2_bids.workflows.participant.engine.task import read_json
@@ -83,10 +84,14 @@ def base_summary(plan: Plan, status: str, command: str) -> dict[str, Any]:
             'skull strip': plan.settings.skull_strip,
             'mirrored average (tta)': plan.settings.tta,
             'low memory': plan.settings.low_mem,
+            **sloppy.mark(plan.settings),
             'random seed': plan.settings.random_seed,
         },
         'notes': list(session.warnings),
-        'warnings': list(session.warnings),
+        'warnings': [
+            *([sloppy.WARNING] if plan.settings.sloppy else []),
+            *session.warnings,
+        ],
         'unusable': {file_name(plan, path): why for path, why in session.unusable.items()},
         'methods': [],
         'figures': [],
@@ -121,6 +126,7 @@ def finished_summary(
         {c: field_strength(plan, c) for c in results.contrasts},
         before=[c for c in results.contrasts if plan.session.scans[c].corrected],
         taken=taken_results(plan),
+        is_sloppy=plan.settings.sloppy,
     )
     if summary['reference']['MagneticFieldStrength'] is None:
         summary['warnings'].append(
@@ -185,6 +191,7 @@ def methods_of(
     *,
     before: Sequence[str] = (),
     taken: Sequence[str] = (),
+    is_sloppy: bool = False,
 ) -> list[str]:
     """The sentences of all steps, in the order of processing.
 
@@ -195,6 +202,7 @@ def methods_of(
     fields : field strength of each contrast, T, None if unknown.
     before : contrasts that were corrected for inhomogeneity before.
     taken : sentences on what was taken from other programs.
+    is_sloppy : the run has the settings of ``--sloppy``.
     """
     from ssl2_bids.steps import inhomogeneity, preprocess, registration
 
@@ -203,7 +211,8 @@ def methods_of(
                  for step in STEPS}  # fmt: skip
     sentences['correct_inhomogeneity'] = [inhomogeneity.methods(corrected)] if corrected else []
     sentences['register'] = [registration.methods(contrasts[1:], contrasts[0])]
-    return [INTRODUCTION, *taken, *(m for step in STEPS for m in sentences[step] if m)]
+    before_all = [INTRODUCTION, *([sloppy.METHODS] if is_sloppy else [])]
+    return [*before_all, *taken, *(m for step in STEPS for m in sentences[step] if m)]
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def settings(make_dataset, tmp_path) -> ParticipantSettings:
-    """Three participants: FLAIR and T1w; FLAIR alone, whose mask is given; T2w alone."""
+    """A quick run of three participants: FLAIR and T1w; FLAIR alone, whose mask is given; T2w alone."""
     image, stripped = brain_image(), {'SkullStripped': True}
     root = make_dataset(
         {
@@ -51,7 +51,12 @@ def settings(make_dataset, tmp_path) -> ParticipantSettings:
     mask = image.__class__((image.get_fdata() > 0).astype('uint8'), image.affine)
     make_dataset({'sub-02/anat/sub-02_desc-brain_mask.nii.gz': mask}, 'masks')
     return ParticipantSettings(
-        root, tmp_path / 'out', tmp_path / 'work', device='cpu', brain_mask=tmp_path / 'masks'
+        root,
+        tmp_path / 'out',
+        tmp_path / 'work',
+        device='cpu',
+        brain_mask=tmp_path / 'masks',
+        sloppy=True,
     )
 
 
