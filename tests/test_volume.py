@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ssl2_bids.errors import DataError
-from ssl2_bids.volume import Volume, read, reorient, resample, same_grid, write
+from ssl2_bids.volume import Volume, fill, read, reorient, resample, same_grid, thin, write
 
 
 def ramp(shape=(12, 10, 8), affine=None) -> Volume:
@@ -105,6 +105,25 @@ def test_going_coarse_averages_instead_of_picking():
     picked = resample(volume, coarse, (10, 10, 10), antialias=False).data[1:-1, 1:-1, 1:-1]
     assert picked.std() > 0.9
     assert smooth.std() < 0.3
+
+
+@pytest.mark.parametrize(('voxel', 'step'), [(2.0, (2, 3, 1)), (0.5, (1, 1, 1)), (9.0, (7, 5, 2))])
+def test_a_thinned_image_keeps_its_place(voxel, step):
+    affine = np.diag([1.1, 0.7, 4.0, 1.0])
+    affine[:3, 3] = -8, 5, 2
+    index = np.stack(np.meshgrid(*map(np.arange, (7, 5, 2)), indexing='ij'), -1)
+    for axis in range(3):
+        volume = Volume(index @ affine[axis, :3] + affine[axis, 3], affine)  # its own coordinate
+        thinned = thin(volume, voxel)
+        own = np.stack(np.meshgrid(*map(np.arange, thinned.shape), indexing='ij'), -1)
+        where = own @ thinned.affine[axis, :3] + thinned.affine[axis, 3]
+        assert thinned.data == pytest.approx(where)
+        assert thinned.spacing == pytest.approx(volume.spacing * step)
+        filled = fill(thinned, volume, voxel)
+        assert filled.shape == volume.shape
+        assert np.array_equal(filled.affine, volume.affine)
+        reach = step[axis] // 2 * volume.spacing[axis]
+        assert np.abs(filled.data - volume.data).max() <= reach + 1e-6
 
 
 def test_grids_within_a_tenth_of_a_voxel_are_one():

@@ -26,6 +26,7 @@ from ssl2_bids.raw_grid import read_raw_grid, write_on
 from ssl2_bids.steps.lesion_filling import fill_lesions
 from ssl2_bids.volume import Grid, Volume, read, reorient, resample
 from ssl2_bids.workflows.participant.earlier import current_results
+from ssl2_bids.workflows.participant.sloppy import WARNING, is_sloppy
 
 log = logging.getLogger('ssl2_bids')
 
@@ -88,6 +89,12 @@ def _each(
     for result in results:
         name = unit_name(result.names.subject, result.names.session)
         try:
+            if is_sloppy(result.sidecar):
+                raise DataError(
+                    f'the result was {WARNING}',
+                    advice='Run the participant level without --sloppy.',
+                    path=result.names.path('anat.mask'),
+                )
             yield Exported(name, write(result, bids_dir))
         except Ssl2Error as error:
             yield Exported(name, None, error)

@@ -36,7 +36,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def settings(make_dataset, tmp_path) -> ParticipantSettings:
-    """A quick run of three participants: FLAIR and T1w; FLAIR alone, whose mask is given; T2w alone."""
+    """FLAIR and T1w; FLAIR alone, whose mask is given; T2w alone. The run is a quick one."""
     image, stripped = brain_image(), {'SkullStripped': True}
     root = make_dataset(
         {

@@ -16,6 +16,7 @@ from running_app import validate
 from ssl2_bids.errors import NoInputError
 from ssl2_bids.settings import PREPROCESSING, GroupSettings, ParticipantSettings, deciding
 from ssl2_bids.workflows.cohort.run import run_group_level
+from ssl2_bids.workflows.export.run import export
 from ssl2_bids.workflows.participant.planning import plan_sessions
 from ssl2_bids.workflows.participant.run import run_participant_level
 from ssl2_bids.workflows.participant.sloppy import MARK, SETTINGS, WARNING
@@ -109,6 +110,7 @@ def test_sloppy_and_usual_results_by_turns(sloppy, caplog):
     )
     with open(f'{sloppy.output_dir}/{RESULT}_seg-lesions_dseg.tsv', newline='') as stream:
         counts = [int(row['voxel_count']) for row in csv.DictReader(stream, delimiter='\t')]
+    assert counts
     assert counts == np.bincount(instances.ravel())[1:].tolist()
     assert validate(sloppy.output_dir) == []
 
@@ -119,6 +121,10 @@ def test_sloppy_and_usual_results_by_turns(sloppy, caplog):
     with pytest.raises(NoInputError, match='without --sloppy'):
         run_group_level(replace(group, strategy='self_training'))
     assert 'sub-01: left out of the adaptation' in caplog.text
+
+    # nor is it exported
+    (exported,) = export(sloppy.output_dir, sloppy.bids_dir, 'filled')
+    assert WARNING in str(exported.error)
 
     usual = replace(sloppy, sloppy=False)
     assert status_of(usual) == 'done'
