@@ -1,7 +1,7 @@
 """The methods text of a session before it is processed, from its plan.
 
 What only voxels show is described as in most sessions: images without ``SkullStripped`` have a
-skull (``--skull-strip auto``), the background of UNIT1 is noise, every brain mask counts.
+skull (``--skull-strip auto``), the background of their UNIT1 is noise, every brain mask counts.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 from ssl2_bids.bids.given_datasets import program_of
-from ssl2_bids.bids.scan import Scan
 from ssl2_bids.workflows.participant import sloppy
 from ssl2_bids.workflows.participant.plan import Plan, channels_of, field_strength, is_stripped
 from ssl2_bids.workflows.participant.summary import in_order, methods_of, taken_results
@@ -38,7 +37,7 @@ def _of_contrasts(plan: Plan, contrasts: list[str]) -> list[dict[str, Any]]:
     facts = []
     for contrast in contrasts:
         for step, sentences in (
-            ('prepare', _prepared(plan.session.scans[contrast])),
+            ('prepare', _prepared(plan, contrast)),
             ('find_brain', [_brain(plan, contrast)]),
             ('measure_quality', [image_checks.METHODS]),
         ):
@@ -46,9 +45,10 @@ def _of_contrasts(plan: Plan, contrasts: list[str]) -> list[dict[str, Any]]:
     return facts
 
 
-def _prepared(scan: Scan) -> list[str]:
+def _prepared(plan: Plan, contrast: str) -> list[str]:
     from ssl2_bids.steps import preprocess, t1_mapping, transmit_field
 
+    scan = plan.session.scans[contrast]
     if not scan.companions:
         return preprocess.echo_methods(len(scan.paths), has_map=bool(scan.maps))
     roles = {companion.role for companion in scan.companions}
@@ -56,7 +56,7 @@ def _prepared(scan: Scan) -> list[str]:
     measured = 'SA2RAGE 1' in roles and transmit_field.sa2rage_protocol(sa2rage)
     return preprocess.mp2rage_methods(
         is_computed=scan.is_computed,
-        noise_level=1.0,
+        noise_level=0.0 if _is_brain_only(plan, contrast) else 1.0,
         has_map=t1_mapping.protocol_of(*scan.inversion_metadata) is not None,
         has_transmit='TB1map' in roles or bool(measured),
     )
@@ -67,9 +67,13 @@ def _brain(plan: Plan, contrast: str) -> str:
 
     if plan.brain_mask and plan.brain_mask.contrast == contrast:
         return brain.GIVEN
+    in_inv2 = bool(plan.session.scans[contrast].companions)
+    return brain.methods(_is_brain_only(plan, contrast), in_inv2=in_inv2)
+
+
+def _is_brain_only(plan: Plan, contrast: str) -> bool:
     mode = plan.settings.skull_strip
-    brain_only = bool(is_stripped(plan, contrast)) if mode == 'auto' else mode == 'skip'
-    return brain.methods(brain_only, in_inv2=bool(plan.session.scans[contrast].companions))
+    return bool(is_stripped(plan, contrast)) if mode == 'auto' else mode == 'skip'
 
 
 def _of_session(plan: Plan, contrasts: list[str]) -> list[dict[str, Any]]:
