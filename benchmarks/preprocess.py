@@ -5,7 +5,7 @@
         --contrasts UNIT1 FLAIR T2w T2starw
     ssl2 simulate UNSHIMMED --protocol benchmarks/unshimmed-7t.toml --subjects 2 --seed 42 \\
         --labels LABELS --whole-head --contrasts UNIT1 FLAIR
-    python benchmarks/preprocess.py SHIMMED UNSHIMMED [--steps register]
+    python benchmarks/preprocess.py SHIMMED UNSHIMMED [--steps register] [--pictures FOLDER]
 
 LABELS is a folder of label maps with skull and scalp (docs/how-to/train.md). Each step gets the
 truth of the steps before it, so that each row measures one step:
@@ -20,7 +20,8 @@ truth of the steps before it, so that each row measures one step:
   its border; N4 has four levels at 7T, three below.
 * register: mean displacement over the brain, in mm, between found and true position.
 
-CPU seconds are of one thread.
+CPU seconds are of one thread. ``--pictures`` writes preprocess-7t.webp: UNIT1 and FLAIR of the
+first head of each dataset, before and after.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import csv
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ import numpy as np
 from scipy import ndimage
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from evidence import pictures
 
 from ssl2_bids.steps import brain, brain_vote, inhomogeneity, mp2rage
 from ssl2_bids.steps.registration import register_rigid
@@ -250,6 +253,31 @@ def measure_register(head: Head) -> None:
         )
 
 
+def draw(heads: Sequence[Head], path: Path) -> None:
+    """Slices as stored, without the background noise of UNIT1, and after N4."""
+    rows = []
+    for head in heads:
+        for contrast in ('UNIT1', 'FLAIR'):
+            scan = head.scans[contrast]
+            steps = [(f'SIMULATED {contrast}, {head.name}', scan.image)]
+            if contrast == 'UNIT1':
+                clean, _ = mp2rage.remove_background_noise(scan.image, *head.inversions)
+                steps.append(('noise removed', clean))
+            flat = inhomogeneity.correct_inhomogeneity(
+                steps[-1][1], scan.brain, field_strength=7.0
+            )
+            steps.append(('after N4', flat))
+            brain = scan.brain.data > 0
+            rows.append(
+                [
+                    (name,
+                     pictures.axial(image.data, brain, image.affine, height=0.6))
+                    for name, image in steps
+                ]
+            )  # fmt: skip
+    pictures.sheet(rows, path)
+
+
 STEPS: dict[str, tuple[Callable[[Head], None], tuple[str, ...]]] = {
     'uniform': (measure_uniform, ('noise removal', 'field', 'CV', 'air', 'CPU s')),
     'brain': (measure_brain, ('contrast', 'Dice', 'volume', 'CPU s')),
@@ -267,9 +295,13 @@ STEPS: dict[str, tuple[Callable[[Head], None], tuple[str, ...]]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or '').partition('\n')[0])
     parser.add_argument('dataset', nargs='+', type=Path, help='made by ssl2 simulate')
-    parser.add_argument('--steps', nargs='+', choices=STEPS, default=list(STEPS))
+    parser.add_argument('--steps', nargs='*', choices=STEPS, default=list(STEPS))
+    parser.add_argument('--pictures', type=Path, metavar='FOLDER')
     arguments = parser.parse_args()
-    heads = [head for dataset in arguments.dataset for head in heads_of(dataset)]
+    sets = [heads_of(dataset) for dataset in arguments.dataset]
+    if arguments.pictures:
+        draw([heads[0] for heads in sets], arguments.pictures / 'preprocess-7t.webp')
+    heads = [head for some in sets for head in some]
     for step in arguments.steps:
         function, columns = STEPS[step]
         print(f'\n| participant | {" | ".join(columns)} |')

@@ -11,9 +11,7 @@ import hashlib
 import json
 import logging
 import os
-import re
-import socket
-import time
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -25,7 +23,7 @@ from ssl2_bids.errors import CannotWriteError, StorageError
 log = logging.getLogger('ssl2_bids')
 
 PREFIX = '.tmp-'
-A_DAY = 86400  # s
+ABANDONED = 3600.0  # s; nobody writes one file for an hour without a change of it
 
 
 @contextmanager
@@ -42,7 +40,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     CannotWriteError : the folder does not permit writing.
     """
     path = Path(path)
-    temporary = path.with_name(f'{PREFIX}{socket.gethostname()}-{os.getpid()}-{path.name}')
+    temporary = temporary_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -60,18 +58,26 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 def remove_leftovers(folder: Path) -> None:
     """Take away temporary files directly in a folder whose writer was killed.
 
-    That is known of writers on this machine whose process has ended, and taken for granted of
-    files unchanged for a day; those of other running jobs stay.
+    These are files that did not change for an hour, by the clock of their file system. Processes
+    are not asked: another container or another node has other process numbers.
     """
-    here = socket.gethostname()
-    for path in folder.glob(f'{PREFIX}*'):
-        match = re.match(rf'{re.escape(PREFIX)}(.+?)-(\d+)-', path.name)
-        ended = False
-        if match and match[1] == here:
-            ended = not Path(f'/proc/{match[2]}').exists()
-        with suppress(OSError):
-            if ended or time.time() - path.stat().st_mtime > A_DAY:
-                path.unlink()
+    found = list(folder.glob(f'{PREFIX}*'))
+    if not found:
+        return
+    with suppress(OSError):
+        probe = temporary_path(folder / 'clock')
+        probe.touch()
+        now = probe.stat().st_mtime
+        probe.unlink()
+        for path in found:
+            with suppress(OSError):
+                if now - path.stat().st_mtime > ABANDONED:
+                    path.unlink()
+
+
+def temporary_path(path: Path) -> Path:
+    """A name beside ``path`` that no other process has, on any machine."""
+    return path.with_name(f'{PREFIX}{secrets.token_hex(6)}-{path.name}')
 
 
 def as_ssl2_error(error: OSError, path: str | Path) -> CannotWriteError | StorageError:

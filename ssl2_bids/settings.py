@@ -181,7 +181,7 @@ def foreign_options(level: str) -> set[str]:
 
 
 def defaults_of_options() -> dict[str, Any]:
-    """What each option is where it is not given; an option without a default is not there."""
+    """The value of each option that is not given, of those that have a default."""
     return {
         option_of(setting): setting.default
         for level in LEVELS.values()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
+import time
 
 import pytest
 
 from ssl2_bids.errors import CannotWriteError, DataError, StorageError
 from ssl2_bids.files import (
-    A_DAY,
+    ABANDONED,
     PREFIX,
     as_ssl2_error,
     finished_files,
@@ -59,17 +59,14 @@ def test_errors_of_the_system_in_our_words(number, kind):
     assert type(as_ssl2_error(OSError(number, 'text'), 'file')) is kind
 
 
-def test_leftovers_of_dead_writers_go_and_those_of_living_ones_stay(tmp_path):
-    here = socket.gethostname()
-    dead = tmp_path / f'{PREFIX}{here}-999999999-a.json'
-    alive = tmp_path / f'{PREFIX}{here}-{os.getpid()}-b.json'
-    elsewhere = tmp_path / f'{PREFIX}other-1-c.json'
-    ancient = tmp_path / f'{PREFIX}other-1-d.json'
-    for path in (dead, alive, elsewhere, ancient):
+def test_leftovers_go_by_their_age_alone(tmp_path, monkeypatch):
+    fresh, old = (tmp_path / f'{PREFIX}0123456789ab-{name}.json' for name in 'ab')
+    for path, age in ((fresh, ABANDONED - 60), (old, ABANDONED + 60)):
         path.touch()
-    os.utime(ancient, (0, ancient.stat().st_mtime - 2 * A_DAY))
+        os.utime(path, (0, path.stat().st_mtime - age))
+    monkeypatch.setattr(time, 'time', lambda: 1e10)  # a clock that jumped
     remove_leftovers(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([alive.name, elsewhere.name])
+    assert list(tmp_path.iterdir()) == [fresh]
 
 
 def test_errors_survive_the_way_between_processes():

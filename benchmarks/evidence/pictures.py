@@ -1,4 +1,4 @@
-"""Sheets of axial slices, real beside simulated, as PNG."""
+"""Sheets of axial slices, real beside simulated, as PNG or WebP."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def axial(
 
 
 def sheet(rows: Sequence[Sequence[Panel]], path: Path) -> None:
-    """Write rows of titled panels as one grey PNG."""
+    """Write rows of titled panels as one grey picture, PNG or WebP by the ending of its name."""
     width = SIZE[0] * max(len(row) for row in rows)
     height = (SIZE[1] + BAR) * len(rows)
     page = Image.new('L', (width, height), 0)
@@ -54,4 +54,7 @@ def sheet(rows: Sequence[Sequence[Panel]], path: Path) -> None:
             draw.text((corner[0] + 6, corner[1] + 4), title, fill=255)
             page.paste(Image.fromarray(values), (corner[0], corner[1] + BAR))
     with whole_file(path) as temporary:
-        page.save(temporary, format='PNG', optimize=True)
+        if path.suffix == '.webp':
+            page.save(temporary, format='WEBP', quality=80, method=6)
+        else:
+            page.save(temporary, format='PNG', optimize=True)

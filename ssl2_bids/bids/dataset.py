@@ -22,7 +22,7 @@ from ssl2_bids.errors import (
     NothingSelectedError,
     UsageError,
 )
-from ssl2_bids.files import read_text
+from ssl2_bids.files import read_text, temporary_path
 
 log = logging.getLogger('ssl2_bids')
 
@@ -204,7 +204,7 @@ def check_writable(folder: Path) -> None:
     ------
     CannotWriteError : that is not possible.
     """
-    probe = folder / f'.tmp-probe-{id(folder):x}'
+    probe = temporary_path(folder / 'probe')
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b'0')

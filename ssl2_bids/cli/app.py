@@ -84,7 +84,7 @@ def _dispatch(level: str, settings: Any, arguments: argparse.Namespace, argv: li
     command = options.shown_command(argv, settings)
     with Terminal(settings) as terminal:
         if not settings.dry_run:
-            terminal.open_log(options.options_record(arguments), command)
+            terminal.open_log(options.options_record(arguments), command, arguments.resources)
         if arguments.left_out:
             terminal.show(arguments.left_out)
         if level == 'participant':

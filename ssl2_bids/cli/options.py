@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl2_bids.bids import dataset
+from ssl2_bids.cli import limits
 from ssl2_bids.cli.configuration import read_config
 from ssl2_bids.cli.parser import build_parser, check_level
 from ssl2_bids.cli.values import absolute, strip_prefix
@@ -25,6 +26,7 @@ from ssl2_bids.files import read_text
 from ssl2_bids.settings import LEVELS, RunSettings, foreign_options, option_of
 
 REPLACING = ('boilerplate_only', 'dry_run', 'reports_only')  # another task than the processing
+MEMORY_SHARE = 0.9  # of the memory of the job; the rest is for other processes of it
 MAX_THREADS = 8  # of one segmentation; more stall each other on windows of 96^3
 
 
@@ -57,7 +59,7 @@ def _names_given(argv: list[str]) -> set[str]:
 
 def options_record(arguments: argparse.Namespace) -> dict[str, Any]:
     """The options of a run as TOML can hold them: without those that are not set."""
-    own = ('given', 'left_out')
+    own = ('given', 'left_out', 'resources')
     values = {k: v for k, v in vars(arguments).items() if k not in own and v is not None}
     return {k: _as_text(v) for k, v in sorted(values.items())}
 
@@ -93,7 +95,7 @@ def settings_for(level: str, arguments: argparse.Namespace) -> RunSettings:
         from ssl2_bids.bids.given_datasets import check_datasets  # imports numpy
 
         check_datasets(derivatives, bids_dir, output_dir)
-    nprocs = arguments.nprocs or _available_cpus()
+    nprocs, memory_gb = _resources(arguments)
     made: dict[str, Any] = {
         'bids_dir': bids_dir,
         'output_dir': output_dir,
@@ -108,7 +110,7 @@ def settings_for(level: str, arguments: argparse.Namespace) -> RunSettings:
         'check_dataset': not arguments.skip_bids_validation,
         'nprocs': nprocs,
         'omp_nthreads': arguments.omp_nthreads or min(nprocs, MAX_THREADS),
-        'memory_gb': arguments.mem or _available_memory_gb(),
+        'memory_gb': memory_gb,
     }
     if level == 'group':
         made |= _of_adaptation(arguments, labels, derivatives)
@@ -117,6 +119,21 @@ def settings_for(level: str, arguments: argparse.Namespace) -> RunSettings:
         made['brain_mask'] = _folder_of_masks(arguments.brain_mask)
         made['bids_database_dir'] = _database_folder(arguments.bids_database_dir, bids_dir)
     return kind(**_direct_values(kind, arguments) | made)
+
+
+def _resources(arguments: argparse.Namespace) -> tuple[int, float]:
+    """Cores and GB of memory: those asked for, else those that the job has; told in the log."""
+    nprocs, memory_gb = arguments.nprocs, arguments.mem
+    sources = ['--nprocs', '--mem']
+    if not nprocs:
+        cores = limits.cores()
+        nprocs, sources[0] = cores.value, cores.source
+    if not memory_gb:
+        memory = limits.memory()
+        memory_gb = round(MEMORY_SHARE * memory.value / 1e9, 2)
+        sources[1] = f'{MEMORY_SHARE:.0%} of: {memory.source}'
+    arguments.resources = f'cores: {nprocs} ({sources[0]}); memory: {memory_gb} GB ({sources[1]})'
+    return nprocs, memory_gb
 
 
 def _direct_values(kind: type[RunSettings], arguments: argparse.Namespace) -> dict[str, Any]:
@@ -279,29 +296,3 @@ def shown_command(argv: list[str], settings: RunSettings) -> str:
                 word = f'{name}=<{name}>'
         words.append(word if word.endswith('>') else shlex.quote(word))
     return ' '.join(['ssl2-bids', *words])
-
-
-def _available_cpus() -> int:
-    """Processors that this process may use: its affinity, and the limit of its cgroup."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    count = count or 1
-    try:
-        quota, period = Path('/sys/fs/cgroup/cpu.max').read_text().split()
-        if quota != 'max':
-            count = min(count, max(1, round(int(quota) / int(period))))
-    except (OSError, ValueError):
-        pass
-    return count
-
-
-def _available_memory_gb() -> float:
-    """Nine tenths of the memory that the machine, or the cgroup, has."""
-    import psutil
-
-    total = psutil.virtual_memory().total
-    for name in ('memory.max', 'memory/memory.limit_in_bytes'):
-        try:
-            total = min(total, int((Path('/sys/fs/cgroup') / name).read_text()))
-        except (OSError, ValueError):
-            continue
-    return round(0.9 * total / 1e9, 2)

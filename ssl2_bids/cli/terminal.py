@@ -49,8 +49,13 @@ class Terminal:
         self._handlers.append(handler)
         log.addHandler(handler)
 
-    def open_log(self, options: dict[str, Any], command: str) -> None:
-        """Begin ``logs/<run id>.log`` and write the options to ``logs/<run id>.toml``."""
+    def open_log(self, options: dict[str, Any], command: str, resources: str) -> None:
+        """Begin ``logs/<run id>.log`` and write the options to ``logs/<run id>.toml``.
+
+        Parameters
+        ----------
+        resources : cores and memory, and which limits they come from.
+        """
         import tomli_w
 
         from ssl2_bids.bids.provenance import software_versions
@@ -62,6 +67,7 @@ class Terminal:
         handler.setFormatter(logging.Formatter('%(asctime)s %(levelname)s %(message)s'))
         self._add(handler)
         log.debug(command)
+        log.debug(resources)
 
     def show(self, text: str) -> None:
         """A line for the user; a dry run's plan goes to stdout."""

@@ -200,9 +200,11 @@ def remove_background_noise(unit1: Volume, inv1: Volume, inv2: Volume) -> tuple[
     if level > 0:
         second = inv2.data.astype(np.float32)
         beta = noise_removal(second, level)
-        first = signed_inv1(uni, inv1.data.astype(np.float32), second)
-        # a voxel's own noise makes its sign jump: nothing is smoothed, only suppressed
-        uni = (first * second - beta) / (first**2 + second**2 + 2 * beta)
+        for slab in range(len(uni)):  # all at once take half a gigabyte
+            s2, b = second[slab], beta[slab]
+            s1 = signed_inv1(uni[slab], inv1.data[slab].astype(np.float32), s2)
+            # a voxel's own noise makes its sign jump: nothing is smoothed, only suppressed
+            uni[slab] = (s1 * s2 - b) / (s1**2 + s2**2 + 2 * b)
     stored = np.clip((uni + 0.5) * FULL_SCALE, 0, FULL_SCALE).astype(np.float32)
     stored = np.where(constant_background(unit1.data), np.float32(0), stored)
     return unit1.with_data(stored), level

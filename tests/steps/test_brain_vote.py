@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -160,12 +161,15 @@ def test_real_heads_good_and_spoiled(shared_data):
     assert 'flagged: 24 of 24 spoiled masks' in done.stdout, done.stdout
 
 
-def test_of_an_image_unlike_the_template_only_the_volume_is_checked(head):
+def test_of_an_image_unlike_the_template_only_volume_and_contrast_are_checked(head):
     image, mask = head
     noise = np.random.default_rng(1).normal(100, 10, image.shape)
-    expected = expect_brain(image.with_data(noise.astype(np.float32)), mask)
+    noisy = image.with_data(noise.astype(np.float32))
+    expected = expect_brain(replace(noisy, contrast='T2w'), mask)
     assert not expected.is_reliable
     assert check_image(expected) == []
+    flags = check_image(replace(expected, contrast='FLAIR'))
+    assert [flag.code for flag in flags] == ['unlike']
     assert check_mask(mask, expected) == []
     half = changed(mask, at(mask, 0) > 20)
     assert [flag.code for flag in check_mask(half, expected)] == ['volume']

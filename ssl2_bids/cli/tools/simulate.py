@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ssl2_bids.cli import values
-from ssl2_bids.cli.options import _available_cpus as available_cpus
+from ssl2_bids.cli import limits, values
 from ssl2_bids.cli.parsing import add_option
 from ssl2_bids.cli.tools.evaluate import show
 from ssl2_bids.errors import SUCCESS, UsageError
@@ -246,7 +245,7 @@ def run_simulate(args: argparse.Namespace) -> int:
 
     options = {name: getattr(args, name) for name in OPTIONS}
     options['contrasts'] = tuple(args.contrasts or ())
-    options['nprocs'] = args.nprocs or available_cpus()
+    options['nprocs'] = args.nprocs or limits.cores().value
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task('simulating', total=args.subjects)
