@@ -23,7 +23,7 @@ from ssl2_bids.errors import CannotWriteError, StorageError
 log = logging.getLogger('ssl2_bids')
 
 PREFIX = '.tmp-'
-ABANDONED = 3600.0  # s; nobody writes one file for an hour without a change of it
+ABANDONED = 3600.0  # s; a file that is being written changes more often
 
 
 @contextmanager

@@ -122,7 +122,7 @@ def settings_for(level: str, arguments: argparse.Namespace) -> RunSettings:
 
 
 def _resources(arguments: argparse.Namespace) -> tuple[int, float]:
-    """Cores and GB of memory: those asked for, else those that the job has; told in the log."""
+    """Cores and GB of memory: those asked for, else the limits of the job; stated in the log."""
     nprocs, memory_gb = arguments.nprocs, arguments.mem
     sources = ['--nprocs', '--mem']
     if not nprocs:

@@ -134,24 +134,6 @@ def majority(annotations: Sequence[Annotation]) -> Annotation:
     )
 
 
-def methods(*, raters: int = 1, annotated: float = 1.0) -> str:
-    """The sentence for a paper.
-
-    Parameters
-    ----------
-    raters : how many drew lesions in each image.
-    annotated : mean share of the voxels that were annotated, 0 to 1.
-    """
-    who = 'one rater' if raters == 1 else f'{raters} raters and combined by majority vote'
-    text = f'Lesions were outlined manually by {who}.'
-    if annotated < 1:
-        text += (
-            f' On average {100 * annotated:.2g} % of an image was annotated; the rest was '
-            'treated as unknown, not as free of lesions.'
-        )
-    return text
-
-
 def _whole_numbers(data: np.ndarray) -> np.ndarray:
     if data.dtype.kind in 'biu':
         return data

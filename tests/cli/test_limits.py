@@ -81,7 +81,7 @@ def test_the_limit_of_the_shell_counts():
     assert str(4_000_000 * 1024) in text
 
 
-def test_the_log_says_which_limit_counts(make_dataset, tmp_path, monkeypatch):
+def test_the_log_names_the_limit_that_counts(make_dataset, tmp_path, monkeypatch):
     from ssl2_bids.cli.app import main
 
     monkeypatch.setenv('SLURM_JOB_ID', '7')

@@ -6,7 +6,6 @@ from ssl2_bids.steps.annotation import (
     Annotation,
     majority,
     meaning,
-    methods,
     read_label_values,
     reorient_annotation,
 )
@@ -226,10 +225,3 @@ def test_raters_on_different_grids():
     other = Annotation(volume({}, affine=LAS), volume({}, bool, affine=LAS))
     with pytest.raises(DataError, match='different grids'):
         majority([_rater(), other])
-
-
-def test_methods_sentence():
-    assert methods() == 'Lesions were outlined manually by one rater.'
-    text = methods(raters=3, annotated=0.1)
-    assert '3 raters' in text
-    assert '10 %' in text

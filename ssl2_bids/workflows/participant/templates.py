@@ -28,7 +28,7 @@ from ssl2_bids.errors import DataError, UnavailableError, UsageError
 from ssl2_bids.files import write_json
 from ssl2_bids.settings import ATLAS_SPACE
 from ssl2_bids.volume import Volume, read, read_grid, reorient, same_grid, write
-from ssl2_bids.workflows.segmentation_files import lesion_rows
+from ssl2_bids.workflows.segmentation_files import lesion_mask, lesion_rows
 
 if TYPE_CHECKING:
     from ssl2_bids.steps.deformation import Deformation
@@ -269,7 +269,6 @@ def _write_segmentation(reference: Reference, template: Template, found: Deforma
     grid = Volume(np.empty(shape, bool), affine)
     probability = deformation.to_template(reference.probabilities, found, grid)
     instances = deformation.lesions_to_template(reference.lesions, found, grid)
-    mask = instances.with_data((instances.data > 0).astype(np.uint8))
     path = names.path('anat.probability', **entities)
     write(probability, path, code=MNI)
     _write_sidecar(reference, template, path, 'Lesion probability', reference.probability)
@@ -280,7 +279,7 @@ def _write_segmentation(reference: Reference, template: Template, found: Deforma
     text = 'Lesions with the numbers that they have on the grid of the reference'
     _write_sidecar(reference, template, path, text, reference.instances, TEMPLATE_LESION_COLUMNS)
     path = names.path('anat.mask', **entities)
-    write(mask, path, dtype=np.uint8, code=MNI)
+    write(lesion_mask(instances), path, dtype=np.uint8, code=MNI)
     _write_sidecar(reference, template, path, 'Lesion mask', reference.mask)
 
 
