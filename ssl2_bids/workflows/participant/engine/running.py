@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import shutil
@@ -75,6 +76,8 @@ def run(
 
     alone = settings.plugin or settings.nprocs == 1 or settings.low_mem
     pool = None if alone else _pool(settings, gpus, report_status)
+    # nipype collects garbage before and after each node: a tenth of a second with torch imported
+    gc.freeze()
     try:
         if settings.plugin:
             workflow.run(**settings.plugin)
@@ -92,6 +95,7 @@ def run(
         stop_workers()
         raise
     finally:
+        gc.unfreeze()
         for path in sorted(crashes.glob('*.txt')):
             log.debug('%s', path.read_text(encoding='utf-8', errors='replace'))
         shutil.rmtree(crashes, ignore_errors=True)
