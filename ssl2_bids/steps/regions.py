@@ -7,24 +7,27 @@ from scipy import ndimage
 
 from ssl2_bids.atlas import read_atlas
 from ssl2_bids.volume import Volume, resample
-from ssl2_bids.voxel_grid import shift_affine
+from ssl2_bids.voxel_grid import Box, bounding_box, shift_affine
 
 NEAR = 3.0  # mm; how far from ventricle or cortex a lesion still counts as touching it
 EVEN = 0.5  # probability from which on a voxel belongs to a structure
 
 
-def region_maps(grid: Volume, template_to_reference: np.ndarray) -> dict[str, Volume]:
+def region_maps(
+    grid: Volume, template_to_reference: np.ndarray, *, part: Box | None = None
+) -> dict[str, Volume]:
     """Bring the atlas to a reference image.
 
     Parameters
     ----------
     grid : any image on the reference grid.
     template_to_reference : (4, 4), RAS+ mm to RAS+ mm.
+    part : of the grid, outside of which no map is needed, see :func:`part_around`; None: all.
 
     Returns
     -------
     The probability of each structure by name, on the part of the reference grid that the atlas
-    covers (the affine has the position of that part); empty maps where it covers nothing.
+    covers, and in ``part`` (the affine has the position); empty maps where it covers nothing.
     """
     atlas = read_atlas()
     first = next(iter(atlas.values()))
@@ -33,12 +36,33 @@ def region_maps(grid: Volume, template_to_reference: np.ndarray) -> dict[str, Vo
     reached = (to_grid @ corners)[:3]
     start = np.clip(np.floor(reached.min(axis=1)), 0, grid.shape).astype(int)
     stop = np.clip(np.ceil(reached.max(axis=1)) + 1, start, grid.shape).astype(int)
+    if part is not None:
+        start = np.maximum(start, [s.start for s in part])
+        stop = np.maximum(np.minimum(stop, [s.stop for s in part]), start)
     affine = shift_affine(grid.affine, start)
     shape = tuple((stop - start).tolist())
     if not all(shape):
         return {name: Volume(np.zeros(shape, np.float32), affine) for name in atlas}
     way = np.linalg.inv(template_to_reference)
     return {name: resample(volume, affine, shape, transform=way) for name, volume in atlas.items()}
+
+
+def part_around(instances: Volume) -> Box:
+    """The part of the grid that decides the regions of lesions; empty without lesions."""
+    inside = instances.data > 0
+    if not inside.any():
+        return (slice(0, 0),) * instances.data.ndim
+    return bounding_box(inside, _margin(instances))
+
+
+def _limit(grid: Volume) -> float:
+    """Distance in mm at which a lesion touches; voxels that are neighbours always do."""
+    return max(NEAR, float(grid.spacing.max())) + 1e-3
+
+
+def _margin(grid: Volume) -> np.ndarray:
+    """The same in voxels of each axis."""
+    return np.ceil(_limit(grid) / grid.spacing).astype(int)
 
 
 def assign_regions(instances: Volume, maps: dict[str, Volume]) -> list[str]:
@@ -72,8 +96,7 @@ def assign_regions(instances: Volume, maps: dict[str, Volume]) -> list[str]:
         instances.affine[:3, :3], first.affine[:3, 3] - instances.affine[:3, 3]
     )
     start = np.rint(offset).astype(int)
-    limit = max(NEAR, float(instances.spacing.max())) + 1e-3
-    margin = np.ceil(limit / instances.spacing).astype(int)
+    limit, margin = _limit(instances), _margin(instances)
     regions = []
     for index, box in enumerate(ndimage.find_objects(instances.data.astype(np.int32)), start=1):
         low = np.maximum([s.start for s in box] - margin, start)

@@ -9,7 +9,7 @@ import pytest
 
 from ssl2_bids.atlas import read_atlas
 from ssl2_bids.steps.lesions import REGIONS, find_lesions, label_instances
-from ssl2_bids.steps.regions import assign_regions, methods, region_maps
+from ssl2_bids.steps.regions import assign_regions, methods, part_around, region_maps
 from ssl2_bids.volume import Volume, read
 
 # MNI coordinates in mm; a ball of 3 mm there
@@ -134,6 +134,19 @@ def test_outside_the_atlas_nothing_breaks():
     maps = region_maps(far, np.eye(4))
     assert assign_regions(far.with_data(data), maps) == ['deep-white-matter']
     assert assign_regions(far, maps) == []
+
+
+def test_the_part_around_lesions_decides_as_the_whole_grid():
+    grid = grid_in_template()
+    behind = [place for place in PLACES if place[1] < 0]
+    lesions = with_balls(grid, behind, np.eye(4))
+    whole = region_maps(lesions, np.eye(4))
+    part = region_maps(lesions, np.eye(4), part=part_around(lesions))
+    assert part['cortex'].data.size < 0.5 * whole['cortex'].data.size
+    found = assign_regions(lesions, part)
+    assert found == assign_regions(lesions, whole) == [PLACES[place] for place in behind]
+    empty = region_maps(grid, np.eye(4), part=part_around(grid))
+    assert assign_regions(grid, empty) == []
 
 
 @pytest.mark.slow

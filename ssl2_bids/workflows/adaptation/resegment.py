@@ -95,7 +95,8 @@ def segment_case(case: Case, card: Card, network: nn.Module, *, device: str) -> 
         threshold=_threshold(case, card),
         minimum_volume=_minimum_volume(case, card),
     )
-    maps = regions.region_maps(found.instances, template_transform(names))
+    part = regions.part_around(found.instances)
+    maps = regions.region_maps(found.instances, template_transform(names), part=part)
     found = lesions.with_regions(found, regions.assign_regions(found.instances, maps))
     first = case.images[names.reference]
     segmentation = SegmentationFiles(

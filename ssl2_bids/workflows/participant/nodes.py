@@ -327,7 +327,8 @@ def find_lesions(
     found = lesions.find_lesions(
         read(probability), threshold=threshold, minimum_volume=minimum_volume
     )
-    maps = regions.region_maps(found.instances, np.load(matrix))
+    part = regions.part_around(found.instances)
+    maps = regions.region_maps(found.instances, np.load(matrix), part=part)
     found = lesions.with_regions(found, regions.assign_regions(found.instances, maps))
     write(found.instances, 'instances.nii', dtype=np.uint16)
     write_json('table.json', [asdict(lesion) for lesion in found.table])
