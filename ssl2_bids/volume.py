@@ -330,6 +330,29 @@ def resample(
     return replace(volume, data=data, affine=affine)
 
 
+def resample_at(
+    volume: Volume, affine: np.ndarray, voxels: np.ndarray, *, transform: np.ndarray
+) -> np.ndarray:
+    """Values at some voxels of another grid: those of :func:`resample` with order 1.
+
+    Parameters
+    ----------
+    affine : of the other grid.
+    voxels : (3, N), indices in the other grid.
+    transform : (4, 4), RAS+ mm of the other grid to RAS+ mm of ``volume``.
+
+    Returns
+    -------
+    (N,) float32.
+    """
+    from scipy import ndimage
+
+    mapping = np.linalg.inv(volume.affine) @ transform @ affine
+    data = _blurred(volume.data.astype(np.float32, copy=False), mapping)
+    places = mapping[:3, :3] @ voxels + mapping[:3, 3:]
+    return ndimage.map_coordinates(data, places, order=1, mode='grid-constant', prefilter=False)
+
+
 def _blurred(data: np.ndarray, mapping: np.ndarray) -> np.ndarray:
     """An array blurred for larger voxels; ``mapping``: their indices to those of the array."""
     from scipy import ndimage

@@ -1,69 +1,49 @@
-"""Processes are started in one piece, whatever signal comes."""
+"""Work side by side in processes: all results come, a lost process is named."""
 
+from __future__ import annotations
+
+import os
 import signal
-import subprocess
-import sys
-import threading
 
 import pytest
 
-from ssl2_bids.processes import whole_start
+from ssl2_bids.errors import Ssl2Error
+from ssl2_bids.processes import side_by_side
 
 
-@pytest.fixture
-def usual_ctrl_c():
-    former = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, former)
+def square(number):
+    return number * number, os.getpid()
 
 
-def test_ctrl_c_is_heard_after_the_start(usual_ctrl_c):
-    done = []
-
-    def start():
-        with whole_start():
-            signal.raise_signal(signal.SIGINT)
-            done.append('whole')
-
-    with pytest.raises(KeyboardInterrupt):
-        start()
-    assert done == ['whole']
-    with pytest.raises(KeyboardInterrupt):  # and at once from then on
-        signal.raise_signal(signal.SIGINT)
+def die(number):
+    if number == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
 
 
-def test_other_signals_are_handled_after_the_start():
-    order = []
-    former = signal.signal(signal.SIGTERM, lambda number, _: order.append(number))
-    try:
-        with whole_start():
-            signal.raise_signal(signal.SIGTERM)
-            order.append('whole')
-        assert order == ['whole', signal.SIGTERM]
-    finally:
-        signal.signal(signal.SIGTERM, former)
+def divide(number):
+    return 1 / number
 
 
-def test_what_is_started_does_not_hear_ctrl_c_and_can_be_ended():
-    code = 'print(1, flush=True); import time; time.sleep(30)'
-    with whole_start():
-        child = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE)
-    assert child.stdout.readline() == b'1\n'
-    child.send_signal(signal.SIGINT)
-    with pytest.raises(subprocess.TimeoutExpired):
-        child.wait(0.5)
-    child.terminate()
-    assert child.wait(5) == -signal.SIGTERM
+@pytest.mark.parametrize(('nprocs', 'parts'), [(1, 1), (2, 1), (2, 4), (3, 100)])
+def test_every_job_is_done_once(nprocs, parts):
+    found = dict(side_by_side(square, range(10), nprocs=nprocs, parts=parts))
+    assert {place: made for place, (made, _) in found.items()} == {n: n * n for n in range(10)}
+    elsewhere = os.getpid() not in {process for _, process in found.values()}
+    assert elsewhere == (nprocs > 1 and parts < 10)
 
 
-def test_a_thread_that_hears_no_signals_may_start_processes():
-    found = []
+def test_nothing_to_do():
+    assert list(side_by_side(square, [], nprocs=2)) == []
 
-    def start():
-        with whole_start():
-            found.append(subprocess.run([sys.executable, '-c', ''], check=False).returncode)
 
-    thread = threading.Thread(target=start)
-    thread.start()
-    thread.join()
-    assert found == [0]
+def test_a_process_that_is_killed_is_named():
+    with pytest.raises(Ssl2Error, match='a process was killed') as caught:
+        list(side_by_side(die, range(4), nprocs=2))
+    assert 'fewer --nprocs' in str(caught.value)
+
+
+@pytest.mark.parametrize('nprocs', [1, 2])
+def test_an_error_of_a_job_comes_through(nprocs):
+    with pytest.raises(ZeroDivisionError):
+        list(side_by_side(divide, [1, 0, 2], nprocs=nprocs))

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from ssl2_bids.metrics.cohort import representatives
 from ssl2_bids.reports.adaptation import section
 from ssl2_bids.reports.figures.charts import bar_chart, scatter_chart
-from ssl2_bids.reports.figures.strips import quality_charts
+from ssl2_bids.reports.figures.strips import MANY, is_crowded, quality_charts
 from ssl2_bids.reports.pages import number, write_page
 
 MIN_RESULTS = 5  # results below which a spread has no meaning
@@ -91,6 +91,7 @@ def render(
         participants=len({row['participant_id'] for row in shown}),
         regions=region_names(shown),
         quality=quality_charts(shown),
+        crowded=MANY if is_crowded(shown) else None,
         command=command,
         adaptations=[section(facts) for facts in adaptations],
         to_label=[] if adaptations else _to_label(shown),

@@ -75,12 +75,18 @@ def test_same_rows_give_the_same_bytes_and_stay_as_they_are(tmp_path):
     assert rows == cohort(20)
 
 
+def sorted_by(page):
+    """What the cells with numbers are sorted by."""
+    cells = re.findall(r'<td class="n"(?: data-v="([^"]*)")?>([^<]*)', page.source)
+    return [float(value or text.replace('–', 'nan')) for value, text in cells]
+
+
 def test_texts_of_a_table_do_as_well_as_numbers(make_page):
     rows = cohort(8)
     page = make_page(rows)
     texts = [{k: str(v) if v is not None else 'n/a' for k, v in row.items()} for row in rows]
     again = make_page(texts)
-    assert again.values('data-v') == page.values('data-v')
+    assert sorted_by(again) == sorted_by(page)
 
 
 def test_missing_values_are_dashes(make_page):
@@ -186,12 +192,73 @@ def test_few_of_many_flagged_images_are_named(make_page):
 
 
 def test_strips_of_odd_values():
-    for values in ([0.0], [5.0, 5.0], [-1e-9, 1e9], [float(n) for n in range(500)]):
-        chart = strip_chart({'<T1w>': [Point(v, '<a>', v > 400) for v in values]}, 'x & y')
+    for values in ([0.0], [5.0, 5.0], [-1e-9, 1e9], [float(n) for n in range(150)]):
+        chart = strip_chart({'<T1w>': [Point(v, '<a>', v > 120) for v in values]}, 'x & y')
         assert chart.count('<circle') == len(values)
         assert '<a>' not in chart
         assert '<T1w>' not in chart
         assert 'nan' not in chart
+
+
+def test_a_crowd_is_a_shape_and_its_flagged_images_are_points():
+    points = [Point(float(n % 100), f'sub-{n}', n % 50 == 0) for n in range(3000)]
+    chart = strip_chart({'T1w': points, 'FLAIR': points[1:20]}, 'SNR')
+    assert chart.count('class="many"') == 1
+    assert chart.count('class="point flagged"') == 60  # of each, the 30 highest and lowest
+    assert chart.count('class="point"') == 19
+    assert '3019 images, 60 flagged' in chart
+    assert len(chart) < 20_000
+    assert 'nan' not in strip_chart({'T1w': [Point(1.0, 'a', True)] * 151}, 'x')
+
+
+def test_three_thousand_participants_make_a_page_that_can_be_used(tmp_path):
+    """At most 5 MB; pages of a hundred rows; sorting and filter see all rows."""
+    from browser import Browser, find_chromium
+
+    rows = with_images(cohort(3000))
+    path = tmp_path / 'group_report.html'
+    group.render(rows, path, version='0.1.0')
+    assert path.stat().st_size < 5e6
+    assert 'more than 150 images' in path.read_text()
+    if find_chromium() is None:
+        pytest.skip('no chromium on this machine')
+    with Browser(width=1280, height=900) as browser:
+        browser.show(path)
+        shown = (
+            '[...document.querySelectorAll("#results tbody tr:not([hidden]) th")]'
+            '.map(h => h.textContent.trim())'
+        )
+
+        def names():
+            return browser.run(shown)
+
+        def click(text):
+            browser.run(
+                '[...document.querySelector("#everybody").querySelectorAll("button")]'
+                f'.find(b => b.textContent.startsWith("{text}")).click()'
+            )
+
+        def where():
+            return browser.run('document.querySelector("#everybody .pager span").textContent')
+
+        assert len(names()) == 100
+        assert where() == '1 to 100 of 3000'
+        click('Next')
+        assert names()[0].startswith('sub-100')
+        assert where() == '101 to 200 of 3000'
+        click('Volume')
+        largest = max(rows, key=lambda row: row['volume_mm3'])
+        assert names()[0].startswith(largest['participant_id'])
+        assert where() == '1 to 100 of 3000'
+        browser.run(
+            'const f = document.querySelector("#everybody .filter"); f.value = "sub-299";'
+            'f.dispatchEvent(new Event("input"))'
+        )
+        assert sorted(name[:8] for name in names()) == [
+            'sub-299',
+            *(f'sub-{n}' for n in range(2990, 3000)),
+        ]
+        assert where() == '1 to 11 of 11'
 
 
 def test_people_of_all_loads_are_named_to_begin_labelling_with(make_page):

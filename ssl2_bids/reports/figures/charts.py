@@ -12,6 +12,7 @@ WIDTH, HEIGHT = 440, 230
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 14, 44
 STEPS = (1, 2, 5)
 MIN_BINS = 6
+LABEL = 34  # px that the value of an edge needs
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ def bar_chart(values: Sequence[float], *, label: str, of: str = 'results') -> Ma
         return Markup('')
     top = max(b.amount for b in bins)
     step = (WIDTH - LEFT - RIGHT) / len(bins)
+    every = math.ceil(LABEL / step)
     floor = HEIGHT - BOTTOM
     parts = []
     for place, part in enumerate(bins):
@@ -83,7 +85,10 @@ def bar_chart(values: Sequence[float], *, label: str, of: str = 'results') -> Ma
         if part.high == 0:
             parts.append(_text(x + step / 2, floor + 16, '0'))
         else:
-            parts.append(_text(x + step, floor + 16, f'{part.high:g}'))
+            if (len(bins) - 1 - place) % every == 0:  # the last edge always
+                last = place == len(bins) - 1
+                edge, anchor = (WIDTH, 'end') if last else (x + step, 'middle')
+                parts.append(_text(edge, floor + 16, f'{part.high:g}', anchor=anchor))
             if place == 0 or bins[place - 1].high == 0:
                 parts.append(
                     _text(x + (4 if bins[0].high == 0 else 0), floor + 16, f'{part.low:g}')

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup, escape
 
 from ssl2_bids.contrasts import SUFFIXES
@@ -17,6 +19,9 @@ WIDTH, HEIGHT = 300, 190
 LEFT, RIGHT, TOP, BOTTOM = 44, 8, 12, 26
 RADIUS = 3.5
 NAMED = 6  # flagged points with their name beside them; all have it as a tooltip
+MANY = 150  # points of a column; if there are more, their number at each height is drawn
+LAYERS = 32  # heights at which they are counted
+MARKED = 60  # flagged points of such a column that are drawn, from the highest and the lowest
 LINE = 12  # px between two names
 # the metric that a flag is about; where the flag names none, the point is not marked
 METRIC_OF = {
@@ -66,6 +71,12 @@ def quality_charts(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, Ma
             chart = strip_chart({contrast: points[contrast] for contrast in ordered}, title)
             charts.append((title, about.description, chart))
     return charts
+
+
+def is_crowded(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a contrast has so many images that a chart cannot show each as a point."""
+    counts = Counter(contrast for row in rows for contrast in row['images'])
+    return max(counts.values(), default=0) > MANY
 
 
 def flagged_metrics(flags: Sequence[Mapping[str, Any]]) -> set[str]:
@@ -120,6 +131,9 @@ def _group(
     """The circles of a column, and the names of flagged ones."""
     marks: list[str] = []
     names: list[str] = []
+    if len(listed) > MANY:
+        marks.append(_crowd([up(p.value) for p in listed if not p.flagged], middle, step))
+        listed = _outermost([p for p in listed if p.flagged])
     spread = min(step / 2 - 6, 14.0) if len(listed) > 1 else 0.0
     last = float('-inf')
     ordered = sorted(enumerate(listed), key=lambda one: (one[1].flagged, up(one[1].value), one[0]))
@@ -141,3 +155,23 @@ def _group(
                 f'{escape(point.name)}</text>'
             )
     return marks, names
+
+
+def _crowd(heights: Sequence[float], middle: float, step: float) -> str:
+    """A shape as wide as many points lie at each height."""
+    if not heights:
+        return ''
+    counts, edges = np.histogram(heights, LAYERS)
+    widths = (step / 2 - 6) * counts / max(counts.max(), 1)
+    centres = (edges[:-1] + edges[1:]) / 2
+    right = [f'{middle + w:.1f} {y:.1f}' for w, y in zip(widths, centres, strict=True)]
+    left = [f'{middle - w:.1f} {y:.1f}' for w, y in zip(widths, centres, strict=True)]
+    return f'<path class="many" d="M{"L".join([*right, *reversed(left)])}Z"/>'
+
+
+def _outermost(points: Sequence[Point]) -> list[Point]:
+    """The highest and the lowest of many points."""
+    ordered = sorted(points, key=lambda point: point.value)
+    if len(ordered) <= MARKED:
+        return ordered
+    return [*ordered[: MARKED // 2], *ordered[-MARKED // 2 :]]

@@ -1,6 +1,56 @@
-// Sorting by a click on a column's head; the page reads as well without.
-document.querySelectorAll('table.sortable').forEach(function (table) {
+// Sorting, filtering and pages of rows; without this script all rows are shown, as they were written.
+var ROWS = 100; // rows of a table that are shown at once
+
+document.querySelectorAll('table').forEach(function (table) {
   var body = table.tBodies[0];
+  if (!body) return;
+  var rows = Array.prototype.slice.call(body.rows), wanted = '', first = 0, pager = null, where, buttons;
+
+  function show() {
+    var found = rows.filter(function (row) { return !wanted || row.textContent.toLowerCase().indexOf(wanted) >= 0; });
+    if (first >= found.length) first = 0;
+    var end = pager ? first + ROWS : rows.length, shown = found.slice(first, end);
+    rows.forEach(function (row) { row.hidden = true; });
+    shown.forEach(function (row) { row.hidden = false; });
+    if (!pager) return;
+    where.textContent = found.length ? first + 1 + ' to ' + (first + shown.length) + ' of ' + found.length : 'no row';
+    buttons[0].disabled = first === 0;
+    buttons[1].disabled = end >= found.length;
+  }
+
+  function turn(step) {
+    first = Math.max(0, first + step * ROWS);
+    show();
+    table.parentNode.scrollTop = 0;
+  }
+
+  if (rows.length > ROWS) {
+    pager = document.createElement('div');
+    pager.className = 'pager';
+    buttons = [['Previous', -1], ['Next', 1]].map(function (one) {
+      var button = document.createElement('button');
+      button.type = 'button';
+      button.textContent = one[0];
+      button.addEventListener('click', function () { turn(one[1]); });
+      return button;
+    });
+    where = document.createElement('span');
+    where.setAttribute('role', 'status');
+    [buttons[0], where, buttons[1]].forEach(function (part) { pager.appendChild(part); });
+    table.parentNode.parentNode.insertBefore(pager, table.parentNode.nextSibling);
+    show();
+  }
+
+  var place = table.id && document.querySelector('[data-filter="' + table.id + '"]');
+  if (place) {
+    var field = document.createElement('input');
+    field.type = 'search'; field.className = 'filter'; field.placeholder = 'Show rows that contain ...';
+    field.setAttribute('aria-label', 'Show rows that contain');
+    place.appendChild(field);
+    field.addEventListener('input', function () { wanted = field.value.toLowerCase(); first = 0; show(); });
+  }
+
+  if (!table.classList.contains('sortable')) return;
   Array.prototype.forEach.call(table.tHead.rows[0].cells, function (head, column) {
     var button = document.createElement('button');
     button.type = 'button';
@@ -14,24 +64,17 @@ document.querySelectorAll('table.sortable').forEach(function (table) {
         var cell = row.cells[column];
         return cell.hasAttribute('data-v') ? cell.getAttribute('data-v') : cell.textContent.trim();
       }
-      Array.prototype.slice.call(body.rows).sort(function (a, b) {
+      rows.sort(function (a, b) {
         var x = key(a), y = key(b);
         if (x === '' || y === '') return (x === '') - (y === '');
         var order = isNaN(x) || isNaN(y) ? x.localeCompare(y, undefined, { numeric: true }) : x - y;
         return down ? -order : order;
       }).forEach(function (row) { body.appendChild(row); });
+      first = 0;
+      show();
     });
   });
 });
-document.querySelectorAll('[data-filter]').forEach(function (place) {
-  var field = document.createElement('input'), table = document.getElementById(place.getAttribute('data-filter'));
-  field.type = 'search'; field.className = 'filter'; field.placeholder = 'Show rows that contain ...';
-  field.setAttribute('aria-label', 'Show rows that contain');
-  place.appendChild(field);
-  field.addEventListener('input', function () {
-    var wanted = field.value.toLowerCase();
-    Array.prototype.forEach.call(table.tBodies[0].rows, function (row) {
-      row.hidden = row.textContent.toLowerCase().indexOf(wanted) < 0;
-    });
-  });
-});
+// tables have become shorter: the place that the address names has moved
+var target = location.hash && document.getElementById(location.hash.slice(1));
+if (target) target.scrollIntoView();

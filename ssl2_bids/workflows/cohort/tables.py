@@ -10,6 +10,7 @@ from typing import Any
 from ssl2_bids.bids.dataset import optional_table
 from ssl2_bids.bids.outputs import (
     Result,
+    UnitNames,
     find_summaries,
     find_summary,
     output_name,
@@ -19,11 +20,13 @@ from ssl2_bids.bids.outputs import (
 from ssl2_bids.bids.sidecars import cohort_columns
 from ssl2_bids.errors import DataError, Ssl2Error
 from ssl2_bids.metrics.cohort import outliers
+from ssl2_bids.processes import side_by_side
 from ssl2_bids.settings import GroupSettings
 from ssl2_bids.steps import quality
 from ssl2_bids.steps.lesions import REGIONS
 from ssl2_bids.workflows.participant.sloppy import WARNING, is_sloppy
 
+TOGETHER = 16  # results that a process reads at once
 COVARIATES = ('age', 'sex', 'group')
 
 
@@ -35,19 +38,30 @@ def cohort_rows(
         row.get('participant_id', '').strip().removeprefix('sub-'): row
         for row in optional_table(settings.bids_dir / 'participants.tsv', 'participant_id')
     }
+    found = dict(side_by_side(_read_row, results, nprocs=settings.nprocs, parts=TOGETHER))
     rows, problems = [], []
-    for result in results:
-        try:
-            rows.append(_row(result) | _covariates(settings.bids_dir, result, people))
-        except Ssl2Error as error:
+    for place, result in enumerate(results):
+        row = found[place]
+        if isinstance(row, str):
             name = f'sub-{result.names.subject}'
-            problems.append({'name': name, 'subject': result.names.subject, 'reason': str(error)})
+            problems.append({'name': name, 'subject': result.names.subject, 'reason': row})
+        else:
+            rows.append(row | _covariates(settings.bids_dir, result, people))
     _flag(rows)
     return rows, problems
 
 
+def _read_row(result: Result) -> dict[str, Any] | str:
+    """The row of a result, or why it cannot be read."""
+    try:
+        return _row(result)
+    except Ssl2Error as error:
+        return str(error)
+
+
 def _row(result: Result) -> dict[str, Any]:
     names, sidecar = result.names, result.sidecar
+    summary = find_summary(names) or {}
     path = names.path('anat.volumes')
     try:
         with open(path, encoding='utf-8', newline='') as stream:
@@ -64,10 +78,10 @@ def _row(result: Result) -> dict[str, Any]:
             'model_label': names.desc,
             'reference': names.reference,
             'channels': ' '.join(sidecar['Channels']),
-            'magnetic_field_strength': _field(result),
+            'magnetic_field_strength': _field(names, summary),
             'brain_mask_flags': _brain_flags(result),
             'sloppy': is_sloppy(sidecar),
-            'images': _image_quality(result),
+            'images': _image_quality(summary),
             **{
                 k: whole[k]
                 for k in (
@@ -99,11 +113,13 @@ def _value(text: str) -> float | int | None:
     return int(number) if number.is_integer() and '.' not in text else number
 
 
-def _field(result: Result) -> float | None:
-    """Tesla, as the summary of the participant level has it."""
-    for summary in find_summaries(result.names.root, result.names.subject):
-        if summary['session'] == result.names.session and summary['reference']:
-            return summary['reference'].get('MagneticFieldStrength')
+def _field(names: UnitNames, summary: dict[str, Any]) -> float | None:
+    """Tesla, as the summary of the participant level has it; an adapted model's has none."""
+    for one in (
+        [summary] if summary.get('reference') else find_summaries(names.root, names.subject)
+    ):
+        if one['session'] == names.session and one['reference']:
+            return one['reference'].get('MagneticFieldStrength')
     return None
 
 
@@ -120,12 +136,12 @@ def _brain_flags(result: Result) -> list[str]:
         return []  # the numbers of the lesions stand without it
 
 
-def _image_quality(result: Result) -> dict[str, dict[str, Any]]:
+def _image_quality(summary: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Metrics and flags of each image of a session, by contrast, as its summary has them.
 
     Results of former versions have none.
     """
-    images = (find_summary(result.names) or {}).get('image_quality')
+    images = summary.get('image_quality')
     if not isinstance(images, dict):
         return {}
     return {c: one for c, one in images.items() if {'Metrics', 'Flags'} <= set(one)}

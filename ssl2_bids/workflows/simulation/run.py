@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, replace
-from multiprocessing import active_children, get_context, parent_process
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 from threadpoolctl import threadpool_limits
 
 from ssl2_bids import __version__
-from ssl2_bids.errors import CannotWriteError, Ssl2Error, UsageError
+from ssl2_bids.errors import CannotWriteError, UsageError
 from ssl2_bids.files import remove_leftovers, sha256
-from ssl2_bids.processes import whole_start
+from ssl2_bids.processes import side_by_side
 from ssl2_bids.progress import CountProgress
 from ssl2_bids.simulation.participant import (
     Habits,
@@ -129,7 +123,9 @@ def simulate(
     refuse_other_labels(plan, chosen)
     begin(plan, labelling)
     jobs = [(plan, number, labelling if number in chosen else None) for number in numbers]
-    run_jobs(jobs, nprocs=nprocs, progress=progress)
+    for done, _ in enumerate(side_by_side(run_job, jobs, nprocs=nprocs), start=1):
+        if progress:
+            progress(done, len(jobs))
     write_participants(plan.root, anatomies(plan, numbers))
 
 
@@ -171,61 +167,6 @@ def refuse_other_labels(plan: SimulationPlan, chosen: Iterable[int]) -> None:
             advice='Choose an empty folder, or give the same --subjects and --labelled as before.',
             path=plan.root / MANUAL,
         )
-
-
-def run_jobs(jobs: list[ParticipantJob], *, nprocs: int, progress: CountProgress | None) -> None:
-    """Make all participants, some at a time.
-
-    Raises
-    ------
-    Ssl2Error : a process was ended from outside.
-    """
-    done = 0
-
-    def report_progress() -> None:
-        nonlocal done
-        done += 1
-        if progress:
-            progress(done, len(jobs))
-
-    if nprocs <= 1 or len(jobs) == 1:
-        for job in jobs:
-            run_job(job)
-            report_progress()
-        return
-    pool = ProcessPoolExecutor(
-        min(nprocs, len(jobs)), mp_context=get_context('spawn'), initializer=end_with_parent
-    )
-    try:
-        with whole_start():
-            futures = [pool.submit(run_job, job) for job in jobs]
-        for future in as_completed(futures):
-            future.result()
-            report_progress()
-    except BrokenProcessPool:
-        raise Ssl2Error(
-            'a process was killed, most often for lack of memory',
-            advice='Run the same command with fewer --nprocs: finished participants are kept.',
-        ) from None
-    except KeyboardInterrupt:  # else the shutdown waits until every head under way is finished
-        for process in active_children():
-            process.terminate()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def end_with_parent() -> None:
-    """End this process when its parent is killed, which sends no message."""
-    parent = parent_process()
-    if parent is None:
-        return
-
-    def watch(sentinel: int) -> None:
-        wait([sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
 
 
 @threadpool_limits.wrap(limits=1)  # sums of several threads depend on how many there are
