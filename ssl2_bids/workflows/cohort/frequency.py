@@ -141,4 +141,4 @@ def _on_template(names: UnitNames, shape: tuple[int, int, int], affine: np.ndarr
     near = ndimage.maximum_filter(near, size=(2 * reach + 1).tolist(), mode='constant')
     voxels = np.array(np.nonzero(near))
     share = resample_at(lesions, affine, voxels, transform=transform)
-    return np.ravel_multi_index(voxels[:, share >= HALF], shape)
+    return np.asarray(np.ravel_multi_index(tuple(voxels[:, share >= HALF]), shape))

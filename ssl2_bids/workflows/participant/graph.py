@@ -27,6 +27,7 @@ from ssl2_bids.workflows.participant.templates import by_template
 from nipype import Merge, Node, Workflow  # isort: skip  after task.py has settled nipype's ways
 
 NAME = 'participant'
+LAST = 'finish'  # the stage that writes the results of a session
 
 
 def build_workflow(
@@ -312,4 +313,4 @@ def _finish(plan: Plan, contrasts: list[str], templates: list[str], command: str
         'contrasts': contrasts,
         'templates': templates,
     }
-    return make_node('finish', finish, inputs, outputs=['marker'], memory_gb=2.0, always=True)
+    return make_node(LAST, finish, inputs, outputs=['marker'], memory_gb=2.0, always=True)

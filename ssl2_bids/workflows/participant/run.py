@@ -168,6 +168,7 @@ def _run(
     command: str,
     progress: NodeProgress | None,
 ) -> Exception | None:
+    """Run the workflow of all sessions, or one after another workflows of some of them."""
     from ssl2_bids.workflows.participant import graph
     from ssl2_bids.workflows.participant.engine import running
 
@@ -176,6 +177,31 @@ def _run(
         if settings.overwrite:
             shutil.rmtree(folder, ignore_errors=True)
         running.forget_failures(folder)
-    workflow = graph.build_workflow(plans, settings, device=device, command=command)
+    sessions = {graph.branch_name(plan): plan for plan in plans}
+
+    def follow(session: str, stage: str, status: str, stages: int) -> None:
+        if progress is not None:
+            progress(session, stage, status, stages)
+        if stage == graph.LAST and status == 'end':
+            _conclude(sessions[session], settings)
+
     gpus = 0 if device == 'cpu' else 1
-    return running.run(workflow, settings, gpus=gpus, progress=progress)
+    at_once = running.sessions_at_once(settings) or len(plans)
+    ended: Exception | None = None
+    for start in range(0, len(plans), at_once):
+        part = plans[start : start + at_once]
+        workflow = graph.build_workflow(part, settings, device=device, command=command)
+        error = running.run(workflow, settings, gpus=gpus, progress=follow)
+        ended = ended or error
+        if ended is not None and settings.stop_on_first_crash:
+            break
+    return ended
+
+
+def _conclude(plan: Plan, settings: ParticipantSettings) -> None:
+    """What a session needs once its results stand, while others are still processed."""
+    from ssl2_bids.workflows.participant import graph
+
+    if settings.clean_workdir and not settings.resource_monitor:
+        shutil.rmtree(graph.branch_folder(plan, settings.work_dir), ignore_errors=True)
+    write_pages(settings.output_dir, {plan.session.subject})

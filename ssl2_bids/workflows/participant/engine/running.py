@@ -22,11 +22,14 @@ from ssl2_bids.workflows.participant.engine.task import (
     RESOURCES,
     ResilientMultiProc,
     read_json,
+    session_of,
 )
 
 from nipype import Node, Workflow, config  # isort: skip  after task.py has settled nipype's ways
 
 log = logging.getLogger('ssl2_bids')
+MIN_SESSIONS = 32  # of one workflow
+SESSIONS = 16  # of one workflow for each core: few cores wait at its end
 PRELOADED = [
     'nipype',
     'numpy',
@@ -71,11 +74,12 @@ def run(
     def report_status(node: Node, status: str) -> None:
         _ask_again(asked)
         if progress is not None and not node.run_without_submitting:
-            *_, session, stage = node.fullname.split('.')
-            progress(session, stage, status, stages[session])
+            session = session_of(node)
+            progress(session, node.name, status, stages[session])
 
-    alone = settings.plugin or settings.nprocs == 1 or settings.low_mem
-    pool = None if alone else _pool(settings, gpus, report_status)
+    pool = None
+    if not (settings.plugin or is_serial(settings)):
+        pool = _pool(settings, gpus, list(stages), report_status)
     # nipype collects garbage before and after each node: a tenth of a second with torch imported
     gc.freeze()
     try:
@@ -100,6 +104,23 @@ def run(
             log.debug('%s', path.read_text(encoding='utf-8', errors='replace'))
         shutil.rmtree(crashes, ignore_errors=True)
     return None
+
+
+def is_serial(settings: ParticipantSettings) -> bool:
+    """Whether one node runs at a time, in this process."""
+    return not settings.plugin and (settings.nprocs == 1 or settings.low_mem)
+
+
+def sessions_at_once(settings: ParticipantSettings) -> int | None:
+    """How many sessions one workflow should have; None for all.
+
+    nipype goes through a workflow stage by stage where one node runs at a time. It holds the
+    whole graph in memory and looks through it at every turn, which some dozens of sessions do
+    not notice and thousands do.
+    """
+    if settings.plugin:
+        return None
+    return 1 if is_serial(settings) else max(MIN_SESSIONS, SESSIONS * settings.nprocs)
 
 
 def check_plugin(name: str) -> None:
@@ -172,7 +193,10 @@ def _stages(workflow: Workflow) -> Counter[str]:
 
 
 def _pool(
-    settings: ParticipantSettings, gpus: int, report_status: Callable[[Node, str], None]
+    settings: ParticipantSettings,
+    gpus: int,
+    sessions: list[str],
+    report_status: Callable[[Node, str], None],
 ) -> ResilientMultiProc:
     from multiprocessing import forkserver
 
@@ -186,6 +210,7 @@ def _pool(
             'raise_insufficient': False,
             'mp_context': 'forkserver',
             'status_callback': report_status,
+            'sessions': {name: place for place, name in enumerate(sessions)},
         }
     )
 

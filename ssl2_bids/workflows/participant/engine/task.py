@@ -20,6 +20,7 @@ from typing import Any
 
 os.environ.setdefault('NIPYPE_NO_ET', '1')  # no network, and nipype must not ask for it
 
+import numpy as np
 from nipype import Node, config, logging
 from nipype.interfaces.base import (
     DynamicTraitedSpec,
@@ -184,11 +185,17 @@ def make_node(
     return node
 
 
+def session_of(node: Node) -> str:
+    """The branch that a node belongs to."""
+    return str(node.fullname).split('.')[-2]
+
+
 class ResilientMultiProc(MultiProcPlugin):
     """nipype's process pool, except that a worker that dies fails its node instead of all.
 
     Without this, a worker killed by the system (out of memory) leaves the pool broken and the
-    run waits for ever. ``stopping``: the workers are being ended on purpose.
+    run waits for ever. ``stopping``: the workers are being ended on purpose. ``plugin_args`` has
+    the place of each session (``sessions``): nipype's own order is stage by stage.
     """
 
     stopping = False
@@ -196,6 +203,15 @@ class ResilientMultiProc(MultiProcPlugin):
     def __init__(self, plugin_args: dict[str, Any] | None = None):
         super().__init__(plugin_args)
         self._renew_pool()  # nipype's own has not begun yet
+
+    def _sort_jobs(self, jobids: Any, scheduler: str | None = 'tsort') -> list[int]:
+        """First what an earlier session waits for: so results come one by one, not at the end."""
+        order = self.plugin_args['sessions']
+        places = np.array([order[session_of(node)] for node in self.procs])
+        unfinished = np.unique(places[~self.proc_done | self.proc_pending])
+        # one session more than cores: a stage that needs several cores is not overtaken for ever
+        begun = unfinished[: self.processors + 1]
+        return sorted((j for j in jobids if places[j] in begun), key=lambda job: places[job])
 
     def _submit_job(self, node: Node, updatehash: bool = False) -> int:
         self._taskid += 1
