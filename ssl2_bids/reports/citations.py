@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 from ssl2_bids.tables import bundled_table
 
 CITATION = re.compile(r'\[(@[\w:.-]+(?:\s*;\s*@[\w:.-]+)*)\]')
+NUMBERS = re.compile(r'\[\d+(?:, \d+)*\]')  # what a citation is in a document
 LATEX = {
     '\\': r'\textbackslash{}', '&': r'\&', '%': r'\%', '$': r'\$', '#': r'\#', '_': r'\_',
     '{': r'\{', '}': r'\}', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}',
@@ -141,6 +142,12 @@ def render_document(sentences: Sequence[str], *, title: str = 'How to cite') -> 
         f'<body>\n<h1>{escape(title)}</h1>\n<h2>Methods</h2>\n{text}\n'
         f'<h2>References</h2>\n<ol>\n{items}</ol>\n</body>\n</html>\n'
     )
+
+
+def contains(document: str, sentences: Iterable[str]) -> bool:
+    """Whether the text of :func:`render_markdown` has all of some sentences, with any numbers."""
+    text = NUMBERS.sub('', document)
+    return all(CITATION.sub('', sentence).strip() in text for sentence in sentences)
 
 
 def documents(sentences: Sequence[str]) -> dict[str, str]:

@@ -40,6 +40,8 @@ from ssl2_bids.workflows.participant.earlier import current_results
 
 log = logging.getLogger('ssl2_bids')
 
+NAMED = 10  # participants without a result that the terminal names; the page names all
+
 
 def run_group_level(
     settings: GroupSettings, *, command: str = '', show: ShowLine = log.info
@@ -99,7 +101,9 @@ def run_group_level(
     for problem in problems:
         log.error('%s: %s', problem['name'], problem['reason'])
     if missing:
-        show(f'without result: {", ".join(m["name"] for m in missing)}')
+        names = ', '.join(m['name'] for m in missing[:NAMED])
+        more = f' and {len(missing) - NAMED} more' if len(missing) > NAMED else ''
+        show(f'without result ({len(missing)}): {names}{more}')
     show(f'page: {settings.output_dir / output_name("group.page")}')
     return SOME_FAILED if problems else SUCCESS
 

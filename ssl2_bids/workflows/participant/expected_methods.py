@@ -38,7 +38,7 @@ def _of_contrasts(plan: Plan, contrasts: list[str]) -> list[dict[str, Any]]:
     for contrast in contrasts:
         for step, sentences in (
             ('prepare', _prepared(plan, contrast)),
-            ('find_brain', [_brain(plan, contrast)]),
+            ('find_brain', _brain(plan, contrast)),
             ('measure_quality', [image_checks.METHODS]),
         ):
             facts.append({'step': step, 'contrast': contrast, 'methods': sentences})
@@ -62,11 +62,11 @@ def _prepared(plan: Plan, contrast: str) -> list[str]:
     )
 
 
-def _brain(plan: Plan, contrast: str) -> str:
+def _brain(plan: Plan, contrast: str) -> list[str]:
     from ssl2_bids.steps import brain
 
     if plan.brain_mask and plan.brain_mask.contrast == contrast:
-        return brain.GIVEN
+        return [brain.GIVEN]
     in_inv2 = bool(plan.session.scans[contrast].companions)
     return brain.methods(_is_brain_only(plan, contrast), in_inv2=in_inv2)
 

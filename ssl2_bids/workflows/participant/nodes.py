@@ -99,7 +99,7 @@ def find_brain(
         threads=threads,
     )
     write(mask, 'mask.nii', dtype=np.uint8)
-    methods = [brain_step.methods(brain_only, in_inv2=bool(source))]
+    methods = brain_step.methods(brain_only, in_inv2=bool(source))
     facts = _facts('find_brain', [], methods, contrast=contrast, brain_only=brain_only)
     return {'mask': _here('mask.nii'), 'facts': facts}
 

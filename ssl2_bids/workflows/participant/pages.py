@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -28,6 +28,34 @@ def write_pages(output_dir: Path, subjects: set[str]) -> list[Path]:
             )
             pages.append(page)
     return pages
+
+
+def cited_sentences(output_dir: Path, subjects: Iterable[str]) -> list[str]:
+    """The sentences of all finished sessions of some participants, each once."""
+    summaries = [s for subject in sorted(subjects) for s in find_summaries(output_dir, subject)]
+    return list(dict.fromkeys(text for summary in summaries for text in summary['methods']))
+
+
+def update_citation(output_dir: Path, subjects: set[str], former: list[str]) -> None:
+    """Write ``logs/CITATION.*`` anew if it lacks a sentence, or may have one too many.
+
+    A job on one of thousands of participants then reads its own results alone.
+
+    Parameters
+    ----------
+    subjects : participants of this run.
+    former : sentences of their results before it.
+    """
+    from ssl2_bids.reports import citations
+
+    own = cited_sentences(output_dir, subjects)
+    path = output_dir / 'logs' / 'CITATION.md'
+    try:
+        known = citations.contains(path.read_text(encoding='utf-8'), own)
+    except (OSError, ValueError):
+        known = False
+    if not known or set(former) - set(own):
+        write_citation(output_dir)
 
 
 def write_citation(

@@ -14,7 +14,12 @@ from ssl2_bids.settings import ParticipantSettings
 from ssl2_bids.workflows.participant import sloppy
 from ssl2_bids.workflows.participant.earlier import renew, take_away
 from ssl2_bids.workflows.participant.outcomes import Outcome, exit_code, expected_outcome, look
-from ssl2_bids.workflows.participant.pages import write_citation, write_pages
+from ssl2_bids.workflows.participant.pages import (
+    cited_sentences,
+    update_citation,
+    write_citation,
+    write_pages,
+)
 from ssl2_bids.workflows.participant.plan import Plan
 from ssl2_bids.workflows.participant.planning import (
     describe_plans,
@@ -82,6 +87,8 @@ def run_participant_level(
         show(f'{plan.session.name}: already finished with the same inputs and settings, skipped')
         take_away(plan.names)  # a run that was stopped at its very end did not
         renew(plan)
+    subjects = {plan.session.subject for plan in plans}
+    former = cited_sentences(settings.output_dir, subjects)
     ended: Exception | None = None
     try:
         while runnable:
@@ -97,8 +104,8 @@ def run_participant_level(
             else look(plan, settings, command, ended)
             for plan in plans
         ]
-        write_pages(settings.output_dir, {p.session.subject for p in plans})
-        write_citation(settings.output_dir)
+        write_pages(settings.output_dir, subjects)
+        update_citation(settings.output_dir, subjects, former)
     return exit_code(outcomes), outcomes
 
 
