@@ -37,7 +37,7 @@ def cited_sentences(output_dir: Path, subjects: Iterable[str]) -> list[str]:
 
 
 def update_citation(output_dir: Path, subjects: set[str], former: list[str]) -> None:
-    """Write ``logs/CITATION.*`` anew if it lacks a sentence, or may have one too many.
+    """Write ``logs/CITATION.*`` again if it lacks a sentence, or may have one too many.
 
     A job on one of thousands of participants then reads its own results alone.
 

@@ -1,4 +1,4 @@
-"""``logs/CITATION.*`` names everybody's methods; a job reads everybody only where it must."""
+"""``logs/CITATION.*`` has the methods of all participants; a job rarely reads all results."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def add(out, subject, *methods):
 
 
 def update(out, subject, former=()):
-    """Whether everybody was read, and the document."""
-    with patch.object(pages, 'write_citation', wraps=pages.write_citation) as everybody:
+    """Whether all results were read, and the document."""
+    with patch.object(pages, 'write_citation', wraps=pages.write_citation) as of_all:
         pages.update_citation(out, {subject}, list(former))
-    return everybody.called, (out / 'logs' / 'CITATION.md').read_text()
+    return of_all.called, (out / 'logs' / 'CITATION.md').read_text()
 
 
 @pytest.fixture
@@ -35,25 +35,25 @@ def out(tmp_path):
     return tmp_path
 
 
-def test_known_sentences_need_nobody_else(out):
+def test_known_sentences_need_no_other_result(out):
     add(out, '03', N4, FOREGROUND)
-    everybody, text = update(out, '03')
-    assert not everybody
+    of_all, text = update(out, '03')
+    assert not of_all
     assert 'N4 [2]' in text
 
 
 def test_a_new_sentence_is_added_to_those_of_the_others(out):
     add(out, '03', 'Another sentence.')
-    everybody, text = update(out, '03')
-    assert everybody
+    of_all, text = update(out, '03')
+    assert of_all
     assert 'Another sentence.' in text
     assert FOREGROUND in text
 
 
 def test_a_sentence_that_no_result_has_any_more_is_taken_away(out):
     add(out, '02', BRAIN)
-    everybody, text = update(out, '02', former=[FOREGROUND])
-    assert everybody
+    of_all, text = update(out, '02', former=[FOREGROUND])
+    assert of_all
     assert FOREGROUND not in text
 
 
