@@ -82,6 +82,8 @@ class ParticipantSettings(RunSettings):
     # contrast keys (unit1, t1w, ...); None is the best set
     contrasts: tuple[str, ...] | None = None
     reference: str | None = None  # contrast key
+    # contrast keys without which a session fails
+    require: tuple[str, ...] = ()
     # tesla, used if the sidecars have none
     field_strength: float | None = None
     skull_strip: str = _setting('auto', decides=PREPROCESSING)  # auto, skip, force

@@ -15,7 +15,7 @@ from ssl2_bids.bids.mp2rage_parts import Roles
 from ssl2_bids.bids.scan import Companion, Scan
 from ssl2_bids.bids.sidecars import kept_metadata
 from ssl2_bids.errors import DataError
-from ssl2_bids.volume import same_grid
+from ssl2_bids.volume import pointer_of, same_grid
 
 SHORT_NAMES = {'acquisition': 'acq', 'ceagent': 'ce', 'reconstruction': 'rec', 'run': 'run'}
 COMPLEX_PARTS = ('phase', 'real', 'imag')
@@ -31,6 +31,7 @@ class Choice:
     warnings : remarks for the report.
     problems : of the files that cannot be used at all.
     given_problems : of those among the files of ``-d``.
+    absent : images of contrasts that would be used, whose content is absent.
     """
 
     picked: tuple[Scan, ...]
@@ -38,6 +39,7 @@ class Choice:
     warnings: tuple[str, ...]
     problems: tuple[DataError, ...] = ()
     given_problems: tuple[DataError, ...] = ()
+    absent: tuple[Path, ...] = ()
 
 
 @dataclass
@@ -53,6 +55,7 @@ class Choosing:
     headers: dict[Path, Header] = field(default_factory=dict)
     problems: list[DataError] = field(default_factory=list)
     given_problems: list[DataError] = field(default_factory=list)
+    absent: set[Path] = field(default_factory=set)
 
     def choice(self) -> Choice:
         """What was decided; a file that is used for one contrast was not dropped for another."""
@@ -65,6 +68,7 @@ class Choosing:
             warnings,
             tuple(self.problems),
             tuple(self.given_problems),
+            tuple(sorted(self.absent)),
         )
 
     def drop(self, files: Sequence[dict[str, Any]], reason: str) -> None:
@@ -82,6 +86,8 @@ class Choosing:
                 self.drop([file], 'left out by the filter file')
             elif reason := self._name_against(file, key):
                 self.drop([file], reason)
+                if reason == LINK_WITHOUT_CONTENT:
+                    self.absent.add(file['path'])
             else:
                 found.append(file)
         return found
@@ -176,6 +182,8 @@ class Choosing:
             except DataError as error:
                 self.drop([file], f'cannot be used: {error.message}')
                 self.problems.append(error)
+                if pointer_of(path):
+                    self.absent.add(path)
                 self.warnings.append(f'{path.name} was left out: {error.message}')
             else:
                 found.append(file)

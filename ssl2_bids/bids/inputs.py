@@ -36,6 +36,7 @@ class Session:
     dropped : pairs of file and reason.
     warnings : remarks on the choice, for the report.
     unusable : files left out because a run found that their voxels cannot be used, and why.
+    absent : images that would be used, whose content was not downloaded.
     skipped : why there is nothing to do (images lacking), else empty.
     problem : what makes it impossible (an unreadable file), else None.
     """
@@ -47,6 +48,7 @@ class Session:
     dropped: tuple[tuple[Path, str], ...] = ()
     warnings: tuple[str, ...] = ()
     unusable: dict[Path, str] = field(default_factory=dict)
+    absent: tuple[Path, ...] = ()
     skipped: str = ''
     problem: Ssl2Error | None = None
 
@@ -250,7 +252,9 @@ def _session(
     reference: str | None,
 ) -> Session:
     scans = {scan.contrast: scan for scan in choice.picked}
-    result = Session(subject, session, scans, '', choice.dropped, choice.warnings)
+    result = Session(
+        subject, session, scans, '', choice.dropped, choice.warnings, absent=choice.absent
+    )
     if choice.given_problems:
         return replace(result, problem=choice.given_problems[0])
     channels = {contrast: scan for contrast, scan in scans.items() if scan.channel}

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssl2_bids.errors import DataError
+from ssl2_bids.bids.absent import AbsentResultsError, how_to_get, is_absent
+from ssl2_bids.errors import DataError, Ssl2Error
 from ssl2_bids.files import finished_files, write_text
 from ssl2_bids.tables import bundled_table
 
@@ -141,6 +142,8 @@ def read_sidecar(path: Path) -> dict[str, Any]:
     ------
     DataError : it is not readable JSON.
     """
+    if is_absent(path):
+        raise DataError('its content is absent', advice='Run "datalad get" on it.', path=path)
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
     except (ValueError, OSError) as error:
@@ -175,22 +178,22 @@ MASK_NAME = re.compile(
 )
 
 
-def find_results(output_dir: Path, damaged: list[DataError] | None = None) -> list[Result]:
+def find_results(output_dir: Path, damaged: list[Ssl2Error] | None = None) -> list[Result]:
     """Finished sessions below an output folder: those whose mask lies on its reference grid.
 
     Parameters
     ----------
-    damaged : takes the errors of sidecars that cannot be read.
+    damaged : takes the errors of results that cannot be read.
 
     Raises
     ------
-    DataError : a sidecar is not readable JSON, and ``damaged`` is None.
+    DataError, AbsentResultsError : a result cannot be read, and ``damaged`` is None.
     """
     found = []
     for path in finished_files(output_dir, 'sub-*/**/*_label-L*_mask.json'):
         try:
             result = _as_result(path, output_dir)
-        except DataError as error:
+        except (DataError, AbsentResultsError) as error:
             if damaged is None:
                 raise
             damaged.append(error)
@@ -207,7 +210,7 @@ def results_beside(names: UnitNames) -> list[Result]:
     """
     found = []
     for path in finished_files(names.done_marker.parent, '*_label-L*_mask.json'):
-        with suppress(DataError):
+        with suppress(DataError, AbsentResultsError):
             found.append(_as_result(path, names.root))
     own = (names.subject, names.session, names.desc)
     return [r for r in found if r and (r.names.subject, r.names.session, r.names.desc) == own]
@@ -220,6 +223,11 @@ def _as_result(path: Path, output_dir: Path) -> Result | None:
     names = UnitNames(
         output_dir, match['subject'], match['session'], match['space'], match['desc'] or ''
     )
+    absent = [file for file in (path, names.path('anat.mask')) if is_absent(file)]
+    if absent:
+        raise AbsentResultsError(
+            'the result is not here', advice=how_to_get(output_dir, absent), path=path
+        )
     sidecar = read_sidecar(path)
     whole = 'ConfigurationHash' in sidecar and names.path('anat.mask').is_file()
     return Result(names, sidecar) if whole else None

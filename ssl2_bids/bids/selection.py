@@ -41,10 +41,13 @@ def choose(
     asked = {*(wanted or ()), reference}
     for key in KEYS:
         suffix = SUFFIXES_OF[key][0]
+        known = set(choosing.absent)
         found, given = choosing.candidates(key), choosing.given(suffix)
+        reason = _why_not(key, suffix, accepted, wanted, choosing.picks)
+        if reason:
+            choosing.absent = known  # those of this contrast are not needed
         if not (found or given or (key == 'unit1' and choose_mp2rage.complex_pairs(choosing))):
             continue
-        reason = _why_not(key, suffix, accepted, wanted, choosing.picks)
         if not reason and not given and key not in asked:
             reason = _given_instead(choosing, suffix, accepted, wanted)
         if reason:

@@ -126,6 +126,15 @@ def _add_selection(parser: Parser) -> None:
     )
     add_option(
         group,
+        '--require',
+        nargs='+',
+        choices=KEYS,
+        metavar='KEY',
+        help='a session where one of these contrasts cannot be used fails; by default it is '
+        'segmented with those that can',
+    )
+    add_option(
+        group,
         '--reference',
         choices=KEYS,
         metavar='KEY',

@@ -130,6 +130,12 @@ class Terminal:
         counts: dict[str, int] = {}
         for outcome in outcomes:
             counts[outcome.status] = counts.get(outcome.status, 0) + 1
+        absent = [path for outcome in outcomes for path in outcome.absent]
+        if absent:
+            from ssl2_bids.bids.absent import how_to_get
+
+            log.warning('%s', how_to_get(self.settings.bids_dir, absent))
+            counts['with absent images'] = sum(bool(outcome.absent) for outcome in outcomes)
         summary = ', '.join(f'{number} {status}' for status, number in counts.items())
         end = 'finished' if code == 0 else 'finished with errors'
         log.info('ssl2-bids %s%s (exit code %d)', end, f': {summary}' if summary else '', code)

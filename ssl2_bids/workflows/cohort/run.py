@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl2_bids import __version__
+from ssl2_bids.bids.absent import AbsentResultsError
 from ssl2_bids.bids.dataset import select_participants, select_sessions
 from ssl2_bids.bids.outputs import (
     Result,
@@ -21,7 +22,14 @@ from ssl2_bids.bids.outputs import (
     sidecar_path,
 )
 from ssl2_bids.bids.provenance import write_dataset_files
-from ssl2_bids.errors import SOME_FAILED, SUCCESS, BusyError, DataError, NoInputError
+from ssl2_bids.errors import (
+    SOME_FAILED,
+    SUCCESS,
+    BusyError,
+    DataError,
+    NoInputError,
+    Ssl2Error,
+)
 from ssl2_bids.files import as_ssl2_error, finished_files
 from ssl2_bids.progress import ShowLine
 from ssl2_bids.settings import ATLAS_SPACE, GroupSettings
@@ -60,6 +68,8 @@ def run_group_level(
     participants = select_participants(settings.bids_dir, settings.participants, settings.excluded)
     units = select_sessions(settings.bids_dir, participants, settings.sessions)
     chosen = _select(settings, set(units))
+    if not chosen.results and chosen.absent:
+        raise chosen.absent[0]
     if not chosen.results:
         reasons = chosen.out_of_date + chosen.damaged
         raise NoInputError(
@@ -115,23 +125,27 @@ class Selected:
     results: list[Result]
     out_of_date: list[dict[str, str]]
     damaged: list[dict[str, str]]
+    absent: list[AbsentResultsError]
 
 
 def _select(settings: GroupSettings, units: set[tuple[str, str | None]]) -> Selected:
-    errors: list[DataError] = []
+    errors: list[Ssl2Error] = []
     found = find_results(settings.output_dir, errors)
     results, out_of_date = current_results(
         [r for r in found if (r.names.subject, r.names.session) in units]
     )
-    damaged = []
+    damaged, absent = [], []
     for error in errors:
         match = re.match(r'sub-([^_]+)(?:_ses-([^_]+))?', Path(error.path).name)
         if match and (match[1], match[2]) in units:
+            if isinstance(error, AbsentResultsError):
+                absent.append(error)
             damaged.append(_reason(match[1], match[2], str(error)))
     return Selected(
         results,
         [_reason(r.names.subject, r.names.session, text) for r, text in out_of_date],
         damaged,
+        absent,
     )
 
 

@@ -6,8 +6,10 @@ import logging
 import shutil
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from ssl2_bids.bids.absent import AbsentResultsError
 from ssl2_bids.errors import (
     SOME_FAILED,
     SUCCESS,
@@ -32,6 +34,7 @@ class Outcome:
     reason: str = ''
     exit_code: int = 0
     resources: list[dict[str, Any]] = field(default_factory=list)
+    absent: tuple[Path, ...] = ()  # images whose content was not downloaded
 
 
 def expected_outcome(plan: Plan) -> Outcome:
@@ -62,6 +65,8 @@ def look(
         content['warnings'].append(f'not processed: {plan.session.skipped}')
         summary.write_summary(plan, content)
         return Outcome(name, 'skipped', plan.session.skipped)
+    if isinstance(plan.session.problem, AbsentResultsError):  # they stay as they are
+        return Outcome(name, 'failed', str(plan.session.problem), NoInputError.exit_code)
     folder = graph.branch_folder(plan, settings.work_dir)
     if plan.session.problem is None and (is_finished(plan) and not running.failures(folder)):
         return Outcome(name, 'done', resources=running.resources(folder))
@@ -143,6 +148,10 @@ def exit_code(outcomes: list[Outcome]) -> int:
     for decisive in (StorageError.exit_code, 73):
         if decisive in codes:
             return decisive
-    if not succeeded and len(codes) == 1 and next(iter(codes)) in (DataError.exit_code, 69):
+    if (
+        not succeeded
+        and len(codes) == 1
+        and next(iter(codes)) in (DataError.exit_code, NoInputError.exit_code, 69)
+    ):
         return next(iter(codes))
     return SOME_FAILED

@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from ssl2_bids.bids.absent import AbsentResultsError, how_to_get, is_absent
 from ssl2_bids.bids.dataset import select_participants, select_sessions
+from ssl2_bids.bids.filters import SUFFIXES_OF
 from ssl2_bids.bids.inputs import Session, find_sessions
 from ssl2_bids.bids.outputs import find_summary, output_name, stored_configuration
 from ssl2_bids.bids.template_spaces import Template, TemplateSpace
 from ssl2_bids.contrasts import SUFFIXES
 from ssl2_bids.digests import DIGESTS, Digests
-from ssl2_bids.errors import DataError, UnavailableError
+from ssl2_bids.errors import DataError, NoInputError, UnavailableError
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.networks.weights import find_model
 from ssl2_bids.settings import ParticipantSettings
@@ -57,7 +59,7 @@ def plan_sessions(settings: ParticipantSettings) -> list[Plan]:
     problems = [plan.session.problem for plan in plans if not plan.session.skipped]
     if problems and all(problem in missing.values() for problem in problems):
         raise next(iter(missing.values()))
-    return [_as_known_before(plan, settings) for plan in plans]
+    return [_as_known_before(_with_results_here(plan, settings), settings) for plan in plans]
 
 
 def _plans(
@@ -80,7 +82,7 @@ def _plans(
         derivatives=settings.derivatives,
         database_dir=settings.bids_database_dir,
     )
-    sessions = [_with_missing_spaces(s, settings) for s in sessions]
+    sessions = [_with_required(_with_missing_spaces(s, settings), settings) for s in sessions]
     return _plan_sessions(sessions, card, settings, templates, missing or {})
 
 
@@ -180,6 +182,38 @@ def _with_missing_spaces(session: Session, settings: ParticipantSettings) -> Ses
     return replace(session, warnings=(*session.warnings, *texts))
 
 
+def _with_results_here(plan: Plan, settings: ParticipantSettings) -> Plan:
+    """The plan, or that results of an earlier run are known and their content is absent."""
+    if not is_runnable(plan) or settings.overwrite:
+        return plan
+    files = [plan.names.done_marker, *planned_outputs(plan)]
+    absent = [path for path in files if is_absent(path)]
+    if not absent:
+        return plan
+    problem = AbsentResultsError(
+        'the results of an earlier run are not here',
+        advice=how_to_get(settings.output_dir, absent),
+    )
+    return replace(plan, session=replace(plan.session, problem=problem))
+
+
+def _with_required(session: Session, settings: ParticipantSettings) -> Session:
+    """The session, or which contrast of ``--require`` cannot be used and why."""
+    for key in settings.require if session.problem is None else ():
+        suffix = SUFFIXES_OF[key][0]
+        scan = session.scans.get(suffix)
+        if scan is None or not scan.channel:
+            reasons = [f'{p.name}: {why}' for p, why in session.dropped if f'_{suffix}.' in p.name]
+            problem = NoInputError(
+                f'no {suffix} can be used, which --require names'
+                + (f' ({reasons[0]})' if reasons else ''),
+                advice=how_to_get(settings.bids_dir, session.absent)
+                or 'Leave the session or the contrast out, or add the image.',
+            )
+            return replace(session, problem=problem, skipped='')
+    return session
+
+
 def with_checked_transforms(plan: Plan, settings: ParticipantSettings) -> Plan:
     """The plan, or why a transform that was given for it cannot be its own.
 
@@ -223,6 +257,8 @@ def describe_plans(plans: list[Plan], settings: ParticipantSettings) -> str:
         for path, why in session.dropped:
             lines.append(f'  leave  {file_name(plan, path)}: {why}')
         lines += [f'  note   {text}' for text in session.warnings]
+        if session.absent:
+            lines.append(f'  note   {how_to_get(settings.bids_dir, session.absent)}')
         if is_runnable(plan):
             lines += [f'  write  {_below(p, settings.output_dir)}' for p in all_paths(plan)]
             lines.append(f'  write  {output_name("report.page", subject=session.subject)}')

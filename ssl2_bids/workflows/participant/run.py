@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from ssl2_bids.bids.provenance import BRAIN_MASKS, write_dataset_files
@@ -98,11 +99,15 @@ def run_participant_level(
             runnable = _again(runnable, plans, settings) if again else []
     finally:
         before = {plan.session.name for plan in finished}
-        outcomes = [
+        found = [
             Outcome(plan.session.name, 'finished before')
             if plan.session.name in before
             else look(plan, settings, command, ended)
             for plan in plans
+        ]
+        outcomes = [
+            replace(outcome, absent=plan.session.absent)
+            for outcome, plan in zip(found, plans, strict=True)
         ]
         write_pages(settings.output_dir, subjects)
         update_citation(settings.output_dir, subjects, former)

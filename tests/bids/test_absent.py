@@ -1,0 +1,34 @@
+"""Files whose content was not downloaded: the command that gets them."""
+
+from __future__ import annotations
+
+from ssl2_bids.bids.absent import how_to_get
+
+
+def test_few_files_are_named(tmp_path):
+    found = [tmp_path / f'sub-{n}' / 'anat' / f'sub-{n}_FLAIR.nii.gz' for n in (2, 1)]
+    text = how_to_get(tmp_path, found)
+    assert text.startswith('The content of 2 files is absent')
+    assert text.endswith('datalad get sub-1/anat/sub-1_FLAIR.nii.gz sub-2/anat/sub-2_FLAIR.nii.gz')
+    assert str(tmp_path) in text
+
+
+def test_many_files_are_named_by_their_folders(tmp_path):
+    files = [tmp_path / 'sub-1' / 'anat' / f'sub-1_run-{n}_T1w.nii.gz' for n in range(9)]
+    assert how_to_get(tmp_path, files).endswith('datalad get sub-1/anat')
+    files = [tmp_path / f'sub-{n}' / 'anat' / 'x' for n in range(9)]
+    assert how_to_get(tmp_path, files).endswith('datalad get sub-*/*')
+    files.append(tmp_path / 'sub-1' / 'ses-1' / 'anat' / 'x')
+    assert how_to_get(tmp_path, files).endswith('datalad get sub-*/ses-*/* sub-*/*')
+
+
+def test_git_lfs_has_its_own_command(tmp_path):
+    path = tmp_path / 'a.nii.gz'
+    path.write_text('version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n')
+    assert how_to_get(tmp_path, [path]).endswith('git lfs pull')
+    path.write_text('/annex/objects/MD5E-s1--1.nii.gz\n')
+    assert how_to_get(tmp_path, [path]).endswith('datalad get a.nii.gz')
+
+
+def test_no_file_no_text(tmp_path):
+    assert how_to_get(tmp_path, []) == ''

@@ -1,0 +1,88 @@
+"""Content that was not downloaded: what is missing, and the command that gets it."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from running_app import digests
+
+from ssl2_bids.cli.app import main
+from ssl2_bids.workflows.simulation.run import simulate
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory):
+    root = tmp_path_factory.mktemp('simulated') / 'data'
+    simulate(root, subjects=1, seed=3, contrasts=('T1w', 'FLAIR'))
+    return root
+
+
+@pytest.fixture
+def dataset(made, tmp_path):
+    """The FLAIR is here, the T1w is a link without content."""
+    anat = tmp_path / 'data' / 'sub-01' / 'anat'
+    anat.mkdir(parents=True)
+    (tmp_path / 'data' / 'dataset_description.json').write_bytes(
+        (made / 'dataset_description.json').read_bytes()
+    )
+    for path in (made / 'sub-01' / 'anat').iterdir():
+        if path.name.endswith('T1w.nii.gz'):
+            (anat / path.name).symlink_to('../../.git/annex/objects/x')
+        else:
+            (anat / path.name).write_bytes(path.read_bytes())
+    return tmp_path / 'data'
+
+
+def run(dataset, tmp_path, *more):
+    level = 'participant' if 'group' not in more else 'group'
+    words = [str(dataset), str(tmp_path / 'out'), level, '-w', str(tmp_path / 'work')]
+    return main([*words, '--nprocs', '1', *(m for m in more if m != 'group')])
+
+
+def test_a_dry_run_has_the_command(dataset, tmp_path, capsys):
+    assert run(dataset, tmp_path, '--dry-run') == 0
+    text = capsys.readouterr().out
+    assert f'in {dataset}: datalad get sub-01/anat/sub-01_T1w.nii.gz' in text
+
+
+def test_a_contrast_that_is_not_asked_for_is_not_missed(dataset, tmp_path, capsys):
+    assert run(dataset, tmp_path, '--dry-run', '--contrasts', 'flair') == 0
+    assert 'datalad' not in capsys.readouterr().out.replace('run "datalad get" on it', '')
+
+
+def test_a_required_contrast_makes_the_session_fail(dataset, tmp_path, caplog, capsys):
+    assert run(dataset, tmp_path, '--require', 'flair', '--dry-run') == 0
+    with caplog.at_level(logging.INFO, 'ssl2_bids'):
+        assert run(dataset, tmp_path, '--require', 'flair', 't1w') == 66
+    assert 'no T1w can be used, which --require names' in caplog.text
+    assert 'datalad get sub-01/anat/sub-01_T1w.nii.gz' in caplog.text
+    assert not list((tmp_path / 'out').rglob('*.nii.gz'))
+
+
+def test_results_that_were_dropped_stay_and_are_named(dataset, tmp_path, caplog, capsys):
+    out = tmp_path / 'out'
+    with caplog.at_level(logging.INFO, 'ssl2_bids'):
+        assert run(dataset, tmp_path, '--sloppy') == 0
+    assert f'in {dataset}: datalad get sub-01/anat/sub-01_T1w.nii.gz' in caplog.text
+    assert '1 done, 1 with absent images (exit code 0)' in caplog.text
+    caplog.clear()
+    for path in (out / 'sub-01').rglob('*_mask.nii.gz'):
+        path.unlink()
+        path.symlink_to('../../.git/annex/objects/x')
+    before = digests(out / 'sub-01')
+    with caplog.at_level(logging.INFO, 'ssl2_bids'):
+        assert run(dataset, tmp_path, '--sloppy') == 66
+        assert 'results of an earlier run are not here' in caplog.text
+        assert (
+            f'The content of 2 files is absent; in {out}: datalad get sub-01/anat' in caplog.text
+        )
+        assert 'overwrite' not in caplog.text
+        caplog.clear()
+        assert run(dataset, tmp_path, 'group') == 66
+    text = capsys.readouterr().err
+    assert 'the result is not here' in text
+    assert f'in {out}: datalad get sub-01/anat' in text
+    assert 'overwrite' not in text
+    assert 'participant" first' not in text
+    assert digests(out / 'sub-01') == before
