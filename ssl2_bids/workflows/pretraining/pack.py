@@ -70,7 +70,6 @@ class Preparation:
     progress : called with the name of each head or session that is prepared.
     contents : what the folder holds already.
     digest : hash of the content of a file.
-    people : participants that were found, without ``sub-``.
     left_out : what could not be used, with the reason.
     """
 
@@ -79,7 +78,6 @@ class Preparation:
     progress: NameProgress | None
     contents: Contents
     digest: Digest
-    people: set[str] = field(default_factory=set)
     left_out: list[str] = field(default_factory=list)
 
 
@@ -138,6 +136,7 @@ def pack(config: Config, folder: Path, *, progress: NameProgress | None = None) 
             'the table "data" names no training data',
             advice='Name label_maps, heads, healthy, unlabelled or labelled.',
         )
+    check_names(data)
     write_json(folder / BEGUN, {'Fingerprint': mark})
     digests = Digests(folder / DIGESTS)
     work = Preparation(data, folder, progress, contents, digests.of)
@@ -149,16 +148,35 @@ def pack(config: Config, folder: Path, *, progress: NameProgress | None = None) 
         pack_dataset(work, root, place, number)
     digests.save()
     log.info('content of the data to prepare: %s', digests.summary())
-    missing = [one for one in (*data.hold_out, *data.validation) if plain(one) not in work.people]
+    for text in work.left_out:
+        log.warning('left out: %s', text)
+    write_json(folder / INDEX, {'Fingerprint': mark, 'LeftOut': work.left_out})
+
+
+def check_names(data: Data) -> None:
+    """Check the names of the hold-out and of the validation, before the work of an hour.
+
+    Raises
+    ------
+    NothingSelectedError : one is that of no participant, label map or head.
+    """
+    from ssl2_bids.workflows import heads as making
+
+    known = {plain(head.name) for head in load_heads(data.heads)} if data.heads else set()
+    if not data.heads:
+        known |= {
+            making.name_of(f) for place in data.label_maps for f in making.image_files(place)
+        }
+        known |= {s.subject for root in data.healthy for s in find_sessions(root, ('T1w',))}
+    for root in (*data.unlabelled, *data.labelled):
+        known |= {session.subject for session in find_sessions(root, CHANNELS)}
+    missing = [one for one in (*data.hold_out, *data.validation) if plain(one) not in known]
     if missing:
         raise NothingSelectedError(
             f'no participant is named {", ".join(missing)}',
             advice='"hold_out" and "validation" name participants as in the file names (sub-X or '
             'X).',
         )
-    for text in work.left_out:
-        log.warning('left out: %s', text)
-    write_json(folder / INDEX, {'Fingerprint': mark, 'LeftOut': work.left_out})
 
 
 def is_packed(folder: Path, mark: str) -> bool:
@@ -190,15 +208,12 @@ def pack_heads(work: Preparation) -> None:
     """Heads of label maps and of healthy people's T1w, or those prepared before."""
     from ssl2_bids.workflows import heads as making
 
-    data, contents, people = work.data, work.contents, work.people
+    data, contents = work.data, work.contents
     done = [work.folder / part / HEADS for part in (TRAIN, VALIDATION)]
     held_out = tuple(plain(label) for label in data.hold_out)
     maps = [path for place in data.label_maps for path in making.image_files(place)]
     sessions = [s for root in data.healthy for s in find_sessions(root, ('T1w',))]
     heads: list[Head] = list(load_heads(data.heads)) if data.heads else []
-    if not data.heads:
-        people |= {making.name_of(path) for path in maps}
-        people |= {session.subject for session in sessions}
     scans = [session.scans['T1w'].paths[0] for session in sessions if session.scans]
     masks = making.image_files(data.lesion_masks) if data.lesion_masks else []
     files = [data.heads] if data.heads else [*maps, *scans, *masks]
@@ -206,7 +221,6 @@ def pack_heads(work: Preparation) -> None:
         [[(path.name, work.digest(path)) for path in files], held_out, data.validation]
     )
     if contents.has(HEADS, key):
-        people |= {plain(head.name) for head in heads}
         work.left_out += contents.reason(HEADS).splitlines()
         return
     contents.forget(HEADS)
@@ -224,7 +238,6 @@ def pack_heads(work: Preparation) -> None:
             found, refused = making.heads_from_t1w(scans, **more)
             heads += found
             work.left_out += refused
-    people |= {plain(head.name) for head in heads}
     heads = [head for head in heads if plain(head.name) not in held_out]
     chosen = {plain(label) for label in data.validation}
     if not any(plain(head.name) in chosen for head in heads) and len(heads) > 1:
@@ -252,7 +265,6 @@ def pack_dataset(work: Preparation, root: Path, labels: Path | None, number: int
     held_out = {plain(label) for label in data.hold_out}
     validation = {plain(label) for label in data.validation}
     sessions = find_sessions(root, CHANNELS)
-    work.people |= {session.subject for session in sessions}
     simulated = is_simulated(root)
     drawn: dict[tuple[str, str], list[Label]] = {}
     known: dict[str, list[str | None]] = {}

@@ -274,6 +274,7 @@ class TestPreparation:
         data = f'label_maps = ["{label_maps}"]\nhold_out = ["sub-77"]'
         with pytest.raises(NothingSelectedError, match='no participant is named sub-77'):
             pack(read_config(configuration(tmp_path, data)), tmp_path / 'packed')
+        assert not (tmp_path / 'packed').exists()  # before anything is prepared
 
 
 @pytest.fixture(scope='module')
