@@ -76,7 +76,7 @@ def _dispatch(level: str, settings: Any, arguments: argparse.Namespace, argv: li
     _container_environment(settings.work_dir)
     helps = level == 'group' and rank() > 0  # torchrun has started several processes
     if settings.clean_workdir and not settings.dry_run and not helps:
-        options.clean(settings.work_dir)
+        options.clean(settings)
     if settings.verbose >= 2:
         os.environ['SSL2_BIDS_NIPYPE_LOG'] = '1'
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):

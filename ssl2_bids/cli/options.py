@@ -23,7 +23,13 @@ from ssl2_bids.cli.values import datasets as given_datasets
 from ssl2_bids.digests import DIGESTS
 from ssl2_bids.errors import CannotWriteError, NoInputError, UsageError
 from ssl2_bids.files import read_text
-from ssl2_bids.settings import LEVELS, RunSettings, foreign_options, option_of
+from ssl2_bids.settings import (
+    LEVELS,
+    ParticipantSettings,
+    RunSettings,
+    foreign_options,
+    option_of,
+)
 
 REPLACING = ('boilerplate_only', 'dry_run', 'reports_only')  # another task than the processing
 MEMORY_SHARE = 0.9  # of the memory of the job; the rest is for other processes of it
@@ -263,17 +269,28 @@ def _default_work_dir(bids_dir: Path, output_dir: Path) -> Path:
     return folder / f'ssl2-bids-{user}-{key}'
 
 
-def clean(work_dir: Path) -> None:
-    """Empty the work folder.
+def clean(settings: RunSettings) -> None:
+    """Empty the work folder; of participants that were named, at participant level, theirs alone.
+
+    Jobs on other participants may share the work folder.
 
     Raises
     ------
     CannotWriteError : that is not permitted.
     """
+    work_dir = settings.work_dir
+    folders = [work_dir / child for child in ('participant', 'crash', 'adaptation', DIGESTS)]
+    if isinstance(settings, ParticipantSettings) and settings.participants:
+        folders = [
+            folder
+            for label in settings.participants
+            for pattern in (f'sub_{label}', f'sub_{label}_ses_*')
+            for folder in (work_dir / 'participant').glob(pattern)
+        ]
     try:
-        for child in ('participant', 'crash', 'adaptation', DIGESTS):
-            if (work_dir / child).exists():
-                shutil.rmtree(work_dir / child)
+        for folder in folders:
+            if folder.exists():
+                shutil.rmtree(folder)
     except OSError as error:
         raise CannotWriteError(f'cannot be emptied ({error})', path=work_dir) from None
 

@@ -178,8 +178,8 @@ def _add_resources(parser: Parser) -> None:
         group,
         '--clean-workdir',
         action='store_true',
-        help='empty the work folder of this dataset before the run, and at participant level '
-        'remove the files of each session once its results are written',
+        help='empty the work folder of this dataset before the run (with --participant-label, of '
+        'these participants), and remove the files of each session once its results are written',
     )
     add_option(
         group,

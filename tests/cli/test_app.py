@@ -413,3 +413,17 @@ def test_the_shown_command_names_the_folders_of_datasets(dataset, tmp_path):
         settings = options.settings_for('participant', options.parse(argv))
         shown = options.shown_command(argv, settings)
         assert shown == 'ssl2-bids <BIDS_DIR> <OUTPUT_DIR> participant -d fmriprep=<fmriprep>'
+
+
+@pytest.mark.parametrize(
+    ('labels', 'left'),
+    [((), []), (('01',), ['sub_010', 'sub_02', 'sub_02_ses_1']), (('02', '010'), ['sub_01'])],
+)
+def test_clean_workdir_spares_participants_of_other_jobs(tmp_path, labels, left):
+    from ssl2_bids.cli.options import clean
+    from ssl2_bids.settings import ParticipantSettings
+
+    for name in ('sub_01', 'sub_010', 'sub_02', 'sub_02_ses_1'):
+        (tmp_path / 'work' / 'participant' / name / 'prepare_T1w').mkdir(parents=True)
+    clean(ParticipantSettings(tmp_path, tmp_path, tmp_path / 'work', participants=labels or None))
+    assert sorted(p.name for p in (tmp_path / 'work').glob('participant/*')) == left
