@@ -21,7 +21,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import tomllib
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -30,11 +29,13 @@ from typing import Any
 import torch
 from participant import brain_input
 
+from ssl2_bids.errors import UsageError
 from ssl2_bids.networks.inference import PRECISIONS, predict, reproducible
 from ssl2_bids.networks.registry import new_network
 from ssl2_bids.networks.weights import find_model
 from ssl2_bids.synthesis.appearance import CHANNELS
 from ssl2_bids.synthesis.randomised import Patches
+from ssl2_bids.tables import read_toml
 from ssl2_bids.training.pretraining.tasks import SupervisedStage
 from ssl2_bids.workflows.simulation.run import simulate
 
@@ -47,7 +48,7 @@ def description(name: str) -> dict[str, Any]:
     """The entry ``Network`` of the card or the configuration that a network is taken from."""
     common = {'InputChannels': len(CHANNELS), 'OutputChannels': 1}
     if name == 'swin_unetr':
-        return tomllib.loads(SWIN_UNETR.read_text())['network'] | common
+        return read_toml(SWIN_UNETR, 'configuration', UsageError)['network'] | common
     if name.startswith('fast_unet'):
         fast = find_model('fast-3t', Path()).network
         return fast | {'Norm': 'voxel'} if name != 'fast_unet' else fast
