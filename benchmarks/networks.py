@@ -143,7 +143,7 @@ def measured_apart(name: str, what: str, args: argparse.Namespace) -> dict[str, 
 
 
 def prepare_brain(args: argparse.Namespace) -> str:
-    """Write the input of the brain's segmentation; say what it is."""
+    """Write the input of the brain's segmentation; name its size."""
     root = args.dataset
     if root is None:
         root = args.work / 'brain'

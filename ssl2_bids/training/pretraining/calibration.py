@@ -1,6 +1,6 @@
 """Calibration of a committee's members before their probabilities are averaged.
 
-A member that is too sure outvotes the others. The logit of each gets a scale and a shift (Platt
+An overconfident member outvotes the others. The logit of each gets a scale and a shift (Platt
 scaling), of smallest log loss on scans that the training has not seen; only voxels near lesions
 count, as nearly all others are obvious background (:mod:`ssl2_bids.metrics.calibration`).
 """
@@ -18,7 +18,7 @@ from ssl2_bids.metrics.calibration import near_lesions
 from ssl2_bids.synthesis.randomised import Patches
 
 UNCHANGED = (1.0, 0.0)
-SCALES, SHIFTS = (0.2, 5.0), (-5.0, 5.0)  # beyond them the scans are too few to say
+SCALES, SHIFTS = (0.2, 5.0), (-5.0, 5.0)  # the scans are too few to show more
 TINY = 1e-6  # smallest probability in a logarithm
 SUSPECTED = 0.5  # probability from which a member's mark is a lesion to look around
 

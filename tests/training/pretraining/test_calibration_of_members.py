@@ -42,7 +42,7 @@ def test_volumes_count_the_same_whatever_their_size():
 
 
 @pytest.mark.parametrize('lesion', [False, True])
-def test_nothing_to_tell_apart_changes_nothing(lesion):
+def test_nothing_to_distinguish_changes_nothing(lesion):
     probability = torch.rand(100)
     assert fit_scale_and_shift([probability], [torch.full((100,), lesion)]) == UNCHANGED
     assert fit_scale_and_shift([probability[:0]], [torch.zeros(0, dtype=torch.bool)]) == UNCHANGED
