@@ -87,6 +87,7 @@ def test_seconds_and_memory_of_networks(dataset, tmp_path):
         assert 100 < step_memory < brain_memory
 
 
+@pytest.mark.slow
 def test_only_norms_of_the_window_gain_from_fixed_statistics(dataset, tmp_path):
     rows = rows_of(
         'windows.py', dataset, '--models', 'committee-3t', '--windows', 64, 96,
@@ -110,6 +111,7 @@ def test_only_norms_of_the_window_gain_from_fixed_statistics(dataset, tmp_path):
     assert 0 <= change[member, 'others', '64'] < change[member, 'of the window', '64']
 
 
+@pytest.mark.slow
 def test_members_calibrated_on_others(dataset, tmp_path):
     rows = rows_of('member_calibration.py', dataset, '--work', tmp_path)
     loss = {(row[0], row[1]): float(row[5]) for row in rows if row[2:3] == ['all']}
