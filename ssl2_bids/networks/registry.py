@@ -50,8 +50,6 @@ def _committee(*, members: list[dict[str, Any]], **common: int) -> torch.nn.Modu
 
 def _multiple_of_members(network: Mapping[str, Any]) -> int:
     members = member_descriptions(network)
-    if unknown := [m['Type'] for m in members if m['Type'] not in NETWORKS]:
-        raise ValueError(f'a member is of the unknown type {unknown[0]!r}')
     return math.lcm(*(NETWORKS[member['Type']].multiple(member) for member in members))
 
 
@@ -61,7 +59,8 @@ def member_descriptions(network: Mapping[str, Any]) -> list[dict[str, Any]]:
     Raises
     ------
     ValueError : the members are no list of two or more descriptions, one of them is a committee
-        itself, or one has other channels than the committee.
+        itself, has other channels than the committee, or has a key that its type does not know
+        (a grid of its own, for instance).
     """
     members = network.get('Members')
     if not isinstance(members, list) or len(members) < 2 or not all(map(_is_described, members)):
@@ -76,7 +75,23 @@ def member_descriptions(network: Mapping[str, Any]) -> list[dict[str, Any]]:
                     f'member {number} ({member["Type"]}) has {member[key]} {key}, '
                     f'the committee {value}'
                 )
+        _check_keys(number, member)
     return [{**member, **common} for member in members]
+
+
+def _check_keys(number: int, member: Mapping[str, Any]) -> None:
+    kind = NETWORKS.get(member['Type'])
+    if kind is None:
+        raise ValueError(f'member {number} is of the unknown type {member["Type"]!r}')
+    of_all = ('Type', 'Multiple', *CHANNELS)
+    if strange := sorted(member.keys() - kind.parameters.keys() - set(of_all)):
+        raise ValueError(
+            f'member {number} ({member["Type"]}) has the key {strange[0]!r}, but channels, grid '
+            f'and window are those of the committee; {member["Type"]} knows '
+            f'{", ".join(sorted(kind.parameters))}'
+        )
+    if lacking := [key for key in kind.required if key not in member and key not in of_all]:
+        raise ValueError(f'member {number} ({member["Type"]}) has no {lacking[0]!r}')
 
 
 def _is_described(member: Any) -> bool:
@@ -92,7 +107,8 @@ CHANNELS = {'InputChannels': 'inputs', 'OutputChannels': 'outputs'}
 NETWORKS: dict[str, NetworkType] = {
     'fast_unet': NetworkType(
         build=_fast_unet,
-        parameters=CHANNELS | {'Channels': 'channels', 'FullResolutionChannels': 'full'},
+        parameters=CHANNELS
+        | {'Channels': 'channels', 'FullResolutionChannels': 'full', 'Norm': 'norm'},
         required=('InputChannels', 'OutputChannels', 'Channels', 'FullResolutionChannels'),
         multiple=partial(_two_to_the_levels, levels=4, less=0),
     ),

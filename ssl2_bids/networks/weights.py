@@ -231,6 +231,10 @@ def check_tensors(network: torch.nn.Module, state: Tensors, card: Card) -> None:
     UnavailableError : naming the tensors that are missing, left over or of another shape.
     """
     faults = match(network, state).faults()
+    for number, member in enumerate(card.network.get('Members', ())):
+        if not any(name.startswith(f'members.{number}.') for name in state):
+            faults = f'member {number} ({member["Type"]}) is missing'
+            break
     if faults:
         raise UnavailableError(
             f'the weights do not fit the network {card.network["Type"]} of the card: {faults}',

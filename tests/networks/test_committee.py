@@ -2,11 +2,14 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from ssl2_bids.errors import UnavailableError
+from ssl2_bids.errors import UnavailableError, UsageError
+from ssl2_bids.files import sha256
 from ssl2_bids.networks.architectures.committee import Committee, members_of, plain_name
 from ssl2_bids.networks.registry import new_network
 from ssl2_bids.networks.weights import find_model, load_network, read_card, write_model
+from ssl2_bids.training.pretraining.config import read_config
 
 CNN = {'Type': 'fast_unet', 'Channels': [8, 12], 'FullResolutionChannels': 2}
 SWIN = {
@@ -79,7 +82,12 @@ def test_a_committee_is_stored_and_read_as_one_model(tmp_path, card_content):
         ([CNN, {**SWIN, 'InputChannels': 3}], 'member 1.*3 InputChannels.*committee 4'),
         ([CNN], 'two networks or more'),
         ([CNN, 'swin_unet'], 'two networks or more'),
-        ([CNN, {'Type': 'transformer'}], "unknown type 'transformer'"),
+        ([CNN, {'Type': 'transformer'}], "member 1 is of the unknown type 'transformer'"),
+        ([CNN, {**SWIN, 'OutputChannels': 2}], 'member 1.*2 OutputChannels.*committee 1'),
+        ([{**CNN, 'Channels': ['FLAIR', 'T1w']}, SWIN], 'cannot be built'),
+        ([CNN, {**SWIN, 'VoxelSize': [0.7, 0.7, 0.7]}], "member 1 .*'VoxelSize'.*grid"),
+        ([CNN, {**SWIN, 'Window': [96, 96, 96]}], "member 1 .*'Window'.*those of the committee"),
+        ([{'Type': 'fast_unet'}, SWIN], "member 0 .fast_unet. has no 'Channels'"),
         ([CNN, COMMITTEE], 'committee itself'),
         (None, 'two networks or more'),
     ],
@@ -91,7 +99,44 @@ def test_a_card_whose_members_do_not_fit_is_refused(tmp_path, card_content, memb
     assert caught.value.path.endswith('model.json')
 
 
+def without(state, start):
+    return {name: tensor for name, tensor in state.items() if not name.startswith(start)}
+
+
+@pytest.mark.parametrize(
+    ('spoil', 'reason'),
+    [
+        (
+            lambda state: without(state, 'members.1.'),
+            r'member 1 \(swin_unet\) is missing',
+        ),
+        (
+            lambda state: {n.replace('members.0.', ''): t for n, t in state.items()},
+            r'member 0 \(fast_unet\) is missing',
+        ),
+        (lambda state: without(state, 'members.1.out.'), 'missing.*members.1.out'),
+    ],
+)
+def test_weights_without_a_member_are_refused_by_its_name(tmp_path, card_content, spoil, reason):
+    card = write_model(tmp_path / 'both', new_network(COMMITTEE, seed=3), card_content)
+    path = card.folder / 'weights.safetensors'
+    save_file(spoil(load_file(path)), path)
+    content = json.loads((card.folder / 'model.json').read_text())
+    content['Sha256'] = sha256(path)
+    (card.folder / 'model.json').write_text(json.dumps(content))
+    with pytest.raises(UnavailableError, match=reason) as caught:
+        load_network(read_card(card.folder))
+    assert caught.value.path.endswith('weights.safetensors')
+
+
 def test_the_window_suits_all_members(tmp_path, card_content):
     card_content['Window'] = [40, 48, 48]  # enough for the first member alone
     with pytest.raises(UnavailableError, match='multiple of 16'):
         write_model(tmp_path / 'both', new_network(COMMITTEE, seed=0), card_content)
+
+
+def test_a_configuration_whose_members_do_not_fit_is_refused(tmp_path):
+    path = tmp_path / 'committee.toml'
+    path.write_text('[network]\nType = "committee"\nMembers = [{ Type = "fast_unet" }]\n')
+    with pytest.raises(UsageError, match='"network".*two networks or more'):
+        read_config(path)

@@ -4,7 +4,8 @@ import pytest
 import torch
 from monai.networks.nets.swin_unetr import SwinTransformerBlock, compute_mask
 
-from ssl2_bids.networks.architectures.swin_unet import Block, SwinUNet, VoxelNorm, tokens_apart
+from ssl2_bids.networks.architectures.norms import VoxelNorm
+from ssl2_bids.networks.architectures.swin_unet import Block, SwinUNet, tokens_apart
 from ssl2_bids.networks.registry import new_network
 
 SMALL = {'inputs': 2, 'channels': (8, 12, 24, 48), 'heads': (2, 3, 4), 'window': 3, 'full': 2}
@@ -77,7 +78,7 @@ def test_any_window_that_is_a_multiple_of_sixteen(size):
 def test_the_far_side_of_a_window_changes_nothing():
     """Beyond the field of view no statistic of the window is left: instance norm has one."""
     torch.manual_seed(0)
-    for network, same in ((small(), True), (fast(), False)):
+    for network, same in ((small(), True), (fast(), False), (fast(Norm='voxel'), True)):
         image = torch.randn(1, 2, 16, 16, 288)
         other = image.clone()
         other[..., 240:] *= 3
@@ -86,10 +87,10 @@ def test_the_far_side_of_a_window_changes_nothing():
         assert (float(change) == 0) is same
 
 
-def fast():
+def fast(**changes):
     described = {
         'Type': 'fast_unet', 'InputChannels': 2, 'OutputChannels': 1, 'Channels': [8, 12],
-        'FullResolutionChannels': 2,
+        'FullResolutionChannels': 2, **changes,
     }  # fmt: skip
     return new_network(described, seed=0).eval()
 

@@ -394,6 +394,7 @@ def test_an_unknown_parameter_is_named(kind, tmp_path):
         ('swin_unetr', {'Heads': 3}, 'cannot be built'),
         ('swin_unetr', {'Heads': [0, 2, 4, 4]}, 'cannot be built'),
         ('swin_unetr', {'Bottleneck': 'fat'}, 'full, thin'),
+        ('fast_unet', {'Norm': 'batch'}, "norm 'batch' is none of instance, voxel"),
         ('residual_unet', {'Channels': [4]}, 'two levels'),
         ('residual_unet', {'Channels': [4, 0]}, 'features at each'),
     ],

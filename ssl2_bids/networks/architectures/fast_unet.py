@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ssl2_bids.networks.architectures.norms import new_norm
+
 FACTOR = 2  # voxels per axis that become channels at the entrance
 
 
@@ -45,14 +47,14 @@ def activate(features: Tensor) -> Tensor:
 
 
 class Residual(nn.Module):
-    """Two 3 x 3 x 3 convolutions with instance normalisation and a shortcut (He et al. 2016)."""
+    """Two 3 x 3 x 3 convolutions with a norm after each and a shortcut (He et al. 2016)."""
 
-    def __init__(self, inputs: int, outputs: int, *, stride: int = 1):
+    def __init__(self, inputs: int, outputs: int, *, stride: int = 1, norm: str = 'instance'):
         super().__init__()
         self.c1 = nn.Conv3d(inputs, outputs, 3, stride, 1, bias=False)
-        self.n1 = nn.InstanceNorm3d(outputs, affine=True)
+        self.n1 = new_norm(norm, outputs)
         self.c2 = nn.Conv3d(outputs, outputs, 3, 1, 1, bias=False)
-        self.n2 = nn.InstanceNorm3d(outputs, affine=True)
+        self.n2 = new_norm(norm, outputs)
         self.sk: nn.Module = nn.Identity()
         if inputs != outputs or stride > 1:
             self.sk = nn.Conv3d(inputs, outputs, 1, stride, bias=False)
@@ -72,6 +74,7 @@ class FastUNet(nn.Module):
     channels : features per level; each level halves the resolution of the one before.
     full : features of the branch at full resolution.
     outputs : channels of the logits.
+    norm : ``instance`` or ``voxel`` (:func:`ssl2_bids.networks.architectures.norms.new_norm`).
     """
 
     def __init__(
@@ -81,17 +84,20 @@ class FastUNet(nn.Module):
         channels: Sequence[int] = (24, 48, 96, 128),
         full: int = 4,
         outputs: int = 1,
+        norm: str = 'instance',
     ):
         super().__init__()
         pairs = list(zip(channels[:-1], channels[1:], strict=True))
         first = channels[0]
         self.stem = nn.Conv3d(inputs * FACTOR**3, first, 3, 1, 1)
-        self.enc = nn.ModuleList([Residual(first, first)])
-        self.enc.extend(Residual(upper, lower, stride=2) for upper, lower in pairs)
+        self.enc = nn.ModuleList([Residual(first, first, norm=norm)])
+        self.enc.extend(Residual(upper, lower, stride=2, norm=norm) for upper, lower in pairs)
         self.up = nn.ModuleList(
             nn.ConvTranspose3d(lower, upper, 2, 2) for upper, lower in reversed(pairs)
         )
-        self.dec = nn.ModuleList(Residual(2 * upper, upper) for upper, _ in reversed(pairs))
+        self.dec = nn.ModuleList(
+            Residual(2 * upper, upper, norm=norm) for upper, _ in reversed(pairs)
+        )
         self.head = nn.Conv3d(first, full * FACTOR**3, 1)
         self.f1 = nn.Conv3d(inputs, full, 3, 1, 1)
         self.f2 = nn.Conv3d(2 * full, full, 3, 1, 1)

@@ -20,47 +20,13 @@ from torch.nn import functional
 
 from ssl2_bids.networks.architectures.fast_unet import (
     FACTOR,
+    Residual,
     activate,
     depth_to_space,
     space_to_depth,
 )
 
 APART = -1e4  # added to the attention of tokens that must not see each other; finite in bfloat16
-
-
-class VoxelNorm(nn.Module):
-    """Layer normalisation of the features of each voxel of (B, features, D, H, W)."""
-
-    def __init__(self, features: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(features))
-        self.bias = nn.Parameter(torch.zeros(features))
-
-    def forward(self, image: Tensor) -> Tensor:
-        """The same shape."""
-        last = image.movedim(1, -1)  # free where the memory format is channels last
-        return functional.layer_norm(
-            last, (last.shape[-1],), self.weight.to(last.dtype), self.bias.to(last.dtype)
-        ).movedim(-1, 1)
-
-
-class TokenResidual(nn.Module):
-    """Two 3 x 3 x 3 convolutions with :class:`VoxelNorm` and a shortcut."""
-
-    def __init__(self, inputs: int, outputs: int):
-        super().__init__()
-        self.c1 = nn.Conv3d(inputs, outputs, 3, 1, 1, bias=False)
-        self.n1 = VoxelNorm(outputs)
-        self.c2 = nn.Conv3d(outputs, outputs, 3, 1, 1, bias=False)
-        self.n2 = VoxelNorm(outputs)
-        self.sk: nn.Module = nn.Identity()
-        if inputs != outputs:
-            self.sk = nn.Conv3d(inputs, outputs, 1, bias=False)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, inputs, D, H, W) to (B, outputs, D, H, W)."""
-        inner = activate(self.n1(self.c1(features)))
-        return activate(self.n2(self.c2(inner)) + self.sk(features))
 
 
 class Merging(nn.Module):
@@ -249,7 +215,7 @@ class Encoder(nn.Module):
     ):
         super().__init__()
         self.stem = nn.Conv3d(inputs * FACTOR**3, channels[0], 3, 1, 1)
-        self.fine = TokenResidual(channels[0], channels[0])
+        self.fine = Residual(channels[0], channels[0], norm='voxel')
         self.norms = nn.ModuleList(nn.LayerNorm(features) for features in channels[1:])
         for number in range(3):
             stage = Stage(
@@ -308,7 +274,7 @@ class SwinUNet(nn.Module):
         pairs = list(reversed(list(zip(channels[:-1], channels[1:], strict=True))))
         self.encoder = Encoder(inputs, channels, depths=depths, heads=heads, window=window)
         self.up = nn.ModuleList(nn.ConvTranspose3d(lower, upper, 2, 2) for upper, lower in pairs)
-        self.dec = nn.ModuleList(TokenResidual(2 * upper, upper) for upper, _ in pairs)
+        self.dec = nn.ModuleList(Residual(2 * upper, upper, norm='voxel') for upper, _ in pairs)
         self.head = nn.Conv3d(channels[0], full * FACTOR**3, 1)
         self.f1 = nn.Conv3d(inputs, full, 3, 1, 1)
         self.f2 = nn.Conv3d(2 * full, full, 3, 1, 1)

@@ -151,7 +151,13 @@ def check(config: Config) -> None:
     check_keys(
         config.network, parameters, (), Source(error=UsageError), key='network', where=where
     )
-    multiple = NETWORKS[kind].multiple(config.network)
+    try:
+        multiple = NETWORKS[kind].multiple(config.network)
+    except ValueError as error:
+        raise UsageError(
+            f'the table "network" is not a valid network ({error})',
+            advice='Give each member its "Type" and the parameters of that type.',
+        ) from None
     sizes = {'window': config.window}
     for name, stage in stages(config).items():
         _check_stage(name, stage)

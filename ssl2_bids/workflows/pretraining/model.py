@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from ssl2_bids.files import write_text
+from ssl2_bids.networks.architectures.committee import Committee
 from ssl2_bids.networks.cards import IMAGE, LESION
 from ssl2_bids.networks.weights import write_model
 from ssl2_bids.reports.figures.curves import curves_svg
@@ -16,6 +18,7 @@ from ssl2_bids.settings import MINIMUM_LESION_VOLUME
 from ssl2_bids.synthesis.appearance import CHANNELS
 from ssl2_bids.training import distributed
 from ssl2_bids.training.data.participants import NORMALISATION, Participant
+from ssl2_bids.training.pretraining.calibration import calibrate_members
 from ssl2_bids.training.pretraining.config import Config, stages
 from ssl2_bids.training.pretraining.tasks import (
     WholeVolumes,
@@ -51,7 +54,7 @@ def conclude(
     histories: Mapping[str, History],
     device: str,
 ) -> None:
-    """Choose the threshold, write the model, its curves and their figure."""
+    """Calibrate members, choose the threshold, write the model, its curves and their figure."""
     write_text(folder / CURVES, all_curves(histories))
     write_text(folder / FIGURE, figure(config, histories))
     if 'supervised' not in histories:
@@ -60,9 +63,22 @@ def conclude(
     scores: dict[str, float] = {}
     validation = whole_validation(config, packed, device)
     if validation is not None:
-        validation(network.eval())
+        calibrate(network.eval(), validation)
+        validation(network)
         threshold, scores = choose_threshold(validation.probabilities, validation.volumes)
     write_model(folder, network, card_content(config, packed, histories, threshold, scores))
+
+
+def calibrate(network: nn.Module, validation: WholeVolumes) -> None:
+    """Set the calibration of a committee's members by the scans of validation."""
+    if not isinstance(network, Committee) or not validation.volumes:
+        return
+    probabilities = []
+    for member in network.members:
+        validation(member)
+        probabilities.append(validation.probabilities)
+    found = calibrate_members(probabilities, validation.volumes)
+    network.calibration.copy_(torch.tensor(found))
 
 
 def all_curves(histories: Mapping[str, History]) -> str:

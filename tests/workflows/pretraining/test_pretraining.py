@@ -26,6 +26,7 @@ from ssl2_bids.steps.segmentation import segment
 from ssl2_bids.synthesis.appearance import CHANNELS
 from ssl2_bids.training import checkpoint
 from ssl2_bids.training.data.participants import from_bytes
+from ssl2_bids.training.pretraining.calibration import calibrate_members
 from ssl2_bids.training.pretraining.config import read_config
 from ssl2_bids.volume import Volume
 from ssl2_bids.workflows.pretraining.model import trained_on, whole_validation
@@ -411,6 +412,27 @@ class TestRun:
         card = json.loads((start / 'model.json').read_text())
         (start / 'model.json').write_text(json.dumps(card | {'Threshold': 0.123}))
         assert main(['pretrain', *words]) == 64  # another model to start from, in the same place
+
+    def test_members_of_a_committee_are_calibrated(self, prepared_heads, tmp_path):
+        packed, _ = prepared_heads
+        member = '{ Type = "fast_unet", Channels = [4, 8], FullResolutionChannels = 2 }'
+        path = tmp_path / 'c.toml'
+        path.write_text(
+            'seed = 4\nwindow = [32, 32, 32]\n'  # a seed that draws lesions for validation
+            f'[network]\nType = "committee"\nMembers = [{member}, {member}]\n'
+            + STAGES.replace('steps = 4', 'steps = 0')
+        )
+        out = tmp_path / 'out'
+        words = [str(path), str(out), '--device', 'cpu', '--data', str(packed)]
+        assert main(['pretrain', *words]) == 0
+        network = load_network(read_card(out))
+        assert len(set(map(tuple, network.calibration.tolist()))) == 2
+        validation = whole_validation(read_config(path), load_packed(packed), 'cpu')
+        for number, member in enumerate(network.members):
+            validation(member)
+            fitted = calibrate_members([validation.probabilities], validation.volumes)[0]
+            # near: the voxels depend on the marks of both members, and weights are rounded
+            assert tuple(network.calibration[number].tolist()) == pytest.approx(fitted, abs=0.3)
 
     @pytest.mark.parametrize(
         ('words', 'code', 'message'),

@@ -1,0 +1,48 @@
+"""Simulated brains on the grid of a model, FLAIR registered to T1w, with their true lesions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from participant import brain_input
+from torch import Tensor
+
+from ssl2_bids.networks.cards import Card
+
+
+@dataclass(frozen=True)
+class Brain:
+    """A brain as a network gets it.
+
+    Attributes
+    ----------
+    name : of the participant.
+    image : (C, D, H, W) float32, as :class:`ssl2_bids.steps.network_input.NetworkInput` has it.
+    brain, truth : (D, H, W) bool.
+    """
+
+    name: str
+    image: Tensor
+    brain: Tensor
+    truth: Tensor
+
+
+def load_brains(root: Path, card: Card, work: Path) -> list[Brain]:
+    """The participants of a dataset made by ``ssl2 simulate``; prepared ones are kept in WORK."""
+    names = sorted(path.name for path in root.glob('sub-*'))
+    if not names:
+        raise SystemExit(f'{root}: no participants')
+    work.mkdir(parents=True, exist_ok=True)
+    return [load_brain(root, name, card, work) for name in names]
+
+
+def load_brain(root: Path, name: str, card: Card, work: Path) -> Brain:
+    """One of them."""
+    path = work / f'{"-".join(card.channels)}_{name}.pt'
+    if not path.is_file():
+        given, truth = brain_input(root, name, card)
+        kept = {'image': given.tensor, 'brain': given.brain, 'truth': torch.from_numpy(truth)}
+        torch.save(kept, path)
+    return Brain(name, **torch.load(path))
