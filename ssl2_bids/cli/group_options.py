@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ssl2_bids.cli import values
 from ssl2_bids.cli.parsing import Parser, add_option
-from ssl2_bids.settings import ADAPTATION, GroupSettings
+from ssl2_bids.settings import ADAPTATION, RUNGS, GroupSettings
 
 
 def add_adaptation(parser: Parser) -> None:
@@ -94,6 +94,16 @@ def add_adaptation(parser: Parser) -> None:
         choices=('auto', 'always'),
         help='auto: use the adapted model only if it is better on participants left out of the '
         f'training; always: use it in any case (default: {GroupSettings.accept})',
+    )
+    add_option(
+        group,
+        '--rung',
+        choices=RUNGS,
+        help='test and use only this change of the model: none (bundled); scale and shift of the '
+        'probabilities, threshold and minimum lesion volume (recalibrated: seconds, no '
+        'training); half of the change of a training (half-way), or all of it (whole), both '
+        'recalibrated (default: all are tested, and the smallest change is taken that is as good '
+        'as the best)',
     )
     add_option(
         group,

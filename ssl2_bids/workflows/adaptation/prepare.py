@@ -102,6 +102,23 @@ def prepare(
     return made
 
 
+def identified(
+    case: Case,
+    annotation: Annotation | None,
+    card: Card,
+    folder: Path,
+    digest: Callable[[Path], str] = sha256,
+) -> PreparedSession:
+    """A case that is not brought onto the grid of a model: it has a key, but no arrays.
+
+    Raises
+    ------
+    DataError : a file cannot be read; it is named.
+    """
+    key = _key(case, annotation, card, digest)
+    return PreparedSession(case, folder, key, np.full((4, 4), np.nan), (), 0)
+
+
 def prepare_all(
     cases: Sequence[Case],
     annotations: dict[str, Annotation],

@@ -25,7 +25,7 @@ from ssl2_bids.networks.inference import is_out_of_memory
 from ssl2_bids.networks.registry import NETWORKS
 from ssl2_bids.networks.weights import load_network
 from ssl2_bids.progress import ShowLine
-from ssl2_bids.settings import GroupSettings
+from ssl2_bids.settings import UNTRAINED, GroupSettings
 from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.training.adaptation import adapt as training
 from ssl2_bids.training.adaptation.adapt import AdaptSettings, Cost
@@ -34,6 +34,7 @@ from ssl2_bids.training.data.participants import Participant
 from ssl2_bids.training.run import History
 from ssl2_bids.workflows.adaptation import prepare as cache
 from ssl2_bids.workflows.adaptation import torchrun as nodes
+from ssl2_bids.workflows.adaptation.cases import Case
 from ssl2_bids.workflows.adaptation.plan import (
     Adaptation,
     check_existing,
@@ -72,6 +73,7 @@ class Work:
     folder: Path
     show: ShowLine
     minimum_volume: float  # mm^3
+    trains: bool = True  # False: people are not prepared, only the start model is recalibrated
     left_out: list[tuple[str, str]] = field(default_factory=list)
     histories: dict[str, History] = field(default_factory=dict)
     fold_of: dict[str, str] = field(default_factory=dict)
@@ -101,26 +103,26 @@ def begin(adaptation: Adaptation, show: ShowLine) -> Work:
     network = load_network(adaptation.card)
     adaptation, annotations = check_labels(adaptation)
     cases = adaptation.cases
-    size = cache.estimated_size(cases, adaptation.card)
+    trains = settings.rung not in UNTRAINED
     show(
-        f'adaptation: {len(cases)} sessions, {len(annotations)} of them labelled; device: '
-        f'{device}; prepared images take up to {size / 1e9:.2g} GB in {settings.work_dir}'
+        f'adaptation: {len(cases)} sessions, {len(annotations)} of them labelled; device: {device}'
     )
     root = settings.work_dir / 'adaptation'
     root.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(root).free
-    if free < size:
-        raise StorageError(
-            f'the work folder needs {size / 1e9:.2g} GB for prepared images, {free / 1e9:.2g} GB '
-            'are free',
-            advice='Give another folder with -w, or free some space.',
-            path=settings.work_dir,
-        )
     key = f'{adaptation.card.name}-{adaptation.card.sha256[:8]}'
+    folder = root / 'people' / key
     digests = Digests(settings.work_dir / DIGESTS)
-    people, lost = cache.prepare_all(
-        cases, annotations, adaptation.card, root / 'people' / key, digests.of
-    )
+    lost: list[tuple[Case, str]] = []
+    if trains:
+        _check_space(adaptation, show)
+        people, lost = cache.prepare_all(cases, annotations, adaptation.card, folder, digests.of)
+    else:
+        people = [
+            cache.identified(
+                case, annotations.get(case.name), adaptation.card, folder / case.name, digests.of
+            )
+            for case in cases
+        ]
     digests.save()
     log.info('content of the preprocessed images: %s', digests.summary())
     for case, reason in lost:
@@ -152,8 +154,23 @@ def begin(adaptation: Adaptation, show: ShowLine) -> Work:
         folder,
         show,
         minimum_volume,
+        trains=trains,
         left_out=[(case.name, reason) for case, reason in lost],
     )
+
+
+def _check_space(adaptation: Adaptation, show: ShowLine) -> None:
+    work_dir = adaptation.settings.work_dir
+    size = cache.estimated_size(adaptation.cases, adaptation.card)
+    show(f'prepared images take up to {size / 1e9:.2g} GB in {work_dir}')
+    free = shutil.disk_usage(work_dir).free
+    if free < size:
+        raise StorageError(
+            f'the work folder needs {size / 1e9:.2g} GB for prepared images, {free / 1e9:.2g} GB '
+            'are free',
+            advice='Give another folder with -w, or free some space.',
+            path=work_dir,
+        )
 
 
 def devices_of(work: Work, trainings: int) -> list[str]:
@@ -287,7 +304,7 @@ def out_of_memory(error: UnavailableError) -> bool:
 
 def inference_seconds(work: Work, cost: Cost) -> float:
     """Three predictions of all for the suggestions, one for the results; labels for curves."""
-    brains = 4 * len(work.people) + (4 + MEASURED) * len(work.labelled)
+    brains = 4 * len(work.people) + (3 + MEASURED) * len(work.labelled)
     return brains * WINDOWS * cost.window
 
 
