@@ -13,10 +13,11 @@ def add_adaptation(parser: Parser) -> None:
     """Options of the adaptation of a model to a site."""
     group = parser.add_argument_group(
         'adaptation of the model to a site (group level)',
-        'Needs manual lesion masks of a few participants. The group level trains a model on them\n'
-        'and on all other scans of the site, and tests the model on participants left out of the\n'
-        'training. If the model is better, all participants are segmented again. The estimated\n'
-        'time is printed first. An interrupted run resumes with the same command.',
+        'Needs manual lesion masks of a few participants. The group level recalibrates the model\n'
+        'on them, trains a model on them and on all other scans of the site, and tests both on\n'
+        'participants left out. If one of them is better, all participants are segmented again.\n'
+        'The estimated time of the training is printed before it. An interrupted run resumes\n'
+        'with the same command.',
     )
     add_option(
         group,
@@ -78,7 +79,8 @@ def add_adaptation(parser: Parser) -> None:
         '--max-time',
         type=values.positive,
         metavar='MIN',
-        help='maximum time of all trainings together, in minutes; reduces the steps if needed',
+        help='maximum time of all trainings together, in minutes; reduces the steps if needed, '
+        'and leaves the trainings out if it is too short for any',
     )
     add_option(
         group,

@@ -53,7 +53,7 @@ def choose(tests: Mapping[str, Sequence[ScorePair]], *, always: bool = False) ->
     """The lowest rung within one standard error of the best, of those that are accepted.
 
     The one-standard-error rule of Breiman et al. (Classification and Regression Trees, 1984):
-    of models that the test cannot tell apart the simplest one. The error is that of the mean
+    of models that the test cannot distinguish the simplest one. The error is that of the mean
     difference to the best rung, paired by participant.
 
     Parameters

@@ -55,7 +55,7 @@ class Counts:
 
     @property
     def observations(self) -> float:
-        """How much the label says, from 0 to 30."""
+        """How much evidence the label holds, from 0 to 30."""
         seen = (self.lesion + self.other)[expit(CENTRES) >= TRACE].sum() * self.voxel_volume
         return min(float(seen) / VOLUME, FULL)
 

@@ -194,7 +194,7 @@ def threshold_of(work: Work, one: PreparedSession) -> float:
 
 def first_probability(work: Work) -> Probability:
     """Of the start model: as the participant level left it, else from its network."""
-    said: set[str] = set()
+    reported: set[str] = set()
 
     def found(one: PreparedSession, truth: Truth) -> np.ndarray:
         brain = scoring.brain_of(one)
@@ -202,9 +202,9 @@ def first_probability(work: Work) -> Probability:
         if not isinstance(stored, str):
             return stored.data[truth.box]
         kept = work.folder / f'probability-{one.case.name}-first.npy'
-        if one.case.name not in said:
+        if one.case.name not in reported:
             work.show(f'{one.case.name}: {stored}; the network segments it again')
-            said.add(one.case.name)
+            reported.add(one.case.name)
             annotation = work.annotations[one.case.name]
             ready = cache.prepare(one.case, annotation, work.adaptation.card, one.folder)
             work.network.to(work.device)

@@ -57,9 +57,9 @@ def write_adapted(work: Work, adapted: Adapted) -> Card:
     _write_splits(work, root / output_name('model.splits', desc=label))
     _write_configuration(work, root / output_name('model.configuration', desc=label))
     suggested = suggest_slices(work, adapted)
-    write_table(
-        root / output_name('group.annotate'), annotate_rows(work, suggested), ANNOTATE_COLUMNS
-    )
+    if work.trains:  # else earlier suggestions stay
+        path = root / output_name('group.annotate')
+        write_table(path, annotate_rows(work, suggested), ANNOTATE_COLUMNS)
     write_json(
         root / output_name('model.report', desc=label),
         report_facts(work, adapted, compared, suggested),

@@ -96,7 +96,7 @@ def segment_case(
 
     Returns
     -------
-    What is to be said of it: why the network ran, where the stored probability was to be used.
+    A message: why the network ran although the stored probability was wanted; else empty.
 
     Raises
     ------

@@ -104,8 +104,11 @@ def begin(adaptation: Adaptation, show: ShowLine) -> Work:
     adaptation, annotations = check_labels(adaptation)
     cases = adaptation.cases
     trains = settings.rung not in UNTRAINED
+    size = cache.estimated_size(cases, adaptation.card) if trains else 0
+    prepared = f'; prepared images take up to {size / 1e9:.2g} GB in {settings.work_dir}'
     show(
-        f'adaptation: {len(cases)} sessions, {len(annotations)} of them labelled; device: {device}'
+        f'adaptation: {len(cases)} sessions, {len(annotations)} of them labelled; device: '
+        f'{device}{prepared if trains else ""}'
     )
     root = settings.work_dir / 'adaptation'
     root.mkdir(parents=True, exist_ok=True)
@@ -114,7 +117,7 @@ def begin(adaptation: Adaptation, show: ShowLine) -> Work:
     digests = Digests(settings.work_dir / DIGESTS)
     lost: list[tuple[Case, str]] = []
     if trains:
-        _check_space(adaptation, show)
+        _check_space(settings, size)
         people, lost = cache.prepare_all(cases, annotations, adaptation.card, folder, digests.of)
     else:
         people = [
@@ -159,17 +162,14 @@ def begin(adaptation: Adaptation, show: ShowLine) -> Work:
     )
 
 
-def _check_space(adaptation: Adaptation, show: ShowLine) -> None:
-    work_dir = adaptation.settings.work_dir
-    size = cache.estimated_size(adaptation.cases, adaptation.card)
-    show(f'prepared images take up to {size / 1e9:.2g} GB in {work_dir}')
-    free = shutil.disk_usage(work_dir).free
+def _check_space(settings: GroupSettings, size: int) -> None:
+    free = shutil.disk_usage(settings.work_dir).free
     if free < size:
         raise StorageError(
             f'the work folder needs {size / 1e9:.2g} GB for prepared images, {free / 1e9:.2g} GB '
             'are free',
             advice='Give another folder with -w, or free some space.',
-            path=work_dir,
+            path=settings.work_dir,
         )
 
 

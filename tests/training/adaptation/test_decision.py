@@ -42,7 +42,7 @@ def test_a_participant_with_many_sessions_counts_once():
     assert not decide(many).accepted
 
 
-def test_of_rungs_that_cannot_be_told_apart_the_lowest_is_taken():
+def test_of_rungs_of_similar_dice_the_lowest_is_taken():
     choice = choose(
         {
             'recalibrated': pairs(0.55, 0.62, 0.58),

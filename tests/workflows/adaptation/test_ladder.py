@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from ssl2_bids.errors import DataError, UsageError
 from ssl2_bids.files import write_json
 from ssl2_bids.networks.calibration import UNCHANGED, Calibration
 from ssl2_bids.networks.weights import find_model, load_network, read_card, write_model
+from ssl2_bids.reports.adaptation import rung_chart
 from ssl2_bids.settings import GroupSettings
 from ssl2_bids.steps.segmentation import segment
 from ssl2_bids.training.adaptation import adapt as training
@@ -96,7 +98,7 @@ def test_a_recalibrated_model_needs_neither_training_nor_network(site, monkeypat
     code, output = run(site)
     assert code == 0
     assert 'recalibrated without this participant' in output
-    assert not list(site.work_dir.rglob('image.npy'))  # nobody is prepared for a training
+    assert not list(site.work_dir.rglob('image.npy'))  # no participant is prepared
     card = card_of(site)
     assert (card['Accepted'], card['Rung'], card['Steps']) == (True, 'recalibrated', 0)
     assert card['Sha256'] == json.loads(Path(site.model, 'model.json').read_text())['Sha256']
@@ -270,3 +272,34 @@ def test_who_is_held_out_is_in_no_fit(site):
         for name in ('held', 'two')
     ]
     assert cards[0] == cards[1] != with_it
+
+
+def test_a_dry_run_lists_each_file_of_a_recalibration(site):
+    run(site)
+    code, output = run(replace(site, label='other', dry_run=True))
+    assert code == 0
+    assert 'rungs  recalibrated' in output
+    listed = {
+        line.removeprefix('write').strip().replace('other', 'adapted')
+        for line in output.splitlines()
+        if line.startswith('write') and '/sub-' not in line
+    }
+    root = site.output_dir
+    patterns = ('group_*', 'figures/group_*', 'models/adapted/*')
+    written = {p.relative_to(root).as_posix() for pattern in patterns for p in root.glob(pattern)}
+    assert written == listed
+
+
+def test_the_table_and_the_plot_of_rungs():
+    rungs = [
+        {'Rung': 'bundled', 'Dice': 0.5, 'StandardError': 0.0, 'Taken': False},
+        {'Rung': 'recalibrated', 'Dice': 0.62, 'StandardError': 0.03, 'Taken': True},
+        {'Rung': 'whole', 'Dice': None, 'StandardError': None, 'Taken': False},
+    ]
+    chart = str(rung_chart(rungs))
+    assert 'aria-label="Mean Dice of 2 rungs"' in chart
+    assert '<title>recalibrated: 0.620</title>' in chart
+    assert chart.count('font-weight="bold"') == 1
+    heights = [float(y) for y in re.findall(r'cy="([\d.]+)"', chart)]
+    assert heights[1] < heights[0]
+    assert rung_chart(rungs[:1]) == ''
