@@ -18,7 +18,7 @@ from ssl2_bids.errors import DataError
 from ssl2_bids.steps.network_input import to_reference
 from ssl2_bids.training.adaptation import recalibration as fitting
 from ssl2_bids.training.adaptation.adapt import slice_folds
-from ssl2_bids.training.adaptation.decision import gain_of
+from ssl2_bids.training.adaptation.decision import ScorePair, gain_of, standard_error
 from ssl2_bids.training.adaptation.left_out import probability_of
 from ssl2_bids.training.adaptation.recalibration import Counts, Recalibration
 from ssl2_bids.training.data.views import AXIAL
@@ -30,7 +30,6 @@ from ssl2_bids.workflows.adaptation.scores import LabelScores, Row, Truth
 from ssl2_bids.workflows.adaptation.state import Work
 
 MINIMUM_VOLUMES = (5.0, 10.0, 15.0)  # mm^3 that are tried beside the start model's
-CLEARLY = 0.01  # of the mean lesion F1, from which on a larger minimum volume is taken
 
 Probability = Callable[[PreparedSession, Truth], np.ndarray]  # float32, in the box of the truth
 Scores = dict[float, LabelScores]  # by minimum volume
@@ -100,19 +99,16 @@ def test(work: Work, cases: Sequence[Labelled], probability: Probability) -> Tes
             fitted = fitting.fit([*others, *own])
             marked[block] = truth.brain[block] & (found[block] >= fitted.mark_from(threshold))
         tables[name] = scoring.score(marked, truth, sizes)
+    named = [(case.one.case.participant, tables[case.one.case.name]) for case in cases]
     recalibrated = {}
     for case in cases:
         participant = case.one.case.participant
-        known = [
-            tables[other.one.case.name]
-            for other in cases
-            if other.one.case.participant != participant
-        ]
+        known = [table for table in named if table[0] != participant]
         smallest = _best_minimum(known, sizes)
         recalibrated[case.one.case.name] = tables[case.one.case.name][smallest]
     fitted = fitting.fit([part for parts in counts.values() for part in parts])
     if not any(case.blocks for case in cases):
-        smallest = _best_minimum(list(tables.values()), sizes)
+        smallest = _best_minimum(named, sizes)
         if smallest != sizes[0]:
             fitted = replace(fitted, minimum_volume=smallest)
     return Tested(plain, recalibrated, fitted, annotated, volume)
@@ -123,15 +119,30 @@ def minimum_volumes(work: Work) -> list[float]:
     return [work.minimum_volume, *(v for v in MINIMUM_VOLUMES if v > work.minimum_volume)]
 
 
-def _best_minimum(tables: Sequence[Scores], sizes: Sequence[float]) -> float:
-    """The minimum volume with the highest mean lesion F1; the first unless another is better."""
-    means = []
-    for size in sizes:
-        known = [one[size].lesion_f1 for one in tables]
-        values = [f1 for f1 in known if f1 is not None and math.isfinite(f1)]
-        means.append(sum(values) / len(values) if values else 0.0)
-    best = int(np.argmax(means)) if means else 0
-    return sizes[best] if means[best] - means[0] >= CLEARLY else sizes[0]
+def _best_minimum(tables: Sequence[tuple[str, Scores]], sizes: Sequence[float]) -> float:
+    """The smallest minimum volume within one standard error of the best mean lesion F1.
+
+    Parameters
+    ----------
+    tables : scores of the cases, each with its participant.
+    """
+    scores = {
+        size: [ScorePair(name, (0.0, _or_nan(one[size].lesion_f1))) for name, one in tables]
+        for size in sizes
+    }
+    means = {size: gain_of(pairs) for size, pairs in scores.items()}
+    best = max(sizes, key=lambda size: means[size])
+    if not math.isfinite(means[best]):
+        return sizes[0]
+    return next(
+        size
+        for size in sizes
+        if means[best] - means[size] <= standard_error(scores[best], scores[size])
+    )
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def rows_of(

@@ -79,17 +79,16 @@ def run(work: Work) -> Adapted:
     folds = make_folds(work)
     rungs, before = test_untrained(work, folds) if folds else ([], {})
     peers: list[nn.Module] = []
-    fits = work.trains and settle_time(work, folds)
-    if fits:
+    if work.trains and settle_time(work, folds):
         trained, peers = test_trained(work, folds, before)
         rungs += trained
-    asked = [r for r in rungs if r.name != BUNDLED and settings.rung in (None, r.name)]
-    choice = choose(
-        {rung.name: scoring.pairs_of(rung.rows) for rung in asked},
-        always=settings.accept == 'always',
-    ) if asked else None  # fmt: skip
-    taken = next((rung for rung in asked if choice and rung.name == choice.rung), rungs[0])
-    decision = choice.decision if choice else Decision(False, 'the start model was asked for')
+    asked = {r.name: r for r in rungs if r.name != BUNDLED and settings.rung in (None, r.name)}
+    if asked:
+        tests = {name: scoring.pairs_of(rung.rows) for name, rung in asked.items()}
+        choice = choose(tests, always=settings.accept == 'always')
+        taken, decision = asked[choice.rung], choice.decision
+    else:
+        taken, decision = rungs[0], Decision(False, 'the start model was asked for')
     work.show(f'{"accepted" if decision.accepted else "not accepted"}: {decision.reason}')
     share = SHARES.get(taken.name, 0.0) if decision.accepted else 0.0
     network, probability = work.network, ladder.first_probability(work)
@@ -292,10 +291,7 @@ def leave_slices_out(work: Work, folds: dict[str, set[str]]) -> list[nn.Module]:
     """
     one = only_labelled(work)
     # other sessions of the person would show the same lesions
-    others = [
-        other.read()
-        for other in seen_without(work, {one.case.participant})
-    ]  # fmt: skip
+    others = [other.read() for other in seen_without(work, {one.case.participant})]
     found = one.read()
     extent, drawn = np.asarray(found.annotated) > 0, np.asarray(found.label) > 0
     inside = extent & (np.asarray(found.brain) > 0)
