@@ -55,4 +55,4 @@ def logit(probability: np.ndarray | float) -> np.ndarray:
 
 def expit(value: np.ndarray) -> np.ndarray:
     """1 / (1 + exp(-x)), the inverse of :func:`logit`."""
-    return 1 / (1 + np.exp(-value))
+    return 1 / (1 + np.exp(-np.clip(value, -700, 700)))  # beyond, the exponential overflows

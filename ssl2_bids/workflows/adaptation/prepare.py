@@ -125,8 +125,14 @@ def prepare_all(
     card: Card,
     folder: Path,
     digest: Callable[[Path], str] = sha256,
+    *,
+    arrays: bool = True,
 ) -> tuple[list[PreparedSession], list[tuple[Case, str]]]:
     """Prepare all cases one by one; those that cannot be used, and why.
+
+    Parameters
+    ----------
+    arrays : False gives keys alone, see :func:`identified`.
 
     Raises
     ------
@@ -137,7 +143,8 @@ def prepare_all(
         annotation = annotations.get(case.name)
         try:
             with about(case.brain_mask):
-                made.append(prepare(case, annotation, card, folder / case.name, digest))
+                make = prepare if arrays else identified
+                made.append(make(case, annotation, card, folder / case.name, digest))
         except (DataError, NoInputError) as error:
             if case.labels:
                 raise

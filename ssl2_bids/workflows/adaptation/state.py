@@ -34,7 +34,6 @@ from ssl2_bids.training.data.participants import Participant
 from ssl2_bids.training.run import History
 from ssl2_bids.workflows.adaptation import prepare as cache
 from ssl2_bids.workflows.adaptation import torchrun as nodes
-from ssl2_bids.workflows.adaptation.cases import Case
 from ssl2_bids.workflows.adaptation.plan import (
     Adaptation,
     check_existing,
@@ -113,19 +112,11 @@ def begin(adaptation: Adaptation, show: ShowLine) -> Work:
     root = settings.work_dir / 'adaptation'
     root.mkdir(parents=True, exist_ok=True)
     key = f'{adaptation.card.name}-{adaptation.card.sha256[:8]}'
-    folder = root / 'people' / key
     digests = Digests(settings.work_dir / DIGESTS)
-    lost: list[tuple[Case, str]] = []
-    if trains:
-        _check_space(settings, size)
-        people, lost = cache.prepare_all(cases, annotations, adaptation.card, folder, digests.of)
-    else:
-        people = [
-            cache.identified(
-                case, annotations.get(case.name), adaptation.card, folder / case.name, digests.of
-            )
-            for case in cases
-        ]
+    _check_space(settings, size)
+    people, lost = cache.prepare_all(
+        cases, annotations, adaptation.card, root / 'people' / key, digests.of, arrays=trains
+    )
     digests.save()
     log.info('content of the preprocessed images: %s', digests.summary())
     for case, reason in lost:

@@ -161,7 +161,7 @@ def _adapt(adaptation: Adaptation, show: ShowLine) -> list[dict[str, str]]:
         load_network(card, work.device),
         device=work.device,
         show=show,
-        start=adaptation.card if card.content['Rung'] == RECALIBRATED else None,
+        start=adaptation.card if card.content.get('Rung') == RECALIBRATED else None,
     )
     write_pages(settings.output_dir, {case.participant for case in cases})
     return [
