@@ -183,7 +183,7 @@ def run_cell(grid: Grid, cell: Cell) -> Rows:
             path.unlink()
         # half-way from what marks no lesions is no model
         marks = cell.start != SCRATCH and segments(grid.starts[cell.start], grid.work)
-        shares = SHARES if marks else (1.0,)
+        shares = tuple(SHARES.values()) if marks else (1.0,)
         networks = {share: between(start, trained, share) for share in shares}
     seconds = time.monotonic() - began
     identity = dict(zip(CELL, cell.key, strict=True))

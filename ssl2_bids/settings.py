@@ -155,11 +155,16 @@ class GroupSettings(RunSettings):
     holdout: tuple[str, ...] = _setting((), option='holdout_label')
     resegment: bool = _setting(True, option='no_resegment')
     accept: str = 'auto'  # auto, always
+    rung: str | None = None  # one of RUNGS; None: all are tested
     model: str | None = None  # start model; None is the default bundled model
     device: str = 'auto'  # auto, cpu, cuda, cuda:N
     learning_rate: float = 3e-4  # a third of that from scratch, to keep what was learned
     suggestions: int = 20  # slices to label next
 
+
+# how much of a model is changed, from the change that is easiest to trust
+BUNDLED, RECALIBRATED, HALF_WAY, WHOLE = RUNGS = ('bundled', 'recalibrated', 'half-way', 'whole')
+UNTRAINED = (BUNDLED, RECALIBRATED)
 
 LEVELS: dict[str, type[RunSettings]] = {
     'participant': ParticipantSettings,

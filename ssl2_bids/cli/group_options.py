@@ -6,17 +6,18 @@ from pathlib import Path
 
 from ssl2_bids.cli import values
 from ssl2_bids.cli.parsing import Parser, add_option
-from ssl2_bids.settings import ADAPTATION, GroupSettings
+from ssl2_bids.settings import ADAPTATION, RUNGS, GroupSettings
 
 
 def add_adaptation(parser: Parser) -> None:
     """Options of the adaptation of a model to a site."""
     group = parser.add_argument_group(
         'adaptation of the model to a site (group level)',
-        'Needs manual lesion masks of a few participants. The group level trains a model on them\n'
-        'and on all other scans of the site, and tests the model on participants left out of the\n'
-        'training. If the model is better, all participants are segmented again. The estimated\n'
-        'time is printed first. An interrupted run resumes with the same command.',
+        'Needs manual lesion masks of a few participants. The group level recalibrates the model\n'
+        'on them, trains a model on them and on all other scans of the site, and tests both on\n'
+        'participants left out. If one of them is better, all participants are segmented again.\n'
+        'The estimated time of the training is printed before it. An interrupted run resumes\n'
+        'with the same command.',
     )
     add_option(
         group,
@@ -78,7 +79,8 @@ def add_adaptation(parser: Parser) -> None:
         '--max-time',
         type=values.positive,
         metavar='MIN',
-        help='maximum time of all trainings together, in minutes; reduces the steps if needed',
+        help='maximum time of all trainings together, in minutes; reduces the steps if needed, '
+        'and leaves the trainings out if it is too short for any',
     )
     add_option(
         group,
@@ -94,6 +96,16 @@ def add_adaptation(parser: Parser) -> None:
         choices=('auto', 'always'),
         help='auto: use the adapted model only if it is better on participants left out of the '
         f'training; always: use it in any case (default: {GroupSettings.accept})',
+    )
+    add_option(
+        group,
+        '--rung',
+        choices=RUNGS,
+        help='test and use only this change of the model: none (bundled); scale and shift of the '
+        'probabilities, threshold and minimum lesion volume (recalibrated: seconds, no '
+        'training); half of the change of a training (half-way), or all of it (whole), both '
+        'recalibrated (default: all are tested, and the smallest change is taken that is as good '
+        'as the best)',
     )
     add_option(
         group,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssl2_bids.contrasts import SIMILAR
 from ssl2_bids.errors import UnavailableError
+from ssl2_bids.networks.calibration import UNCHANGED, Calibration
 from ssl2_bids.tables import fits
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Card:
     normalisation : ``Type`` and its parameters.
     threshold : lowest probability of a lesion voxel.
     thresholds : thresholds for sets of channels with another one.
+    calibration : of the logit of the probability that the windows give.
     minimum_lesion_volume : in mm^3.
     window, overlap : sliding window in voxels, and overlap of neighbouring windows, 0 to 1.
     sha256 : of the weights file, in hexadecimal digits.
@@ -58,11 +60,15 @@ class Card:
     folder: Path
     content: dict[str, Any]
     thresholds: tuple[tuple[frozenset[str], float], ...] = ()
+    calibration: Calibration = UNCHANGED
 
     @property
     def identity(self) -> dict[str, Any]:
         """The keys that determine results: models of equal identity give equal results."""
-        return {key: self.content.get(key) for key in (*CARD_KEYS, 'Label', 'Output')}
+        found = {key: self.content.get(key) for key in (*CARD_KEYS, 'Label', 'Output')}
+        if self.calibration != UNCHANGED:
+            found['Calibration'] = self.content['Calibration']
+        return found
 
     @property
     def reference(self) -> dict[str, str]:
@@ -117,6 +123,15 @@ def _are_thresholds(value: Any) -> bool:
         and one.keys() == {'Channels', 'Threshold'}
         and all(_is_possible(key, one[key]) for key in one)
         for one in value
+    )
+
+
+def _is_calibration(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() == {'Scale', 'Shift'}
+        and all(fits(float, number) and abs(number) < 1e3 for number in value.values())
+        and value['Scale'] > 0
     )
 
 
@@ -190,6 +205,8 @@ def check_card(content: Any, path: Path, *, network_types: Mapping[str, NetworkT
         raise bad_card(
             path, '"Thresholds" is not a list of objects with "Channels" and a "Threshold"'
         )
+    if 'Calibration' in content and not _is_calibration(content['Calibration']):
+        raise bad_card(path, '"Calibration" is not an object with a "Scale" above 0 and a "Shift"')
     named = {name for one in content.get('Thresholds', []) for name in one['Channels']}
     if strange_names := sorted(named - set(channels)):
         raise bad_card(path, f'"Thresholds" names {strange_names[0]}, not among "Channels"')

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssl2_bids.errors import DataError, UnavailableError
 from ssl2_bids.files import finished_files, sha256, whole_file, write_json
+from ssl2_bids.networks.calibration import UNCHANGED, Calibration
 from ssl2_bids.networks.cards import (
     CARD_FILE,
     COPY_AGAIN,
@@ -96,7 +97,14 @@ def _card(content: dict[str, Any], folder: Path) -> Card:
             (frozenset(one['Channels']), float(one['Threshold']))
             for one in content.get('Thresholds', ())
         ),
+        calibration=_calibration(content.get('Calibration')),
     )
+
+
+def _calibration(content: Mapping[str, float] | None) -> Calibration:
+    if content is None:
+        return UNCHANGED
+    return Calibration(float(content['Scale']), float(content['Shift']))
 
 
 def _three(kind: Callable[[Any], Any], values: list[Any]) -> tuple[Any, Any, Any]:

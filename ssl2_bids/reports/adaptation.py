@@ -68,6 +68,7 @@ def section(facts: Mapping[str, Any]) -> dict[str, Any]:
         'rows': rows,
         'columns': [(name, SCORES[name].title) for name in columns],
         'chart': before_and_after(rows),
+        'ladder': rung_chart(facts.get('Rungs', [])),
         'curves': line_chart(
             {f'left out of {name}': points for name, points in facts.get('Curves', {}).items()},
             label='steps',
@@ -81,6 +82,52 @@ def section(facts: Mapping[str, Any]) -> dict[str, Any]:
         'enough': enough,
         'annotate': facts['Annotate'],
     }
+
+
+def rung_chart(rungs: Sequence[Mapping[str, Any]]) -> Markup:
+    """Mean Dice of each rung, with one standard error of its gain; nothing without scores.
+
+    Parameters
+    ----------
+    rungs : entries of ``Rungs`` in ``models/<label>/report.json``.
+    """
+    known = [
+        (rung, dice, number(rung.get('StandardError')) or 0.0)
+        for rung in rungs
+        if (dice := number(rung.get('Dice'))) is not None
+    ]
+    if len(known) < 2:
+        return Markup('')
+    low = math.floor(20 * min(dice - error for _, dice, error in known)) / 20
+    high = math.ceil(20 * max(dice + error for _, dice, error in known) + 1e-9) / 20
+    low, floor, width = max(low, 0.0), HEIGHT - BOTTOM, 440
+
+    def height(value: float) -> float:
+        return floor - (floor - TOP) * (value - low) / (high - low)
+
+    parts = []
+    for mark in (low, (low + high) / 2, high):
+        y = height(mark)
+        parts.append(f'<path class="axis" d="M{SIDE - 14} {y:.1f}H{width - 10}"/>')
+        parts.append(f'<text x="{SIDE - 20}" y="{y + 4:.1f}" text-anchor="end">{mark:.3g}</text>')
+    step = (width - SIDE - 10) / len(known)
+    for place, (rung, dice, error) in enumerate(known):
+        x, name = SIDE + (place + 0.5) * step, escape(rung['Rung'])
+        bottom, top = height(max(dice - error, 0)), height(dice + error)
+        bar = f'M{x:.1f} {bottom:.1f}V{top:.1f}'
+        weight = ' font-weight="bold"' if rung['Taken'] else ''
+        parts.append(
+            f'<g><title>{name}: {dice:.3f}</title>'
+            + (f'<path class="axis" style="stroke-width:1.5" d="{bar}"/>' if error else '')
+            + f'<circle class="point" cx="{x:.1f}" cy="{height(dice):.1f}" '
+            f'r="{6 if rung["Taken"] else 4}"/></g>'
+            f'<text x="{x:.1f}" y="{HEIGHT - 10}" text-anchor="middle"{weight}>{name}</text>'
+        )
+    # every word in it was escaped above
+    return Markup(  # noqa: S704
+        f'<svg viewBox="0 0 {width} {HEIGHT}" role="img" '
+        f'aria-label="Mean Dice of {len(known)} rungs">{"".join(parts)}</svg>'
+    )
 
 
 def _known(row: Mapping[str, Any], name: str) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ssl2_bids.networks.calibration import UNCHANGED, calibrate
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.networks.inference import Network, predict
 from ssl2_bids.progress import CountProgress
@@ -86,7 +87,8 @@ def segment(
         progress=progress,
     )
     result = inputs.to_reference(probability, given.affine, brain_mask)
-    result = result.with_data(np.where(brain_mask.data > 0, result.data, np.float32(0)))
+    inside = np.where(brain_mask.data > 0, result.data, np.float32(0))
+    result = result.with_data(calibrate(inside, card.calibration))
     used = zip(card.channels, given.present, strict=True)
     return Segmentation(
         probability=result,
@@ -125,6 +127,7 @@ def methods(
     """The methods sentences for what :func:`segment` did with these options."""
     share = card.overlap if overlap is None else overlap
     window = ' x '.join(map(str, smaller_window(card) if low_memory else card.window))
+    calibrated = '' if card.calibration == UNCHANGED else ', and recalibrated at the site'
     flipped = ' and over the image and its left-right mirror image' if mirror else ''
     trained = card.content.get('TrainedOn', '')
     return (
@@ -133,5 +136,5 @@ def methods(
         f'{"; trained on " + trained if trained else ""}) was applied in windows of {window} '
         f'voxels that overlapped by at least {share:.0%}; probabilities were averaged over '
         f'windows with Gaussian weights [@isensee2021]{flipped}, and interpolated linearly to '
-        'the reference image.'
+        f'the reference image{calibrated}.'
     )

@@ -144,6 +144,27 @@ def test_impossible_thresholds_of_sets_are_refused(model, thresholds):
         read_card(model)
 
 
+@pytest.mark.parametrize(
+    'calibration',
+    [{'Scale': 0, 'Shift': 0}, {'Scale': 1}, {'Scale': 'x', 'Shift': 0}, [1, 0],
+     {'Scale': 1, 'Shift': 1e9}],
+)  # fmt: skip
+def test_a_calibration_that_is_none_is_named(model, calibration):
+    edit(model, Calibration=calibration)
+    with pytest.raises(UnavailableError, match='"Calibration"'):
+        read_card(model)
+
+
+def test_a_calibration_is_part_of_what_a_model_is(model):
+    plain = read_card(model)
+    assert plain.calibration == (1, 0)
+    assert 'Calibration' not in plain.identity
+    edit(model, Calibration={'Scale': 0.7, 'Shift': -1})
+    card = read_card(model)
+    assert card.calibration == (0.7, -1)
+    assert card.identity['Calibration'] == {'Scale': 0.7, 'Shift': -1}
+
+
 @pytest.mark.parametrize('text', ['', '{"Name": ', '[]', '\udcff'])
 def test_a_damaged_card_is_refused(model, text):
     (model / 'model.json').write_bytes(text.encode('utf-8', 'surrogateescape'))

@@ -1,4 +1,8 @@
-"""Whether an adapted model is taken, and how much of it: by its gain on people not seen by it."""
+"""Which rung of the ladder is taken, by its gain on people not seen by it.
+
+The rungs, from the one that is easiest to trust: the start model; the start model recalibrated;
+half of the change of a training; all of it. A trained rung is recalibrated, too.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-SHARES = (0.5, 1.0)  # of the way from the first weights to the trained ones, that are tested
-CLEARLY = 0.01  # of the mean Dice; less is within what another seed would change
+from ssl2_bids.settings import HALF_WAY, WHOLE
+
+SHARES = {HALF_WAY: 0.5, WHOLE: 1.0}  # of the way from the first weights to the trained ones
+CLEARLY = 0.01  # of the mean Dice: stands for the standard error where a single case has none
 MIN_DICE = 0.15  # below it a model does not know these labels: they may be of other scans
 MAX_F1_LOSS = 0.05  # of the mean lesion F1: a higher Dice must not cost whole lesions
 
@@ -18,6 +24,14 @@ class Decision:
 
     accepted: bool
     reason: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The rung that is taken, or of which it is reported why nothing is."""
+
+    rung: str
+    decision: Decision
 
 
 @dataclass(frozen=True)
@@ -35,32 +49,59 @@ class ScorePair:
     lesion_f1: tuple[float, float] = (math.nan, math.nan)
 
 
-def best_share(pairs: Mapping[float, Sequence[ScorePair]]) -> float:
-    """The share of the trained weights in their average with the first ones.
+def choose(tests: Mapping[str, Sequence[ScorePair]], *, always: bool = False) -> Choice:
+    """The lowest rung within one standard error of the best, of those that are accepted.
 
-    Averaged networks are often more robust on images unlike those of the training: WiSE-FT,
-    Wortsman et al. 2022 (arXiv 2109.01903). The share is 1 unless a smaller share is better by
-    0.01 of the mean Dice or more, or is the only share that is accepted: the final model is
-    trained on more labels than the models tested here, so a larger share suits it.
+    The one-standard-error rule of Breiman et al. (Classification and Regression Trees, 1984):
+    of models that the test cannot distinguish the simplest one. The error is that of the mean
+    difference to the best rung, paired by participant.
 
     Parameters
     ----------
-    pairs : by share, as for :func:`decide`; the same cases in all.
+    tests : by rung, from the lowest on, without the start model; the same cases in all.
+    always : take a rung whatever the scores are.
     """
-    means = {
-        share: mean_of_participants([(p.participant, *p.dice) for p in cases])
-        for share, cases in pairs.items()
-    }
-    after = {share: mean[1] for share, mean in means.items() if mean is not None}
-    if not after:
-        return 1.0
-    best = max(after, key=after.__getitem__)
-    near = [
-        share
-        for share in after
-        if after[share] > after[best] - CLEARLY and decide(pairs[share]).accepted
-    ]
-    return max(near, default=best)
+    decisions = {rung: decide(pairs, always=always) for rung, pairs in tests.items()}
+    better = [rung for rung, pairs in tests.items() if decide(pairs).accepted]
+    among = better or list(tests)
+    means = {rung: gain_of(tests[rung]) for rung in among}
+    best = max(reversed(among), key=lambda rung: means[rung])
+    if not math.isfinite(means[best]):  # without a test the whole change
+        return Choice(among[-1], decisions[among[-1]])
+    taken = next(
+        rung
+        for rung in among
+        if rung == best or means[best] - means[rung] <= standard_error(tests[best], tests[rung])
+    )
+    reason = decisions[taken].reason
+    if taken != best and decisions[taken].accepted:
+        reason += (
+            f'; {taken} is the lowest rung within one standard error '
+            f'({standard_error(tests[best], tests[taken]):.3f}) of the best, {best} '
+            f'({means[best] - means[taken]:.3f} higher)'
+        )
+    return Choice(taken, Decision(decisions[taken].accepted, reason))
+
+
+def gain_of(pairs: Sequence[ScorePair]) -> float:
+    """Mean gain of the Dice; minus infinity without scores."""
+    mean = mean_of_participants([(p.participant, *p.dice) for p in pairs])
+    return -math.inf if mean is None else mean[1] - mean[0]
+
+
+def standard_error(first: Sequence[ScorePair], second: Sequence[ScorePair]) -> float:
+    """Standard error of the mean difference of two rungs' Dice; 0.01 for a single participant."""
+    differences: dict[str, list[float]] = {}
+    for one, other in zip(first, second, strict=True):
+        value = one.dice[1] - other.dice[1]
+        if math.isfinite(value):
+            differences.setdefault(one.participant, []).append(value)
+    values = [sum(found) / len(found) for found in differences.values()]
+    if len(values) < 2:
+        return CLEARLY
+    mean = sum(values) / len(values)
+    variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
+    return math.sqrt(variance / len(values))
 
 
 def decide(pairs: Sequence[ScorePair], *, always: bool = False) -> Decision:

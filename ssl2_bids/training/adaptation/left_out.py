@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from ssl2_bids.metrics import voxelwise
+from ssl2_bids.networks.calibration import calibrate
 from ssl2_bids.networks.inference import predict
 from ssl2_bids.training.data.participants import Participant
 from ssl2_bids.training.data.views import masks_of
@@ -56,7 +57,7 @@ def probability_of(
     network : on the device.
     batch_size : windows at once.
     """
-    return predict(
+    probability = predict(
         network.eval(),
         torch.from_numpy(np.asarray(person.image, np.float32)),
         torch.from_numpy(np.asarray(person.brain) > 0),
@@ -64,7 +65,8 @@ def probability_of(
         overlap=card.overlap,
         device=device,
         batch_size=batch_size,
-    ).numpy()
+    )
+    return calibrate(probability.numpy(), card.calibration)
 
 
 def dice_of(

@@ -24,10 +24,12 @@ from ssl2_bids.files import sha256, write_json, write_text
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.networks.weights import write_model
 from ssl2_bids.reports import adaptation as pictures
+from ssl2_bids.settings import BUNDLED
 from ssl2_bids.training import strategies
 from ssl2_bids.training.adaptation import suggestions as suggesting
 from ssl2_bids.training.adaptation.adapt import curves
 from ssl2_bids.training.adaptation.left_out import DICE, probability_of
+from ssl2_bids.training.adaptation.recalibration import Recalibration
 from ssl2_bids.training.adaptation.suggestions import SliceGain, Suggestion
 from ssl2_bids.training.run import History
 from ssl2_bids.volume import read, read_grid, reorient
@@ -40,7 +42,7 @@ from ssl2_bids.workflows.adaptation.state import Work, settings_table
 PEERS = 2  # networks of folds that are asked beside the model: more add little
 SHOWN = 6  # suggestions in the picture
 LEFT_BEHIND = (
-    'Thresholds', 'Evaluation', 'Validation', 'Stages', 'Steps', 'BatchSize', 'Patch', 'Label',
+    'Evaluation', 'Validation', 'Stages', 'Steps', 'BatchSize', 'Patch', 'Label',
     'Seed', 'Sha256',
 )  # fmt: skip
 
@@ -55,9 +57,9 @@ def write_adapted(work: Work, adapted: Adapted) -> Card:
     _write_splits(work, root / output_name('model.splits', desc=label))
     _write_configuration(work, root / output_name('model.configuration', desc=label))
     suggested = suggest_slices(work, adapted)
-    write_table(
-        root / output_name('group.annotate'), annotate_rows(work, suggested), ANNOTATE_COLUMNS
-    )
+    if work.trains:  # else earlier suggestions stay
+        path = root / output_name('group.annotate')
+        write_table(path, annotate_rows(work, suggested), ANNOTATE_COLUMNS)
     write_json(
         root / output_name('model.report', desc=label),
         report_facts(work, adapted, compared, suggested),
@@ -77,6 +79,7 @@ def write_performance(root: Path, adapted: Adapted, compared: dict[str, Any]) ->
             'Comparison': compared,
             'Accepted': adapted.decision.accepted,
             'Reason': adapted.decision.reason,
+            'Rung': adapted.rung,
         },
     )
 
@@ -128,29 +131,88 @@ def card_content(work: Work, adapted: Adapted, compared: dict[str, Any]) -> dict
     trained = [one for one in work.people if one.case.participant not in work.held]
     labelled = sum(one.case.name in work.annotations for one in trained)
     data = str(parent.content.get('TrainedOn', 'see the parent model'))
-    if accepted:
+    if adapted.share:
         data += f'; then adapted to {len(trained)} scans of a site, {labelled} of them labelled'
-    return kept | {
-        'Name': f'{parent.name}-{settings.label}',
-        'Version': __version__,
-        'Label': settings.label,
-        'TrainedOn': data,
-        'Accepted': accepted,
-        'Reason': adapted.decision.reason,
-        'Parent': {'Name': parent.name, 'Version': parent.version, 'Sha256': parent.sha256},
-        'Strategy': work.training.strategy,
-        'Steps': work.training.steps if accepted else 0,
-        'WeightShare': adapted.share,
-        'Patch': list(work.training.patch),
-        'Seed': work.training.seed,
-        'Folds': sorted({row.fold for row in adapted.rows if row.fold != HOLDOUT}),
-        'Participants': sorted({f'sub-{one.case.participant}' for one in trained}),
-        'Labels': _label_files(work),
-        'Metrics': compared,
-        'ConfigurationHash': work.configuration,
-        'Software': software_versions(),
-        'Use': 'research only',
+    elif accepted:
+        data += f'; then recalibrated on {labelled} labelled scans of a site'
+    return (
+        kept
+        | recalibrated_keys(parent, adapted.recalibration)
+        | {
+            'Name': f'{parent.name}-{settings.label}',
+            'Version': __version__,
+            'Label': settings.label,
+            'TrainedOn': data,
+            'Accepted': accepted,
+            'Reason': adapted.decision.reason,
+            'Parent': {'Name': parent.name, 'Version': parent.version, 'Sha256': parent.sha256},
+            'Rung': adapted.rung if accepted else BUNDLED,
+            'Strategy': work.training.strategy if adapted.share else 'none',
+            'Steps': work.training.steps if adapted.share else 0,
+            'WeightShare': adapted.share,
+            'Rungs': rung_facts(work, adapted),
+            'Patch': list(work.training.patch),
+            'Seed': work.training.seed,
+            'Folds': sorted({row.fold for row in adapted.rows if row.fold != HOLDOUT}),
+            'Participants': sorted({f'sub-{one.case.participant}' for one in trained}),
+            'Labels': _label_files(work),
+            'Metrics': compared,
+            'ConfigurationHash': work.configuration,
+            'Software': software_versions(),
+            'Use': 'research only',
+        }
+    )
+
+
+def recalibrated_keys(parent: Card, found: Recalibration) -> dict[str, Any]:
+    """The keys of the card that a recalibration changes, and what was fitted."""
+    if found == Recalibration():
+        return {}
+    calibration = found.calibration.after(parent.calibration)
+    keys: dict[str, Any] = {
+        'Calibration': {'Scale': calibration.scale, 'Shift': calibration.shift},
+        'Threshold': round(found.threshold(parent.threshold), 6),
+        'Recalibration': {
+            'Scale': found.calibration.scale,
+            'Shift': found.calibration.shift,
+            'ThresholdMove': found.move,
+            'MinimumLesionVolume': found.minimum_volume,
+        },
     }
+    if parent.thresholds:
+        keys['Thresholds'] = [
+            {'Channels': sorted(channels), 'Threshold': round(found.threshold(value), 6)}
+            for channels, value in parent.thresholds
+        ]
+    if found.minimum_volume is not None:
+        keys['MinimumLesionVolume'] = found.minimum_volume
+    return keys
+
+
+def rung_facts(work: Work, adapted: Adapted) -> list[dict[str, Any]]:
+    """Scores and costs of all rungs that were tested, the start model first."""
+    facts = []
+    for rung in adapted.rungs:
+        compared = scoring.compare_metrics(rung.rows, seed=work.adaptation.settings.random_seed)
+        dice, f1 = compared['dice'], compared['lesion_f1']
+        facts.append(
+            {
+                'Rung': rung.name,
+                'Dice': dice['After'],
+                'Gain': dice['Difference'],
+                'Interval': dice['Interval'],
+                'StandardError': scoring.error_of_gain(rung.rows),
+                'LesionF1': f1['After'],
+                'Participants': dice['Participants'],
+                'Minutes': round(rung.minutes, 2),
+                'Recalibrated': rung.recalibration != Recalibration(),
+                'Taken': adapted.decision.accepted
+                and rung.name == adapted.rung
+                or not adapted.decision.accepted
+                and rung.name == BUNDLED,
+            }
+        )
+    return facts
 
 
 def _label_files(work: Work) -> list[dict[str, str]]:
@@ -172,6 +234,8 @@ def _label_files(work: Work) -> list[dict[str, str]]:
 def suggest_slices(work: Work, adapted: Adapted) -> list[Suggestion]:
     """The slices from whose labels most is to be learnt, by what several models make of them."""
     card, device = work.adaptation.card, work.device
+    if not work.trains:  # no images on the grid of the network; plain group suggests participants
+        return []
     networks = [adapted.network, *adapted.peers[:PEERS]]
     if len(networks) == 1:
         networks.append(work.network)
@@ -268,6 +332,10 @@ def report_facts(
         'Reason': adapted.decision.reason,
         'Strategy': work.training.strategy,
         'Steps': work.training.steps,
+        'Trained': bool(work.histories),
+        'Rung': adapted.rung if adapted.decision.accepted else BUNDLED,
+        'Rungs': rung_facts(work, adapted),
+        'Recalibration': recalibrated_keys(work.adaptation.card, adapted.recalibration),
         'WeightShare': adapted.share,
         'Device': work.device.partition(':')[0],
         'Slices': settings.folds == SLICES,

@@ -15,7 +15,7 @@ from ssl2_bids.bids.provenance import DESCRIPTIONS
 from ssl2_bids.errors import DataError, NoInputError, UsageError
 from ssl2_bids.networks.cards import CARD_FILE, Card
 from ssl2_bids.networks.weights import find_model
-from ssl2_bids.settings import ADAPTATION, GroupSettings
+from ssl2_bids.settings import ADAPTATION, RUNGS, UNTRAINED, GroupSettings
 from ssl2_bids.workflows.adaptation.cases import (
     Case,
     check_holdout,
@@ -153,6 +153,7 @@ def asked_for(settings: GroupSettings) -> bool:
         or settings.max_minutes
         or settings.filters.get('labels')
         or settings.accept == 'always'
+        or settings.rung
     )
 
 
@@ -224,6 +225,11 @@ def check_folds(adaptation: Adaptation) -> None:
         if settings.strategy != UNLABELLED_ONLY:
             raise NoInputError(
                 f'the strategy {settings.strategy} needs labels, but there are none',
+                advice='Give their folder with --labels.',
+            )
+        if settings.rung in UNTRAINED:
+            raise UsageError(
+                f'--rung {settings.rung} needs labels, but there are none',
                 advice='Give their folder with --labels.',
             )
         if settings.accept != 'always':
@@ -316,7 +322,13 @@ def configuration_of(adaptation: Adaptation, trainings: str) -> str:
 
     settings = adaptation.settings
     return configuration_hash(
-        {'trainings': trainings, 'accept': settings.accept, 'label': settings.label}
+        {
+            'trainings': trainings,
+            'accept': settings.accept,
+            'label': settings.label,
+            'rung': settings.rung,
+            'results': [case.result.sidecar.get('ConfigurationHash') for case in adaptation.cases],
+        }
     )
 
 
@@ -372,16 +384,19 @@ def describe(adaptation: Adaptation) -> list[str]:
         for label in case.labels:
             held = ' (held out)' if case.participant in adaptation.settings.holdout else ''
             lines.append(f'label  {case.name}{held}: {label.path}')
-    name = adaptation.settings.label
+    name, rung = adaptation.settings.label, adaptation.settings.rung
+    lines.append(f'rungs  {", ".join(RUNGS) if rung is None else rung}')
     tables = [
         output_name('model.history', desc=name),
         output_name('model.splits', desc=name),
         output_name('group.performance'),
-        output_name('group.annotate'),
     ]
+    if rung not in UNTRAINED:
+        tables.append(output_name('group.annotate'))
     names = [output_name('model.configuration', desc=name), output_name('model.report', desc=name)]
     names += [f'{adaptation.folder}/{CARD_FILE}', f'{adaptation.folder}/weights.safetensors']
     for table in tables:
         names += [table, sidecar_path(Path(table)).as_posix()]
-    names.append(output_name('group.annotate_figure', desc=name))
+    if rung not in UNTRAINED:
+        names.append(output_name('group.annotate_figure', desc=name))
     return lines + [f'write  {name}' for name in names]

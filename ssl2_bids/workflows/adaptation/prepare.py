@@ -102,14 +102,37 @@ def prepare(
     return made
 
 
+def identified(
+    case: Case,
+    annotation: Annotation | None,
+    card: Card,
+    folder: Path,
+    digest: Callable[[Path], str] = sha256,
+) -> PreparedSession:
+    """A case that is not brought onto the grid of a model: it has a key, but no arrays.
+
+    Raises
+    ------
+    DataError : a file cannot be read; it is named.
+    """
+    key = _key(case, annotation, card, digest)
+    return PreparedSession(case, folder, key, np.full((4, 4), np.nan), (), 0)
+
+
 def prepare_all(
     cases: Sequence[Case],
     annotations: dict[str, Annotation],
     card: Card,
     folder: Path,
     digest: Callable[[Path], str] = sha256,
+    *,
+    arrays: bool = True,
 ) -> tuple[list[PreparedSession], list[tuple[Case, str]]]:
     """Prepare all cases one by one; those that cannot be used, and why.
+
+    Parameters
+    ----------
+    arrays : False gives keys alone, see :func:`identified`.
 
     Raises
     ------
@@ -120,7 +143,8 @@ def prepare_all(
         annotation = annotations.get(case.name)
         try:
             with about(case.brain_mask):
-                made.append(prepare(case, annotation, card, folder / case.name, digest))
+                make = prepare if arrays else identified
+                made.append(make(case, annotation, card, folder / case.name, digest))
         except (DataError, NoInputError) as error:
             if case.labels:
                 raise

@@ -15,6 +15,7 @@ from ssl2_bids.bids.outputs import UnitNames, stored_configuration
 from ssl2_bids.bids.provenance import configuration_hash
 from ssl2_bids.errors import Ssl2Error
 from ssl2_bids.files import remove_leftovers, write_json
+from ssl2_bids.networks.calibration import calibrate
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.progress import ShowLine
 from ssl2_bids.raw_grid import read_raw_grid
@@ -22,6 +23,7 @@ from ssl2_bids.steps import lesions, regions
 from ssl2_bids.steps.segmentation import segment
 from ssl2_bids.volume import read, reorient
 from ssl2_bids.workflows.adaptation.cases import Case
+from ssl2_bids.workflows.adaptation.first_results import stored_probability
 from ssl2_bids.workflows.adaptation.resegmented_summary import write_section
 from ssl2_bids.workflows.participant.derivatives import template_transform
 from ssl2_bids.workflows.participant.earlier import take_away, withdraw
@@ -51,11 +53,17 @@ def resegment(
     *,
     device: str,
     show: ShowLine,
+    start: Card | None = None,
 ) -> list[FailedSession]:
     """Segment all cases that this model has not segmented before.
 
     The preprocessed images on the reference's grid are what the model sees, as in its training;
     a later run of the participant level goes back to the images' own grids.
+
+    Parameters
+    ----------
+    start : where the model is this one recalibrated: its stored probabilities are taken, where
+        they are there, and the network does not run.
     """
     failures = []
     todo = [case for case in cases if not is_done(case, card)]
@@ -63,8 +71,8 @@ def resegment(
         show(f'{len(cases) - len(todo)} sessions are segmented by {card.label} already')
     for number, case in enumerate(todo, start=1):
         try:
-            segment_case(case, card, network, device=device)
-            show(f'{case.name}: segmented by {card.label} ({number} of {len(todo)})')
+            how = segment_case(case, card, network, device=device, start=start)
+            show(f'{case.name}: segmented by {card.label} ({number} of {len(todo)}){how}')
         except Ssl2Error as error:
             log.error('%s: not segmented by %s: %s', case.name, card.label, error)
             failures.append(FailedSession(case, error))
@@ -76,8 +84,19 @@ def is_done(case: Case, card: Card) -> bool:
     return stored_configuration(_names(case, card)) == _configuration(case, card)
 
 
-def segment_case(case: Case, card: Card, network: nn.Module, *, device: str) -> None:
+def segment_case(
+    case: Case,
+    card: Card,
+    network: nn.Module,
+    *,
+    device: str,
+    start: Card | None = None,
+) -> str:
     """Segment one session and write its derivatives; the sidecar of the mask comes last.
+
+    Returns
+    -------
+    A message: why the network ran although the stored probability was wanted; else empty.
 
     Raises
     ------
@@ -89,9 +108,15 @@ def segment_case(case: Case, card: Card, network: nn.Module, *, device: str) -> 
     grid = read_raw_grid(case.brain_mask)
     brain = reorient(read(case.brain_mask, dtype=np.uint8))
     images = {c: reorient(read(path, contrast=c)) for c, path in case.images.items()}
-    made = segment(images, {}, brain, card, network, device=device)
+    stored = stored_probability(case.result, start, brain) if start else ''
+    if isinstance(stored, str):
+        made = segment(images, {}, brain, card, network, device=device)
+        probability, channels = made.probability, made.channels
+    else:
+        probability = stored.with_data(calibrate(stored.data, card.calibration))
+        channels = tuple(case.result.sidecar['Channels'])
     found = lesions.find_lesions(
-        made.probability,
+        probability,
         threshold=_threshold(case, card),
         minimum_volume=_minimum_volume(case, card),
     )
@@ -104,15 +129,16 @@ def segment_case(case: Case, card: Card, network: nn.Module, *, device: str) -> 
         grid=grid,
         images=[first, *(path for path in case.images.values() if path != first)],
         brain_mask=brain,
-        probability=made.probability,
+        probability=probability,
         instances=found.instances,
         table=[asdict(lesion) for lesion in found.table],
-        model=_model_keys(case, card, made.channels, device),
+        model=_model_keys(case, card, channels, device),
         remark=RESULT,
     )
     write_section(case, card, images, segmentation)
     write_json(names.done_marker, write_segmentation(segmentation))
     take_away(names)
+    return f': {stored}' if isinstance(stored, str) and stored else ''
 
 
 def _names(case: Case, card: Card) -> UnitNames:
@@ -125,8 +151,10 @@ def _threshold(case: Case, card: Card) -> float:
 
 
 def _minimum_volume(case: Case, card: Card) -> float:
-    """That of the first result, so that both can be compared."""
-    return float(case.result.sidecar.get('MinimumLesionVolume', card.minimum_lesion_volume))
+    """That of the first result, so that both can be compared, or the site's, if larger."""
+    first = float(case.result.sidecar.get('MinimumLesionVolume', card.minimum_lesion_volume))
+    site = card.content.get('Recalibration', {}).get('MinimumLesionVolume')
+    return first if site is None else max(first, float(site))
 
 
 def _configuration(case: Case, card: Card) -> str:

@@ -12,6 +12,7 @@ from ssl2_bids.bids.outputs import find_summaries, sidecar_path, table_path
 from ssl2_bids.files import write_json
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.reports import viewer
+from ssl2_bids.settings import RECALIBRATED
 from ssl2_bids.volume import Volume
 from ssl2_bids.workflows.adaptation.cases import Case
 from ssl2_bids.workflows.participant.earlier import earlier_files
@@ -97,8 +98,10 @@ def write_section(
 
 def _sentences(card: Card) -> list[str]:
     parent = card.content['Parent']
+    how = f'{card.content["Strategy"]}, {card.content["Steps"]} steps'
+    if card.content.get('Rung') == RECALIBRATED:
+        how = 'scale and shift of the logit, threshold and minimum lesion volume; no training'
     return [
         f'The preprocessed images were then segmented again with the model {card.name}, '
-        f'which was adapted to the site from {parent["Name"]} {parent["Version"]} '
-        f'({card.content["Strategy"]}, {card.content["Steps"]} steps).'
+        f'which was adapted to the site from {parent["Name"]} {parent["Version"]} ({how}).'
     ]

@@ -2,28 +2,50 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from torch import nn
 
-from ssl2_bids.errors import DataError, UsageError
-from ssl2_bids.files import write_json
+from ssl2_bids.errors import UsageError
+from ssl2_bids.files import whole_file
+from ssl2_bids.settings import BUNDLED, RECALIBRATED
+from ssl2_bids.steps.network_input import to_reference
 from ssl2_bids.training.adaptation import adapt as training
-from ssl2_bids.training.adaptation.decision import SHARES, Decision, best_share, decide
+from ssl2_bids.training.adaptation.decision import SHARES, Decision, choose
 from ssl2_bids.training.adaptation.left_out import probability_of
+from ssl2_bids.training.adaptation.recalibration import Recalibration
 from ssl2_bids.training.data.views import AXIAL
+from ssl2_bids.workflows.adaptation import ladder
 from ssl2_bids.workflows.adaptation import scores as scoring
+from ssl2_bids.workflows.adaptation.ladder import Labelled, Probability
 from ssl2_bids.workflows.adaptation.parallel import train_side_by_side
 from ssl2_bids.workflows.adaptation.plan import fold_count
 from ssl2_bids.workflows.adaptation.prepare import PreparedSession
-from ssl2_bids.workflows.adaptation.scores import LabelScores, Row
+from ssl2_bids.workflows.adaptation.scores import LabelScores, Row, Truth
 from ssl2_bids.workflows.adaptation.state import Work, fit_into_time, train_one
 
 FINAL, SLICES, HOLDOUT = 'final', 'slices', 'holdout'
-BEFORE = 'before'
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A rung of the ladder after its test.
+
+    Attributes
+    ----------
+    rows : out-of-fold scores, before and after.
+    minutes : what the model of this rung costs.
+    recalibration : fitted on all labelled participants that are not held out.
+    """
+
+    name: str
+    rows: tuple[Row, ...]
+    minutes: float
+    recalibration: Recalibration
 
 
 @dataclass(frozen=True)
@@ -32,46 +54,154 @@ class Adapted:
 
     Attributes
     ----------
+    rung : the one that was taken, or of whose scores ``rows`` are.
+    rows : before and after by this rung; participants held out come last.
     network : the adapted one where it was accepted, else that of the start model.
     share : weight of the trained network in its average with the start model, 0 to 1.
+    recalibration : of the rung that was taken.
     peers : further networks of the folds, for disagreement.
+    rungs : all that were tested, the start model first.
     """
 
     decision: Decision
+    rung: str
     rows: tuple[Row, ...]
     network: nn.Module
     share: float
+    recalibration: Recalibration
     peers: tuple[nn.Module, ...]
+    rungs: tuple[Rung, ...]
 
 
 def run(work: Work) -> Adapted:
-    """Test on participants left out, decide, and train the final model if accepted."""
+    """Test the rungs on participants left out, decide, and train the final model if need be."""
+    settings = work.adaptation.settings
     folds = make_folds(work)
-    trainings = len(folds) + 1
-    work.training = fit_into_time(work, trainings)
-    tests: list[dict[float, Row]] = []
+    rungs, before = test_untrained(work, folds) if folds else ([], {})
     peers: list[nn.Module] = []
-    if work.adaptation.settings.folds == SLICES and folds:
-        tests, peers = leave_slices_out(work, folds)
-    elif folds:
+    if work.trains and settle_time(work, folds):
+        trained, peers = test_trained(work, folds, before)
+        rungs += trained
+    asked = {r.name: r for r in rungs if r.name != BUNDLED and settings.rung in (None, r.name)}
+    if asked:
+        tests = {name: scoring.pairs_of(rung.rows) for name, rung in asked.items()}
+        choice = choose(tests, always=settings.accept == 'always')
+        taken, decision = asked[choice.rung], choice.decision
+    else:
+        taken, decision = rungs[0], Decision(False, 'the start model was asked for')
+    work.show(f'{"accepted" if decision.accepted else "not accepted"}: {decision.reason}')
+    share = SHARES.get(taken.name, 0.0) if decision.accepted else 0.0
+    network, probability = work.network, ladder.first_probability(work)
+    if share:
+        last = train_one(work, FINAL, [one.read() for one in seen_without(work, set())])
+        network = training.between(work.network, last, share)
+        probability = of_network(work, network)
+    minutes = training_minutes(work)
+    rungs = [replace(r, minutes=r.minutes + minutes * (r.name in SHARES)) for r in rungs]
+    rows = list(taken.rows)
+    recalibration = taken.recalibration if decision.accepted else Recalibration()
+    for one in labelled_of(work, set(work.held)):
+        if decision.accepted:
+            rows.append(score_held(work, one, probability, recalibration))
+    return Adapted(
+        decision,
+        taken.name,
+        tuple(rows),
+        network,
+        share,
+        recalibration,
+        tuple(peers),
+        tuple(r for r in rungs if r.rows),
+    )
+
+
+def settle_time(work: Work, folds: dict[str, set[str]]) -> bool:
+    """Settle the steps of the trainings; False, with a message, if there is no time for any.
+
+    Raises
+    ------
+    UsageError : there is no time, and nothing but a training was asked for.
+    """
+    try:
+        work.training = fit_into_time(work, len(folds) + 1)
+    except UsageError as error:
+        if not folds or work.adaptation.settings.rung is not None:
+            raise
+        work.show(f'no training: {error}; the recalibration needs none and is tested alone')
+        return False
+    return True
+
+
+def labelled_cases(work: Work, folds: dict[str, set[str]]) -> list[Labelled]:
+    """The labelled cases that are tested, each with the fold that leaves it out."""
+    if work.adaptation.settings.folds == SLICES:
+        return [Labelled(one, SLICES, len(folds)) for one in [only_labelled(work)] if folds]
+    return [Labelled(one, name) for name, out in folds.items() for one in labelled_of(work, out)]
+
+
+def test_untrained(
+    work: Work, folds: dict[str, set[str]]
+) -> tuple[list[Rung], dict[str, LabelScores]]:
+    """The start model and its recalibration; and the scores of the start model."""
+    cases, began = labelled_cases(work, folds), time.monotonic()
+    work.show(f'recalibration on {len(cases)} labelled sessions, without training')
+    tested = ladder.test(work, cases, ladder.first_probability(work))
+    minutes = (time.monotonic() - began) / 60
+    before = tested.plain
+    rungs = [
+        Rung(BUNDLED, tuple(ladder.rows_of(cases, tested, before, before)), 0.0, Recalibration()),
+        Rung(
+            RECALIBRATED,
+            tuple(ladder.rows_of(cases, tested, before, tested.recalibrated)),
+            minutes,
+            tested.fitted,
+        ),
+    ]
+    for row in rungs[1].rows:
+        work.show(
+            f'{row.case}: Dice {row.before.dice:.3f} by the start model, {row.after.dice:.3f} '
+            'recalibrated without this participant'
+            if row.fold != SLICES
+            else f'{row.case}: Dice {row.before.dice:.3f} by the start model, '
+            f'{row.after.dice:.3f} recalibrated on other slices'
+        )
+    work.show(f'recalibration: {60 * minutes:.0f} seconds')
+    return rungs, before
+
+
+def test_trained(
+    work: Work, folds: dict[str, set[str]], before: dict[str, LabelScores]
+) -> tuple[list[Rung], list[nn.Module]]:
+    """The rungs that need a training, and the networks of the folds."""
+    if not folds:
+        return [Rung(name, (), 0.0, Recalibration()) for name in SHARES], []
+    if work.adaptation.settings.folds == SLICES:
+        peers = leave_slices_out(work, folds)
+    else:
         jobs = {
             name: (seen_without(work, out), labelled_of(work, out)) for name, out in folds.items()
         }
-        # the last one is in vain if the model is refused; else it takes no time of its own
+        # the last one is in vain if no training is taken; else it takes no time of its own
         train_side_by_side(work, jobs | {FINAL: (seen_without(work, set()), [])})
-        tests, peers = leave_people_out(work, folds)
-    pairs = {share: scoring.pairs_of([test[share] for test in tests]) for share in SHARES}
-    share = best_share(pairs)
-    rows = [test[share] for test in tests]
-    decision = decide(pairs[share], always=work.adaptation.settings.accept == 'always')
-    work.show(f'{"accepted" if decision.accepted else "not accepted"}: {decision.reason}')
-    if not decision.accepted:
-        return Adapted(decision, tuple(rows), work.network, 0.0, tuple(peers))
-    trained = train_one(work, FINAL, [one.read() for one in seen_without(work, set())])
-    network = training.between(work.network, trained, share)
-    held = labelled_of(work, set(work.held))
-    rows += [score_case(work, one, {share: network}, HOLDOUT)[share] for one in held]
-    return Adapted(decision, tuple(rows), network, share, tuple(peers))
+        peers = leave_people_out(work, folds)
+    cases, rungs = labelled_cases(work, folds), []
+    for name in SHARES:
+        tested = ladder.test(work, cases, of_files(work, name, cases))
+        rows, recalibration = ladder.better_of(cases, tested, before)
+        rungs.append(Rung(name, tuple(rows), 0.0, recalibration))
+    for number, case in enumerate(cases):
+        after = ', '.join(f'{rung.rows[number].after.dice:.3f} {rung.name}' for rung in rungs)
+        row = rungs[0].rows[number]
+        work.show(
+            f'{row.case}: Dice {row.before.dice:.3f} by the start model, {after} '
+            f'(left out of training {case.fold})'
+        )
+    return rungs, peers
+
+
+def training_minutes(work: Work) -> float:
+    """Of all trainings so far."""
+    return sum(history.seconds for history in work.histories.values()) / 60
 
 
 def make_folds(work: Work) -> dict[str, set[str]]:
@@ -79,7 +209,7 @@ def make_folds(work: Work) -> dict[str, set[str]]:
     loads: dict[str, float] = {}
     for one in work.labelled:
         if one.case.participant not in work.held:
-            volume = scoring.reference_of(one, work.annotations[one.case.name])[1]
+            volume = scoring.reference_volume(work.annotations[one.case.name])
             loads[one.case.participant] = loads.get(one.case.participant, 0.0) + volume
     if not loads:
         return {}
@@ -105,17 +235,18 @@ def labelled_of(work: Work, participants: set[str]) -> list[PreparedSession]:
     return [one for one in work.labelled if one.case.participant in participants]
 
 
-def leave_people_out(
-    work: Work, folds: dict[str, set[str]]
-) -> tuple[list[dict[float, Row]], list[nn.Module]]:
-    """Train without some participants, test on them; no image of theirs is seen by any loss.
+def prediction_file(work: Work, one: PreparedSession, fold: str, rung: str) -> Path:
+    """The probability of a case left out of a fold, on the grid of the network."""
+    return work.folder / f'probability-{one.case.name}-{fold}-{rung}.npy'
+
+
+def leave_people_out(work: Work, folds: dict[str, set[str]]) -> list[nn.Module]:
+    """Train without some participants, predict them; no image of theirs is seen by any loss.
 
     Returns
     -------
-    For each labelled case its scores by share of the way to the trained weights, and the trained
-    networks.
+    The trained networks.
     """
-    tests: list[dict[float, Row]] = []
     networks: list[nn.Module] = []
     for name, out in folds.items():
         left_out = labelled_of(work, out)
@@ -126,100 +257,102 @@ def leave_people_out(
             [one.read() for one in left_out],
         )
         networks.append(network)
-        candidates = candidates_of(work, network)
-        tests += [score_case(work, one, candidates, name) for one in left_out]
-    return tests, networks
+        for rung, share in SHARES.items():
+            candidate = training.between(work.network, network, share)
+            for one in left_out:
+                path = prediction_file(work, one, name, rung)
+                if not path.is_file():
+                    _keep(path, _predict(work, one, candidate))
+    return networks
 
 
-def candidates_of(work: Work, network: nn.Module) -> dict[float, nn.Module]:
-    """By share, networks on the way from the start to a trained one."""
-    return {share: training.between(work.network, network, share) for share in SHARES}
+def only_labelled(work: Work) -> PreparedSession:
+    """The only labelled session that is not held out.
 
-
-def leave_slices_out(
-    work: Work, folds: dict[str, set[str]]
-) -> tuple[list[dict[float, Row]], list[nn.Module]]:
-    """Train without some slices of the only labelled participant, put the predictions together.
-
-    Returns
-    -------
-    As of :func:`leave_people_out`, of one case.
+    Raises
+    ------
+    UsageError : there are several.
     """
-    (person,) = set().union(*folds.values())
-    others = [
-        one.read()
-        for one in work.people
-        if one.case.participant != person and one.case.participant not in work.held
-    ]
-    own = [one for one in work.people if one.case.participant == person]
-    labelled = [one for one in own if one.case.name in work.annotations]
+    labelled = [one for one in work.labelled if one.case.participant not in work.held]
     if len(labelled) > 1:
         raise UsageError(
             f'{len(labelled)} sessions of the only labelled participant have labels',
             advice='Give --folds slices with the labels of one session.',
         )
-    found = labelled[0].read()
+    return labelled[0]
+
+
+def leave_slices_out(work: Work, folds: dict[str, set[str]]) -> list[nn.Module]:
+    """Train without some slices of the only labelled participant, put the predictions together.
+
+    Returns
+    -------
+    The trained networks.
+    """
+    one = only_labelled(work)
+    # other sessions of the person would show the same lesions
+    others = [other.read() for other in seen_without(work, {one.case.participant})]
+    found = one.read()
     extent, drawn = np.asarray(found.annotated) > 0, np.asarray(found.label) > 0
     inside = extent & (np.asarray(found.brain) > 0)
+    annotated = np.asarray(inside.any(axis=(0, 1)))
     try:
         lesion = np.asarray((drawn & inside).sum(axis=(0, 1)))
-        blocks = training.slice_folds(np.asarray(inside.any(axis=(0, 1))), lesion, len(folds))
+        blocks = training.slice_folds(annotated, lesion, len(folds))
     except ValueError:
-        raise DataError(
-            f'{int(inside.any(axis=(0, 1)).sum())} annotated slices cannot be split into '
-            f'{len(folds)} parts',
-            advice=f'Annotate at least {len(folds)} slices.',
-            path=labelled[0].case.labels[0].path,
-        ) from None
+        raise ladder.too_few_slices(one, int(annotated.sum()), len(folds)) from None
     networks = []
-    probabilities = {share: np.zeros(extent.shape, np.float32) for share in SHARES}
+    probabilities = {rung: np.zeros(extent.shape, np.float32) for rung in SHARES}
     for name, block in zip(folds, blocks, strict=True):
-        # other sessions of the person would show the same lesions
-        seen = [*others, training.without_slices(found, block)]
-        network = train_one(work, name, seen)
+        network = train_one(work, name, [*others, training.without_slices(found, block)])
         networks.append(network)
         at = [slice(None)] * 3
-        for share, candidate in candidates_of(work, network).items():
-            whole = _predict(work, labelled[0], candidate)
+        for rung, share in SHARES.items():
+            whole = _predict(work, one, training.between(work.network, network, share))
             for k in block.tolist():
                 at[AXIAL] = slice(k, k + 1)
-                probabilities[share][tuple(at)] = whole[tuple(at)]
-    before = _score(work, labelled[0], _predict(work, labelled[0], work.network))
-    rows = {
-        share: _row(work, labelled[0], SLICES, before, _score(work, labelled[0], probability))
-        for share, probability in probabilities.items()
-    }
-    return [rows], networks
+                probabilities[rung][tuple(at)] = whole[tuple(at)]
+    for rung, probability in probabilities.items():
+        _keep(prediction_file(work, one, SLICES, rung), probability)
+    return networks
 
 
-def score_case(
-    work: Work, one: PreparedSession, networks: Mapping[float, nn.Module], fold: str
-) -> dict[float, Row]:
-    """A labelled case under the start model and adapted models; kept for a rerun."""
-    kept = work.folder / f'scores-{one.case.name}-{fold}.json'
-    found = json.loads(kept.read_text(encoding='utf-8')) if kept.is_file() else {}
-    models = {BEFORE: work.network, **{f'{share:g}': n for share, n in networks.items()}}
-    missing = {name: network for name, network in models.items() if name not in found}
-    for name, network in missing.items():
-        found[name] = scoring.as_numbers(_score(work, one, _predict(work, one, network)))
-    if missing:
-        write_json(kept, found)
-    before = scoring.from_numbers(found[BEFORE])
-    rows = {
-        share: _row(work, one, fold, before, scoring.from_numbers(found[f'{share:g}']))
-        for share in networks
-    }
-    after = ', '.join(f'{row.after.dice:.3f} {way_of(share)}' for share, row in rows.items())
+def of_files(work: Work, rung: str, cases: Sequence[Labelled]) -> Probability:
+    """The out-of-fold probabilities of a rung, on the reference's grid."""
+    fold_of = {case.one.case.name: case.fold for case in cases}
+
+    def found(one: PreparedSession, truth: Truth) -> np.ndarray:
+        path = prediction_file(work, one, fold_of[one.case.name], rung)
+        made = to_reference(np.load(path), one.affine, scoring.brain_of(one))
+        return made.data[truth.box]
+
+    return found
+
+
+def of_network(work: Work, network: nn.Module) -> Probability:
+    """The probabilities of a network, on the reference's grid."""
+
+    def found(one: PreparedSession, truth: Truth) -> np.ndarray:
+        made = to_reference(_predict(work, one, network), one.affine, scoring.brain_of(one))
+        return made.data[truth.box]
+
+    return found
+
+
+def score_held(
+    work: Work, one: PreparedSession, probability: Probability, recalibration: Recalibration
+) -> Row:
+    """A participant held out, by the start model and by the adapted one."""
+    first = ladder.first_probability(work)
+    before, truth = ladder.score_one(work, one, first, Recalibration())
+    after, _ = ladder.score_one(work, one, probability, recalibration)
     work.show(
-        f'{one.case.name}: Dice {before.dice:.3f} before, {after} '
-        f'({"held out" if fold == HOLDOUT else f"left out of training {fold}"})'
+        f'{one.case.name}: Dice {before.dice:.3f} by the start model, {after.dice:.3f} adapted '
+        '(held out)'
     )
-    return rows
-
-
-def way_of(share: float) -> str:
-    """What a share is called where people read it."""
-    return 'after' if share == 1 else f'after {share:.0%} of the change of the weights'
+    names = one.case.result.names
+    return Row(one.case.name, names.subject, names.session, HOLDOUT, truth.annotated,
+               truth.volume, before, after)  # fmt: skip
 
 
 def _predict(work: Work, one: PreparedSession, network: nn.Module) -> np.ndarray:
@@ -227,19 +360,7 @@ def _predict(work: Work, one: PreparedSession, network: nn.Module) -> np.ndarray
     return probability_of(network, one.read(), work.adaptation.card, work.device)
 
 
-def _score(work: Work, one: PreparedSession, probability: np.ndarray) -> LabelScores:
-    return scoring.score(
-        probability,
-        one,
-        work.annotations[one.case.name],
-        threshold=work.adaptation.card.threshold_for(one.case.images),
-        minimum_volume=work.minimum_volume,
-    )
-
-
-def _row(
-    work: Work, one: PreparedSession, fold: str, before: LabelScores, after: LabelScores
-) -> Row:
-    share, volume = scoring.reference_of(one, work.annotations[one.case.name])
-    names = one.case.result.names
-    return Row(one.case.name, names.subject, names.session, fold, share, volume, before, after)
+def _keep(path: Path, probability: np.ndarray) -> None:
+    """Store whole or not at all: a file that stands is not made again."""
+    with whole_file(path) as temporary, open(temporary, 'wb') as stream:
+        np.save(stream, probability)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from ssl2_bids.metrics import lesionwise, voxelwise
 from ssl2_bids.metrics.comparison import compare_models
 from ssl2_bids.metrics.score_names import SCORES
 from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.steps.lesions import label_instances
-from ssl2_bids.steps.network_input import to_reference
-from ssl2_bids.training.adaptation.decision import ScorePair
+from ssl2_bids.training.adaptation.decision import ScorePair, standard_error
 from ssl2_bids.volume import Volume, read, reorient
+from ssl2_bids.voxel_grid import Box, bounding_box
 from ssl2_bids.workflows.adaptation.prepare import PreparedSession
 
 
@@ -53,64 +52,94 @@ class Row:
     after: LabelScores
 
 
-def score(
-    probability: np.ndarray,
-    prepared: PreparedSession,
-    annotation: Annotation,
-    *,
-    threshold: float,
-    minimum_volume: float,
-) -> LabelScores:
-    """Compare as the results themselves would be compared: on the reference's grid.
+@dataclass(frozen=True)
+class Truth:
+    """What a labelled case is compared with, on the reference's grid, cropped to ``box``.
+
+    Attributes
+    ----------
+    box : around the brain and what was drawn.
+    brain, drawn, extent : boolean, of equal shape.
+    lesions : what was drawn, numbered; None where annotated in part.
+    annotated : share of the brain.
+    volume : drawn, mm^3.
+    """
+
+    box: Box
+    brain: np.ndarray
+    drawn: np.ndarray
+    extent: np.ndarray
+    lesions: np.ndarray | None
+    voxel_volume: float
+    annotated: float
+    volume: float
+
+
+def truth_of(prepared: PreparedSession, annotation: Annotation, *, minimum_volume: float) -> Truth:
+    """The label of a case.
 
     Parameters
     ----------
-    probability : on the network's grid.
+    minimum_volume : mm^3; smaller lesions are not counted.
     """
-    brain = reorient(read(prepared.case.brain_mask, dtype=np.uint8))
-    there = to_reference(torch.from_numpy(probability), prepared.affine, brain)
-    voxel = brain.voxel_volume
-    marked = np.where(brain.data > 0, there.data, 0) >= threshold
-    found = label_instances(marked, voxel_volume=voxel, minimum_volume=minimum_volume)
-    drawn, extent = annotation.label.data > 0, annotation.extent.data
-    voxels = voxelwise.compare(drawn, found > 0, spacing=brain.spacing, extent=extent)
+    mask = brain_of(prepared)
+    drawn, brain = annotation.label.data > 0, mask.data > 0
+    box = bounding_box(brain | drawn)
+    voxel = mask.voxel_volume
     lesions = None
     if annotation.whole:
-        reference = label_instances(drawn, voxel_volume=voxel, minimum_volume=minimum_volume)
-        lesions = lesionwise.any_overlap(reference, found)
-    return LabelScores(
-        dice=voxels.dice,
-        lesion_f1=lesions.f1 if lesions else None,
-        lesion_sensitivity=lesions.sensitivity if lesions else None,
-        lesion_precision=lesions.precision if lesions else None,
-        volume_bias=voxels.volume_error,
-        volume=voxels.prediction_volume,
+        lesions = label_instances(drawn[box], voxel_volume=voxel, minimum_volume=minimum_volume)
+    extent = annotation.extent.data[box] > 0
+    brain, drawn = brain[box], drawn[box]
+    return Truth(
+        box=box,
+        brain=brain,
+        drawn=drawn,
+        extent=extent,
+        lesions=lesions,
+        voxel_volume=voxel,
+        annotated=float((extent & brain).sum() / max(int(brain.sum()), 1)),
+        volume=float(drawn.sum()) * voxel,
     )
 
 
-def reference_of(prepared: PreparedSession, annotation: Annotation) -> tuple[float, float]:
-    """Share of the brain that is annotated, and the volume of what is drawn in mm^3."""
-    brain = reorient(read(prepared.case.brain_mask, dtype=np.uint8)).data > 0
-    share = float((annotation.extent.data & brain).sum() / max(int(brain.sum()), 1))
-    label: Volume = annotation.label
-    return share, float((label.data > 0).sum()) * label.voxel_volume
+def brain_of(prepared: PreparedSession) -> Volume:
+    """The brain mask of a case, RAS+."""
+    return reorient(read(prepared.case.brain_mask, dtype=np.uint8))
 
 
-def as_numbers(scores: LabelScores) -> dict[str, float | None]:
-    """Without what JSON cannot hold."""
-    return {
-        key: value if value is not None and math.isfinite(value) else None
-        for key, value in asdict(scores).items()
-    }
+def score(
+    marked: np.ndarray, truth: Truth, minimum_volumes: Sequence[float]
+) -> dict[float, LabelScores]:
+    """Compare as the results themselves would be compared, for several minimum volumes.
+
+    Parameters
+    ----------
+    marked : boolean, in the box of the truth: at or above the threshold, inside the brain.
+    minimum_volumes : mm^3, of lesions that are kept of what is marked.
+    """
+    voxel = truth.voxel_volume
+    found = label_instances(marked, voxel_volume=voxel, minimum_volume=min(minimum_volumes))
+    sizes = np.bincount(found.ravel())[1:] * voxel  # descending
+    scores = {}
+    for smallest in minimum_volumes:
+        kept = np.where(found <= int((sizes >= smallest - 1e-6).sum()), found, 0)
+        here = (truth.drawn & truth.extent, (kept > 0) & truth.extent)
+        lesions = None if truth.lesions is None else lesionwise.any_overlap(truth.lesions, kept)
+        scores[smallest] = LabelScores(
+            dice=voxelwise.dice(*here),
+            lesion_f1=lesions.f1 if lesions else None,
+            lesion_sensitivity=lesions.sensitivity if lesions else None,
+            lesion_precision=lesions.precision if lesions else None,
+            volume_bias=voxelwise.volume_error(*here),
+            volume=float(here[1].sum()) * voxel,
+        )
+    return scores
 
 
-def from_numbers(numbers: dict[str, Any]) -> LabelScores:
-    """The scores of :func:`as_numbers`; NaN and None of lesions are alike to those who read."""
-    kept = {
-        key: math.nan if value is None and key in ('dice', 'volume_bias', 'volume') else value
-        for key, value in numbers.items()
-    }
-    return LabelScores(**kept)
+def reference_volume(annotation: Annotation) -> float:
+    """The volume of what is drawn in mm^3."""
+    return float((annotation.label.data > 0).sum()) * annotation.label.voxel_volume
 
 
 def pairs_of(rows: Sequence[Row]) -> list[ScorePair]:
@@ -169,6 +198,15 @@ def table_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
         }
         for row in rows
     ]
+
+
+def error_of_gain(rows: Sequence[Row]) -> float | None:
+    """Standard error of the mean gain of the Dice; None for a single participant."""
+    pairs = pairs_of(rows)
+    if len({pair.participant for pair in pairs}) < 2:
+        return None
+    before = [replace(pair, dice=(pair.dice[0], pair.dice[0])) for pair in pairs]
+    return _or_none(standard_error(pairs, before))
 
 
 def _or_nan(value: float | None) -> float:

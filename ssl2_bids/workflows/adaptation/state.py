@@ -25,7 +25,7 @@ from ssl2_bids.networks.inference import is_out_of_memory
 from ssl2_bids.networks.registry import NETWORKS
 from ssl2_bids.networks.weights import load_network
 from ssl2_bids.progress import ShowLine
-from ssl2_bids.settings import GroupSettings
+from ssl2_bids.settings import UNTRAINED, GroupSettings
 from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.training.adaptation import adapt as training
 from ssl2_bids.training.adaptation.adapt import AdaptSettings, Cost
@@ -72,6 +72,7 @@ class Work:
     folder: Path
     show: ShowLine
     minimum_volume: float  # mm^3
+    trains: bool = True  # False: people are not prepared, only the start model is recalibrated
     left_out: list[tuple[str, str]] = field(default_factory=list)
     histories: dict[str, History] = field(default_factory=dict)
     fold_of: dict[str, str] = field(default_factory=dict)
@@ -101,25 +102,20 @@ def begin(adaptation: Adaptation, show: ShowLine) -> Work:
     network = load_network(adaptation.card)
     adaptation, annotations = check_labels(adaptation)
     cases = adaptation.cases
-    size = cache.estimated_size(cases, adaptation.card)
+    trains = settings.rung not in UNTRAINED
+    size = cache.estimated_size(cases, adaptation.card) if trains else 0
+    prepared = f'; prepared images take up to {size / 1e9:.2g} GB in {settings.work_dir}'
     show(
         f'adaptation: {len(cases)} sessions, {len(annotations)} of them labelled; device: '
-        f'{device}; prepared images take up to {size / 1e9:.2g} GB in {settings.work_dir}'
+        f'{device}{prepared if trains else ""}'
     )
     root = settings.work_dir / 'adaptation'
     root.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(root).free
-    if free < size:
-        raise StorageError(
-            f'the work folder needs {size / 1e9:.2g} GB for prepared images, {free / 1e9:.2g} GB '
-            'are free',
-            advice='Give another folder with -w, or free some space.',
-            path=settings.work_dir,
-        )
     key = f'{adaptation.card.name}-{adaptation.card.sha256[:8]}'
     digests = Digests(settings.work_dir / DIGESTS)
+    _check_space(settings, size)
     people, lost = cache.prepare_all(
-        cases, annotations, adaptation.card, root / 'people' / key, digests.of
+        cases, annotations, adaptation.card, root / 'people' / key, digests.of, arrays=trains
     )
     digests.save()
     log.info('content of the preprocessed images: %s', digests.summary())
@@ -152,8 +148,20 @@ def begin(adaptation: Adaptation, show: ShowLine) -> Work:
         folder,
         show,
         minimum_volume,
+        trains=trains,
         left_out=[(case.name, reason) for case, reason in lost],
     )
+
+
+def _check_space(settings: GroupSettings, size: int) -> None:
+    free = shutil.disk_usage(settings.work_dir).free
+    if free < size:
+        raise StorageError(
+            f'the work folder needs {size / 1e9:.2g} GB for prepared images, {free / 1e9:.2g} GB '
+            'are free',
+            advice='Give another folder with -w, or free some space.',
+            path=settings.work_dir,
+        )
 
 
 def devices_of(work: Work, trainings: int) -> list[str]:
@@ -287,7 +295,7 @@ def out_of_memory(error: UnavailableError) -> bool:
 
 def inference_seconds(work: Work, cost: Cost) -> float:
     """Three predictions of all for the suggestions, one for the results; labels for curves."""
-    brains = 4 * len(work.people) + (4 + MEASURED) * len(work.labelled)
+    brains = 4 * len(work.people) + (3 + MEASURED) * len(work.labelled)
     return brains * WINDOWS * cost.window
 
 

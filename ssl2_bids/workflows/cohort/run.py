@@ -32,7 +32,7 @@ from ssl2_bids.errors import (
 )
 from ssl2_bids.files import as_ssl2_error, finished_files
 from ssl2_bids.progress import ShowLine
-from ssl2_bids.settings import ATLAS_SPACE, GroupSettings
+from ssl2_bids.settings import ATLAS_SPACE, RECALIBRATED, GroupSettings
 from ssl2_bids.volume import Volume
 from ssl2_bids.workflows.adaptation import torchrun as nodes
 from ssl2_bids.workflows.adaptation.plan import (
@@ -174,7 +174,12 @@ def _adapt(adaptation: Adaptation, show: ShowLine) -> list[dict[str, str]]:
         return []
     cases = [one.case for one in work.people]
     failures = resegment(
-        cases, card, load_network(card, work.device), device=work.device, show=show
+        cases,
+        card,
+        load_network(card, work.device),
+        device=work.device,
+        show=show,
+        start=adaptation.card if card.content.get('Rung') == RECALIBRATED else None,
     )
     write_pages(settings.output_dir, {case.participant for case in cases})
     return [

@@ -11,7 +11,6 @@ from ssl2_bids.errors import UsageError
 from ssl2_bids.training import strategies
 from ssl2_bids.training.adaptation import adapt
 from ssl2_bids.training.adaptation.adapt import AdaptSettings
-from ssl2_bids.training.adaptation.decision import ScorePair, best_share, decide
 from ssl2_bids.training.data.participants import Participant
 
 SETTINGS = AdaptSettings('mean_teacher', 6, 1e-2, (16, 16, 16), 2, 2)
@@ -144,47 +143,6 @@ def test_the_choice_of_a_strategy_and_of_a_patch():
     assert adapt.patch_for((96, 96, 96), 16, 80) == (80, 80, 80)
     assert adapt.patch_for((96, 64, 32), 16, 70) == (64, 64, 32)
     assert adapt.patch_for((32, 32, 32), 32, 20) == (32, 32, 32)
-
-
-def test_the_decision():
-    better = [ScorePair('a', (0.5, 0.6), (0.5, 0.5)), ScorePair('b', (0.4, 0.4), (0.5, 0.5))]
-    assert decide(better).accepted
-    assert decide([ScorePair('a', (0.5, 0.505))]).accepted
-    worse = [*better, ScorePair('c', (0.5, 0.4))]
-    assert not decide(worse).accepted  # the mean is what it was
-    assert 'did not increase' in decide(worse).reason
-    assert decide(worse, always=True).accepted
-    lesions_lost = [ScorePair('a', (0.5, 0.6), (0.5, 0.4))]
-    assert 'F1 decreased' in decide(lesions_lost).reason
-    unrelated = [ScorePair('a', (0.05, 0.09))]
-    assert 'labels belong to these scans' in decide(unrelated).reason
-    assert not decide(unrelated).accepted
-    assert not decide([]).accepted
-    assert decide([], always=True).accepted
-
-
-def test_a_participant_with_many_sessions_counts_once():
-    many = [ScorePair('a', (0.5, 0.6))] * 9 + [ScorePair('b', (0.5, 0.3))]
-    assert not decide(many).accepted
-
-
-def test_the_share_of_the_change_is_chosen_by_people_not_by_sessions():
-    half = [ScorePair('a', (0.5, 0.6))] * 9 + [ScorePair('b', (0.5, 0.5))]
-    whole = [ScorePair('a', (0.5, 0.7))] * 9 + [ScorePair('b', (0.5, 0.3))]
-    assert best_share({0.5: half, 1.0: whole}) == 0.5
-    assert best_share({0.5: whole, 1.0: half}) == 1.0
-    assert best_share({0.5: half, 1.0: half}) == 1.0
-    assert best_share({0.5: [], 1.0: []}) == 1.0
-
-
-def test_half_of_the_change_is_for_where_all_of_it_is_clearly_worse_or_refused():
-    def pairs(after):
-        return [ScorePair('a', (0.5, after))]
-
-    assert best_share({0.5: pairs(0.53), 1.0: pairs(0.525)}) == 1.0  # as good as
-    assert best_share({0.5: pairs(0.54), 1.0: pairs(0.525)}) == 0.5
-    assert best_share({0.5: pairs(0.505), 1.0: pairs(0.499)}) == 0.5  # the other is worse
-    assert best_share({0.5: pairs(0.4), 1.0: pairs(0.3)}) == 0.5  # neither will be taken
 
 
 def test_between_two_networks_the_weights_and_buffers_are_means():

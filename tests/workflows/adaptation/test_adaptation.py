@@ -34,7 +34,6 @@ from ssl2_bids.networks.weights import find_model, read_weights
 from ssl2_bids.settings import GroupSettings
 from ssl2_bids.training.adaptation import adapt as training
 from ssl2_bids.volume import Volume, read, write
-from ssl2_bids.workflows.adaptation import run as adaptation
 from ssl2_bids.workflows.adaptation import torchrun as nodes
 from ssl2_bids.workflows.adaptation.parallel import take_part
 from ssl2_bids.workflows.adaptation.plan import plan_adaptation
@@ -241,17 +240,18 @@ def test_running_again_trains_nothing_and_changes_nothing(adapted):
     assert digests(settings.output_dir) == before
 
 
-def test_half_of_the_change_is_taken_where_that_is_better(adapted, model, tmp_path, monkeypatch):
+def test_half_of_the_change_is_taken_where_that_is_asked_for(adapted, model, tmp_path):
     first, _ = adapted
     shutil.copytree(first.work_dir.parent, tmp_path, dirs_exist_ok=True)
     settings = settings_of(tmp_path, model, resegment=False)
     shutil.rmtree(tmp_path / 'out/models')
     whole = card_of(first)
     assert whole['WeightShare'] == 1
-    monkeypatch.setattr(adaptation, 'best_share', lambda pairs: min(pairs))
+    assert whole['Rung'] == 'whole'
+    settings = replace(settings, rung='half-way')
     code, output = run(settings)
     assert code == 0
-    assert 'after 50% of the change of the weights' in output
+    assert 'half-way' in output
     card = card_of(settings)
     assert card['WeightShare'] == 0.5
     assert card['Metrics']['dice']['After'] != whole['Metrics']['dice']['After']
@@ -262,6 +262,7 @@ def test_half_of_the_change_is_taken_where_that_is_better(adapted, model, tmp_pa
     for name, value in found.items():
         middle = (start[name] + trained[name]) / 2
         torch.testing.assert_close(value, middle, atol=1e-3, rtol=1e-3)  # halves of 16 bits
+    assert card['Rung'] == 'half-way'
     page = (settings.output_dir / 'group_report.html').read_text()
     assert '50 % trained weights, the rest weights of phantom-3t' in page
 
@@ -556,7 +557,7 @@ def test_prepared_people_are_taken_up_until_a_label_changes(site):
 def test_time_that_is_given_decides_on_the_steps(site):
     put_labels(site, 1, 2)
     with pytest.raises(UsageError, match='10 steps'):
-        run(replace(site, max_minutes=1e-6))
+        run(replace(site, max_minutes=1e-6, rung='whole'))
     long = replace(site, steps=100_000, max_minutes=0.5, accept='always', resegment=False)
     code, _ = run(long)
     assert code == 0

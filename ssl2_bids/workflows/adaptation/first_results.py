@@ -1,0 +1,39 @@
+"""The probabilities that the participant level left, where they are those of the start model."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ssl2_bids.bids.outputs import Result
+from ssl2_bids.errors import DataError
+from ssl2_bids.networks.calibration import UNCHANGED
+from ssl2_bids.networks.cards import Card
+from ssl2_bids.volume import Volume, read, reorient, same_grid
+
+IDENTITY = ('Name', 'Version', 'Sha256')
+
+
+def stored_probability(result: Result, card: Card, brain: Volume) -> Volume | str:
+    """The lesion probability of a result on the grid of the brain mask, or why it has none.
+
+    Parameters
+    ----------
+    card : of the model that the probability must be of.
+    brain : RAS+.
+    """
+    path = result.names.path('anat.probability')
+    made_by = result.sidecar.get('Model')
+    own = card.reference
+    if not isinstance(made_by, dict) or any(made_by.get(k) != own[k] for k in IDENTITY):
+        name = made_by.get('Name') if isinstance(made_by, dict) else None
+        return f'the probability in the output folder is of {name or "an unknown model"}'
+    if card.calibration != UNCHANGED:  # results name weights, not how they were calibrated
+        return 'the start model is itself recalibrated'
+    try:
+        volume = reorient(read(path))
+    except DataError as error:
+        return f'its probability cannot be read ({error})'
+    if not same_grid(volume, brain):
+        return f'its probability {path.name} is not on the grid of the brain mask'
+    values = np.nan_to_num(np.asarray(volume.data, np.float32))
+    return volume.with_data(np.where(brain.data > 0, values.clip(0, 1), np.float32(0)))

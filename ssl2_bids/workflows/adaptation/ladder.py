@@ -1,0 +1,269 @@
+"""The rungs of the ladder under test: out-of-fold scores of each, plain and recalibrated.
+
+Whoever is tested has no part in the recalibration: it is fitted on the out-of-fold probabilities
+of the other labelled participants, or of the other slices where only one is labelled. The trained
+networks that gave the others' probabilities may have seen the label of the one who is tested;
+through the few numbers of a recalibration that is without weight.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ssl2_bids.errors import DataError
+from ssl2_bids.steps.network_input import to_reference
+from ssl2_bids.training.adaptation import recalibration as fitting
+from ssl2_bids.training.adaptation.adapt import slice_folds
+from ssl2_bids.training.adaptation.decision import ScorePair, gain_of, standard_error
+from ssl2_bids.training.adaptation.left_out import probability_of
+from ssl2_bids.training.adaptation.recalibration import Counts, Recalibration
+from ssl2_bids.training.data.views import AXIAL
+from ssl2_bids.workflows.adaptation import prepare as cache
+from ssl2_bids.workflows.adaptation import scores as scoring
+from ssl2_bids.workflows.adaptation.first_results import stored_probability
+from ssl2_bids.workflows.adaptation.prepare import PreparedSession
+from ssl2_bids.workflows.adaptation.scores import LabelScores, Row, Truth
+from ssl2_bids.workflows.adaptation.state import Work
+
+MINIMUM_VOLUMES = (5.0, 10.0, 15.0)  # mm^3 that are tried beside the start model's
+
+Probability = Callable[[PreparedSession, Truth], np.ndarray]  # float32, in the box of the truth
+Scores = dict[float, LabelScores]  # by minimum volume
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A labelled case under test.
+
+    Attributes
+    ----------
+    fold : the training that leaves it out.
+    blocks : parts of it that are left out one by one; 0 for all of it at once.
+    """
+
+    one: PreparedSession
+    fold: str
+    blocks: int = 0
+
+
+@dataclass(frozen=True)
+class Tested:
+    """The scores of one network on the labelled cases, by name of the case.
+
+    Attributes
+    ----------
+    plain, recalibrated : out-of-fold.
+    fitted : on all cases.
+    annotated, volume : share of the brain, and the drawn mm^3.
+    """
+
+    plain: dict[str, LabelScores]
+    recalibrated: dict[str, LabelScores]
+    fitted: Recalibration
+    annotated: dict[str, float]
+    volume: dict[str, float]
+
+
+def test(work: Work, cases: Sequence[Labelled], probability: Probability) -> Tested:
+    """Score a network on labelled cases, and its recalibration by all but the one scored.
+
+    Raises
+    ------
+    DataError : there are too few annotated slices for the blocks.
+    """
+    counts = {case.one.case.name: _count(work, case, probability) for case in cases}
+    plain: dict[str, LabelScores] = {}
+    tables: dict[str, Scores] = {}
+    annotated, volume = {}, {}
+    sizes = minimum_volumes(work)
+    for case in cases:
+        name, participant = case.one.case.name, case.one.case.participant
+        truth = truth_of(work, case.one)
+        found, threshold = probability(case.one, truth), threshold_of(work, case.one)
+        annotated[name], volume[name] = truth.annotated, truth.volume
+        mask = truth.brain & (found >= threshold)
+        plain[name] = scoring.score(mask, truth, sizes[:1])[sizes[0]]
+        others = [
+            part
+            for other in cases
+            if other.one.case.participant != participant
+            for part in counts[other.one.case.name]
+        ]
+        marked = np.zeros_like(mask)
+        for number, block in enumerate(_blocks(case, truth)):
+            own = [part for n, part in enumerate(counts[name]) if case.blocks and n != number]
+            fitted = fitting.fit([*others, *own])
+            marked[block] = truth.brain[block] & (found[block] >= fitted.mark_from(threshold))
+        tables[name] = scoring.score(marked, truth, sizes)
+    named = [(case.one.case.participant, tables[case.one.case.name]) for case in cases]
+    recalibrated = {}
+    for case in cases:
+        participant = case.one.case.participant
+        known = [table for table in named if table[0] != participant]
+        smallest = _best_minimum(known, sizes)
+        recalibrated[case.one.case.name] = tables[case.one.case.name][smallest]
+    fitted = fitting.fit([part for parts in counts.values() for part in parts])
+    if not any(case.blocks for case in cases):
+        smallest = _best_minimum(named, sizes)
+        if smallest != sizes[0]:
+            fitted = replace(fitted, minimum_volume=smallest)
+    return Tested(plain, recalibrated, fitted, annotated, volume)
+
+
+def minimum_volumes(work: Work) -> list[float]:
+    """The start model's minimum volume and larger ones, mm^3."""
+    return [work.minimum_volume, *(v for v in MINIMUM_VOLUMES if v > work.minimum_volume)]
+
+
+def _best_minimum(tables: Sequence[tuple[str, Scores]], sizes: Sequence[float]) -> float:
+    """The smallest minimum volume within one standard error of the best mean lesion F1.
+
+    Parameters
+    ----------
+    tables : scores of the cases, each with its participant.
+    """
+    scores = {
+        size: [ScorePair(name, (0.0, _or_nan(one[size].lesion_f1))) for name, one in tables]
+        for size in sizes
+    }
+    means = {size: gain_of(pairs) for size, pairs in scores.items()}
+    best = max(sizes, key=lambda size: means[size])
+    if not math.isfinite(means[best]):
+        return sizes[0]
+    return next(
+        size
+        for size in sizes
+        if means[best] - means[size] <= standard_error(scores[best], scores[size])
+    )
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def rows_of(
+    cases: Sequence[Labelled],
+    tested: Tested,
+    before: dict[str, LabelScores],
+    after: dict[str, LabelScores],
+) -> list[Row]:
+    """Scores before and after, a row per case."""
+    rows = []
+    for case in cases:
+        names, name = case.one.case.result.names, case.one.case.name
+        rows.append(
+            Row(
+                name,
+                names.subject,
+                names.session,
+                case.fold,
+                tested.annotated[name],
+                tested.volume[name],
+                before[name],
+                after[name],
+            )
+        )
+    return rows
+
+
+def better_of(
+    cases: Sequence[Labelled], tested: Tested, before: dict[str, LabelScores]
+) -> tuple[list[Row], Recalibration]:
+    """The rows of a trained network, recalibrated unless it is better without."""
+    plain = rows_of(cases, tested, before, tested.plain)
+    recalibrated = rows_of(cases, tested, before, tested.recalibrated)
+    if gain_of(scoring.pairs_of(recalibrated)) > gain_of(scoring.pairs_of(plain)):
+        return recalibrated, tested.fitted
+    return plain, Recalibration()
+
+
+def score_one(
+    work: Work, one: PreparedSession, probability: Probability, recalibration: Recalibration
+) -> tuple[LabelScores, Truth]:
+    """A case by a model that is settled."""
+    truth = truth_of(work, one)
+    smallest = recalibration.minimum_volume or work.minimum_volume
+    lowest = recalibration.mark_from(threshold_of(work, one))
+    marked = truth.brain & (probability(one, truth) >= lowest)
+    return scoring.score(marked, truth, [smallest])[smallest], truth
+
+
+def truth_of(work: Work, one: PreparedSession) -> Truth:
+    """The label of a case, cropped."""
+    annotation = work.annotations[one.case.name]
+    return scoring.truth_of(one, annotation, minimum_volume=work.minimum_volume)
+
+
+def threshold_of(work: Work, one: PreparedSession) -> float:
+    """The start model's for the images of a case."""
+    return work.adaptation.card.threshold_for(one.case.images)
+
+
+def first_probability(work: Work) -> Probability:
+    """Of the start model: as the participant level left it, else from its network."""
+    reported: set[str] = set()
+
+    def found(one: PreparedSession, truth: Truth) -> np.ndarray:
+        brain = scoring.brain_of(one)
+        stored = stored_probability(one.case.result, work.adaptation.card, brain)
+        if not isinstance(stored, str):
+            return stored.data[truth.box]
+        kept = work.folder / f'probability-{one.case.name}-first.npy'
+        if one.case.name not in reported:
+            work.show(f'{one.case.name}: {stored}; the network segments it again')
+            reported.add(one.case.name)
+            annotation = work.annotations[one.case.name]
+            ready = cache.prepare(one.case, annotation, work.adaptation.card, one.folder)
+            work.network.to(work.device)
+            made = probability_of(work.network, ready.read(), work.adaptation.card, work.device)
+            np.save(kept, to_reference(made, ready.affine, brain).data[truth.box])
+        return np.load(kept)
+
+    return found
+
+
+def _count(work: Work, case: Labelled, probability: Probability) -> list[Counts]:
+    truth = truth_of(work, case.one)
+    found = probability(case.one, truth)
+    counts = []
+    for block in _blocks(case, truth):
+        extent = truth.extent[block]
+        counts.append(
+            fitting.count(
+                found[block],
+                truth.drawn[block] & extent,
+                truth.brain[block] & extent,
+                participant=case.one.case.participant,
+                voxel_volume=truth.voxel_volume,
+                threshold=threshold_of(work, case.one),
+            )
+        )
+    return counts
+
+
+def _blocks(case: Labelled, truth: Truth) -> list[tuple[slice | np.ndarray, ...]]:
+    """What is left out at a time: everything, or blocks of axial slices."""
+    if not case.blocks:
+        return [(slice(None),) * 3]
+    inside = truth.extent & truth.brain
+    lesion = np.asarray((truth.drawn & inside).sum(axis=(0, 1)))
+    annotated = np.asarray(inside.any(axis=(0, 1)))
+    try:
+        found = slice_folds(annotated, lesion, case.blocks)
+    except ValueError:
+        raise too_few_slices(case.one, int(annotated.sum()), case.blocks) from None
+    assert AXIAL == 2
+    return [(slice(None), slice(None), slices) for slices in found]
+
+
+def too_few_slices(one: PreparedSession, annotated: int, parts: int) -> DataError:
+    """The error for a label that cannot be split."""
+    return DataError(
+        f'{annotated} annotated slices cannot be split into {parts} parts',
+        advice=f'Annotate at least {parts} slices.',
+        path=one.case.labels[0].path,
+    )

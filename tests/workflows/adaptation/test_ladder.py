@@ -1,0 +1,305 @@
+"""The ladder at a site of phantoms whose start model marks too little: what needs no training."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from running_app import validate
+from site_phantom import CARD, SHAPE, head, make_model, make_site, put_label
+
+from ssl2_bids.bids.outputs import find_results, read_sidecar
+from ssl2_bids.errors import DataError, UsageError
+from ssl2_bids.files import write_json
+from ssl2_bids.networks.calibration import UNCHANGED, Calibration
+from ssl2_bids.networks.weights import find_model, load_network, read_card, write_model
+from ssl2_bids.reports.adaptation import rung_chart
+from ssl2_bids.settings import GroupSettings
+from ssl2_bids.steps.segmentation import segment
+from ssl2_bids.training.adaptation import adapt as training
+from ssl2_bids.volume import read
+from ssl2_bids.workflows.adaptation import resegment as segmenting
+from ssl2_bids.workflows.adaptation.cases import images_of
+from ssl2_bids.workflows.cohort.run import run_group_level
+
+PEOPLE = 4
+SHIFT = -3.0  # of the logit of the start model
+
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory) -> Path:
+    """A model that gives lesions a probability that is too low."""
+    root = tmp_path_factory.mktemp('model')
+    network = load_network(read_card(make_model(root)))
+    last = [value for name, value in network.named_parameters() if name.endswith('bias')][-1]
+    assert last.shape == (1,)
+    with torch.no_grad():
+        last += SHIFT
+    write_model(root / 'low', network, CARD)
+    return root / 'low'
+
+
+@pytest.fixture(scope='module')
+def fresh(model, tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp('fresh')
+    make_site(root, model, PEOPLE)
+    return root
+
+
+@pytest.fixture
+def site(fresh, model, tmp_path) -> GroupSettings:
+    """A copy of the site, with two labelled people."""
+    shutil.copytree(fresh, tmp_path, dirs_exist_ok=True)
+    settings = GroupSettings(
+        tmp_path / 'data', tmp_path / 'out', tmp_path / 'work', labels=(tmp_path / 'labels',),
+        model=str(model), device='cpu', steps=20, rung='recalibrated',
+    )  # fmt: skip
+    for number in (1, 2):
+        put_label(settings.labels[0], f'{number:02d}', head(number).lesion)
+    return settings
+
+
+def run(settings: GroupSettings) -> tuple[int, str]:
+    output: list[str] = []
+    code = run_group_level(settings, show=output.append)
+    return code, '\n'.join(output)
+
+
+def card_of(settings: GroupSettings) -> dict:
+    return json.loads((settings.output_dir / 'models/adapted/model.json').read_text())
+
+
+def mask_of(settings: GroupSettings, number: int, desc: str = '_desc-adapted') -> np.ndarray:
+    name = f'sub-0{number}/anat/sub-0{number}_space-T1w_label-L{desc}_mask.nii.gz'
+    return read(settings.output_dir / name).data > 0
+
+
+def dice_of(found: np.ndarray, truth: np.ndarray) -> float:
+    return 2 * (found & truth).sum() / max(found.sum() + truth.sum(), 1)
+
+
+def nothing_is_trained(monkeypatch) -> None:
+    def fail(*given, **named):
+        raise AssertionError('a training or a network ran')
+
+    monkeypatch.setattr(training, 'adapt', fail)
+    monkeypatch.setattr(segmenting, 'segment', fail)
+
+
+def test_a_recalibrated_model_needs_neither_training_nor_network(site, monkeypatch):
+    nothing_is_trained(monkeypatch)
+    code, output = run(site)
+    assert code == 0
+    assert 'recalibrated without this participant' in output
+    assert not list(site.work_dir.rglob('image.npy'))  # no participant is prepared
+    card = card_of(site)
+    assert (card['Accepted'], card['Rung'], card['Steps']) == (True, 'recalibrated', 0)
+    assert card['Sha256'] == json.loads(Path(site.model, 'model.json').read_text())['Sha256']
+    for number in (3, 4):  # who has no label
+        truth = head(number).lesion
+        before = dice_of(mask_of(site, number, ''), truth)
+        assert dice_of(mask_of(site, number), truth) > before + 0.05
+    assert [rung['Rung'] for rung in card['Rungs']] == ['bundled', 'recalibrated']
+    assert [rung['Taken'] for rung in card['Rungs']] == [False, True]
+    assert card['Rungs'][1]['Dice'] > card['Rungs'][0]['Dice'] + 0.05
+    with open(site.output_dir / 'group_performance.tsv', newline='') as stream:
+        rows = list(csv.DictReader(stream, delimiter='\t'))
+    after = np.mean([float(row['dice_after']) for row in rows])
+    assert card['Rungs'][1]['Dice'] == pytest.approx(after, abs=1e-3)
+    page = (site.output_dir / 'group_report.html').read_text()
+    assert 'Recalibrated: the logit is multiplied by' in page
+    assert 'aria-label="Mean Dice of 2 rungs"' in page
+    assert validate(site.output_dir) == []
+
+
+def test_the_site_s_model_gives_later_scans_what_the_run_gave(site):
+    run(site)
+    card = find_model('adapted', site.output_dir)
+    assert card.calibration != UNCHANGED
+    assert card.identity != read_card(Path(site.model)).identity
+    (result,) = [
+        r for r in find_results(site.output_dir) if r.names.subject == '03' and not r.names.desc
+    ]
+    images = {c: read(path, contrast=c) for c, path in images_of(result).items()}
+    brain = read(result.names.path('anat.brain_mask'), dtype=np.uint8)
+    made = segment(images, {}, brain, card, load_network(card)).probability.data
+    name = 'sub-03/anat/sub-03_space-T1w_label-L_desc-adapted_probseg'
+    stored = read(site.output_dir / f'{name}.nii.gz').data
+    np.testing.assert_allclose(made, stored, atol=1e-5)
+    sidecar = read_sidecar(site.output_dir / f'{name}.json')
+    assert sidecar['Threshold'] == card.threshold
+    first = read(result.names.path('anat.probability')).data
+    assert np.abs(first - stored).max() > 0.1
+
+
+def test_probabilities_of_another_model_are_named_and_the_network_runs(site):
+    expected = run(site)[0], mask_of(site, 1), mask_of(site, 3)
+    shutil.rmtree(site.output_dir / 'models')
+    for number in (1, 3):
+        path = next(site.output_dir.glob(f'sub-0{number}/anat/*_label-L_mask.json'))
+        content = read_sidecar(path)
+        content['Model']['Name'] = 'elsewhere'
+        content['Model']['Sha256'] = '1' * 64
+        write_json(path, content)
+    code, output = run(replace(site, label='second'))
+    assert code == expected[0] == 0
+    assert 'sub-01: the probability in the output folder is of elsewhere' in output
+    assert 'sub-03: segmented by second (3 of 4): the probability in the output' in output
+    for number, mask in ((1, expected[1]), (3, expected[2])):
+        assert (mask_of(site, number, '_desc-second') == mask).mean() > 0.999
+
+
+def test_without_time_for_a_training_the_recalibration_is_taken(site, monkeypatch):
+    nothing_is_trained(monkeypatch)
+    code, output = run(replace(site, rung=None, max_minutes=1e-6))
+    assert code == 0
+    assert 'no training: ' in output
+    assert 'the recalibration needs none' in output
+    card = card_of(site)
+    assert (card['Accepted'], card['Rung']) == (True, 'recalibrated')
+
+
+def test_all_rungs_are_in_the_table(site):
+    run(replace(site, rung=None, resegment=False))
+    card = card_of(site)
+    rungs = [rung['Rung'] for rung in card['Rungs']]
+    assert rungs == ['bundled', 'recalibrated', 'half-way', 'whole']
+    assert sum(rung['Taken'] for rung in card['Rungs']) == 1
+    assert card['Rungs'][0]['Minutes'] == 0 < card['Rungs'][3]['Minutes']
+    page = (site.output_dir / 'group_report.html').read_text()
+    assert 'aria-label="Mean Dice of 4 rungs"' in page
+
+
+def test_the_start_model_can_be_asked_for(site):
+    code, output = run(replace(site, rung='bundled'))
+    assert code == 0
+    assert 'the start model was asked for' in output
+    card = card_of(site)
+    assert (card['Accepted'], card['Rung']) == (False, 'bundled')
+    assert 'Calibration' not in card
+    assert not list(site.output_dir.rglob('*desc-adapted_mask*'))
+
+
+def sparse(site: GroupSettings, number: int, slices: list[int]) -> None:
+    drawn = np.zeros(SHAPE, bool)
+    drawn[:, :, slices] = head(number).lesion[:, :, slices]
+    put_label(
+        site.labels[0],
+        f'{number:02d}',
+        drawn,
+        AnnotatedSlices={'Axis': 'k', 'Indices': slices},
+    )
+
+
+def test_one_slice_is_enough_for_a_label(site):
+    for number in (1, 2):
+        best = int(head(number).lesion.sum(axis=(0, 1)).argmax())
+        sparse(site, number, [best])
+    code, _ = run(replace(site, resegment=False))
+    assert code == 0
+    scale, shift = card_of(site)['Recalibration']['Scale'], card_of(site)['Recalibration']['Shift']
+    assert 1 / 3 <= scale <= 3
+    assert 0 < shift <= 4
+
+
+def test_one_lesion_that_the_model_misses_changes_little(site):
+    """Of 64 mm^3, where the model sees nothing."""
+    brain = head(1).brain & ~head(1).lesion
+    place = np.argwhere(brain & (head(1).flair < 110))[0]
+    for number in (1, 2):
+        drawn = np.zeros(SHAPE, bool)
+        drawn[tuple(place)] = True
+        put_label(site.labels[0], f'{number:02d}', drawn)
+    code, _ = run(site)
+    assert code == 0
+    card = card_of(site)
+    assert card['Accepted'] is False
+    assert 'Calibration' not in card
+
+
+def test_all_empty_labels_are_named(site):
+    for number in (1, 2):
+        put_label(site.labels[0], f'{number:02d}', np.zeros(SHAPE))
+    with pytest.raises(DataError, match='all labels are empty'):
+        run(site)
+
+
+def test_a_single_labelled_participant_is_recalibrated_by_slices(site, monkeypatch):
+    nothing_is_trained(monkeypatch)
+    shutil.rmtree(site.labels[0] / 'sub-02')
+    with pytest.raises(UsageError, match='--folds slices'):
+        run(site)
+    code, output = run(replace(site, folds='slices'))
+    assert code == 0
+    assert 'recalibrated on other slices' in output
+    assert card_of(site)['Rung'] == 'recalibrated'
+
+
+def test_a_recalibrated_model_is_a_start_like_any_other(site):
+    """Its own calibration and the new one follow one another."""
+    run(site)
+    first = find_model('adapted', site.output_dir)
+    again = replace(site, model='adapted', label='again', accept='always')
+    code, output = run(again)
+    assert code == 0
+    assert 'the probability in the output folder is of phantom-3t' in output
+    second = find_model('again', site.output_dir)
+    fitted = Calibration(*(second.content['Recalibration'][key] for key in ('Scale', 'Shift')))
+    assert second.calibration == pytest.approx(fitted.after(first.calibration))
+    assert abs(fitted.shift) < abs(first.calibration.shift) / 2  # it is right already
+    changed = (mask_of(site, 3) != mask_of(site, 3, '_desc-again')).sum()
+    assert changed < 0.2 * head(3).lesion.sum()
+
+
+def test_who_is_held_out_is_in_no_fit(site):
+    put_label(site.labels[0], '03', head(3).lesion)
+    run(site)
+    with_it = card_of(site)['Recalibration']
+    code, output = run(replace(site, holdout=('03',), label='held'))
+    assert code == 0
+    assert '(held out)' in output
+    shutil.rmtree(site.labels[0] / 'sub-03')
+    run(replace(site, label='two'))
+    cards = [
+        json.loads((site.output_dir / f'models/{name}/model.json').read_text())['Recalibration']
+        for name in ('held', 'two')
+    ]
+    assert cards[0] == cards[1] != with_it
+
+
+def test_a_dry_run_lists_each_file_of_a_recalibration(site):
+    run(site)
+    code, output = run(replace(site, label='other', dry_run=True))
+    assert code == 0
+    assert 'rungs  recalibrated' in output
+    listed = {
+        line.removeprefix('write').strip().replace('other', 'adapted')
+        for line in output.splitlines()
+        if line.startswith('write') and '/sub-' not in line
+    }
+    root = site.output_dir
+    patterns = ('group_*', 'figures/group_*', 'models/adapted/*')
+    written = {p.relative_to(root).as_posix() for pattern in patterns for p in root.glob(pattern)}
+    assert written == listed
+
+
+def test_the_table_and_the_plot_of_rungs():
+    rungs = [
+        {'Rung': 'bundled', 'Dice': 0.5, 'StandardError': 0.0, 'Taken': False},
+        {'Rung': 'recalibrated', 'Dice': 0.62, 'StandardError': 0.03, 'Taken': True},
+        {'Rung': 'whole', 'Dice': None, 'StandardError': None, 'Taken': False},
+    ]
+    chart = str(rung_chart(rungs))
+    assert 'aria-label="Mean Dice of 2 rungs"' in chart
+    assert '<title>recalibrated: 0.620</title>' in chart
+    assert chart.count('font-weight="bold"') == 1
+    heights = [float(y) for y in re.findall(r'cy="([\d.]+)"', chart)]
+    assert heights[1] < heights[0]
+    assert rung_chart(rungs[:1]) == ''
