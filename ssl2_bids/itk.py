@@ -137,6 +137,15 @@ def read_transform(path: str | Path) -> sitk.Transform:
     ------
     DataError : the file cannot be read.
     """
+    if str(path).endswith('.h5'):  # of a damaged one ITK prints what its library thinks
+        import h5py
+
+        try:
+            h5py.File(path, 'r').close()
+        except OSError as error:
+            raise DataError(
+                f'not a readable ITK transform ({error})', advice='Copy it again.', path=path
+            ) from None
     try:
         return sitk.ReadTransform(str(path))
     except RuntimeError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ssl2_bids.contrasts import SUFFIXES
@@ -10,6 +10,7 @@ from ssl2_bids.metrics.quality_names import SHOWN
 from ssl2_bids.metrics.score_names import SCORES
 from ssl2_bids.steps.lesions import REGIONS
 
+SLOPPY = 'Sloppy'  # key of results of --sloppy
 # keys of raw sidecars that stay true after reorientation and bias correction
 KEPT = (
     'Modality',
@@ -315,3 +316,8 @@ RESOURCE_COLUMNS: dict[str, dict[str, Any]] = {
     'peak_memory_MB': {'Description': 'highest memory of the process', 'Units': 'MB'},
     'gpu_memory_MB': {'Description': 'highest memory on the GPU', 'Units': 'MB'},
 }
+
+
+def is_sloppy(sidecar: Mapping[str, Any]) -> bool:
+    """Whether the sidecar of a mask has the mark of a run with ``--sloppy``."""
+    return bool(sidecar.get(SLOPPY))

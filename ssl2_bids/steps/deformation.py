@@ -37,6 +37,7 @@ LEVELS = ((4, 60), (2, 40), (1, 20))  # voxels of a level in those of the finest
 MARGIN = 12.0  # mm around the brain of the template; the deformation is zero at its end
 SHELL = 4.0  # mm around the brain that are compared too
 RIM = 3.0  # mm; of the brain, whose median intensity stands outside of it too
+WORSE = 0.02  # of Dice, by which a given transform fits less well than an affine one
 MIN_FIT = 0.85  # Dice of a brain in the template; with its own transform above 0.95
 MAX_RETURN = 3.0  # mm; there and back with transforms of one run: below 1
 
@@ -153,6 +154,8 @@ def check_deformation(
     ------
     DataError : the transforms belong to another brain, or not to one another.
     """
+    if not image_mask.data.any():
+        raise DataError('the brain mask is empty')
     edge = max(1, round(SPACING / float(template_mask.spacing.min())))
     affine = template_mask.affine @ np.diag([edge, edge, edge, 1.0])
     model = Volume(template_mask.data[::edge, ::edge, ::edge] > 0, affine)
@@ -176,6 +179,37 @@ def check_deformation(
             advice='They probably belong to different participants or runs.',
         )
     return dice, apart
+
+
+def overlap_by_affine(image_mask: Volume, template_mask: Volume, matrix: np.ndarray) -> float:
+    """Dice of two brains in the template, with an affine transform.
+
+    Parameters
+    ----------
+    image_mask, template_mask : brain masks, each on any grid of its space.
+    matrix : (4, 4), RAS+ mm of the template to RAS+ mm of the image.
+    """
+    edge = max(1, round(SPACING / float(template_mask.spacing.min())))
+    affine = template_mask.affine @ np.diag([edge, edge, edge, 1.0])
+    model = template_mask.data[::edge, ::edge, ::edge] > 0
+    share = image_mask.with_data((image_mask.data > 0).astype(np.float32))
+    i, j, k = model.shape
+    return overlap(resample(share, affine, (i, j, k), transform=matrix).data >= 0.5, model)
+
+
+def doubts(label: str, dice: float, affine: float) -> list[str]:
+    """Remarks on a given transform to a template that an affine transform surpasses.
+
+    Parameters
+    ----------
+    dice, affine : of the brain masks, with the given and with the affine transform.
+    """
+    if dice >= affine - WORSE:
+        return []
+    return [
+        f'the given transform to {label} fits the brain less well (Dice {dice:.2f}) than an '
+        f'affine registration ({affine:.2f}): check that it is of this participant'
+    ]
 
 
 def without_lesions(image: Volume, brain: Volume, lesions: Volume) -> Volume:

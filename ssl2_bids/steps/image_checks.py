@@ -34,7 +34,6 @@ LIKE = {  # contrasts that may look so
     DARK: ('T1w', 'UNIT1', 'FLAIR', 'T2starw'),
 }
 CHECKED = {contrast for names in LIKE.values() for contrast in names}
-REPORTED_ELSEWHERE = ('coverage', 'brain-mask')  # by the segmentation and by the joint mask
 METHODS = (
     'The quality of each image was measured with metrics of MRIQC [@esteban2017] and with the '
     'noise of neighbouring voxels [@coupe2008], in tissue classes that were fitted with the atlas '

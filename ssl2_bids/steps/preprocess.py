@@ -233,7 +233,7 @@ def given_mask(
         raise DataError('the brain mask lies on another grid than the image')
     inside = np.nan_to_num(upright.data) > 0
     if not inside.any():
-        raise DataError('the brain mask is empty', advice='Leave it out of --brain-mask.')
+        raise DataError('the brain mask is empty', advice='Draw the brain, or leave the mask out.')
     found = Volume(inside.astype(np.uint8), image.affine)
     return found, shows_brain_only(image, mode=mode, stripped=stripped)
 

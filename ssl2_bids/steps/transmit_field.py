@@ -22,6 +22,7 @@ LIMITS = (0.35, 1.55)  # of nominal, of what is used
 SMOOTHING = 3.0  # mm, sigma; the field is smooth, its map is not
 SA2RAGE_T1 = 1.5  # s, at which the ratio is read; it hardly depends on T1
 STEPS = 400
+MIN_COVERED = 0.6  # of the head in the map; its lower part, neck and face, may be outside
 AIR = 0.1  # of the brightest signal of SA2RAGE; below it is air
 
 
@@ -96,6 +97,31 @@ def from_sa2rage(images: Sequence[Volume], phases: Sequence[Volume], protocol: P
     falling = slice(int(np.argmax(table)), int(np.argmin(table)) + 1)
     found = np.interp(ratio, table[falling][::-1], fields[falling][::-1])
     return second.with_data(np.where(inside, found, 0).astype(np.float32))
+
+
+def check_coverage(field: Volume, grid: Grid, head: np.ndarray) -> None:
+    """Check that a B1+ map is one of this head.
+
+    Parameters
+    ----------
+    head : bool, on the grid of the image that is corrected.
+
+    Raises
+    ------
+    DataError : most of the head lies outside the field of view of the map.
+    """
+    voxels = np.argwhere(head)[:: max(1, int(head.sum()) // 20_000)]
+    if not len(voxels):
+        return
+    mapping = np.linalg.inv(field.affine) @ grid.affine
+    places = voxels @ mapping[:3, :3].T + mapping[:3, 3]
+    inside = ((places > -0.5) & (places < np.array(field.shape) - 0.5)).all(axis=1)
+    if inside.mean() < MIN_COVERED:
+        raise DataError(
+            f'the B1+ map covers {inside.mean():.0%} of the head (at least {MIN_COVERED:.0%} are '
+            'needed)',
+            advice='It is probably of another position of the head or of another session.',
+        )
 
 
 def on_grid(field: Volume, grid: Grid) -> np.ndarray:

@@ -66,29 +66,34 @@ def _prepare(scan: Scan, images: list[Volume], helpers: dict[str, Volume]) -> Pr
 
     (image,) = images
     computed = scan.is_computed
+    inv2 = image if computed else helpers['INV2']
     return preprocess.prepare_mp2rage(
         None if computed else image,
-        (helpers['INV1'], image if computed else helpers['INV2']),
+        (helpers['INV1'], inv2),
         phases=[helpers['INV1 phase'], helpers['INV2 phase']] if computed else (),
         protocol=t1_mapping.protocol_of(*scan.inversion_metadata),
-        transmit=_transmit_field(scan, helpers),
+        transmit=_transmit_field(scan, helpers, inv2),
         scanner_t1=helpers.get('T1map'),
     )
 
 
-def _transmit_field(scan: Scan, helpers: dict[str, Volume]) -> Volume | None:
+def _transmit_field(scan: Scan, helpers: dict[str, Volume], inv2: Volume) -> Volume | None:
     """The B1+ field as a fraction of nominal, on the grid of its map; None without."""
-    from ssl2_bids.steps import transmit_field
+    from ssl2_bids.steps import mp2rage, transmit_field
 
     for companion in scan.companions:
         with about(companion.path):
+            found = None
             if companion.role == 'TB1map':
-                return transmit_field.as_fraction(helpers['TB1map'])
-            if companion.role == 'SA2RAGE 1':
+                found = transmit_field.as_fraction(helpers['TB1map'])
+            elif companion.role == 'SA2RAGE 1':
                 names = ('SA2RAGE 1', 'SA2RAGE 2')
                 known = transmit_field.sa2rage_protocol([scan.metadata_of(n) for n in names])
                 if known:
-                    return transmit_field.from_sa2rage(
+                    found = transmit_field.from_sa2rage(
                         [helpers[n] for n in names], [helpers[f'{n} phase'] for n in names], known
                     )
+            if found is not None:
+                transmit_field.check_coverage(found, inv2, mp2rage.head_of(inv2))
+                return found
     return None

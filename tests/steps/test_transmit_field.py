@@ -55,6 +55,22 @@ def test_without_its_settings_there_is_no_sa2rage():
     assert transmit_field.sa2rage_protocol([bare, SECOND]) is None
 
 
+@pytest.mark.parametrize(
+    ('shift', 'covered'), [(0.0, True), (40.0, True), (-40.0, True), (90.0, False), (300.0, False)]
+)
+def test_a_map_of_another_position_is_refused(shift, covered):
+    head = np.zeros((40, 40, 40), bool)
+    head[5:35, 5:35, 5:35] = True
+    grid = volume(head, 4.0)
+    field = volume(np.ones((20, 20, 20)), 8.0)
+    field.affine[0, 3] = shift
+    if covered:
+        transmit_field.check_coverage(field, grid, head)
+    else:
+        with pytest.raises(DataError, match=r'covers \d+% of the head'):
+            transmit_field.check_coverage(field, grid, head)
+
+
 def test_holes_and_what_lies_outside_take_the_nearest_value():
     field = np.full((12, 12, 12), 0.8, np.float32)
     field[6:] = 1.2

@@ -12,6 +12,7 @@ from ssl2_bids import __version__
 from ssl2_bids.bids.dataset import read_description, unit_name
 from ssl2_bids.bids.outputs import Result, output_name, read_sidecar, sidecar_path
 from ssl2_bids.bids.provenance import DESCRIPTIONS
+from ssl2_bids.bids.sidecars import is_sloppy
 from ssl2_bids.errors import DataError, NoInputError, UsageError
 from ssl2_bids.networks.cards import CARD_FILE, Card
 from ssl2_bids.networks.weights import find_model
@@ -23,7 +24,7 @@ from ssl2_bids.workflows.adaptation.cases import (
     label_folders,
     read_labels,
 )
-from ssl2_bids.workflows.participant.sloppy import WARNING, is_sloppy
+from ssl2_bids.workflows.participant.sloppy import WARNING
 
 if TYPE_CHECKING:
     from ssl2_bids.steps.annotation import Annotation

@@ -22,6 +22,7 @@ from ssl2_bids.bids.outputs import (
     sidecar_path,
 )
 from ssl2_bids.bids.provenance import write_dataset_files
+from ssl2_bids.bids.sidecars import is_sloppy
 from ssl2_bids.errors import (
     SOME_FAILED,
     SUCCESS,
@@ -48,6 +49,7 @@ from ssl2_bids.workflows.participant.earlier import current_results
 
 log = logging.getLogger('ssl2_bids')
 
+BESIDE_USUAL = 'the result is of --sloppy, others are not; run the participant level again'
 NAMED = 10  # participants without a result that the terminal names; the page names all
 
 
@@ -141,6 +143,10 @@ def _select(settings: GroupSettings, units: set[tuple[str, str | None]]) -> Sele
             if isinstance(error, AbsentResultsError):
                 absent.append(error)
             damaged.append(_reason(match[1], match[2], str(error)))
+    usual = [r for r in results if not is_sloppy(r.sidecar)]
+    if usual:  # results of tests of the installation are shown where there is nothing else
+        out_of_date += [(r, BESIDE_USUAL) for r in results if is_sloppy(r.sidecar)]
+        results = usual
     return Selected(
         results,
         [_reason(r.names.subject, r.names.session, text) for r, text in out_of_date],

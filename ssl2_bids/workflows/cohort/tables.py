@@ -17,14 +17,14 @@ from ssl2_bids.bids.outputs import (
     sidecar_path,
     write_table,
 )
-from ssl2_bids.bids.sidecars import cohort_columns
+from ssl2_bids.bids.sidecars import cohort_columns, is_sloppy
 from ssl2_bids.errors import DataError, Ssl2Error
 from ssl2_bids.metrics.cohort import outliers
 from ssl2_bids.processes import side_by_side
 from ssl2_bids.settings import GroupSettings
 from ssl2_bids.steps import quality
 from ssl2_bids.steps.lesions import REGIONS
-from ssl2_bids.workflows.participant.sloppy import WARNING, is_sloppy
+from ssl2_bids.workflows.participant.sloppy import WARNING
 
 TOGETHER = 16  # results that a process reads at once
 COVARIATES = ('age', 'sex', 'group')

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ import numpy as np
 from ssl2_bids.bids.dataset import unit_name
 from ssl2_bids.bids.label_ranking import session_of
 from ssl2_bids.bids.labels import Label, Mask, find_masks, look_for_labels
-from ssl2_bids.errors import NoInputError, Ssl2Error
+from ssl2_bids.bids.outputs import read_sidecar, sidecar_path
+from ssl2_bids.bids.sidecars import is_sloppy
+from ssl2_bids.errors import DataError, NoInputError, Ssl2Error
 from ssl2_bids.metrics import calibration, lesionwise, voxelwise
 from ssl2_bids.settings import MINIMUM_LESION_VOLUME
 from ssl2_bids.steps.annotation import Annotation
@@ -159,6 +162,10 @@ def evaluate(
             failures.append(FailedCase(unit[0], unit[1] or None, error, name))
     cases.sort(key=lambda case: models.index(case.model))
     notes = _notes(cases, drawn)
+    made = [unit for name, unit in pairs if _is_sloppy(masks[name][unit])]
+    if made:
+        whose = names_of(dict.fromkeys(made))
+        notes.append(f'{whose}: made with --sloppy: the scores have no use')
     notes += [f'{path.name}: left out: {why}' for path, why in (*found.left_out, *unassigned)]
     notes += [f'{path.name}: not used: {why}' for path, why in found.superseded]
     notes += [f'{path.name}: not recognised as the name of a mask' for path in found.unknown]
@@ -307,6 +314,15 @@ def _match_grids(
     placed = place(labels, {path: ras_grid(Path(path)) for path in by_path})
     mask = by_path[placed.image]
     return mask, segmented.read_mask(mask.path), placed.annotation, placed.labels
+
+
+def _is_sloppy(masks: Sequence[Mask]) -> bool:
+    """Whether a run with ``--sloppy`` made any of the masks; unreadable sidecars state nothing."""
+    for mask in masks:
+        with suppress(DataError):
+            if is_sloppy(read_sidecar(sidecar_path(mask.path))):
+                return True
+    return False
 
 
 def _notes(cases: list[ComparedCase], drawn: dict[tuple[str, str], list]) -> list[str]:

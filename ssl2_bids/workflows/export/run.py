@@ -19,6 +19,7 @@ from ssl2_bids.bids.outputs import (
     sidecar_path,
 )
 from ssl2_bids.bids.provenance import bids_uri
+from ssl2_bids.bids.sidecars import is_sloppy
 from ssl2_bids.contrasts import SIMILAR
 from ssl2_bids.errors import DataError, NoInputError, Ssl2Error, about
 from ssl2_bids.files import write_json, write_text
@@ -26,7 +27,7 @@ from ssl2_bids.raw_grid import read_raw_grid, write_on
 from ssl2_bids.steps.lesion_filling import fill_lesions
 from ssl2_bids.volume import Grid, Volume, read, reorient, resample
 from ssl2_bids.workflows.participant.earlier import current_results
-from ssl2_bids.workflows.participant.sloppy import WARNING, is_sloppy
+from ssl2_bids.workflows.participant.sloppy import WARNING
 
 log = logging.getLogger('ssl2_bids')
 

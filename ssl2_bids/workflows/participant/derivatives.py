@@ -132,6 +132,7 @@ def _for_templates(plan: Plan, found: SegmentationFiles) -> Reference:
         mask=_own(names, names.path('anat.mask')),
         probability=_own(names, names.path('anat.probability')),
         instances=_own(names, names.path('anat.instances')),
+        mark=sloppy.mark(plan.settings),
     )
 
 

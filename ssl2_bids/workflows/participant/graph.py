@@ -105,9 +105,9 @@ def _add_session(workflow: Workflow, plan: Plan, device: str, command: str) -> N
     for label, node in templates.items():
         branch.connect(corrected[reference], 'image', node, 'image')
         branch.connect(joint, 'mask', node, 'mask')
+        branch.connect(template, 'matrix', node, 'start')
         if label not in plan.transforms:
             branch.connect(lesions, 'instances', node, 'instances')
-            branch.connect(template, 'matrix', node, 'start')
     last = _finish(plan, contrasts, list(templates), command)
     _gather(branch, last, 'deformations', [(n, 'deformation') for n in templates.values()])
     _gather(branch, last, 'warped', [(n, 'warped') for n in templates.values()])

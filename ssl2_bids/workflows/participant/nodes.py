@@ -25,6 +25,7 @@ from ssl2_bids.volume import read, reorient, resample, thin, write
 from ssl2_bids.workflows.participant.templates import checked_transforms
 from ssl2_bids.workflows.raw_scan import read_scan
 
+SAME_SPACE = 'MNI152'  # templates whose brains lie where that of the App's own template lies
 WHOLE_BRAIN = 0.98  # share of the brain below which an image's field of view is mentioned
 
 
@@ -390,9 +391,11 @@ def register_template(
 
 
 def take_template_transform(
-    image: str, mask: str, template: Template, given: GivenTransforms, program: str
+    image: str, mask: str, template: Template, given: GivenTransforms, program: str, start: str
 ) -> dict[str, str]:
     """The transforms of another program between a template and the reference, as ``.npz``.
+
+    ``start`` is the affine transform that the App found to its own template of the same space.
 
     Raises
     ------
@@ -409,8 +412,15 @@ def take_template_transform(
         f'{label}, Dice of the masks with the given transform': round(dice, 3),
         f'{label}, given transforms there and back, mm': round(apart, 3),
     }
+    warnings: list[str] = []
+    if label.startswith(SAME_SPACE):
+        affine = deformation.overlap_by_affine(
+            read(mask, dtype=np.uint8), read(template.mask, dtype=np.uint8), np.load(start)
+        )
+        quality[f'{label}, Dice of the masks with an affine transform'] = round(affine, 3)
+        warnings = deformation.doubts(label, dice, affine)
     methods = [deformation.given_methods(program, label)]
-    facts = _facts('register_template', [], methods, quality=quality)
+    facts = _facts('register_template', warnings, methods, quality=quality)
     return {
         'deformation': _here('deformation.npz'),
         'warped': _here('warped.nii'),

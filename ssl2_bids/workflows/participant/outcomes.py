@@ -21,6 +21,7 @@ from ssl2_bids.errors import (
 from ssl2_bids.settings import ParticipantSettings
 from ssl2_bids.workflows.participant.plan import Plan
 from ssl2_bids.workflows.participant.planning import is_finished
+from ssl2_bids.workflows.participant.sloppy import UsualResultError
 
 log = logging.getLogger('ssl2_bids')
 
@@ -65,8 +66,9 @@ def look(
         content['warnings'].append(f'not processed: {plan.session.skipped}')
         summary.write_summary(plan, content)
         return Outcome(name, 'skipped', plan.session.skipped)
-    if isinstance(plan.session.problem, AbsentResultsError):  # they stay as they are
-        return Outcome(name, 'failed', str(plan.session.problem), NoInputError.exit_code)
+    problem = plan.session.problem
+    if isinstance(problem, AbsentResultsError | UsualResultError):  # results stay as they are
+        return Outcome(name, 'failed', str(problem), problem.exit_code)
     folder = graph.branch_folder(plan, settings.work_dir)
     if plan.session.problem is None and (is_finished(plan) and not running.failures(folder)):
         return Outcome(name, 'done', resources=running.resources(folder))

@@ -28,6 +28,7 @@ from ssl2_bids.workflows.participant.planned_outputs import (
     all_paths,
     planned_outputs,
 )
+from ssl2_bids.workflows.participant.sloppy import check_replaced
 from ssl2_bids.workflows.participant.templates import (
     by_template,
     checked_transforms,
@@ -59,7 +60,8 @@ def plan_sessions(settings: ParticipantSettings) -> list[Plan]:
     problems = [plan.session.problem for plan in plans if not plan.session.skipped]
     if problems and all(problem in missing.values() for problem in problems):
         raise next(iter(missing.values()))
-    return [_as_known_before(_with_results_here(plan, settings), settings) for plan in plans]
+    plans = [check_replaced(_with_results_here(plan, settings), settings) for plan in plans]
+    return [_as_known_before(plan, settings) for plan in plans]
 
 
 def _plans(
@@ -267,6 +269,25 @@ def describe_plans(plans: list[Plan], settings: ParticipantSettings) -> str:
 
 def _below(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix()
+
+
+def unused_folders(plans: list[Plan], settings: ParticipantSettings) -> list[str]:
+    """A sentence for each folder of ``-d`` and ``--brain-mask`` of which nothing is used."""
+    used: set[Path] = set()
+    for plan in plans:
+        if plan.session.problem is not None:
+            return []  # it may be a problem of such a folder
+        used |= {path for scan in plan.session.scans.values() for path in scan.sources}
+        used |= {plan.brain_mask.path} if plan.brain_mask else set()
+        used |= {p for given in plan.transforms.values() for p in (given.forward, given.backward)}
+    folders = {f'-d {name}={path}': path for name, path in settings.derivatives.items()}
+    if settings.brain_mask:
+        folders[f'--brain-mask {settings.brain_mask}'] = settings.brain_mask
+    return [
+        f'{option}: nothing in this folder fits a session of this run'
+        for option, folder in folders.items()
+        if not any(path.is_relative_to(folder) for path in used)
+    ]
 
 
 def is_runnable(plan: Plan) -> bool:

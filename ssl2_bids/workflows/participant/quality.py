@@ -90,7 +90,8 @@ def measure_quality(
     }
     write_json('quality.json', content)
     # what other steps report of the same fault is not reported twice
-    texts = [flag.text for flag in flags if flag.code not in image_checks.REPORTED_ELSEWHERE]
+    elsewhere = {'coverage'} | ({'brain-mask'} if joint['warnings'] else set())
+    texts = [flag.text for flag in flags if flag.code not in elsewhere]
     facts = {
         'step': 'measure_quality',
         'contrast': contrast,

@@ -27,6 +27,7 @@ from ssl2_bids.workflows.participant.planning import (
     is_finished,
     is_runnable,
     plan_sessions,
+    unused_folders,
     with_checked_transforms,
     without_unusable,
 )
@@ -80,6 +81,8 @@ def run_participant_level(
     device = _checked_device(settings) if runnable else ''
     device_text = f'device: {device}; ' if device else ''
     show(f'{device_text}model: {plans[0].card.name} {plans[0].card.version}')
+    for text in unused_folders(plans, settings):
+        log.warning('%s', text)
     _remove_leftovers(plans, settings.output_dir)
     links = dict(settings.derivatives)
     links |= {BRAIN_MASKS: settings.brain_mask} if settings.brain_mask else {}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from ssl2_bids.bids.outputs import results_beside
+from ssl2_bids.bids.sidecars import SLOPPY, is_sloppy
+from ssl2_bids.errors import UsageError
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.settings import ParticipantSettings
+from ssl2_bids.workflows.participant.plan import Plan
 
 WORKING_VOXEL = 2.0  # mm
 SETTINGS: dict[str, dict[str, Any]] = {  # by node: arguments that a usual run leaves alone
@@ -18,7 +21,6 @@ SETTINGS: dict[str, dict[str, Any]] = {  # by node: arguments that a usual run l
     'find_template': {'levels': 1},
     'segment': {'voxel_size': WORKING_VOXEL},
 }
-MARK = 'Sloppy'  # key of sidecars
 WARNING = 'made with --sloppy, for tests of an installation only: the lesions are wrong'
 METHODS = (
     'Settings of low quality (--sloppy) were used, for a test of the installation: voxels of '
@@ -40,9 +42,22 @@ def card_of(card: Card, settings: ParticipantSettings) -> Card:
 
 def mark(settings: ParticipantSettings) -> dict[str, bool]:
     """The keys that mark a sloppy result in a sidecar; none in a usual run."""
-    return {MARK: True} if settings.sloppy else {}
+    return {SLOPPY: True} if settings.sloppy else {}
 
 
-def is_sloppy(sidecar: Mapping[str, Any]) -> bool:
-    """Whether the sidecar of a mask has the mark of a sloppy run."""
-    return bool(sidecar.get(MARK))
+class UsualResultError(UsageError):
+    """A sloppy run would replace the result of a usual one."""
+
+
+def check_replaced(plan: Plan, settings: ParticipantSettings) -> Plan:
+    """The plan, or that a result of a usual run is there, which stays as it is."""
+    if not settings.sloppy or settings.overwrite or plan.session.problem or plan.session.skipped:
+        return plan
+    for result in results_beside(plan.names):
+        if not is_sloppy(result.sidecar):
+            problem = UsualResultError(
+                'there is a result of a usual run, which --sloppy would replace',
+                advice='Give another output folder, or --overwrite.',
+            )
+            return replace(plan, session=replace(plan.session, problem=problem))
+    return plan

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -203,6 +203,7 @@ class Reference:
     ----------
     table : one row per lesion, fields of :class:`ssl2_bids.steps.lesions.Lesion`.
     image, mask, probability, instances : BIDS URIs of the written files.
+    mark : keys of every sidecar, of a run that is not a usual one.
     """
 
     names: UnitNames
@@ -213,6 +214,7 @@ class Reference:
     mask: str
     probability: str
     instances: str
+    mark: Mapping[str, bool] = field(default_factory=dict)
 
 
 def write_in_templates(
@@ -258,7 +260,7 @@ def _write_transforms(
             'Sources': list(sources),
             'SpatialReference': uri,
         }
-        write_json(sidecar_path(path), sidecar)
+        write_json(sidecar_path(path), sidecar | dict(reference.mark))
 
 
 def _write_segmentation(reference: Reference, template: Template, found: Deformation) -> None:
@@ -306,4 +308,4 @@ def _write_sidecar(
         sidecar['Resolution'] = (
             f'{template.space.name}, res-{template.space.resolution} ({edges} mm), {of}'
         )
-    write_json(sidecar_path(path), sidecar | (more or {}))
+    write_json(sidecar_path(path), sidecar | dict(reference.mark) | (more or {}))

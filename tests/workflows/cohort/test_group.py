@@ -31,7 +31,7 @@ def add_result(
     session: str | None = None,
     reference: str = 'T1w',
     desc: str = '',
-    **sidecar: str,
+    **sidecar: str | bool,
 ) -> UnitNames:
     """What the participant level leaves of one session, as far as the group level reads it."""
     names = UnitNames(out, subject, session, reference, desc)
@@ -237,6 +237,17 @@ def test_a_result_that_the_last_run_could_not_renew_is_left_out_with_the_reason(
     assert 'sub-02' not in rows_of(cohort)
     assert any('without result' in line and 'sub-02' in line for line in shown)
     assert 'earlier choice of images' in (cohort.output_dir / 'group_report.html').read_text()
+
+
+def test_a_sloppy_result_beside_usual_ones_is_left_out(cohort):
+    add_result(cohort.output_dir, '02', 5.0, Sloppy=True)
+    shown: list[str] = []
+    assert run_group_level(cohort, show=shown.append) == 0
+    assert 'sub-02' not in rows_of(cohort)
+    assert any('without result' in line and 'sub-02' in line for line in shown)
+    assert 'the result is of --sloppy' in (cohort.output_dir / 'group_report.html').read_text()
+    name = 'group_space-MNI152NLin2009aSym_lesion-frequency.json'
+    assert 'sub-02' not in json.loads((cohort.output_dir / name).read_text())['Participants']
 
 
 def test_a_second_result_counts_as_long_as_the_images_that_it_was_made_from(cohort):

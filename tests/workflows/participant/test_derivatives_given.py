@@ -14,7 +14,11 @@ from phantoms import brain_image, turned
 from ssl2_bids.errors import DataError
 from ssl2_bids.settings import ParticipantSettings
 from ssl2_bids.workflows.participant.plan import Plan
-from ssl2_bids.workflows.participant.planning import describe_plans, plan_sessions
+from ssl2_bids.workflows.participant.planning import (
+    describe_plans,
+    plan_sessions,
+    unused_folders,
+)
 
 PREPROC, MASK = 'desc-preproc_T1w.nii.gz', 'desc-brain_mask.nii.gz'
 LISTS = ('smriprep_ds005', 'smriprep_ds054', 'fmriprep_ds005_partial', 'fmriprep_ds054',
@@ -120,6 +124,14 @@ def test_another_participant_s_results_are_not_taken(settings, make_dataset, cap
         'no mask for this session in -d fmriprep: the brain is extracted',
     )
     assert 'the file name belongs to another participant' in caplog.text
+
+
+def test_a_folder_of_which_nothing_is_used_is_named(settings, tmp_path):
+    assert unused_folders(plan_sessions(settings), settings) == []
+    empty = replace(settings, derivatives={'other': tmp_path}, brain_mask=tmp_path)
+    first, second = unused_folders([plan_of(settings)], empty)
+    assert f'-d other={tmp_path}: nothing in this folder fits' in first
+    assert f'--brain-mask {tmp_path}: nothing' in second
 
 
 def test_a_mask_of_another_grid_is_an_error_with_both_grids(settings):

@@ -13,13 +13,14 @@ import pytest
 from phantoms import brain_image, turned
 from running_app import validate
 
+from ssl2_bids.bids.sidecars import SLOPPY as MARK
 from ssl2_bids.errors import NoInputError
 from ssl2_bids.settings import PREPROCESSING, GroupSettings, ParticipantSettings, deciding
 from ssl2_bids.workflows.cohort.run import run_group_level
 from ssl2_bids.workflows.export.run import export
 from ssl2_bids.workflows.participant.planning import plan_sessions
 from ssl2_bids.workflows.participant.run import run_participant_level
-from ssl2_bids.workflows.participant.sloppy import MARK, SETTINGS, WARNING
+from ssl2_bids.workflows.participant.sloppy import SETTINGS, WARNING
 
 FLAIR = 'sub-01/anat/sub-01_FLAIR.nii.gz'
 RESULT = 'sub-01/anat/sub-01_space-FLAIR'
@@ -134,7 +135,14 @@ def test_sloppy_and_usual_results_by_turns(sloppy, caplog):
     fine = (sloppy.output_dir / f'{RESULT}_label-L_probseg.nii.gz').read_bytes()
     assert status_of(usual) == 'finished before'
 
-    assert status_of(sloppy) == 'done'
+    summary = (sloppy.output_dir / 'sub-01/figures/sub-01_desc-summary_report.json').read_bytes()
+    code, (outcome,) = run_participant_level(sloppy)
+    assert code == 1
+    assert 'there is a result of a usual run' in outcome.reason
+    assert (sloppy.output_dir / f'{RESULT}_label-L_probseg.nii.gz').read_bytes() == fine
+    again = sloppy.output_dir / 'sub-01/figures/sub-01_desc-summary_report.json'
+    assert again.read_bytes() == summary
+    assert status_of(replace(sloppy, overwrite=True)) == 'done'
     assert sidecar_of(sloppy)[MARK] is True
     assert (sloppy.output_dir / f'{RESULT}_label-L_probseg.nii.gz').read_bytes() != fine
 

@@ -19,6 +19,7 @@ from template_home import make_home
 from ssl2_bids import itk
 from ssl2_bids.errors import UnavailableError
 from ssl2_bids.settings import ParticipantSettings
+from ssl2_bids.steps import deformation
 from ssl2_bids.steps.template import template
 from ssl2_bids.volume import Volume, read, resample, resample_deformed
 from ssl2_bids.workflows.participant.expected_methods import expected_methods
@@ -231,7 +232,23 @@ def test_results_lie_where_the_given_transform_takes_them(settings, home):
     assert any('with the transform of fMRIPrep 25.2.3' in text for text in summary['methods'])
     plan = plan_of(replace(settings, output_spaces=(ADULT,)))
     assert expected_methods(plan) == summary['methods']
-    assert summary['quality'][f'{ADULT}, Dice of the masks with the given transform'] > 0.95
+    given = summary['quality'][f'{ADULT}, Dice of the masks with the given transform']
+    assert given > 0.95
+    assert 0.8 < summary['quality'][f'{ADULT}, Dice of the masks with an affine transform'] < 1
+    assert not any('fits the brain less well' in text for text in summary['warnings'])
+
+
+def test_a_transform_that_an_affine_one_surpasses_is_doubted():
+    model = template()
+    brain = model.with_data((model.data > 0).astype(np.uint8))
+    shift = np.eye(4)
+    assert deformation.overlap_by_affine(brain, brain, shift) == 1
+    shift[1, 3] = 12
+    moved = deformation.overlap_by_affine(brain, brain, shift)
+    assert 0.8 < moved < 0.95
+    (text,) = deformation.doubts(ADULT, moved, 1.0)
+    assert 'check that it is of this participant' in text
+    assert deformation.doubts(ADULT, 0.97, 0.98) == []
 
 
 def test_the_transform_of_all_sessions_is_not_one_of_a_session(settings, tmp_path):
