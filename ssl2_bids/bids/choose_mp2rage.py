@@ -34,7 +34,10 @@ def pick_unit1(choosing: Choosing, found: list[dict[str, Any]]) -> Scan:
         )
     elif plain:
         choosing.drop(plain, 'the denoised UNIT1 is used')
-    return choosing.pick_first('unit1', denoised or plain)
+    pick = choosing.pick_first('unit1', denoised or plain)
+    (file,) = [f for f in found if f['path'] == pick.paths[0]]
+    maps = _scanner_maps(choosing, file)
+    return choosing.scan('UNIT1', file, maps) if maps else pick
 
 
 def complex_pairs(choosing: Choosing) -> list[Roles]:
@@ -77,6 +80,11 @@ def _for_t1(choosing: Choosing, pair: Sequence[dict[str, Any]], uniform: dict[st
         missing = t1_mapping.missing_keys(*sidecars)
         why = f'{", ".join(missing)} missing' if missing else 'its times contradict one another'
         choosing.warnings.append(f'no T1 map can be computed from the MP2RAGE: {why}')
+    return _scanner_maps(choosing, uniform)
+
+
+def _scanner_maps(choosing: Choosing, uniform: dict[str, Any]) -> Roles:
+    """The T1 map of the scanner on the grid of a UNIT1."""
     maps = [f for f in choosing.files if f['suffix'] == 'T1map' and f['path'].exists()]
     maps = [f for f in choosing.usable(maps) if choosing.on_grid(f, uniform, 'UNIT1')]
     return [('T1map', maps[0])] if maps else []

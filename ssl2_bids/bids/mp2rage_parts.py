@@ -18,7 +18,7 @@ from ssl2_bids.bids import image_names
 ABOUT = ('MP2RAGE', 'INV1', 'INV2', 'UNI', 'UNIT1')  # suffixes that name a part themselves
 OTHER_FIELD_MAP = 'of the B1+ maps only TB1map and TB1SRGE with its phases are used'
 RELATED = {
-    'T1map': 'a T1 map is used only beside UNIT1 with INV1 and INV2, where none can be computed',
+    'T1map': 'a T1 map is used beside UNIT1 only, where none can be computed',
     'TB1map': 'a B1+ map is used with UNIT1, INV1, INV2 and the settings of MP2RAGE only',
     'TB1TFL': OTHER_FIELD_MAP,
     'TB1AFI': OTHER_FIELD_MAP,

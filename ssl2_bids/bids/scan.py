@@ -73,6 +73,11 @@ class Scan:
         return any(companion.role == 'INV1 phase' for companion in self.companions)
 
     @property
+    def has_inversions(self) -> bool:
+        """Whether this is a UNIT1 with INV1 and INV2, of the scanner or computed."""
+        return bool(self.inversions) or self.is_computed
+
+    @property
     def field_strength(self) -> float | None:
         """Tesla, from the sidecar; None if unknown."""
         value = self.metadata.get('MagneticFieldStrength')

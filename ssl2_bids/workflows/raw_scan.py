@@ -8,7 +8,7 @@ from dataclasses import replace
 from ssl2_bids.bids.scan import Scan
 from ssl2_bids.errors import DataError, about
 from ssl2_bids.files import sha256
-from ssl2_bids.steps import preprocess
+from ssl2_bids.steps import preprocess, quality
 from ssl2_bids.steps.preprocess import PreparedScan
 from ssl2_bids.volume import Volume, read, reorient, thin
 
@@ -60,8 +60,12 @@ def read_scan(
 
 def _prepare(scan: Scan, images: list[Volume], helpers: dict[str, Volume]) -> PreparedScan:
     """One image, and its maps, from the checked ones of a contrast."""
-    if not scan.companions:
-        return preprocess.prepare_contrast(images, echo_times=scan.echo_times if scan.maps else ())
+    if not scan.has_inversions:
+        is_fitted = 'T2starmap' in scan.maps
+        made = preprocess.prepare_contrast(images, echo_times=scan.echo_times if is_fitted else ())
+        if 'T1map' in helpers:
+            made.maps['T1map'] = quality.in_seconds(helpers['T1map'])
+        return made
     from ssl2_bids.steps import t1_mapping
 
     (image,) = images

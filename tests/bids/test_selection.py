@@ -287,7 +287,7 @@ def test_a_uniform_image_alone_is_taken_as_t1w_with_the_recipe(tmp_path):
 
 
 def test_maps_and_unknown_names_of_an_mp2rage_are_mentioned(tmp_path):
-    choice = chosen(entries(tmp_path, 'UNIT1', 'T1map', 'TB1map', 'MP2RAGE', 'MPRAGE'))
+    choice = chosen(entries(tmp_path, 'T1w', 'T1map', 'TB1map', 'MP2RAGE', 'MPRAGE'))
     told = {path.name.split('_')[-1]: why for path, why in choice.dropped}
     assert 'T1 map' in told['T1map.nii.gz']
     assert 'B1+ map' in told['TB1map.nii.gz']
@@ -369,6 +369,13 @@ def test_without_its_settings_the_t1_map_of_the_scanner_is_taken_and_the_key_nam
     choice = chosen(fields(tmp_path, 'T1map', metadata=metadata))
     assert [c.role for c in choice.picked[0].companions] == ['INV1', 'INV2', 'T1map']
     assert 'no T1 map can be computed from the MP2RAGE: NumberShots missing' in choice.warnings
+
+
+def test_the_t1_map_of_the_scanner_needs_no_inversions(tmp_path):
+    (scan,) = chosen(entries(tmp_path, 'UNIT1', 'T1map')).picked
+    assert [c.role for c in scan.companions] == ['T1map']
+    assert scan.maps == {'T1map': 'scanner'}
+    assert not scan.has_inversions
 
 
 def test_a_companion_that_cannot_be_used_costs_itself(tmp_path):

@@ -49,7 +49,7 @@ def _prepared(plan: Plan, contrast: str) -> list[str]:
     from ssl2_bids.steps import preprocess, t1_mapping, transmit_field
 
     scan = plan.session.scans[contrast]
-    if not scan.companions:
+    if not scan.has_inversions:
         return preprocess.echo_methods(len(scan.paths), has_map=bool(scan.maps))
     roles = {companion.role for companion in scan.companions}
     sa2rage = [scan.metadata_of(f'SA2RAGE {number}') for number in (1, 2)]
@@ -67,7 +67,7 @@ def _brain(plan: Plan, contrast: str) -> list[str]:
 
     if plan.brain_mask and plan.brain_mask.contrast == contrast:
         return [brain.GIVEN]
-    in_inv2 = bool(plan.session.scans[contrast].companions)
+    in_inv2 = plan.session.scans[contrast].has_inversions
     return brain.methods(_is_brain_only(plan, contrast), in_inv2=in_inv2)
 
 

@@ -68,7 +68,7 @@ def _extra_images(plan: Plan, contrast: str) -> list[Path]:
 
 def is_denoised(scan: Scan) -> bool:
     """Whether the background noise of a UNIT1 is removed with its inversion images."""
-    return scan.contrast == 'UNIT1' and bool(scan.companions)
+    return scan.contrast == 'UNIT1' and scan.has_inversions
 
 
 def map_paths(plan: Plan, contrast: str) -> dict[str, Path]:

@@ -17,8 +17,10 @@ from ssl2_bids.simulation.anatomy.tissues import Tissue
 from ssl2_bids.simulation.scanner.protocols import read_scanner
 from ssl2_bids.simulation.scanner.sequences import signals
 from ssl2_bids.workflows.participant.expected_methods import expected_methods
+from ssl2_bids.workflows.participant.planned_outputs import planned_outputs
 from ssl2_bids.workflows.participant.planning import plan_sessions
 from ssl2_bids.workflows.participant.run import run_participant_level
+from ssl2_bids.workflows.raw_scan import read_scan
 
 PROTOCOL = read_scanner(None, 7.0).protocols['UNIT1']
 SETTINGS = {
@@ -118,6 +120,25 @@ def test_a_participant_without_unit1_gets_it_with_maps_of_t1_and_t2star(
     assert 'UNIT1 is computed from it' in page
     assert 'computed from magnitude and phase' in page
     assert validate(settings.output_dir) == []
+
+
+def test_unit1_and_t1_map_of_the_scanner_without_inversions(make_dataset, tmp_path, head):
+    unit1 = np.where(head['brain'], 4095 * (2.2 - head['t1']) / 1.2, 0).clip(0, 4095)
+    files = {
+        f'{ANAT}UNIT1.nii.gz': nib.Nifti1Image(unit1.astype(np.float32), head['affine']),
+        f'{ANAT}UNIT1.json': {'MagneticFieldStrength': 7, 'SkullStripped': True},
+        f'{ANAT}T1map.nii.gz': nib.Nifti1Image(
+            (1000 * head['t1'] * head['brain']).astype(np.float32), head['affine']
+        ),
+    }
+    settings = settings_of(make_dataset(files), tmp_path)
+    (plan,) = plan_sessions(replace(settings, dry_run=True))
+    made = read_scan(plan.session.scans['UNIT1'])
+    found = made.maps['T1map'].data
+    assert np.allclose(found[head['brain']], head['t1'][head['brain']], atol=1e-3)
+    names = [path.name for path in planned_outputs(plan)]
+    assert 'sub-01_desc-scanner_T1map.nii.gz' in names
+    assert not any('denoised' in name for name in names)
 
 
 def test_settings_and_b1_map_are_part_of_the_key(make_dataset, tmp_path, head):
