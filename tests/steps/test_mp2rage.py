@@ -152,7 +152,9 @@ def test_the_receive_field_does_not_come_back():
     assert plain[28:40, 10:30, 10:30].mean() < 0.85 * plain[10:22, 10:30, 10:30].mean()
 
 
-@pytest.mark.parametrize('stored', ['radians', 'of 4096 steps', 'of 8192 steps'])
+@pytest.mark.parametrize(
+    'stored', ['radians', 'of 4096 steps', 'of 8192 steps', 'degrees', 'degrees from 0']
+)
 def test_the_uniform_image_is_computed_from_magnitudes_and_phases(stored):
     """Signs and an arbitrary phase of the coil do not matter."""
     rng = np.random.default_rng(0)
@@ -165,6 +167,8 @@ def test_the_uniform_image_is_computed_from_magnitudes_and_phases(stored):
         phases = [np.round((phase + np.pi) / (2 * np.pi) * 4095) for phase in phases]
     elif stored == 'of 8192 steps':
         phases = [np.round(phase / np.pi * 4096) for phase in phases]
+    elif stored.startswith('degrees'):
+        phases = [np.rad2deg(phase) + 180 * stored.endswith('0') for phase in phases]
     made = mp2rage.combine(*(volume(abs(i) * 1e4) for i in images), *map(volume, phases))
     assert made.contrast == 'UNIT1'
     assert made.data / 4095 - 0.5 == pytest.approx(UNI[kind], abs=4e-3)
