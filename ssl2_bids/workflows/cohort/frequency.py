@@ -6,12 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ssl2_bids.bids.dataset import unit_name
 from ssl2_bids.bids.outputs import Result, UnitNames, output_name, sidecar_path
 from ssl2_bids.bids.provenance import bids_uri
+from ssl2_bids.bids.sidecars import SLOPPY, is_sloppy
 from ssl2_bids.errors import DataError
 from ssl2_bids.files import write_json
 from ssl2_bids.processes import side_by_side
@@ -74,7 +76,7 @@ def write_frequency(
     share = target.with_data(count.astype(np.float32) / np.float32(len(people)))
     path = settings.output_dir / output_name('group.frequency', space=ATLAS_SPACE)
     write(share, path, code=4)
-    content = {
+    content: dict[str, Any] = {
         'Description': 'Share of participants with a lesion at each voxel, all sessions of a '
         'participant together; aligned by affine transforms.',
         'Model': model or 'default',
@@ -82,6 +84,8 @@ def write_frequency(
         'SpatialReference': ATLAS_URI,
         'Sources': [bids_uri(names.path('anat.mask'), settings.output_dir) for names in read_in],
     }
+    if any(is_sloppy(result.sidecar) for result in results):
+        content[SLOPPY] = True
     write_json(sidecar_path(path), content)
     figure = settings.output_dir / output_name('group.frequency_figure', space=ATLAS_SPACE)
     figure.parent.mkdir(parents=True, exist_ok=True)

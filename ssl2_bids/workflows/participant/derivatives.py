@@ -233,7 +233,7 @@ def _write_quality(plan: Plan, results: Results) -> None:
             contrast=contrast,
             field_strength=field_strength(plan, contrast),
         )
-        write_json(quality_path(plan, contrast), sidecar)
+        write_json(quality_path(plan, contrast), sidecar | sloppy.mark(plan.settings))
 
 
 def _write_transforms(plan: Plan, results: Results) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -237,6 +238,14 @@ def test_a_result_that_the_last_run_could_not_renew_is_left_out_with_the_reason(
     assert 'sub-02' not in rows_of(cohort)
     assert any('without result' in line and 'sub-02' in line for line in shown)
     assert 'earlier choice of images' in (cohort.output_dir / 'group_report.html').read_text()
+
+
+def test_the_map_of_a_sloppy_cohort_is_marked(cohort):
+    for subject in ('01', '02'):
+        add_result(cohort.output_dir, subject, 5.0, Sloppy=True)
+    assert run_group_level(replace(cohort, participants=('01', '02'))) == 0
+    name = 'group_space-MNI152NLin2009aSym_lesion-frequency.json'
+    assert json.loads((cohort.output_dir / name).read_text())['Sloppy'] is True
 
 
 def test_a_sloppy_result_beside_usual_ones_is_left_out(cohort):
