@@ -254,7 +254,10 @@ def test_a_sloppy_result_beside_usual_ones_is_left_out(cohort):
     assert run_group_level(cohort, show=shown.append) == 0
     assert 'sub-02' not in rows_of(cohort)
     assert any('without result' in line and 'sub-02' in line for line in shown)
-    assert 'result is of --sloppy, others are not' in (cohort.output_dir / 'group_report.html').read_text()
+    assert (
+        'result is of --sloppy, others are not'
+        in (cohort.output_dir / 'group_report.html').read_text()
+    )
     name = 'group_space-MNI152NLin2009aSym_lesion-frequency.json'
     assert 'sub-02' not in json.loads((cohort.output_dir / name).read_text())['Participants']
 

@@ -128,10 +128,11 @@ def test_another_participant_s_results_are_not_taken(settings, make_dataset, cap
 
 def test_a_folder_of_which_nothing_is_used_is_named(settings, tmp_path):
     assert unused_folders(plan_sessions(settings), settings) == []
-    empty = replace(settings, derivatives={'other': tmp_path}, brain_mask=tmp_path)
-    first, second = unused_folders([plan_of(settings)], empty)
-    assert f'-d other={tmp_path}: nothing in this folder fits' in first
-    assert f'--brain-mask {tmp_path}: nothing' in second
+    empty = tmp_path / 'empty'
+    asked = replace(settings, derivatives={'other': empty}, brain_mask=empty)
+    first, second = unused_folders([plan_of(settings)], asked)
+    assert f'-d other={empty}: nothing in this folder fits' in first
+    assert f'--brain-mask {empty}: nothing' in second
 
 
 def test_a_mask_of_another_grid_is_an_error_with_both_grids(settings):

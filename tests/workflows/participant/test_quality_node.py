@@ -12,7 +12,11 @@ from ssl2_bids.steps.template import template
 from ssl2_bids.volume import Volume, write
 from ssl2_bids.workflows.participant.quality import measure_quality, quality_sidecar
 
-JOINT = {'coverage': {'T1w': 1.0, 'FLAIR': 0.6}, 'agreement': {'T1w': 0.98, 'FLAIR': 0.95}}
+JOINT = {
+    'warnings': [],
+    'coverage': {'T1w': 1.0, 'FLAIR': 0.6},
+    'agreement': {'T1w': 0.98, 'FLAIR': 0.95},
+}
 REGISTRATION = {'nmi': 1.11, 'nmi_before': 1.05, 'shift': 3.0, 'rotation': 1.0}
 
 
