@@ -106,12 +106,18 @@ def join_entities(entities: Mapping[str, str]) -> str:
     return '_'.join(f'{name}-{entities[name]}' for name in order if name in entities)
 
 
-def write_table(path: Path, rows: Iterable[Mapping[str, Any]], columns: Mapping[str, Any]) -> None:
+def write_table(
+    path: Path,
+    rows: Iterable[Mapping[str, Any]],
+    columns: Mapping[str, Any],
+    keys: Mapping[str, Any] | None = None,
+) -> None:
     """Write a TSV with ``n/a`` for missing values, and the JSON that explains its columns.
 
     Parameters
     ----------
     columns : for each column, in order, its entry in the JSON (Description, Units, ...).
+    keys : of the JSON, on the table as a whole.
 
     Raises
     ------
@@ -125,7 +131,7 @@ def write_table(path: Path, rows: Iterable[Mapping[str, Any]], columns: Mapping[
             raise ValueError(f'{path.name}: the column {strange[0]} is not described')
         writer.writerow([_cell(row.get(name)) for name in columns])
     write_text(path, stream.getvalue())
-    text = json.dumps(dict(columns), indent=2, ensure_ascii=False) + '\n'
+    text = json.dumps({**columns, **(keys or {})}, indent=2, ensure_ascii=False) + '\n'
     write_text(sidecar_path(path), text)
 
 

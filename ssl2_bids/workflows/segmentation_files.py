@@ -11,7 +11,13 @@ import numpy as np
 
 from ssl2_bids.bids.outputs import UnitNames, sidecar_path, table_path, write_table
 from ssl2_bids.bids.provenance import bids_uri
-from ssl2_bids.bids.sidecars import LESION_COLUMNS, VOLUME_COLUMNS, segmentation_sidecar
+from ssl2_bids.bids.sidecars import (
+    LESION_COLUMNS,
+    SLOPPY,
+    VOLUME_COLUMNS,
+    is_sloppy,
+    segmentation_sidecar,
+)
 from ssl2_bids.files import write_json
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.raw_grid import RawGrid, write_on
@@ -90,7 +96,8 @@ def write_segmentation(found: SegmentationFiles) -> dict[str, Any]:
     # image and table share their name, so they share this file: keys of both
     write_json(sidecar_path(instances), numbered | LESION_COLUMNS)
     rows = volume_rows(found.table, brain_volume(found.brain_mask))
-    write_table(names.path('anat.volumes'), rows, VOLUME_COLUMNS)
+    mark = {SLOPPY: True} if is_sloppy(found.model) else {}
+    write_table(names.path('anat.volumes'), rows, VOLUME_COLUMNS, mark)
     mask = lesion_mask(found.instances)
     write_on(found.grid, mask, names.path('anat.mask'), dtype=np.uint8)
     text = 'Lesion mask: probability at or above the threshold, minimum volume applied.'

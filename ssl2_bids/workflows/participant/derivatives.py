@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -166,7 +167,7 @@ def _write_brain_mask(plan: Plan, results: Results, mask: Volume, grid: RawGrid)
         spatial_reference=_reference_uri(plan),
     )
     flags = {'BrainMaskFlags': results.brain_flags}
-    write_json(sidecar_path(path), sidecar | flags | sloppy.mark(plan.settings))
+    _write_sidecar(plan, path, sidecar | flags)
 
 
 def _write_images(plan: Plan, results: Results, grid: RawGrid) -> None:
@@ -187,7 +188,7 @@ def _write_images(plan: Plan, results: Results, grid: RawGrid) -> None:
             spatial_reference=_reference_uri(plan),
             skull_stripped=results.brain_only[number],
         )
-        write_json(sidecar_path(path), sidecar | sloppy.mark(plan.settings))
+        _write_sidecar(plan, path, sidecar)
     if 'UNIT1' in session.scans and is_denoised(session.scans['UNIT1']):
         _write_denoised(plan, results)
     for contrast in results.contrasts:
@@ -206,7 +207,7 @@ def _write_denoised(plan: Plan, results: Results) -> None:
         spatial_reference=_own(plan.names, path),
         skull_stripped=results.brain_only[number],
     )
-    write_json(sidecar_path(path), sidecar)
+    _write_sidecar(plan, path, sidecar)
 
 
 def _write_maps(plan: Plan, results: Results, contrast: str) -> None:
@@ -221,7 +222,7 @@ def _write_maps(plan: Plan, results: Results, contrast: str) -> None:
             spatial_reference=_own(plan.names, path),
             skull_stripped=results.brain_only[number],
         )
-        write_json(sidecar_path(path), sidecar | map_keys(scan.maps[suffix]))
+        _write_sidecar(plan, path, sidecar | map_keys(scan.maps[suffix]))
 
 
 def _write_quality(plan: Plan, results: Results) -> None:
@@ -233,7 +234,12 @@ def _write_quality(plan: Plan, results: Results) -> None:
             contrast=contrast,
             field_strength=field_strength(plan, contrast),
         )
-        write_json(quality_path(plan, contrast), sidecar | sloppy.mark(plan.settings))
+        _write_sidecar(plan, quality_path(plan, contrast), sidecar)
+
+
+def _write_sidecar(plan: Plan, path: Path, content: Mapping[str, Any]) -> None:
+    """The JSON beside an image or table, with the mark of a sloppy run."""
+    write_json(sidecar_path(path), {**content, **sloppy.mark(plan.settings)})
 
 
 def _write_transforms(plan: Plan, results: Results) -> None:
@@ -293,7 +299,7 @@ def _write_mask_elsewhere(plan: Plan, results: Results, mask: Volume, space: str
         sources=[_own(plan.names, plan.names.path('anat.mask'))],
         spatial_reference=ATLAS_URI if space == ATLAS_SPACE else _raw(plan, space)[0],
     )
-    write_json(sidecar_path(path), sidecar | sloppy.mark(plan.settings))
+    _write_sidecar(plan, path, sidecar)
 
 
 def _move(mask: Volume, grid: Grid, transform: np.ndarray) -> Volume:
