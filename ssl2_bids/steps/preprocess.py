@@ -108,7 +108,7 @@ def prepare_mp2rage(
     protocol : settings of the MP2RAGE, for the T1 map; None for no map.
     transmit : B1+ as a fraction of nominal, on any grid in the space of the scanner: T1 is read
         with it, and UNIT1 becomes what it would be at nominal B1+.
-    scanner_t1 : T1 map of the scanner, in s or ms, for where there is no protocol.
+    scanner_t1 : T1 map of the scanner, in s, for where there is no protocol.
 
     Raises
     ------
@@ -133,7 +133,7 @@ def prepare_mp2rage(
             clean = clean.with_data(np.clip(moved, 0, mp2rage.FULL_SCALE).astype(np.float32))
         maps['T1map'] = uniform.with_data(np.where(head, t1, 0).astype(np.float32))
     elif scanner_t1 is not None:
-        maps['T1map'] = quality.in_seconds(scanner_t1)
+        maps['T1map'] = scanner_t1
     methods = mp2rage_methods(
         is_computed=is_computed,
         noise_level=level,

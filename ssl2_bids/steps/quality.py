@@ -13,6 +13,7 @@ NEARLY_ZERO = 1e-6  # of the largest magnitude; what interpolation and float32 l
 CONSTANT_BORDER = 0.6  # share of the border's voxels from which their one value is background
 MIN_EXTENT = 60.0  # mm; a field of view shorter than this along an axis holds no brain
 MILLISECONDS = 50.0  # a T1 map whose median is above this is in ms
+MAX_NEGATIVE = 0.01  # of the values above 0; fewer values below 0 are rounding at the edge
 BRAIN_VOLUMES = (600.0, 2200.0)  # mL; adult intracranial volumes lie well inside
 
 
@@ -82,12 +83,29 @@ def zero_background(image: Volume) -> Volume:
     return image.with_data(image.data - low)
 
 
-def in_seconds(stored: Volume) -> Volume:
-    """A T1 map in s; a median above 50 of what is above 0 means ms."""
+def in_seconds(stored: Volume) -> tuple[Volume, list[str]]:
+    """A T1 map in s, 0 where it is negative; a median above 50 of what is above 0 means ms.
+
+    Returns
+    -------
+    The map; warnings.
+
+    Raises
+    ------
+    DataError : no value is above 0.
+    """
     positive = stored.data[stored.data > 0]
-    milliseconds = positive.size > 0 and float(np.median(positive)) > MILLISECONDS
-    factor = np.float32(0.001 if milliseconds else 1)
-    return stored.with_data(np.maximum(stored.data, 0).astype(np.float32) * factor)
+    if not positive.size:
+        raise DataError(
+            'the T1 map has no value above 0',
+            advice='Convert the map again, or leave it out with --bids-filter-file.',
+        )
+    negative = int((stored.data < 0).sum())
+    warnings = []
+    if negative > MAX_NEGATIVE * positive.size:
+        warnings.append(f'{negative} voxels of the T1 map are below 0 and were set to 0')
+    factor = np.float32(0.001 if float(np.median(positive)) > MILLISECONDS else 1)
+    return stored.with_data(np.maximum(stored.data, 0).astype(np.float32) * factor), warnings
 
 
 def border_of(shape: tuple[int, ...]) -> np.ndarray:

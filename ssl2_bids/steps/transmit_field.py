@@ -23,6 +23,7 @@ SMOOTHING = 3.0  # mm, sigma; the field is smooth, its map is not
 SA2RAGE_T1 = 1.5  # s, at which the ratio is read; it hardly depends on T1
 STEPS = 400
 MIN_COVERED = 0.6  # of the head in the map; its lower part, neck and face, may be outside
+COVERED = 0.95  # of the head in the map; less is worth a warning
 AIR = 0.1  # of the brightest signal of SA2RAGE; below it is air
 
 
@@ -99,12 +100,16 @@ def from_sa2rage(images: Sequence[Volume], phases: Sequence[Volume], protocol: P
     return second.with_data(np.where(inside, found, 0).astype(np.float32))
 
 
-def check_coverage(field: Volume, grid: Grid, head: np.ndarray) -> None:
+def check_coverage(field: Volume, grid: Grid, head: np.ndarray) -> list[str]:
     """Check that a B1+ map is one of this head.
 
     Parameters
     ----------
     head : bool, on the grid of the image that is corrected.
+
+    Returns
+    -------
+    Warnings: part of the head lies outside the map, where :func:`on_grid` extends it.
 
     Raises
     ------
@@ -112,7 +117,7 @@ def check_coverage(field: Volume, grid: Grid, head: np.ndarray) -> None:
     """
     voxels = np.argwhere(head)[:: max(1, int(head.sum()) // 20_000)]
     if not len(voxels):
-        return
+        return []
     mapping = np.linalg.inv(field.affine) @ grid.affine
     places = voxels @ mapping[:3, :3].T + mapping[:3, 3]
     inside = ((places > -0.5) & (places < np.array(field.shape) - 0.5)).all(axis=1)
@@ -122,6 +127,11 @@ def check_coverage(field: Volume, grid: Grid, head: np.ndarray) -> None:
             'needed)',
             advice='It is probably of another position of the head or of another session.',
         )
+    if inside.mean() < COVERED:
+        return [
+            f'the B1+ map covers {inside.mean():.0%} of the head; elsewhere its nearest value is used'
+        ]
+    return []
 
 
 def on_grid(field: Volume, grid: Grid) -> np.ndarray:

@@ -42,6 +42,9 @@ def read_scan(
             # of a phase or a map, the zero is a value
             plain = role in ('', 'INV1', 'INV2')
             found = preprocess.check_image(stored) if plain else preprocess.check_map(stored)
+            if role == 'T1map':
+                in_seconds, remarks = quality.in_seconds(found.image)
+                found = replace(found, image=in_seconds, warnings=found.warnings + remarks)
         if digests and sha256(path) != digests[number]:
             raise DataError(
                 'the file was changed while the run was under way',
@@ -64,25 +67,29 @@ def _prepare(scan: Scan, images: list[Volume], helpers: dict[str, Volume]) -> Pr
         is_fitted = 'T2starmap' in scan.maps
         made = preprocess.prepare_contrast(images, echo_times=scan.echo_times if is_fitted else ())
         if 'T1map' in helpers:
-            made.maps['T1map'] = quality.in_seconds(helpers['T1map'])
+            made.maps['T1map'] = helpers['T1map']
         return made
     from ssl2_bids.steps import t1_mapping
 
     (image,) = images
     computed = scan.is_computed
     inv2 = image if computed else helpers['INV2']
-    return preprocess.prepare_mp2rage(
+    transmit, warnings = _transmit_field(scan, helpers, inv2)
+    made = preprocess.prepare_mp2rage(
         None if computed else image,
         (helpers['INV1'], inv2),
         phases=[helpers['INV1 phase'], helpers['INV2 phase']] if computed else (),
         protocol=t1_mapping.protocol_of(*scan.inversion_metadata),
-        transmit=_transmit_field(scan, helpers, inv2),
+        transmit=transmit,
         scanner_t1=helpers.get('T1map'),
     )
+    return replace(made, warnings=warnings + made.warnings)
 
 
-def _transmit_field(scan: Scan, helpers: dict[str, Volume], inv2: Volume) -> Volume | None:
-    """The B1+ field as a fraction of nominal, on the grid of its map; None without."""
+def _transmit_field(
+    scan: Scan, helpers: dict[str, Volume], inv2: Volume
+) -> tuple[Volume | None, list[str]]:
+    """The B1+ field as a fraction of nominal, on the grid of its map, or None; and warnings."""
     from ssl2_bids.steps import mp2rage, transmit_field
 
     for companion in scan.companions:
@@ -98,6 +105,6 @@ def _transmit_field(scan: Scan, helpers: dict[str, Volume], inv2: Volume) -> Vol
                         [helpers[n] for n in names], [helpers[f'{n} phase'] for n in names], known
                     )
             if found is not None:
-                transmit_field.check_coverage(found, inv2, mp2rage.head_of(inv2))
-                return found
-    return None
+                texts = transmit_field.check_coverage(found, inv2, mp2rage.head_of(inv2))
+                return found, [f'{companion.path.name}: {text}' for text in texts]
+    return None, []

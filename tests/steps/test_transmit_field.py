@@ -56,19 +56,28 @@ def test_without_its_settings_there_is_no_sa2rage():
 
 
 @pytest.mark.parametrize(
-    ('shift', 'covered'), [(0.0, True), (40.0, True), (-40.0, True), (90.0, False), (300.0, False)]
+    ('shift', 'text'),
+    [
+        (0.0, None),
+        (12.0, None),
+        (40.0, 'the B1+ map covers 83% of the head'),
+        (-40.0, 'the B1+ map covers'),
+        (90.0, DataError),
+        (300.0, DataError),
+    ],
 )
-def test_a_map_of_another_position_is_refused(shift, covered):
+def test_a_map_of_another_position_is_refused_and_a_part_is_told(shift, text):
     head = np.zeros((40, 40, 40), bool)
     head[5:35, 5:35, 5:35] = True
     grid = volume(head, 4.0)
     field = volume(np.ones((20, 20, 20)), 8.0)
     field.affine[0, 3] = shift
-    if covered:
-        transmit_field.check_coverage(field, grid, head)
-    else:
+    if text is DataError:
         with pytest.raises(DataError, match=r'covers \d+% of the head'):
             transmit_field.check_coverage(field, grid, head)
+    else:
+        warnings = transmit_field.check_coverage(field, grid, head)
+        assert [w[: len(text or '')] for w in warnings] == ([text] if text else [])
 
 
 def test_holes_and_what_lies_outside_take_the_nearest_value():

@@ -12,6 +12,7 @@ from phantoms import brain_image
 from running_app import validate
 
 from ssl2_bids.bids.outputs import find_summary
+from ssl2_bids.errors import DataError
 from ssl2_bids.settings import ParticipantSettings
 from ssl2_bids.simulation.anatomy.tissues import Tissue
 from ssl2_bids.simulation.scanner.protocols import read_scanner
@@ -139,6 +140,44 @@ def test_unit1_and_t1_map_of_the_scanner_without_inversions(make_dataset, tmp_pa
     names = [path.name for path in planned_outputs(plan)]
     assert 'sub-01_desc-scanner_T1map.nii.gz' in names
     assert not any('denoised' in name for name in names)
+
+
+@pytest.mark.parametrize(
+    ('factor', 'text'),
+    [(-1000, 'no value above 0'), (1000, 'voxels of the T1 map are below 0 and were set to 0')],
+)
+def test_a_t1_map_with_values_below_zero(make_dataset, tmp_path, head, factor, text):
+    stored = factor * head['t1'] * head['brain']
+    stored[: stored.shape[0] // 2] *= -1 if factor > 0 else 1
+    files = {
+        f'{ANAT}UNIT1.nii.gz': nib.Nifti1Image(
+            np.where(head['brain'], 2000 + 900 * head['t1'], 0).astype(np.float32), head['affine']
+        ),
+        f'{ANAT}UNIT1.json': {'MagneticFieldStrength': 7, 'SkullStripped': True},
+        f'{ANAT}T1map.nii.gz': nib.Nifti1Image(stored.astype(np.float32), head['affine']),
+    }
+    (plan,) = plan_sessions(settings_of(make_dataset(files), tmp_path))
+    if factor < 0:
+        with pytest.raises(DataError, match=text) as error:
+            read_scan(plan.session.scans['UNIT1'])
+        assert 'T1map' in str(error.value)
+    else:
+        (warning,) = read_scan(plan.session.scans['UNIT1']).warnings
+        assert text in warning
+        assert warning.startswith('sub-01_T1map.nii.gz: ')
+
+
+def test_a_b1_map_of_a_part_of_the_head_is_told(make_dataset, tmp_path, head):
+    files = files_of(head)
+    low = head['brain'].shape[2] // 3
+    part = head['affine'].copy()
+    part[:3, 3] += part[:3, 2] * low
+    files['sub-01/fmap/sub-01_TB1map.nii.gz'] = nib.Nifti1Image(
+        np.asarray(100 * head['b1'][:, :, low:], np.float32), part
+    )
+    (plan,) = plan_sessions(settings_of(make_dataset(files), tmp_path))
+    (warning,) = read_scan(plan.session.scans['UNIT1']).warnings
+    assert warning.startswith('sub-01_TB1map.nii.gz: the B1+ map covers')
 
 
 def test_settings_and_b1_map_are_part_of_the_key(make_dataset, tmp_path, head):
