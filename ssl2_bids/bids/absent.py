@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from ssl2_bids.errors import NoInputError
+from ssl2_bids.errors import DataError, NoInputError
 from ssl2_bids.volume import pointer_of
 
+ABSENT = 'its content is absent'
 NAMED = 4  # paths of a command; more are named by their folders
 
 
@@ -28,6 +29,28 @@ def how_to_get(root: Path, paths: Iterable[Path]) -> str:
     found = sorted(set(paths))
     if not found:
         return ''
+    are = 'files is' if len(found) > 1 else 'file is'
+    return f'The content of {len(found)} {are} absent; {_where_and_what(root, found)}'
+
+
+def absent_content(path: Path, root: Path, advice: str = '') -> DataError:
+    """The error of one file whose content is absent, with the command that downloads it.
+
+    Parameters
+    ----------
+    root : of its dataset.
+    advice : what else may be done.
+    """
+    command = f'Get it: {_where_and_what(root, [path])}.'
+    return DataError(ABSENT, advice=f'{command} {advice}'.strip(), path=path)
+
+
+def is_absent(path: Path) -> bool:
+    """Whether a file is a link without content."""
+    return path.is_symlink() and not path.exists()
+
+
+def _where_and_what(root: Path, found: list[Path]) -> str:
     if all(pointer_of(path) == 'git lfs pull' for path in found):
         command = 'git lfs pull'
     else:
@@ -38,13 +61,7 @@ def how_to_get(root: Path, paths: Iterable[Path]) -> str:
             levels = {'ses-' in name for name in names}
             names = ['sub-*/ses-*/*'] * (True in levels) + ['sub-*/*'] * (False in levels)
         command = f'datalad get {" ".join(names)}'
-    are = 'files is' if len(found) > 1 else 'file is'
-    return f'The content of {len(found)} {are} absent; in {root}: {command}'
-
-
-def is_absent(path: Path) -> bool:
-    """Whether a file is a link without content."""
-    return path.is_symlink() and not path.exists()
+    return f'in {root}: {command}'
 
 
 def _below(path: Path, root: Path) -> str:

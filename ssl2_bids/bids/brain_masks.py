@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ssl2_bids.bids.absent import absent_content, is_absent
 from ssl2_bids.bids.image_names import is_native
 from ssl2_bids.bids.provenance import BRAIN_MASKS
 from ssl2_bids.errors import DataError
@@ -95,8 +96,8 @@ def given_brain_mask(
             return None
     grids: list[tuple[Path, RawGrid]] = []
     for path in masks:
-        if path.is_symlink() and not path.exists():
-            raise DataError('its content is absent; run "datalad get" on it', path=path)
+        if is_absent(path):
+            raise absent_content(path, folder)
         grids.append((path, read_raw_grid(path)))
     for contrast, image in fits.items():
         own = read_raw_grid(image)

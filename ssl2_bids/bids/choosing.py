@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ssl2_bids.bids import image_names, mp2rage_parts, preference
+from ssl2_bids.bids.absent import ABSENT, absent_content, is_absent
 from ssl2_bids.bids.filters import LONG_NAMES, SUFFIXES_OF, matches
 from ssl2_bids.bids.headers import Header, read_header
-from ssl2_bids.bids.inheritance import LINK_WITHOUT_CONTENT
 from ssl2_bids.bids.mp2rage_parts import Roles
 from ssl2_bids.bids.scan import Companion, Scan
 from ssl2_bids.bids.sidecars import kept_metadata
@@ -31,7 +31,7 @@ class Choice:
     warnings : remarks for the report.
     problems : of the files that cannot be used at all.
     given_problems : of those among the files of ``-d``.
-    absent : images of contrasts that would be used, whose content is absent.
+    absent : images of contrasts that would be used, and sidecars, whose content is absent.
     """
 
     picked: tuple[Scan, ...]
@@ -86,7 +86,7 @@ class Choosing:
                 self.drop([file], 'left out by the filter file')
             elif reason := self._name_against(file, key):
                 self.drop([file], reason)
-                if reason == LINK_WITHOUT_CONTENT:
+                if reason == ABSENT:
                     self.absent.add(file['path'])
             else:
                 found.append(file)
@@ -102,8 +102,8 @@ class Choosing:
         for file in files[:1]:
             path = file['path']
             try:
-                if not path.exists():
-                    raise DataError(LINK_WITHOUT_CONTENT, path=path)
+                if is_absent(path) or pointer_of(path):
+                    raise absent_content(path, file['root'])
                 if path in self.unusable:
                     raise DataError(self.unusable[path], path=path)
                 self.headers[path] = read_header(path)
@@ -154,7 +154,7 @@ class Choosing:
     def _name_against(self, file: dict[str, Any], key: str) -> str:
         """Why a file of the right suffix is not taken, from its name; empty if it may be."""
         if not file['path'].exists():
-            return LINK_WITHOUT_CONTENT
+            return ABSENT
         if file.get('part') in COMPLEX_PARTS:
             return f'part-{file["part"]} is not used'
         if 'chunk' in file:
@@ -233,10 +233,13 @@ class Choosing:
                     'is used'
                 )
             for problem in used.get('sidecar_problems', ()):
+                path = Path(problem.path)
                 self.warnings.append(
-                    f'{Path(problem.path).name} was left out: {problem.message}; its information '
-                    f'on {used["path"].name} is missing'
+                    f'{path.name} was left out: {problem.message}; its information '
+                    f'on {used["path"].name} is missing. {problem.advice}'
                 )
+                if is_absent(path) and not used.get('dataset'):
+                    self.absent.add(path)
         return Scan(
             suffix,
             (file['path'],),

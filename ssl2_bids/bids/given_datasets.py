@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from ssl2_bids.bids import image_names
+from ssl2_bids.bids.absent import absent_content
 from ssl2_bids.bids.brain_masks import brain_masks_of
 from ssl2_bids.bids.dataset import participant_labels, read_description, warn_once
-from ssl2_bids.bids.inheritance import LINK_WITHOUT_CONTENT, Inheritance
+from ssl2_bids.bids.inheritance import Inheritance
 from ssl2_bids.bids.provenance import bids_uri
 from ssl2_bids.errors import DataError, NoInputError, UsageError
 
@@ -128,8 +129,8 @@ def given_images(
     Returns
     -------
     Entities, ``path``, ``metadata`` and ``sidecar_problems`` of each, as for raw images, with
-    ``dataset`` (its name), ``within`` (the file is the participant's, not the session's) and
-    ``mask`` (the dataset has a brain mask of the session).
+    ``dataset`` (its name), ``root`` (its folder), ``within`` (the file is the participant's, not
+    the session's) and ``mask`` (the dataset has a brain mask of the session).
     """
     found = []
     for name, root in datasets.items():
@@ -153,7 +154,7 @@ def given_images(
                     found.append(
                         entities_of(path.relative_to(root))
                         | {'path': path, 'metadata': metadata, 'sidecar_problems': problems}
-                        | {'dataset': name, 'within': within, 'mask': mask}
+                        | {'dataset': name, 'root': root, 'within': within, 'mask': mask}
                     )
     return found
 
@@ -204,9 +205,5 @@ def given_transforms(
                 path=other[0],
             )
         if not paths[0].exists():
-            raise DataError(
-                LINK_WITHOUT_CONTENT,
-                advice=f'Without -d {name} it is not needed.',
-                path=paths[0],
-            )
+            raise absent_content(paths[0], root, f'Without -d {name} it is not needed.')
     return GivenTransforms(name, found[0][0], found[1][0], levels[0][1])

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ssl2_bids.bids.absent import absent_content, is_absent
 from ssl2_bids.errors import DataError
 from ssl2_bids.files import read_text
 
 _EXTENSION = re.compile(r'\.nii(\.gz)?$')
-LINK_WITHOUT_CONTENT = 'its content is absent; run "datalad get" on it'
 
 
 def stem(path: Path) -> str:
@@ -26,15 +26,15 @@ def _finite(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def read_sidecar_text(path: Path) -> dict[str, Any]:
-    """A JSON object that belongs to an input.
+def read_sidecar_text(path: Path, root: Path) -> dict[str, Any]:
+    """A JSON object that belongs to an input of the dataset ``root``.
 
     Raises
     ------
     DataError : it is not readable JSON, no object, or a link without content.
     """
-    if path.is_symlink() and not path.exists():
-        raise DataError(LINK_WITHOUT_CONTENT, path=path)
+    if is_absent(path):
+        raise absent_content(path, root)
     try:
         # Python and MATLAB write NaN and Infinity, which are no JSON: nothing is known there
         content = json.loads(
@@ -82,7 +82,7 @@ class Inheritance:
         for path in self.files_for(image, '.json'):
             if path not in self._contents:
                 try:
-                    self._contents[path] = read_sidecar_text(path)
+                    self._contents[path] = read_sidecar_text(path, self.root)
                 except DataError as error:
                     self._contents[path] = error
             content = self._contents[path]

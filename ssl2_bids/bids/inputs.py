@@ -36,7 +36,7 @@ class Session:
     dropped : pairs of file and reason.
     warnings : remarks on the choice, for the report.
     unusable : files left out because a run found that their voxels cannot be used, and why.
-    absent : images that would be used, whose content was not downloaded.
+    absent : images that would be used and sidecars, whose content was not downloaded.
     skipped : why there is nothing to do (images lacking), else empty.
     problem : what makes it impossible (an unreadable file), else None.
     """

@@ -27,9 +27,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ssl2_bids.bids.absent import absent_content, is_absent
 from ssl2_bids.bids.dataset import is_own_dataset, read_table
 from ssl2_bids.bids.filters import LONG_NAMES, entities_agree
-from ssl2_bids.bids.inheritance import LINK_WITHOUT_CONTENT, Inheritance, stem
+from ssl2_bids.bids.inheritance import Inheritance, stem
 from ssl2_bids.bids.label_ranking import those_that_count
 from ssl2_bids.errors import DataError, NoInputError
 from ssl2_bids.steps.annotation import LESION, meaning
@@ -190,7 +191,7 @@ def look_for_labels(
         try:
             label = _as_label(path, inheritance)
         except DataError as error:
-            left_out.append((path, f'{error.path}: {error.message}'))
+            left_out.append((path, f'{error.path}: {error.message}. {error.advice}'.rstrip('. ')))
             continue
         if label is None:
             if _LIKE_A_MASK.search(path.name) and not ours:
@@ -292,8 +293,8 @@ def _as_label(path: Path, inheritance: Inheritance) -> Label | None:
     extent = _extent_path(path, part)
     tables = inheritance.files_for(path, '.tsv') if pattern == 6 else []
     for needed in (path, *([extent] if extent else []), *tables):
-        if needed.is_symlink() and not needed.exists():
-            raise DataError(LINK_WITHOUT_CONTENT, path=needed)
+        if is_absent(needed):
+            raise absent_content(needed, inheritance.root)
     sidecar, problems = inheritance.metadata_for(path)
     if problems:
         raise problems[0]  # where the label was drawn at all may stand there

@@ -26,10 +26,6 @@ RELATED = {
     'TB1DAM': OTHER_FIELD_MAP,
     'TB1SRGE': OTHER_FIELD_MAP,
 }
-AMBIGUOUS = (
-    'the magnitudes of INV1 and INV2 do not have the sign of INV1, so UNIT1 cannot be computed '
-    'from them: add their phase images (part-phase) or the UNIT1 of the scanner'
-)
 _PART = re.compile(
     r'inv(?:ersion)?(?:time)?[-_]?0*[12](?!\d)|(?<!\d)[12](?:st|nd)?inv|'
     r'uni(?:t1)?[-_]?(?:den(?:oised)?)?(?:images?)?|den(?:oised)?$|nd$|mp2rage$',
@@ -109,6 +105,24 @@ def complex_pairs(files: Sequence[dict[str, Any]]) -> list[Roles]:
                 ]
             )
     return found
+
+
+def why_no_uniform(inversions: Sequence[dict[str, Any]]) -> str:
+    """Why UNIT1 cannot be computed from the inversion images of a session."""
+    have = {
+        f'{image_names.inversion(f)}{" phase" if image_names.is_phase(f) else ""}'
+        for f in inversions
+    }
+    if missing := [f'INV{number}' for number in '12' if number not in have]:
+        return f'UNIT1 cannot be computed without {" and ".join(missing)}'
+    phases = [f'INV{number}' for number in '12' if f'{number} phase' not in have]
+    if not phases:
+        return 'UNIT1 is not computed: it is not asked for, or one of the images cannot be used'
+    return (
+        'the magnitudes of INV1 and INV2 do not have the sign of INV1, so UNIT1 cannot be '
+        f'computed from them: add the phase (part-phase) of {" and ".join(phases)}, or the UNIT1 of the '
+        'scanner'
+    )
 
 
 def _same(

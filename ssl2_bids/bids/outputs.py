@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssl2_bids.bids.absent import AbsentResultsError, how_to_get, is_absent
+from ssl2_bids.bids.absent import AbsentResultsError, absent_content, how_to_get, is_absent
 from ssl2_bids.errors import DataError, Ssl2Error
 from ssl2_bids.files import finished_files, write_text
 from ssl2_bids.tables import bundled_table
@@ -149,7 +149,7 @@ def read_sidecar(path: Path) -> dict[str, Any]:
     DataError : it is not readable JSON.
     """
     if is_absent(path):
-        raise DataError('its content is absent', advice='Run "datalad get" on it.', path=path)
+        raise absent_content(path, path.parent)
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
     except (ValueError, OSError) as error:

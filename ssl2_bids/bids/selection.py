@@ -115,7 +115,7 @@ def explain_the_rest(choosing: Choosing) -> None:
     if 'UNIT1' in choosing.picks:
         choosing.drop(inversions, 'not needed for the noise removal of UNIT1')
     elif inversions and not any(image_names.is_uniform(f) for f in choosing.files):
-        reason = mp2rage_parts.AMBIGUOUS
+        reason = mp2rage_parts.why_no_uniform(inversions)
         choosing.drop(inversions, reason)
         names = ', '.join(f['path'].name for f in inversions if not image_names.is_phase(f))
         choosing.warnings.append(f'MP2RAGE without UNIT1 ({names}): {reason}')

@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import os
 import re
+import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -116,7 +120,7 @@ def find_templates(spaces: list[TemplateSpace]) -> list[Template]:
     for space in spaces:
         folder = home / f'tpl-{space.name}'
         if not re.fullmatch('[0-9A-Za-z]+', space.name) or not folder.is_dir():
-            raise _missing(space, home)
+            raise missing_templates([space])
         if client is None:
             from templateflow.client import TemplateFlowClient
 
@@ -144,7 +148,7 @@ def _find_template(client: TemplateFlowClient, space: TemplateSpace, home: Path)
         if _number(path, 'res') == number
     ]
     if not images or not masks:
-        raise _missing(space, home)
+        raise missing_templates([space])
     uri = f'{ARCHIVE}/{images[0].relative_to(home).as_posix()}'
     return Template(space, images[0], masks[0], uri)
 
@@ -178,31 +182,65 @@ def _labels(paths: list[Path], entity: str) -> list[int]:
     return sorted({n for path in paths if (n := _number(path, entity)) is not None})
 
 
-def _missing(space: TemplateSpace, home: Path) -> UnavailableError:
+def missing_templates(spaces: Sequence[TemplateSpace]) -> UnavailableError:
+    """The error of template spaces that are not on this machine, with the command for them all.
+
+    A name that TemplateFlow does not know comes with names that are like it.
+    """
+    home = templateflow_home()
+    quoted = [f'"{space}"' for space in spaces]
+    names = ' and '.join([*([', '.join(quoted[:-1])] if quoted[1:] else []), quoted[-1]])
+    many = len(quoted) > 1
+    message = (
+        f'the output space{"s" if many else ""} {names} {"are" if many else "is"} not available'
+    )
+    others = f'Other output spaces: {", ".join(("anat", *SUFFIXES, ATLAS_SPACE))}.'
+    known = {name.lower(): name for name in known_names()}
+    unknown = sorted({s.name for s in spaces if s.name not in known.values()})
+    if unknown:
+        like = {m for name in unknown for m in get_close_matches(name.lower(), known, cutoff=0.7)}
+        meant = f'Did you mean {" or ".join(sorted(known[m] for m in like))}? ' if like else ''
+        return UnavailableError(
+            f'{message}: the client of TemplateFlow ({client_version()}) knows no template '
+            f'{" or ".join(unknown)}',
+            advice=f'{meant}{others}',
+        )
     return UnavailableError(
-        f'the output space "{space}" is not available: {HOME} ({home}) has no T1w image and '
-        'brain mask of it',
-        advice=f'Other output spaces: {", ".join(("anat", *SUFFIXES, ATLAS_SPACE))}. Nothing is '
-        'downloaded in a run; on a machine with a network, get the template with: '
-        f'{command_that_gets(space, home)}',
+        f'{message}: {HOME} ({home}) has no T1w image and brain mask of '
+        f'{"them" if many else "it"}',
+        advice=f'{others} Nothing is downloaded in a run; on a machine with a network, get the '
+        f'template{"s" if many else ""} with: {command_that_gets(spaces, home)}',
     )
 
 
-def command_that_gets(space: TemplateSpace, home: Path) -> str:
-    """The command that downloads a template space into TemplateFlow's folder.
+def known_names() -> list[str]:
+    """Names of the templates in TemplateFlow's archive, and in its folder on this machine."""
+    package = find_spec('templateflow')
+    assert package is not None
+    assert package.origin is not None
+    skeleton = Path(package.origin).parent / 'conf' / 'templateflow-skel.zip'
+    with zipfile.ZipFile(skeleton) as archive:
+        names = {name.partition('/')[0] for name in archive.namelist()}
+    names |= {path.name for path in templateflow_home().glob('tpl-*')}
+    return sorted(name.removeprefix('tpl-') for name in names)
+
+
+def command_that_gets(spaces: Sequence[TemplateSpace], home: Path) -> str:
+    """The command that downloads template spaces into TemplateFlow's folder.
 
     It is Python: ``templateflow get`` finds nothing for a resolution (client 25.1). The first
     call adds the names of what can be downloaded to a folder that has only some files.
     """
-    chosen = '' if space.cohort is None else f'cohort={space.cohort}, '
-    chosen += f'resolution={space.resolution or 1}, '
-    code = (
-        'from templateflow import api, conf; '
-        'conf.update(local=True, overwrite=False, silent=True); '
-        f"api.get('{space.name}', {chosen}suffix='T1w', desc=None, raise_empty=True); "
-        f"api.get('{space.name}', {chosen}suffix='mask', desc='brain', raise_empty=True)"
-    )
-    return f'{HOME}={home} python -c "{code}"'
+    code = [
+        'from templateflow import api, conf',
+        'conf.update(local=True, overwrite=False, silent=True)',
+    ]
+    for space in spaces:
+        chosen = '' if space.cohort is None else f'cohort={space.cohort}, '
+        chosen += f'resolution={space.resolution or 1}, '
+        for kind in ("suffix='T1w', desc=None", "suffix='mask', desc='brain'"):
+            code.append(f"api.get('{space.name}', {chosen}{kind}, raise_empty=True)")
+    return f'{HOME}={home} python -c "{"; ".join(code)}"'
 
 
 def client_version() -> str:

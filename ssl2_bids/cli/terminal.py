@@ -135,7 +135,7 @@ class Terminal:
             from ssl2_bids.bids.absent import how_to_get
 
             log.warning('%s', how_to_get(self.settings.bids_dir, absent))
-            counts['with absent images'] = sum(bool(outcome.absent) for outcome in outcomes)
+            counts['with absent files'] = sum(bool(outcome.absent) for outcome in outcomes)
         summary = ', '.join(f'{number} {status}' for status, number in counts.items())
         end = 'finished' if code == 0 else 'finished with errors'
         log.info('ssl2-bids %s%s (exit code %d)', end, f': {summary}' if summary else '', code)

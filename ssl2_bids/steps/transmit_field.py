@@ -129,7 +129,8 @@ def check_coverage(field: Volume, grid: Grid, head: np.ndarray) -> list[str]:
         )
     if inside.mean() < COVERED:
         return [
-            f'the B1+ map covers {inside.mean():.0%} of the head; elsewhere its nearest value is used'
+            f'the B1+ map covers {inside.mean():.0%} of the head; its nearest value is used '
+            'elsewhere'
         ]
     return []
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ssl2_bids.bids.absent import how_to_get
+from ssl2_bids.bids.absent import absent_content, how_to_get
 
 
 def test_few_files_are_named(tmp_path):
@@ -32,3 +32,12 @@ def test_git_lfs_has_its_own_command(tmp_path):
 
 def test_no_file_no_text(tmp_path):
     assert how_to_get(tmp_path, []) == ''
+
+
+def test_the_error_of_one_file_has_the_whole_command(tmp_path):
+    path = tmp_path / 'sub-1' / 'anat' / 'sub-1_T1w.json'
+    text = str(absent_content(path, tmp_path, 'Without -d x it is not needed.'))
+    assert text == (
+        f'{path}: its content is absent. Get it: in {tmp_path}: datalad get '
+        'sub-1/anat/sub-1_T1w.json. Without -d x it is not needed.'
+    )

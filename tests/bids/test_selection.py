@@ -111,7 +111,8 @@ def test_a_dangling_link_is_absent(tmp_path):
     files[1]['path'].symlink_to(tmp_path / 'annex' / 'nowhere')
     choice = chosen(files)
     assert names_of(choice) == {'FLAIR': ['FLAIR']}
-    assert 'datalad get' in choice.dropped[0][1]
+    assert choice.dropped[0][1] == 'its content is absent'
+    assert choice.absent == (files[1]['path'],)
 
 
 @pytest.mark.parametrize(
@@ -330,6 +331,21 @@ def test_magnitudes_alone_are_ambiguous_and_another_image_is_taken(tmp_path):
     choice = chosen(entries(tmp_path, 'inv-1_MP2RAGE', 'inv-2_MP2RAGE', 'FLAIR'))
     assert names_of(choice) == {'FLAIR': ['FLAIR']}
     assert any('do not have the sign of INV1' in text for text in choice.warnings)
+    assert any('(part-phase) of INV1 and INV2' in text for text in choice.warnings)
+
+
+@pytest.mark.parametrize(
+    ('left', 'text'),
+    [
+        (3, 'UNIT1 cannot be computed without INV1'),
+        (2, 'add the phase (part-phase) of INV2'),
+        (1, 'UNIT1 cannot be computed without INV2'),
+    ],
+)
+def test_what_lacks_of_the_four_images_is_named(tmp_path, left, text):
+    files = {3: COMPLEX[2:], 2: COMPLEX[:3], 1: COMPLEX[:2]}[left]
+    choice = chosen(entries(tmp_path, *files, 'FLAIR'))
+    assert any(text in warning for warning in choice.warnings), choice.warnings
 
 
 def fields(tmp_path, *names, **more):

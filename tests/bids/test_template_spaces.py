@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 from template_home import make_home
 
-from ssl2_bids.bids.template_spaces import TemplateSpace, find_templates, parse_space
+from ssl2_bids.bids.template_spaces import (
+    TemplateSpace,
+    find_templates,
+    missing_templates,
+    parse_space,
+)
 from ssl2_bids.errors import UnavailableError, UsageError
 
 ADULT, CHILD = 'MNI152NLin2009cAsym', 'MNIPediatricAsym'
@@ -71,8 +76,7 @@ def test_the_files_of_a_space(home):
 @pytest.mark.parametrize(
     ('text', 'part'),
     [
-        ('moon', "get('moon', resolution=1, suffix='T1w'"),
-        ('../moon', 'not available'),
+        ('MNI305', "get('MNI305', resolution=1, suffix='T1w'"),
         (f'{ADULT}:res-3', f"get('{ADULT}', resolution=3"),
         (f'{CHILD}:cohort-5:res-2', f"get('{CHILD}', cohort=5, resolution=2"),
         (f'{CHILD}:cohort-1', f"get('{CHILD}', cohort=1, resolution=1"),
@@ -85,6 +89,32 @@ def test_what_is_missing_is_named_with_the_command_that_gets_it(home, text, part
     assert part in str(caught.value)
     assert text in str(caught.value)
     assert str(home) in str(caught.value)
+
+
+def test_of_several_missing_templates_all_are_named_with_one_command(home):
+    error = missing_templates([TemplateSpace(ADULT, None, 3), TemplateSpace('MNIInfant', 2)])
+    assert f'the output spaces "{ADULT}:res-3" and "MNIInfant:cohort-2" are not' in error.message
+    assert error.advice.count('api.get(') == 4
+    assert error.advice.count('python -c') == 1
+
+
+@pytest.mark.parametrize(
+    ('name', 'meant'),
+    [
+        ('MNI152NLin2009cAsim', ADULT),
+        ('mni152nlin6sym', 'MNI152NLin6Sym'),
+        ('../moon', None),
+        ('nothing', None),
+    ],
+)
+def test_a_misspelt_template_comes_with_names_like_it(home, name, meant):
+    error = missing_templates([TemplateSpace(name)])
+    assert f'knows no template {name}' in error.message
+    with pytest.raises(UnavailableError, match='knows no template'):
+        find_templates([TemplateSpace(name)])
+    assert 'api.get' not in error.advice
+    assert ('Did you mean' in error.advice) == bool(meant)
+    assert (meant or '') in error.advice
 
 
 def test_a_template_with_cohorts_needs_one(home):

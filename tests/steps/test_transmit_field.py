@@ -66,7 +66,7 @@ def test_without_its_settings_there_is_no_sa2rage():
         (300.0, DataError),
     ],
 )
-def test_a_map_of_another_position_is_refused_and_a_part_is_told(shift, text):
+def test_a_map_of_another_position_is_refused_and_a_part_is_a_warning(shift, text):
     head = np.zeros((40, 40, 40), bool)
     head[5:35, 5:35, 5:35] = True
     grid = volume(head, 4.0)

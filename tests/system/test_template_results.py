@@ -197,7 +197,7 @@ def test_the_command_of_the_message_gets_the_files(tmp_path):
         (f'{ADULT}:res-2', [f'tpl-{ADULT}/tpl-{ADULT}_res-02']),
         (f'{CHILD}:cohort-1', [f'tpl-{CHILD}/cohort-1/tpl-{CHILD}_cohort-1_res-1']),
     ):
-        command = command_that_gets(parse_space(text), home)
+        command = command_that_gets([parse_space(text)], home)
         code = command.partition('python -c "')[2].removesuffix('"')
         replaced = (
             'import templateflow.client as client; '

@@ -12,8 +12,8 @@ from ssl2_bids.bids.dataset import select_participants, select_sessions
 from ssl2_bids.bids.filters import SUFFIXES_OF
 from ssl2_bids.bids.inputs import Session, find_sessions
 from ssl2_bids.bids.outputs import find_summary, output_name, stored_configuration
-from ssl2_bids.bids.template_spaces import Template, TemplateSpace
-from ssl2_bids.contrasts import SUFFIXES
+from ssl2_bids.bids.template_spaces import Template, TemplateSpace, missing_templates
+from ssl2_bids.contrasts import SIMILAR, SUFFIXES
 from ssl2_bids.digests import DIGESTS, Digests
 from ssl2_bids.errors import DataError, NoInputError, UnavailableError
 from ssl2_bids.networks.cards import Card
@@ -59,7 +59,7 @@ def plan_sessions(settings: ParticipantSettings) -> list[Plan]:
     plans = _plans(units, card, settings, {}, templates, missing)
     problems = [plan.session.problem for plan in plans if not plan.session.skipped]
     if problems and all(problem in missing.values() for problem in problems):
-        raise next(iter(missing.values()))
+        raise missing_templates(list(missing))
     plans = [check_replaced(_with_results_here(plan, settings), settings) for plan in plans]
     return [_as_known_before(plan, settings) for plan in plans]
 
@@ -206,10 +206,16 @@ def _with_required(session: Session, settings: ParticipantSettings) -> Session:
         scan = session.scans.get(suffix)
         if scan is None or not scan.channel:
             reasons = [f'{p.name}: {why}' for p, why in session.dropped if f'_{suffix}.' in p.name]
+            like = next((c for c in session.scans if SIMILAR.get(c) == suffix), '')
             problem = NoInputError(
                 f'no {suffix} can be used, which --require names'
                 + (f' ({reasons[0]})' if reasons else ''),
                 advice=how_to_get(settings.bids_dir, session.absent)
+                or (
+                    f'{like} takes the place of {suffix}: --require {like.lower()}.'
+                    if like
+                    else ''
+                )
                 or 'Leave the session or the contrast out, or add the image.',
             )
             return replace(session, problem=problem, skipped='')

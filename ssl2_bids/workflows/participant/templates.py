@@ -20,6 +20,7 @@ from ssl2_bids.bids.template_spaces import (
     client_version,
     command_that_gets,
     find_templates,
+    missing_templates,
     parse_space,
     templateflow_home,
 )
@@ -63,13 +64,14 @@ def output_templates(
         elif modifier and (name, modifier) != (ATLAS_SPACE, 'res-1'):
             raise UsageError(f'the output space "{text}" has an unknown modifier')
     found = []
+    absent = {} if missing is None else missing
     for space in spaces:
         try:
             found += find_templates([space])
         except UnavailableError as error:
-            if missing is None:
-                raise
-            missing[space] = error
+            absent[space] = error
+    if absent and missing is None:
+        raise missing_templates(list(absent))
     for template in found:
         _check(template)
     if digest is None:
@@ -106,7 +108,7 @@ def given_template(space: TemplateSpace, given: GivenTransforms, root: Path) -> 
 
 def _check(template: Template) -> None:
     """Read the files of a template once: better now than after hours."""
-    advice = f'Remove the file, then: {command_that_gets(template.space, templateflow_home())}'
+    advice = f'Remove the file, then: {command_that_gets([template.space], templateflow_home())}'
     for path in (template.image, template.mask):
         try:
             volume = read(path)

@@ -46,6 +46,15 @@ def test_a_dry_run_has_the_command(dataset, tmp_path, capsys):
     assert f'in {dataset}: datalad get sub-01/anat/sub-01_T1w.nii.gz' in text
 
 
+def test_a_sidecar_is_part_of_the_command(dataset, tmp_path, capsys):
+    sidecar = dataset / 'sub-01' / 'anat' / 'sub-01_FLAIR.json'
+    sidecar.unlink()
+    sidecar.symlink_to('../../.git/annex/objects/y')
+    assert run(dataset, tmp_path, '--dry-run', '--contrasts', 'flair') == 0
+    text = capsys.readouterr().out
+    assert f'in {dataset}: datalad get sub-01/anat/sub-01_FLAIR.json' in text
+
+
 def test_a_contrast_that_is_not_asked_for_is_not_missed(dataset, tmp_path, capsys):
     assert run(dataset, tmp_path, '--dry-run', '--contrasts', 'flair') == 0
     assert 'datalad' not in capsys.readouterr().out.replace('run "datalad get" on it', '')
@@ -65,7 +74,7 @@ def test_results_that_were_dropped_stay_and_are_named(dataset, tmp_path, caplog,
     with caplog.at_level(logging.INFO, 'ssl2_bids'):
         assert run(dataset, tmp_path, '--sloppy') == 0
     assert f'in {dataset}: datalad get sub-01/anat/sub-01_T1w.nii.gz' in caplog.text
-    assert '1 done, 1 with absent images (exit code 0)' in caplog.text
+    assert '1 done, 1 with absent files (exit code 0)' in caplog.text
     caplog.clear()
     for path in (out / 'sub-01').rglob('*_mask.nii.gz'):
         path.unlink()

@@ -167,7 +167,7 @@ def test_a_t1_map_with_values_below_zero(make_dataset, tmp_path, head, factor, t
         assert warning.startswith('sub-01_T1map.nii.gz: ')
 
 
-def test_a_b1_map_of_a_part_of_the_head_is_told(make_dataset, tmp_path, head):
+def test_a_b1_map_of_a_part_of_the_head_gives_a_warning(make_dataset, tmp_path, head):
     files = files_of(head)
     low = head['brain'].shape[2] // 3
     part = head['affine'].copy()
