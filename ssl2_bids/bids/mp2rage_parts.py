@@ -120,8 +120,8 @@ def why_no_uniform(inversions: Sequence[dict[str, Any]]) -> str:
         return 'UNIT1 is not computed: it is not asked for, or one of the images cannot be used'
     return (
         'the magnitudes of INV1 and INV2 do not have the sign of INV1, so UNIT1 cannot be '
-        f'computed from them: add the phase (part-phase) of {" and ".join(phases)}, or the UNIT1 of the '
-        'scanner'
+        f'computed from them: add the phase (part-phase) of {" and ".join(phases)}, or the UNIT1 '
+        'of the scanner'
     )
 
 
