@@ -6,7 +6,7 @@ so that other programs can lay both upon one another, whichever of the two orien
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nib
@@ -46,6 +46,16 @@ def read_raw_grid(path: str | Path) -> RawGrid:
     image = open_image(path)
     i, j, k = image.shape[:3]
     return RawGrid((i, j, k), image.affine.astype(np.float64), image.header)
+
+
+def upright(grid: RawGrid) -> RawGrid:
+    """The grid with its axes in the order and directions that are closest to RAS+."""
+    orientation = nib.io_orientation(grid.affine)
+    shape = [0, 0, 0]
+    for axis, (target, _) in enumerate(orientation.astype(int)):
+        shape[target] = grid.shape[axis]
+    affine = grid.affine @ nib.orientations.inv_ornt_aff(orientation, grid.shape)
+    return replace(grid, shape=(shape[0], shape[1], shape[2]), affine=affine)
 
 
 def onto_raw_axes(volume: Volume, grid: RawGrid) -> Volume:

@@ -11,7 +11,7 @@ from ssl2_bids.bids.absent import absent_content, is_absent
 from ssl2_bids.bids.image_names import is_native
 from ssl2_bids.bids.provenance import BRAIN_MASKS
 from ssl2_bids.errors import DataError
-from ssl2_bids.raw_grid import RawGrid, read_raw_grid
+from ssl2_bids.raw_grid import RawGrid, read_raw_grid, upright
 from ssl2_bids.volume import describe_grid, same_grid
 
 NAME = re.compile(
@@ -102,7 +102,7 @@ def given_brain_mask(
     for contrast, image in fits.items():
         own = read_raw_grid(image)
         for path, grid in grids:
-            if same_grid(grid, own):
+            if same_grid(upright(grid), upright(own)):
                 return GivenMask(path, contrast, folder, dataset)
     if not masks:
         return None

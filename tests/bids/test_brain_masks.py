@@ -57,6 +57,15 @@ def test_the_grid_decides_and_the_reference_goes_first(tmp_path):
     assert given_brain_mask(masks, '02', None, images) is None
 
 
+@pytest.mark.parametrize('axes', ['LAS', 'PIR', 'SLP'])
+def test_the_order_of_the_axes_may_differ(tmp_path, axes):
+    images = {'T1w': store(tmp_path / 'raw' / 'sub-01_T1w.nii.gz', 1.0, axes)}
+    mask = store(tmp_path / 'masks' / 'sub-01_desc-brain_mask.nii.gz', 1.0)
+    found = given_brain_mask(tmp_path / 'masks', '01', None, images)
+    assert found is not None
+    assert (found.path, found.contrast) == (mask, 'T1w')
+
+
 def test_a_mask_of_another_grid_is_named_with_both_grids(tmp_path):
     images = {'T1w': store(tmp_path / 'raw' / 'sub-01_T1w.nii.gz', 1.0)}
     mask = store(tmp_path / 'masks' / 'sub-01_desc-brain_mask.nii.gz', 1.5)

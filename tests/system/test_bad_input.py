@@ -67,7 +67,7 @@ FAULTS: dict[str, tuple[object, str, str]] = {
     'hugevoxels': (with_zooms(brain_image(), 30), 'failed', 'absurd voxel size'),
     'tinyvoxels': (with_zooms(brain_image(), 0.005), 'failed', 'absurd voxel size'),
     'nosession': (None, 'skipped', 'no usable image'),
-    'dangling': ('link', 'skipped', 'datalad get'),
+    'dangling': ('link', 'skipped', 'its content is absent'),
     'badjson': ('json', 'done', 'not readable JSON'),
 }
 
@@ -127,12 +127,13 @@ def test_fault(finished, label):
         assert words in ' '.join(summary['warnings'])
         return
     assert not masks
+    assert 'Traceback' not in page  # the file is at fault, not the program
     lines = [line for line in done.stderr.splitlines() if line.startswith(f'sub-{label}')]
     assert any(status in line for line in lines), done.stderr
     if status == 'failed':
         assert words in summary['error']['Message']
         assert f'sub-{label}' in summary['error']['File']
-        assert summary['error']['Message'][:40].split('"')[0].split("'")[0] in page
+        assert summary['error']['Message'][1:40].split('"')[0].split("'")[0] in page
     else:
         assert words in json.dumps(summary)
 

@@ -150,7 +150,10 @@ def describe_failure(error: BaseException, step: str) -> dict[str, Any]:
         'File': known.path,
         'Step': step,
         'ExitCode': known.exit_code,
-        'Traceback': ''.join(traceback.format_exception(error)),
+        # for a bug report; what is about a file of the user says itself what is wrong
+        'Traceback': ''.join(traceback.format_exception(error))
+        if known.exit_code == Ssl2Error.exit_code
+        else '',
     }
 
 
