@@ -17,6 +17,7 @@ REFERENCE = 'the image is the reference'
 OTHER = 'the image is not the reference'
 ALONE = 'the session has one image'
 NO_FIT = 'the template does not fit the reference'
+OF_THE_MASK = {'brain-mask', 'contrast', 'contrast-to-noise'}  # flags that a wrong mask gives too
 DIGITS = 6  # significant ones: equal on machines whose sums differ in the last bits
 
 
@@ -89,8 +90,9 @@ def measure_quality(
         'Metrics': {name: _rounded(value) for name, value in found.metrics.items()},
     }
     write_json('quality.json', content)
-    # what other steps report of the same fault is not reported twice
-    elsewhere = {'coverage'} | ({'brain-mask'} if joint['warnings'] else set())
+    # what other steps report of the same fault is not reported twice; the tissues that contrasts
+    # are measured in are wrong where the brain mask is
+    elsewhere = {'coverage'} | (OF_THE_MASK if joint['warnings'] else set())
     texts = [flag.text for flag in flags if flag.code not in elsewhere]
     facts = {
         'step': 'measure_quality',

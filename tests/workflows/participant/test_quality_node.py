@@ -86,8 +86,14 @@ def test_a_misnamed_image_with_a_short_field_of_view(session):
     # the segmentation reports the field of view
     (text,) = warnings
     assert text.startswith('FLAIR: the contrast is that of a T1w image')
-    assert content['Metrics']['registration_shift'] == 3
     assert content['NotAvailable']['template_dice'] == 'the image is not the reference'
+    assert content['Metrics']['registration_shift'] == 3
+
+    # a brain mask that is doubted is reported alone: the tissues were measured in that mask
+    write_json('joint.json', JOINT | {'warnings': ['the brain mask is larger than the brain']})
+    content, warnings = measured(session, **other)
+    assert [flag['Code'] for flag in content['Flags']] == ['contrast', 'coverage']
+    assert warnings == []
 
 
 def test_a_field_strength_against_the_frequency(session):
