@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Seconds and memory of one participant: FLAIR and T1w at 1 mm on a whole-head grid.
+"""Seconds and memory of one participant: FLAIR and T1w at 1 mm on a whole-head grid, or others.
 
 The App runs as a person would run it, in a process of its own, on a simulated head; then its
 inference is timed against MONAI's sliding window over the whole grid, with the same network.
 
     python benchmarks/participant.py [--nprocs 2] [--work FOLDER] [--participants 4]
+    python benchmarks/participant.py --dataset BIDS_DIR --label 01      (no comparison with MONAI)
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ def run_measured(words: Sequence[str]) -> tuple[float, float]:
     return seconds, watcher.peak
 
 
-def run_app(root: Path, folder: Path, nprocs: int) -> None:
+def run_app(root: Path, folder: Path, nprocs: int, label: str = '01') -> None:
     """Run the participant level from nothing and print its stages."""
     out, work = folder / 'out', folder / 'work'
     words = [
@@ -122,6 +123,8 @@ def run_app(root: Path, folder: Path, nprocs: int) -> None:
         str(root),
         str(out),
         'participant',
+        '--participant-label',
+        label,
         '-w',
         str(work),
         '--nprocs',
@@ -132,13 +135,17 @@ def run_app(root: Path, folder: Path, nprocs: int) -> None:
     ]
     seconds, peak = run_measured(words)
     newest = max((out / 'logs').glob('*_resources.tsv'), key=os.path.getmtime)
-    print('| stage | seconds | peak memory of its process, MB |\n| --- | --- | --- |')
+    print('| stage | seconds | CPU s | peak memory of its process, MB |')
+    print('| --- | --- | --- | --- |')
+    total = 0.0
     with open(newest, newline='') as stream:
         for row in csv.DictReader(stream, delimiter='\t'):
-            print(f'| {row["stage"]} | {row["seconds"]} | {row["peak_memory_MB"]} |')
+            total += float(row['cpu_seconds'])
+            numbers = (row['seconds'], row['cpu_seconds'], row['peak_memory_MB'])
+            print(f'| {row["stage"]} | {" | ".join(numbers)} |')
     print(
-        f'| **all, from start to end** | **{seconds:.0f}** | **{peak:.0f}** (all '
-        'processes together) |\n'
+        f'| **all, from start to end** | **{seconds:.0f}** | **{total:.0f}** (stages) | '
+        f'**{peak:.0f}** (all processes together) |\n'
     )
 
 
@@ -207,6 +214,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--nprocs', type=int, default=2)
     parser.add_argument('--participants', type=int, default=4, help='of the inference table')
+    parser.add_argument('--dataset', type=Path, help='BIDS dataset instead of a simulated one')
+    parser.add_argument('--label', default='01', help='of its participant')
     parser.add_argument('--work', type=Path, help='folder to keep data and results in')
     arguments = parser.parse_args()
     folder = arguments.work or Path(tempfile.mkdtemp(prefix='ssl2-benchmark-'))
@@ -215,8 +224,10 @@ def main() -> None:
         f'{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, '
         f'torch {torch.__version__}; seed 1\n'
     )
-    root = make_dataset(folder)
-    run_app(root, folder, arguments.nprocs)
+    if arguments.dataset:
+        run_app(arguments.dataset, folder, arguments.nprocs, arguments.label)
+        return
+    run_app(make_dataset(folder), folder, arguments.nprocs)
     compare_inference(folder, threads=arguments.nprocs, participants=arguments.participants)
 
 

@@ -110,6 +110,7 @@ def write_table(
     path: Path,
     rows: Iterable[Mapping[str, Any]],
     columns: Mapping[str, Any],
+    *,
     keys: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a TSV with ``n/a`` for missing values, and the JSON that explains its columns.

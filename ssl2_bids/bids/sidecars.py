@@ -313,6 +313,10 @@ RESOURCE_COLUMNS: dict[str, dict[str, Any]] = {
     'session': {'Description': 'participant and session'},
     'stage': {'Description': 'step of the processing'},
     'seconds': {'Description': 'time that the step took', 'Units': 's'},
+    'cpu_seconds': {
+        'Description': 'processor time of the step, user and system, all threads',
+        'Units': 's',
+    },
     'peak_memory_MB': {'Description': 'highest memory of the process', 'Units': 'MB'},
     'gpu_memory_MB': {'Description': 'highest memory on the GPU', 'Units': 'MB'},
 }

@@ -188,12 +188,9 @@ def missing_templates(spaces: Sequence[TemplateSpace]) -> UnavailableError:
     A name that TemplateFlow does not know comes with names that are like it.
     """
     home = templateflow_home()
-    quoted = [f'"{space}"' for space in spaces]
-    names = ' and '.join([*([', '.join(quoted[:-1])] if quoted[1:] else []), quoted[-1]])
-    many = len(quoted) > 1
-    message = (
-        f'the output space{"s" if many else ""} {names} {"are" if many else "is"} not available'
-    )
+    first, *rest = spaces
+    message = f'the output space "{first}" is not available'
+    message += ''.join(f', nor is "{space}"' for space in rest)
     others = f'Other output spaces: {", ".join(("anat", *SUFFIXES, ATLAS_SPACE))}.'
     known = {name.lower(): name for name in known_names()}
     unknown = sorted({s.name for s in spaces if s.name not in known.values()})
@@ -207,9 +204,9 @@ def missing_templates(spaces: Sequence[TemplateSpace]) -> UnavailableError:
         )
     return UnavailableError(
         f'{message}: {HOME} ({home}) has no T1w image and brain mask of '
-        f'{"them" if many else "it"}',
+        f'{"them" if rest else "it"}',
         advice=f'{others} Nothing is downloaded in a run; on a machine with a network, get the '
-        f'template{"s" if many else ""} with: {command_that_gets(spaces, home)}',
+        f'template{"s" if rest else ""} with: {command_that_gets(spaces, home)}',
     )
 
 

@@ -146,6 +146,7 @@ class Terminal:
                 'session': o.name,
                 'stage': r['Node'],
                 'seconds': r['Seconds'],
+                'cpu_seconds': r.get('CpuSeconds', 'n/a'),  # n/a: a stage of an earlier version
                 'peak_memory_MB': r['PeakMemoryMB'],
                 'gpu_memory_MB': r['GpuMemoryMB'],
             }

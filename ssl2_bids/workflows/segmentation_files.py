@@ -97,7 +97,7 @@ def write_segmentation(found: SegmentationFiles) -> dict[str, Any]:
     write_json(sidecar_path(instances), numbered | LESION_COLUMNS)
     rows = volume_rows(found.table, brain_volume(found.brain_mask))
     mark = {SLOPPY: True} if is_sloppy(found.model) else {}
-    write_table(names.path('anat.volumes'), rows, VOLUME_COLUMNS, mark)
+    write_table(names.path('anat.volumes'), rows, VOLUME_COLUMNS, keys=mark)
     mask = lesion_mask(found.instances)
     write_on(found.grid, mask, names.path('anat.mask'), dtype=np.uint8)
     text = 'Lesion mask: probability at or above the threshold, minimum volume applied.'

@@ -93,7 +93,7 @@ def test_what_is_missing_is_named_with_the_command_that_gets_it(home, text, part
 
 def test_of_several_missing_templates_all_are_named_with_one_command(home):
     error = missing_templates([TemplateSpace(ADULT, None, 3), TemplateSpace('MNIInfant', 2)])
-    assert f'the output spaces "{ADULT}:res-3" and "MNIInfant:cohort-2" are not' in error.message
+    assert f'"{ADULT}:res-3" is not available, nor is "MNIInfant:cohort-2":' in error.message
     assert error.advice.count('api.get(') == 4
     assert error.advice.count('python -c') == 1
 

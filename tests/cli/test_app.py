@@ -361,13 +361,19 @@ def test_the_table_of_resources_has_a_row_for_each_stage(tmp_path):
     settings = ParticipantSettings(
         tmp_path, tmp_path / 'out', tmp_path / 'work', resource_monitor=True
     )
-    stage = {'Node': 'brain', 'Seconds': 1.5, 'PeakMemoryMB': 300, 'GpuMemoryMB': 0}
+    stage = {
+        'Node': 'brain',
+        'Seconds': 1.5,
+        'CpuSeconds': 2.5,
+        'PeakMemoryMB': 300,
+        'GpuMemoryMB': 0,
+    }
     with Terminal(settings) as terminal:
         terminal.conclude(0, [Outcome('sub-01', 'done', resources=[stage])])
     (table,) = (tmp_path / 'out/logs').glob('*_resources.tsv')
     assert table.read_text().splitlines() == [
-        'session\tstage\tseconds\tpeak_memory_MB\tgpu_memory_MB',
-        'sub-01\tbrain\t1.5\t300\t0',
+        'session\tstage\tseconds\tcpu_seconds\tpeak_memory_MB\tgpu_memory_MB',
+        'sub-01\tbrain\t1.5\t2.5\t300\t0',
     ]
 
 

@@ -107,7 +107,7 @@ class FunctionInterface(IOBase):
             for key, value in self.inputs.get().items()
             if key not in _OWN and isdefined(value)
         }
-        started = time.perf_counter()
+        started, before = time.perf_counter(), _cpu_seconds()
         _reset_peak()
         try:
             self._results = getattr(import_module(module), name)(**arguments)
@@ -120,6 +120,7 @@ class FunctionInterface(IOBase):
             {
                 'Stage': name,
                 'Seconds': round(time.perf_counter() - started, 2),
+                'CpuSeconds': round(_cpu_seconds() - before, 2),
                 'PeakMemoryMB': _peak_memory_mb(),
                 'GpuMemoryMB': _gpu_memory_mb(),
             },
@@ -150,7 +151,7 @@ def describe_failure(error: BaseException, step: str) -> dict[str, Any]:
         'File': known.path,
         'Step': step,
         'ExitCode': known.exit_code,
-        # for a bug report; what is about a file of the user says itself what is wrong
+        # for a bug report; the message alone is enough where a file of the user is at fault
         'Traceback': ''.join(traceback.format_exception(error))
         if known.exit_code == Ssl2Error.exit_code
         else '',
@@ -259,6 +260,11 @@ def _begin_worker(folder: str) -> None:
     """Ctrl-C meets all processes of a terminal: what becomes of the workers, the first decides."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.chdir(folder)
+
+
+def _cpu_seconds() -> float:
+    """Of this process and those that it waited for, user and system, all threads."""
+    return sum(os.times()[:4])
 
 
 def _reset_peak() -> None:
