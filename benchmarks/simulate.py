@@ -11,7 +11,8 @@ once for a whole head; with --participants N also N of them at a time.
 ``--engine`` times a batch (4 patches of 96^3 with three contrasts) against the step of the network
 that it feeds, the fast U-Net; both alternate within one run on the same device and threads, so
 that they meet the same machine. Below a third of a step the engine, which works in a process of
-its own, is never waited for.
+its own, is never waited for. A third row is the term ``lesion_cross_entropy`` alone, which a step
+may have in addition.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ def engine(*, steps: int, threads: int, device: str) -> None:
     from ssl2_bids.synthesis.appearance import CHANNELS
     from ssl2_bids.synthesis.randomised import draw
     from ssl2_bids.synthesis.ranges import Randomisation
+    from ssl2_bids.training.instances import lesion_cross_entropy, lesion_weights
     from ssl2_bids.training.loop import LoopSettings
     from ssl2_bids.training.pretraining.tasks import SupervisedStage
     from ssl2_bids.training.run import Run
@@ -68,7 +70,8 @@ def engine(*, steps: int, threads: int, device: str) -> None:
     )
     settings = LoopSettings(steps=steps + 1)
     training = Run(SupervisedStage(network), settings, Path('nowhere'), torch.device(device), '')
-    times: dict[str, list[float]] = {'batch of the engine': [], 'training step': []}
+    term = 'lesion_cross_entropy of a batch'
+    times: dict[str, list[float]] = {'batch of the engine': [], 'training step': [], term: []}
     for number in range(steps + 1):
         began = time.perf_counter()
         batch = draw(
@@ -84,9 +87,15 @@ def engine(*, steps: int, threads: int, device: str) -> None:
         drawn = time.perf_counter()
         training.step(itertools.repeat(batch))
         float(training.watched if training.watched is not None else 0)
+        stepped = time.perf_counter()
+        logits = torch.zeros_like(batch.label, requires_grad=True)
+        weights = lesion_weights(batch.label, batch.known)
+        lesion_cross_entropy(logits, batch.label, weights).backward()
+        float(logits.grad.sum() if logits.grad is not None else 0)
         if number:  # the first of each prepares what the others use
             times['batch of the engine'].append(drawn - began)
-            times['training step'].append(time.perf_counter() - drawn)
+            times['training step'].append(stepped - drawn)
+            times[term].append(time.perf_counter() - stepped)
     print(
         f'{platform.machine()}, {device}, {threads} threads, load {os.getloadavg()[0]:.1f} at the '
         f'end, torch {torch.__version__}, bfloat16 {"on" if training.bfloat16 else "off"}\n'

@@ -40,7 +40,7 @@ DESCRIPTIONS = {
     'fit': 'map fitted to several echoes',
     'lesionfilled': 'image with lesions replaced by the white matter around',
     'meanecho': 'mean magnitude of several echoes',
-    'uncertainty': 'normalised binary entropy of the lesion probability',
+    'uncertainty': 'uncertainty of the lesion probability in bits, by the measure in the JSON',
     'adapted': 'result of a model that was adapted to the site',
 }
 README = """\

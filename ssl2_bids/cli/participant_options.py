@@ -53,7 +53,8 @@ def add_segmentation(parser: Parser) -> None:
         group,
         '--uncertainty',
         action='store_true',
-        help='write an uncertainty map (normalised entropy of the probability)',
+        help='write an uncertainty map: entropy of the probability; of a committee, disagreement '
+        'of its members',
     )
     add_option(
         group,

@@ -71,6 +71,11 @@ class Card:
         return found
 
     @property
+    def is_committee(self) -> bool:
+        """Whether the network has members, which may disagree."""
+        return bool(self.network['Type'] == 'committee')
+
+    @property
     def reference(self) -> dict[str, str]:
         """Entries on the model in sidecars and pages: name, label, version and SHA-256."""
         return {

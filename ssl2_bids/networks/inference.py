@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,9 +13,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from ssl2_bids.errors import UnavailableError
+from ssl2_bids.networks.architectures.committee import Committee, disagreement, joined
 from ssl2_bids.progress import CountProgress
 
 Network = Callable[[Tensor], Tensor]
+Measure = Callable[[Tensor], Tensor]  # windows (B, C, *window) to K maps of each (B, K, *window)
 
 SIGMA = 1 / 8  # of the Gaussian weight, in windows (Isensee et al. 2021)
 MIN_WEIGHT = 1e-3  # keeps the corners of a window away from zero, as MONAI does
@@ -36,25 +39,70 @@ def predict(
 ) -> Tensor:
     """Probability of each brain voxel, averaged over windows with Gaussian weights.
 
-    The windows tile the box around the brain, evenly spaced and as few as the overlap demands;
-    those without brain are skipped. The network's logits go through the sigmoid window by
-    window, and probabilities are averaged. No random numbers are used.
+    The network's logits go through the sigmoid window by window, and probabilities are averaged.
 
     Parameters
     ----------
     network : (B, C, *window) float32 to (B, 1, *window) logits, already on ``device``.
+    mirror_axis : average with the prediction of the image flipped along this axis of (D, H, W).
+    image, brain, window, overlap, device, precision, batch_size, progress : as of
+        :func:`average_windows`.
+
+    Returns
+    -------
+    Tensor (D, H, W) float32 on the CPU, 0 outside the brain.
+
+    Raises
+    ------
+    UnavailableError : the memory is too small even for one window.
+    """
+    maps = average_windows(
+        partial(probability_of, network, mirror_axis=mirror_axis),
+        image,
+        brain,
+        window=window,
+        overlap=overlap,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    return maps[0]
+
+
+def average_windows(
+    measure: Measure,
+    image: Tensor,
+    brain: Tensor,
+    *,
+    maps: int = 1,
+    window: Sequence[int],
+    overlap: float,
+    device: str | torch.device = 'cpu',
+    precision: str = 'auto',
+    batch_size: int = 1,
+    progress: CountProgress | None = None,
+) -> Tensor:
+    """What a network gives for each brain voxel, averaged over windows with Gaussian weights.
+
+    The windows tile the box around the brain, evenly spaced and as few as the overlap demands;
+    those without brain are skipped. No random numbers are used.
+
+    Parameters
+    ----------
+    measure : :func:`probability_of` or :func:`probability_and_disagreement` of a network.
     image : (C, D, H, W) float32; padded with zeros where smaller than the window.
     brain : (D, H, W) bool.
+    maps : K, how many maps ``measure`` gives.
     window : voxels along D, H and W.
     overlap : share of a window that neighbours have in common at least, 0 to below 1.
     precision : ``bfloat16``, ``float32``, or ``auto``: bfloat16 where the device is fast at it.
-    mirror_axis : average with the prediction of the image flipped along this axis of (D, H, W).
     batch_size : windows at once; halved as often as the device runs out of memory.
     progress : called with the windows done and all windows.
 
     Returns
     -------
-    Tensor (D, H, W) float32 on the CPU, 0 outside the brain.
+    Tensor (K, D, H, W) float32 on the CPU, 0 outside the brain.
 
     Raises
     ------
@@ -67,29 +115,28 @@ def predict(
     image, brain, inside = pad(image, brain, window)
     starts = window_starts(brain, window, overlap=overlap)
     weight = gaussian_weight(window)
-    total = torch.zeros(brain.shape)
+    total = torch.zeros(maps, *brain.shape)
     weights = torch.zeros(brain.shape)
     with ExitStack() as stack:
         for context in reproducible(torch.device(device), precision):
             stack.enter_context(context)
         done = 0
-        for batch, probability in run_windows(
-            network,
+        for batch, found in run_windows(
+            measure,
             image,
             starts,
             window=window,
             device=torch.device(device),
-            mirror_axis=mirror_axis,
             batch_size=batch_size,
         ):
-            for start, one in zip(batch, probability, strict=True):
+            for start, one in zip(batch, found, strict=True):
                 place = box(start, window)
-                total[place] += weight * one
+                total[(slice(None), *place)] += weight * one
                 weights[place] += weight
             done += len(batch)
             if progress is not None:
                 progress(done, len(starts))
-    return torch.where(brain, total / weights, 0.0)[inside].contiguous()
+    return torch.where(brain, total / weights, 0.0)[(slice(None), *inside)].contiguous()
 
 
 def pad(
@@ -149,16 +196,15 @@ def gaussian_weight(window: Sequence[int]) -> Tensor:
 
 
 def run_windows(
-    network: Network,
+    measure: Measure,
     image: Tensor,
     starts: Sequence[tuple[int, ...]],
     *,
     window: Sequence[int],
     device: torch.device,
-    mirror_axis: int | None,
     batch_size: int,
 ) -> Iterator[tuple[Sequence[tuple[int, ...]], Tensor]]:
-    """Give batches of window starts with their probabilities (B, *window) on the CPU.
+    """Give batches of window starts with their maps (B, K, *window) on the CPU.
 
     Raises
     ------
@@ -169,7 +215,7 @@ def run_windows(
         batch = starts[done : done + batch_size]
         windows = torch.stack([image[(slice(None), *box(start, window))] for start in batch])
         try:
-            probability = probability_of(network, windows.to(device), mirror_axis=mirror_axis)
+            maps = measure(windows.to(device))
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -182,18 +228,41 @@ def run_windows(
             batch_size = len(batch) // 2
             continue
         done += len(batch)
-        yield batch, probability
+        yield batch, maps
 
 
 @torch.inference_mode()
 def probability_of(network: Network, windows: Tensor, *, mirror_axis: int | None) -> Tensor:
-    """Probabilities (B, *window), float32 on the CPU, of windows (B, C, *window)."""
+    """Probabilities (B, 1, *window), float32 on the CPU, of windows (B, C, *window)."""
     probability = torch.sigmoid(network(windows).float())
     if mirror_axis is not None:
         axis = mirror_axis + 2
         mirrored = torch.sigmoid(network(windows.flip(axis)).float()).flip(axis)
         probability = (probability + mirrored) / 2
-    return probability[:, 0].cpu()
+    return probability.cpu()
+
+
+@torch.inference_mode()
+def probability_and_disagreement(
+    committee: Committee, windows: Tensor, *, mirror_axis: int | None
+) -> Tensor:
+    """Probability and disagreement of members (B, 2, *window), float32 on the CPU.
+
+    The probability is that of :func:`probability_of`; the members run one after another, and each
+    leaves one map. With the mirror image, each member's probabilities are averaged first.
+
+    Parameters
+    ----------
+    windows : (B, C, *window).
+    """
+    opinions = committee.opinions(windows)
+    probability, members = torch.sigmoid(joined(opinions)), torch.sigmoid(opinions)
+    if mirror_axis is not None:
+        axis = mirror_axis + 2
+        opinions = committee.opinions(windows.flip(axis)).flip(axis + 1)
+        probability = (probability + torch.sigmoid(joined(opinions))) / 2
+        members = (members + torch.sigmoid(opinions)) / 2
+    return torch.cat([probability, disagreement(members)], dim=1).cpu()
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from ssl2_bids.networks.architectures.committee import Committee
 from ssl2_bids.networks.calibration import UNCHANGED, calibrate
 from ssl2_bids.networks.cards import Card
-from ssl2_bids.networks.inference import Network, predict
+from ssl2_bids.networks.inference import (
+    Measure,
+    Network,
+    average_windows,
+    probability_and_disagreement,
+    probability_of,
+)
 from ssl2_bids.progress import CountProgress
 from ssl2_bids.steps import network_input as inputs
 from ssl2_bids.volume import Volume
@@ -27,8 +36,9 @@ class Segmentation:
     Attributes
     ----------
     probability : of lesion, 0 to 1, zero outside the brain.
-    uncertainty : normalised entropy of the probability, 0 (certain) to 1 (probability 0.5); None
-        if not asked for.
+    uncertainty : in bits, 0 (certain) to 1. Of a committee the disagreement of its members (see
+        :func:`ssl2_bids.networks.architectures.committee.disagreement`), else the entropy of the
+        probability; None if not asked for.
     contrasts : the contrasts used, in the order of the model's channels.
     channels : the model's channels that they went into.
     coverage : for each contrast, the share of the brain inside its field of view.
@@ -64,7 +74,8 @@ def segment(
     network : that of the card, on ``device`` (see :func:`networks.weights.load_network`).
     overlap : share of a window; None is the card's.
     mirror : average with the prediction of the image mirrored left-right: twice the time.
-    uncertainty : give the entropy too; with ``mirror``, that of the averaged probability.
+    uncertainty : give that map too; with ``mirror``, that of the averaged probabilities. The
+        members of a committee are compared before the card's calibration.
     low_memory : smaller windows, one at once.
     precision, progress : as of :func:`inference.predict`.
 
@@ -74,29 +85,40 @@ def segment(
     """
     given = inputs.network_input(images, transforms, brain_mask, card)
     on_gpu = torch.device(device).type != 'cpu'
-    probability = predict(
-        network,
+    axis = LEFT_RIGHT if mirror else None
+    measure: Measure = partial(probability_of, network, mirror_axis=axis)
+    if compared := uncertainty and isinstance(network, Committee):
+        measure = partial(probability_and_disagreement, network, mirror_axis=axis)
+    maps = average_windows(
+        measure,
         given.tensor,
         given.brain,
+        maps=2 if compared else 1,
         window=smaller_window(card) if low_memory else card.window,
         overlap=card.overlap if overlap is None else overlap,
         device=device,
         precision=precision,
-        mirror_axis=LEFT_RIGHT if mirror else None,
         batch_size=GPU_BATCH if on_gpu and not low_memory else 1,
         progress=progress,
     )
-    result = inputs.to_reference(probability, given.affine, brain_mask)
-    inside = np.where(brain_mask.data > 0, result.data, np.float32(0))
-    result = result.with_data(calibrate(inside, card.calibration))
+    result, *others = (_in_brain(one, given.affine, brain_mask) for one in maps)
+    result = result.with_data(calibrate(result.data, card.calibration))
+    doubt = None
+    if uncertainty:
+        doubt = others[0] if compared else result.with_data(entropy(result.data))
     used = zip(card.channels, given.present, strict=True)
     return Segmentation(
         probability=result,
-        uncertainty=result.with_data(entropy(result.data)) if uncertainty else None,
+        uncertainty=doubt,
         contrasts=given.contrasts,
         channels=tuple(channel for channel, contrast in used if contrast is not None),
         coverage=given.coverage,
     )
+
+
+def _in_brain(values: Tensor, affine: np.ndarray, brain_mask: Volume) -> Volume:
+    found = inputs.to_reference(values, affine, brain_mask)
+    return found.with_data(np.where(brain_mask.data > 0, found.data, np.float32(0)))
 
 
 def smaller_window(card: Card) -> tuple[int, int, int]:
@@ -122,6 +144,7 @@ def methods(
     *,
     overlap: float | None = None,
     mirror: bool = False,
+    uncertainty: bool = False,
     low_memory: bool = False,
 ) -> str:
     """The methods sentences for what :func:`segment` did with these options."""
@@ -130,11 +153,21 @@ def methods(
     calibrated = '' if card.calibration == UNCHANGED else ', and recalibrated at the site'
     flipped = ' and over the image and its left-right mirror image' if mirror else ''
     trained = card.content.get('TrainedOn', '')
+    doubt = f' {_uncertainty_methods(card)}' if uncertainty else ''
     return (
         f'{inputs.methods(card, contrasts)} '
         f'The network {card.name} (version {card.version}'
         f'{"; trained on " + trained if trained else ""}) was applied in windows of {window} '
         f'voxels that overlapped by at least {share:.0%}; probabilities were averaged over '
         f'windows with Gaussian weights [@isensee2021]{flipped}, and interpolated linearly to '
-        f'the reference image{calibrated}.'
+        f'the reference image{calibrated}.{doubt}'
+    )
+
+
+def _uncertainty_methods(card: Card) -> str:
+    if not card.is_committee:
+        return 'Uncertainty is the entropy of the probability, in bits.'
+    return (
+        'Uncertainty is the disagreement of the members of the committee: the mutual information '
+        'of label and member, in bits [@houlsby2011; @nair2020].'
     )

@@ -73,8 +73,13 @@ def acquire(
     randomisation: Randomisation,
     fields: Fields,
     slices: Slices | None,
+    *,
+    normalise: bool = True,
 ) -> Tensor:
-    """A channel as scanned, stripped and normalised: zeros outside the brain."""
+    """A channel as scanned, stripped and normalised: zeros outside the brain.
+
+    Without ``normalise`` white matter stays at about 1 and fluid above 0.
+    """
     if random.random() < randomisation.misregistration:
         image = shift(image, random.uniform(-1.2, 1.2, 3))
     image = blur(image, random.uniform(0.3, 0.85))
@@ -89,6 +94,8 @@ def acquire(
     if random.random() < 0.4:
         grain = blur(grain, 0.7) * 2.0
     image += noise * grain
+    if not normalise:
+        return image.clamp(min=0) * brain
     middle, scatter = brain_statistics(image, groups, brain, ready, random)
     middle += scatter * random.uniform(-0.2, 0.2)
     scatter = max(scatter * np.exp(random.uniform(-0.2, 0.2)), 0.02)

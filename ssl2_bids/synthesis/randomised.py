@@ -48,6 +48,7 @@ def draw(
     patch: tuple[int, int, int],
     device: str | torch.device = 'cpu',
     contrasts: tuple[str, ...] | None = None,
+    normalise: bool = True,
 ) -> Patches:
     """Draw a batch of patches.
 
@@ -56,12 +57,17 @@ def draw(
     seed : same seed, same batch (on one kind of device).
     patch : voxels of 1 mm; as large as a head for a whole brain.
     contrasts : the channels that are there; drawn for each sample where None.
+    normalise : images as the network wants them; else as scanned, white matter about 1.
     """
     samples = []
     for number in range(batch):
         random = np.random.default_rng([*seed, number])
         head = heads[int(random.integers(len(heads)))]
-        samples.append(draw_one(head, randomisation, random, patch, str(device), contrasts))
+        samples.append(
+            draw_one(
+                head, randomisation, random, patch, str(device), contrasts, normalise=normalise
+            )
+        )
     return Patches(*(torch.stack(parts) for parts in zip(*samples, strict=True)))
 
 
@@ -72,6 +78,8 @@ def draw_one(
     patch: tuple[int, int, int],
     device: str,
     contrasts: tuple[str, ...] | None,
+    *,
+    normalise: bool = True,
 ) -> Patches:
     """One sample of :func:`draw`, without the batch axis."""
     generator = torch.Generator(device).manual_seed(int(random.integers(2**62)))
@@ -132,12 +140,13 @@ def draw_one(
                 randomisation,
                 fields,
                 slices[channel],
+                normalise=normalise,
             )
         )
     known = 1 - (blur(painted.specks, 0.8) > 0.15).float() * (1 - label)
     read = slices[present[0]] if 'FLAIR' not in present else slices['FLAIR']
     if read is not None:
-        label, certain = drawn_in_slices(label, read, random)
+        label, certain = drawn_in_slices(label, read, random, least=randomisation.rater_share)
         known = known * certain
     return Patches(
         torch.stack(channels),

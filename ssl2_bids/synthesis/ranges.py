@@ -18,6 +18,8 @@ class Randomisation:
     clinical : share of samples in which every channel has thick slices.
     mixed : share of samples in which every channel but FLAIR has thick slices.
     thick_slices : share of the channels of other samples that have thick slices.
+    rater_share : least share of a thick slice that a lesion fills where it is drawn there, at most
+        half; each sample has a share from this one to half.
     infratentorial : share of patches around brain stem or cerebellar white matter.
     noise : largest standard deviation of the noise [white matter = 1].
     bias : largest standard deviation of the logarithm of the bias field.
@@ -33,6 +35,7 @@ class Randomisation:
     clinical: float = 0.3
     mixed: float = 0.15
     thick_slices: float = 0.2
+    rater_share: float = 0.5
     infratentorial: float = 0.12
     noise: float = 0.10
     bias: float = 0.3

@@ -18,7 +18,7 @@ AXIAL = (0.1, 0.05, 0.85)  # how often slices lie across the first, second and t
 FLAIR_2D = (3, 4, 5, 6, 7, 8)  # mm from slice to slice
 OTHERS_2D = (2, 3, 4, 5, 6)
 UNEVEN = 0.04  # most, standard deviation of the log of the slices' gains
-RATER_SHARES = (0.3, 0.5)  # share of a slice that a lesion fills where a rater begins to draw it
+HALF = 0.5  # share of a slice from which on a lesion is drawn in it, as in any averaged mask
 UNCERTAIN_SHARE = 0.15  # share above which what no rater draws is left out of the loss
 
 
@@ -115,18 +115,24 @@ def between_slices(means: Tensor, slices: Slices, shape: Sequence[int]) -> Tenso
 
 
 def drawn_in_slices(
-    label: Tensor, slices: Slices, random: np.random.Generator
+    label: Tensor, slices: Slices, random: np.random.Generator, *, least: float = HALF
 ) -> tuple[Tensor, Tensor]:
     """The label that a rater draws on slices, brought to 1 mm, and where it is known.
 
-    A lesion that fills too little of a slice is not drawn; there, nothing is known.
+    The label is averaged over each slice, without the gaps, and drawn where it fills half. A
+    lesion that fills less is not drawn; there, nothing is known.
+
+    Parameters
+    ----------
+    least : smallest share of a slice that a rater draws; the share of one rater is between it
+        and half.
 
     Returns
     -------
     label, known : (D, H, W) float32, 0 or 1.
     """
     shares = slice_means(label, slices)
-    drawn = (shares >= random.uniform(*RATER_SHARES)).float()
+    drawn = (shares >= random.uniform(least, HALF)).float()
     uncertain = ((shares >= UNCERTAIN_SHARE) & (drawn == 0)).float()
     brought = (between_slices(drawn, slices, label.shape) >= 0.5).float()
     doubtful = between_slices(uncertain, slices, label.shape) >= 0.5

@@ -25,6 +25,12 @@ from ssl2_bids.volume import Volume
 
 LESION_INDEX = 7  # "Lesion" among the labels that BIDS names
 CONNECTIVITY = 26
+ENTROPY = 'Uncertainty: binary entropy of the lesion probability, divided by ln 2.'
+DISAGREEMENT = (
+    'Uncertainty: disagreement of the members of the committee, that is the mutual information '
+    'of label and member in bits: entropy of the mean probability minus mean entropy of the '
+    'members (Houlsby et al. 2011, arXiv 1112.5745).'
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,7 @@ class SegmentationFiles:
     brain_mask, probability, uncertainty, instances : on the preprocessed reference.
     table : one row per lesion, fields of :class:`ssl2_bids.steps.lesions.Lesion`.
     model : keys of the sidecars on the origin of the results, see :func:`model_keys`.
+    is_committee : whether the uncertainty is the disagreement of members.
     remark : a sentence for the description of the probability.
     """
 
@@ -50,6 +57,7 @@ class SegmentationFiles:
     table: Sequence[dict[str, Any]]
     model: dict[str, Any]
     uncertainty: Volume | None = None
+    is_committee: bool = False
     remark: str = ''
 
 
@@ -87,7 +95,7 @@ def write_segmentation(found: SegmentationFiles) -> dict[str, Any]:
     remark = f' {found.remark}' if found.remark else ''
     _write_map(found, 'anat.probability', found.probability, f'Lesion probability.{remark}')
     if found.uncertainty is not None:
-        text = 'Uncertainty: binary entropy of the lesion probability, divided by ln 2.'
+        text = DISAGREEMENT if found.is_committee else ENTROPY
         _write_map(found, 'anat.uncertainty', found.uncertainty, text)
     instances = names.path('anat.instances')
     write_on(found.grid, found.instances, instances, dtype=np.uint16)

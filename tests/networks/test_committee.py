@@ -6,7 +6,12 @@ from safetensors.torch import load_file, save_file
 
 from ssl2_bids.errors import UnavailableError, UsageError
 from ssl2_bids.files import sha256
-from ssl2_bids.networks.architectures.committee import Committee, members_of, plain_name
+from ssl2_bids.networks.architectures.committee import (
+    Committee,
+    disagreement,
+    members_of,
+    plain_name,
+)
 from ssl2_bids.networks.registry import new_network
 from ssl2_bids.networks.weights import find_model, load_network, read_card, write_model
 from ssl2_bids.training.pretraining.config import read_config
@@ -37,6 +42,20 @@ def test_calibration_moves_a_member():
         opinions = network.opinions(image)
         torch.testing.assert_close(opinions[0], network.members[0](image))
         torch.testing.assert_close(opinions[1], 2 * network.members[1](image) - 1)
+
+
+def test_disagreement_by_hand_and_at_the_ends():
+    def of(*probabilities):
+        return disagreement(torch.tensor(probabilities)).item()
+
+    assert of(0.0, 1.0) == pytest.approx(1)  # no more than one bit for a yes or no
+    assert of(0.5, 0.5) == of(0.0, 0.0) == of(1.0, 1.0, 1.0) == 0
+    assert of(0.25, 0.75) == pytest.approx(1 - 0.811278, abs=1e-5)
+    mean_entropy = (0.468996 + 0.970951 + 0.881291) / 3
+    assert of(0.1, 0.4, 0.7) == pytest.approx(0.970951 - mean_entropy, abs=1e-5)
+    many = torch.rand(3, 100_000)
+    assert 0 <= disagreement(many).min() < disagreement(many).max() <= 1
+    assert disagreement(many[:1].expand(3, -1)).max() < 1e-5
 
 
 def test_members_that_fill_in_images_are_averaged():

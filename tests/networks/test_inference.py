@@ -1,5 +1,7 @@
 """Sliding windows against MONAI's, and what is particular to ours."""
 
+from functools import partial
+
 import pytest
 import torch
 from monai.inferers import SlidingWindowInferer
@@ -7,11 +9,14 @@ from torch import nn
 from torch.nn import functional
 
 from ssl2_bids.errors import UnavailableError
+from ssl2_bids.networks.architectures.committee import Committee, disagreement
 from ssl2_bids.networks.inference import (
+    average_windows,
     axis_starts,
     bfloat16_is_fast,
     gaussian_weight,
     predict,
+    probability_and_disagreement,
     reproducible,
     window_starts,
 )
@@ -129,6 +134,30 @@ def test_the_mirror_averages_both_sides(network):
     both = predict(network, image, brain, mirror_axis=0, **settings)
     assert not torch.allclose(plain, flipped, atol=1e-3)
     torch.testing.assert_close(both, (plain + flipped) / 2)
+
+
+@pytest.mark.parametrize('mirror_axis', [None, 1])
+def test_members_are_compared_beside_the_same_probability(network, mirror_axis):
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        members = [network, nn.Conv3d(2, 1, 3, padding=1), nn.Conv3d(2, 1, 1)]
+    committee = Committee(members).eval()
+    image = noise(2, 24, 16, 16)
+    brain = noise(24, 16, 16, seed=3) > -1
+    settings = {'window': (16,) * 3, 'overlap': 0.5, 'precision': 'float32'}
+    measure = partial(probability_and_disagreement, committee, mirror_axis=mirror_axis)
+    found, apart = average_windows(measure, image, brain, maps=2, **settings)
+    assert torch.equal(
+        found, predict(committee, image, brain, mirror_axis=mirror_axis, **settings)
+    )
+    assert not apart[~brain].any()
+    assert apart.max() > 0.05
+    # where the windows do not overlap, the measure is that of the members' own probabilities
+    alone = torch.stack(
+        [predict(m, image, brain, mirror_axis=mirror_axis, **settings) for m in members]
+    )
+    for edge in (slice(0, 4), slice(20, 24)):
+        torch.testing.assert_close(apart[edge], disagreement(alone[:, edge]), atol=1e-5, rtol=1e-4)
 
 
 def test_batches_and_progress_change_nothing(network):

@@ -1,5 +1,6 @@
 """The join of input, network and windows, with the real bundled weights."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from scipy import ndimage
 
 from ssl2_bids.errors import NoInputError
+from ssl2_bids.networks.calibration import Calibration
 from ssl2_bids.networks.weights import find_model, load_network
 from ssl2_bids.steps.segmentation import entropy, methods, segment, smaller_window
 from ssl2_bids.volume import Volume, read, reorient, resample, same_grid
@@ -140,6 +142,46 @@ def test_uncertainty_is_the_entropy_of_the_probability(straight):
     )
 
 
+def test_uncertainty_of_a_committee_is_the_disagreement_of_its_members(tmp_path):
+    card = find_model('committee-3t', tmp_path)
+    network = load_network(card)
+    images, mask, _ = little_brain(oblique())
+    options = {'precision': 'float32'}
+    plain = segment(images, {}, mask, card, network, **options)
+    found = segment(images, {}, mask, card, network, uncertainty=True, **options)
+    assert found.probability.data.tobytes() == plain.probability.data.tobytes()
+    assert plain.uncertainty is None
+
+    alone = np.stack(
+        [
+            segment(images, {}, mask, card, one, **options).probability.data
+            for one in network.members
+        ]
+    )
+    np.testing.assert_allclose(found.probability.data, alone.mean(axis=0), atol=1e-5)
+    expected = entropy(found.probability.data) - entropy(alone).mean(axis=0)
+    doubt = found.uncertainty.data
+    np.testing.assert_allclose(doubt, expected, atol=2e-4)
+    assert doubt.min() == 0 == doubt[mask.data == 0].max()
+    assert 0.2 < doubt.max() <= 1
+    agree = np.ptp(alone, axis=0) < 0.02
+    both_unsettled = agree & (abs(found.probability.data - 0.5) < 0.2)
+    assert both_unsettled.any()
+    assert doubt[both_unsettled].max() < 0.01
+
+
+def test_a_site_recalibration_leaves_the_disagreement(tmp_path):
+    card = find_model('committee-3t', tmp_path)
+    network = load_network(card)
+    images, mask, _ = little_brain(np.eye(4))
+    options = {'precision': 'float32', 'uncertainty': True}
+    usual = segment(images, {}, mask, card, network, **options)
+    moved = replace(card, calibration=Calibration(0.5, -1.0))
+    other = segment(images, {}, mask, moved, network, **options)
+    assert np.array_equal(other.uncertainty.data, usual.uncertainty.data)
+    assert not np.allclose(other.probability.data, usual.probability.data, atol=0.01)
+
+
 def test_the_mirror_makes_left_and_right_equal(straight, card, network):
     images, mask, _ = little_brain(oblique())
     swapped = {name: image.with_data(image.data[::-1].copy()) for name, image in images.items()}
@@ -185,6 +227,13 @@ def test_methods_state_what_was_done(card):
     assert '25%' in methods(card, ('FLAIR',))
     assert '80 x 80 x 80' in methods(card, ('FLAIR',), low_memory=True)
     assert '[@isensee2021]' in text
+
+
+def test_methods_name_the_measure_of_uncertainty(card, tmp_path):
+    assert 'ncertainty' not in methods(card, ('FLAIR',))
+    assert 'entropy of the probability' in methods(card, ('FLAIR',), uncertainty=True)
+    text = methods(find_model('committee-3t', tmp_path), ('FLAIR',), uncertainty=True)
+    assert 'mutual information of label and member, in bits [@houlsby2011; @nair2020]' in text
 
 
 def test_a_real_patient_is_segmented_as_the_card_describes(card, network):

@@ -69,9 +69,60 @@ def test_a_rater_draws_what_fills_a_slice_and_is_not_asked_about_the_rest():
     label[6, 6, 6:8] = 1  # a third of the second: drawn by some raters
     label[0, 7, 6] = 1  # a sixth: by none
     for seed in range(8):
-        drawn, known = drawn_in_slices(label, Slices(2, 6, 6.0, 0), np.random.default_rng(seed))
+        drawn, known = drawn_in_slices(
+            label, Slices(2, 6, 6.0, 0), np.random.default_rng(seed), least=0.3
+        )
         assert drawn[3, 3, :6].all()
         assert not drawn[0, 7].any()
         assert not known[0, 7, 6:].all()
         assert (drawn[6, 6, 8] == 1) or (known[6, 6, 8] == 0)
         assert known[1, 0].all()
+
+
+def slab(*, first, last):
+    """A lesion of 3 x 3 voxels that reaches through some voxels of 1 mm along the last axis."""
+    label = torch.zeros(8, 8, 24)
+    label[3:6, 3:6, first:last] = 1
+    return label
+
+
+@pytest.mark.parametrize('spacing', [3, 4, 6, 8])
+def test_the_usual_rater_draws_what_fills_half_of_a_slice(spacing):
+    slices, half = Slices(2, spacing, float(spacing), 0), -(-spacing // 2)
+    random = np.random.default_rng(0)
+    drawn, known = drawn_in_slices(slab(first=0, last=half), slices, random)
+    assert drawn[4, 4, : spacing // 2].all()  # and as thick as the slice is read
+    assert known.all()
+    drawn, known = drawn_in_slices(slab(first=0, last=half - 1), slices, random)
+    assert not drawn.any()
+    share = (half - 1) / spacing
+    assert known.all() == (share < 0.15)  # one that is hardly there is background
+    drawn, _ = drawn_in_slices(slab(first=spacing, last=2 * spacing), slices, random)
+    assert drawn.sum() == 9 * spacing  # a lesion that fills a slice keeps its volume
+
+
+def test_what_lies_in_a_gap_is_neither_seen_nor_drawn():
+    slices = Slices(2, 8, 4.0, 0)  # voxels 0, 1, 6 and 7 of each slice are gap
+    drawn, known = drawn_in_slices(slab(first=6, last=10), slices, np.random.default_rng(0))
+    assert not drawn.any()
+    assert known.all()
+    inside = slab(first=2, last=5)  # three of the four that are seen, three of the eight there
+    drawn, _ = drawn_in_slices(inside, slices, np.random.default_rng(0))
+    assert drawn[4, 4, 3]
+
+
+def test_half_keeps_the_volume_of_lesions_on_average_and_less_enlarges_it():
+    random = np.random.default_rng(1)
+    volumes = {0.5: 0.0, 0.3: 0.0, 'true': 0.0}
+    grid = np.moveaxis(np.indices((40, 40, 48)), 0, -1)
+    for number in range(40):
+        centre, radius = random.uniform(12, 28, 3) + (0, 0, 4), random.uniform(3, 8)
+        ball = torch.from_numpy((np.linalg.norm(grid - centre, axis=-1) < radius) * 1.0).float()
+        slices = Slices(2, 5, 5.0, number % 5)
+        volumes['true'] += float(ball.sum())
+        for least in (0.5, 0.3):
+            draws = np.random.default_rng(number)
+            drawn, _ = drawn_in_slices(ball, slices, draws, least=least)
+            volumes[least] += float(drawn.sum())
+    assert volumes[0.5] / volumes['true'] == pytest.approx(1, abs=0.03)
+    assert volumes[0.3] / volumes['true'] > 1.05

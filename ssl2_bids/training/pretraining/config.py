@@ -69,6 +69,9 @@ class StageSettings:
     view : edge of the two views of ``tang``, within the patch [voxels of 1 mm].
     cross_entropy, focal_tversky : of the supervised stage, weight of this term beside the Dice
         loss.
+    lesion_cross_entropy : of the supervised stage, weight of a cross-entropy in which each lesion
+        counts the same, whatever its volume, and as much as the background (inverse weighting,
+        Shirokikh et al., arXiv 2007.10033); 0 for none.
     frozen : of the supervised stage, share of the steps with a frozen pretrained encoder.
     """
 
@@ -79,6 +82,7 @@ class StageSettings:
     view: int = 64
     cross_entropy: float = 4.0
     focal_tversky: float = 0.3
+    lesion_cross_entropy: float = 0.0
     frozen: float = 0.05
 
 
@@ -178,6 +182,11 @@ def check(config: Config) -> None:
         raise UsageError(
             f'"data.labels" has {len(data.labels)} folders, "data.labelled" {len(data.labelled)}',
             advice='Give one folder of labels for each dataset.',
+        )
+    if not 0 < config.randomisation.rater_share <= 0.5:
+        raise UsageError(
+            f'the key "randomisation.rater_share" is {config.randomisation.rater_share}',
+            advice='Give a share above 0 and at most 0.5.',
         )
     if data.skull_strip not in ('auto', 'skip', 'force'):
         raise UsageError(

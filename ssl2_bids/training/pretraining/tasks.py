@@ -21,6 +21,7 @@ from ssl2_bids.synthesis.randomised import Patches, draw
 from ssl2_bids.synthesis.ranges import Randomisation
 from ssl2_bids.training.data.participants import Participant
 from ssl2_bids.training.data.views import box_of
+from ssl2_bids.training.instances import lesion_cross_entropy, lesion_weights
 from ssl2_bids.training.losses import cross_entropy, dice, focal_tversky_loss
 
 ENCODER = ('stem.', 'enc.', 'encoder.')
@@ -39,12 +40,14 @@ class SupervisedStage:
         side from the same batches, each by itself.
     cross_entropy : weight of that term beside the Dice loss.
     focal_tversky : weight of the term that raises the recall of small lesions.
+    lesion_cross_entropy : weight of the term in which each lesion counts the same.
     frozen : steps in which the encoder rests, while a new last layer finds its feet.
     """
 
     network: nn.Module
     cross_entropy: float = 4.0
     focal_tversky: float = 0.3
+    lesion_cross_entropy: float = 0.0
     frozen: int = 0
 
     def modules(self) -> dict[str, nn.Module]:
@@ -52,26 +55,32 @@ class SupervisedStage:
         return {'network': self.network}
 
     def loss(self, batch: Patches, step: int) -> tuple[Tensor, dict[str, Any]]:
-        """Dice, cross-entropy and the focal Tversky term."""
+        """Dice, cross-entropy, the focal Tversky term and that of single lesions."""
         if self.frozen:
             for parameter in encoder_of(self.network):
                 parameter.requires_grad_(step >= self.frozen)
+        weights = None
+        if self.lesion_cross_entropy:
+            weights = lesion_weights(batch.label, batch.known)
         losses, scores = [], {}
         members = members_of(self.network)
         for number, member in enumerate(members):
             logits = member(batch.image)
-            losses.append(self.loss_of(logits, batch))
+            losses.append(self.loss_of(logits, batch, weights))
             name = f'dice_{number}' if len(members) > 1 else 'dice'
             scores[name] = training_dice(logits.detach(), batch)
         return torch.stack(losses).mean(), scores
 
-    def loss_of(self, logits: Tensor, batch: Patches) -> Tensor:
-        """The loss of one network's logits."""
+    def loss_of(self, logits: Tensor, batch: Patches, weights: Tensor | None) -> Tensor:
+        """The loss of one network's logits; ``weights`` of :func:`lesion_weights` or none."""
         loss = dice(logits, batch.label, batch.known)
         loss = loss + self.cross_entropy * cross_entropy(logits, batch.label, batch.known)
         if self.focal_tversky:
             term = focal_tversky_loss(logits, batch.label, batch.known, weigh_small=True)
             loss = loss + self.focal_tversky * term
+        if weights is not None:
+            term = lesion_cross_entropy(logits, batch.label, weights)
+            loss = loss + self.lesion_cross_entropy * term
         return loss
 
     def after_step(self, step: int) -> None:

@@ -103,6 +103,7 @@ def write_derivatives(plan: Plan, results: Results) -> dict[str, Any]:
         brain_mask=brain_mask,
         probability=read(results.probability),
         uncertainty=read(results.uncertainty) if results.uncertainty else None,
+        is_committee=plan.card.is_committee,
         instances=read(results.instances, dtype=np.uint16),
         table=read_json(results.table),
         model=model_keys(

@@ -87,6 +87,7 @@ def _of_session(plan: Plan, contrasts: list[str]) -> list[dict[str, Any]]:
         tuple(contrast for contrast in chosen if contrast is not None),
         overlap=settings.overlap,
         mirror=settings.tta,
+        uncertainty=settings.uncertainty,
         low_memory=settings.low_mem,
     )
     assert settings.threshold is not None

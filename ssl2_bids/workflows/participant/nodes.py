@@ -273,7 +273,12 @@ def segment(
     if result.uncertainty is not None:
         write(result.uncertainty, 'uncertainty.nii')
     sentence = segmentation.methods(
-        card, result.contrasts, overlap=overlap, mirror=tta, low_memory=low_memory
+        card,
+        result.contrasts,
+        overlap=overlap,
+        mirror=tta,
+        uncertainty=uncertainty,
+        low_memory=low_memory,
     )
     warnings = [
         f'{contrast} shows only {share:.0%} of the brain'

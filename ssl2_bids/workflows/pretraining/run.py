@@ -257,6 +257,7 @@ def supervised_stage(
         made,
         cross_entropy=stage.cross_entropy,
         focal_tversky=stage.focal_tversky,
+        lesion_cross_entropy=stage.lesion_cross_entropy,
         frozen=frozen,
     )
     return task, batches, whole_validation(config, packed, device)

@@ -25,6 +25,7 @@ from ssl2_bids.training.data.participants import (
     to_bytes,
     write_participant,
 )
+from ssl2_bids.training.instances import lesion_cross_entropy, lesion_weights
 from ssl2_bids.training.loop import train
 from ssl2_bids.training.pretraining.batches import LabelledBatches, UnlabelledBatches
 from ssl2_bids.training.pretraining.config import Config, read_config, stages
@@ -173,12 +174,32 @@ class TestSupervised:
         known = batch.known.clone()
         known[..., :8] = 0
         batch = batch._replace(known=known)
-        task = SupervisedStage(new())
+        task = SupervisedStage(new(), lesion_cross_entropy=0.5)
         loss, terms = task.loss(batch, 0)
         flipped = torch.where(known > 0, batch.label, 1 - batch.label)
         again, _ = task.loss(batch._replace(label=flipped), 0)
         assert float(loss.detach()) == float(again.detach())
         assert 0 <= float(terms['dice']) <= 1
+
+    def test_the_term_of_single_lesions_is_added_for_each_member(self):
+        member = {'Type': 'fast_unet', 'Channels': [4, 8], 'FullResolutionChannels': 2}
+        committee = new_network(
+            {
+                'Type': 'committee', 'InputChannels': 4, 'OutputChannels': 1,
+                'Members': [member, {**member, 'FullResolutionChannels': 3}],
+            },
+            seed=0,
+        )  # fmt: skip
+        label = torch.zeros(2, 1, *PATCH)
+        label[0, 0, 2, 2, 2] = label[1, 0, 6:12, 6:12, 6:12] = 1
+        known = torch.ones_like(label)
+        image = torch.randn(2, 4, *PATCH, generator=torch.Generator().manual_seed(0))
+        batch = Patches(image, torch.ones(2, 4, dtype=torch.bool), known, label, known)
+        plain, _ = SupervisedStage(committee).loss(batch, 0)
+        more, _ = SupervisedStage(committee, lesion_cross_entropy=0.5).loss(batch, 0)
+        weights = lesion_weights(label, known)
+        terms = [lesion_cross_entropy(one(image), label, weights) for one in committee.members]
+        torch.testing.assert_close(more - plain, 0.5 * (terms[0] + terms[1]) / 2)
 
     def test_the_encoder_rests_first_and_learns_then(self, heads, tmp_path):
         batches = LabelledBatches(heads, Randomisation(), batch=1, patch=PATCH, seed=0)
@@ -296,6 +317,7 @@ steps = 0
 steps = 7
 patch = [16, 16, 16]
 learning_rate = 0.002
+lesion_cross_entropy = 0.5
 """
 
 BAD = [
@@ -318,6 +340,7 @@ BAD = [
     ('[data]\nlabels = ["a"]', '"data.labels" has 1', 'one folder'),
     ('[data]\nskull_strip = "no"', 'skull_strip', 'auto'),
     ('[randomisation]\nnois = 1', '"randomisation.nois" is unknown', 'noise'),
+    ('[randomisation]\nrater_share = 0.6', 'rater_share', 'at most 0.5'),
     ('[self_supervised]\nsteps = 0\n[supervised]\nsteps = 0', 'both stages', ''),
     ('name = ', 'the configuration is not TOML', ''),
 ]
@@ -336,6 +359,7 @@ class TestConfig:
         assert list(stages(config)) == ['supervised']
         assert config.supervised.loop.steps == 7
         assert config.supervised.loop.learning_rate == 0.002
+        assert config.supervised.lesion_cross_entropy == 0.5
         assert config.supervised.loop.clip == Config().supervised.loop.clip
         assert config.supervised.patch == (16, 16, 16)
 
