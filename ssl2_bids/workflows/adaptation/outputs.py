@@ -34,9 +34,9 @@ from ssl2_bids.training.adaptation.suggestions import SliceGain, Suggestion
 from ssl2_bids.training.run import History
 from ssl2_bids.volume import read, read_grid, reorient
 from ssl2_bids.workflows.adaptation import scores as scoring
-from ssl2_bids.workflows.adaptation.plan import label_links
+from ssl2_bids.workflows.adaptation.plan import SLICES, label_links
 from ssl2_bids.workflows.adaptation.prepare import PreparedSession
-from ssl2_bids.workflows.adaptation.run import FINAL, HOLDOUT, SLICES, Adapted
+from ssl2_bids.workflows.adaptation.run import FINAL, HOLDOUT, Adapted
 from ssl2_bids.workflows.adaptation.state import Work, settings_table
 
 PEERS = 2  # networks of folds that are asked beside the model: more add little
@@ -104,7 +104,7 @@ def _write_splits(work: Work, path: Path) -> None:
         fold = work.fold_of.get(names.subject)
         if names.subject in work.held:
             fold = HOLDOUT
-        elif labelled and work.adaptation.settings.folds == SLICES:
+        elif labelled and work.adaptation.on_slices:
             fold = SLICES
         rows.append(
             {
@@ -333,12 +333,13 @@ def report_facts(
         'Strategy': work.training.strategy,
         'Steps': work.training.steps,
         'Trained': bool(work.histories),
+        'Tested': bool(adapted.rows),
         'Rung': adapted.rung if adapted.decision.accepted else BUNDLED,
         'Rungs': rung_facts(work, adapted),
         'Recalibration': recalibrated_keys(work.adaptation.card, adapted.recalibration),
         'WeightShare': adapted.share,
         'Device': work.device.partition(':')[0],
-        'Slices': settings.folds == SLICES,
+        'Slices': work.adaptation.on_slices,
         'Labelled': len(work.annotations),
         'Sessions': len(work.people),
         'LeftOut': [{'name': name, 'reason': reason} for name, reason in work.left_out],
