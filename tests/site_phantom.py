@@ -144,7 +144,7 @@ def add_person(
     raw: Path, out: Path, subject: str, one: Head, card, network, *, session: str | None = None
 ) -> None:
     """A participant's raw images, preprocessed images and first results."""
-    names = UnitNames(out, subject, session, 'T1w')
+    names = UnitNames(out, subject, session, 'T1w', card.label)
     unit = f'sub-{subject}' + (f'_ses-{session}' if session else '')
     images = {'T1w': one.t1w, 'FLAIR': one.flair}
     paths = {}

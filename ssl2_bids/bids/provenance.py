@@ -42,6 +42,7 @@ DESCRIPTIONS = {
     'meanecho': 'mean magnitude of several echoes',
     'uncertainty': 'normalised binary entropy of the lesion probability',
     'adapted': 'result of a model that was adapted to the site',
+    'calibrated': 'result of a model recalibrated on labelled participants',
 }
 README = """\
 Lesion segmentation by ssl2-bids

@@ -15,7 +15,7 @@ from ssl2_bids.files import whole_file
 from ssl2_bids.settings import BUNDLED, RECALIBRATED
 from ssl2_bids.steps.network_input import to_reference
 from ssl2_bids.training.adaptation import adapt as training
-from ssl2_bids.training.adaptation.decision import SHARES, Decision, choose
+from ssl2_bids.training.adaptation.decision import SHARES, Decision, choose, decide
 from ssl2_bids.training.adaptation.left_out import probability_of
 from ssl2_bids.training.adaptation.recalibration import Recalibration
 from ssl2_bids.training.data.views import AXIAL
@@ -30,6 +30,7 @@ from ssl2_bids.workflows.adaptation.state import Work, fit_into_time, train_one
 
 FINAL, HOLDOUT = 'final', 'holdout'
 WITHIN = 'tested on slices of a single participant: evidence within one person'
+NOT_TESTED = 'not tested: a single annotated slice leaves nothing for a test'
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,25 @@ def run(work: Work) -> Adapted:
     )
 
 
+def recalibrate(work: Work) -> Adapted:
+    """The start model recalibrated, whatever the test gives: that is stated as evidence."""
+    rungs, _ = test_untrained(work, make_folds(work))
+    taken = rungs[-1]
+    reason = decide(scoring.pairs_of(taken.rows)).reason if taken.rows else NOT_TESTED
+    if work.adaptation.on_slices and taken.rows:
+        reason = f'{reason}; {WITHIN}'
+    return Adapted(
+        Decision(True, reason),
+        taken.name,
+        taken.rows,
+        work.network,
+        0.0,
+        taken.recalibration,
+        (),
+        tuple(rung for rung in rungs if rung.rows),
+    )
+
+
 def settle_time(work: Work, folds: dict[str, set[str]]) -> bool:
     """Settle the steps of the trainings; False, with a message, if there is no time for any.
 
@@ -175,7 +195,7 @@ def test_untrained(
             f'{row.after.dice:.3f} recalibrated on other slices'
         )
     if not shown:
-        work.show('a single annotated slice: nothing is left for a test of the recalibration')
+        work.show(NOT_TESTED)
     work.show(f'recalibration: {60 * minutes:.0f} seconds')
     return rungs, before
 

@@ -259,7 +259,7 @@ def test_a_single_slice_leaves_nothing_for_a_test(site, monkeypatch):
     sparse(site, 1, [int(head(1).lesion.sum(axis=(0, 1)).argmax())])
     code, output = run(site)
     assert code == 0
-    assert 'nothing is left for a test' in output
+    assert 'not tested: a single annotated slice' in output
     assert (card_of(site)['Accepted'], card_of(site)['Rungs']) == (False, [])
     code, _ = run(replace(site, accept='always', resegment=False))
     assert code == 0
