@@ -98,6 +98,8 @@ class ParticipantSettings(RunSettings):
     # average with the left-right mirrored brain; doubles the time
     tta: bool = _setting(False, decides=SEGMENTATION)
     uncertainty: bool = _setting(False, decides=SEGMENTATION)
+    # folders of manual masks on which the model is recalibrated
+    calibrate_from: tuple[Path, ...] = ()
     # share of a window; None is the model's own
     overlap: float | None = _setting(None, decides=SEGMENTATION)
     # low quality, for tests of an installation: workflows/participant/sloppy.py
@@ -165,6 +167,7 @@ class GroupSettings(RunSettings):
 # how much of a model is changed, from the change that is easiest to trust
 BUNDLED, RECALIBRATED, HALF_WAY, WHOLE = RUNGS = ('bundled', 'recalibrated', 'half-way', 'whole')
 UNTRAINED = (BUNDLED, RECALIBRATED)
+CALIBRATED = 'calibrated'  # the model of --calibrate-from
 
 LEVELS: dict[str, type[RunSettings]] = {
     'participant': ParticipantSettings,

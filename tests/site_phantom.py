@@ -140,14 +140,17 @@ def make_site(root: Path, model: Path, people: int, *, first_seed: int = 0) -> t
     return raw, out
 
 
-def add_person(raw: Path, out: Path, subject: str, one: Head, card, network) -> None:
+def add_person(
+    raw: Path, out: Path, subject: str, one: Head, card, network, *, session: str | None = None
+) -> None:
     """A participant's raw images, preprocessed images and first results."""
-    names = UnitNames(out, subject, None, 'T1w')
+    names = UnitNames(out, subject, session, 'T1w', card.label)
+    unit = f'sub-{subject}' + (f'_ses-{session}' if session else '')
     images = {'T1w': one.t1w, 'FLAIR': one.flair}
     paths = {}
     reference = names.path('anat.preproc_reference', contrast='T1w')
     for contrast, data in images.items():
-        source = raw / f'sub-{subject}' / 'anat' / f'sub-{subject}_{contrast}.nii.gz'
+        source = raw / unit.replace('_', '/') / 'anat' / f'{unit}_{contrast}.nii.gz'
         write(Volume(data, AFFINE), source)
         kind = 'anat.preproc_reference' if contrast == 'T1w' else 'anat.preproc'
         paths[contrast] = names.path(kind, contrast=contrast)
@@ -185,11 +188,13 @@ def put_label(
     lesion: np.ndarray,
     *,
     affine: np.ndarray = AFFINE,
+    session: str | None = None,
     **sidecar: object,
 ) -> Path:
     """A manual mask, as a rater would name it."""
-    path = folder / f'sub-{subject}' / 'anat' / f'sub-{subject}_label-lesion_mask.nii.gz'
+    unit = f'sub-{subject}' + (f'_ses-{session}' if session else '')
+    path = folder / unit.replace('_', '/') / 'anat' / f'{unit}_label-lesion_mask.nii.gz'
     write(Volume(lesion.astype(np.uint8), affine), path, dtype=np.uint8)
     if sidecar:
-        path.with_name(f'sub-{subject}_label-lesion_mask.json').write_text(json.dumps(sidecar))
+        path.with_name(f'{unit}_label-lesion_mask.json').write_text(json.dumps(sidecar))
     return path

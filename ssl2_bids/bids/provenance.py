@@ -42,6 +42,7 @@ DESCRIPTIONS = {
     'meanecho': 'mean magnitude of several echoes',
     'uncertainty': 'uncertainty of the lesion probability in bits, by the measure in the JSON',
     'adapted': 'result of a model that was adapted to the site',
+    'calibrated': 'result of a model recalibrated on labelled participants',
 }
 README = """\
 Lesion segmentation by ssl2-bids

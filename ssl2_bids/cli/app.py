@@ -88,9 +88,14 @@ def _dispatch(level: str, settings: Any, arguments: argparse.Namespace, argv: li
         if arguments.left_out:
             terminal.show(arguments.left_out)
         if level == 'participant':
-            from ssl2_bids.workflows.participant.run import run_participant_level
+            if settings.calibrate_from:
+                from ssl2_bids.workflows.adaptation.calibrate import run_calibrated as run_level
+            else:
+                from ssl2_bids.workflows.participant.run import (
+                    run_participant_level as run_level,
+                )
 
-            code, outcomes = run_participant_level(
+            code, outcomes = run_level(
                 settings, command=command, show=terminal.show, progress=terminal.progress
             )
             terminal.conclude(code, outcomes)

@@ -55,8 +55,8 @@ def add_adaptation(parser: Parser) -> None:
         type=values.folds,
         metavar='{K,slices}',
         help='number of cross-validation folds of the labelled participants; slices: leave slices '
-        'out, for a single labelled participant (default: 5, or the number of labelled '
-        'participants if smaller)',
+        'out, for a single labelled participant, in trainings too (default: 5, or the number of '
+        'labelled participants if smaller; with a single one slices, without trainings)',
     )
     add_option(
         group,

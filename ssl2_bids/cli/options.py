@@ -123,6 +123,7 @@ def settings_for(level: str, arguments: argparse.Namespace) -> RunSettings:
     else:
         made['plugin'] = _read_plugin(arguments.use_plugin) if arguments.use_plugin else None
         made['brain_mask'] = _folder_of_masks(arguments.brain_mask)
+        made['calibrate_from'] = _folders_of_labels(arguments)
         made['bids_database_dir'] = _database_folder(arguments.bids_database_dir, bids_dir)
     return kind(**_direct_values(kind, arguments) | made)
 
@@ -171,11 +172,7 @@ def _of_adaptation(
     UsageError : they contradict one another.
     NoInputError : a folder of labels does not exist.
     """
-    labels = [absolute(path) for path in arguments.labels or ()]
-    labels += [more] if more else []
-    for folder in labels:
-        if not folder.is_dir():
-            raise NoInputError('no such folder of labels', advice='Check the path.', path=folder)
+    labels = _existing_folders([*(arguments.labels or ()), *([more] if more else [])])
     if arguments.strategy == 'none':
         of_adaptation = foreign_options('participant') - {'strategy'}
         _refuse(arguments, of_adaptation, 'with --strategy none')
@@ -188,6 +185,23 @@ def _of_adaptation(
         'holdout': strip_prefix(arguments.holdout_label, 'sub') or (),
         'resegment': not arguments.no_resegment,
     }
+
+
+def _existing_folders(paths: list[Path] | None) -> list[Path]:
+    folders = [absolute(path) for path in paths or ()]
+    for folder in folders:
+        if not folder.is_dir():
+            raise NoInputError('no such folder of labels', advice='Check the path.', path=folder)
+    return folders
+
+
+def _folders_of_labels(arguments: argparse.Namespace) -> tuple[Path, ...]:
+    """The folders of ``--calibrate-from``, which excludes what would make it useless."""
+    folders = tuple(_existing_folders(arguments.calibrate_from))
+    if folders:
+        useless = {'threshold', 'sloppy', 'reports_only', 'boilerplate_only'}
+        _refuse(arguments, useless, 'with --calibrate-from')
+    return folders
 
 
 def _database_folder(path: Path | None, bids_dir: Path) -> Path | None:

@@ -37,6 +37,19 @@ def add_segmentation(parser: Parser) -> None:
     )
     add_option(
         group,
+        '--calibrate-from',
+        nargs='+',
+        type=Path,
+        action='extend',
+        metavar='PATH',
+        help='folders with manual lesion masks of one or a few participants, named as for '
+        '--labels: the model is recalibrated on them (scale and shift of the probabilities, '
+        'threshold and minimum lesion volume; seconds, no training) and gives each session a '
+        'second result, '
+        'desc-calibrated; the labelled participants are segmented in the same run, or before',
+    )
+    add_option(
+        group,
         '--overlap',
         type=values.overlap,
         metavar='X',

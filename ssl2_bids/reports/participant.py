@@ -32,6 +32,18 @@ class Model(TypedDict, total=False):
     Description: str
 
 
+class Adaptation(TypedDict, total=False):
+    """How the model was adapted to the site."""
+
+    Rung: str
+    Parent: str
+    Labelled: list[str]  # participants
+    LeftOut: str  # participants, slices, nothing: of the test
+    Dice: list[float | None]  # of the test, before and after
+    LesionF1: list[float | None]
+    Recalibration: dict[str, float | None]
+
+
 class ReferenceSummary(TypedDict, total=False):
     """The image whose grid everything lies on."""
 
@@ -131,6 +143,7 @@ class Summary(TypedDict, total=False):
     session: str | None  # label without ses-
     status: str  # done, failed, skipped
     model: Model | None
+    adaptation: Adaptation | None
     reference: ReferenceSummary | None
     inputs: list[Input]
     settings: dict[str, Any]  # flat
@@ -198,7 +211,7 @@ def _viewer(asked: Viewer | None, folder: Path) -> dict[str, Any] | None:
 def _section(summary: Summary, place: int) -> dict[str, Any]:
     """A summary with every key filled and with what the template does not compute itself."""
     section: dict[str, Any] = {'session': None, 'status': 'done', 'brain_volume_mm3': None}
-    section['viewer'] = None
+    section['viewer'] = section['adaptation'] = None
     section |= {key: [] for key in LISTS} | {key: {} for key in TABLES}
     section |= {key: value for key, value in summary.items() if value is not None}
     section['anchor'] = f's{place}'

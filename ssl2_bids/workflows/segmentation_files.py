@@ -19,6 +19,7 @@ from ssl2_bids.bids.sidecars import (
     segmentation_sidecar,
 )
 from ssl2_bids.files import write_json
+from ssl2_bids.networks.calibration import UNCHANGED
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.raw_grid import RawGrid, write_on
 from ssl2_bids.volume import Volume
@@ -77,11 +78,38 @@ def model_keys(
     """
     return {
         'Model': card.reference,
+        **calibration_keys(card),
         'Threshold': threshold,
         'MinimumLesionVolume': minimum_volume,
         'Connectivity': CONNECTIVITY,
         'Channels': list(channels),
         'Device': device,
+    }
+
+
+def calibration_keys(card: Card) -> dict[str, Any]:
+    """The sidecar key on the calibration of a model that was recalibrated at a site."""
+    if 'Recalibration' not in card.content and card.calibration == UNCHANGED:
+        return {}
+    calibration = {'Scale': card.calibration.scale, 'Shift': card.calibration.shift}
+    labelled = card.content.get('Evidence', {}).get('Labelled')
+    return {'Calibration': calibration | ({'Participants': labelled} if labelled else {})}
+
+
+def adaptation_facts(card: Card) -> dict[str, Any] | None:
+    """What a page states of a model that was adapted to a site; None for other models."""
+    content = card.content
+    if 'Rung' not in content or not content.get('Accepted'):
+        return None
+    evidence = content.get('Evidence', {})
+    return {
+        'Rung': content['Rung'],
+        'Parent': content['Parent']['Name'],
+        'Labelled': evidence.get('Labelled', []),
+        'LeftOut': evidence.get('LeftOut', ''),
+        'Dice': evidence.get('Dice', [None, None]),
+        'LesionF1': evidence.get('LesionF1', [None, None]),
+        'Recalibration': content.get('Recalibration', {}),
     }
 
 

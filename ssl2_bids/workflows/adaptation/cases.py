@@ -32,6 +32,10 @@ log = logging.getLogger('ssl2_bids')
 USUAL = ('manual_masks', 'labels', 'lesion_masks', 'manual')  # below BIDS_DIR/derivatives
 OWN = 'bids::'  # URIs of files of the output folder itself
 RAW = 'bids:raw:'
+NO_LESIONS = (
+    'If these participants have no lesions, give --empty-labels negative at group level, or write '
+    '"Manual": true in the JSON files of the labels.'
+)
 
 
 @dataclass(frozen=True)
@@ -74,9 +78,11 @@ def find_cases(settings: GroupSettings, results: Sequence[Result]) -> list[Case]
     NoInputError : folders of labels were given, and none has a label of a processed session.
     """
     units: dict[tuple[str, str], Result] = {}
-    for result in sorted(results, key=lambda r: r.names.desc):  # the default model's first
+    # the default model's first; results of adapted models last
+    second = {id(r): r.sidecar.get('FirstResult', r.names.desc) != r.names.desc for r in results}
+    for result in sorted(results, key=lambda r: (second[id(r)], r.names.desc)):
         units.setdefault((result.names.subject, result.names.session or ''), result)
-    drawn = _labels_by_unit(settings, list(units))
+    drawn = labels_by_unit(settings, list(units))
     cases = [
         Case(result, images_of(result), tuple(drawn.get(unit, ())))
         for unit, result in sorted(units.items())
@@ -91,10 +97,15 @@ def find_cases(settings: GroupSettings, results: Sequence[Result]) -> list[Case]
     return cases
 
 
-def _labels_by_unit(
+def labels_by_unit(
     settings: GroupSettings, units: Iterable[tuple[str, str]]
 ) -> dict[tuple[str, str], list[Label]]:
-    """The labels of each session; the others are named in the log, each with its reason."""
+    """The labels of each session; the others are named in the log, each with its reason.
+
+    Parameters
+    ----------
+    units : labels of participants and sessions, empty where there is none.
+    """
     folders = label_folders(settings)
     sessions = {
         subject: session_labels(settings.bids_dir, subject)
@@ -227,7 +238,7 @@ def read_labels(cases: Sequence[Case], settings: GroupSettings) -> ReadLabels:
             except DataError as error:
                 refused.append(error)
                 log.warning('label of %s left out: %s', case.name, error)
-            if found and not found.label.data.any() and not is_reviewed(case, found, settings):
+            if found and not is_drawn(found) and not is_reviewed(case, found, settings):
                 empty.append(case)
                 found = None
         if found is not None:
@@ -239,25 +250,31 @@ def read_labels(cases: Sequence[Case], settings: GroupSettings) -> ReadLabels:
     return ReadLabels(kept, annotations, refused)
 
 
+def is_drawn(annotation: Annotation) -> bool:
+    """Whether a label has a lesion."""
+    return bool(annotation.label.data.any())
+
+
+def all_empty(count: int, labels: int, first: Label) -> DataError:
+    """The error for labels without lesions."""
+    return DataError(f'all labels are empty ({count} of {labels})', advice=NO_LESIONS,
+                     path=first.path)  # fmt: skip
+
+
 def _check_empty(empty: Sequence[Case], annotations: dict[str, Annotation]) -> None:
-    advice = (
-        'If these participants have no lesions, give --empty-labels negative or write "Manual": '
-        'true in the JSON files of the labels.'
-    )
-    if empty and not any(a.label.data.any() for a in annotations.values()):
+    drawn = any(is_drawn(annotation) for annotation in annotations.values())
+    if empty and not drawn:
+        raise all_empty(len(empty), len(empty) + len(annotations), empty[0].labels[0])
+    if annotations and not drawn:
         raise DataError(
-            f'all labels are empty ({len(empty)} of {len(empty) + len(annotations)})',
-            advice=advice,
-            path=empty[0].labels[0].path,
-        )
-    if annotations and not any(a.label.data.any() for a in annotations.values()):
-        raise DataError(
-            'no label has a lesion: training needs at least one',
+            'no label has a lesion: an adaptation needs at least one',
             advice='Label at least one participant with lesions.',
         )
     if empty:
         log.warning(
-            'empty labels, ignored as not drawn: %s. %s', ', '.join(c.name for c in empty), advice
+            'empty labels, ignored as not drawn: %s. %s',
+            ', '.join(c.name for c in empty),
+            NO_LESIONS,
         )
 
 

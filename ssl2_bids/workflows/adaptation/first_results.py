@@ -6,7 +6,7 @@ import numpy as np
 
 from ssl2_bids.bids.outputs import Result
 from ssl2_bids.errors import DataError
-from ssl2_bids.networks.calibration import UNCHANGED
+from ssl2_bids.networks.calibration import UNCHANGED, Calibration
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.volume import Volume, read, reorient, same_grid
 
@@ -27,8 +27,8 @@ def stored_probability(result: Result, card: Card, brain: Volume) -> Volume | st
     if not isinstance(made_by, dict) or any(made_by.get(k) != own[k] for k in IDENTITY):
         name = made_by.get('Name') if isinstance(made_by, dict) else None
         return f'the probability in the output folder is of {name or "an unknown model"}'
-    if card.calibration != UNCHANGED:  # results name weights, not how they were calibrated
-        return 'the start model is itself recalibrated'
+    if _calibration_of(result) != card.calibration:
+        return f'the probability in the output folder is of another calibration of {own["Name"]}'
     try:
         volume = reorient(read(path))
     except DataError as error:
@@ -37,3 +37,14 @@ def stored_probability(result: Result, card: Card, brain: Volume) -> Volume | st
         return f'its probability {path.name} is not on the grid of the brain mask'
     values = np.nan_to_num(np.asarray(volume.data, np.float32))
     return volume.with_data(np.where(brain.data > 0, values.clip(0, 1), np.float32(0)))
+
+
+def _calibration_of(result: Result) -> Calibration | None:
+    """How the probability of a result was calibrated; None where the sidecar cannot be read so."""
+    found = result.sidecar.get('Calibration')
+    if found is None:
+        return UNCHANGED
+    try:
+        return Calibration(float(found['Scale']), float(found['Shift']))
+    except (KeyError, TypeError, ValueError):
+        return None

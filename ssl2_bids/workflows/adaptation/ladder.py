@@ -25,6 +25,7 @@ from ssl2_bids.training.data.views import AXIAL
 from ssl2_bids.workflows.adaptation import prepare as cache
 from ssl2_bids.workflows.adaptation import scores as scoring
 from ssl2_bids.workflows.adaptation.first_results import stored_probability
+from ssl2_bids.workflows.adaptation.plan import MAX_FOLDS
 from ssl2_bids.workflows.adaptation.prepare import PreparedSession
 from ssl2_bids.workflows.adaptation.scores import LabelScores, Row, Truth
 from ssl2_bids.workflows.adaptation.state import Work
@@ -42,7 +43,8 @@ class Labelled:
     Attributes
     ----------
     fold : the training that leaves it out.
-    blocks : parts of it that are left out one by one; 0 for all of it at once.
+    blocks : parts of it that are left out one by one; 0 for all of it at once; 1 where nothing
+        can be left out.
     """
 
     one: PreparedSession
@@ -258,6 +260,12 @@ def _blocks(case: Labelled, truth: Truth) -> list[tuple[slice | np.ndarray, ...]
         raise too_few_slices(case.one, int(annotated.sum()), case.blocks) from None
     assert AXIAL == 2
     return [(slice(None), slice(None), slices) for slices in found]
+
+
+def block_count(work: Work, one: PreparedSession) -> int:
+    """How many parts the slices of a single labelled participant are left out in; 1: too few."""
+    truth = truth_of(work, one)
+    return max(1, min(MAX_FOLDS, int((truth.extent & truth.brain).any(axis=(0, 1)).sum())))
 
 
 def too_few_slices(one: PreparedSession, annotated: int, parts: int) -> DataError:

@@ -24,7 +24,7 @@ from ssl2_bids.files import sha256, write_json, write_text
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.networks.weights import write_model
 from ssl2_bids.reports import adaptation as pictures
-from ssl2_bids.settings import BUNDLED
+from ssl2_bids.settings import BUNDLED, RECALIBRATED
 from ssl2_bids.training import strategies
 from ssl2_bids.training.adaptation import suggestions as suggesting
 from ssl2_bids.training.adaptation.adapt import curves
@@ -34,9 +34,9 @@ from ssl2_bids.training.adaptation.suggestions import SliceGain, Suggestion
 from ssl2_bids.training.run import History
 from ssl2_bids.volume import read, read_grid, reorient
 from ssl2_bids.workflows.adaptation import scores as scoring
-from ssl2_bids.workflows.adaptation.plan import label_links
+from ssl2_bids.workflows.adaptation.plan import SLICES, label_links
 from ssl2_bids.workflows.adaptation.prepare import PreparedSession
-from ssl2_bids.workflows.adaptation.run import FINAL, HOLDOUT, SLICES, Adapted
+from ssl2_bids.workflows.adaptation.run import FINAL, HOLDOUT, Adapted
 from ssl2_bids.workflows.adaptation.state import Work, settings_table
 
 PEERS = 2  # networks of folds that are asked beside the model: more add little
@@ -53,9 +53,7 @@ def write_adapted(work: Work, adapted: Adapted) -> Card:
     root, label = settings.output_dir, settings.label
     compared = scoring.compare_metrics(adapted.rows, seed=settings.random_seed)
     write_performance(root, adapted, compared)
-    _write_histories(work, root / output_name('model.history', desc=label))
-    _write_splits(work, root / output_name('model.splits', desc=label))
-    _write_configuration(work, root / output_name('model.configuration', desc=label))
+    write_history(work)
     suggested = suggest_slices(work, adapted)
     if work.trains:  # else earlier suggestions stay
         path = root / output_name('group.annotate')
@@ -66,6 +64,14 @@ def write_adapted(work: Work, adapted: Adapted) -> Card:
     )
     folder = root / output_name('model.folder', desc=label)
     return write_model(folder, adapted.network, card_content(work, adapted, compared))
+
+
+def write_history(work: Work) -> None:
+    """Settings, curves and folds of an adaptation, beside the model."""
+    root, label = work.adaptation.settings.output_dir, work.adaptation.settings.label
+    _write_histories(work, root / output_name('model.history', desc=label))
+    _write_splits(work, root / output_name('model.splits', desc=label))
+    _write_configuration(work, root / output_name('model.configuration', desc=label))
 
 
 def write_performance(root: Path, adapted: Adapted, compared: dict[str, Any]) -> None:
@@ -104,7 +110,7 @@ def _write_splits(work: Work, path: Path) -> None:
         fold = work.fold_of.get(names.subject)
         if names.subject in work.held:
             fold = HOLDOUT
-        elif labelled and work.adaptation.settings.folds == SLICES:
+        elif labelled and work.adaptation.on_slices:
             fold = SLICES
         rows.append(
             {
@@ -134,10 +140,10 @@ def card_content(work: Work, adapted: Adapted, compared: dict[str, Any]) -> dict
     if adapted.share:
         data += f'; then adapted to {len(trained)} scans of a site, {labelled} of them labelled'
     elif accepted:
-        data += f'; then recalibrated on {labelled} labelled scans of a site'
+        data += f'; then recalibrated on {labelled} labelled scan{"s" * (labelled > 1)} of a site'
     return (
         kept
-        | recalibrated_keys(parent, adapted.recalibration)
+        | recalibrated_keys(parent, adapted)
         | {
             'Name': f'{parent.name}-{settings.label}',
             'Version': __version__,
@@ -151,6 +157,7 @@ def card_content(work: Work, adapted: Adapted, compared: dict[str, Any]) -> dict
             'Steps': work.training.steps if adapted.share else 0,
             'WeightShare': adapted.share,
             'Rungs': rung_facts(work, adapted),
+            'Evidence': evidence_of(work, adapted),
             'Patch': list(work.training.patch),
             'Seed': work.training.seed,
             'Folds': sorted({row.fold for row in adapted.rows if row.fold != HOLDOUT}),
@@ -164,9 +171,29 @@ def card_content(work: Work, adapted: Adapted, compared: dict[str, Any]) -> dict
     )
 
 
-def recalibrated_keys(parent: Card, found: Recalibration) -> dict[str, Any]:
+def evidence_of(work: Work, adapted: Adapted) -> dict[str, Any]:
+    """On whose labels an adapted model rests, and how it was tested."""
+    labelled = {
+        f'sub-{one.case.participant}'
+        for one in work.labelled
+        if one.case.participant not in work.held
+    }
+    compared = scoring.compare_metrics(adapted.rows, seed=0)
+    dice, f1 = compared['dice'], compared['lesion_f1']
+    left_out = SLICES if work.adaptation.on_slices else 'participants'
+    return {
+        'Labelled': sorted(labelled),
+        'LeftOut': left_out if adapted.rows else 'nothing',
+        'Dice': [dice['Before'], dice['After']],
+        'LesionF1': [f1['Before'], f1['After']],
+    }
+
+
+def recalibrated_keys(parent: Card, adapted: Adapted) -> dict[str, Any]:
     """The keys of the card that a recalibration changes, and what was fitted."""
-    if found == Recalibration():
+    found = adapted.recalibration
+    asked = adapted.decision.accepted and adapted.rung == RECALIBRATED
+    if found == Recalibration() and not asked:
         return {}
     calibration = found.calibration.after(parent.calibration)
     keys: dict[str, Any] = {
@@ -333,12 +360,13 @@ def report_facts(
         'Strategy': work.training.strategy,
         'Steps': work.training.steps,
         'Trained': bool(work.histories),
+        'Tested': bool(adapted.rows),
         'Rung': adapted.rung if adapted.decision.accepted else BUNDLED,
         'Rungs': rung_facts(work, adapted),
-        'Recalibration': recalibrated_keys(work.adaptation.card, adapted.recalibration),
+        'Recalibration': recalibrated_keys(work.adaptation.card, adapted),
         'WeightShare': adapted.share,
         'Device': work.device.partition(':')[0],
-        'Slices': settings.folds == SLICES,
+        'Slices': work.adaptation.on_slices,
         'Labelled': len(work.annotations),
         'Sessions': len(work.people),
         'LeftOut': [{'name': name, 'reason': reason} for name, reason in work.left_out],

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger('ssl2_bids')
 
 MAX_FOLDS = 5
+SLICES = 'slices'  # value of --folds, and the fold of what is tested so
 UNLABELLED_ONLY = 'self_training'
 TAKEN = {*DESCRIPTIONS, 'annotated', 'change', 'lesion', 'lesions', 'manual'} - {'adapted'}
 
@@ -61,6 +62,25 @@ class Adaptation:
         """Labelled participants to train with, sorted."""
         held = self.settings.holdout
         return sorted({c.participant for c in self.labelled if c.participant not in held})
+
+    @property
+    def on_slices(self) -> bool:
+        """Whether the test leaves out slices, because a single participant is labelled."""
+        folds = self.settings.folds
+        return folds == SLICES or (folds is None and len(self.trained) == 1)
+
+    @property
+    def trains(self) -> bool:
+        """Whether rungs with a training are tested.
+
+        With a single labelled participant only on request: slices of one person are evidence
+        enough for the few numbers of a recalibration, not for all weights of a network.
+        """
+        settings = self.settings
+        if settings.rung is not None:
+            return settings.rung not in UNTRAINED
+        asked = settings.folds or settings.strategy or settings.steps or settings.max_minutes
+        return len(self.trained) != 1 or bool(asked)
 
     @property
     def folder(self) -> str:
@@ -240,19 +260,25 @@ def check_folds(adaptation: Adaptation) -> None:
                 'always.',
             )
         return
-    if settings.folds == 'slices':
+    if settings.folds == SLICES:
         if len(people) > 1:
             raise UsageError(
                 f'--folds slices is for a single labelled participant; there are {len(people)}',
                 advice='Without --folds whole participants are left out, which is the better '
                 'test.',
             )
-        return
-    if len(people) == 1:
+    if len(people) == 1 and adaptation.trains:
+        sessions = sum(case.participant == people[0] for case in adaptation.labelled)
+        if sessions > 1:
+            raise UsageError(
+                f'{sessions} sessions of the only labelled participant have labels',
+                advice='Give the labels of one session for a training, or --rung recalibrated.',
+            )
+    if len(people) == 1 and isinstance(settings.folds, int):
         raise UsageError(
-            f'only one participant is labelled ({people[0]}): no participant is left for the test',
-            advice='Label another participant, or give --folds slices: a test on slices of the '
-            'same participant, which is optimistic.',
+            f'--folds {settings.folds} needs that many labelled participants; there is one '
+            f'({people[0]})',
+            advice='Leave --folds out: then slices of this participant are left out.',
         )
     if isinstance(settings.folds, int) and settings.folds > len(people):
         raise UsageError(
@@ -285,7 +311,7 @@ def check_labels(adaptation: Adaptation) -> tuple[Adaptation, dict[str, Annotati
 def fold_count(adaptation: Adaptation) -> int:
     """How many trainings leave participants out."""
     folds = adaptation.settings.folds
-    if folds == 'slices':
+    if adaptation.on_slices:
         return MAX_FOLDS
     return int(folds) if folds is not None else min(MAX_FOLDS, len(adaptation.trained))
 
@@ -385,19 +411,20 @@ def describe(adaptation: Adaptation) -> list[str]:
         for label in case.labels:
             held = ' (held out)' if case.participant in adaptation.settings.holdout else ''
             lines.append(f'label  {case.name}{held}: {label.path}')
-    name, rung = adaptation.settings.label, adaptation.settings.rung
-    lines.append(f'rungs  {", ".join(RUNGS) if rung is None else rung}')
+    name, trains = adaptation.settings.label, adaptation.trains
+    rungs = RUNGS if trains else UNTRAINED
+    lines.append(f'rungs  {adaptation.settings.rung or ", ".join(rungs)}')
     tables = [
         output_name('model.history', desc=name),
         output_name('model.splits', desc=name),
         output_name('group.performance'),
     ]
-    if rung not in UNTRAINED:
+    if trains:
         tables.append(output_name('group.annotate'))
     names = [output_name('model.configuration', desc=name), output_name('model.report', desc=name)]
     names += [f'{adaptation.folder}/{CARD_FILE}', f'{adaptation.folder}/weights.safetensors']
     for table in tables:
         names += [table, sidecar_path(Path(table)).as_posix()]
-    if rung not in UNTRAINED:
+    if trains:
         names.append(output_name('group.annotate_figure', desc=name))
     return lines + [f'write  {name}' for name in names]

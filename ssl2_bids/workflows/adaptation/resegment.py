@@ -15,7 +15,7 @@ from ssl2_bids.bids.outputs import UnitNames, stored_configuration
 from ssl2_bids.bids.provenance import configuration_hash
 from ssl2_bids.errors import Ssl2Error
 from ssl2_bids.files import remove_leftovers, write_json
-from ssl2_bids.networks.calibration import calibrate
+from ssl2_bids.networks.calibration import Calibration, calibrate
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.progress import ShowLine
 from ssl2_bids.raw_grid import read_raw_grid
@@ -29,6 +29,7 @@ from ssl2_bids.workflows.participant.derivatives import template_transform
 from ssl2_bids.workflows.participant.earlier import take_away, withdraw
 from ssl2_bids.workflows.segmentation_files import (
     SegmentationFiles,
+    calibration_keys,
     model_keys,
     write_segmentation,
 )
@@ -113,7 +114,9 @@ def segment_case(
         made = segment(images, {}, brain, card, network, device=device)
         probability, channels = made.probability, made.channels
     else:
-        probability = stored.with_data(calibrate(stored.data, card.calibration))
+        fitted = card.content['Recalibration']  # the start model may be calibrated itself
+        added = Calibration(float(fitted['Scale']), float(fitted['Shift']))
+        probability = stored.with_data(calibrate(stored.data, added))
         channels = tuple(case.result.sidecar['Channels'])
     found = lesions.find_lesions(
         probability,
@@ -159,8 +162,10 @@ def _minimum_volume(case: Case, card: Card) -> float:
 
 def _configuration(case: Case, card: Card) -> str:
     first = case.result.sidecar
+    parts = {'calibration': calibration_keys(card)} if calibration_keys(card) else {}
     return configuration_hash(
-        {
+        parts
+        | {
             'version': __version__,
             'model': card.identity,
             'from': first.get('PreprocessingHash', first.get('ConfigurationHash')),

@@ -23,6 +23,7 @@ from ssl2_bids.workflows.participant.planned_outputs import (
 from ssl2_bids.workflows.participant.summary import Shown, draw
 from ssl2_bids.workflows.segmentation_files import (
     SegmentationFiles,
+    adaptation_facts,
     brain_volume,
     lesion_rows,
     volume_rows,
@@ -77,6 +78,7 @@ def write_section(
     (base,) = first[:1]
     content: dict[str, Any] = base | {
         'model': card.reference,
+        'adaptation': adaptation_facts(card),
         'settings': base['settings'] | {'threshold': found.model['Threshold']},
         'methods': [*base['methods'], *_sentences(card)],
         'lesions': lesion_rows(found.table),
@@ -100,7 +102,11 @@ def _sentences(card: Card) -> list[str]:
     parent = card.content['Parent']
     how = f'{card.content["Strategy"]}, {card.content["Steps"]} steps'
     if card.content.get('Rung') == RECALIBRATED:
-        how = 'scale and shift of the logit, threshold and minimum lesion volume; no training'
+        people = len(card.content['Evidence']['Labelled'])
+        how = (
+            f'scale and shift of the logit [@guo2017], threshold and minimum lesion volume fitted '
+            f'to manual lesion masks of {people} participant{"s" * (people > 1)}; no training'
+        )
     return [
         f'The preprocessed images were then segmented again with the model {card.name}, '
         f'which was adapted to the site from {parent["Name"]} {parent["Version"]} ({how}).'

@@ -15,7 +15,7 @@ from ssl2_bids.files import whole_file
 from ssl2_bids.settings import BUNDLED, RECALIBRATED
 from ssl2_bids.steps.network_input import to_reference
 from ssl2_bids.training.adaptation import adapt as training
-from ssl2_bids.training.adaptation.decision import SHARES, Decision, choose
+from ssl2_bids.training.adaptation.decision import SHARES, Decision, choose, decide
 from ssl2_bids.training.adaptation.left_out import probability_of
 from ssl2_bids.training.adaptation.recalibration import Recalibration
 from ssl2_bids.training.data.views import AXIAL
@@ -23,12 +23,14 @@ from ssl2_bids.workflows.adaptation import ladder
 from ssl2_bids.workflows.adaptation import scores as scoring
 from ssl2_bids.workflows.adaptation.ladder import Labelled, Probability
 from ssl2_bids.workflows.adaptation.parallel import train_side_by_side
-from ssl2_bids.workflows.adaptation.plan import fold_count
+from ssl2_bids.workflows.adaptation.plan import SLICES, fold_count
 from ssl2_bids.workflows.adaptation.prepare import PreparedSession
 from ssl2_bids.workflows.adaptation.scores import LabelScores, Row, Truth
 from ssl2_bids.workflows.adaptation.state import Work, fit_into_time, train_one
 
-FINAL, SLICES, HOLDOUT = 'final', 'slices', 'holdout'
+FINAL, HOLDOUT = 'final', 'holdout'
+WITHIN = 'tested on slices of a single participant: evidence within one person'
+NOT_TESTED = 'not tested: a single annotated slice leaves nothing for a test'
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def run(work: Work) -> Adapted:
     """Test the rungs on participants left out, decide, and train the final model if need be."""
     settings = work.adaptation.settings
     folds = make_folds(work)
-    rungs, before = test_untrained(work, folds) if folds else ([], {})
+    rungs, before = test_untrained(work, folds)
     peers: list[nn.Module] = []
     if work.trains and settle_time(work, folds):
         trained, peers = test_trained(work, folds, before)
@@ -87,6 +89,8 @@ def run(work: Work) -> Adapted:
         tests = {name: scoring.pairs_of(rung.rows) for name, rung in asked.items()}
         choice = choose(tests, always=settings.accept == 'always')
         taken, decision = asked[choice.rung], choice.decision
+        if work.adaptation.on_slices and taken.rows:
+            decision = replace(decision, reason=f'{decision.reason}; {WITHIN}')
     else:
         taken, decision = rungs[0], Decision(False, 'the start model was asked for')
     work.show(f'{"accepted" if decision.accepted else "not accepted"}: {decision.reason}')
@@ -115,6 +119,25 @@ def run(work: Work) -> Adapted:
     )
 
 
+def recalibrate(work: Work) -> Adapted:
+    """The start model recalibrated, whatever the test gives: that is stated as evidence."""
+    rungs, _ = test_untrained(work, make_folds(work))
+    taken = rungs[-1]
+    reason = decide(scoring.pairs_of(taken.rows)).reason if taken.rows else NOT_TESTED
+    if work.adaptation.on_slices and taken.rows:
+        reason = f'{reason}; {WITHIN}'
+    return Adapted(
+        Decision(True, reason),
+        taken.name,
+        taken.rows,
+        work.network,
+        0.0,
+        taken.recalibration,
+        (),
+        tuple(rung for rung in rungs if rung.rows),
+    )
+
+
 def settle_time(work: Work, folds: dict[str, set[str]]) -> bool:
     """Settle the steps of the trainings; False, with a message, if there is no time for any.
 
@@ -134,25 +157,31 @@ def settle_time(work: Work, folds: dict[str, set[str]]) -> bool:
 
 def labelled_cases(work: Work, folds: dict[str, set[str]]) -> list[Labelled]:
     """The labelled cases that are tested, each with the fold that leaves it out."""
-    if work.adaptation.settings.folds == SLICES:
-        return [Labelled(one, SLICES, len(folds)) for one in [only_labelled(work)] if folds]
+    if work.adaptation.on_slices:
+        people = [one for one in work.labelled if one.case.participant not in work.held]
+        return [Labelled(one, SLICES, ladder.block_count(work, one)) for one in people]
     return [Labelled(one, name) for name, out in folds.items() for one in labelled_of(work, out)]
 
 
 def test_untrained(
     work: Work, folds: dict[str, set[str]]
 ) -> tuple[list[Rung], dict[str, LabelScores]]:
-    """The start model and its recalibration; and the scores of the start model."""
+    """The start model and its recalibration; and the scores of the start model.
+
+    A single annotated slice has no scores: nothing is left of it for a test.
+    """
     cases, began = labelled_cases(work, folds), time.monotonic()
+    if not cases:
+        return [], {}
     work.show(f'recalibration on {len(cases)} labelled sessions, without training')
     tested = ladder.test(work, cases, ladder.first_probability(work))
     minutes = (time.monotonic() - began) / 60
-    before = tested.plain
+    before, shown = tested.plain, [case for case in cases if case.blocks != 1]
     rungs = [
-        Rung(BUNDLED, tuple(ladder.rows_of(cases, tested, before, before)), 0.0, Recalibration()),
+        Rung(BUNDLED, tuple(ladder.rows_of(shown, tested, before, before)), 0.0, Recalibration()),
         Rung(
             RECALIBRATED,
-            tuple(ladder.rows_of(cases, tested, before, tested.recalibrated)),
+            tuple(ladder.rows_of(shown, tested, before, tested.recalibrated)),
             minutes,
             tested.fitted,
         ),
@@ -165,6 +194,8 @@ def test_untrained(
             else f'{row.case}: Dice {row.before.dice:.3f} by the start model, '
             f'{row.after.dice:.3f} recalibrated on other slices'
         )
+    if not shown:
+        work.show(NOT_TESTED)
     work.show(f'recalibration: {60 * minutes:.0f} seconds')
     return rungs, before
 
@@ -175,7 +206,7 @@ def test_trained(
     """The rungs that need a training, and the networks of the folds."""
     if not folds:
         return [Rung(name, (), 0.0, Recalibration()) for name in SHARES], []
-    if work.adaptation.settings.folds == SLICES:
+    if work.adaptation.on_slices:
         peers = leave_slices_out(work, folds)
     else:
         jobs = {
@@ -214,8 +245,9 @@ def make_folds(work: Work) -> dict[str, set[str]]:
     if not loads:
         return {}
     count = fold_count(work.adaptation)
-    if work.adaptation.settings.folds == SLICES:
-        return {f'{SLICES}-{n}': set(loads) for n in range(1, count + 1)}
+    if work.adaptation.on_slices:
+        count = min(case.blocks for case in labelled_cases(work, {}))
+        return {f'{SLICES}-{n}': set(loads) for n in range(1, count + 1) if count > 1}
     numbers = training.assign_folds(loads, count, seed=work.training.seed)
     work.fold_of = {name: str(number) for name, number in numbers.items()}
     return {
@@ -266,22 +298,6 @@ def leave_people_out(work: Work, folds: dict[str, set[str]]) -> list[nn.Module]:
     return networks
 
 
-def only_labelled(work: Work) -> PreparedSession:
-    """The only labelled session that is not held out.
-
-    Raises
-    ------
-    UsageError : there are several.
-    """
-    labelled = [one for one in work.labelled if one.case.participant not in work.held]
-    if len(labelled) > 1:
-        raise UsageError(
-            f'{len(labelled)} sessions of the only labelled participant have labels',
-            advice='Give --folds slices with the labels of one session.',
-        )
-    return labelled[0]
-
-
 def leave_slices_out(work: Work, folds: dict[str, set[str]]) -> list[nn.Module]:
     """Train without some slices of the only labelled participant, put the predictions together.
 
@@ -289,7 +305,7 @@ def leave_slices_out(work: Work, folds: dict[str, set[str]]) -> list[nn.Module]:
     -------
     The trained networks.
     """
-    one = only_labelled(work)
+    (one,) = (one for one in work.labelled if one.case.participant not in work.held)
     # other sessions of the person would show the same lesions
     others = [other.read() for other in seen_without(work, {one.case.participant})]
     found = one.read()

@@ -25,7 +25,7 @@ from ssl2_bids.networks.inference import is_out_of_memory
 from ssl2_bids.networks.registry import NETWORKS
 from ssl2_bids.networks.weights import load_network
 from ssl2_bids.progress import ShowLine
-from ssl2_bids.settings import UNTRAINED, GroupSettings
+from ssl2_bids.settings import GroupSettings
 from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.training.adaptation import adapt as training
 from ssl2_bids.training.adaptation.adapt import AdaptSettings, Cost
@@ -102,13 +102,18 @@ def begin(adaptation: Adaptation, show: ShowLine) -> Work:
     network = load_network(adaptation.card)
     adaptation, annotations = check_labels(adaptation)
     cases = adaptation.cases
-    trains = settings.rung not in UNTRAINED
+    trains = adaptation.trains
     size = cache.estimated_size(cases, adaptation.card) if trains else 0
     prepared = f'; prepared images take up to {size / 1e9:.2g} GB in {settings.work_dir}'
     show(
         f'adaptation: {len(cases)} sessions, {len(annotations)} of them labelled; device: '
         f'{device}{prepared if trains else ""}'
     )
+    if settings.rung is None and not trains:
+        show(
+            'one labelled participant: no training; --folds slices also tests trainings, on '
+            'slices of this participant'
+        )
     root = settings.work_dir / 'adaptation'
     root.mkdir(parents=True, exist_ok=True)
     key = f'{adaptation.card.name}-{adaptation.card.sha256[:8]}'

@@ -31,7 +31,12 @@ from ssl2_bids.workflows.participant.planned_outputs import (
     viewer_contrasts,
 )
 from ssl2_bids.workflows.participant.templates import by_template
-from ssl2_bids.workflows.segmentation_files import brain_volume, lesion_rows, volume_rows
+from ssl2_bids.workflows.segmentation_files import (
+    adaptation_facts,
+    brain_volume,
+    lesion_rows,
+    volume_rows,
+)
 
 INTRODUCTION = (
     'Lesions were segmented with ssl2-bids [@wang2023], a BIDS App [@gorgolewski2017] that runs '
@@ -67,6 +72,7 @@ def base_summary(plan: Plan, status: str, command: str) -> dict[str, Any]:
         'session': session.session,
         'status': status,
         'model': card.reference,
+        'adaptation': adaptation_facts(card),
         'reference': {
             'Contrast': session.reference,
             'File': file_name(plan, reference.paths[0]),

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from running_app import validate
-from site_phantom import CARD, SHAPE, head, make_model, make_site, put_label
+from site_phantom import CARD, SHAPE, add_person, head, make_model, make_site, put_label
 
 from ssl2_bids.bids.outputs import find_results, read_sidecar
 from ssl2_bids.errors import DataError, UsageError
@@ -234,12 +234,57 @@ def test_all_empty_labels_are_named(site):
 def test_a_single_labelled_participant_is_recalibrated_by_slices(site, monkeypatch):
     nothing_is_trained(monkeypatch)
     shutil.rmtree(site.labels[0] / 'sub-02')
-    with pytest.raises(UsageError, match='--folds slices'):
-        run(site)
-    code, output = run(replace(site, folds='slices'))
+    with pytest.raises(UsageError, match='Leave --folds out'):
+        run(replace(site, folds=2))
+    code, output = run(replace(site, rung=None, steps=None))
     assert code == 0
+    assert 'one labelled participant: no training; --folds slices' in output
     assert 'recalibrated on other slices' in output
-    assert card_of(site)['Rung'] == 'recalibrated'
+    card = card_of(site)
+    assert card['Rung'] == 'recalibrated'
+    assert [rung['Rung'] for rung in card['Rungs']] == ['bundled', 'recalibrated']
+    assert 'evidence within one person' in card['Reason']
+    page = (site.output_dir / 'group_report.html').read_text()
+    assert 'this evidence is within one person' in page
+    asked = run(replace(site, rung=None, steps=None, label='dry', dry_run=True))[1]
+    assert 'rungs  bundled, recalibrated\n' in asked
+    truth = head(3).lesion
+    before = dice_of(mask_of(site, 3, ''), truth)
+    assert dice_of(mask_of(site, 3), truth) > before + 0.05
+
+
+def test_a_single_slice_leaves_nothing_for_a_test(site, monkeypatch):
+    nothing_is_trained(monkeypatch)
+    shutil.rmtree(site.labels[0] / 'sub-02')
+    sparse(site, 1, [int(head(1).lesion.sum(axis=(0, 1)).argmax())])
+    code, output = run(site)
+    assert code == 0
+    assert 'not tested: a single annotated slice' in output
+    assert (card_of(site)['Accepted'], card_of(site)['Rungs']) == (False, [])
+    code, _ = run(replace(site, accept='always', resegment=False))
+    assert code == 0
+    assert card_of(site)['Recalibration']['Shift'] > 0
+    assert (
+        'Not tested: a single annotated slice'
+        in (site.output_dir / 'group_report.html').read_text()
+    )
+
+
+def test_two_sessions_of_a_single_participant_are_both_used(site):
+    """Each is tested on its own slices."""
+    for subject in ('01', '02'):
+        shutil.rmtree(site.labels[0] / f'sub-{subject}')
+    card = replace(read_card(Path(site.model)), label='')
+    for session in ('a', 'b'):
+        add_person(site.bids_dir, site.output_dir, '09', head(9), card, load_network(card),
+                   session=session)  # fmt: skip
+        put_label(site.labels[0], '09', head(9).lesion, session=session)
+    code, output = run(site)
+    assert code == 0
+    assert output.count('recalibrated on other slices') == 2
+    assert card_of(site)['Rungs'][1]['Participants'] == 1
+    with pytest.raises(UsageError, match='2 sessions of the only labelled participant'):
+        run(replace(site, rung='whole', label='trained'))
 
 
 def test_a_recalibrated_model_is_a_start_like_any_other(site):

@@ -1,0 +1,286 @@
+"""--calibrate-from at a site of phantoms: what needs seconds, and no group level."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from running_app import digests, validate
+from site_phantom import CARD, SHAPE, add_person, head, make_model, put_label
+
+from ssl2_bids.bids.outputs import UnitNames, read_sidecar
+from ssl2_bids.bids.provenance import write_dataset_files
+from ssl2_bids.errors import DataError, NoInputError, UsageError
+from ssl2_bids.files import write_json, write_text
+from ssl2_bids.networks.cards import Card
+from ssl2_bids.networks.weights import find_model, load_network, read_card, write_model
+from ssl2_bids.settings import ParticipantSettings
+from ssl2_bids.volume import read
+from ssl2_bids.workflows.adaptation import calibrate as calibrating
+from ssl2_bids.workflows.adaptation import resegment as segmenting
+from ssl2_bids.workflows.adaptation.calibrate import calibrate, describe, plan_calibration
+
+PEOPLE = 4
+SHIFT = -2.0  # of the logit of the start model
+
+
+@pytest.fixture(scope='module')
+def card(tmp_path_factory) -> Card:
+    """A model that gives lesions a probability that is too low."""
+    root = tmp_path_factory.mktemp('model')
+    network = load_network(read_card(make_model(root)))
+    last = [value for name, value in network.named_parameters() if name.endswith('bias')][-1]
+    with torch.no_grad():
+        last += SHIFT
+    return write_model(root / 'low', network, {**CARD, 'Label': 'low'})
+
+
+@pytest.fixture(scope='module')
+def fresh(card, tmp_path_factory) -> Path:
+    """A site after the participant level with this model."""
+    root = tmp_path_factory.mktemp('fresh')
+    description = {'Name': 'phantoms', 'BIDSVersion': '1.10.0', 'DatasetType': 'raw'}
+    write_json(root / 'data/dataset_description.json', description)
+    write_text(root / 'data/README', 'Made by a test.\n')
+    write_dataset_files(root / 'out', root / 'data')
+    for number in range(1, PEOPLE + 1):
+        add_person(root / 'data', root / 'out', f'0{number}', head(number), card,
+                   load_network(card))  # fmt: skip
+        summarise(root / 'out', f'0{number}', card)
+    return root
+
+
+def summarise(out: Path, subject: str, card: Card) -> None:
+    """The summary that the participant level leaves of a session (the phantoms have none)."""
+    names = UnitNames(out, subject, None, 'T1w', card.label)
+    content = {
+        'subject': subject, 'session': None, 'status': 'done', 'model': card.reference,
+        'settings': {'threshold': 0.5}, 'warnings': [], 'methods': ['Phantoms were segmented.'],
+        'viewer': None, 'reference': None, 'figures': [], 'lesions': [], 'volumes': [],
+        'outputs': [], 'provenance': {},
+    }  # fmt: skip
+    write_json(names.path('report.summary'), content)
+
+
+@pytest.fixture
+def site(fresh, card, tmp_path) -> ParticipantSettings:
+    """A copy of the site; sub-01 is labelled."""
+    shutil.copytree(fresh, tmp_path, dirs_exist_ok=True)
+    put_label(tmp_path / 'labels', '01', head(1).lesion)
+    return ParticipantSettings(
+        tmp_path / 'data', tmp_path / 'out', tmp_path / 'work', model=str(card.folder),
+        device='cpu', calibrate_from=(tmp_path / 'labels',),
+    )  # fmt: skip
+
+
+def run(settings: ParticipantSettings) -> tuple[bool, str]:
+    output: list[str] = []
+    complete = calibrate(plan_calibration(settings), output.append)
+    return complete, '\n'.join(output)
+
+
+def content_of(settings: ParticipantSettings) -> dict:
+    path = settings.output_dir / 'models/calibrated/model.json'
+    return json.loads(path.read_text(encoding='utf-8'))
+
+
+def result_of(settings: ParticipantSettings, subject: str, desc: str = 'calibrated') -> Path:
+    name = f'sub-{subject}_space-T1w_label-L_desc-{desc}_mask.nii.gz'
+    return settings.output_dir / f'sub-{subject}/anat' / name
+
+
+def dice_of(path: Path, truth: np.ndarray) -> float:
+    found = read(path).data > 0
+    return 2 * (found & truth).sum() / (found.sum() + truth.sum())
+
+
+def no_network_runs(monkeypatch) -> None:
+    def fail(*given, **named):
+        raise AssertionError('a network ran')
+
+    monkeypatch.setattr(segmenting, 'segment', fail)
+
+
+def test_one_labelled_person_is_enough(site, monkeypatch):
+    no_network_runs(monkeypatch)
+    complete, output = run(site)
+    assert complete
+    assert 'evidence within one person' in output
+    for number in (2, 3, 4):
+        first = dice_of(result_of(site, f'0{number}', 'low'), head(number).lesion)
+        assert dice_of(result_of(site, f'0{number}'), head(number).lesion) > first + 0.03
+    content = content_of(site)
+    assert content['Evidence']['Labelled'] == ['sub-01']
+    assert content['Evidence']['LeftOut'] == 'slices'
+    assert content['Labels'][0]['File'].endswith('sub-01_label-lesion_mask.nii.gz')
+    sidecar = read_sidecar(result_of(site, '03').with_name(
+        result_of(site, '03').name.replace('.nii.gz', '.json')))  # fmt: skip
+    assert sidecar['Calibration'] == {**content['Calibration'], 'Participants': ['sub-01']}
+    assert sidecar['Threshold'] == content['Threshold']
+    page = (site.output_dir / 'sub-03.html').read_text()
+    assert 'Model of the site: recalibrated, on manual masks of sub-01' in page
+    assert 'This evidence is within one person' in page
+    methods = (site.output_dir / 'logs/CITATION.md').read_text()
+    assert 'fitted to manual lesion masks of 1 participant; no training' in methods
+    assert 'On calibration of modern neural networks' in methods
+    assert not list(site.output_dir.glob('group_*'))
+    assert validate(site.output_dir) == []
+
+
+def test_several_people_are_tested_on_one_another(site):
+    for number in (2, 3):
+        put_label(site.calibrate_from[0], f'0{number}', head(number).lesion)
+    run(site)
+    evidence = content_of(site)['Evidence']
+    assert evidence['LeftOut'] == 'participants'
+    assert evidence['Dice'][1] > evidence['Dice'][0] + 0.03
+    page = (site.output_dir / 'sub-04.html').read_text()
+    assert 'Mean Dice of labelled participants left out of the fit' in page
+
+
+def test_a_second_run_changes_nothing_and_another_label_everything(site):
+    run(site)
+    before = digests(site.output_dir)
+    complete, output = run(site)
+    assert complete
+    assert 'the model of an earlier run, with the same labels' in output
+    assert digests(site.output_dir) == before
+    put_label(site.calibrate_from[0], '01', np.roll(head(1).lesion, 3, axis=0) & head(1).brain)
+    # a run on one participant: results of the former calibration do not stay at the others
+    complete, output = run(replace(site, participants=('02',)))
+    assert complete
+    assert '(4 of 4)' in output
+    card = find_model('calibrated', site.output_dir)
+    for number in range(1, PEOPLE + 1):
+        path = result_of(site, f'0{number}')
+        sidecar = read_sidecar(path.with_name(path.name.replace('.nii.gz', '.json')))
+        assert sidecar['Calibration']['Shift'] == card.calibration.shift
+    assert digests(site.output_dir) != before
+
+
+def test_only_the_selected_get_a_second_result(site):
+    run(replace(site, participants=('02',)))
+    assert result_of(site, '02').is_file()
+    assert not result_of(site, '03').is_file()
+
+
+def test_a_single_slice_is_used_and_the_page_states_that_nothing_was_tested(site):
+    best = int(head(1).lesion.sum(axis=(0, 1)).argmax())
+    drawn = np.zeros(SHAPE, bool)
+    drawn[:, :, best] = head(1).lesion[:, :, best]
+    slices = {'Axis': 'k', 'Indices': [best]}
+    put_label(site.calibrate_from[0], '01', drawn, AnnotatedSlices=slices)
+    run(site)
+    content = content_of(site)
+    assert content['Evidence'] == {
+        'Labelled': ['sub-01'],
+        'LeftOut': 'nothing',
+        'Dice': [None, None],
+        'LesionF1': [None, None],
+    }
+    assert 0 < content['Calibration']['Shift'] <= 4
+    assert '<strong>Not tested:</strong>' in (site.output_dir / 'sub-03.html').read_text()
+
+
+def test_one_lesion_that_the_model_misses_changes_little(site):
+    """Of 64 mm^3, where the model sees nothing."""
+    place = np.argwhere(head(1).brain & ~head(1).lesion & (head(1).flair < 110))[0]
+    drawn = np.zeros(SHAPE, bool)
+    drawn[tuple(place)] = True
+    put_label(site.calibrate_from[0], '01', drawn)
+    run(site)
+    first, second = (read(result_of(site, '03', desc)).data for desc in ('low', 'calibrated'))
+    assert ((first > 0) != (second > 0)).sum() <= 0.1 * head(3).lesion.sum()
+    assert 'The Dice did not increase' in (site.output_dir / 'sub-03.html').read_text()
+
+
+def test_a_probability_of_another_model_is_not_used(site):
+    run(site)
+    expected = content_of(site)['Calibration']
+    shutil.rmtree(site.output_dir / 'models')
+    path = result_of(site, '01', 'low')
+    path = path.with_name(path.name.replace('.nii.gz', '.json'))
+    sidecar = read_sidecar(path)
+    sidecar['Model']['Sha256'] = '1' * 64
+    write_json(path, sidecar)
+    _, output = run(site)
+    assert 'sub-01: the probability in the output folder is of phantom-3t' in output
+    assert content_of(site)['Calibration'] == pytest.approx(expected, abs=1e-2)
+
+
+def of_others(site: ParticipantSettings) -> ParticipantSettings:
+    shutil.rmtree(site.calibrate_from[0] / 'sub-01')
+    put_label(site.calibrate_from[0], '77', head(1).lesion)
+    return site
+
+
+def empty(site: ParticipantSettings) -> ParticipantSettings:
+    put_label(site.calibrate_from[0], '01', np.zeros(SHAPE))
+    return site
+
+
+def not_segmented(site: ParticipantSettings) -> ParticipantSettings:
+    result_of(site, '01', 'low').with_name(
+        result_of(site, '01', 'low').name.replace('.nii.gz', '.json')
+    ).unlink()
+    return replace(site, participants=('02', '03'))
+
+
+def damaged(site: ParticipantSettings) -> ParticipantSettings:
+    (path,) = site.calibrate_from[0].rglob('*.nii.gz')
+    path.write_bytes(path.read_bytes()[:100])
+    return site
+
+
+def itself(site: ParticipantSettings) -> ParticipantSettings:
+    run(site)
+    return replace(site, model='calibrated')
+
+
+@pytest.mark.parametrize(
+    ('mistake', 'kind', 'text'),
+    [
+        (of_others, NoInputError, 'no label of a participant of this dataset'),
+        (empty, DataError, r'all labels are empty \(1 of 1\)'),
+        (not_segmented, NoInputError, 'neither selected nor segmented before: sub-01'),
+        (damaged, DataError, 'sub-01_label-lesion_mask'),
+        (itself, UsageError, 'which is also the start model'),
+    ],
+)
+def test_mistakes_are_named_before_anything_is_segmented(mistake, kind, text, site, monkeypatch):
+    wrong = mistake(site)
+
+    def fail(*given, **named):
+        raise AssertionError('the participant level began')
+
+    monkeypatch.setattr(calibrating, 'run_participant_level', fail)
+    with pytest.raises(kind, match=text) as raised:
+        calibrating.run_calibrated(wrong)
+    assert raised.value.advice
+
+
+def test_what_is_impossible_after_all_leaves_the_first_results(site, caplog, monkeypatch):
+    """A mask of another grid is found when it is laid on the image."""
+    before = digests(site.output_dir)
+    put_label(site.calibrate_from[0], '01', head(1).lesion, affine=np.diag([3.0, 3, 3, 1]))
+    monkeypatch.setattr(calibrating, 'run_participant_level', lambda *given, **named: (0, []))
+    code, _ = calibrating.run_calibrated(site)
+    assert code == DataError.exit_code
+    assert 'not calibrated: ' in caplog.text
+    assert 'fits no image of its session' in caplog.text
+    assert digests(site.output_dir) == before
+
+
+def test_a_dry_run_names_labels_and_files(site):
+    lines = '\n'.join(describe(plan_calibration(site)))
+    assert 'label  sub-01: ' in lines
+    run(site)
+    listed = {line.split()[-1] for line in lines.splitlines() if 'models/calibrated/' in line}
+    root = site.output_dir
+    written = {p.relative_to(root).as_posix() for p in root.glob('models/calibrated/*')}
+    assert written == listed
