@@ -134,10 +134,10 @@ def _write_boilerplate(plans: list[Plan], settings: ParticipantSettings, show: S
 def _checked_device(settings: ParticipantSettings) -> str:
     """The device, once it is known that it and the plugin asked for are there."""
     from ssl2_bids.device import choose_device
-    from ssl2_bids.workflows.participant.engine import running
+    from ssl2_bids.workflows.participant.engine import batch
 
     if settings.plugin:
-        running.check_plugin(settings.plugin['plugin'])
+        batch.check_plugin(settings.plugin['plugin'])
     return choose_device(settings.device)
 
 

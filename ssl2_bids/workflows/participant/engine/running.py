@@ -15,8 +15,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ssl2_bids.errors import UnavailableError
 from ssl2_bids.settings import ParticipantSettings
+from ssl2_bids.workflows.participant.engine.batch import cancel_jobs, make_plugin
 from ssl2_bids.workflows.participant.engine.task import (
     FAILURE,
     RESOURCES,
@@ -78,13 +78,14 @@ def run(
             progress(session, node.name, status, stages[session])
 
     pool = None
+    batch = make_plugin(settings.plugin) if settings.plugin else None
     if not (settings.plugin or is_serial(settings)):
         pool = _pool(settings, gpus, list(stages), report_status)
     # nipype collects garbage before and after each node: a tenth of a second with torch imported
     gc.freeze()
     try:
-        if settings.plugin:
-            workflow.run(**settings.plugin)
+        if batch is not None:
+            workflow.run(plugin=batch)
         elif pool is None:
             with _noted_signals(asked):
                 workflow.run(plugin='Linear', plugin_args={'status_callback': report_status})
@@ -97,6 +98,8 @@ def run(
         if pool is not None:
             pool.stopping = True
         stop_workers()
+        if batch is not None:
+            cancel_jobs(batch)
         raise
     finally:
         gc.unfreeze()
@@ -121,22 +124,6 @@ def sessions_at_once(settings: ParticipantSettings) -> int | None:
     if settings.plugin:
         return None
     return 1 if is_serial(settings) else max(MIN_SESSIONS, SESSIONS * settings.nprocs)
-
-
-def check_plugin(name: str) -> None:
-    """Check that nipype has a plugin.
-
-    Raises
-    ------
-    UnavailableError : it has not; those there are are named.
-    """
-    from nipype.pipeline import plugins
-
-    known = sorted(n.removesuffix('Plugin') for n in vars(plugins) if n.endswith('Plugin'))
-    if name not in known:
-        raise UnavailableError(
-            f'nipype has no plugin "{name}"', advice=f'Available: {", ".join(known)}.'
-        )
 
 
 def cause_of(error: Exception) -> str:

@@ -1,0 +1,59 @@
+"""nipype plugins for clusters: made by name, and jobs cancelled when a run ends early."""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import os
+import subprocess
+from collections.abc import Mapping
+from typing import Any
+
+from ssl2_bids.errors import UnavailableError
+
+log = logging.getLogger('ssl2_bids')
+CANCEL = {'SLURM': 'scancel', 'PBS': 'qdel', 'SGE': 'qdel', 'OAR': 'oardel', 'LSF': 'bkill'}
+WAIT = 60  # s, for the command that cancels
+
+
+def check_plugin(name: str) -> None:
+    """Check that nipype has a plugin.
+
+    Raises
+    ------
+    UnavailableError : it has not; those there are are named.
+    """
+    from nipype.pipeline import plugins
+
+    known = sorted(n.removesuffix('Plugin') for n in vars(plugins) if n.endswith('Plugin'))
+    if name not in known:
+        raise UnavailableError(
+            f'nipype has no plugin "{name}"', advice=f'Available: {", ".join(known)}.'
+        )
+
+
+def make_plugin(given: Mapping[str, Any]) -> Any:
+    """The plugin of a ``--use-plugin`` file.
+
+    Parameters
+    ----------
+    given : ``plugin``, a name that :func:`check_plugin` accepts, and ``plugin_args``.
+    """
+    from nipype.pipeline import plugins
+
+    os.environ.setdefault('LOGNAME', getpass.getuser())  # in the names of jobs; absent under cron
+    return getattr(plugins, f'{given["plugin"]}Plugin')(plugin_args=given.get('plugin_args') or {})
+
+
+def cancel_jobs(plugin: Any) -> None:
+    """Take the jobs of a run that ends early out of the queue; they would go on without it."""
+    jobs = [str(job) for job in getattr(plugin, '_pending', ())]
+    command = CANCEL.get(type(plugin).__name__.removesuffix('Plugin'))
+    if not jobs or command is None:
+        return
+    try:
+        subprocess.run([command, *jobs], capture_output=True, check=True, timeout=WAIT)
+    except (subprocess.SubprocessError, OSError) as error:
+        log.warning('the jobs %s may still run: %s', ', '.join(jobs), error)
+    else:
+        log.info('cancelled the jobs %s', ', '.join(jobs))
