@@ -57,9 +57,11 @@ def home(slurm, tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def submit(script: str, *words: object, options: tuple[str, ...] = ()) -> str:
+def submit(
+    script: str, *words: object, options: tuple[str, ...] = (), memory: str = '--mem=3G'
+) -> str:
     """Submit a script for the cores and the memory of this machine; the number of its job."""
-    small = ('--cpus-per-task=1', '--mem=3G')
+    small = ('--cpus-per-task=1', memory)
     number = answer('sbatch', '--parsable', *small, *options, SCRIPTS / script, *words)
     return number.strip()
 
@@ -174,11 +176,11 @@ def test_an_adaptation_in_two_tasks(home, tmp_path):
     shutil.copytree(tmp_path / 'out', tmp_path / 'alone')
     settings = ('--model', model, '--folds', 2, '--steps', 20, '--accept', 'always')
     words = (tmp_path / 'data', tmp_path / 'out', 'x.sif', tmp_path / 'labels', *settings)
-    job = submit('adapt.sbatch', *words, options=('--ntasks=2', '--mem-per-cpu=3G', '--mem=0'))
+    job = submit('adapt.sbatch', *words, options=('--ntasks=2',), memory='--mem-per-cpu=3G')
     wait_for(job)
     assert 'exit code 0' in logs(home, job), logs(home, job)
     words = (tmp_path / 'data', tmp_path / 'alone', 'x.sif', tmp_path / 'labels', *settings)
-    job = submit('adapt.sbatch', *words, options=('--ntasks=1', '--mem-per-cpu=3G', '--mem=0'))
+    job = submit('adapt.sbatch', *words, options=('--ntasks=1',), memory='--mem-per-cpu=3G')
     wait_for(job)
     one, two = (digests(tmp_path / name / 'models') for name in ('alone', 'out'))
     assert one == two

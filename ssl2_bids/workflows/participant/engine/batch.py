@@ -46,7 +46,7 @@ def make_plugin(given: Mapping[str, Any]) -> Any:
 
 
 def cancel_jobs(plugin: Any) -> None:
-    """Take the jobs of a run that ends early out of the queue; they would go on without it."""
+    """Take the jobs of a run that ends early out of the queue; they would run without it."""
     jobs = [str(job) for job in getattr(plugin, '_pending', ())]
     command = CANCEL.get(type(plugin).__name__.removesuffix('Plugin'))
     if not jobs or command is None:
