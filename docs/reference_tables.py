@@ -12,7 +12,6 @@ import importlib
 import inspect
 import json
 import re
-import signal
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -266,16 +265,7 @@ def quality() -> str:
 
 def exit_codes() -> str:
     """Exit codes with their meaning, from the exceptions and the signals."""
-    meanings = {
-        errors.SUCCESS: 'All selected participants are finished, now or in an earlier run.',
-        errors.SOME_FAILED: 'Some participants failed; see the last lines and `sub-*.html`.',
-        errors.Ssl2Error.exit_code: 'Internal error: a bug in ssl2-bids.',
-    }
-    for kind in errors.Ssl2Error.__subclasses__():
-        meanings[kind.exit_code] = ' '.join((inspect.getdoc(kind) or '').split())
-    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM):
-        meanings[128 + number] = f'Interrupted by {number.name}.'
-    rows = ''.join(f'| {code} | {meanings[code]} |\n' for code in sorted(meanings))
+    rows = ''.join(f'| {code} | {text} |\n' for code, text in errors.exit_codes().items())
     return f'| code | meaning |\n| --- | --- |\n{rows}'
 
 

@@ -6,6 +6,8 @@ docstrings below are the text of ``docs/reference/exit-codes.md``.
 
 from __future__ import annotations
 
+import inspect
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,6 +56,20 @@ def about(path: str | Path) -> Iterator[None]:
     except Ssl2Error as error:
         error.path = error.path or str(path)
         raise
+
+
+def exit_codes() -> dict[int, str]:
+    """The meaning of each exit code, from the classes of this module and the signals."""
+    found = {
+        SUCCESS: 'All selected participants are finished, now or in an earlier run.',
+        SOME_FAILED: 'Some participants failed; see the last lines and `sub-*.html`.',
+        Ssl2Error.exit_code: 'Internal error: a bug in ssl2-bids.',
+    }
+    for kind in Ssl2Error.__subclasses__():
+        found[kind.exit_code] = ' '.join((inspect.getdoc(kind) or '').split())
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM):
+        found[128 + number] = f'Interrupted by {number.name}.'
+    return dict(sorted(found.items()))
 
 
 class NotBidsError(Ssl2Error):

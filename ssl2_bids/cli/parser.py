@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ssl2_bids import __version__
 from ssl2_bids.cli import values
+from ssl2_bids.cli.boutiques import PrintDescriptor
 from ssl2_bids.cli.group_options import add_adaptation
 from ssl2_bids.cli.parsing import Formatter, Parser, add_option
 from ssl2_bids.cli.participant_options import add_outputs, add_preprocessing, add_segmentation
@@ -273,6 +274,12 @@ def _add_other(parser: Parser) -> None:
     add_option(group, '--notrack', action='store_true', help=argparse.SUPPRESS)
     add_option(group, '-t', '--task-id', help=argparse.SUPPRESS)
     group.add_argument('--version', action='version', version=f'ssl2-bids v{__version__}')
+    add_option(
+        group,
+        '--bids-exec-spec',
+        action=PrintDescriptor,
+        help='print the Boutiques descriptor of this command and exit',
+    )
 
 
 def check_level(level: str) -> str:
