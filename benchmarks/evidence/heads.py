@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +23,15 @@ from ssl2_bids.simulation.scanner.protocols import Scanner
 from ssl2_bids.simulation.scanner.scan import ScanDraw, scan
 from ssl2_bids.steps.brain import extract_brain, is_brain_only, mask_of_brain_only
 from ssl2_bids.steps.inhomogeneity import correct_inhomogeneity
+from ssl2_bids.synthesis.appearance import CHANNELS
+from ssl2_bids.synthesis.heads import Head, make_head
+from ssl2_bids.synthesis.randomised import draw
+from ssl2_bids.synthesis.ranges import Randomisation
 from ssl2_bids.volume import Volume, read, reorient, resample
-from ssl2_bids.workflows.heads import millimetre
+from ssl2_bids.workflows.heads import millimetre, read_lesion_masks
 
 UNCORRECTED = ('UNIT1', 'MEGRE')  # the receive field has cancelled, or does so between echoes
+WHOLE_HEAD = (176, 208, 176)  # voxels of 1 mm, which hold any brain of the label maps
 LOAD = 9.0  # mL of lesions of the simulated patients, median
 
 Transform = np.ndarray | None
@@ -137,6 +142,59 @@ def clinical(data: Path, name: str, session: str) -> Scans:
         text = Path(f'{derived}from-{contrast}_to-FLAIR_mode-image_xfm.txt').read_text()
         images[contrast] = read(f'{raw}{contrast}.nii.gz', contrast=contrast), from_itk(text)
     return on_one_grid(f'{name} session {session}', flair, mask, images)
+
+
+def flair_scans(data: Path) -> dict[str, Callable[[], Scans]]:
+    """All real FLAIR scans, without their lesion labels; each is read when it is asked for."""
+    found = {}
+    for path in sorted(data.glob('*/sub-*/**/*_FLAIR.nii.gz')):
+        dataset = data / path.relative_to(data).parts[0]
+        name = path.name.removesuffix('_FLAIR.nii.gz')
+        masks = sorted(dataset.glob(f'derivatives/manual/**/{name}_desc-brain_mask.nii.gz'))
+        found[name] = partial(_flair_scan, name, path, masks[0] if masks else None)
+    return found
+
+
+def _flair_scan(name: str, path: Path, mask: Path | None) -> Scans:
+    image = read(path, contrast='FLAIR')
+    brain = read(mask, dtype=np.uint8) if mask else mask_of_brain_only(image)
+    return on_one_grid(name, image, brain, {'FLAIR': (image, None)})
+
+
+def training_heads(data: Path, count: int) -> list[Head]:
+    """Prepared heads of the first label maps, with the lesions of patients where there are any."""
+    masks, affine = (
+        read_lesion_masks(data / 'lesion-masks')
+        if (data / 'lesion-masks').is_dir()
+        else ([], None)
+    )
+    return [
+        make_head(
+            path.name.split('_')[0],
+            millimetre(reorient(read(path)), order=0).data,
+            patients=masks,
+            patient_affine=affine,
+        )
+        for path in label_maps(data)[:count]
+    ]
+
+
+def training_sample(heads: list[Head], seed: int, number: int) -> Scans:
+    """The FLAIR of one sample of the training engine, as large as a head, bias field corrected."""
+    head = heads[number % len(heads)]
+    drawn = draw(
+        [head],
+        Randomisation(),
+        seed=(seed, number),
+        batch=1,
+        patch=WHOLE_HEAD,
+        contrasts=('FLAIR',),
+        normalise=False,
+    )
+    image = Volume(drawn.image[0, CHANNELS.index('FLAIR')].numpy(), np.eye(4), 'FLAIR')
+    brain = drawn.brain[0, 0].numpy() > 0
+    even = correct_inhomogeneity(image, image.with_data(brain.astype(np.uint8)))
+    return Scans(f'sample {number}', {'FLAIR': even.data}, brain)
 
 
 @lru_cache(maxsize=1)

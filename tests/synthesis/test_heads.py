@@ -1,14 +1,17 @@
 import numpy as np
 import pytest
 from label_phantom import label_head
+from scipy import ndimage
 
 from ssl2_bids.errors import DataError
 from ssl2_bids.synthesis.heads import (
     DISTANCE_SCALE,
     INDEX,
+    frame_of,
     load_heads,
     make_head,
     save_heads,
+    tract_map,
 )
 
 
@@ -42,6 +45,37 @@ def test_tracts_lie_in_white_matter_alone(head):
     white = np.isin(head.groups, (INDEX['white'], INDEX['brainstem']))
     assert head.tract.max() > 200
     assert not head.tract[~white].any()
+
+
+def test_tracts_turn_with_the_head(head):
+    turned = ndimage.rotate(head.groups, 15, axes=(1, 2), order=0, reshape=False)
+    found = tract_map(turned)
+    expected = ndimage.rotate(head.tract, 15, axes=(1, 2), order=1, reshape=False)
+    both = np.isin(turned, (INDEX['white'], INDEX['brainstem'])) & (expected + found > 0)
+    assert np.corrcoef(found[both], expected[both])[0, 1] > 0.95
+
+
+def test_tracts_run_where_the_atlas_has_them():
+    head = make_head('large', label_head(144))
+    thalamus = np.argwhere(head.groups == INDEX['thalamus'])
+    stem = np.argwhere(head.groups == INDEX['brainstem'])
+    middle, front, up = frame_of(thalamus, stem)
+    edge = (thalamus - middle)[:, 0].max()
+    places = np.argwhere(head.tract > 200) - middle
+    places = places[places[:, 0] > 0]
+    lateral, height, forward = places[:, 0] - edge, places @ up, places @ front
+    behind = (thalamus - middle) @ front
+    behind = behind.min() - forward
+    for low, expected in ((0, -5), (10, -2.5), (20, 1), (30, -3)):  # inwards at the top
+        here = (height >= low) & (height < low + 10)
+        assert lateral[here].mean() == pytest.approx(expected, abs=2)
+    for low, expected in ((0, 11), (10, 7.5)):  # medially to the back
+        here = (behind >= low) & (behind < low + 10) & (height < -5)
+        assert lateral[here].mean() == pytest.approx(expected, abs=2.5)
+
+
+def test_a_head_without_brain_stem_has_no_tracts(head):
+    assert not tract_map(np.where(head.groups == INDEX['brainstem'], 0, head.groups)).any()
 
 
 def test_real_lesions_lie_on_tissue_and_those_outside_are_left_out(head):
