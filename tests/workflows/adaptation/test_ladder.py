@@ -19,7 +19,13 @@ from ssl2_bids.bids.outputs import find_results, read_sidecar
 from ssl2_bids.errors import DataError, UsageError
 from ssl2_bids.files import write_json
 from ssl2_bids.networks.calibration import UNCHANGED, Calibration
-from ssl2_bids.networks.weights import find_model, load_network, read_card, write_model
+from ssl2_bids.networks.weights import (
+    find_model,
+    load_network,
+    read_card,
+    read_weights,
+    write_model,
+)
 from ssl2_bids.reports.adaptation import rung_chart
 from ssl2_bids.settings import GroupSettings
 from ssl2_bids.steps.segmentation import segment
@@ -170,11 +176,32 @@ def test_all_rungs_are_in_the_table(site):
     run(replace(site, rung=None, resegment=False))
     card = card_of(site)
     rungs = [rung['Rung'] for rung in card['Rungs']]
-    assert rungs == ['bundled', 'recalibrated', 'half-way', 'whole']
+    assert rungs == ['bundled', 'recalibrated', 'last-layers', 'half-way', 'whole']
     assert sum(rung['Taken'] for rung in card['Rungs']) == 1
-    assert card['Rungs'][0]['Minutes'] == 0 < card['Rungs'][3]['Minutes']
+    minutes = [rung['Minutes'] for rung in card['Rungs']]
+    assert minutes[0] == 0 < minutes[2]
+    assert minutes[3] == minutes[4]
     page = (site.output_dir / 'group_report.html').read_text()
-    assert 'aria-label="Mean Dice of 4 rungs"' in page
+    assert 'aria-label="Mean Dice of 5 rungs"' in page
+
+
+def test_the_last_layers_alone_can_be_asked_for(site):
+    code, output = run(replace(site, rung='last-layers', learning_rate=1e-2, accept='always'))
+    assert code == 0
+    assert '3 trainings of 20 steps by supervised of the last layers alone' in output
+    card = card_of(site)
+    assert (card['Rung'], card['Strategy'], card['Steps']) == ('last-layers', 'supervised', 20)
+    assert [rung['Rung'] for rung in card['Rungs']] == ['bundled', 'recalibrated', 'last-layers']
+    start = read_weights(read_card(Path(site.model)))
+    trained = read_weights(find_model('adapted', site.output_dir))
+    changed = {name for name, value in start.items() if not torch.equal(value, trained[name])}
+    free = {'n1', 'n2', 'head', 'f1', 'f2', 'out', 'sk'}
+    assert {name.split('.')[-2] for name in changed} <= free
+    assert {'n1', 'out'} <= {name.split('.')[-2] for name in changed}
+    assert not any(name.startswith(('stem', 'up')) or '.c1.' in name for name in changed)
+    rows = (site.output_dir / 'models/adapted/history.tsv').read_text()
+    assert 'last-final' in rows
+    assert card['Rungs'][2]['Dice'] > card['Rungs'][0]['Dice']
 
 
 def test_the_start_model_can_be_asked_for(site):
