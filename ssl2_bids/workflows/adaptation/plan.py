@@ -386,6 +386,8 @@ def trainings_of(
             'parent': adaptation.card.identity,
             'training': asdict(training),
             'max_minutes': settings.max_minutes,
+            # the steps that fit into a time depend on what else is trained
+            'rung': settings.rung if settings.max_minutes else None,
             'folds': settings.folds,
             'holdout': settings.holdout,
             'empty_labels': settings.empty_labels,

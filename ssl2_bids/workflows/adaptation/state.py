@@ -242,9 +242,12 @@ def fit_into_time(work: Work, trainings: int) -> AdaptSettings:
         found = json.loads(kept.read_text(encoding='utf-8'))
         work.memory = int(found['PeakMemory'])
         steps = int(found['Steps'])
-        work.show(f'resuming an adaptation of {trainings} trainings of {steps} steps')
         batch = {n: found.get(key, getattr(work.training, n)) for n, key in BATCH.items()}
-        return replace(work.training, steps=steps, **{**batch, 'patch': tuple(batch['patch'])})
+        batch['patch'] = tuple(batch['patch'])
+        work.training = replace(work.training, steps=steps, **batch)
+        if set(layers_of(work)) <= set(found['Layers']):
+            work.show(f'resuming an adaptation of {trainings} trainings of {steps} steps')
+            return work.training
     torch.set_num_threads(threads_for(work.adaptation.settings, devices_of(work, trainings)))
     costs = [cost_of_step(work, layers) for layers in reversed(layers_of(work))]
     cost = replace(costs[0], step=sum(one.step for one in costs))
@@ -280,7 +283,12 @@ def fit_into_time(work: Work, trainings: int) -> AdaptSettings:
         f'{work.training.checkpoint_minutes:g} minutes; the same command resumes'
     )
     batch = {key: getattr(work.training, name) for name, key in BATCH.items()}
-    settled = {'Steps': steps, 'SecondsPerStep': cost.step, 'PeakMemory': cost.memory}
+    settled = {
+        'Steps': steps,
+        'SecondsPerStep': cost.step,
+        'PeakMemory': cost.memory,
+        'Layers': layers_of(work),
+    }
     write_json(kept, settled | batch)
     return replace(work.training, steps=steps)
 

@@ -202,6 +202,12 @@ def test_the_last_layers_alone_can_be_asked_for(site):
     rows = (site.output_dir / 'models/adapted/history.tsv').read_text()
     assert 'last-final' in rows
     assert card['Rungs'][2]['Dice'] > card['Rungs'][0]['Dice']
+    # the trainings of another rung are not those of a resumed run: their time is estimated
+    _, output = run(replace(site, learning_rate=1e-2, rung='whole', label='w', resegment=False))
+    assert '3 trainings of 20 steps by mean_teacher, patches' in output
+    assert 'resuming' not in output
+    _, output = run(replace(site, learning_rate=1e-2, rung='whole', label='v', resegment=False))
+    assert 'resuming an adaptation of 3 trainings of 20 steps' in output
 
 
 def test_the_start_model_can_be_asked_for(site):
