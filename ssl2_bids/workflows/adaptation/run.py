@@ -20,13 +20,15 @@ from ssl2_bids.training.adaptation.decision import SHARES, Decision, choose, dec
 from ssl2_bids.training.adaptation.left_out import probability_of
 from ssl2_bids.training.adaptation.recalibration import Recalibration
 from ssl2_bids.training.data.views import AXIAL
+from ssl2_bids.volume import Volume
+from ssl2_bids.voxel_grid import Box
 from ssl2_bids.workflows.adaptation import ladder
 from ssl2_bids.workflows.adaptation import scores as scoring
 from ssl2_bids.workflows.adaptation.ladder import Labelled, Probability
 from ssl2_bids.workflows.adaptation.parallel import train_side_by_side
 from ssl2_bids.workflows.adaptation.plan import SLICES, fold_count
 from ssl2_bids.workflows.adaptation.prepare import PreparedSession
-from ssl2_bids.workflows.adaptation.scores import LabelScores, Row, Truth
+from ssl2_bids.workflows.adaptation.scores import LabelScores, Row
 from ssl2_bids.workflows.adaptation.state import (
     RUNGS_OF,
     Work,
@@ -183,9 +185,13 @@ def test_untrained(
     cases, began = labelled_cases(work, folds), time.monotonic()
     if not cases:
         return [], {}
-    work.show(f'recalibration on {len(cases)} labelled sessions, without training')
+    work.show(
+        f'recalibration on {len(cases)} labelled sessions, without training: about '
+        f'{ladder.expected_seconds(cases):.2g} seconds'
+    )
     tested = ladder.test(work, cases, ladder.first_probability(work))
-    minutes = (time.monotonic() - began) / 60
+    work.test_seconds = time.monotonic() - began
+    minutes = work.test_seconds / 60
     before, shown = tested.plain, [case for case in cases if case.blocks != 1]
     rungs = [
         Rung(BUNDLED, tuple(ladder.rows_of(shown, tested, before, before)), 0.0, Recalibration()),
@@ -375,10 +381,10 @@ def of_files(work: Work, rung: str, cases: Sequence[Labelled]) -> Probability:
     """The out-of-fold probabilities of a rung, on the reference's grid."""
     fold_of = {case.one.case.name: case.fold for case in cases}
 
-    def found(one: PreparedSession, truth: Truth) -> np.ndarray:
+    def found(one: PreparedSession, box: Box, brain: Volume) -> np.ndarray:
         path = prediction_file(work, one, fold_of[one.case.name], rung)
-        made = to_reference(np.load(path), one.affine, scoring.brain_of(one))
-        return made.data[truth.box]
+        made = to_reference(np.load(path), one.affine, brain)
+        return made.data[box]
 
     return found
 
@@ -386,9 +392,9 @@ def of_files(work: Work, rung: str, cases: Sequence[Labelled]) -> Probability:
 def of_network(work: Work, network: nn.Module) -> Probability:
     """The probabilities of a network, on the reference's grid."""
 
-    def found(one: PreparedSession, truth: Truth) -> np.ndarray:
-        made = to_reference(_predict(work, one, network), one.affine, scoring.brain_of(one))
-        return made.data[truth.box]
+    def found(one: PreparedSession, box: Box, brain: Volume) -> np.ndarray:
+        made = to_reference(_predict(work, one, network), one.affine, brain)
+        return made.data[box]
 
     return found
 

@@ -78,6 +78,7 @@ class Work:
     histories: dict[str, History] = field(default_factory=dict)
     fold_of: dict[str, str] = field(default_factory=dict)
     memory: int = 0  # bytes of one training, once it is measured
+    test_seconds: float = 0.0  # of the scores of one rung
 
     @property
     def labelled(self) -> list[PreparedSession]:
@@ -335,9 +336,13 @@ def out_of_memory(error: UnavailableError) -> bool:
 
 
 def inference_seconds(work: Work, cost: Cost) -> float:
-    """Three predictions of all for the suggestions, one for the results; labels for curves."""
+    """Three predictions of all for the suggestions, one for the results; labels for curves.
+
+    And the scores of each rung.
+    """
     brains = 4 * len(work.people) + (4 + MEASURED) * len(work.labelled)
-    return brains * WINDOWS * cost.window
+    rungs = sum(len(RUNGS_OF[layers]) for layers in layers_of(work))
+    return brains * WINDOWS * cost.window + rungs * work.test_seconds
 
 
 def training_folder(work: Work, name: str) -> Path:
