@@ -165,7 +165,9 @@ class GroupSettings(RunSettings):
 
 
 # how much of a model is changed, from the change that is easiest to trust
-BUNDLED, RECALIBRATED, HALF_WAY, WHOLE = RUNGS = ('bundled', 'recalibrated', 'half-way', 'whole')
+BUNDLED, RECALIBRATED, LAST_LAYERS, HALF_WAY, WHOLE = RUNGS = (
+    'bundled', 'recalibrated', 'last-layers', 'half-way', 'whole',
+)  # fmt: skip
 UNTRAINED = (BUNDLED, RECALIBRATED)
 CALIBRATED = 'calibrated'  # the model of --calibrate-from
 

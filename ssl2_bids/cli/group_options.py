@@ -103,7 +103,8 @@ def add_adaptation(parser: Parser) -> None:
         choices=RUNGS,
         help='test and use only this change of the model: none (bundled); scale and shift of the '
         'probabilities, threshold and minimum lesion volume (recalibrated: seconds, no '
-        'training); half of the change of a training (half-way), or all of it (whole), both '
+        'training); a training of the normalisations and last layers (last-layers), half of the '
+        'change of a training of all layers (half-way), or all of it (whole), each '
         'recalibrated (default: all are tested, and the smallest change is taken that is as good '
         'as the best)',
     )

@@ -164,6 +164,10 @@ class Summary(TypedDict, total=False):
     error: FailureEntry | None
 
 
+NO_ADAPTATION: Adaptation = {
+    'Rung': '', 'Parent': '', 'Labelled': [], 'LeftOut': '', 'Dice': [None, None],
+    'LesionF1': [None, None], 'Recalibration': {},
+}  # fmt: skip
 LISTS = ('inputs', 'warnings', 'methods', 'figures', 'lesions', 'volumes', 'outputs')
 TABLES = ('settings', 'quality', 'provenance')
 STATUS = {'done': 'done', 'failed': 'failed', 'skipped': 'not processed'}
@@ -220,6 +224,8 @@ def _section(summary: Summary, place: int) -> dict[str, Any]:
     section['reference'] = dict.fromkeys(ReferenceSummary.__annotations__) | dict(
         summary.get('reference') or {}
     )
+    if section['adaptation']:
+        section['adaptation'] = NO_ADAPTATION | section['adaptation']
     section['inputs'] = _fill_rows(section['inputs'], Input)
     section['figures'] = _fill_rows(section['figures'], FigureSummary)
     section['volumes'] = _fill_rows(section['volumes'], Region)

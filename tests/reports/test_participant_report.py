@@ -293,3 +293,23 @@ def test_unknown_citation_is_an_internal_error(tmp_path):
             version='0.1.0',
         )
     assert not (tmp_path / 'a.html').exists()
+
+
+def test_the_page_states_how_the_model_was_adapted(make_page):
+    adapted = {
+        'Rung': 'recalibrated', 'Parent': 'fast-3t', 'Labelled': ['sub-07'], 'LeftOut': 'slices',
+        'Dice': [0.6, 0.55], 'LesionF1': [0.7, 0.65],
+        'Recalibration': {'Scale': 0.8, 'Shift': -1.5, 'ThresholdMove': 1.3,
+                          'MinimumLesionVolume': 10.0},
+    }  # fmt: skip
+    text = make_page(summary(model='site') | {'adaptation': adapted}).text
+    for words in (
+        'recalibrated, on manual masks of sub-07', 'multiplied by 0.80 and changed by −1.50',
+        'lesions below 10.0 mm³ are left out', 'labelled slices left out of the fit: 0.600',
+        'evidence is within one person', 'The Dice did not increase', 'lesion F1 0.700 and 0.650',
+    ):  # fmt: skip
+        assert words in text, words
+    earlier = {'Rung': 'whole', 'Parent': 'fast-3t'}  # of a version that knew less
+    assert 'Model of the site: whole' in make_page(summary() | {'adaptation': earlier}).text
+    untested = adapted | {'LeftOut': 'nothing', 'Dice': [None, None], 'LesionF1': [None, None]}
+    assert 'Not tested:' in make_page(summary() | {'adaptation': untested}).text

@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from ssl2_bids.networks.architectures.committee import Committee
+from ssl2_bids.networks.architectures.norms import VoxelNorm
 from ssl2_bids.networks.architectures.unet import ResidualUNet
 from ssl2_bids.progress import StepProgress
 from ssl2_bids.training import strategies
@@ -33,7 +35,13 @@ REMEMBERED = 0.1  # share of the steps that the shipped average is the mean of
 PEER_CHANNELS = (16, 32, 64, 96)  # of the other architecture that cross-teaching needs
 PEER_NOISE = 0.1  # of a tensor's spread: two equal networks could not learn from each other
 MIN_PATCH = 32  # voxels; a smaller one shows a lesion without its surroundings
+ALL, LAST = 'all', 'last'
+LAST_RATE = 3.0  # of the learning rate: few numbers that all voxels decide may move faster
 PROBED = 3  # steps timed; the first one warms up and is not counted
+
+
+NORMS = (nn.modules.instancenorm._InstanceNorm, nn.modules.batchnorm._BatchNorm, nn.LayerNorm,
+         nn.GroupNorm, VoxelNorm)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,7 @@ class AdaptSettings:
     learning_rate : highest; below that of a training from noise, for the weights are good.
     patch, labelled, unlabelled : of a batch, see :class:`ViewSettings`.
     accumulate : batches of a step; more where the memory holds smaller ones only.
+    layers : that are trained: ``all``, or ``last``, see :func:`last_layers`.
     checkpoint_minutes : a run that is stopped loses at most this.
     """
 
@@ -57,6 +66,7 @@ class AdaptSettings:
     labelled: int
     unlabelled: int
     accumulate: int = 1
+    layers: str = ALL
     seed: int = 0
     checkpoint_minutes: float = 3.0
 
@@ -106,6 +116,31 @@ def lighter(settings: AdaptSettings, multiple: int) -> AdaptSettings | None:
     if min(first, second, third) < MIN_PATCH:
         return None
     return replace(settings, patch=(first, second, third))
+
+
+def of_last_layers(settings: AdaptSettings) -> AdaptSettings:
+    """The same training of the last layers alone.
+
+    By labels alone: some thousand numbers need no scans without labels to stay in place.
+    """
+    rate = LAST_RATE * settings.learning_rate
+    return replace(settings, layers=LAST, strategy='supervised', unlabelled=0, learning_rate=rate)
+
+
+def last_layers(network: nn.Module) -> list[nn.Parameter]:
+    """The parameters of normalisations, and of the layers behind the last of them.
+
+    What adapts best per number that is changed: Frankle et al. 2020 (arXiv 2003.00152) train
+    normalisations alone, Zaken et al. 2022 (BitFit, arXiv 2106.10199) biases alone. Of a
+    committee those of each member.
+    """
+    if isinstance(network, Committee):
+        return [found for member in network.members for found in last_layers(member)]
+    modules = list(network.modules())
+    norms = [n for n, one in enumerate(modules) if isinstance(one, NORMS)]
+    last = max(norms, default=-1)
+    chosen = [one for n, one in enumerate(modules) if n in norms or n > last]
+    return [parameter for one in chosen for parameter in one.parameters(recurse=False)]
 
 
 def assign_folds(loads: Mapping[str, float], folds: int, *, seed: int) -> dict[str, int]:
@@ -174,12 +209,21 @@ def make_strategy(network: nn.Module, settings: AdaptSettings, channels: int) ->
 
     def build(part: str) -> nn.Module:
         if part == 'student':
-            return copy.deepcopy(network).requires_grad_(True)
+            return _free(copy.deepcopy(network), settings.layers)
         if settings.strategy == 'cross_teach':
             return ResidualUNet(inputs=channels, outputs=1, channels=PEER_CHANNELS)
         return disturb(copy.deepcopy(network).requires_grad_(True))
 
     return kind(kind.Settings(steps=settings.steps, seed=settings.seed), build)
+
+
+def _free(network: nn.Module, layers: str) -> nn.Module:
+    """The network with the layers free that are trained."""
+    network.requires_grad_(layers == ALL)
+    if layers == LAST:
+        for parameter in last_layers(network):
+            parameter.requires_grad_(True)
+    return network
 
 
 @torch.no_grad()

@@ -1,7 +1,8 @@
 """Which rung of the ladder is taken, by its gain on people not seen by it.
 
 The rungs, from the one that is easiest to trust: the start model; the start model recalibrated;
-half of the change of a training; all of it. A trained rung is recalibrated, too.
+a training of its normalisations and last layers; half of the change of a training of all layers;
+all of it. A trained rung is recalibrated, too.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ssl2_bids.settings import HALF_WAY, WHOLE
+from ssl2_bids.settings import HALF_WAY, LAST_LAYERS, WHOLE
 
-SHARES = {HALF_WAY: 0.5, WHOLE: 1.0}  # of the way from the first weights to the trained ones
+# of the way from the first weights to the trained ones
+SHARES = {LAST_LAYERS: 1.0, HALF_WAY: 0.5, WHOLE: 1.0}
 CLEARLY = 0.01  # of the mean Dice: stands for the standard error where a single case has none
 MIN_DICE = 0.15  # below it a model does not know these labels: they may be of other scans
 MAX_F1_LOSS = 0.05  # of the mean lesion F1: a higher Dice must not cost whole lesions

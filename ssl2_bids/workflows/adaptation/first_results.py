@@ -35,8 +35,12 @@ def stored_probability(result: Result, card: Card, brain: Volume) -> Volume | st
         return f'its probability cannot be read ({error})'
     if not same_grid(volume, brain):
         return f'its probability {path.name} is not on the grid of the brain mask'
-    values = np.nan_to_num(np.asarray(volume.data, np.float32))
-    return volume.with_data(np.where(brain.data > 0, values.clip(0, 1), np.float32(0)))
+    values = np.array(volume.data, np.float32, order='K')
+    if not np.isfinite(values.sum()):
+        np.nan_to_num(values, copy=False)
+    np.clip(values, 0, 1, out=values)
+    values *= brain.data > 0
+    return volume.with_data(values)
 
 
 def _calibration_of(result: Result) -> Calibration | None:

@@ -22,6 +22,8 @@ from ssl2_bids.training.adaptation.decision import ScorePair, gain_of, standard_
 from ssl2_bids.training.adaptation.left_out import probability_of
 from ssl2_bids.training.adaptation.recalibration import Counts, Recalibration
 from ssl2_bids.training.data.views import AXIAL
+from ssl2_bids.volume import Volume, read_grid
+from ssl2_bids.voxel_grid import Box, bounding_box
 from ssl2_bids.workflows.adaptation import prepare as cache
 from ssl2_bids.workflows.adaptation import scores as scoring
 from ssl2_bids.workflows.adaptation.first_results import stored_probability
@@ -30,9 +32,11 @@ from ssl2_bids.workflows.adaptation.prepare import PreparedSession
 from ssl2_bids.workflows.adaptation.scores import LabelScores, Row, Truth
 from ssl2_bids.workflows.adaptation.state import Work
 
+SECONDS = 0.07  # of a million voxels on a busy core: measured 0.05 to 0.08
 MINIMUM_VOLUMES = (5.0, 10.0, 15.0)  # mm^3 that are tried beside the start model's
 
-Probability = Callable[[PreparedSession, Truth], np.ndarray]  # float32, in the box of the truth
+# of a case, float32, in a box of the grid of its brain mask
+Probability = Callable[[PreparedSession, Box, Volume], np.ndarray]
 Scores = dict[float, LabelScores]  # by minimum volume
 
 
@@ -70,6 +74,31 @@ class Tested:
     volume: dict[str, float]
 
 
+@dataclass(frozen=True)
+class Near:
+    """A case under test, near its lesions: a hundredth of its voxels can be marked at all.
+
+    Attributes
+    ----------
+    truth : in the box around what is drawn, and what the lowest threshold would mark.
+    counts : by block, of the whole brain.
+    blocks : parts that are left out one by one, within the box.
+    places, values : flat indices of these voxels in the box, and their probabilities.
+    """
+
+    truth: Truth
+    counts: list[Counts]
+    blocks: list[tuple[slice | np.ndarray, ...]]
+    places: np.ndarray
+    values: np.ndarray
+
+    def marked(self, threshold: float) -> np.ndarray:
+        """Voxels at or above a threshold, not below the lowest."""
+        found = np.zeros(self.truth.drawn.shape, bool)
+        found.flat[self.places[self.values >= threshold]] = True
+        return found
+
+
 def test(work: Work, cases: Sequence[Labelled], probability: Probability) -> Tested:
     """Score a network on labelled cases, and its recalibration by all but the one scored.
 
@@ -77,30 +106,29 @@ def test(work: Work, cases: Sequence[Labelled], probability: Probability) -> Tes
     ------
     DataError : there are too few annotated slices for the blocks.
     """
-    counts = {case.one.case.name: _count(work, case, probability) for case in cases}
+    read = {case.one.case.name: _read(work, case, probability) for case in cases}
+    counts = {name: near.counts for name, near in read.items()}
     plain: dict[str, LabelScores] = {}
     tables: dict[str, Scores] = {}
     annotated, volume = {}, {}
     sizes = minimum_volumes(work)
     for case in cases:
         name, participant = case.one.case.name, case.one.case.participant
-        truth = truth_of(work, case.one)
-        found, threshold = probability(case.one, truth), threshold_of(work, case.one)
-        annotated[name], volume[name] = truth.annotated, truth.volume
-        mask = truth.brain & (found >= threshold)
-        plain[name] = scoring.score(mask, truth, sizes[:1])[sizes[0]]
+        near, threshold = read[name], threshold_of(work, case.one)
+        annotated[name], volume[name] = near.truth.annotated, near.truth.volume
+        plain[name] = scoring.score(near.marked(threshold), near.truth, sizes[:1])[sizes[0]]
         others = [
             part
             for other in cases
             if other.one.case.participant != participant
             for part in counts[other.one.case.name]
         ]
-        marked = np.zeros_like(mask)
-        for number, block in enumerate(_blocks(case, truth)):
+        marked = np.zeros(near.truth.drawn.shape, bool)
+        for number, block in enumerate(near.blocks):
             own = [part for n, part in enumerate(counts[name]) if case.blocks and n != number]
             fitted = fitting.fit([*others, *own])
-            marked[block] = truth.brain[block] & (found[block] >= fitted.mark_from(threshold))
-        tables[name] = scoring.score(marked, truth, sizes)
+            marked[block] = near.marked(fitted.mark_from(threshold))[block]
+        tables[name] = scoring.score(marked, near.truth, sizes)
     named = [(case.one.case.participant, tables[case.one.case.name]) for case in cases]
     recalibrated = {}
     for case in cases:
@@ -114,6 +142,12 @@ def test(work: Work, cases: Sequence[Labelled], probability: Probability) -> Tes
         if smallest != sizes[0]:
             fitted = replace(fitted, minimum_volume=smallest)
     return Tested(plain, recalibrated, fitted, annotated, volume)
+
+
+def expected_seconds(cases: Sequence[Labelled]) -> float:
+    """Of a test of stored probabilities, by the voxels of the reference images."""
+    voxels = sum(float(np.prod(read_grid(case.one.case.brain_mask)[0])) for case in cases)
+    return SECONDS * voxels / 1e6
 
 
 def minimum_volumes(work: Work) -> list[float]:
@@ -187,17 +221,18 @@ def score_one(
     work: Work, one: PreparedSession, probability: Probability, recalibration: Recalibration
 ) -> tuple[LabelScores, Truth]:
     """A case by a model that is settled."""
-    truth = truth_of(work, one)
+    brain = scoring.brain_of(one)
+    truth = truth_of(work, one, brain)
     smallest = recalibration.minimum_volume or work.minimum_volume
     lowest = recalibration.mark_from(threshold_of(work, one))
-    marked = truth.brain & (probability(one, truth) >= lowest)
+    marked = truth.brain & (probability(one, truth.box, brain) >= lowest)
     return scoring.score(marked, truth, [smallest])[smallest], truth
 
 
-def truth_of(work: Work, one: PreparedSession) -> Truth:
+def truth_of(work: Work, one: PreparedSession, brain: Volume) -> Truth:
     """The label of a case, cropped."""
     annotation = work.annotations[one.case.name]
-    return scoring.truth_of(one, annotation, minimum_volume=work.minimum_volume)
+    return scoring.truth_of(brain, annotation, minimum_volume=work.minimum_volume)
 
 
 def threshold_of(work: Work, one: PreparedSession) -> float:
@@ -209,11 +244,10 @@ def first_probability(work: Work) -> Probability:
     """Of the start model: as the participant level left it, else from its network."""
     reported: set[str] = set()
 
-    def found(one: PreparedSession, truth: Truth) -> np.ndarray:
-        brain = scoring.brain_of(one)
+    def found(one: PreparedSession, box: Box, brain: Volume) -> np.ndarray:
         stored = stored_probability(one.case.result, work.adaptation.card, brain)
         if not isinstance(stored, str):
-            return stored.data[truth.box]
+            return stored.data[box]
         kept = work.folder / f'probability-{one.case.name}-first.npy'
         if one.case.name not in reported:
             work.show(f'{one.case.name}: {stored}; the network segments it again')
@@ -222,17 +256,60 @@ def first_probability(work: Work) -> Probability:
             ready = cache.prepare(one.case, annotation, work.adaptation.card, one.folder)
             work.network.to(work.device)
             made = probability_of(work.network, ready.read(), work.adaptation.card, work.device)
-            np.save(kept, to_reference(made, ready.affine, brain).data[truth.box])
+            np.save(kept, to_reference(made, ready.affine, brain).data[box])
         return np.load(kept)
 
     return found
 
 
-def _count(work: Work, case: Labelled, probability: Probability) -> list[Counts]:
-    truth = truth_of(work, case.one)
-    found = probability(case.one, truth)
+def _read(work: Work, case: Labelled, probability: Probability) -> Near:
+    """Read a case once: count all of its voxels, and keep those that a threshold may mark."""
+    brain = scoring.brain_of(case.one)
+    truth = truth_of(work, case.one, brain)
+    found = probability(case.one, truth.box, brain)
+    blocks = _blocks(case, truth)
+    counts = _count(work, case, truth, found, blocks)
+    lowest = Recalibration(move=-fitting.MAX_MOVE).mark_from(threshold_of(work, case.one))
+    candidates = truth.brain & (found >= lowest)
+    around = candidates | truth.drawn
+    box = bounding_box(around) if around.any() else (slice(0, 1),) * 3
+    inside = candidates[box]
+    whole = bool(truth.extent[box].all())
+    cropped = replace(
+        truth,
+        box=box,
+        brain=np.broadcast_to(np.True_, inside.shape),
+        drawn=truth.drawn[box].copy(),
+        extent=np.broadcast_to(np.True_, inside.shape) if whole else truth.extent[box].copy(),
+        lesions=None if truth.lesions is None else truth.lesions[box].copy(),
+    )
+    return Near(
+        cropped,
+        counts,
+        [_within(block, box) for block in blocks],
+        np.flatnonzero(inside),
+        found[box][inside],
+    )
+
+
+def _within(block: tuple[slice | np.ndarray, ...], box: Box) -> tuple[slice | np.ndarray, ...]:
+    """A part of a case in the numbers of a box of it."""
+    slices = block[AXIAL]
+    if isinstance(slices, slice):
+        return block
+    first, last = box[AXIAL].start, box[AXIAL].stop
+    return (*block[:AXIAL], slices[(slices >= first) & (slices < last)] - first)
+
+
+def _count(
+    work: Work,
+    case: Labelled,
+    truth: Truth,
+    found: np.ndarray,
+    blocks: Sequence[tuple[slice | np.ndarray, ...]],
+) -> list[Counts]:
     counts = []
-    for block in _blocks(case, truth):
+    for block in blocks:
         extent = truth.extent[block]
         counts.append(
             fitting.count(
@@ -264,8 +341,8 @@ def _blocks(case: Labelled, truth: Truth) -> list[tuple[slice | np.ndarray, ...]
 
 def block_count(work: Work, one: PreparedSession) -> int:
     """How many parts the slices of a single labelled participant are left out in; 1: too few."""
-    truth = truth_of(work, one)
-    return max(1, min(MAX_FOLDS, int((truth.extent & truth.brain).any(axis=(0, 1)).sum())))
+    inside = (work.annotations[one.case.name].extent.data > 0) & (scoring.brain_of(one).data > 0)
+    return max(1, min(MAX_FOLDS, int(inside.any(axis=(0, 1)).sum())))
 
 
 def too_few_slices(one: PreparedSession, annotated: int, parts: int) -> DataError:

@@ -36,8 +36,8 @@ from ssl2_bids.volume import read, read_grid, reorient
 from ssl2_bids.workflows.adaptation import scores as scoring
 from ssl2_bids.workflows.adaptation.plan import SLICES, label_links
 from ssl2_bids.workflows.adaptation.prepare import PreparedSession
-from ssl2_bids.workflows.adaptation.run import FINAL, HOLDOUT, Adapted
-from ssl2_bids.workflows.adaptation.state import Work, settings_table
+from ssl2_bids.workflows.adaptation.run import FINAL, HOLDOUT, Adapted, layers_for
+from ssl2_bids.workflows.adaptation.state import Work, settings_for, settings_table
 
 PEERS = 2  # networks of folds that are asked beside the model: more add little
 SHOWN = 6  # suggestions in the picture
@@ -153,7 +153,9 @@ def card_content(work: Work, adapted: Adapted, compared: dict[str, Any]) -> dict
             'Reason': adapted.decision.reason,
             'Parent': {'Name': parent.name, 'Version': parent.version, 'Sha256': parent.sha256},
             'Rung': adapted.rung if accepted else BUNDLED,
-            'Strategy': work.training.strategy if adapted.share else 'none',
+            'Strategy': settings_for(work, layers_for(adapted.rung)).strategy
+            if adapted.share
+            else 'none',
             'Steps': work.training.steps if adapted.share else 0,
             'WeightShare': adapted.share,
             'Rungs': rung_facts(work, adapted),
@@ -377,7 +379,7 @@ def report_facts(
         'Annotate': annotate_rows(work, suggested),
         'AnnotateFigure': draw_suggestions(work, suggested),
         'Minutes': round(sum(h.seconds for h in work.histories.values()) / 60, 1),
-        'Final': FINAL in work.histories,
+        'Final': any(name.endswith(FINAL) for name in work.histories),
     }
 
 

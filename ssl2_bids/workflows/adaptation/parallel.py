@@ -38,6 +38,8 @@ from ssl2_bids.workflows.adaptation.state import (
     Work,
     devices_for,
     devices_of,
+    name_of,
+    settings_for,
     threads_for,
     training_folder,
 )
@@ -60,13 +62,15 @@ class Job:
 
 
 def train_side_by_side(
-    work: Work, jobs: Mapping[str, tuple[Sequence[PreparedSession], Sequence[PreparedSession]]]
+    work: Work,
+    jobs: Mapping[tuple[str, str], tuple[Sequence[PreparedSession], Sequence[PreparedSession]]],
 ) -> None:
     """Run trainings at the same time, as many as there are devices; returns when all have ended.
 
     Parameters
     ----------
-    jobs : by name of a training, whom it sees, and the labelled people left out of it.
+    jobs : by fold (or ``final``) and layers of a training, whom it sees, and the labelled
+        people left out of it.
     """
     settings, devices = work.adaptation.settings, devices_of(work, len(jobs))
     everywhere = nodes.processes()
@@ -74,14 +78,14 @@ def train_side_by_side(
         return
     waiting = [
         Job(
-            name,
+            name_of(fold, layers),
             tuple(one.folder for one in people),
             tuple(one.folder for one in left_out),
-            work.training,
-            training_folder(work, name),
+            settings_for(work, layers),
+            training_folder(work, name_of(fold, layers)),
             work.folder.name,
         )
-        for name, (people, left_out) in jobs.items()
+        for (fold, layers), (people, left_out) in jobs.items()
     ]
     work.show(
         f'{len(waiting)} trainings, {len(devices)} at a time'

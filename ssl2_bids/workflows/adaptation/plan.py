@@ -16,7 +16,7 @@ from ssl2_bids.bids.sidecars import is_sloppy
 from ssl2_bids.errors import DataError, NoInputError, UsageError
 from ssl2_bids.networks.cards import CARD_FILE, Card
 from ssl2_bids.networks.weights import find_model
-from ssl2_bids.settings import ADAPTATION, RUNGS, UNTRAINED, GroupSettings
+from ssl2_bids.settings import ADAPTATION, LAST_LAYERS, RUNGS, UNTRAINED, GroupSettings
 from ssl2_bids.workflows.adaptation.cases import (
     Case,
     check_holdout,
@@ -248,7 +248,7 @@ def check_folds(adaptation: Adaptation) -> None:
                 f'the strategy {settings.strategy} needs labels, but there are none',
                 advice='Give their folder with --labels.',
             )
-        if settings.rung in UNTRAINED:
+        if settings.rung in (*UNTRAINED, LAST_LAYERS):
             raise UsageError(
                 f'--rung {settings.rung} needs labels, but there are none',
                 advice='Give their folder with --labels.',
@@ -386,6 +386,8 @@ def trainings_of(
             'parent': adaptation.card.identity,
             'training': asdict(training),
             'max_minutes': settings.max_minutes,
+            # the steps that fit into a time depend on what else is trained
+            'rung': settings.rung if settings.max_minutes else None,
             'folds': settings.folds,
             'holdout': settings.holdout,
             'empty_labels': settings.empty_labels,

@@ -15,18 +15,27 @@ from ssl2_bids.files import whole_file
 from ssl2_bids.settings import BUNDLED, RECALIBRATED
 from ssl2_bids.steps.network_input import to_reference
 from ssl2_bids.training.adaptation import adapt as training
+from ssl2_bids.training.adaptation.adapt import ALL, LAST
 from ssl2_bids.training.adaptation.decision import SHARES, Decision, choose, decide
 from ssl2_bids.training.adaptation.left_out import probability_of
 from ssl2_bids.training.adaptation.recalibration import Recalibration
 from ssl2_bids.training.data.views import AXIAL
+from ssl2_bids.volume import Volume
+from ssl2_bids.voxel_grid import Box
 from ssl2_bids.workflows.adaptation import ladder
 from ssl2_bids.workflows.adaptation import scores as scoring
 from ssl2_bids.workflows.adaptation.ladder import Labelled, Probability
 from ssl2_bids.workflows.adaptation.parallel import train_side_by_side
 from ssl2_bids.workflows.adaptation.plan import SLICES, fold_count
 from ssl2_bids.workflows.adaptation.prepare import PreparedSession
-from ssl2_bids.workflows.adaptation.scores import LabelScores, Row, Truth
-from ssl2_bids.workflows.adaptation.state import Work, fit_into_time, train_one
+from ssl2_bids.workflows.adaptation.scores import LabelScores, Row
+from ssl2_bids.workflows.adaptation.state import (
+    RUNGS_OF,
+    Work,
+    fit_into_time,
+    layers_of,
+    train_one,
+)
 
 FINAL, HOLDOUT = 'final', 'holdout'
 WITHIN = 'tested on slices of a single participant: evidence within one person'
@@ -97,11 +106,14 @@ def run(work: Work) -> Adapted:
     share = SHARES.get(taken.name, 0.0) if decision.accepted else 0.0
     network, probability = work.network, ladder.first_probability(work)
     if share:
-        last = train_one(work, FINAL, [one.read() for one in seen_without(work, set())])
+        seen = [one.read() for one in seen_of(work, set(), layers_for(taken.name))]
+        last = train_one(work, FINAL, seen, layers=layers_for(taken.name))
         network = training.between(work.network, last, share)
         probability = of_network(work, network)
-    minutes = training_minutes(work)
-    rungs = [replace(r, minutes=r.minutes + minutes * (r.name in SHARES)) for r in rungs]
+    rungs = [
+        replace(r, minutes=training_minutes(work, layers_for(r.name))) if r.name in SHARES else r
+        for r in rungs
+    ]
     rows = list(taken.rows)
     recalibration = taken.recalibration if decision.accepted else Recalibration()
     for one in labelled_of(work, set(work.held)):
@@ -173,9 +185,13 @@ def test_untrained(
     cases, began = labelled_cases(work, folds), time.monotonic()
     if not cases:
         return [], {}
-    work.show(f'recalibration on {len(cases)} labelled sessions, without training')
+    work.show(
+        f'recalibration on {len(cases)} labelled sessions, without training: about '
+        f'{ladder.expected_seconds(cases):.2g} seconds'
+    )
     tested = ladder.test(work, cases, ladder.first_probability(work))
-    minutes = (time.monotonic() - began) / 60
+    work.test_seconds = time.monotonic() - began
+    minutes = work.test_seconds / 60
     before, shown = tested.plain, [case for case in cases if case.blocks != 1]
     rungs = [
         Rung(BUNDLED, tuple(ladder.rows_of(shown, tested, before, before)), 0.0, Recalibration()),
@@ -204,19 +220,28 @@ def test_trained(
     work: Work, folds: dict[str, set[str]], before: dict[str, LabelScores]
 ) -> tuple[list[Rung], list[nn.Module]]:
     """The rungs that need a training, and the networks of the folds."""
+    names = [name for layers in layers_of(work) for name in RUNGS_OF[layers]]
     if not folds:
-        return [Rung(name, (), 0.0, Recalibration()) for name in SHARES], []
-    if work.adaptation.on_slices:
-        peers = leave_slices_out(work, folds)
-    else:
+        return [Rung(name, (), 0.0, Recalibration()) for name in names], []
+    peers: list[nn.Module] = []
+    if not work.adaptation.on_slices:
         jobs = {
-            name: (seen_without(work, out), labelled_of(work, out)) for name, out in folds.items()
+            (name, layers): (
+                seen_of(work, out, layers),
+                labelled_of(work, out) if layers == ALL else [],
+            )
+            for layers in layers_of(work)
+            for name, out in folds.items()
         }
-        # the last one is in vain if no training is taken; else it takes no time of its own
-        train_side_by_side(work, jobs | {FINAL: (seen_without(work, set()), [])})
-        peers = leave_people_out(work, folds)
+        # the last one is in vain if its rung is not taken; else it takes no time of its own
+        layers = layers_of(work)[-1]
+        jobs[FINAL, layers] = (seen_of(work, set(), layers), [])
+        train_side_by_side(work, jobs)
+    for layers in layers_of(work):
+        leave_out = leave_slices_out if work.adaptation.on_slices else leave_people_out
+        peers = leave_out(work, folds, layers)
     cases, rungs = labelled_cases(work, folds), []
-    for name in SHARES:
+    for name in names:
         tested = ladder.test(work, cases, of_files(work, name, cases))
         rows, recalibration = ladder.better_of(cases, tested, before)
         rungs.append(Rung(name, tuple(rows), 0.0, recalibration))
@@ -230,9 +255,19 @@ def test_trained(
     return rungs, peers
 
 
-def training_minutes(work: Work) -> float:
-    """Of all trainings so far."""
-    return sum(history.seconds for history in work.histories.values()) / 60
+def layers_for(rung: str) -> str:
+    """The layers whose training a rung needs."""
+    return next((layers for layers, rungs in RUNGS_OF.items() if rung in rungs), ALL)
+
+
+def training_minutes(work: Work, layers: str) -> float:
+    """Of all trainings of these layers so far."""
+    seconds = [
+        history.seconds
+        for name, history in work.histories.items()
+        if name.startswith(f'{LAST}-') == (layers == LAST)
+    ]
+    return sum(seconds) / 60
 
 
 def make_folds(work: Work) -> dict[str, set[str]]:
@@ -262,6 +297,12 @@ def seen_without(work: Work, out: set[str]) -> list[PreparedSession]:
     return [one for one in work.people if one.case.participant not in unseen]
 
 
+def seen_of(work: Work, out: set[str], layers: str) -> list[PreparedSession]:
+    """The participants of a training of some layers: of the last ones the labelled alone."""
+    seen = seen_without(work, out)
+    return seen if layers == ALL else [one for one in seen if one.case.name in work.annotations]
+
+
 def labelled_of(work: Work, participants: set[str]) -> list[PreparedSession]:
     """The labelled sessions of some participants."""
     return [one for one in work.labelled if one.case.participant in participants]
@@ -272,7 +313,7 @@ def prediction_file(work: Work, one: PreparedSession, fold: str, rung: str) -> P
     return work.folder / f'probability-{one.case.name}-{fold}-{rung}.npy'
 
 
-def leave_people_out(work: Work, folds: dict[str, set[str]]) -> list[nn.Module]:
+def leave_people_out(work: Work, folds: dict[str, set[str]], layers: str) -> list[nn.Module]:
     """Train without some participants, predict them; no image of theirs is seen by any loss.
 
     Returns
@@ -285,12 +326,13 @@ def leave_people_out(work: Work, folds: dict[str, set[str]]) -> list[nn.Module]:
         network = train_one(
             work,
             name,
-            [one.read() for one in seen_without(work, out)],
-            [one.read() for one in left_out],
+            [one.read() for one in seen_of(work, out, layers)],
+            [one.read() for one in left_out] if layers == ALL else [],
+            layers=layers,
         )
         networks.append(network)
-        for rung, share in SHARES.items():
-            candidate = training.between(work.network, network, share)
+        for rung in RUNGS_OF[layers]:
+            candidate = training.between(work.network, network, SHARES[rung])
             for one in left_out:
                 path = prediction_file(work, one, name, rung)
                 if not path.is_file():
@@ -298,7 +340,7 @@ def leave_people_out(work: Work, folds: dict[str, set[str]]) -> list[nn.Module]:
     return networks
 
 
-def leave_slices_out(work: Work, folds: dict[str, set[str]]) -> list[nn.Module]:
+def leave_slices_out(work: Work, folds: dict[str, set[str]], layers: str) -> list[nn.Module]:
     """Train without some slices of the only labelled participant, put the predictions together.
 
     Returns
@@ -307,7 +349,7 @@ def leave_slices_out(work: Work, folds: dict[str, set[str]]) -> list[nn.Module]:
     """
     (one,) = (one for one in work.labelled if one.case.participant not in work.held)
     # other sessions of the person would show the same lesions
-    others = [other.read() for other in seen_without(work, {one.case.participant})]
+    others = [other.read() for other in seen_of(work, {one.case.participant}, layers)]
     found = one.read()
     extent, drawn = np.asarray(found.annotated) > 0, np.asarray(found.label) > 0
     inside = extent & (np.asarray(found.brain) > 0)
@@ -318,13 +360,15 @@ def leave_slices_out(work: Work, folds: dict[str, set[str]]) -> list[nn.Module]:
     except ValueError:
         raise ladder.too_few_slices(one, int(annotated.sum()), len(folds)) from None
     networks = []
-    probabilities = {rung: np.zeros(extent.shape, np.float32) for rung in SHARES}
+    probabilities = {rung: np.zeros(extent.shape, np.float32) for rung in RUNGS_OF[layers]}
     for name, block in zip(folds, blocks, strict=True):
-        network = train_one(work, name, [*others, training.without_slices(found, block)])
+        seen = [*others, training.without_slices(found, block)]
+        network = train_one(work, name, seen, layers=layers)
         networks.append(network)
         at = [slice(None)] * 3
-        for rung, share in SHARES.items():
-            whole = _predict(work, one, training.between(work.network, network, share))
+        for rung in RUNGS_OF[layers]:
+            candidate = training.between(work.network, network, SHARES[rung])
+            whole = _predict(work, one, candidate)
             for k in block.tolist():
                 at[AXIAL] = slice(k, k + 1)
                 probabilities[rung][tuple(at)] = whole[tuple(at)]
@@ -337,10 +381,10 @@ def of_files(work: Work, rung: str, cases: Sequence[Labelled]) -> Probability:
     """The out-of-fold probabilities of a rung, on the reference's grid."""
     fold_of = {case.one.case.name: case.fold for case in cases}
 
-    def found(one: PreparedSession, truth: Truth) -> np.ndarray:
+    def found(one: PreparedSession, box: Box, brain: Volume) -> np.ndarray:
         path = prediction_file(work, one, fold_of[one.case.name], rung)
-        made = to_reference(np.load(path), one.affine, scoring.brain_of(one))
-        return made.data[truth.box]
+        made = to_reference(np.load(path), one.affine, brain)
+        return made.data[box]
 
     return found
 
@@ -348,9 +392,9 @@ def of_files(work: Work, rung: str, cases: Sequence[Labelled]) -> Probability:
 def of_network(work: Work, network: nn.Module) -> Probability:
     """The probabilities of a network, on the reference's grid."""
 
-    def found(one: PreparedSession, truth: Truth) -> np.ndarray:
-        made = to_reference(_predict(work, one, network), one.affine, scoring.brain_of(one))
-        return made.data[truth.box]
+    def found(one: PreparedSession, box: Box, brain: Volume) -> np.ndarray:
+        made = to_reference(_predict(work, one, network), one.affine, brain)
+        return made.data[box]
 
     return found
 

@@ -75,14 +75,14 @@ class Truth:
     volume: float
 
 
-def truth_of(prepared: PreparedSession, annotation: Annotation, *, minimum_volume: float) -> Truth:
+def truth_of(mask: Volume, annotation: Annotation, *, minimum_volume: float) -> Truth:
     """The label of a case.
 
     Parameters
     ----------
+    mask : of the brain, RAS+.
     minimum_volume : mm^3; smaller lesions are not counted.
     """
-    mask = brain_of(prepared)
     drawn, brain = annotation.label.data > 0, mask.data > 0
     box = bounding_box(brain | drawn)
     voxel = mask.voxel_volume

@@ -25,10 +25,10 @@ from ssl2_bids.networks.inference import is_out_of_memory
 from ssl2_bids.networks.registry import NETWORKS
 from ssl2_bids.networks.weights import load_network
 from ssl2_bids.progress import ShowLine
-from ssl2_bids.settings import GroupSettings
+from ssl2_bids.settings import HALF_WAY, LAST_LAYERS, WHOLE, GroupSettings
 from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.training.adaptation import adapt as training
-from ssl2_bids.training.adaptation.adapt import AdaptSettings, Cost
+from ssl2_bids.training.adaptation.adapt import ALL, LAST, AdaptSettings, Cost
 from ssl2_bids.training.adaptation.left_out import MEASURED, quality
 from ssl2_bids.training.data.participants import Participant
 from ssl2_bids.training.run import History
@@ -55,6 +55,7 @@ BATCH = {
     'accumulate': 'Accumulate',
     'patch': 'Patch',
 }  # what of a batch is kept for a resumed run
+RUNGS_OF = {LAST: (LAST_LAYERS,), ALL: (HALF_WAY, WHOLE)}  # by the layers that are trained
 WINDOWS = 12  # of one brain, for the estimate before any was cut into windows
 
 
@@ -77,6 +78,7 @@ class Work:
     histories: dict[str, History] = field(default_factory=dict)
     fold_of: dict[str, str] = field(default_factory=dict)
     memory: int = 0  # bytes of one training, once it is measured
+    test_seconds: float = 0.0  # of the scores of one rung
 
     @property
     def labelled(self) -> list[PreparedSession]:
@@ -87,6 +89,26 @@ class Work:
     def held(self) -> tuple[str, ...]:
         """Participants that no training sees."""
         return self.adaptation.settings.holdout
+
+
+def layers_of(work: Work) -> list[str]:
+    """Which layers are trained: a training of each kind for every fold."""
+    asked = work.adaptation.settings.rung
+    return [
+        layers
+        for layers, rungs in RUNGS_OF.items()
+        if (asked is None or asked in rungs) and (layers == ALL or work.annotations)
+    ]
+
+
+def settings_for(work: Work, layers: str) -> AdaptSettings:
+    """The settings of a training of some layers."""
+    return training.of_last_layers(work.training) if layers == LAST else work.training
+
+
+def name_of(training_of: str, layers: str) -> str:
+    """The name of a training: that of its fold, or ``final``, and its layers if not all."""
+    return training_of if layers == ALL else f'{layers}-{training_of}'
 
 
 def begin(adaptation: Adaptation, show: ShowLine) -> Work:
@@ -221,11 +243,15 @@ def fit_into_time(work: Work, trainings: int) -> AdaptSettings:
         found = json.loads(kept.read_text(encoding='utf-8'))
         work.memory = int(found['PeakMemory'])
         steps = int(found['Steps'])
-        work.show(f'resuming an adaptation of {trainings} trainings of {steps} steps')
         batch = {n: found.get(key, getattr(work.training, n)) for n, key in BATCH.items()}
-        return replace(work.training, steps=steps, **{**batch, 'patch': tuple(batch['patch'])})
+        batch['patch'] = tuple(batch['patch'])
+        work.training = replace(work.training, steps=steps, **batch)
+        if set(layers_of(work)) <= set(found['Layers']):
+            work.show(f'resuming an adaptation of {trainings} trainings of {steps} steps')
+            return work.training
     torch.set_num_threads(threads_for(work.adaptation.settings, devices_of(work, trainings)))
-    cost = cost_of_step(work)
+    costs = [cost_of_step(work, layers) for layers in reversed(layers_of(work))]
+    cost = replace(costs[0], step=sum(one.step for one in costs))
     torch.set_num_threads(work.adaptation.settings.omp_nthreads)
     work.memory = cost.memory
     steps, most = work.training.steps, work.adaptation.settings.max_minutes
@@ -237,27 +263,38 @@ def fit_into_time(work: Work, trainings: int) -> AdaptSettings:
         if room < MIN_STEPS:
             least = (MIN_STEPS * rounds * cost.step + beside) / 60
             raise UsageError(
-                f'{most:g} minutes are too few for {trainings} trainings of {MIN_STEPS} steps '
-                'each',
+                f'{most:g} minutes are too few for {trainings * len(costs)} trainings of '
+                f'{MIN_STEPS} steps each',
                 advice=f'Give --max-time {max(1, int(np.ceil(least)))} or more, fewer --folds, '
                 'or a GPU.',
             )
         steps = min(steps, int(room))
     minutes = (rounds * steps * cost.step + beside) / 60
+    kinds = [
+        f'{trainings} trainings of {steps} steps by {settings_for(work, layers).strategy}'
+        + (' of the last layers alone' if layers == LAST else '')
+        for layers in reversed(layers_of(work))
+    ]
+    per_step = ' and '.join(f'{one.step:.2g}' for one in costs)
     work.show(
-        f'{trainings} trainings of {steps} steps by {work.training.strategy}, patches of '
+        f'{" and ".join(kinds)}, patches of '
         f'{" x ".join(map(str, work.training.patch))} voxels: about {minutes:.3g} minutes '
-        f'({cost.step:.2g} s a step, {cost.memory / 1e9:.2g} GB of memory); an interruption '
+        f'({per_step} s a step, {cost.memory / 1e9:.2g} GB of memory); an interruption '
         'loses at most '
         f'{work.training.checkpoint_minutes:g} minutes; the same command resumes'
     )
     batch = {key: getattr(work.training, name) for name, key in BATCH.items()}
-    settled = {'Steps': steps, 'SecondsPerStep': cost.step, 'PeakMemory': cost.memory}
+    settled = {
+        'Steps': steps,
+        'SecondsPerStep': cost.step,
+        'PeakMemory': cost.memory,
+        'Layers': layers_of(work),
+    }
     write_json(kept, settled | batch)
     return replace(work.training, steps=steps)
 
 
-def cost_of_step(work: Work) -> Cost:
+def cost_of_step(work: Work, layers: str = ALL) -> Cost:
     """Measure a step; where the memory is too small, make its batch smaller, with a message.
 
     Raises
@@ -272,7 +309,7 @@ def cost_of_step(work: Work) -> Cost:
             return training.probe(
                 work.network,
                 people,
-                work.training,
+                settings_for(work, layers),
                 window=work.adaptation.card.window,
                 device=work.device,
             )
@@ -299,9 +336,13 @@ def out_of_memory(error: UnavailableError) -> bool:
 
 
 def inference_seconds(work: Work, cost: Cost) -> float:
-    """Three predictions of all for the suggestions, one for the results; labels for curves."""
-    brains = 4 * len(work.people) + (3 + MEASURED) * len(work.labelled)
-    return brains * WINDOWS * cost.window
+    """Three predictions of all for the suggestions, one for the results; labels for curves.
+
+    And the scores of each rung.
+    """
+    brains = 4 * len(work.people) + (4 + MEASURED) * len(work.labelled)
+    rungs = sum(len(RUNGS_OF[layers]) for layers in layers_of(work))
+    return brains * WINDOWS * cost.window + rungs * work.test_seconds
 
 
 def training_folder(work: Work, name: str) -> Path:
@@ -311,20 +352,25 @@ def training_folder(work: Work, name: str) -> Path:
 
 def train_one(
     work: Work,
-    name: str,
+    training_of: str,
     people: Sequence[Participant],
     left_out: Sequence[Participant] = (),
+    *,
+    layers: str = ALL,
 ) -> nn.Module:
     """One training, or the rest of it; a signal that asks for an end ends the run.
 
     Parameters
     ----------
+    training_of : name of the fold, or ``final``.
     left_out : labelled people who are not among ``people``, for the curves alone.
+    layers : that are trained.
 
     Raises
     ------
     DataError, UnavailableError, StorageError : see :func:`training.adapt.adapt`.
     """
+    name = name_of(training_of, layers)
     steps, began = work.training.steps, time.monotonic()
     first: list[int] = []
 
@@ -342,7 +388,7 @@ def train_one(
     network, history = training.adapt(
         work.network,
         people,
-        work.training,
+        settings_for(work, layers),
         training_folder(work, name),
         device=work.device,
         identity=work.folder.name,

@@ -8,6 +8,7 @@ import torch
 from tiny_training import person, tiny_network
 
 from ssl2_bids.errors import UsageError
+from ssl2_bids.networks.registry import NETWORKS, new_network
 from ssl2_bids.training import strategies
 from ssl2_bids.training.adaptation import adapt
 from ssl2_bids.training.adaptation.adapt import AdaptSettings
@@ -153,3 +154,44 @@ def test_between_two_networks_the_weights_and_buffers_are_means():
         torch.testing.assert_close(found, 0.75 * one + 0.25 * other)
     for value, before in zip(second.state_dict().values(), kept, strict=True):
         assert torch.equal(value, before)  # the trained one stays as it is
+
+
+SMALL = {
+    'fast_unet': {'Channels': [4, 8], 'FullResolutionChannels': 2},
+    'residual_unet': {'Channels': [4, 6, 8]},
+    'swin_unet': {
+        'Channels': [4, 6, 8, 12], 'FullResolutionChannels': 2, 'Depths': [2, 1, 1],
+        'Heads': [2, 2, 3], 'AttentionWindow': 3,
+    },
+    'swin_unetr': {'FeatureSize': 12, 'Depths': [1, 1, 1, 1], 'Heads': [2, 2, 4, 4]},
+}  # fmt: skip
+SMALL['committee'] = {
+    'Members': [{'Type': kind, **SMALL[kind]} for kind in ('fast_unet', 'residual_unet')]
+}
+
+
+@pytest.mark.parametrize('kind', NETWORKS)
+def test_the_last_layers_are_few_numbers_up_to_the_output(kind):
+    description = {'Type': kind, 'InputChannels': 2, 'OutputChannels': 1, **SMALL[kind]}
+    network = new_network(description)
+    names = {parameter: name for name, parameter in network.named_parameters()}
+    found = [names[parameter] for parameter in adapt.last_layers(network)]
+    assert len(found) == len(set(found))
+    outputs = {'committee': 2}.get(kind, 1)
+    assert sum(name.endswith('weight') and '.out.' in f'.{name}' for name in found) >= outputs
+    total = sum(parameter.numel() for parameter in network.parameters())
+    assert 0 < sum(p.numel() for p in adapt.last_layers(network)) < total / 2
+
+
+def test_a_training_of_the_last_layers_leaves_the_others_as_they_are(tmp_path):
+    network, settings = tiny_network(), adapt.of_last_layers(SETTINGS)
+    assert (settings.strategy, settings.unlabelled) == ('supervised', 0)
+    trained, _ = adapt.adapt(network, [person('a'), person('b')], settings, tmp_path, device='cpu')
+    chosen = {id(parameter) for parameter in adapt.last_layers(network)}
+    changed = dict(trained.named_parameters())
+    moved = [
+        (id(before) in chosen, not torch.equal(before, changed[name]))
+        for name, before in network.named_parameters()
+    ]
+    assert any(of_last and other for of_last, other in moved)
+    assert not any(other and not of_last for of_last, other in moved)

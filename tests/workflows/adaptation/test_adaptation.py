@@ -171,7 +171,9 @@ def test_what_an_adaptation_leaves(adapted, model):
     assert {row['fold'] for row in splits.values()} == {'1', '2', 'n/a'}
     assert splits['sub-05']['role'] == 'unlabelled'
     trainings = {row['training'] for row in rows_of(out / 'models/adapted/history.tsv')}
-    assert trainings == {'1', '2', 'final'}
+    folds = {'1', '2', 'last-1', 'last-2'}
+    assert trainings - {'final', 'last-final'} == folds
+    assert len(trainings) == 5  # and the final one of the rung that is taken
     curves = {
         name: [
             (int(row['step']), float(row['dice_left_out']))
@@ -273,7 +275,7 @@ def test_trainings_side_by_side_come_to_the_same_model(fresh, adapted, model, tm
     put_labels(settings, 1, 2, 3, 4)
     code, output = run(settings)
     assert code == 0
-    assert '3 trainings, 3 at a time' in output
+    assert '5 trainings, 3 at a time' in output
     assert 'training final on cpu: step 60 of 60' in output
     models = [s.output_dir / 'models/adapted' for s in (adapted[0], settings)]
     first, second = ((folder / 'weights.safetensors').read_bytes() for folder in models)
@@ -304,7 +306,7 @@ def test_processes_of_torchrun_share_the_trainings(fresh, model, tmp_path):
         [*launch, *command(*words)[1:]], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    assert '3 trainings, 1 at a time in each of 2 processes' in done.stderr
+    assert '5 trainings, 1 at a time in each of 2 processes' in done.stderr
     logs = [path.read_text() for path in (shared.output_dir / 'logs').glob('*.log')]
     # the first process has trained the first and the last, the other one what lies between
     trained = [[n for n in ('1', '2', 'final') if f'{n} on cpu: step 20' in log] for log in logs]
@@ -367,7 +369,9 @@ def test_a_refused_model_may_be_replaced(site):
     again = {p: p.stat().st_mtime_ns for p in site.work_dir.rglob('checkpoint-*')}
     assert len(trained) >= 2
     assert trained.items() <= again.items()
-    assert {p.parent.name for p in again} == {'training-1', 'training-2', 'training-final'}
+    folds = {'training-1', 'training-2', 'training-last-1', 'training-last-2'}
+    assert {p.parent.name for p in again} == folds | {'training-last-final'}
+    assert card['Rung'] == 'last-layers'  # all are alike: the lowest
 
 
 def test_whoever_is_left_out_is_seen_by_no_training(site, monkeypatch):
@@ -390,7 +394,10 @@ def test_whoever_is_left_out_is_seen_by_no_training(site, monkeypatch):
         assert len(left_out) == 2
         everyone = {f'sub-0{n}' for n in range(1, PEOPLE + 1)}
         assert set(seen[f'training-{fold}']) == everyone - left_out
-    assert 'sub-03' not in seen['training-final']
+        labelled = {'sub-01', 'sub-02'} - left_out
+        assert set(seen[f'training-last-{fold}']) == labelled  # the last layers by labels alone
+    assert any(name.endswith('final') for name in seen)
+    assert not any('sub-03' in people for people in seen.values())
     rows = rows_of(site.output_dir / 'group_performance.tsv')
     assert [row['fold'] for row in rows if row['participant_id'] == 'sub-03'] == ['holdout']
     assert not list(site.output_dir.rglob('*desc-adapted_mask*'))  # --no-resegment

@@ -19,14 +19,26 @@ from ssl2_bids.bids.outputs import find_results, read_sidecar
 from ssl2_bids.errors import DataError, UsageError
 from ssl2_bids.files import write_json
 from ssl2_bids.networks.calibration import UNCHANGED, Calibration
-from ssl2_bids.networks.weights import find_model, load_network, read_card, write_model
+from ssl2_bids.networks.weights import (
+    find_model,
+    load_network,
+    read_card,
+    read_weights,
+    write_model,
+)
 from ssl2_bids.reports.adaptation import rung_chart
 from ssl2_bids.settings import GroupSettings
 from ssl2_bids.steps.segmentation import segment
 from ssl2_bids.training.adaptation import adapt as training
+from ssl2_bids.training.adaptation.recalibration import Counts, count, fit
 from ssl2_bids.volume import read
+from ssl2_bids.workflows.adaptation import ladder
 from ssl2_bids.workflows.adaptation import resegment as segmenting
+from ssl2_bids.workflows.adaptation import run as running
+from ssl2_bids.workflows.adaptation import scores as scoring
 from ssl2_bids.workflows.adaptation.cases import images_of
+from ssl2_bids.workflows.adaptation.plan import plan_adaptation
+from ssl2_bids.workflows.adaptation.state import begin
 from ssl2_bids.workflows.cohort.run import run_group_level
 
 PEOPLE = 4
@@ -170,11 +182,76 @@ def test_all_rungs_are_in_the_table(site):
     run(replace(site, rung=None, resegment=False))
     card = card_of(site)
     rungs = [rung['Rung'] for rung in card['Rungs']]
-    assert rungs == ['bundled', 'recalibrated', 'half-way', 'whole']
+    assert rungs == ['bundled', 'recalibrated', 'last-layers', 'half-way', 'whole']
     assert sum(rung['Taken'] for rung in card['Rungs']) == 1
-    assert card['Rungs'][0]['Minutes'] == 0 < card['Rungs'][3]['Minutes']
+    minutes = [rung['Minutes'] for rung in card['Rungs']]
+    assert minutes[0] == 0 < minutes[2]
+    assert minutes[3] == minutes[4]
     page = (site.output_dir / 'group_report.html').read_text()
-    assert 'aria-label="Mean Dice of 4 rungs"' in page
+    assert 'aria-label="Mean Dice of 5 rungs"' in page
+
+
+def test_the_last_layers_alone_can_be_asked_for(site):
+    code, output = run(replace(site, rung='last-layers', learning_rate=1e-2, accept='always'))
+    assert code == 0
+    assert '3 trainings of 20 steps by supervised of the last layers alone' in output
+    card = card_of(site)
+    assert (card['Rung'], card['Strategy'], card['Steps']) == ('last-layers', 'supervised', 20)
+    assert [rung['Rung'] for rung in card['Rungs']] == ['bundled', 'recalibrated', 'last-layers']
+    start = read_weights(read_card(Path(site.model)))
+    trained = read_weights(find_model('adapted', site.output_dir))
+    changed = {name for name, value in start.items() if not torch.equal(value, trained[name])}
+    free = {'n1', 'n2', 'head', 'f1', 'f2', 'out', 'sk'}
+    assert {name.split('.')[-2] for name in changed} <= free
+    assert {'n1', 'out'} <= {name.split('.')[-2] for name in changed}
+    assert not any(name.startswith(('stem', 'up')) or '.c1.' in name for name in changed)
+    rows = (site.output_dir / 'models/adapted/history.tsv').read_text()
+    assert 'last-final' in rows
+    assert card['Rungs'][2]['Dice'] > card['Rungs'][0]['Dice']
+    # the trainings of another rung are not those of a resumed run: their time is estimated
+    _, output = run(replace(site, learning_rate=1e-2, rung='whole', label='w', resegment=False))
+    assert '3 trainings of 20 steps by mean_teacher, patches' in output
+    assert 'resuming' not in output
+    _, output = run(replace(site, learning_rate=1e-2, rung='whole', label='v', resegment=False))
+    assert 'resuming an adaptation of 3 trainings of 20 steps' in output
+
+
+def test_a_case_read_once_near_its_lesions_has_the_scores_of_all_its_voxels(site):
+    """The same as by each threshold on whole images, of a whole label and of a sparse one."""
+    put_label(site.labels[0], '03', head(3).lesion)
+    sparse(site, 2, [8, 12, 14, 15, 16, 19])
+    results = [r for r in find_results(site.output_dir) if not r.names.desc]
+    work = begin(plan_adaptation(site, results), lambda line: None)
+    folds = running.make_folds(work)
+    cases = running.labelled_cases(work, folds)
+    probability = ladder.first_probability(work)
+    tested = ladder.test(work, cases, probability)
+    whole = {}
+    for case in cases:
+        brain = scoring.brain_of(case.one)
+        truth = ladder.truth_of(work, case.one, brain)
+        whole[case.one.case.name] = truth, probability(case.one, truth.box, brain)
+    sizes = ladder.minimum_volumes(work)
+
+    def counts_of(name: str) -> Counts:
+        truth, found = whole[name]
+        return count(found, truth.drawn & truth.extent, truth.brain & truth.extent,
+                     participant=name, voxel_volume=truth.voxel_volume, threshold=0.5)  # fmt: skip
+
+    for name, (truth, found) in whole.items():
+        plain = scoring.score(truth.brain & (found >= 0.5), truth, sizes)
+        assert tested.plain[name] == plain[sizes[0]]
+        fitted = fit([counts_of(other) for other in whole if other != name])
+        marked = truth.brain & (found >= fitted.mark_from(0.5))
+        tables = scoring.score(marked, truth, sizes)
+        assert tested.recalibrated[name] in list(tables.values())
+        near = ladder._read(work, next(c for c in cases if c.one.case.name == name), probability)
+        assert len(near.places) < 0.2 * truth.brain.sum()
+        for threshold in (fitted.mark_from(0.5), 0.5, 0.06):
+            found_near = np.zeros(truth.brain.shape, bool)
+            found_near[near.truth.box] = near.marked(threshold)
+            assert (found_near == (truth.brain & (found >= threshold))).all()
+    assert tested.fitted.calibration == fit([counts_of(name) for name in whole]).calibration
 
 
 def test_the_start_model_can_be_asked_for(site):
