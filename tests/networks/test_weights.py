@@ -32,8 +32,8 @@ from ssl2_bids.networks.weights import (
 
 @pytest.fixture
 def model(tmp_path):
-    """A copy of the bundled default model, outside the package."""
-    return Path(shutil.copytree(BUNDLED / DEFAULT_MODEL, tmp_path / 'models' / 'mine'))
+    """A copy of a bundled model of one network, outside the package."""
+    return Path(shutil.copytree(BUNDLED / 'fast-3t', tmp_path / 'models' / 'mine'))
 
 
 def edit(folder, **changes):
@@ -224,11 +224,11 @@ def test_a_folder_without_a_card_is_no_model(tmp_path):
 def test_loading_gives_float32_in_evaluation_mode_and_leaves_the_random_state(tmp_path):
     torch.manual_seed(3)
     state = torch.random.get_rng_state()
-    network = load_network(find_model(None, tmp_path))
+    network = load_network(find_model('fast-3t', tmp_path))
     assert torch.equal(state, torch.random.get_rng_state())
     assert not network.training
     assert {p.dtype for p in network.parameters()} == {torch.float32}
-    stored = load_file(BUNDLED / DEFAULT_MODEL / 'weights.safetensors')
+    stored = load_file(BUNDLED / 'fast-3t' / 'weights.safetensors')
     assert torch.equal(network.stem.weight, stored['stem.weight'].float())
 
 
