@@ -1,4 +1,4 @@
-"""Runs that are killed at any moment, caches that are damaged, clocks that jump: the same bytes."""
+"""Kills at any moment, damaged caches, clocks that jump, slow renames: the same bytes in the end."""
 
 from __future__ import annotations
 
