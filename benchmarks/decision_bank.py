@@ -1,0 +1,286 @@
+#!/usr/bin/env python3
+"""How often the decision of an adaptation is wrong, over a bank of simulated sites.
+
+    python benchmarks/decision_bank.py BANK [--labels LABEL_MAPS] [--lesion-masks MASKS]
+    python benchmarks/decision_bank.py BANK --table
+
+Each site is simulated, segmented, and adapted as by ``ssl2-bids ... group --labels``: all rungs,
+tested out of fold. Then the final model of every rung is compared with the start model on further
+people, who are in no step and whose truth is known. The bank is made of four scanners and six
+kinds of labels (``SITES``); at four sites each label is that of another person: no rung should be
+used there.
+
+A site that is finished is a JSON file in BANK and is not made again; one that was stopped resumes.
+Its images are removed when it is finished. ``--table`` prints what the sites that are there give:
+how often a rule keeps a model that is worse on further people, and refuses where a rung is better.
+
+    lowest within 1 SE   the rule of the App: of the better rungs the lowest within one standard
+                         error of the best
+    highest              the former rule: of the better rungs that with the highest Dice
+    always whole         the training of all layers, whatever the test gives
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from ssl2_bids.bids.outputs import find_results
+from ssl2_bids.files import write_json
+from ssl2_bids.settings import WHOLE, GroupSettings, ParticipantSettings
+from ssl2_bids.training.adaptation import adapt as training
+from ssl2_bids.training.adaptation.decision import SHARES, Choice, ScorePair, choose, gain_of
+from ssl2_bids.training.adaptation.recalibration import Recalibration
+from ssl2_bids.volume import read, write
+from ssl2_bids.workflows.adaptation import ladder
+from ssl2_bids.workflows.adaptation import run as running
+from ssl2_bids.workflows.adaptation import scores as scoring
+from ssl2_bids.workflows.adaptation.plan import plan_adaptation
+from ssl2_bids.workflows.adaptation.run import FINAL, Rung
+from ssl2_bids.workflows.adaptation.state import Work, begin, train_one
+from ssl2_bids.workflows.participant.run import run_participant_level
+from ssl2_bids.workflows.simulation.run import simulate
+
+FIRST_SEED = 5000  # of no other site of the docs
+UNLABELLED = 3  # people of the training without labels
+BETTER, WORSE = 0.01, 0.0  # mean Dice on further people: from here on it helps, below it harms
+SLICES = 0.06  # share of annotated slices of sparse labels
+UNSHIMMED = Path(__file__).parent / 'unshimmed-7t.toml'
+SCANNERS: dict[str, dict[str, Any]] = {
+    '1.5T FLAIR': {'field': 1.5, 'contrasts': ('FLAIR',)},
+    '3T FLAIR': {'field': 3.0, 'contrasts': ('FLAIR',)},
+    '3T T1w FLAIR': {'field': 3.0, 'contrasts': ('T1w', 'FLAIR')},
+    '7T unshimmed': {'protocol': UNSHIMMED, 'contrasts': ('UNIT1', 'FLAIR')},
+}
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Whose labels a site has: of how many people, how much of each, and by which rater."""
+
+    people: int
+    sparse: bool = False
+    exact: bool = False  # the truth instead of a simulated rater with errors
+    shuffled: bool = False  # each the lesions of another person
+
+
+LABELS = (
+    Labels(2), Labels(3), Labels(4), Labels(3, sparse=True), Labels(2, exact=True),
+    Labels(3, shuffled=True),
+)  # fmt: skip
+SITES = [(scanner, labels) for labels in LABELS for scanner in SCANNERS]
+
+
+def make_site(number: int, bank: Path, given: argparse.Namespace) -> dict[str, Any]:
+    """Simulate, segment and adapt; the scores of all rungs, out of fold and on further people."""
+    scanner, labels = SITES[number]
+    root = bank / f'site-{number:02d}'
+    raw, out = root / 'raw', root / 'out'
+    everyone = labels.people + given.unlabelled + given.further
+    simulate(
+        raw, subjects=everyone, seed=FIRST_SEED + number, labelled=labels.people,
+        sparse=SLICES if labels.sparse else 1.0, encoding='slices' if labels.sparse else 'mask',
+        labels=given.labels, lesion_masks=given.lesion_masks, nprocs=given.nprocs,
+        **SCANNERS[scanner],
+    )  # fmt: skip
+    shared = {'nprocs': given.nprocs, 'omp_nthreads': given.nprocs, 'device': given.device}
+    code, _ = run_participant_level(
+        ParticipantSettings(raw, out, root / 'work', clean_workdir=False, **shared)
+    )
+    if code:
+        raise SystemExit(f'site {number}: the participant level ended with exit code {code}')
+    drawn, further = put_labels(raw, root / 'labels', labels, given.further)
+    settings = GroupSettings(
+        raw, out, root / 'work', labels=(root / 'labels',), holdout=further, steps=given.steps,
+        random_seed=number, **shared,
+    )  # fmt: skip
+    found = adapt_site(settings)
+    shown = {field.name: getattr(labels, field.name) for field in fields(labels)}
+    return {'Scanner': scanner, 'Labels': shown, 'Labelled': drawn, **found}
+
+
+def put_labels(
+    raw: Path, folder: Path, labels: Labels, further: int
+) -> tuple[list[str], tuple[str, ...]]:
+    """The labels of a site, and the truth of further people; who they are."""
+    truth, manual = raw / 'derivatives' / 'truth', raw / 'derivatives' / 'manual'
+    drawn = sorted(path.name for path in manual.glob('sub-*'))
+    others = [path.name for path in sorted(truth.glob('sub-*')) if path.name not in drawn]
+    shutil.rmtree(folder, ignore_errors=True)
+    for place, name in enumerate(drawn):
+        source = truth if labels.exact else manual
+        masks = copy_masks(source / name, folder / name)
+        if labels.shuffled:
+            other = drawn[(place + 1) % len(drawn)]
+            (wrong,) = (source / other).rglob('*label-L_mask.nii.gz')
+            (mask,) = masks
+            write(read(mask).with_data(read(wrong).data), mask, dtype=np.uint8)
+    for name in others[-further:]:
+        copy_masks(truth / name, folder / name)
+    return drawn, tuple(name.removeprefix('sub-') for name in others[-further:])
+
+
+def copy_masks(source: Path, target: Path) -> list[Path]:
+    """Lesion masks with their JSON files; the masks."""
+    for path in source.rglob('*label-L_mask.*'):
+        copy = target / path.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
+    return sorted(target.rglob('*label-L_mask.nii.gz'))
+
+
+def adapt_site(settings: GroupSettings) -> dict[str, Any]:
+    """All rungs of a site: scores out of fold, and those of final models on people held out."""
+    adaptation = plan_adaptation(settings, find_results(settings.output_dir))
+    assert adaptation is not None
+    work = begin(adaptation, print)
+    folds = running.make_folds(work)
+    rungs, before = running.test_untrained(work, folds)
+    running.settle_time(work, folds)
+    trained, _ = running.test_trained(work, folds, before)
+    start, first = [], ladder.first_probability(work)
+    held = running.labelled_of(work, set(work.held))
+    for one in held:
+        start.append(ladder.score_one(work, one, first, Recalibration())[0])
+    found = {}
+    for rung in [*rungs[1:], *trained]:
+        probability = final_of(work, rung, first)
+        after = [ladder.score_one(work, one, probability, rung.recalibration)[0] for one in held]
+        found[rung.name] = {
+            'Pairs': [
+                [pair.participant, *map(known, (*pair.dice, *pair.lesion_f1))]
+                for pair in scoring.pairs_of(rung.rows)
+            ],
+            'Further': [[a.dice, b.dice] for a, b in zip(start, after, strict=True)],
+        }
+    return {'Rungs': found}
+
+
+def known(value: float) -> float | None:
+    """A score as JSON has it."""
+    return value if math.isfinite(value) else None
+
+
+def pair_of(entry: Sequence[Any]) -> ScorePair:
+    """What the decision looks at, from a file of the bank."""
+    scores = [math.nan if value is None else float(value) for value in entry[1:]]
+    return ScorePair(entry[0], (scores[0], scores[1]), (scores[2], scores[3]))
+
+
+def final_of(work: Work, rung: Rung, first: ladder.Probability) -> ladder.Probability:
+    """The probabilities of the final model of a rung."""
+    if rung.name not in SHARES:
+        return first
+    layers = running.layers_for(rung.name)
+    seen = [one.read() for one in running.seen_of(work, set(), layers)]
+    network = train_one(work, FINAL, seen, layers=layers)
+    return running.of_network(work, training.between(work.network, network, SHARES[rung.name]))
+
+
+Tests = Mapping[str, Sequence[ScorePair]]
+
+
+def highest(tests: Tests) -> Choice:
+    """The former rule: the best of the better rungs, however little it is better."""
+    best = max(tests, key=lambda rung: gain_of(tests[rung]))
+    return choose({best: tests[best]})
+
+
+def always_whole(tests: Tests) -> Choice:
+    """The change that was asked for, without a test."""
+    return choose({WHOLE: tests[WHOLE]}, always=True)
+
+
+RULES: dict[str, Callable[[Tests], Choice]] = {
+    'lowest within 1 SE': choose,
+    'highest': highest,
+    'always whole': always_whole,
+}
+
+
+def table_of(sites: Sequence[dict[str, Any]]) -> str:
+    """What each rule does at the sites: a line per rule and kind of sites."""
+    lines = [
+        f'{"sites":16} {"rule":20} {"n":>3} {"used":>5} {"harmful used":>13} '
+        f'{"helpful refused":>16} {"mean gain":>10}'
+    ]
+    for kind in ('all', 'right labels', 'shuffled'):
+        own = [
+            site
+            for site in sites
+            if kind == 'all' or site['Labels']['shuffled'] == (kind == 'shuffled')
+        ]
+        if not own:
+            continue
+        for name, rule in RULES.items():
+            used = harmful = helpful = refused = 0
+            gains = []
+            for site in own:
+                tests = {
+                    rung: [pair_of(pair) for pair in entry['Pairs']]
+                    for rung, entry in site['Rungs'].items()
+                }
+                further = {
+                    rung: float(np.mean([after - before for before, after in entry['Further']]))
+                    for rung, entry in site['Rungs'].items()
+                }
+                choice = rule(tests)
+                gain = further[choice.rung] if choice.decision.accepted else 0.0
+                used += choice.decision.accepted
+                harmful += choice.decision.accepted and gain < WORSE
+                could = max(further.values()) >= BETTER and not site['Labels']['shuffled']
+                helpful += could
+                refused += could and not choice.decision.accepted
+                gains.append(gain)
+            lines.append(
+                f'{kind:16} {name:20} {len(own):3} {used:5} {share(harmful, used):>13} '
+                f'{share(refused, helpful):>16} {np.mean(gains):10.4f}'
+            )
+    return '\n'.join(lines)
+
+
+def share(part: int, whole: int) -> str:
+    """``1 of 8 (12 %)``."""
+    return f'{part} of {whole}' + (f' ({part / whole:.0%})' if whole else '')
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Make the sites that are missing, then print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('bank', type=Path)
+    parser.add_argument('--table', action='store_true', help='print the table of what is there')
+    parser.add_argument('--sites', type=int, nargs='+', default=range(len(SITES)), metavar='N')
+    parser.add_argument('--labels', type=Path, help='label maps of ssl2 simulate')
+    parser.add_argument('--lesion-masks', type=Path, help='lesion masks of ssl2 simulate')
+    parser.add_argument('--steps', type=int, default=100, help='of each training')
+    parser.add_argument('--further', type=int, default=6, help='further people of a site')
+    parser.add_argument('--unlabelled', type=int, default=UNLABELLED, help='people without labels')
+    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--nprocs', type=int, default=1)
+    given = parser.parse_args(arguments)
+    for number in [] if given.table else given.sites:
+        path = given.bank / f'site-{number:02d}.json'
+        if path.is_file():
+            continue
+        print(f'site {number}: {SITES[number]}', flush=True)
+        write_json(path, make_site(number, given.bank, given))
+        shutil.rmtree(given.bank / f'site-{number:02d}')
+    done = sorted(given.bank.glob('site-*.json'))
+    print(table_of([json.loads(path.read_text(encoding='utf-8')) for path in done]))
+
+
+if __name__ == '__main__':
+    main()
