@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl2_bids.errors import DataError, UnavailableError
-from ssl2_bids.files import finished_files, sha256, whole_file, write_json
+from ssl2_bids.files import finished_files, remove_leftovers, sha256, whole_file, write_json
 from ssl2_bids.networks.calibration import UNCHANGED, Calibration
 from ssl2_bids.networks.cards import (
     CARD_FILE,
@@ -277,6 +277,7 @@ def write_model(
     check_card(content, folder / CARD_FILE, network_types=NETWORKS)
     needed = NETWORKS[content['Network']['Type']].multiple(content['Network'])
     content['Network'] = {'Multiple': needed, **content['Network']}
+    remove_leftovers(folder)
     card = _card(content, folder)
     fit = match(build_network(card, seed=0), network.state_dict())
     if fit.faults():

@@ -31,7 +31,7 @@ from ssl2_bids.errors import (
     NoInputError,
     Ssl2Error,
 )
-from ssl2_bids.files import as_ssl2_error, finished_files
+from ssl2_bids.files import as_ssl2_error, finished_files, remove_leftovers
 from ssl2_bids.progress import ShowLine
 from ssl2_bids.settings import ATLAS_SPACE, RECALIBRATED, GroupSettings
 from ssl2_bids.volume import Volume
@@ -90,6 +90,8 @@ def run_group_level(
             show('\n'.join(describe_adaptation(check_labels(adaptation)[0])))
         return SUCCESS
     with _lock(settings.output_dir):
+        for folder in ('', 'logs', 'figures'):
+            remove_leftovers(settings.output_dir / folder)
         lost: list[dict[str, str]] = []
         try:
             if adaptation:

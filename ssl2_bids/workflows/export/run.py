@@ -22,7 +22,7 @@ from ssl2_bids.bids.provenance import bids_uri
 from ssl2_bids.bids.sidecars import is_sloppy
 from ssl2_bids.contrasts import SIMILAR
 from ssl2_bids.errors import DataError, NoInputError, Ssl2Error, about
-from ssl2_bids.files import write_json, write_text
+from ssl2_bids.files import remove_leftovers, write_json, write_text
 from ssl2_bids.raw_grid import read_raw_grid, write_on
 from ssl2_bids.steps.lesion_filling import fill_lesions
 from ssl2_bids.volume import Grid, Volume, read, reorient, resample
@@ -114,6 +114,7 @@ def write_roi(result: Result, bids_dir: Path) -> Path:
     names = result.names
     stem = unit_name(names.subject, names.session)
     path = raw.parent / f'{stem}_label-lesion_roi.nii.gz'
+    remove_leftovers(path.parent)
     grid = read_raw_grid(raw)
     write_on(grid, lesions_on(result, contrast, grid), path, dtype=np.uint8)
     ignore(bids_dir, ROI_PATTERN)
@@ -142,6 +143,7 @@ def write_filled(result: Result, bids_dir: Path) -> Path:
         filled = fill_lesions(image, lesions, brain)
     entities = '_'.join(_entities(image_path))
     path = names.path('anat.filled', entities=entities, contrast=contrast)
+    remove_leftovers(path.parent)
     write_on(read_raw_grid(image_path), filled, path)
     own = read_sidecar(sidecar_path(image_path))
     sources = [bids_uri(one, names.root) for one in (image_path, names.path('anat.mask'))]
