@@ -187,10 +187,13 @@ def _run(
     from ssl2_bids.workflows.participant import graph
     from ssl2_bids.workflows.participant.engine import running
 
+    cached = set()
     for plan in plans:
         folder = graph.branch_folder(plan, settings.work_dir)
         if settings.overwrite:
             shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            cached.add(plan.names)
         running.forget_failures(folder)
     sessions = {graph.branch_name(plan): plan for plan in plans}
 
@@ -207,10 +210,31 @@ def _run(
         part = plans[start : start + at_once]
         workflow = graph.build_workflow(part, settings, device=device, command=command)
         error = running.run(workflow, settings, gpus=gpus, progress=follow)
+        damaged = [p for p in part if p.names in cached and _is_damaged(p, settings, error)]
+        for plan in damaged:
+            log.warning('%s: intermediate files are damaged: made again', plan.session.name)
+            shutil.rmtree(graph.branch_folder(plan, settings.work_dir), ignore_errors=True)
+        if damaged:
+            workflow = graph.build_workflow(damaged, settings, device=device, command=command)
+            error = running.run(workflow, settings, gpus=gpus, progress=follow)
+        if isinstance(error, running.DAMAGED):
+            raise error  # no cache is left that could be at fault
         ended = ended or error
         if ended is not None and settings.stop_on_first_crash:
             break
     return ended
+
+
+def _is_damaged(plan: Plan, settings: ParticipantSettings, error: Exception | None) -> bool:
+    """Whether a session failed because of its intermediate files of an earlier run."""
+    from ssl2_bids.workflows.participant import graph
+    from ssl2_bids.workflows.participant.engine import running
+
+    folder = graph.branch_folder(plan, settings.work_dir)
+    if isinstance(error, running.DAMAGED):  # nipype's own files: whose is unknown
+        return not plan.names.done_marker.exists()
+    blamed = [Path(one['File']) for one in running.failures(folder) if one['File']]
+    return any(path.is_relative_to(folder) for path in blamed)
 
 
 def _conclude(plan: Plan, settings: ParticipantSettings) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gc
+import gzip
 import logging
 import os
+import pickle
 import shutil
 import signal
 import threading
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -28,6 +31,11 @@ from ssl2_bids.workflows.participant.engine.task import (
 from nipype import Node, Workflow, config  # isort: skip  after task.py has settled nipype's ways
 
 log = logging.getLogger('ssl2_bids')
+# what a damaged file of nipype's cache raises in this process, where pickles and JSON are read
+DAMAGED = (
+    EOFError, ValueError, KeyError, IndexError, AttributeError, ImportError,
+    pickle.UnpicklingError, zlib.error, gzip.BadGzipFile,
+)  # fmt: skip
 MIN_SESSIONS = 32  # of one workflow
 SESSIONS = 16  # of one workflow for each core: few cores wait at its end
 PRELOADED = [
@@ -91,7 +99,7 @@ def run(
                 workflow.run(plugin='Linear', plugin_args={'status_callback': report_status})
         else:
             workflow.run(plugin=pool)
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, *DAMAGED) as error:
         log.debug('nipype: %s', error)
         return error
     except BaseException:  # a signal
