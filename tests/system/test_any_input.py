@@ -78,16 +78,18 @@ HEADER = 352  # bytes
 @pytest.fixture(scope='module')
 def room(tmp_path_factory):
     """A function that gives an empty dataset, each time another one."""
-    made = iter(range(10**9))
 
     def empty() -> Path:
-        root = tmp_path_factory.mktemp(f'any{next(made)}') / 'data'
+        root = tmp_path_factory.mktemp('any') / 'data'
+        os.chdir(root.parent)  # options may name folders
         (root / 'sub-01' / 'anat').mkdir(parents=True)
         description = {'Name': 'any', 'BIDSVersion': '1.10.0'}
         (root / 'dataset_description.json').write_text(json.dumps(description))
         return root
 
-    return empty
+    here = Path.cwd()
+    yield empty
+    os.chdir(here)
 
 
 def dry_run(root: Path, *more: object) -> int:
