@@ -269,6 +269,17 @@ class Choosing:
         ]
         return files, pattern is not None
 
+    def note_absent_parts(self) -> None:
+        """Leave out what belongs to an MP2RAGE and whose content is absent."""
+        own = [f for f in self.files if not f.get('dataset')]
+        if not any(image_names.is_uniform(f) or mp2rage_parts.is_inversion(f) for f in own):
+            return
+        related = ('T1map', 'TB1map', 'TB1SRGE')
+        parts = [f for f in own if f['suffix'] in related or mp2rage_parts.is_inversion(f)]
+        lost = [f for f in parts if is_absent(f['path'])]
+        self.drop(lost, ABSENT)
+        self.absent |= {f['path'] for f in lost}
+
     def inversions(self, uniform: dict[str, Any]) -> mp2rage_parts.Parts:
         """The inversion images that belong to a uniform image, by their names."""
         files, asked = self.mp2rage_files()

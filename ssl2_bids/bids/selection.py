@@ -46,6 +46,8 @@ def choose(
         reason = _why_not(key, suffix, accepted, wanted, choosing.picks)
         if reason:
             choosing.absent = known  # those of this contrast are not needed
+        elif key == 'unit1' and not given:
+            choosing.note_absent_parts()
         if not (found or given or (key == 'unit1' and choose_mp2rage.complex_pairs(choosing))):
             continue
         if not reason and not given and key not in asked:

@@ -92,7 +92,7 @@ def in_seconds(stored: Volume) -> tuple[Volume, list[str]]:
 
     Raises
     ------
-    DataError : no value is above 0.
+    DataError : no value is above 0, or most are below 0.
     """
     positive = stored.data[stored.data > 0]
     if not positive.size:
@@ -101,6 +101,11 @@ def in_seconds(stored: Volume) -> tuple[Volume, list[str]]:
             advice='Convert the map again, or leave it out with --bids-filter-file.',
         )
     negative = int((stored.data < 0).sum())
+    if negative > positive.size:
+        raise DataError(
+            'most values of the T1 map are below 0',
+            advice='Convert the map again, or leave it out with --bids-filter-file.',
+        )
     warnings = []
     if negative > MAX_NEGATIVE * positive.size:
         warnings.append(f'{negative} voxels of the T1 map are below 0 and were set to 0')

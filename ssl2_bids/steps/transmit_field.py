@@ -23,6 +23,7 @@ SMOOTHING = 3.0  # mm, sigma; the field is smooth, its map is not
 SA2RAGE_T1 = 1.5  # s, at which the ratio is read; it hardly depends on T1
 STEPS = 400
 MIN_COVERED = 0.6  # of the head in the map; its lower part, neck and face, may be outside
+NEAR = 15.0  # mm from a value of the map; a map of the brain alone covers the scalp too
 COVERED = 0.95  # of the head in the map; less is worth a warning
 AIR = 0.1  # of the brightest signal of SA2RAGE; below it is air
 
@@ -113,7 +114,8 @@ def check_coverage(field: Volume, grid: Grid, head: np.ndarray) -> list[str]:
 
     Raises
     ------
-    DataError : most of the head lies outside the field of view of the map.
+    DataError : most of the head lies outside the field of view of the map, or farther than 15 mm
+        from its values above 0.
     """
     voxels = np.argwhere(head)[:: max(1, int(head.sum()) // 20_000)]
     if not len(voxels):
@@ -121,6 +123,10 @@ def check_coverage(field: Volume, grid: Grid, head: np.ndarray) -> list[str]:
     mapping = np.linalg.inv(field.affine) @ grid.affine
     places = voxels @ mapping[:3, :3].T + mapping[:3, 3]
     inside = ((places > -0.5) & (places < np.array(field.shape) - 0.5)).all(axis=1)
+    # where the map is masked, its nearest value is used: near by that is right
+    away = ndimage.distance_transform_edt(field.data <= 0, sampling=field.spacing)
+    nearest = np.clip(np.rint(places).astype(int), 0, np.array(field.shape) - 1)
+    inside &= away[tuple(nearest.T)] <= NEAR
     if inside.mean() < MIN_COVERED:
         raise DataError(
             f'the B1+ map covers {inside.mean():.0%} of the head (at least {MIN_COVERED:.0%} are '

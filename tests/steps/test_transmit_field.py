@@ -80,6 +80,19 @@ def test_a_map_of_another_position_is_refused_and_a_part_is_a_warning(shift, tex
         assert [w[: len(text or '')] for w in warnings] == ([text] if text else [])
 
 
+@pytest.mark.parametrize(('empty', 'text'), [(1, None), (5, 'covers'), (14, DataError)])
+def test_zeros_of_a_map_do_not_cover_the_head(empty, text):
+    head = np.ones((40, 40, 40), bool)
+    values = np.ones((20, 20, 20))
+    values[:empty] = 0
+    field, grid = volume(values, 8.0), volume(head, 4.0)
+    if text is DataError:
+        with pytest.raises(DataError, match='covers'):
+            transmit_field.check_coverage(field, grid, head)
+    else:
+        assert len(transmit_field.check_coverage(field, grid, head)) == bool(text)
+
+
 def test_holes_and_what_lies_outside_take_the_nearest_value():
     field = np.full((12, 12, 12), 0.8, np.float32)
     field[6:] = 1.2

@@ -92,7 +92,7 @@ def measure_quality(
     write_json('quality.json', content)
     # what other steps report of the same fault is not reported twice; the tissues that contrasts
     # are measured in are wrong where the brain mask is
-    elsewhere = {'coverage'} | (OF_THE_MASK if joint['warnings'] else set())
+    elsewhere = {'coverage'} | (OF_THE_MASK if joint['flags'] else set())
     texts = [flag.text for flag in flags if flag.code not in elsewhere]
     facts = {
         'step': 'measure_quality',

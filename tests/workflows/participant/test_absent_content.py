@@ -95,3 +95,24 @@ def test_results_that_were_dropped_stay_and_are_named(dataset, tmp_path, caplog,
     assert 'overwrite' not in text
     assert 'participant" first' not in text
     assert digests(out / 'sub-01') == before
+
+
+@pytest.mark.parametrize('lost', ['inv-1_part-mag', 'inv-2_part-mag', 'inv-2_part-phase'])
+@pytest.mark.parametrize('uniform', [True, False])
+def test_parts_of_an_mp2rage_are_part_of_the_command(
+    make_dataset, tmp_path, capsys, lost, uniform
+):
+    names = [f'inv-{n}_part-{part}_MP2RAGE' for n in (1, 2) for part in ('mag', 'phase')]
+    root = make_dataset(
+        [f'sub-01/anat/sub-01_{n}.nii.gz' for n in (*names, 'FLAIR', *['UNIT1'] * uniform)]
+    )
+    path = root / 'sub-01' / 'anat' / f'sub-01_{lost}_MP2RAGE.nii.gz'
+    path.unlink()
+    path.symlink_to('../../.git/annex/objects/x')
+    assert run(root, tmp_path, '--dry-run') == 0
+    text = capsys.readouterr().out
+    assert f'datalad get sub-01/anat/{path.name}' in text
+    assert f'{path.name}: its content is absent' in text
+    capsys.readouterr()
+    assert run(root, tmp_path, '--dry-run', '--contrasts', 'flair') == 0
+    assert 'datalad get' not in capsys.readouterr().out

@@ -13,6 +13,7 @@ from ssl2_bids.volume import Volume, write
 from ssl2_bids.workflows.participant.quality import measure_quality, quality_sidecar
 
 JOINT = {
+    'flags': [],
     'warnings': [],
     'coverage': {'T1w': 1.0, 'FLAIR': 0.6},
     'agreement': {'T1w': 0.98, 'FLAIR': 0.95},
@@ -90,10 +91,16 @@ def test_a_misnamed_image_with_a_short_field_of_view(session):
     assert content['Metrics']['registration_shift'] == 3
 
     # a brain mask that is doubted is reported alone: the tissues were measured in that mask
-    write_json('joint.json', JOINT | {'warnings': ['the brain mask is larger than the brain']})
+    flag = {'Code': 'large', 'Value': 1.3, 'Threshold': 1.1}
+    write_json('joint.json', JOINT | {'flags': [flag], 'warnings': ['too large']})
     content, warnings = measured(session, **other)
     assert [flag['Code'] for flag in content['Flags']] == ['contrast', 'coverage']
     assert warnings == []
+
+    # the mask of one image that was left out says nothing about that of the session
+    write_json('joint.json', JOINT | {'warnings': ['FLAIR: its brain mask was not used']})
+    _, warnings = measured(session, **other)
+    assert len(warnings) == 1
 
 
 def test_a_field_strength_against_the_frequency(session):
