@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.util import find_spec
@@ -183,43 +183,67 @@ def _labels(paths: list[Path], entity: str) -> list[int]:
 
 
 def missing_templates(spaces: Sequence[TemplateSpace]) -> UnavailableError:
-    """The error of template spaces that are not on this machine, with the command for them all.
+    """The error of template spaces that are not on this machine, and what to do about each.
 
-    A name that TemplateFlow does not know comes with names that are like it.
+    One command gets those that TemplateFlow has; names that it does not know come with names
+    that are like them, and cohorts or resolutions that it has not with those that it has.
     """
-    home = templateflow_home()
-    first, *rest = spaces
-    message = f'the output space "{first}" is not available'
-    message += ''.join(f', nor is "{space}"' for space in rest)
-    others = f'Other output spaces: {", ".join(("anat", *SUFFIXES, ATLAS_SPACE))}.'
-    known = {name.lower(): name for name in known_names()}
-    unknown = sorted({s.name for s in spaces if s.name not in known.values()})
-    if unknown:
-        like = {m for name in unknown for m in get_close_matches(name.lower(), known, cutoff=0.7)}
-        meant = f'Did you mean {" or ".join(sorted(known[m] for m in like))}? ' if like else ''
-        return UnavailableError(
-            f'{message}: the client of TemplateFlow ({client_version()}) knows no template '
-            f'{" or ".join(unknown)}',
-            advice=f'{meant}{others}',
+    home, offered = templateflow_home(), offered_spaces()
+    unknown = [space for space in spaces if space.name not in offered]
+    wrong = [space for space in spaces if _is_wrong(space, offered.get(space.name, set()))]
+    rest = [space for space in spaces if space not in (*unknown, *wrong)]
+    message = f'the output space "{spaces[0]}" is not available'
+    message += ''.join(f', nor is "{space}"' for space in spaces[1:])
+    if rest:
+        them = 'them' if rest[1:] else 'it' if len(spaces) == 1 else f'"{rest[0]}"'
+        message += f': {HOME} ({home}) has no T1w image and brain mask of {them}'
+    advice = [_like(space, offered) for space in unknown]
+    for space in wrong:
+        names = sorted(str(TemplateSpace(space.name, *one)) for one in offered[space.name])
+        advice.append(f'TemplateFlow has {space.name} as {", ".join(names)}.')
+    advice.append(f'Other output spaces: {", ".join(("anat", *SUFFIXES, ATLAS_SPACE))}.')
+    if rest:
+        advice.append(
+            'Nothing is downloaded in a run; on a machine with a network, get the '
+            f'template{"s" if rest[1:] else ""} with: {command_that_gets(rest, home)}'
         )
-    return UnavailableError(
-        f'{message}: {HOME} ({home}) has no T1w image and brain mask of '
-        f'{"them" if rest else "it"}',
-        advice=f'{others} Nothing is downloaded in a run; on a machine with a network, get the '
-        f'template{"s" if rest else ""} with: {command_that_gets(spaces, home)}',
-    )
+    return UnavailableError(message, advice=' '.join(advice))
 
 
-def known_names() -> list[str]:
-    """Names of the templates in TemplateFlow's archive, and in its folder on this machine."""
+def offered_spaces() -> dict[str, set[tuple[int | None, int | None]]]:
+    """Cohort and resolution of each T1w in TemplateFlow's archive, by template.
+
+    The list comes with the client. Templates that are only in the folder of this machine have an
+    empty set: nothing is known of their archive.
+    """
     package = find_spec('templateflow')
     assert package is not None
     assert package.origin is not None
     skeleton = Path(package.origin).parent / 'conf' / 'templateflow-skel.zip'
+    found: dict[str, set[tuple[int | None, int | None]]] = {}
     with zipfile.ZipFile(skeleton) as archive:
-        names = {name.partition('/')[0] for name in archive.namelist()}
-    names |= {path.name for path in templateflow_home().glob('tpl-*')}
-    return sorted(name.removeprefix('tpl-') for name in names)
+        for name in archive.namelist():
+            path = Path(name)
+            numbers = found.setdefault(path.parts[0].removeprefix('tpl-'), set())
+            if path.name.endswith('_T1w.nii.gz') and '_desc-' not in path.name:
+                numbers.add((_number(path, 'cohort'), _number(path, 'res')))
+    for folder in templateflow_home().glob('tpl-*'):
+        found.setdefault(folder.name.removeprefix('tpl-'), set())
+    return found
+
+
+def _is_wrong(space: TemplateSpace, offered: set[tuple[int | None, int | None]]) -> bool:
+    """Whether TemplateFlow has the template, and not this cohort or resolution."""
+    usual = {None, 1} if space.resolution is None else {space.resolution}
+    return bool(offered) and not any((space.cohort, number) in offered for number in usual)
+
+
+def _like(space: TemplateSpace, offered: Iterable[str]) -> str:
+    """What may be meant by a name that TemplateFlow does not know."""
+    names = {name.lower(): name for name in (*SUFFIXES, *offered)}
+    meant = sorted(names[m] for m in get_close_matches(space.name.lower(), names, cutoff=0.7))
+    text = f'TemplateFlow {client_version()} knows no template {space.name}.'
+    return f'{text} Did you mean {" or ".join(meant)}?' if meant else text
 
 
 def command_that_gets(spaces: Sequence[TemplateSpace], home: Path) -> str:

@@ -11,6 +11,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ssl2_bids.errors import Ssl2Error
 from ssl2_bids.files import write_text
 
 if TYPE_CHECKING:
@@ -39,8 +40,11 @@ class Terminal:
         log.propagate = False
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._stop_bar()
+        if error is not None:  # the terminal shows it in its last line; the log file has it here
+            code = getattr(error, 'exit_code', Ssl2Error.exit_code)
+            log.debug('ssl2-bids: error: %s (exit code %d)', error, code)
         for handler in self._handlers:
             log.removeHandler(handler)
             handler.close()

@@ -217,12 +217,16 @@ def shows_brain_only(image: Volume, *, mode: str, stripped: bool | None) -> bool
 
 def given_mask(
     image: Volume, mask: Volume, *, mode: str, stripped: bool | None
-) -> tuple[Volume, bool]:
-    """The brain mask of a user on the axes of a prepared image, uint8; whether that is brain only.
+) -> tuple[Volume, bool, list[str]]:
+    """The brain mask of a user on the axes of a prepared image.
 
     Parameters
     ----------
     mask : as stored, above 0 is brain; the grid of the image but for the order of axes.
+
+    Returns
+    -------
+    Mask, uint8; whether the image shows the brain only; warnings.
 
     Raises
     ------
@@ -235,7 +239,13 @@ def given_mask(
     if not inside.any():
         raise DataError('the brain mask is empty', advice='Draw the brain, or leave the mask out.')
     found = Volume(inside.astype(np.uint8), image.affine)
-    return found, shows_brain_only(image, mode=mode, stripped=stripped)
+    values = upright.data[inside]
+    warnings = []
+    if float(values.min()) != float(values.max()):
+        warnings.append(
+            'the brain mask has several values above 0: all of them are taken as brain'
+        )
+    return found, shows_brain_only(image, mode=mode, stripped=stripped), warnings
 
 
 def needs_n4(contrast: str, field_strength: float | None) -> bool:

@@ -357,6 +357,15 @@ def test_a_closed_pipe_for_our_lines_is_no_fault(make_dataset, tmp_path):
     assert 'internal error' not in done.stderr
 
 
+def test_the_log_of_a_refused_run_has_the_reason(dataset, tmp_path, capsys):
+    words = [str(dataset), str(tmp_path / 'out'), 'group', '-w', str(tmp_path / 'work')]
+    assert main(words) == 66
+    (log,) = (tmp_path / 'out' / 'logs').glob('*.log')
+    last = log.read_text().splitlines()[-1]
+    assert last.endswith('(exit code 66)')
+    assert 'no results of the participant level' in last
+
+
 def test_the_table_of_resources_has_a_row_for_each_stage(tmp_path):
     settings = ParticipantSettings(
         tmp_path, tmp_path / 'out', tmp_path / 'work', resource_monitor=True

@@ -82,7 +82,8 @@ def test_a_map_of_another_position_is_refused_and_a_part_is_a_warning(shift, tex
 
 @pytest.mark.parametrize(('empty', 'text'), [(1, None), (5, 'covers'), (14, DataError)])
 def test_zeros_of_a_map_do_not_cover_the_head(empty, text):
-    head = np.ones((40, 40, 40), bool)
+    head = np.zeros((40, 40, 40), bool)
+    head[:38, :38, :38] = True
     values = np.ones((20, 20, 20))
     values[:empty] = 0
     field, grid = volume(values, 8.0), volume(head, 4.0)

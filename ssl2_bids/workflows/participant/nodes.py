@@ -87,10 +87,12 @@ def find_brain(
             of_user = reorient(read(given))
             if working_voxel:
                 of_user = thin(of_user, working_voxel)
-            mask, brain_only = preprocess.given_mask(volume, of_user, mode=mode, stripped=stripped)
+            mask, brain_only, warnings = preprocess.given_mask(
+                volume, of_user, mode=mode, stripped=stripped
+            )
         write(mask, 'mask.nii', dtype=np.uint8)
         methods = [brain_step.GIVEN]
-        facts = _facts('find_brain', [], methods, contrast=contrast, brain_only=brain_only)
+        facts = _facts('find_brain', warnings, methods, contrast=contrast, brain_only=brain_only)
         return {'mask': _here('mask.nii'), 'facts': facts}
     mask, brain_only, _ = preprocess.brain_mask(  # the joint mask's volume counts
         volume,

@@ -78,6 +78,12 @@ def test_a_given_mask_is_taken_on_the_axes_of_the_image(tmp_path, monkeypatch):
     facts = json.loads((tmp_path / 'facts.json').read_text())
     assert facts['brain_only'] is True
     assert facts['methods'] == ['The brain mask was given by the user.']
+    assert facts['warnings'] == []
+    data[12, 14, 10] = 3
+    turned(data, image.affine, 'LPS').to_filename('several.nii')
+    nodes.find_brain('image.nii', **rest, given='several.nii')
+    (warning,) = json.loads((tmp_path / 'facts.json').read_text())['warnings']
+    assert 'the brain mask has several values' in warning
     turned(data * 0, image.affine, 'LPS').to_filename('empty.nii')
     with pytest.raises(DataError, match='the brain mask is empty') as caught:
         nodes.find_brain('image.nii', **rest, given='empty.nii')
