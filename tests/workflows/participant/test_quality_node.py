@@ -97,7 +97,7 @@ def test_a_misnamed_image_with_a_short_field_of_view(session):
     assert [flag['Code'] for flag in content['Flags']] == ['contrast', 'coverage']
     assert warnings == []
 
-    # the mask of one image that was left out says nothing about that of the session
+    # the mask of one image that was left out does not concern that of the session
     write_json('joint.json', JOINT | {'warnings': ['FLAIR: its brain mask was not used']})
     _, warnings = measured(session, **other)
     assert len(warnings) == 1
