@@ -34,15 +34,19 @@ def how_to_get(root: Path, paths: Iterable[Path]) -> str:
 
 
 def absent_content(path: Path, root: Path, advice: str = '') -> DataError:
-    """The error of one file whose content is absent, with the command that downloads it.
+    """The error of a file whose content is absent, with the command that downloads it.
+
+    Where more of its folder is absent, the command is for the folder: of a fresh clone not one
+    file after another is asked for.
 
     Parameters
     ----------
     root : of its dataset.
     advice : what else may be done.
     """
-    command = f'Get it: {_where_and_what(root, [path])}.'
-    return DataError(ABSENT, advice=f'{command} {advice}'.strip(), path=path)
+    alone = not any(is_absent(other) for other in path.parent.iterdir() if other != path)
+    command = _where_and_what(root, [path if alone else path.parent])
+    return DataError(ABSENT, advice=f'Get it with "{command}". {advice}'.strip(), path=path)
 
 
 def is_absent(path: Path) -> bool:

@@ -99,19 +99,25 @@ def given_brain_mask(
         if is_absent(path):
             raise absent_content(path, folder)
         grids.append((path, read_raw_grid(path)))
-    for contrast, image in fits.items():
-        own = read_raw_grid(image)
-        for path, grid in grids:
-            if same_grid(upright(grid), upright(own)):
-                return GivenMask(path, contrast, folder, dataset)
+    owns = {contrast: read_raw_grid(image) for contrast, image in fits.items()}
+    # the very grid of one image counts before the reordered grid of another
+    for way in (_as_stored, upright):
+        for contrast, own in owns.items():
+            for path, grid in grids:
+                if same_grid(way(grid), way(own)):
+                    return GivenMask(path, contrast, folder, dataset)
     if not masks:
         return None
     option = '--brain-mask' if dataset == BRAIN_MASKS else f'-d {dataset}'
     reference = next(iter(fits))
-    own = read_raw_grid(fits[reference])
+    own = owns[reference]
     raise DataError(
         'the brain mask lies on the grid of none of the images: it has '
         f'{describe_grid(grids[0][1])}, and {reference} has {describe_grid(own)}',
         advice=f'Resample it to the raw {reference} image, or leave it out of {option}.',
         path=masks[0],
     )
+
+
+def _as_stored(grid: RawGrid) -> RawGrid:
+    return grid

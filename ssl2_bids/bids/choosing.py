@@ -122,6 +122,9 @@ class Choosing:
         """
         raw = [f for f in self.files if f['suffix'] == suffix and not f.get('dataset')]
         self.drop(raw, f'{file["path"].name} of {file["dataset"]} is used')
+        for problem in (p for f in raw for p in f.get('sidecar_problems', ())):
+            if is_absent(Path(problem.path)):
+                self.absent.add(Path(problem.path))
         known = [kept_metadata(f['metadata']) for f in raw]
         common = {
             key: value

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ssl2_bids.bids.absent import absent_content, how_to_get, is_absent
 from ssl2_bids.errors import (
     CannotWriteError,
     DataError,
@@ -41,6 +42,12 @@ def check_dataset(bids_dir: Path, *, thorough: bool = True) -> None:
             'no such folder', advice='Check the path of the BIDS dataset.', path=bids_dir
         )
     description = bids_dir / 'dataset_description.json'
+    if is_absent(description):
+        raise NotBidsError(
+            'the content of dataset_description.json is absent',
+            advice=how_to_get(bids_dir, [description]),
+            path=bids_dir,
+        )
     if not description.is_file():
         raise NotBidsError(
             'not a BIDS dataset: dataset_description.json is missing',
@@ -253,9 +260,11 @@ def optional_table(path: Path, key: str) -> list[dict[str, str]]:
     key : the column by which rows are found; missing cells are empty.
     """
     try:
+        if is_absent(path):
+            raise absent_content(path, path.parent)
         rows = read_table(path)
     except DataError as error:
-        warn_once(f'{path}: left out: {error.message}')
+        warn_once(f'{path}: left out: {error.message}. {error.advice}')
         return []
     if rows and key not in rows[0]:
         warn_once(f'{path}: left out: it has no column {key} (columns are separated by tabs)')

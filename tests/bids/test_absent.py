@@ -36,8 +36,12 @@ def test_no_file_no_text(tmp_path):
 
 def test_the_error_of_one_file_has_the_whole_command(tmp_path):
     path = tmp_path / 'sub-1' / 'anat' / 'sub-1_T1w.json'
+    path.parent.mkdir(parents=True)
+    path.symlink_to('x')
     text = str(absent_content(path, tmp_path, 'Without -d x it is not needed.'))
     assert text == (
-        f'{path}: its content is absent. Get it: in {tmp_path}: datalad get '
-        'sub-1/anat/sub-1_T1w.json. Without -d x it is not needed.'
+        f'{path}: its content is absent. Get it with "in {tmp_path}: datalad get '
+        'sub-1/anat/sub-1_T1w.json". Without -d x it is not needed.'
     )
+    path.with_name('sub-1_T1w.nii.gz').symlink_to('x')
+    assert 'datalad get sub-1/anat"' in absent_content(path, tmp_path).advice

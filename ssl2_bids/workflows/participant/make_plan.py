@@ -119,7 +119,12 @@ def _with_transforms(plan: Plan, missing: Mapping[TemplateSpace, UnavailableErro
     templates = list(plan.templates)
     for space, unavailable in missing.items():
         ways = found.get(space.label)
-        template = ways and given_template(space, ways, plan.settings.derivatives[ways.dataset])
+        try:
+            template = ways and given_template(
+                space, ways, plan.settings.derivatives[ways.dataset]
+            )
+        except DataError as error:
+            return replace(plan, session=replace(session, problem=error))
         if not template:
             return replace(plan, session=replace(session, problem=unavailable))
         templates.append(template)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ssl2_bids.bids.absent import absent_content, is_absent
 from ssl2_bids.bids.given_datasets import GivenTransforms
 from ssl2_bids.bids.outputs import UnitNames, sidecar_path, table_path, write_table
 from ssl2_bids.bids.provenance import bids_uri
@@ -92,6 +93,10 @@ def given_template(space: TemplateSpace, given: GivenTransforms, root: Path) -> 
     Returns
     -------
     None where the dataset has no T1w and brain mask in this space.
+
+    Raises
+    ------
+    DataError : the content of one of them is absent.
     """
     cohort = '' if space.cohort is None else f'_cohort-{space.cohort}'
     number = '' if space.resolution is None else f'_res-0*{space.resolution}'
@@ -102,6 +107,9 @@ def given_template(space: TemplateSpace, given: GivenTransforms, root: Path) -> 
     images, masks = parts
     if not images or not masks:
         return None
+    for path in (images[0], masks[0]):
+        if is_absent(path):
+            raise absent_content(path, root)
     uri = bids_uri(images[0], root, given.dataset)
     return Template(space, images[0], masks[0], uri)
 

@@ -7,6 +7,7 @@ import logging
 import pytest
 from running_app import digests
 
+from ssl2_bids.bids.dataset import optional_table
 from ssl2_bids.cli.app import main
 from ssl2_bids.workflows.simulation.run import simulate
 
@@ -116,3 +117,16 @@ def test_parts_of_an_mp2rage_are_part_of_the_command(
     capsys.readouterr()
     assert run(root, tmp_path, '--dry-run', '--contrasts', 'flair') == 0
     assert 'datalad get' not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('name', ['participants.tsv', 'dataset_description.json'])
+def test_files_of_the_whole_dataset(dataset, tmp_path, capsys, caplog, name):
+    (dataset / name).unlink(missing_ok=True)
+    (dataset / name).symlink_to('.git/annex/objects/x')
+    if name == 'participants.tsv':
+        assert optional_table(dataset / name, 'participant_id') == []
+        text = caplog.text
+    else:
+        assert run(dataset, tmp_path, '--dry-run') == 16
+        text = capsys.readouterr().err
+    assert f'in {dataset}: datalad get {name}' in text

@@ -306,3 +306,7 @@ def test_a_template_that_is_not_here_has_the_grid_of_the_given_images(
         anat(settings.output_dir, '01', f'space-{ADULT}_label-L_mask.json').read_text()
     )
     assert sidecar['SpatialReference'] == found.uri
+    path = file_of(settings, f'space-{ADULT}_desc-brain_mask.nii.gz')
+    path.unlink()
+    path.symlink_to('../.git/annex/objects/x')
+    assert f'datalad get sub-01/anat/{path.name}' in problem_of(settings)
