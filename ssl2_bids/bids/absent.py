@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ssl2_bids.errors import DataError, NoInputError
-from ssl2_bids.volume import pointer_of
 
 ABSENT = 'its content is absent'
 NAMED = 4  # paths of a command; more are named by their folders
@@ -55,6 +54,8 @@ def is_absent(path: Path) -> bool:
 
 
 def _where_and_what(root: Path, found: list[Path]) -> str:
+    from ssl2_bids.volume import pointer_of  # not at the start of a program: NumPy
+
     if all(pointer_of(path) == 'git lfs pull' for path in found):
         command = 'git lfs pull'
     else:
