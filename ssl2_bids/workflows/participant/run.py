@@ -233,8 +233,10 @@ def _is_damaged(plan: Plan, settings: ParticipantSettings, error: Exception | No
     folder = graph.branch_folder(plan, settings.work_dir)
     if isinstance(error, running.DAMAGED):  # nipype's own files: whose is unknown
         return not plan.names.done_marker.exists()
-    blamed = [Path(one['File']) for one in running.failures(folder) if one['File']]
-    return any(path.is_relative_to(folder) for path in blamed)
+    failures = running.failures(folder)
+    blamed = [Path(one['File']) for one in failures if one['File']]
+    unexpected = any(one['Unexpected'] for one in failures)
+    return unexpected or any(path.is_relative_to(folder) for path in blamed)
 
 
 def _conclude(plan: Plan, settings: ParticipantSettings) -> None:

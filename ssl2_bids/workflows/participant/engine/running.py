@@ -224,8 +224,11 @@ def failures(folder: Path) -> list[dict[str, Any]]:
 
 def resources(folder: Path) -> list[dict[str, Any]]:
     """Seconds and memory of each finished node of a session, oldest first."""
-    paths = sorted(folder.glob(f'*/{RESOURCES}'), key=lambda p: p.stat().st_mtime)
-    return [{'Node': path.parent.name} | read_json(path) for path in paths]
+    found = []
+    for path in sorted(folder.glob(f'*/{RESOURCES}'), key=lambda p: p.stat().st_mtime):
+        with suppress(ValueError):  # a damaged file costs its row
+            found.append({'Node': path.parent.name} | read_json(path))
+    return found
 
 
 def stop_workers() -> None:

@@ -133,6 +133,7 @@ class FunctionInterface(IOBase):
 
 def describe_failure(error: BaseException, step: str) -> dict[str, Any]:
     """What a report and the exit code need of an exception, as JSON."""
+    unexpected = False
     if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
         known: Ssl2Error = as_ssl2_error(error, error.filename or Path.cwd())
     elif isinstance(error, MemoryError):
@@ -140,6 +141,7 @@ def describe_failure(error: BaseException, step: str) -> dict[str, Any]:
     elif isinstance(error, Ssl2Error):
         known = error
     else:
+        unexpected = True
         known = Ssl2Error(
             f'{type(error).__name__}: {error}',
             advice='This is probably a bug in ssl2-bids: please report it with the traceback in '
@@ -150,6 +152,7 @@ def describe_failure(error: BaseException, step: str) -> dict[str, Any]:
         'Advice': known.advice,
         'File': known.path,
         'Step': step,
+        'Unexpected': unexpected,
         'ExitCode': known.exit_code,
         # for a bug report; the message alone is enough where a file of the user is at fault
         'Traceback': ''.join(traceback.format_exception(error))
