@@ -13,6 +13,7 @@ MIN_SNR = 7.0  # good from 16.9 (2D, 1.5 T); with noise of a fourth of the signa
 MIN_CNR = 2.5  # of T1w and UNIT1; good from 5.9 (1.5 T); with the same noise 1.5
 MAX_GHOSTS = 0.05  # good up to 0.03; where a ghost of 15 % lies beside the head 0.1 to 0.16
 MIN_COVERAGE = 1 - MAX_CUT  # as for the brain mask
+MAX_DISTORTION = 1.5  # mm; benchmarks/distortion.py
 MIN_NMI = 1.02  # good from 1.03 (UNIT1 and T2starw of 7 T); 16 mm off 1.007 to 1.021
 # fluid over white matter: T1w and UNIT1 up to 0.52, FLAIR 0.25 to 0.59, T2w from 2.0
 DARK_FLUID, BRIGHT_FLUID = 0.8, 1.3
@@ -126,6 +127,13 @@ def _check_place(metrics: Mapping[str, float | None], is_reference: bool) -> lis
     if similarity is not None and similarity < MIN_NMI:
         text = f'after the registration it is unlike the reference: NMI {similarity:.3f}'
         flags.append(Flag('registration', similarity, MIN_NMI, text))
+    distortion = metrics.get('distortion_high')
+    if distortion is not None and distortion > MAX_DISTORTION:
+        text = (
+            f'its shape differs from that of the reference by up to {distortion:.1f} mm: was only '
+            'one of them corrected for distortion by the scanner?'
+        )
+        flags.append(Flag('distortion', distortion, MAX_DISTORTION, text))
     return flags
 
 

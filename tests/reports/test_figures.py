@@ -58,6 +58,7 @@ def drawings(image, lesions, brain):
             image, image, brain, p, title='T', fixed_name='FLAIR', moving_name='T1w <moved>'
         ),
         'frequency': lambda p: figures.draw_frequency(frequency, image, p, title='T'),
+        'distortion': lambda p: figures.draw_distortion(frequency, image, brain, p, title='T'),
     }
 
 
@@ -226,6 +227,18 @@ def test_frequency_states_its_top(tmp_path):
     assert '37.5 %' in words(path)
     figures.draw_frequency(lesions.with_data(lesions.data * 0.0), image, path, title='T')
     assert 'No lesion in any participant' in words(path)
+
+
+def test_distortion_states_its_scale(tmp_path):
+    image, lesions, brain = head()
+    path = tmp_path / 'a.svg'
+    length = lesions.with_data((brain.data > 0) * 0.6)
+    figures.draw_distortion(length, image, brain, path, title='T')
+    assert '2 mm' in words(path)
+    figures.draw_distortion(length.with_data(length.data * 10), image, brain, path, title='T')
+    assert '6 mm' in words(path)
+    figures.draw_distortion(length.with_data(length.data * 0), image, brain, path, title='T')
+    assert 'No displacement was measured' in words(path)
 
 
 def test_titles_and_names_are_escaped(tmp_path):

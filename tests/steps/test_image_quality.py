@@ -31,6 +31,7 @@ SIGMA = 20.0
 OF_SESSION = {
     't1_wm', 'coverage', 'brain_mask_dice', 'template_dice', 'registration_nmi',
     'registration_nmi_before', 'registration_shift', 'registration_rotation',
+    'distortion_median', 'distortion_high',
 }  # fmt: skip
 
 
@@ -236,7 +237,11 @@ def test_place_mask_and_registration_are_checked():
     flags = check_image(metrics, 'FLAIR')
     assert [flag.code for flag in flags] == ['coverage', 'brain-mask', 'registration']
     assert check_image({'coverage': 0.8}, 'T1w', is_reference=True) == []
+    (flag,) = check_image({'distortion_high': 2.4}, 'FLAIR')
+    assert (flag.code, flag.value) == ('distortion', 2.4)
+    assert '2.4 mm' in flag.text
     good = {'coverage': 0.995, 'brain_mask_dice': 0.95, 'registration_nmi': 1.1}
+    good['distortion_high'] = 0.8
     assert check_image(good, 'FLAIR') == []
 
 

@@ -20,17 +20,19 @@ from ssl2_bids.reports.figures.lesions import (
     on_one_grid,
 )
 from ssl2_bids.reports.figures.panels import (
+    Panel,
     colour_image,
     grey_image,
     outline_path,
     sheet,
     slice_panel,
 )
-from ssl2_bids.reports.figures.scene import AXIAL, PLANES, cut, prepare, window
+from ssl2_bids.reports.figures.scene import AXIAL, PLANES, Scene, cut, prepare, window
 from ssl2_bids.volume import Volume, reorient
 
 __all__ = [
     'draw_brain_mask',
+    'draw_distortion',
     'draw_frequency',
     'draw_lesions',
     'draw_mosaic',
@@ -40,6 +42,7 @@ __all__ = [
 ]
 
 BRAIN_COLOUR = '#4dd8ff'
+FULL_SCALE = 2.0  # mm of distortion
 FLICKER = (
     '.moving{animation:flicker 2.4s step-end infinite}'
     '@keyframes flicker{0%{visibility:hidden}50%{visibility:visible}}'
@@ -120,18 +123,53 @@ def draw_frequency(
     share = np.nan_to_num(reorient(frequency).data.astype(np.float32))
     top = float(share.max())
     palette = _heat()
-    levels = np.zeros(share.shape, np.uint8)
-    if top > 0:
-        levels[:] = np.where(share > 0, np.clip(np.ceil(share / top * 255), 1, 255), 0)
+    panels = _heated(scene, _levels(share, top), palette, slices)
+    rows = [panels[i : i + 6] for i in range(0, len(panels), 6)]
+    ends = 'Participants with a lesion: above 0', f'{top * 100:.3g} %'
+    foot = _colour_bar(palette, *ends) if top > 0 else ''
+    note = VIEW if top > 0 else f'No lesion in any participant. {VIEW}'
+    write_text(path, sheet(title, rows, note=note, foot=foot))
+
+
+def draw_distortion(
+    length: Volume, image: Volume, mask: Volume, path: Path, *, title: str
+) -> None:
+    """How far an image is displaced against another after their registration, in colour.
+
+    Parameters
+    ----------
+    length : mm, on the grid of ``image``; the scale ends at 2 mm, or at the largest if above.
+    mask : brain, on that grid.
+    """
+    on_one_grid(length, image)
+    on_one_grid(mask, image)
+    scene = prepare(image, mask)
+    brain = reorient(mask).data > 0
+    shift = np.where(brain, np.nan_to_num(reorient(length).data.astype(np.float32)), 0)
+    top = max(float(shift.max()), FULL_SCALE)
+    palette = _heat(opacity=120)
+    panels = _heated(scene, _levels(shift, top), palette, 6)
+    foot = _colour_bar(palette, 'Displacement: above 0', f'{top:.3g} mm')
+    note = VIEW if shift.any() else f'No displacement was measured. {VIEW}'
+    write_text(path, sheet(title, [panels], note=note, foot=foot))
+
+
+def _levels(values: np.ndarray, top: float) -> np.ndarray:
+    """Indices into the palette: 0 for 0, then 1 to 255 up to ``top``."""
+    if top <= 0:
+        return np.zeros(values.shape, np.uint8)
+    steps = np.clip(np.ceil(values / top * 255), 1, 255)
+    return np.where(values > 0, steps, 0).astype(np.uint8)
+
+
+def _heated(scene: Scene, levels: np.ndarray, palette: np.ndarray, slices: int) -> list[Panel]:
+    """Axial slices with colours over them."""
     panels = []
     for index in scene.places(AXIAL, slices):
         heat = cut(levels, AXIAL, index, scene.box)
         layers = colour_image(heat, palette) if heat.any() else ''
         panels.append(slice_panel(scene, AXIAL, index, layers=layers))
-    rows = [panels[i : i + 6] for i in range(0, len(panels), 6)]
-    foot = _colour_bar(palette, top) if top > 0 else ''
-    note = VIEW if top > 0 else f'No lesion in any participant. {VIEW}'
-    write_text(path, sheet(title, rows, note=note, foot=foot))
+    return panels
 
 
 def _tag(name: str, colour: str, width: float) -> str:
@@ -141,26 +179,26 @@ def _tag(name: str, colour: str, width: float) -> str:
     )
 
 
-def _heat() -> np.ndarray:
+def _heat(opacity: int = 225) -> np.ndarray:
     """Palette (256, 4): nothing, then dark red over orange to pale yellow."""
     stops = np.array([0, 85, 170, 255])
     colours = np.array([(150, 20, 60), (235, 70, 40), (255, 170, 40), (255, 250, 190)])
     palette = np.empty((256, 4))
     for channel in range(3):
         palette[:, channel] = np.interp(np.arange(256), stops, colours[:, channel])
-    palette[:, 3] = 225
+    palette[:, 3] = opacity
     palette[0] = 0
     return palette.round()
 
 
-def _colour_bar(palette: np.ndarray, top: float) -> str:
+def _colour_bar(palette: np.ndarray, start: str, end: str) -> str:
     stops = ''
     for place, level in ((0, 1), (33, 85), (67, 170), (100, 255)):
         red, green, blue = palette[level, :3].astype(int)
         stops += f'<stop offset="{place}%" stop-color="rgb({red},{green},{blue})"/>'
     return (
         f'<defs><linearGradient id="heat">{stops}</linearGradient></defs>'
-        '<text class="note" x="0" y="16">Participants with a lesion: above 0</text>'
+        f'<text class="note" x="0" y="16">{escape(start)}</text>'
         '<rect x="270" y="4" width="220" height="14" rx="3" fill="url(#heat)"/>'
-        f'<text class="note" x="500" y="16">{top * 100:.3g} %</text>'
+        f'<text class="note" x="500" y="16">{escape(end)}</text>'
     )

@@ -31,6 +31,7 @@ METRIC_OF = {
     'coverage': 'coverage',
     'brain-mask': 'brain_mask_dice',
     'registration': 'registration_nmi',
+    'distortion': 'distortion_high',
     'field': 't1_wm',
 }
 OF_CONTRAST = ('wm2gm', 'csf2wm')

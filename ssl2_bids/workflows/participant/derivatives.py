@@ -67,6 +67,7 @@ class Results:
     corrected: list[str]
     resampled: list[str]  # all but the reference
     matrices: list[str]  # all but the reference
+    distortions: dict[str, str]  # by contrast, where measured
     brain_mask: str
     brain_flags: list[dict[str, Any]]  # why it cannot be right, as in the sidecar
     brain_voters: list[str]  # the contrasts whose masks were joined

@@ -10,6 +10,7 @@ from typing import Any
 
 from ssl2_bids.bids.given_datasets import program_of
 from ssl2_bids.workflows.participant import sloppy
+from ssl2_bids.workflows.participant.distortion import distorted_contrasts
 from ssl2_bids.workflows.participant.plan import Plan, channels_of, field_strength, is_stripped
 from ssl2_bids.workflows.participant.summary import in_order, methods_of, taken_results
 from ssl2_bids.workflows.participant.templates import by_template
@@ -32,7 +33,7 @@ def expected_methods(plan: Plan) -> list[str]:
 
 
 def _of_contrasts(plan: Plan, contrasts: list[str]) -> list[dict[str, Any]]:
-    from ssl2_bids.steps import image_checks
+    from ssl2_bids.steps import image_checks, residual_distortion
 
     facts = []
     for contrast in contrasts:
@@ -42,6 +43,14 @@ def _of_contrasts(plan: Plan, contrasts: list[str]) -> list[dict[str, Any]]:
             ('measure_quality', [image_checks.METHODS]),
         ):
             facts.append({'step': step, 'contrast': contrast, 'methods': sentences})
+    facts += [
+        {
+            'step': 'measure_distortion',
+            'contrast': contrast,
+            'methods': [residual_distortion.METHODS],
+        }
+        for contrast in distorted_contrasts(plan)
+    ]
     return facts
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ssl2_bids.files import write_json
 from ssl2_bids.workflows.participant import sloppy
 from ssl2_bids.workflows.participant.derivatives import Results, write_derivatives
+from ssl2_bids.workflows.participant.distortion import distorted_contrasts
 from ssl2_bids.workflows.participant.earlier import earlier_files, take_away, withdraw
 from ssl2_bids.workflows.participant.engine.task import read_json
 from ssl2_bids.workflows.participant.plan import (
@@ -36,6 +37,7 @@ def finish(
     corrected: list[str],
     resampled: list[str],
     matrices: list[str],
+    distortions: list[str],
     brain_mask: str,
     probability: str,
     uncertainty: str,
@@ -57,6 +59,7 @@ def finish(
     prepared, corrected : the image of each contrast, before and after N4.
     maps : quantitative maps of each contrast, by suffix.
     resampled, matrices : of all contrasts but the reference.
+    distortions : lengths in mm, of the contrasts of which they were measured.
     templates, deformations, warped : labels of templates, and what was found for each.
     quality : metrics of the image of each contrast, JSON.
     facts : the nodes' JSON files, in any order: each has the name of its step.
@@ -72,6 +75,7 @@ def finish(
         corrected=corrected,
         resampled=resampled,
         matrices=matrices,
+        distortions=dict(zip(distorted_contrasts(plan), distortions, strict=True)),
         brain_only=[stripped[contrast] for contrast in contrasts],
         brain_mask=brain_mask,
         brain_flags=joined['flags'],

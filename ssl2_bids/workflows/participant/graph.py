@@ -11,6 +11,7 @@ from ssl2_bids.bids.given_datasets import program_of
 from ssl2_bids.bids.template_spaces import Template
 from ssl2_bids.settings import ParticipantSettings
 from ssl2_bids.workflows.participant import nodes, sloppy
+from ssl2_bids.workflows.participant.distortion import distorted_contrasts, measure_distortion
 from ssl2_bids.workflows.participant.engine.task import make_node
 from ssl2_bids.workflows.participant.finish import finish
 from ssl2_bids.workflows.participant.make_plan import map_settings
@@ -77,7 +78,12 @@ def _add_session(workflow: Workflow, plan: Plan, device: str, command: str) -> N
     branch.connect(corrected[reference], 'image', template, 'image')
     branch.connect(joint, 'mask', template, 'mask')
     branch.connect(joint, 'template_start', template, 'start')
-    measured = {c: _measure_quality(plan, c) for c in contrasts}
+    distorted = {c: _measure_distortion(plan, c) for c in distorted_contrasts(plan)}
+    for c, node in distorted.items():
+        branch.connect(corrected[reference], 'image', node, 'fixed')
+        branch.connect(registered[c], 'resampled', node, 'resampled')
+        branch.connect(joint, 'mask', node, 'brain_mask')
+    measured = {c: _measure_quality(plan, c, is_distorted=c in distorted) for c in contrasts}
     for c, node in measured.items():
         branch.connect(prepared[c], 'image', node, 'acquired')
         branch.connect(prepared[c], 'maps', node, 'maps')
@@ -90,6 +96,8 @@ def _add_session(workflow: Workflow, plan: Plan, device: str, command: str) -> N
         if c in registered:
             branch.connect(registered[c], 'matrix', node, 'matrix')
             branch.connect(registered[c], 'facts', node, 'register_facts')
+        if c in distorted:
+            branch.connect(distorted[c], 'facts', node, 'distortion_facts')
     images = [(corrected[c], 'image') for c in contrasts]
     channels = [c for c in contrasts if plan.session.scans[c].channel]
     segment = _segment(plan, channels, device)
@@ -116,9 +124,10 @@ def _add_session(workflow: Workflow, plan: Plan, device: str, command: str) -> N
     _gather(branch, last, 'corrected', images)
     _gather(branch, last, 'resampled', [(n, 'resampled') for n in registered.values()])
     _gather(branch, last, 'matrices', matrices)
+    _gather(branch, last, 'distortions', [(n, 'distortion') for n in distorted.values()])
     sources = [prepared[c] for c in contrasts] + [brains[c] for c in contrasts]
     sources += [*registered.values(), joint, segment, template, lesions, *templates.values()]
-    sources += measured.values()
+    sources += [*distorted.values(), *measured.values()]
     _gather(branch, last, 'quality', [(node, 'quality') for node in measured.values()])
     _gather(branch, last, 'facts', [(node, 'facts') for node in sources])
     for node, output, name in (
@@ -222,7 +231,13 @@ def _join_brains(plan: Plan, contrasts: list[str]) -> Node:
     return make_node('join_brains', nodes.join_brains, inputs, outputs=outputs)
 
 
-def _measure_quality(plan: Plan, contrast: str) -> Node:
+def _measure_distortion(plan: Plan, contrast: str) -> Node:
+    inputs = {'contrast': contrast, 'seed': plan.settings.random_seed}
+    outputs = ['distortion', 'facts']
+    return make_node(f'distortion_{contrast}', measure_distortion, inputs, outputs=outputs)
+
+
+def _measure_quality(plan: Plan, contrast: str, *, is_distorted: bool) -> Node:
     inputs = {
         'contrast': contrast,
         'field_strength': field_strength(plan, contrast),
@@ -231,6 +246,8 @@ def _measure_quality(plan: Plan, contrast: str) -> Node:
     }
     if contrast == plan.session.reference:
         inputs |= {'matrix': '', 'register_facts': ''}
+    if not is_distorted:
+        inputs['distortion_facts'] = ''
     return make_node(f'quality_{contrast}', measure_quality, inputs, outputs=['quality', 'facts'])
 
 

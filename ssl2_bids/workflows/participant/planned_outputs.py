@@ -9,6 +9,7 @@ from ssl2_bids.bids.outputs import join_entities, sidecar_path, table_path
 from ssl2_bids.bids.scan import Scan
 from ssl2_bids.contrasts import SUFFIXES
 from ssl2_bids.settings import ATLAS_SPACE
+from ssl2_bids.workflows.participant.distortion import distorted_contrasts
 from ssl2_bids.workflows.participant.plan import Plan
 from ssl2_bids.workflows.participant.templates import template_outputs
 
@@ -108,6 +109,7 @@ def planned_figures(plan: Plan) -> list[Figure]:
     kinds = [('lesions', c) for c in shown] + [('mosaic', shown[-1])]
     kinds += [('brain', c) for c in (reference, *others)]
     kinds += [('registration', c) for c in others]
+    kinds += [('distortion', c) for c in distorted_contrasts(plan)]
     found = [(kind, c, kind, c) for kind, c in kinds]
     found += [
         ('template', label, f'template{label.replace("+", "cohort")}', reference)

@@ -17,6 +17,7 @@ REFERENCE = 'the image is the reference'
 OTHER = 'the image is not the reference'
 ALONE = 'the session has one image'
 NO_FIT = 'the template does not fit the reference'
+NOT_7T = 'it is measured at 7T'
 OF_THE_MASK = {'brain-mask', 'contrast', 'contrast-to-noise'}  # flags that a wrong mask gives too
 DIGITS = 6  # significant ones: equal on machines whose sums differ in the last bits
 
@@ -30,6 +31,7 @@ def measure_quality(
     joint_facts: str,
     matrix: str,
     register_facts: str,
+    distortion_facts: str,
     template_matrix: str,
     template_facts: str,
     *,
@@ -46,6 +48,7 @@ def measure_quality(
     maps : quantitative maps on that grid, by suffix.
     brain_mask : of the session, on the grid of the reference.
     matrix, register_facts : of the registration to the reference; empty for the reference.
+    distortion_facts : of what the registration leaves over; empty where it was not measured.
     template_matrix : RAS+ mm of the template to RAS+ mm of the reference.
     field_strength, frequency : T and MHz of the sidecar; None if unknown.
     is_corrected : whether N4 changed the image here.
@@ -77,6 +80,7 @@ def measure_quality(
         _add_registration(found, {})
         dice = read_json(template_facts)['dice']
         found.add('template_dice', dice, NO_FIT)
+    _add_distortion(found, distortion_facts, is_reference=not register_facts)
     flags = image_checks.check_image(
         found.metrics,
         contrast,
@@ -116,6 +120,13 @@ def _add_session(found: ImageQuality, contrast: str, joint: dict[str, Any]) -> N
 def _add_registration(found: ImageQuality, registration: dict[str, float]) -> None:
     for name in ('nmi', 'nmi_before', 'shift', 'rotation'):
         found.add(f'registration_{name}', registration.get(name), REFERENCE)
+
+
+def _add_distortion(found: ImageQuality, facts: str, *, is_reference: bool) -> None:
+    distortion = read_json(facts)['distortion'] if facts else {}
+    why = REFERENCE if is_reference else distortion.get('reason', NOT_7T)
+    found.add('distortion_median', distortion.get('median'), why)
+    found.add('distortion_high', distortion.get('high'), why)
 
 
 def _rounded(value: float | None) -> float | None:

@@ -14,7 +14,7 @@ from ssl2_bids.bids.provenance import software_versions
 from ssl2_bids.files import write_json
 from ssl2_bids.reports import viewer
 from ssl2_bids.reports.figures import session as figures
-from ssl2_bids.volume import Volume, read, read_grid
+from ssl2_bids.volume import Volume, read, read_grid, resample
 from ssl2_bids.workflows.participant import sloppy
 from ssl2_bids.workflows.participant.derivatives import Results
 from ssl2_bids.workflows.participant.earlier import earlier_files
@@ -53,6 +53,7 @@ STEPS = (
     'find_template',
     'find_lesions',
     'register_template',
+    'measure_distortion',
     'measure_quality',
 )  # in the order of the methods
 
@@ -227,12 +228,14 @@ class Shown:
 
     Attributes
     ----------
+    distortions : by contrast, mm, on grids of their own.
     templates : by label: the template, its brain mask, and the reference on their grid.
     """
 
     images: dict[str, Volume]  # by contrast
     instances: Volume
     mask: Volume
+    distortions: dict[str, Volume] = field(default_factory=dict)
     templates: dict[str, tuple[Volume, Volume, Volume]] = field(default_factory=dict)
 
 
@@ -242,6 +245,7 @@ def read_shown(plan: Plan, results: Results) -> Shown:
         images={c: read(f, contrast=c) for c, f in zip(results.contrasts, files, strict=True)},
         instances=read(results.instances, dtype=np.uint16),
         mask=read(results.brain_mask, dtype=np.uint8),
+        distortions={c: read(path) for c, path in results.distortions.items()},
         templates={
             label: (
                 read(template.image),
@@ -300,6 +304,14 @@ def _draw_one(figure: Figure, shown: Shown) -> tuple[str, str]:
         title = f'Brain mask on {contrast}'
         figures.draw_brain_mask(image, mask, path, title=title)
         return title, 'The outline should follow the surface of the brain.'
+    if figure.kind == 'distortion':
+        title = f'Distortion between {contrast} and {reference.contrast}'
+        length = resample(shown.distortions[contrast], image.affine, image.shape)
+        figures.draw_distortion(length, image, mask, path, title=title)
+        return (
+            title,
+            'What the rigid registration leaves over; the images are not corrected for it.',
+        )
     title = f'{contrast} aligned to {reference.contrast}'
     figures.draw_registration(
         reference,

@@ -9,7 +9,8 @@ import pytest
 
 from ssl2_bids.files import write_json
 from ssl2_bids.steps.template import template
-from ssl2_bids.volume import Volume, write
+from ssl2_bids.volume import Volume, read, write
+from ssl2_bids.workflows.participant.distortion import measure_distortion
 from ssl2_bids.workflows.participant.quality import measure_quality, quality_sidecar
 
 JOINT = {
@@ -48,6 +49,7 @@ def session(tmp_path, monkeypatch) -> dict[str, object]:
         'joint_facts': 'joint.json',
         'matrix': '',
         'register_facts': '',
+        'distortion_facts': '',
         'template_matrix': 'way.npy',
         'template_facts': 'template.json',
         'contrast': 'T1w',
@@ -89,6 +91,7 @@ def test_a_misnamed_image_with_a_short_field_of_view(session):
     assert text.startswith('FLAIR: the contrast is that of a T1w image')
     assert content['NotAvailable']['template_dice'] == 'the image is not the reference'
     assert content['Metrics']['registration_shift'] == 3
+    assert content['NotAvailable']['distortion_high'] == 'it is measured at 7T'
 
     # a brain mask that is doubted is reported alone: the tissues were measured in that mask
     flag = {'Code': 'large', 'Value': 1.3, 'Threshold': 1.1}
@@ -101,6 +104,38 @@ def test_a_misnamed_image_with_a_short_field_of_view(session):
     write_json('joint.json', JOINT | {'warnings': ['FLAIR: its brain mask was not used']})
     _, warnings = measured(session, **other)
     assert len(warnings) == 1
+
+
+def test_distortion_against_the_reference(session):
+    other = {
+        'contrast': 'FLAIR',
+        'matrix': 'way.npy',
+        'register_facts': 'register.json',
+        'distortion_facts': 'distortion.json',
+    }
+    write_json('joint.json', JOINT | {'coverage': {}})
+    write_json('distortion.json', {'distortion': {'median': 1.1, 'high': 2.5}})
+    content, warnings = measured(session, **other)
+    assert content['Metrics']['distortion_median'] == 1.1
+    assert content['Metrics']['distortion_high'] == 2.5
+    assert 'distortion' in [flag['Code'] for flag in content['Flags']]
+    assert any('up to 2.5 mm' in text for text in warnings)
+    write_json('distortion.json', {'distortion': {'reason': 'nothing overlaps'}})
+    content, _ = measured(session, **other)
+    assert content['NotAvailable']['distortion_high'] == 'nothing overlaps'
+
+
+def test_an_image_without_contrast_costs_only_the_measure(session):
+    write(read('image.nii').with_data(np.ones(read('image.nii').shape)), 'constant.nii')
+    made = measure_distortion('image.nii', 'constant.nii', 'mask.nii', 'FLAIR', 1)
+    facts = json.loads(open(made['facts']).read())
+    assert 'constant' in facts['distortion']['reason']
+    assert facts['methods'] == []
+    assert not read(made['distortion']).data.any()
+    made = measure_distortion('image.nii', 'image.nii', 'mask.nii', 'FLAIR', 1)
+    facts = json.loads(open(made['facts']).read())
+    assert facts['distortion']['high'] < 0.2
+    assert len(facts['methods']) == 1
 
 
 def test_a_field_strength_against_the_frequency(session):
