@@ -46,7 +46,7 @@ __all__ = [
     'write_model',
 ]
 
-DEFAULT_MODEL = 'fast-3t'
+DEFAULT_MODEL = 'committee-3t'
 BUNDLED = Path(__file__).resolve().parent.parent / 'resources' / 'weights'
 
 
