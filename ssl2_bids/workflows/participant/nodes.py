@@ -195,7 +195,7 @@ def join_brains(
     others; ``image`` is the reference; the mask of the contrast ``given`` is the user's, and alone
     counts.
     """
-    from ssl2_bids.steps import brain_vote
+    from ssl2_bids.steps import brain_check, brain_vote
 
     reference = contrasts[0]
     found = brain_vote.vote(
@@ -207,6 +207,8 @@ def join_brains(
     )
     write(found.mask, 'mask.nii', dtype=np.uint8)
     warnings = [flag.text for flag in found.flags]
+    if any(flag.code not in brain_check.OF_IMAGE for flag in found.flags):
+        warnings.append(brain_check.ADVICE)
     warnings += [
         f'{contrast}: its brain mask was not used: {reason}'
         for contrast, reason in found.without_vote.items()

@@ -53,6 +53,7 @@ def test_the_node_reports_who_voted_and_why_another_did_not(tmp_path, monkeypatc
     assert any(text.startswith('FLAIR: its brain mask was not used') for text in facts['warnings'])
     assert np.array_equal(read(made['mask']).data, mask.data)
     assert facts['methods'] == ['']
+    assert not any('--brain-mask' in text for text in facts['warnings'])
 
     nodes.join_brains(
         'image.nii', ['T1w', 'FLAIR'], ['one.nii', 'other.nii'], ['way.npy'], seed=0, given='FLAIR'
@@ -61,6 +62,7 @@ def test_the_node_reports_who_voted_and_why_another_did_not(tmp_path, monkeypatc
     assert facts['voters'] == ['FLAIR']
     assert facts['without_vote'] == {}
     assert 'asymmetric' in [flag['Code'] for flag in facts['flags']]
+    assert any('--brain-mask takes a corrected one' in text for text in facts['warnings'])
     assert np.array_equal(read(tmp_path / 'mask.nii').data, half.data)
 
 
