@@ -26,8 +26,10 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
-def validate(folder: Path, severities: tuple[str, ...] = ('error',)) -> list[dict]:
-    """What bids-validator finds in a derivative dataset: errors, or warnings too if asked."""
+def validate(
+    folder: Path, severities: tuple[str, ...] = ('error',), *, kind: str = 'derivative'
+) -> list[dict]:
+    """What bids-validator finds in a dataset: errors, or warnings too if asked."""
     program = Path(sys.executable).with_name('bids-validator-deno')
     done = subprocess.run(
         [
@@ -36,7 +38,7 @@ def validate(folder: Path, severities: tuple[str, ...] = ('error',)) -> list[dic
             '--format',
             'json',
             '--datasetTypes',
-            'derivative',
+            kind,
         ],
         capture_output=True,
         text=True,

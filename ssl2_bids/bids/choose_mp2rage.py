@@ -21,8 +21,11 @@ def pick_unit1(choosing: Choosing, found: list[dict[str, Any]]) -> Scan:
     for file in preference.in_order(plain, choosing.headers):
         pair = _usable_pair(choosing, file)
         if pair:
-            rest = [f for f in found if f is not file]
-            choosing.drop(rest, 'UNIT1 with INV1 and INV2 is denoised by ssl2-bids')
+            choosing.drop(denoised, 'UNIT1 with INV1 and INV2 is denoised by ssl2-bids')
+            rest = [f for f in plain if f is not file]
+            bare = [f for f in rest if not _usable_pair(choosing, f)]
+            choosing.drop(bare, f'{file["path"].name} has priority: with INV1 and INV2')
+            choosing.pick_first('unit1', [f for f in plain if f not in bare])
             roles = [('INV1', pair[0]), ('INV2', pair[1])]
             return choosing.scan('UNIT1', file, [*roles, *_for_t1(choosing, pair, file)])
     if not denoised:

@@ -196,7 +196,7 @@ def look_for_labels(
         if label is None:
             if _LIKE_A_MASK.search(path.name) and not ours:
                 unknown.append(path)
-        elif _is_own(label, ours):
+        elif is_own(label.sidecar, ours=ours):
             own += 1
             left_out.append((path, OWN_RESULT))
         elif not entities_agree(_entities(label), pattern or {}):
@@ -229,12 +229,15 @@ def _entities(label: Label) -> dict[str, str | None]:
     }
 
 
-def _is_own(label: Label, ours: bool) -> bool:
-    """Whether this App made a mask: by its sidecar, or by where it lies."""
-    if label.sidecar.get('Manual') is True:
+def is_own(sidecar: Mapping[str, Any], *, ours: bool = False) -> bool:
+    """Whether this App made a mask: by its sidecar, or by where it lies (``ours``).
+
+    A mask that was corrected by hand has ``Manual: true``, and is not the App's any more.
+    """
+    if sidecar.get('Manual') is True:
         return False
-    model = label.sidecar.get('Model')
-    made = 'ConfigurationHash' in label.sidecar or (isinstance(model, dict) and 'Sha256' in model)
+    model = sidecar.get('Model')
+    made = 'ConfigurationHash' in sidecar or (isinstance(model, dict) and 'Sha256' in model)
     return ours or made
 
 

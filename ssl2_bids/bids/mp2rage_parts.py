@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ssl2_bids.bids import image_names
+from ssl2_bids.bids.preference import BY_NAME
 
 ABOUT = ('MP2RAGE', 'INV1', 'INV2', 'UNI', 'UNIT1')  # suffixes that name a part themselves
 OTHER_FIELD_MAP = 'of the B1+ maps only TB1map and TB1SRGE with its phases are used'
@@ -148,6 +150,34 @@ def transmit_maps(files: Sequence[dict[str, Any]]) -> Roles:
     maps = sorted((f for f in files if f['suffix'] == 'TB1map'), key=lambda f: f['path'].name)
     if maps:
         return [('TB1map', maps[0])]
+    whole = _sa2rage(files)
+    return [] if not whole or _missing_of_sa2rage(whole) else whole
+
+
+def why_not_used(
+    file: dict[str, Any], files: Sequence[dict[str, Any]], used: Collection[Path]
+) -> str:
+    """Why a map of a session (a suffix of ``RELATED``) is not used.
+
+    Parameters
+    ----------
+    files : all images of the session.
+    used : those that go with a chosen image.
+    """
+    suffix = file['suffix']
+    others = [f for f in files if f['path'] in used and f['suffix'] == suffix]
+    if others:
+        return f'{others[0]["path"].name} has priority: {BY_NAME}'
+    whole = _sa2rage(files) if suffix == 'TB1SRGE' else []
+    if whole and file['path'] in {f['path'] for _, f in whole}:
+        missing = _missing_of_sa2rage(whole)
+        if missing:
+            return f'the settings of SA2RAGE are not known: {missing}'
+    return RELATED[suffix]
+
+
+def _sa2rage(files: Sequence[dict[str, Any]]) -> Roles:
+    """The two magnitudes and the two phases of a SA2RAGE; empty if one is missing."""
     parts = {
         (image_names.inversion(f), image_names.is_phase(f)): f
         for f in sorted(files, key=lambda f: f['path'].name, reverse=True)
@@ -159,12 +189,18 @@ def transmit_maps(files: Sequence[dict[str, Any]]) -> Roles:
         for number in ('1', '2')
     ]
     whole = [(role, file) for role, file in roles if file is not None]
-    if len(whole) < len(roles):
-        return []
-    from ssl2_bids.steps import transmit_field  # only where there is a SA2RAGE
+    return whole if len(whole) == len(roles) else []
 
-    known = transmit_field.sa2rage_protocol([file['metadata'] for _, file in whole[:2]])
-    return whole if known else []
+
+def _missing_of_sa2rage(whole: Roles) -> str:
+    """What the sidecars of a SA2RAGE lack; empty if they have its settings."""
+    from ssl2_bids.steps import t1_mapping, transmit_field  # only where there is a SA2RAGE
+
+    sidecars = [file['metadata'] for _, file in whole[:2]]
+    if transmit_field.sa2rage_protocol(sidecars):
+        return ''
+    missing = t1_mapping.missing_keys(*sidecars)
+    return f'{", ".join(missing)} missing' if missing else 'its times contradict one another'
 
 
 def _why_not(number: str, uniform: dict[str, Any], magnitudes: Sequence[dict[str, Any]]) -> str:

@@ -1,9 +1,9 @@
 """Which of several images of one contrast is taken: a stated rule instead of the alphabet.
 
 In this order: an image that is not named something else, of its own space, preprocessed where
-there are such, not one echo of several, not named the uniform image of MP2RAGE, without a task
-of movement, with motion correction, of a whole head, 3D, with the finest voxels; what is equal
-in all of these goes by name.
+there are such, not one echo of several or the first, not named the uniform image of MP2RAGE,
+without a task of movement, with motion correction, of a whole head, 3D, with the finest voxels;
+what is equal in all of these goes by name.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ CRITERIA: tuple[tuple[str, Criterion], ...] = (
     ('its own space', lambda f, h: float(not image_names.is_native(f))),
     ('at its own resolution', lambda f, h: float('res' in f)),
     ('preprocessed', _processing_rank),
-    ('not one echo of several', lambda f, h: float(f.get('echo') or 0)),
+    ('not one echo of several', lambda f, h: float('echo' in f)),
+    ('the first echo', lambda f, h: float(f.get('echo') or 0)),
     ('not named UNI', lambda f, h: float(f['suffix'] == 'T1w' and image_names.is_uniform(f))),
     ('without movement', lambda f, h: image_names.motion(f)),
     ('with motion correction', lambda f, h: image_names.motion_correction(f)),

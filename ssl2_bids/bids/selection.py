@@ -122,9 +122,10 @@ def explain_the_rest(choosing: Choosing) -> None:
         names = ', '.join(f['path'].name for f in inversions if not image_names.is_phase(f))
         choosing.warnings.append(f'MP2RAGE without UNIT1 ({names}): {reason}')
     choosing.drop(inversions, 'its UNIT1 is not used')
+    used = {c.path for scan in choosing.picks.values() for c in scan.companions}
     for file in left:
         if file['suffix'] in mp2rage_parts.RELATED:
-            choosing.drop([file], mp2rage_parts.RELATED[file['suffix']])
+            choosing.drop([file], mp2rage_parts.why_not_used(file, choosing.files, used))
         elif file['suffix'] in ('UNI', 'MP2RAGE', 'MPRAGE', 'MP2RAGEUNI'):
             key = 't1w' if file['suffix'] == 'MPRAGE' else 'unit1'
             recipe = preference.recipe(key, file)

@@ -17,7 +17,7 @@ from ssl2_bids.steps.quality import BRAIN_VOLUMES
 from ssl2_bids.volume import Volume, resample
 
 FAR = 8.0  # mm above the template's surface: more than a fitted brain reaches
-OF_IMAGE = {'unlike', 'turned', 'cut'}  # codes of flags that no other mask can mend
+OF_IMAGE = {'unlike', 'turned', 'cut'}  # codes of flags that another mask does not change
 ADVICE = 'look at the outlines of the brain mask; --brain-mask takes a corrected one'
 # ``python benchmarks/brain_flags.py`` prints the numbers of good and spoiled masks; each threshold
 # lies between both on t1w-3t and simulated heads

@@ -356,7 +356,31 @@ def fields(tmp_path, *names, **more):
 
 def test_a_b1_map_accompanies_an_mp2rage_of_known_settings(tmp_path):
     files = fields(tmp_path, 'TB1map', 'acq-b_TB1map')
-    assert [c.role for c in chosen(files).picked[0].companions] == ['INV1', 'INV2', 'TB1map']
+    choice = chosen(files)
+    assert [c.role for c in choice.picked[0].companions] == ['INV1', 'INV2', 'TB1map']
+    (reason,) = [why for path, why in choice.dropped if path.name.endswith('acq-b_TB1map.nii.gz')]
+    assert 'sub-01_TB1map.nii.gz has priority' in reason
+
+
+@pytest.mark.parametrize(
+    ('left', 'words'),
+    [
+        (('run-1', 'run-2'), 'sub-01_run-1_UNIT1.nii.gz has priority: first by name'),
+        (('run-2',), 'sub-01_run-2_UNIT1.nii.gz has priority: with INV1 and INV2'),
+    ],
+)
+def test_of_several_unit1_the_reason_is_the_true_one(tmp_path, left, words):
+    inversions = [f'{run}_inv-{i}_MP2RAGE' for run in left for i in (1, 2)]
+    choice = chosen(entries(tmp_path, 'run-1_UNIT1', 'run-2_UNIT1', *inversions, 'FLAIR'))
+    reasons = dict(choice.dropped)
+    (reason,) = [why for path, why in reasons.items() if path.name.endswith('UNIT1.nii.gz')]
+    assert reason == words
+    assert any('several UNIT1' in text for text in choice.warnings) == (len(left) == 2)
+
+
+def test_of_several_echoes_of_a_t1w_the_first_is_taken(tmp_path):
+    choice = chosen(entries(tmp_path, 'echo-1_T1w', 'echo-2_T1w'))
+    assert any('(the first echo)' in text for text in choice.warnings)
 
 
 def test_sa2rage_needs_its_phases(tmp_path):
@@ -377,6 +401,11 @@ def test_sa2rage_needs_its_phases(tmp_path):
     whole = chosen(fields(tmp_path, one, two, *phases, metadata=metadata))
     roles = [c.role for c in whole.picked[0].companions]
     assert roles[2:] == ['SA2RAGE 1', 'SA2RAGE 2', 'SA2RAGE 1 phase', 'SA2RAGE 2 phase']
+    less = {name: {k: v for k, v in own.items() if k != 'NumberShots'}
+            for name, own in metadata.items()}  # fmt: skip
+    unknown = chosen(fields(tmp_path, one, two, *phases, metadata=less))
+    reasons = {why for path, why in unknown.dropped if 'TB1SRGE' in path.name}
+    assert reasons == {'the settings of SA2RAGE are not known: NumberShots missing'}
 
 
 def test_without_its_settings_the_t1_map_of_the_scanner_is_taken_and_the_key_named(tmp_path):

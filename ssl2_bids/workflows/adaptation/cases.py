@@ -18,7 +18,7 @@ from ssl2_bids.bids.dataset import (
     unit_name,
 )
 from ssl2_bids.bids.label_ranking import session_of
-from ssl2_bids.bids.labels import Label, find_labels
+from ssl2_bids.bids.labels import Label, find_labels, look_for_labels
 from ssl2_bids.bids.outputs import Result, read_sidecar, sidecar_path
 from ssl2_bids.errors import DataError, NoInputError, UsageError
 from ssl2_bids.itk import from_itk
@@ -67,6 +67,14 @@ def label_folders(settings: GroupSettings) -> tuple[Path, ...]:
     derivatives = settings.bids_dir / 'derivatives'
     usual = tuple(derivatives / name for name in USUAL if (derivatives / name).is_dir())
     return settings.labels or usual
+
+
+def has_labels(folder: Path) -> bool:
+    """Whether a folder has a manual lesion mask."""
+    try:
+        return bool(look_for_labels(folder).labels)
+    except NoInputError:
+        return False
 
 
 def find_cases(settings: GroupSettings, results: Sequence[Result]) -> list[Case]:

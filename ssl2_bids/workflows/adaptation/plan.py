@@ -21,6 +21,7 @@ from ssl2_bids.workflows.adaptation.cases import (
     Case,
     check_holdout,
     find_cases,
+    has_labels,
     label_folders,
     read_labels,
 )
@@ -103,10 +104,10 @@ def plan_adaptation(settings: GroupSettings, results: Sequence[Result]) -> Adapt
         strategies.find(settings.strategy)
     folders = label_folders(settings)
     if not asked_for(settings):
-        if folders:
+        if with_labels := [folder for folder in folders if has_labels(folder)]:
             log.info(
                 'no model is adapted; to adapt a model to the labels found, give --labels %s',
-                ' '.join(map(str, folders)),
+                ' '.join(map(str, with_labels)),
             )
         return None
     if not folders and settings.strategy is None:

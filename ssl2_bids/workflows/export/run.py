@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ssl2_bids.bids.dataset import unit_name
+from ssl2_bids.bids.labels import is_own
 from ssl2_bids.bids.outputs import (
     Result,
     find_results,
@@ -31,7 +32,8 @@ from ssl2_bids.workflows.participant.sloppy import WARNING
 
 log = logging.getLogger('ssl2_bids')
 
-ROI_PATTERN = '*_roi.nii.gz'  # the line of .bidsignore that fMRIPrep's documentation asks for
+# fMRIPrep's documentation asks for the first of these lines of .bidsignore
+ROI_PATTERNS = ('*_roi.nii.gz', '*_roi.json')
 T1_LIKE = ('T1w', *(one for one, similar in SIMILAR.items() if similar == 'T1w'))
 
 
@@ -104,21 +106,53 @@ def _each(
 def write_roi(result: Result, bids_dir: Path) -> Path:
     """The lesion mask of a session where fMRIPrep looks for it, on the grid of the raw T1w.
 
-    fMRIPrep takes any ``_roi`` of ``anat``; masks on another grid than the T1w end its run.
+    fMRIPrep takes any ``_roi`` of ``anat``; masks on another grid than the T1w end its run. The
+    sidecar states that the mask is not manual, so that it is never taken for a label.
 
     Raises
     ------
-    DataError : the session has no T1w, or a file is missing.
+    DataError : the session has no T1w, a file is missing, or the session has a mask of this kind
+        that ssl2-bids did not make.
     """
     contrast, raw = raw_t1(result, bids_dir, accepted=('T1w',))
     names = result.names
     stem = unit_name(names.subject, names.session)
     path = raw.parent / f'{stem}_label-lesion_roi.nii.gz'
+    check_rois(path.parent, stem)
     remove_leftovers(path.parent)
     grid = read_raw_grid(raw)
+    write_json(
+        sidecar_path(path),
+        result.sidecar
+        | {
+            'Description': 'Lesion mask for fMRIPrep, segmented by ssl2-bids; not a manual mask.',
+            'Manual': False,
+            'Sources': [bids_uri(raw, bids_dir)],
+            'SpatialReference': bids_uri(raw, bids_dir),
+        },
+    )
     write_on(grid, lesions_on(result, contrast, grid), path, dtype=np.uint8)
-    ignore(bids_dir, ROI_PATTERN)
+    for pattern in ROI_PATTERNS:
+        ignore(bids_dir, pattern)
     return path
+
+
+def check_rois(folder: Path, stem: str) -> None:
+    """Check that all lesion masks for fMRIPrep of a session were made by ssl2-bids.
+
+    Raises
+    ------
+    DataError : one was not: it may be drawn by hand, and fMRIPrep would take both.
+    """
+    for path in sorted(folder.glob(f'{stem}_*roi.nii*')):
+        sidecar = sidecar_path(path)
+        if not (sidecar.is_file() and is_own(read_sidecar(sidecar))):
+            raise DataError(
+                'this mask was not made by ssl2-bids: it is not replaced',
+                advice='fMRIPrep takes all masks with this suffix. Keep this one, or move it out '
+                'of the folder first.',
+                path=path,
+            )
 
 
 def write_filled(result: Result, bids_dir: Path) -> Path:

@@ -82,7 +82,14 @@ def _with_brain_mask(plan: Plan) -> Plan:
         if found:
             return replace(plan, brain_mask=found)
     where = 'the folder of --brain-mask' if folder else ', '.join(f'-d {name}' for name in folders)
-    note = f'no mask for this session in {where}: the brain is extracted'
+    used = [path for scan in session.scans.values() for path in scan.sources]
+    if folder or any(path.is_relative_to(root) for path in used for root in folders.values()):
+        note = f'no mask for this session in {where}: the brain is extracted'
+    else:
+        note = (
+            f'nothing for this session in {where}: its raw images are used, results lie on the '
+            'grid of the raw reference, and the brain is extracted'
+        )
     return replace(plan, session=replace(session, warnings=(*session.warnings, note)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -13,9 +14,12 @@ from running_app import validate
 from scipy import ndimage
 from site_phantom import AFFINE, head, make_model
 
+from ssl2_bids.bids.labels import look_for_labels
 from ssl2_bids.cli.app import main as app
 from ssl2_bids.cli.tools.app import main
+from ssl2_bids.errors import NoInputError
 
+IGNORED = ['*_roi.nii.gz', '*_roi.json']
 SCANS = {'t1': ('T1w', 'FLAIR'), 'flair': ('FLAIR',)}
 
 
@@ -69,7 +73,7 @@ def test_fmriprep_gets_masks_on_the_grid_of_the_raw_t1w(results, capsys):
     assert mask.get_sform(coded=True)[1] == 2
     own = nib.load(results / f'out/sub-t1/anat/sub-t1_space-T1w_label-L_desc-{desc}_mask.nii.gz')
     assert np.array_equal(np.asarray(mask.dataobj), np.asarray(own.dataobj))
-    assert (data / '.bidsignore').read_text().splitlines() == ['*_roi.nii.gz']
+    assert (data / '.bidsignore').read_text().splitlines() == IGNORED
 
     # from results on the grid of the FLAIR the mask is resampled
     assert main(['export', str(results / 'on-flair'), str(data), *given]) == 1  # one has no T1w
@@ -79,7 +83,37 @@ def test_fmriprep_gets_masks_on_the_grid_of_the_raw_t1w(results, capsys):
     assert again.shape == raw.shape
     one, two = (np.asarray(m.dataobj) > 0 for m in (mask, again))
     assert 2 * (one & two).sum() / (one.sum() + two.sum()) > 0.8
-    assert (data / '.bidsignore').read_text().splitlines() == ['*_roi.nii.gz']
+    assert (data / '.bidsignore').read_text().splitlines() == IGNORED
+
+
+def test_an_exported_mask_is_no_manual_label(results, tmp_path):
+    data = tmp_path / 'data'
+    shutil.copytree(results / 'data', data)
+    given = ['--to', 'fmriprep', '--model', label(results), '--participant-label', 't1']
+    assert main(['export', str(results / 'out'), str(data), *given]) == 0
+    assert validate(data, kind='raw') == []
+    with pytest.raises(NoInputError, match='results of ssl2-bids itself'):
+        look_for_labels(data)
+
+
+@pytest.mark.parametrize('name', ['sub-t1_label-lesion_roi', 'sub-t1_T1w_label-lesion_roi'])
+@pytest.mark.parametrize('sidecar', [None, {'Manual': True}, {'Description': 'drawn'}])
+def test_a_mask_drawn_by_hand_is_never_replaced(results, tmp_path, capsys, name, sidecar):
+    data = tmp_path / 'data'
+    shutil.copytree(results / 'data', data)
+    for earlier in data.rglob('*_roi.*'):  # of the tests before
+        earlier.unlink()
+    path = data / 'sub-t1' / 'anat' / f'{name}.nii.gz'
+    shutil.copy(data / 'sub-t1' / 'anat' / 'sub-t1_T1w.nii.gz', path)
+    if sidecar is not None:
+        path.with_name(f'{name}.json').write_text(json.dumps(sidecar))
+    before = {p: p.read_bytes() for p in data.rglob('*') if p.is_file()}
+    given = ['--to', 'fmriprep', '--model', label(results), '--participant-label', 't1']
+    assert main(['export', str(results / 'out'), str(data), *given]) == 65
+    shown = ''.join(capsys.readouterr())
+    assert path.name in shown
+    assert 'not made by ssl2-bids' in shown
+    assert {p: p.read_bytes() for p in data.rglob('*') if p.is_file()} == before
 
 
 def test_a_filled_t1w_stands_beside_the_results(results):
