@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ssl2_bids import __date__, __version__
-from ssl2_bids.bids.dataset import read_description
+from ssl2_bids.bids.dataset import is_own_dataset, read_description, warn_once
 from ssl2_bids.files import write_json, write_text
 
 BRAIN_MASKS = 'brainmasks'  # in BIDS URIs, the folder of --brain-mask
@@ -68,7 +68,14 @@ def write_dataset_files(
     """
     path = output_dir / 'dataset_description.json'
     content = describe_dataset(output_dir, bids_dir)
-    former = read_description(output_dir).get('DatasetLinks')
+    before = read_description(output_dir)
+    if before and is_own_dataset(output_dir) and before.get('Name') != content['Name']:
+        warn_once(
+            f'{output_dir}: holds results of another dataset ("{before.get("Name")}"; now '
+            f'"{content["Name"]}"): results of participants with equal labels are replaced. For '
+            'another dataset give another output folder'
+        )
+    former = before.get('DatasetLinks')
     more = {name: raw_link(output_dir, folder) for name, folder in (links or {}).items()}
     content['DatasetLinks'] = {
         **(former if isinstance(former, dict) else {}),
