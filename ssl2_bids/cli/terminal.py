@@ -87,6 +87,8 @@ class Terminal:
         """One of the stages of a session starts or ends."""
         log.debug('%s: %s %s', session, stage, status)
         if not sys.stderr.isatty():
+            if (stage, status) == ('finish', 'end'):  # a job's log shows how far it is
+                log.info('%s: finished', session.replace('_', ' '))
             return
         if self._bar is None:
             self._start_bar()
