@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
+from ssl2_bids import sidecar_values
 from ssl2_bids.bids import preference
 from ssl2_bids.bids.choosing import Choosing
 from ssl2_bids.bids.scan import Scan
@@ -35,10 +37,9 @@ def pick_t2starw(choosing: Choosing, found: list[dict[str, Any]]) -> Scan:
 
 
 def _pick_echoes(choosing: Choosing, group: list[dict[str, Any]]) -> Scan:
-    times = [f['metadata'].get('EchoTime') for f in group]
-    known = all(isinstance(t, int | float) for t in times)
+    known = _have_times(choosing, group)
     early = [
-        f for f, t in zip(group, times, strict=True) if not known or float(t) <= MAX_ECHO
+        f for f in group if not known or float(f['metadata']['EchoTime']) <= MAX_ECHO
     ] or group
     choosing.drop([f for f in group if f not in early], 'echo after 60 ms')
     grid = choosing.headers[early[0]['path']]
@@ -55,6 +56,26 @@ def _pick_echoes(choosing: Choosing, group: list[dict[str, Any]]) -> Scan:
         paths=tuple(f['path'] for f in together),
         echo_times=tuple(map(float, seconds)) if known else (),
     )
+
+
+def _have_times(choosing: Choosing, group: list[dict[str, Any]]) -> bool:
+    """Whether the echo times of all echoes are known; why not, where they are given but wrong."""
+    wrong = [
+        f'{f["path"].name}: {text}'
+        for f in group
+        for text in sidecar_values.faults(f['metadata'], 'EchoTime')
+    ]
+    times = [f['metadata'].get('EchoTime') for f in group]
+    if not wrong and len(group) > 1 and None not in times:
+        for (one, before), (other, after) in pairwise(zip(group, times, strict=True)):
+            if after <= before:
+                wrong.append(
+                    f'{other["path"].name}: EchoTime is {after:g} s, expected is more than the '
+                    f'{before:g} s of {one["path"].name}'
+                )
+    if wrong:
+        choosing.warnings.append(f'no T2* map can be computed: {"; ".join(wrong)}')
+    return not wrong and None not in times
 
 
 def _echo(file: dict[str, Any]) -> int:

@@ -77,11 +77,12 @@ def _for_t1(choosing: Choosing, pair: Sequence[dict[str, Any]], uniform: dict[st
         if given := choosing.given('TB1map'):
             return [('TB1map', given[0])]
         raw = [f for f in choosing.files if not f.get('dataset') and f['path'].exists()]
-        found = mp2rage_parts.transmit_maps(raw)
+        found, why = mp2rage_parts.transmit_maps(raw)
+        if why:
+            choosing.warnings.append(f'no B1+ map can be computed from SA2RAGE: {why}')
         return found if len(choosing.usable([f for _, f in found])) == len(found) else []
     if any('InversionTime' in one for one in sidecars):
-        missing = t1_mapping.missing_keys(*sidecars)
-        why = f'{", ".join(missing)} missing' if missing else 'its times contradict one another'
+        why = t1_mapping.why_no_protocol({f['path'].name: f['metadata'] for f in pair})
         choosing.warnings.append(f'no T1 map can be computed from the MP2RAGE: {why}')
     return _scanner_maps(choosing, uniform)
 

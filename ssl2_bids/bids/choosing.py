@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ssl2_bids import sidecar_values
 from ssl2_bids.bids import image_names, mp2rage_parts, preference
 from ssl2_bids.bids.absent import ABSENT, absent_content, is_absent
 from ssl2_bids.bids.filters import LONG_NAMES, SUFFIXES_OF, matches
@@ -18,6 +19,7 @@ from ssl2_bids.errors import DataError
 from ssl2_bids.volume import pointer_of, same_grid
 
 SHORT_NAMES = {'acquisition': 'acq', 'ceagent': 'ce', 'reconstruction': 'rec', 'run': 'run'}
+OF_THE_FIELD = ('MagneticFieldStrength', 'ImagingFrequency')
 COMPLEX_PARTS = ('phase', 'real', 'imag')
 
 
@@ -243,6 +245,7 @@ class Choosing:
                 )
                 if is_absent(path) and not used.get('dataset'):
                     self.absent.add(path)
+        self._note_values(file)
         return Scan(
             suffix,
             (file['path'],),
@@ -251,6 +254,11 @@ class Choosing:
             tuple(Companion(role, f['path'], f['metadata']) for role, f in companions or ()),
             self.headers[file['path']].spacing,
         )
+
+    def _note_values(self, file: dict[str, Any]) -> None:
+        """Warn of a field that cannot be meant: its key is not used."""
+        for text in sidecar_values.faults(file['metadata'], *OF_THE_FIELD):
+            self.warnings.append(f'{file["path"].name}: {text}; the key is not used')
 
     def on_grid(self, file: dict[str, Any], other: dict[str, Any], name: str) -> bool:
         """Whether a file lies on the grid of another; else it is left out with a warning."""

@@ -145,13 +145,17 @@ def _same(
     )
 
 
-def transmit_maps(files: Sequence[dict[str, Any]]) -> Roles:
-    """What gives the B1+ field of a session: a TB1map, else a whole SA2RAGE, else nothing."""
+def transmit_maps(files: Sequence[dict[str, Any]]) -> tuple[Roles, str]:
+    """What gives the B1+ field of a session: a TB1map, else a whole SA2RAGE, else nothing.
+
+    With it, why the settings of a whole SA2RAGE cannot be used; empty where they can.
+    """
     maps = sorted((f for f in files if f['suffix'] == 'TB1map'), key=lambda f: f['path'].name)
     if maps:
-        return [('TB1map', maps[0])]
+        return [('TB1map', maps[0])], ''
     whole = _sa2rage(files)
-    return [] if not whole or _missing_of_sa2rage(whole) else whole
+    why = _why_no_settings(whole) if whole else ''
+    return ([], why) if why else (whole, '')
 
 
 def why_not_used(
@@ -170,9 +174,9 @@ def why_not_used(
         return f'{others[0]["path"].name} has priority: {BY_NAME}'
     whole = _sa2rage(files) if suffix == 'TB1SRGE' else []
     if whole and file['path'] in {f['path'] for _, f in whole}:
-        missing = _missing_of_sa2rage(whole)
-        if missing:
-            return f'the settings of SA2RAGE are not known: {missing}'
+        why = _why_no_settings(whole)
+        if why:
+            return f'the settings of SA2RAGE are not known: {why}'
     return RELATED[suffix]
 
 
@@ -192,15 +196,12 @@ def _sa2rage(files: Sequence[dict[str, Any]]) -> Roles:
     return whole if len(whole) == len(roles) else []
 
 
-def _missing_of_sa2rage(whole: Roles) -> str:
-    """What the sidecars of a SA2RAGE lack; empty if they have its settings."""
-    from ssl2_bids.steps import t1_mapping, transmit_field  # only where there is a SA2RAGE
+def _why_no_settings(whole: Roles) -> str:
+    """Why the settings of a SA2RAGE cannot be used; empty if they can."""
+    from ssl2_bids.steps import t1_mapping  # only where there is a SA2RAGE
 
-    sidecars = [file['metadata'] for _, file in whole[:2]]
-    if transmit_field.sa2rage_protocol(sidecars):
-        return ''
-    missing = t1_mapping.missing_keys(*sidecars)
-    return f'{", ".join(missing)} missing' if missing else 'its times contradict one another'
+    sidecars = {file['path'].name: file['metadata'] for _, file in whole[:2]}
+    return t1_mapping.why_no_protocol(sidecars, kind='sa2rage')
 
 
 def _why_not(number: str, uniform: dict[str, Any], magnitudes: Sequence[dict[str, Any]]) -> str:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ssl2_bids import sidecar_values
+
 MIN_ECHOES = 3  # of a fit of T2*
 
 
@@ -79,9 +81,9 @@ class Scan:
 
     @property
     def field_strength(self) -> float | None:
-        """Tesla, from the sidecar; None if unknown."""
+        """Tesla, from the sidecar; None if unknown, or no field strength at all."""
         value = self.metadata.get('MagneticFieldStrength')
-        return value if isinstance(value, int | float) else None
+        return None if sidecar_values.fault('MagneticFieldStrength', value) else value
 
     @property
     def maps(self) -> dict[str, str]:

@@ -54,18 +54,8 @@ def as_fraction(stored: Volume) -> Volume:
 
 
 def sa2rage_protocol(sidecars: Sequence[Mapping[str, Any]]) -> Protocol | None:
-    """The settings of SA2RAGE from the sidecars of its two images, or None if some are missing."""
-    found = t1_mapping.protocol_of(*sidecars)
-    if found is None:
-        return None
-    return Protocol(
-        kind='sa2rage',
-        tr=found.tr,
-        ti=found.ti,
-        angles=found.angles,
-        spacing=found.spacing,
-        pulses=found.pulses,
-    )
+    """The settings of SA2RAGE from the sidecars of its two images; None without usable ones."""
+    return t1_mapping.protocol_of(*sidecars, kind='sa2rage')
 
 
 def from_sa2rage(images: Sequence[Volume], phases: Sequence[Volume], protocol: Protocol) -> Volume:

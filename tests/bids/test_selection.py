@@ -480,3 +480,76 @@ def test_sform_and_qform_apart_are_mentioned_with_the_distance(tmp_path):
     image.set_qform(moved, 1)
     choice = chosen(entries(tmp_path, 'T1w', image=image))
     assert any('differ by 5.0 mm' in text for text in choice.warnings)
+
+
+def test_times_in_milliseconds_cost_the_map_of_t1_and_are_named(tmp_path):
+    times = ('InversionTime', 'RepetitionTimePreparation', 'RepetitionTimeExcitation')
+    metadata = {
+        name: one | {key: one[key] * 1000 for key in times if key in one}
+        for name, one in (('inv-1_MP2RAGE', FIRST), ('inv-2_MP2RAGE', SECOND))
+    }
+    choice = chosen(fields(tmp_path, 'TB1map', metadata=metadata))
+    (scan,) = choice.picked
+    assert scan.contrast == 'UNIT1'
+    assert scan.maps == {}
+    assert [c.role for c in scan.companions] == ['INV1', 'INV2']
+    (text,) = [w for w in choice.warnings if 'no T1 map can be computed' in w]
+    for key in times:
+        assert f'sub-01_inv-2_MP2RAGE.nii.gz: {key} is ' in text
+    assert 'expected is a number in seconds' in text
+
+
+def test_a_sa2rage_in_milliseconds_costs_the_map_of_b1(tmp_path):
+    names = ['inv-1_TB1SRGE', 'inv-2_TB1SRGE', 'inv-1_part-phase_TB1SRGE',
+             'inv-2_part-phase_TB1SRGE']  # fmt: skip
+    settings = {
+        'RepetitionTimePreparation': 2400, 'RepetitionTimeExcitation': 2.9, 'NumberShots': [10, 22]
+    }  # fmt: skip
+    metadata = {
+        names[0]: settings | {'InversionTime': 58, 'FlipAngle': 4},
+        names[1]: settings | {'InversionTime': 1800, 'FlipAngle': 11},
+    }
+    choice = chosen(fields(tmp_path, *names, metadata=metadata))
+    assert choice.picked[0].maps == {'T1map': 'uncorrected'}
+    assert any(
+        w.startswith('no B1+ map can be computed from SA2RAGE: sub-01_inv-1_TB1SRGE.nii.gz: ')
+        for w in choice.warnings
+    )
+
+
+@pytest.mark.parametrize(
+    ('times', 'text'),
+    [
+        ((5, 10, 15), 'sub-01_echo-1_T2starw.nii.gz: EchoTime is 5, expected is a number in sec'),
+        ((0.005, -0.01, 0.015), 'sub-01_echo-2_T2starw.nii.gz: EchoTime is -0.01, '),
+        ((0.005, '0.01', 0.015), "sub-01_echo-2_T2starw.nii.gz: EchoTime is '0.01', "),
+        ((0.005, 0.015, 0.01), 'sub-01_echo-3_T2starw.nii.gz: EchoTime is 0.01 s, expected is mo'),
+        ((0.005, 0.005, 0.005), 'sub-01_echo-2_T2starw.nii.gz: EchoTime is 0.005 s, expected is'),
+    ],
+)
+def test_echo_times_that_cannot_be_seconds_cost_the_map_of_t2star(tmp_path, times, text):
+    names = [f'echo-{number}_T2starw' for number in (1, 2, 3)]
+    metadata = {name: {'EchoTime': time} for name, time in zip(names, times, strict=True)}
+    choice = chosen(entries(tmp_path, *names, metadata=metadata))
+    assert names_of(choice) == {'T2starw': names}
+    assert choice.picked[0].maps == {}
+    assert any(f'no T2* map can be computed: {text}' in w for w in choice.warnings)
+
+
+@pytest.mark.parametrize(
+    ('key', 'value'),
+    [
+        ('MagneticFieldStrength', 30000),
+        ('MagneticFieldStrength', 0),
+        ('MagneticFieldStrength', True),
+        ('MagneticFieldStrength', float('nan')),
+        ('ImagingFrequency', 123.2e6),
+        ('ImagingFrequency', '123.2'),
+    ],
+)
+def test_a_field_that_cannot_be_meant_is_named_and_not_used(tmp_path, key, value):
+    choice = chosen(entries(tmp_path, 'FLAIR', metadata={'FLAIR': {key: value}}))
+    assert choice.picked[0].field_strength is None
+    (text,) = choice.warnings
+    assert text.startswith(f'sub-01_FLAIR.nii.gz: {key} is ')
+    assert text.endswith('; the key is not used')

@@ -73,3 +73,62 @@ def test_times_that_contradict_one_another_give_no_protocol():
     assert t1_mapping.missing_keys(FIRST | {'InversionTime': 0.3}, SECOND) == []
     assert t1_mapping.protocol_of(FIRST | {'InversionTime': 0.3}, SECOND) is None
     assert t1_mapping.protocol_of(FIRST, SECOND | {'InversionTime': 1.5}) is None
+
+
+MILLISECONDS = {'RepetitionTimePreparation': 6000, 'RepetitionTimeExcitation': 6.8}
+ABSURD = [  # keys of both sidecars, and what is named
+    ({'InversionTime': 800}, 'one.nii.gz: InversionTime is 800, expected is a number in seconds'),
+    ({'InversionTime': -1}, 'InversionTime is -1, '),
+    ({'InversionTime': float('nan')}, 'InversionTime is nan, '),
+    ({'InversionTime': float('inf')}, 'InversionTime is inf, '),
+    ({'InversionTime': 10**400}, 'InversionTime is 1000'),
+    ({'InversionTime': True}, 'InversionTime is True, '),
+    ({'InversionTime': '0.8'}, "InversionTime is '0.8', "),
+    ({'InversionTime': [0.8, 2.7]}, 'InversionTime is [0.8, 2.7], '),
+    ({'InversionTime': 0.3}, 'one.nii.gz: InversionTime is 0.3 s, but its excitations'),
+    ({'InversionTime': 5.9}, 'one.nii.gz and two.nii.gz: InversionTime is 5.9 and 2.7 s'),
+    (MILLISECONDS, 'RepetitionTimePreparation is 6000, expected is a number in seconds'),
+    ({'RepetitionTimePreparation': 6000}, 'two.nii.gz: RepetitionTimePreparation is 6000, '),
+    ({'RepetitionTimePreparation': 0}, 'RepetitionTimePreparation is 0, '),
+    ({'RepetitionTimePreparation': 2}, 'but RepetitionTimePreparation is 2 s'),
+    ({'RepetitionTimeExcitation': 6.8}, 'RepetitionTimeExcitation is 6.8, '),
+    ({'RepetitionTimeExcitation': 0}, 'RepetitionTimeExcitation is 0, '),
+    ({'RepetitionTimeExcitation': None, 'EchoSpacing': 6.8}, 'EchoSpacing is 6.8, '),
+    ({'RepetitionTimeExcitation': None, 'EchoTime': 2.7}, 'EchoTime is 2.7, '),
+    ({'FlipAngle': 0}, 'FlipAngle is 0, expected is a number in degrees'),
+    ({'FlipAngle': 0.12}, 'FlipAngle is 0.12, '),
+    ({'FlipAngle': 700}, 'FlipAngle is 700, '),
+    ({'FlipAngle': [7]}, 'FlipAngle is [7], '),
+    ({'FlipAngle': 90}, 'do not distinguish tissues'),
+    ({'NumberShots': 0}, 'NumberShots is 0, expected is a whole number'),
+    ({'NumberShots': '160'}, "NumberShots is '160', "),
+    ({'NumberShots': [80, 80, 80]}, 'NumberShots is [80, 80, 80], '),
+    ({'NumberShots': [-5, -5]}, 'NumberShots is [-5, -5], '),
+    ({'NumberShots': {'a': 1}}, "NumberShots is {'a': 1}, "),
+    ({'NumberShots': float('inf')}, 'NumberShots is inf, '),
+    ({'NumberShots': 160, 'PartialFourier': 0.01}, 'PartialFourier is 0.01, '),
+]
+
+
+@pytest.mark.parametrize(('values', 'text'), ABSURD)
+def test_values_that_cannot_be_meant_are_named_and_give_no_protocol(values, text):
+    one = FIRST | values
+    two = SECOND | {k: v for k, v in values.items() if k not in ('InversionTime', 'FlipAngle')}
+    assert text in t1_mapping.why_no_protocol({'one.nii.gz': one, 'two.nii.gz': two})
+    assert t1_mapping.protocol_of(one, two) is None
+
+
+def test_repetition_times_that_differ_contradict_one_another():
+    other = SECOND | {'RepetitionTimePreparation': 8}
+    why = t1_mapping.why_no_protocol({'a': FIRST, 'b': other})
+    assert why == 'a and b: RepetitionTimePreparation differs, 6 and 8 s'
+
+
+@pytest.mark.parametrize('values', [
+    {'RepetitionTimePreparation': 5, 'RepetitionTimeExcitation': 0.0071, 'NumberShots': 176},
+    {'RepetitionTimePreparation': 8.25, 'NumberShots': [60, 100]},
+    {'RepetitionTimePreparation': 4.3, 'NumberShots': [60, 80]},
+])  # fmt: skip
+def test_settings_of_published_protocols_are_taken(values):
+    sidecars = {'a': FIRST | values, 'b': SECOND | values}
+    assert t1_mapping.why_no_protocol(sidecars) == ''

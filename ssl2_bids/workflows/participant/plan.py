@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ssl2_bids import sidecar_values
 from ssl2_bids.bids.brain_masks import GivenMask
 from ssl2_bids.bids.given_datasets import GivenTransforms, program_of, shown_name
 from ssl2_bids.bids.inputs import Session
@@ -92,8 +93,7 @@ def given_sources(plan: Plan, label: str) -> tuple[str, ...]:
 
 def imaging_frequency(plan: Plan, contrast: str) -> float | None:
     """MHz, as dcm2niix writes it into the sidecar; None if unknown."""
-    value = plan.session.scans[contrast].metadata.get('ImagingFrequency')
-    return value if isinstance(value, int | float) and value > 0 else None
+    return sidecar_values.known(plan.session.scans[contrast].metadata, 'ImagingFrequency')
 
 
 def described_inputs(plan: Plan) -> list[dict[str, Any]]:
