@@ -194,6 +194,30 @@ def test_what_is_far_from_the_brain_is_black(tmp_path):
     assert picture.max() > 120
 
 
+def test_half_a_brain_mask_is_drawn_on_the_whole_head(tmp_path):
+    image, _, brain = head()
+    half = brain.data.copy()
+    half[: brain.shape[0] // 2] = 0
+    drawn = []
+    for name, mask in (('good', brain), ('half', brain.with_data(half))):
+        figures.draw_brain_mask(image, mask, tmp_path / f'{name}.svg', title='T')
+        drawn.append([pixels(p) for p in panels(tmp_path / f'{name}.svg')])
+    for good, found in zip(*drawn, strict=True):
+        assert found.shape == pytest.approx(good.shape, abs=4)
+    axial = drawn[1][2]
+    left, right = np.array_split(axial, 2, axis=1)
+    assert (left > 60).mean() == pytest.approx((right > 60).mean(), rel=0.25)
+
+
+def test_the_face_is_black_beside_the_whole_head(tmp_path):
+    image, _, brain = head((96, 112, 48), (2.0, 2.0, 5.0))
+    figures.draw_brain_mask(image, brain, tmp_path / 'a.svg', title='T')
+    sagittal = pixels(panels(tmp_path / 'a.svg')[14])
+    rows, columns = sagittal.shape
+    assert sagittal[-rows // 4 :, -columns // 8 :].max() < 20
+    assert (sagittal[: rows // 2] > 60).mean() > 0.5
+
+
 def test_volumes_on_other_grids_are_refused(tmp_path):
     image, lesions, brain = head()
     moved = Volume(lesions.data, lesions.affine + 0.5 * np.eye(4)[:, [0]] * np.eye(4)[3])

@@ -14,6 +14,11 @@ from ssl2_bids.volume import Volume, reorient, same_grid
 MARGIN = 6.0  # mm shown around the brain
 FADE = 14.0  # mm from the brain where a head turns black: the scalp's rim stays, a face does not
 
+BRIGHT = 0.25  # of the window: head, not air or skull
+COARSE = 3.0  # mm between the voxels in which a head is looked for
+FACE_DEPTH, FACE_TOP = 60.0, 115.0  # mm behind the tip of the nose, below the top of the head
+DEPTH = 190.0  # mm below the top of a head; what lies lower is neck
+
 
 @dataclass(frozen=True)
 class Plane:
@@ -50,6 +55,7 @@ class Scene:
     limits : intensities shown as black and as white.
     box : the part of the grid that is shown.
     shown : boolean array, the brain or, where it is not known, what is not dark.
+    hidden : the part of the grid that alone turns black far from the brain; None for all of it.
     """
 
     background: Volume
@@ -57,6 +63,7 @@ class Scene:
     limits: tuple[float, float]
     box: Box
     shown: np.ndarray
+    hidden: Box | None = None
 
     def size(self, plane: Plane, box: Box | None = None) -> tuple[float, float]:
         """Width and height of a slice in mm."""
@@ -83,7 +90,12 @@ class Scene:
         image = np.clip((np.nan_to_num(values) - low) / (high - low), 0, 1)
         image[values == 0] = 0  # what a skull-stripping tool took away
         if self.brain is not None:
-            image *= self._fade(cut(self.brain, plane, index, box), plane)
+            fade = self._fade(cut(self.brain, plane, index, box), plane)
+            if self.hidden is not None:
+                face = np.zeros(self.background.shape, bool)
+                face[self.hidden] = True
+                fade = np.where(cut(face, plane, index, box), fade, 1)
+            image *= fade
         return np.round(image * 255).astype(np.uint8)
 
     def _fade(self, inside: np.ndarray, plane: Plane) -> np.ndarray:
@@ -95,13 +107,19 @@ class Scene:
 
 
 def prepare(
-    background: Volume, brain: Volume | None = None, *, also: np.ndarray | None = None
+    background: Volume,
+    brain: Volume | None = None,
+    *,
+    also: np.ndarray | None = None,
+    whole_head: bool = False,
 ) -> Scene:
     """Orient, window and crop a background to the brain (to what is not dark without a mask).
 
     Parameters
     ----------
     also : boolean RAS+ array of what the crop must keep, too.
+    whole_head : crop to the head that the image itself shows, and hide nothing of it but the
+        face; the brain decides the grey values only.
 
     Raises
     ------
@@ -114,9 +132,44 @@ def prepare(
     if mask is not None and not mask.any():
         mask = None
     limits = window(background, mask)
+    if whole_head:
+        head = head_of(background, limits[0] + BRIGHT * (limits[1] - limits[0]))
+        box = bounding_box(head, background.spacing)
+        return Scene(background, mask, limits, box, head, face_of(head, background.spacing))
     shown = mask if mask is not None else background.data > limits[0] + 0.12 * np.diff(limits)
     kept = shown if also is None else shown | also
     return Scene(background, mask, limits, bounding_box(kept, background.spacing), shown)
+
+
+def head_of(volume: Volume, threshold: float) -> np.ndarray:
+    """The box of the largest bright part, without what lies far below its top: boolean (I, J, K).
+
+    Parameters
+    ----------
+    volume : RAS+; bright is what is above ``threshold``; everything where nothing is.
+    """
+    steps = np.maximum(1, np.rint(COARSE / volume.spacing)).astype(int)
+    coarse = volume.data[tuple(slice(None, None, step) for step in steps)] > threshold
+    labels, count = ndimage.label(ndimage.binary_opening(coarse) if coarse.any() else coarse)
+    head = np.zeros(volume.shape, bool)
+    if not count:
+        return ~head
+    largest = int(np.bincount(labels.ravel())[1:].argmax())
+    found = ndimage.find_objects(labels)[largest]
+    low, high = (
+        np.array([getattr(side, end) for side in found]) * steps for end in ('start', 'stop')
+    )
+    low[2] = max(low[2], high[2] - round(DEPTH / volume.spacing[2]))
+    head[tuple(map(slice, low, high))] = True
+    return head
+
+
+def face_of(head: np.ndarray, spacing: np.ndarray) -> Box:
+    """Where the face is, from the box of an upright head: in front and below, for no brain."""
+    _, depth, height = voxel_grid.bounding_box(head)
+    start = max(0, depth.stop - round(FACE_DEPTH / spacing[1]))
+    stop = max(0, height.stop - round(FACE_TOP / spacing[2]))
+    return slice(None), slice(start, None), slice(None, stop)
 
 
 def window(volume: Volume, mask: np.ndarray | None = None) -> tuple[float, float]:

@@ -53,9 +53,12 @@ FLICKER = (
 
 
 def draw_brain_mask(background: Volume, mask: Volume, path: Path, *, title: str) -> None:
-    """The outline of the brain mask on slices in the three planes."""
+    """The outline of the brain mask on slices through the whole head, in the three planes.
+
+    The head is that of the image: what a wrong mask leaves out is shown too.
+    """
     on_one_grid(background, mask)
-    scene = prepare(background, mask)
+    scene = prepare(background, mask, whole_head=True)
     brain = reorient(mask).data > 0
     rows = []
     for plane in PLANES:
