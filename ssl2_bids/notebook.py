@@ -134,6 +134,7 @@ def preprocess(
     DataError : the image cannot be used (empty, constant, not finite, no brain).
     """
     from ssl2_bids.steps import preprocess as steps
+    from ssl2_bids.steps import quality
 
     scans = [steps.check_image(reorient(one)) for one in (image, *inversions)]
     made = steps.prepare_contrast([scans[0].image], [one.image for one in scans[1:]])
@@ -148,7 +149,7 @@ def preprocess(
     return Preprocessed(
         steps.without_inhomogeneity(made.image, mask, field_strength=field_strength),
         mask,
-        (*warnings, *found),
+        (*warnings, *found, *quality.check_brain_volume(mask)),
     )
 
 

@@ -21,7 +21,7 @@ from ssl2_bids.simulation.participant import (
 )
 from ssl2_bids.simulation.scanner.protocols import Scanner
 from ssl2_bids.simulation.scanner.scan import ScanDraw, scan
-from ssl2_bids.steps.brain import extract_brain, is_brain_only, mask_of_brain_only
+from ssl2_bids.steps.brain import find_brain, mask_of_brain_only
 from ssl2_bids.steps.inhomogeneity import correct_inhomogeneity
 from ssl2_bids.synthesis.appearance import CHANNELS
 from ssl2_bids.synthesis.heads import Head, make_head
@@ -111,9 +111,8 @@ def healthy(data: Path) -> dict[str, Callable[[], Scans]]:
 def healthy_person(path: Path) -> Scans:
     """One healthy person."""
     image = reorient(read(path, contrast='T1w'))
-    find = mask_of_brain_only if is_brain_only(image) else extract_brain
     name = path.name.split('_')[0]
-    return on_one_grid(name, image, find(image), {'T1w': (image, None)})
+    return on_one_grid(name, image, find_brain(image).mask, {'T1w': (image, None)})
 
 
 def stripped(folder: Path, name: str, contrasts: tuple[str, ...]) -> Scans:

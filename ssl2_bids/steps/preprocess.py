@@ -190,22 +190,28 @@ def brain_mask(
 
     Returns
     -------
-    Mask, uint8, on the same grid; whether the image showed the brain only; warnings.
+    Mask, uint8, on the same grid; whether the image showed the brain only; what is doubtful about
+    that.
 
     Raises
     ------
     DataError : there is no brain.
     """
-    brain_only = shows_brain_only(image, mode=mode, stripped=stripped)
-    if brain_only:
-        mask = brain.mask_of_brain_only(image)
-    else:
-        if source is not None and not brain.is_brain_only(source):
+    brain_only = mode == 'skip' or (mode == 'auto' and stripped is True)
+    doubts: list[str] = []
+    mask = brain.mask_of_brain_only(image) if brain_only else None
+    if mode == 'auto' and stripped is None and brain.may_be_brain_only(image):
+        found = brain.find_brain(image, threads=threads)
+        brain_only, doubts = found.brain_only, list(found.warnings)
+        if brain_only or source is None:
+            mask = found.mask
+    if mask is None:
+        if source is not None and not brain.is_brain_only(source, threads=threads):
             image = source
         elif image.contrast == 'UNIT1' and mp2rage.is_noisy(image):
             image = mp2rage.smooth_for_masking(image)
         mask = brain.extract_brain(image, threads=threads)
-    return mask, brain_only, quality.check_brain_volume(mask)
+    return mask, brain_only, doubts
 
 
 def shows_brain_only(image: Volume, *, mode: str, stripped: bool | None) -> bool:

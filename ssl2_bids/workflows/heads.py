@@ -93,7 +93,7 @@ def heads_from_t1w(
     -------
     The heads, and one sentence for each scan that could not be used.
     """
-    from ssl2_bids.steps.brain import extract_brain, is_brain_only, mask_of_brain_only
+    from ssl2_bids.steps.brain import find_brain
     from ssl2_bids.steps.inhomogeneity import correct_inhomogeneity
 
     heads, refused = [], []
@@ -103,8 +103,7 @@ def heads_from_t1w(
             continue
         try:
             image = reorient(read(path, contrast='T1w'))
-            find = mask_of_brain_only if is_brain_only(image) else extract_brain
-            mask = find(image)
+            mask = find_brain(image).mask
             even = millimetre(correct_inhomogeneity(image, mask))
             brain = millimetre(mask.with_data(mask.data.astype(np.float32))).data > 0.5
             labels, scaled = label_t1w(even.data, brain)

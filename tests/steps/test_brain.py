@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from phantoms import brain_image
+from scipy import ndimage
 
 from ssl2_bids.errors import DataError
-from ssl2_bids.steps import brain, quality
+from ssl2_bids.steps import brain, preprocess, quality
 from ssl2_bids.volume import Volume, read, reorient
 
 
@@ -30,6 +31,43 @@ def test_a_head_whose_air_is_zero_is_no_brain():
     big = phantom()
     head = Volume(big.data, big.affine @ np.diag([1.3, 1.3, 1.3, 1]))
     assert not brain.is_brain_only(head)
+
+
+def with_skull(image: Volume) -> Volume:
+    """A brain in 8 mm of dark skull and 8 mm of scalp, zero outside."""
+    data = np.pad(image.data, 4)
+    outside = ndimage.distance_transform_edt(data == 0, sampling=image.spacing)
+    around = np.where(outside <= 8, 12, np.where(outside <= 16, 60, 0))
+    return Volume(np.where(data > 0, data, around).astype(np.float32), image.affine)
+
+
+def test_a_small_part_of_a_head_whose_air_is_zero_is_no_brain():
+    head = with_skull(phantom())
+    part = Volume(head.data[:, :, 20:].copy(), head.affine)
+    assert brain.may_be_brain_only(part)
+    found = brain.find_brain(part)
+    assert not found.brain_only
+    assert found.warnings == (brain.IS_HEAD,)
+    assert found.mask.data.sum() < 0.7 * (part.data > 0).sum()
+    mask, brain_only, doubts = preprocess.brain_mask(part, mode='auto', stripped=None)
+    assert (brain_only, doubts) == (False, [brain.IS_HEAD])
+    assert np.array_equal(mask.data, found.mask.data)
+
+
+def test_a_part_of_a_brain_is_brain_only():
+    image = phantom()
+    part = Volume(image.data[:, :, 16:30].copy(), image.affine)
+    found = brain.find_brain(part)
+    assert (found.brain_only, found.warnings) == (True, ())
+
+
+@pytest.mark.parametrize('slices', [(0, 48), (0, 40), (4, 38), (0, 34)])
+def test_a_real_head_of_few_slices_and_zero_air(shared_data, slices):
+    path = shared_data / 'ms-wholehead/sub-lj03/ses-2/anat/sub-lj03_ses-2_FLAIR.nii.gz'
+    image = reorient(read(path))
+    data = image.data[:, :, slice(*slices)].copy()
+    data[data < 0.08 * np.percentile(image.data, 99)] = 0
+    assert not brain.is_brain_only(Volume(data, image.affine))
 
 
 def test_the_mask_of_a_stripped_image_has_no_holes_and_no_crumbs():

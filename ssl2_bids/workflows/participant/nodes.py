@@ -94,7 +94,7 @@ def find_brain(
         methods = [brain_step.GIVEN]
         facts = _facts('find_brain', warnings, methods, contrast=contrast, brain_only=brain_only)
         return {'mask': _here('mask.nii'), 'facts': facts}
-    mask, brain_only, _ = preprocess.brain_mask(  # the joint mask's volume counts
+    mask, brain_only, doubts = preprocess.brain_mask(
         volume,
         mode=mode,
         stripped=stripped,
@@ -103,7 +103,8 @@ def find_brain(
     )
     write(mask, 'mask.nii', dtype=np.uint8)
     methods = brain_step.methods(brain_only, in_inv2=bool(source))
-    facts = _facts('find_brain', [], methods, contrast=contrast, brain_only=brain_only)
+    warnings = [f'{contrast}: {text}' for text in doubts]
+    facts = _facts('find_brain', warnings, methods, contrast=contrast, brain_only=brain_only)
     return {'mask': _here('mask.nii'), 'facts': facts}
 
 
