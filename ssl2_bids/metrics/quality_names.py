@@ -107,7 +107,7 @@ METRICS: dict[str, Metric] = {
     't1_wm': _own('median T1 of white matter, where there is a T1 map', 'T1 of WM', 's'),
     'coverage': _own(
         'share of the brain in the field of view; the brain is that of the template fitted to '
-        'the reference',
+        'the reference, or the brain mask of the session, whichever is cut more',
         'Coverage',
     ),
     'brain_mask_dice': _own(

@@ -18,9 +18,12 @@ FEW_DARK = 0.02  # share of dark voxels up to which there is no skull
 COVERED = 0.9  # share of the foreground in the extracted brain from which nothing else is there
 BEYOND = 8.0  # mm outside the extracted brain: scalp, eyes, neck
 MIN_BEYOND = 0.01  # share of the foreground
-SKULL = 0.15  # share of dark voxels outside the extracted brain; heads from 0.21
+SKULL = 0.1  # share of dark voxels outside the extracted brain; heads from 0.15
 MUCH_SKULL = 0.3  # cut brains up to 0.19
 BRAIN_BEYOND = 0.75  # median beyond over that of the brain; heads up to 0.67, cut brains from 0.81
+FAT = (
+    1.3  # the same of the 90th percentiles; heads with bright fat from 1.5, T1w brains up to 1.13
+)
 
 GIVEN = 'The brain mask was given by the user.'
 IS_HEAD = (
@@ -56,7 +59,7 @@ def find_brain(image: Volume, *, threads: int = 1) -> FoundBrain:
     Zeros around a small foreground are no proof: the air of a head can be zero, and its field of
     view short. So the brain is extracted, too. Where the foreground reaches beyond it, contrast
     decides: around a brain lie dark skull and a scalp that is darker than the brain on the whole,
-    beside a part of the brain that the extraction missed lies brain. What is doubtful is a head.
+    or has bright fat; beside a part of the brain that the extraction missed lies brain.
 
     Raises
     ------
@@ -86,10 +89,11 @@ def _is_head(image: Volume, inside: np.ndarray, brain: np.ndarray) -> bool:
     beyond = inside & (ndimage.distance_transform_edt(~brain, sampling=image.spacing) > BEYOND)
     if beyond.sum() < MIN_BEYOND * inside.sum():
         return False
-    median = np.median(image.data[brain & inside])
+    median, bright = np.percentile(image.data[brain & inside], (50, 90))
     dark = (image.data[around] < DARK * median).mean()
-    is_darker = np.median(image.data[beyond]) < BRAIN_BEYOND * median
-    return bool(dark >= MUCH_SKULL or (dark >= SKULL and is_darker))
+    middle, top = np.percentile(image.data[beyond], (50, 90))
+    is_scalp = middle < BRAIN_BEYOND * median or top > FAT * bright
+    return bool(dark >= MUCH_SKULL or (dark >= SKULL and is_scalp))
 
 
 def is_brain_only(image: Volume, *, threads: int = 1) -> bool:

@@ -61,9 +61,18 @@ def test_a_part_of_a_brain_is_brain_only():
     assert (found.brain_only, found.warnings) == (True, ())
 
 
-@pytest.mark.parametrize('slices', [(0, 48), (0, 40), (4, 38), (0, 34)])
-def test_a_real_head_of_few_slices_and_zero_air(shared_data, slices):
-    path = shared_data / 'ms-wholehead/sub-lj03/ses-2/anat/sub-lj03_ses-2_FLAIR.nii.gz'
+@pytest.mark.parametrize(
+    ('name', 'slices'),
+    [
+        ('sub-lj03_ses-2_FLAIR', (0, 48)),
+        ('sub-lj03_ses-2_FLAIR', (4, 38)),
+        ('sub-lj03_ses-2_FLAIR', (0, 34)),
+        ('sub-lj12_ses-1_T1w', (16, 35)),  # with bright fat
+    ],
+)
+def test_a_real_head_of_few_slices_and_zero_air(shared_data, name, slices):
+    subject, session, _ = name.split('_')
+    path = shared_data / f'ms-wholehead/{subject}/{session}/anat/{name}.nii.gz'
     image = reorient(read(path))
     data = image.data[:, :, slice(*slices)].copy()
     data[data < 0.08 * np.percentile(image.data, 99)] = 0

@@ -26,7 +26,6 @@ from ssl2_bids.workflows.participant.templates import checked_transforms
 from ssl2_bids.workflows.raw_scan import read_scan
 
 SAME_SPACE = 'MNI152'  # templates whose brains lie where that of the App's own template lies
-WHOLE_BRAIN = 0.98  # share of the brain below which an image's field of view is mentioned
 
 
 def prepare(scan: Scan, digests: list[str], working_voxel: float = 0.0) -> dict[str, Any]:
@@ -103,8 +102,9 @@ def find_brain(
     )
     write(mask, 'mask.nii', dtype=np.uint8)
     methods = brain_step.methods(brain_only, in_inv2=bool(source))
-    warnings = [f'{contrast}: {text}' for text in doubts]
-    facts = _facts('find_brain', warnings, methods, contrast=contrast, brain_only=brain_only)
+    facts = _facts(  # the doubts become flags of the image
+        'find_brain', [], methods, contrast=contrast, brain_only=brain_only, doubts=doubts
+    )
     return {'mask': _here('mask.nii'), 'facts': facts}
 
 
@@ -210,10 +210,6 @@ def join_brains(
     warnings = [flag.text for flag in found.flags]
     if any(flag.code not in brain_check.OF_IMAGE for flag in found.flags):
         warnings.append(brain_check.ADVICE)
-    warnings += [
-        f'{contrast}: its brain mask was not used: {reason}'
-        for contrast, reason in found.without_vote.items()
-    ]
     voters = [given] if given else [c for c in contrasts if c not in found.without_vote]
     facts = _facts(
         'join_brains',
@@ -285,14 +281,9 @@ def segment(
         uncertainty=uncertainty,
         low_memory=low_memory,
     )
-    warnings = [
-        f'{contrast} shows only {share:.0%} of the brain'
-        for contrast, share in result.coverage.items()
-        if share < WHOLE_BRAIN
-    ]
     facts = _facts(
         'segment',
-        warnings,
+        [],
         [sentence],
         channels=list(result.channels),
         device=device.partition(':')[0],

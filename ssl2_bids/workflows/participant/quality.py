@@ -9,8 +9,10 @@ import numpy as np
 
 from ssl2_bids.files import write_json
 from ssl2_bids.steps import image_checks
+from ssl2_bids.steps.brain_check import MIN_AGREEMENT, Flag
+from ssl2_bids.steps.expected_brain import inside_grid
 from ssl2_bids.steps.image_quality import ImageQuality, measure_image
-from ssl2_bids.volume import read
+from ssl2_bids.volume import Volume, read
 from ssl2_bids.workflows.participant.engine.task import read_json
 
 REFERENCE = 'the image is the reference'
@@ -18,7 +20,7 @@ OTHER = 'the image is not the reference'
 ALONE = 'the session has one image'
 NO_FIT = 'the template does not fit the reference'
 NOT_7T = 'it is measured at 7T'
-OF_THE_MASK = {'brain-mask', 'contrast', 'contrast-to-noise'}  # flags that a wrong mask gives too
+COARSE = 3.0  # mm between the voxels of the mask whose place in the image is looked up
 DIGITS = 6  # significant ones: equal on machines whose sums differ in the last bits
 
 
@@ -56,14 +58,16 @@ def measure_quality(
     to_image = np.load(matrix) if matrix else np.eye(4)
     back = np.linalg.inv(to_image)
     t1_map = maps.get('T1map')
+    image, mask = read(acquired, contrast=contrast), read(brain_mask, dtype=np.uint8)
+    of_brain = read_json(brain_facts)
     try:
         found = measure_image(
-            read(acquired, contrast=contrast),
+            image,
             read(corrected, contrast=contrast),
-            read(brain_mask, dtype=np.uint8),
+            mask,
             to_reference=back,
             to_template=np.linalg.inv(np.load(template_matrix)) @ back,
-            brain_only=read_json(brain_facts)['brain_only'],
+            brain_only=of_brain['brain_only'],
             is_corrected=is_corrected,
             t1_map=read(t1_map) if t1_map else None,
         )
@@ -72,7 +76,8 @@ def measure_quality(
         found = ImageQuality()
         found.not_available['all'] = f'the image could not be measured ({error})'
     joint = read_json(joint_facts)
-    _add_session(found, contrast, joint)
+    share = _share_inside(mask, image, to_image) if register_facts else None
+    _add_session(found, contrast, joint, share)
     if register_facts:
         _add_registration(found, read_json(register_facts)['registration'])
         found.add('template_dice', None, OTHER)
@@ -88,20 +93,17 @@ def measure_quality(
         frequency=frequency,
         is_reference=not register_facts,
     )
+    flags = _of_brain_mask(flags, found, of_brain, joint['without_vote'].get(contrast, ''))
     content = {
         'Flags': [flag.as_json() for flag in flags],
         'NotAvailable': found.not_available,
         'Metrics': {name: _rounded(value) for name, value in found.metrics.items()},
     }
     write_json('quality.json', content)
-    # what other steps report of the same fault is not reported twice; the tissues that contrasts
-    # are measured in are wrong where the brain mask is
-    elsewhere = {'coverage'} | (OF_THE_MASK if joint['flags'] else set())
-    texts = [flag.text for flag in flags if flag.code not in elsewhere]
     facts = {
         'step': 'measure_quality',
         'contrast': contrast,
-        'warnings': [f'{contrast}: {text}' for text in texts],
+        'warnings': [f'{contrast}: {flag.text}' for flag in flags],
         'methods': [image_checks.METHODS],
     }
     write_json('facts.json', facts)
@@ -111,9 +113,47 @@ def measure_quality(
     }
 
 
-def _add_session(found: ImageQuality, contrast: str, joint: dict[str, Any]) -> None:
-    """Field of view and mask, in comparison with the session."""
-    found.add('coverage', joint['coverage'].get(contrast), NO_FIT)
+def _of_brain_mask(
+    flags: list[Flag], found: ImageQuality, of_brain: dict[str, Any], not_used: str
+) -> list[Flag]:
+    """The flags with what other steps found in the image's own brain mask, each reason once.
+
+    Parameters
+    ----------
+    not_used : why it has no part in the mask of the session; empty where it has.
+    """
+    doubts = [Flag('zero-air', 1.0, 0.0, text) for text in of_brain.get('doubts', ())]
+    if not not_used:
+        return [*flags, *doubts]
+    dice, text = (
+        found.metrics['brain_mask_dice'] or 0.0,
+        f'its brain mask was not used: {not_used}',
+    )
+    others = [flag for flag in flags if flag.code != 'brain-mask']
+    return [*others, Flag('brain-mask', dice, MIN_AGREEMENT, text), *doubts]
+
+
+def _share_inside(mask: Volume, image: Volume, to_image: np.ndarray) -> float:
+    """Share of a mask in the field of view of an image, by the matrix to the image."""
+    steps = np.maximum(1, np.rint(COARSE / mask.spacing)).astype(int)
+    thin = mask.data[tuple(slice(None, None, step) for step in steps)] > 0
+    if not thin.any():
+        return 1.0
+    grid = Volume(thin, mask.affine @ np.diag([*steps, 1.0]))
+    return float(inside_grid(image, grid, to_image)[thin].mean())
+
+
+def _add_session(
+    found: ImageQuality, contrast: str, joint: dict[str, Any], share: float | None
+) -> None:
+    """Field of view and mask, in comparison with the session.
+
+    Parameters
+    ----------
+    share : of the brain mask in the field of view; None for the reference, where the mask lies.
+    """
+    seen = [part for part in (joint['coverage'].get(contrast), share) if part is not None]
+    found.add('coverage', min(seen) if seen else None, NO_FIT)
     found.add('brain_mask_dice', joint['agreement'].get(contrast), ALONE)
 
 

@@ -16,6 +16,7 @@ from ssl2_bids.workflows.participant.quality import measure_quality, quality_sid
 JOINT = {
     'flags': [],
     'warnings': [],
+    'without_vote': {},
     'coverage': {'T1w': 1.0, 'FLAIR': 0.6},
     'agreement': {'T1w': 0.98, 'FLAIR': 0.95},
 }
@@ -86,24 +87,45 @@ def test_a_misnamed_image_with_a_short_field_of_view(session):
     other = {'contrast': 'FLAIR', 'matrix': 'way.npy', 'register_facts': 'register.json'}
     content, warnings = measured(session, **other)
     assert [flag['Code'] for flag in content['Flags']] == ['contrast', 'coverage']
-    # the segmentation reports the field of view
-    (text,) = warnings
-    assert text.startswith('FLAIR: the contrast is that of a T1w image')
+    assert warnings == [f'FLAIR: {flag["Text"]}' for flag in content['Flags']]
+    assert warnings[0].startswith('FLAIR: the contrast is that of a T1w image')
     assert content['NotAvailable']['template_dice'] == 'the image is not the reference'
     assert content['Metrics']['registration_shift'] == 3
     assert content['NotAvailable']['distortion_high'] == 'it is measured at 7T'
 
-    # a brain mask that is doubted is reported alone: the tissues were measured in that mask
-    flag = {'Code': 'large', 'Value': 1.3, 'Threshold': 1.1}
-    write_json('joint.json', JOINT | {'flags': [flag], 'warnings': ['too large']})
-    content, warnings = measured(session, **other)
-    assert [flag['Code'] for flag in content['Flags']] == ['contrast', 'coverage']
-    assert warnings == []
 
-    # the mask of one image that was left out does not concern that of the session
-    write_json('joint.json', JOINT | {'warnings': ['FLAIR: its brain mask was not used']})
-    _, warnings = measured(session, **other)
-    assert len(warnings) == 1
+def test_page_and_file_have_the_same_reasons_each_once(session):
+    """Also where the brain mask of the session is doubted, and where that of the image is."""
+    other = {'contrast': 'FLAIR', 'matrix': 'way.npy', 'register_facts': 'register.json'}
+    doubted = {
+        'flags': [{'Code': 'large', 'Value': 1.3, 'Threshold': 1.1}],
+        'agreement': {'T1w': 0.98, 'FLAIR': 0.8},
+    }
+    for without_vote, text in (
+        ({}, 'its own brain mask differs from that of the session: Dice 0.80'),
+        ({'FLAIR': 'too small'}, 'its brain mask was not used: too small'),
+    ):
+        write_json('joint.json', JOINT | doubted | {'without_vote': without_vote})
+        write_json('brain.json', {'brain_only': True, 'doubts': ['the air is zero']})
+        content, warnings = measured(session, **other)
+        codes = [flag['Code'] for flag in content['Flags']]
+        assert sorted(codes) == ['brain-mask', 'contrast', 'coverage', 'zero-air']
+        assert warnings == [f'FLAIR: {flag["Text"]}' for flag in content['Flags']]
+        assert f'FLAIR: {text}' in warnings
+
+
+def test_an_image_that_cuts_the_mask_of_the_session_is_flagged(session):
+    """Also where the template does not fit, and nothing else knows the brain."""
+    shift = np.eye(4)
+    shift[2, 3] = 80
+    np.save('shift.npy', shift)
+    write_json('joint.json', JOINT | {'coverage': {}})
+    content, warnings = measured(
+        session, contrast='FLAIR', matrix='shift.npy', register_facts='register.json'
+    )
+    assert content['Metrics']['coverage'] < 0.9
+    assert 'coverage' in [flag['Code'] for flag in content['Flags']]
+    assert any('the field of view shows only' in text for text in warnings)
 
 
 def test_distortion_against_the_reference(session):
