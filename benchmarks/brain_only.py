@@ -3,7 +3,7 @@
 
     python benchmarks/brain_only.py IMAGE...
 
-Each IMAGE (NIfTI) is judged whole and as parts of its slices; ``zero`` sets what is below 8 % of
+Each IMAGE (NIfTI) is assessed whole and as parts of its slices; ``zero`` sets what is below 8 % of
 the 99th percentile to 0, as some exports do. ``covered``: share of the foreground in the extracted
 brain; ``dark``: share of dark voxels in what lies outside it; ``beyond``: median more than 8 mm
 outside, over that of the brain. The thresholds of ssl2_bids/steps/brain.py come from these numbers
