@@ -6,8 +6,8 @@
 Each IMAGE (NIfTI) is assessed whole and as parts of its slices; ``zero`` sets what is below 8 % of
 the 99th percentile to 0, as some exports do. ``covered``: share of the foreground in the extracted
 brain; ``dark``: share of dark voxels in what lies outside it; ``beyond``: median more than 8 mm
-outside, over that of the brain. The thresholds of ssl2_bids/steps/brain.py come from these numbers
-of simulated heads and of healthy people.
+outside, over that of the brain; ``bright``: the same of the 90th percentiles. The thresholds of
+ssl2_bids/steps/brain.py come from these numbers of simulated brains and of real heads.
 """
 
 from __future__ import annotations
@@ -42,33 +42,35 @@ def variants(image: Volume) -> Iterator[tuple[str, Volume]]:
             yield f'{part}, {name}', Volume(some, image.affine, image.contrast)
 
 
-def numbers(image: Volume) -> tuple[float, float, float]:
-    """Covered, dark and beyond; see above."""
+def numbers(image: Volume) -> tuple[float, ...]:
+    """Covered, dark, beyond and bright; see above."""
     inside = brain.foreground(image)
     found = brain.extract_brain(image).data > 0
     around, distance = inside & ~found, ndimage.distance_transform_edt(~found, image.spacing)
     beyond = inside & (distance > brain.BEYOND)
-    median = np.median(image.data[inside & found])
+    median, top = np.percentile(image.data[inside & found], (50, 90))
     dark = (image.data[around] < brain.DARK * median).mean() if around.any() else np.nan
-    level = np.median(image.data[beyond]) / median if beyond.any() else np.nan
-    return (inside & found).sum() / inside.sum(), dark, level
+    levels = (np.nan, np.nan)
+    if beyond.any():
+        levels = tuple(np.percentile(image.data[beyond], (50, 90)) / (median, top))
+    return (inside & found).sum() / inside.sum(), dark, *levels
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or '').partition('\n')[0])
     parser.add_argument('image', nargs='+', type=Path)
-    columns = ('image', 'variant', 'mL', 'covered', 'dark', 'beyond', 'taken for')
+    columns = ('image', 'variant', 'mL', 'covered', 'dark', 'beyond', 'bright', 'taken for')
     print(f'| {" | ".join(columns)} |\n{"| --- " * len(columns)}|')
     for path in parser.parse_args().image:
         for name, image in variants(reorient(read(path))):
             if not brain.may_be_brain_only(image):
-                print(f'| {path.name} | {name} |  |  |  |  | head |', flush=True)
+                print(f'| {path.name} | {name} |  |  |  |  |  | head |', flush=True)
                 continue
             volume = brain.foreground(image).sum() * image.voxel_volume / 1000
             try:
                 cells = ' | '.join(f'{value:.2f}' for value in numbers(image))
             except DataError:
-                cells = ' |  | '
+                cells = ' |  |  | '
             taken = 'brain' if brain.find_brain(image).brain_only else 'head'
             print(f'| {path.name} | {name} | {volume:.0f} | {cells} | {taken} |', flush=True)
 

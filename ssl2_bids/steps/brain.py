@@ -18,8 +18,9 @@ FEW_DARK = 0.02  # share of dark voxels up to which there is no skull
 COVERED = 0.9  # share of the foreground in the extracted brain from which nothing else is there
 BEYOND = 8.0  # mm outside the extracted brain: scalp, eyes, neck
 MIN_BEYOND = 0.01  # share of the foreground
-SKULL = 0.1  # share of dark voxels outside the extracted brain; heads from 0.15
-MUCH_SKULL = 0.3  # cut brains up to 0.19
+SKULL = (
+    0.1  # share of dark voxels outside the extracted brain; heads from 0.15, cut brains up to 0.4
+)
 BRAIN_BEYOND = 0.75  # median beyond over that of the brain; heads up to 0.67, cut brains from 0.81
 FAT = (
     1.3  # the same of the 90th percentiles; heads with bright fat from 1.5, T1w brains up to 1.13
@@ -93,7 +94,7 @@ def _is_head(image: Volume, inside: np.ndarray, brain: np.ndarray) -> bool:
     dark = (image.data[around] < DARK * median).mean()
     middle, top = np.percentile(image.data[beyond], (50, 90))
     is_scalp = middle < BRAIN_BEYOND * median or top > FAT * bright
-    return bool(dark >= MUCH_SKULL or (dark >= SKULL and is_scalp))
+    return bool(dark >= SKULL and is_scalp)
 
 
 def is_brain_only(image: Volume, *, threads: int = 1) -> bool:
