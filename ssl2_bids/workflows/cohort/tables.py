@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl2_bids.bids.dataset import optional_table
+from ssl2_bids.bids.dates import acquisition_time
 from ssl2_bids.bids.outputs import (
     Result,
     UnitNames,
@@ -159,13 +160,10 @@ def _covariates(
     found: dict[str, Any] = {name: person.get(name) for name in COVARIATES}
     for row in optional_table(bids_dir / subject / f'{subject}_sessions.tsv', 'session_id'):
         if session and row.get('session_id', '').strip().removeprefix('ses-') == session:
-            found['acq_time'] = row.get('acq_time')
             found |= {name: row[name] for name in COVARIATES if row.get(name)}
-    folder = bids_dir / subject / (f'ses-{session}' if session else '')
-    scans = folder / (f'{subject}_ses-{session}_scans.tsv' if session else f'{subject}_scans.tsv')
-    for row in optional_table(scans, 'filename'):
-        if not found.get('acq_time') and f'_{result.names.reference}.' in row.get('filename', ''):
-            found['acq_time'] = row.get('acq_time')
+    found['acq_time'] = acquisition_time(
+        bids_dir, result.names.subject, session, result.names.reference
+    )
     return {k: None if v in (None, 'n/a', '') else v for k, v in found.items()}
 
 

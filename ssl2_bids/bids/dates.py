@@ -1,0 +1,43 @@
+"""When a session was scanned, as the tables of a dataset state it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from ssl2_bids.bids.dataset import optional_table
+
+
+def acquisition_time(
+    bids_dir: Path, subject: str, session: str | None, contrast: str
+) -> str | None:
+    """``acq_time`` of ``sessions.tsv``, else that of an image in ``scans.tsv``; None if unknown.
+
+    Parameters
+    ----------
+    subject, session : labels without prefix.
+    contrast : suffix of the image.
+    """
+    person = f'sub-{subject}'
+    for row in optional_table(bids_dir / person / f'{person}_sessions.tsv', 'session_id'):
+        if session and row.get('session_id', '').strip().removeprefix('ses-') == session:
+            if known := _known(row.get('acq_time')):
+                return known
+    folder = bids_dir / person / (f'ses-{session}' if session else '')
+    scans = folder / (f'{person}_ses-{session}_scans.tsv' if session else f'{person}_scans.tsv')
+    for row in optional_table(scans, 'filename'):
+        if f'_{contrast}.' in row.get('filename', '') and _known(row.get('acq_time')):
+            return _known(row.get('acq_time'))
+    return None
+
+
+def _known(text: str | None) -> str | None:
+    return None if text in (None, '', 'n/a') else text
+
+
+def as_date(text: str | None) -> datetime | None:
+    """A time of a table; None where it is missing or not written as BIDS asks."""
+    try:
+        return datetime.fromisoformat((text or '').strip().removesuffix('Z')).replace(tzinfo=None)
+    except ValueError:
+        return None

@@ -1,0 +1,153 @@
+"""All visits of a participant on one grid between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+
+import numpy as np
+from scipy import ndimage
+
+from ssl2_bids.steps import midpoint, visit_matching
+from ssl2_bids.volume import Volume, resample
+from ssl2_bids.workflows.longitudinal.visits import Visit, image_within, read_findings
+
+AROUND_LESIONS = 2.0  # mm; kept out of the comparison of intensities as well
+MIN_AGREEMENT = 0.6  # correlation of two visits below which they are hardly of one head
+MIN_OVERLAP = 0.9  # Dice of their brain masks
+
+
+@dataclass(frozen=True, eq=False)
+class WithinSpace:
+    """The visits in the space between them.
+
+    Attributes
+    ----------
+    grid : its voxels, cubic.
+    middle : the transforms.
+    brain : uint8, brain at all visits.
+    images : of each visit by contrast, matched between the visits, float32.
+    probabilities : float32 (V, I, J, K), of each visit by itself.
+    evidence : float32 (V - 1, I, J, K), see ``visit_matching.change_evidence``.
+    warnings : reasons to doubt that changes are real.
+    facts : what the page states of the registration.
+    """
+
+    grid: Volume
+    middle: midpoint.Midpoint
+    brain: np.ndarray
+    images: list[dict[str, np.ndarray]]
+    probabilities: np.ndarray
+    evidence: np.ndarray
+    warnings: list[str] = field(default_factory=list)
+    facts: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def edge(self) -> float:
+        """Voxel edge in mm."""
+        return float(self.grid.spacing[0])
+
+
+def bring_together(visits: Sequence[Visit], *, seed: int = 0) -> WithinSpace:
+    """Register the visits, and resample the raw images and the probabilities of each once.
+
+    Raises
+    ------
+    DataError : a result is damaged, or a raw file has changed since.
+    """
+    found = [read_findings(visit) for visit in visits]
+    masks = [one.brain for one in found]
+    middle = midpoint.register_visits([one.image for one in found], masks, seed=seed)
+    grid = midpoint.within_grid(masks, middle.poses)
+    edge = float(grid.spacing[0])
+    brain = np.ones(grid.shape, bool)
+    probabilities = np.zeros((len(visits), *grid.shape), np.float32)
+    for number, (one, pose) in enumerate(zip(found, middle.poses, strict=True)):
+        share = resample(one.brain, grid.affine, grid.shape, transform=pose)
+        brain &= share.data >= 0.5
+        moved = resample(one.probability, grid.affine, grid.shape, transform=pose)
+        probabilities[number] = moved.data
+    images = [
+        {c: image_within(v, c, one, grid, pose).data for c in v.contrasts}
+        for v, one, pose in zip(visits, found, middle.poses, strict=True)
+    ]
+    compared = brain & ~_near_lesions(visits, probabilities, edge)
+    _match(images, compared, edge)
+    evidence = np.stack(
+        [
+            visit_matching.change_evidence(a, b, compared, spacing=edge)
+            for a, b in zip(images, images[1:], strict=False)
+        ]
+    )
+    facts, warnings = _doubts(visits, middle, images, brain)
+    return WithinSpace(
+        grid, middle, brain.astype(np.uint8), images, probabilities, evidence, warnings, facts
+    )
+
+
+def _near_lesions(visits: Sequence[Visit], probabilities: np.ndarray, edge: float) -> np.ndarray:
+    """Where a visit has a lesion, with some millimetres around."""
+    mask = np.zeros(probabilities.shape[1:], bool)
+    for visit, probability in zip(visits, probabilities, strict=True):
+        mask |= probability >= (visit.plan.settings.threshold or 0.5)
+    reach = max(1, round(AROUND_LESIONS / edge))
+    return ndimage.binary_dilation(mask, iterations=reach)
+
+
+def _match(images: list[dict[str, np.ndarray]], compared: np.ndarray, edge: float) -> None:
+    """Match the intensities of each contrast between the visits that have it, in place."""
+    for contrast in dict.fromkeys(c for one in images for c in one):
+        having = [one for one in images if contrast in one]
+        matched = visit_matching.match_intensities(
+            [one[contrast] for one in having], compared, spacing=edge
+        )
+        for one, image in zip(having, matched, strict=True):
+            one[contrast] = image
+
+
+def _doubts(
+    visits: Sequence[Visit],
+    middle: midpoint.Midpoint,
+    images: list[dict[str, np.ndarray]],
+    brain: np.ndarray,
+) -> tuple[dict[str, float], list[str]]:
+    """How well the visits fit, and why their changes may be none."""
+    warnings: list[str] = []
+    agreements: dict[str, float] = {}
+    for i, j in combinations(range(len(visits)), 2):
+        names = f'ses-{visits[i].label} and ses-{visits[j].label}'
+        common = [c for c in images[i] if c in images[j]]
+        values = [visit_matching.agreement(images[i][c], images[j][c], brain) for c in common]
+        agreements |= {f'{names}, {c}': round(v, 3) for c, v in zip(common, values, strict=True)}
+        overlap = middle.overlaps[i, j]
+        agreements[f'{names}, overlap of the brains'] = round(overlap, 3)
+        if overlap < MIN_OVERLAP or (values and max(values) < MIN_AGREEMENT):
+            warnings.append(
+                f'{names} do not fit after the registration: they may be of different people, '
+                'or one image is damaged; the changes between them mean nothing then'
+            )
+        warnings += _differences(visits[i], visits[j], names)
+    return {'asymmetry': round(middle.asymmetry, 3)} | agreements, warnings
+
+
+def _differences(one: Visit, other: Visit, names: str) -> list[str]:
+    """What differs between two visits apart from the patient."""
+    found = []
+    missing = sorted(set(one.contrasts) ^ set(other.contrasts))
+    if missing:
+        found.append(
+            f'{names}: {", ".join(missing)} was used at one of them only: part of the change '
+            'may come from that'
+        )
+    for key, what in (
+        ('ManufacturersModelName', 'scanners'),
+        ('MagneticFieldStrength', 'field strengths'),
+    ):
+        values = [
+            {v.plan.session.scans[c].metadata.get(key) for c in v.contrasts} - {None}
+            for v in (one, other)
+        ]
+        if all(values) and values[0] != values[1]:
+            found.append(f'{names} have different {what}: changes between them are doubtful')
+    return found
