@@ -31,6 +31,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 RESOURCES = Path(inspect.getfile(ssl2_bids)).parent / 'resources'
 FOLDERS = {
     'anat': 'Images and tables of a session',
+    'longitudinal': 'Several sessions of a participant (`--longitudinal`)',
     'report': 'Reports of a participant',
     'group': 'Results of the group level',
     'model': 'An adapted model',
@@ -213,6 +214,12 @@ def described_tables() -> dict[str, tuple[str, dict[str, dict[str, Any]]]]:
     return {
         'Lesions of a session': (name('anat.instances'), sidecars.LESION_COLUMNS),
         'Volumes of a session': (name('anat.volumes'), sidecars.VOLUME_COLUMNS),
+        'Lesions over time': (name('longitudinal.lesions'), sidecars.LONGITUDINAL_COLUMNS),
+        'Lesions of a session among others': (
+            name('longitudinal.instances'),
+            sidecars.WITHIN_LESION_COLUMNS,
+        ),
+        'Changes of two sessions': (name('longitudinal.change'), sidecars.CHANGE_COLUMNS),
         'Cohort': (name('group.lesions'), sidecars.cohort_columns(['CONTRAST'])),
         'Scores of an adaptation': (name('group.performance'), sidecars.PERFORMANCE_COLUMNS),
         'Slices to label next': (name('group.annotate'), sidecars.ANNOTATE_COLUMNS),

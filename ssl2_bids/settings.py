@@ -106,6 +106,7 @@ class ParticipantSettings(RunSettings):
     sloppy: bool = _setting(False, decides=PREPROCESSING, exceptional=True)
     low_mem: bool = _setting(False, decides=SEGMENTATION)
     output_spaces: tuple[str, ...] = ()
+    longitudinal: bool = False  # several sessions of a participant together
     overwrite: bool = _setting(False, lasting=False)
     reports_only: bool = _setting(False, lasting=False)
     boilerplate_only: bool = _setting(False, lasting=False)

@@ -181,7 +181,7 @@ class Result:
 
 MASK_NAME = re.compile(
     r'sub-(?P<subject>.+?)(?:_ses-(?P<session>[^_]+))?'  # labels as people write them
-    r'_space-(?P<space>[0-9a-zA-Z+]+)_label-L(?:_desc-(?P<desc>[0-9a-zA-Z+]+))?_mask\.json'
+    r'_space-(?!within_)(?P<space>[0-9a-zA-Z+]+)_label-L(?:_desc-(?P<desc>[0-9a-zA-Z+]+))?_mask\.json'
 )
 
 
@@ -248,6 +248,21 @@ def find_summaries(output_dir: Path, subject: str) -> list[dict[str, Any]]:
     folder = (output_dir / output_name('report.summary', subject=subject)).parent
     found = []
     for path in finished_files(folder, '*summary_report.json'):
+        try:
+            found.append(read_sidecar(path))
+        except DataError as error:
+            log.warning('%s', error)
+    return found
+
+
+def find_visits_summaries(output_dir: Path, subject: str) -> list[dict[str, Any]]:
+    """What ``--longitudinal`` left for the page of a participant, sorted by model.
+
+    One that cannot be read is left out with a warning in the log.
+    """
+    folder = (output_dir / output_name('longitudinal.summary', subject=subject)).parent
+    found = []
+    for path in finished_files(folder, '*visits_report.json'):
         try:
             found.append(read_sidecar(path))
         except DataError as error:

@@ -28,6 +28,8 @@ group_*
 *_morph.*
 *_quality.json
 *_cohort-*
+*_space-within_*
+*_long.*
 .ssl2-bids-group.lock
 """
 DESCRIPTIONS = {
@@ -40,6 +42,7 @@ DESCRIPTIONS = {
     'fit': 'map fitted to several echoes',
     'lesionfilled': 'image with lesions replaced by the white matter around',
     'meanecho': 'mean magnitude of several echoes',
+    'lesions': 'lesions of several sessions, followed over time',
     'uncertainty': 'uncertainty of the lesion probability in bits, by the measure in the JSON',
     'adapted': 'result of a model that was adapted to the site',
     'calibrated': 'result of a model recalibrated on labelled participants',

@@ -135,6 +135,62 @@ TEMPLATE_LESION_COLUMNS = LESION_COLUMNS | {
     },
 }
 
+CHANGE_LEVELS = {
+    'new': 'is not there at the session before',
+    'enlarging': 'has grown by more than the noise bound',
+    'shrinking': 'has shrunk by more than the noise bound',
+    'resolved': 'is no longer there',
+    'stable': 'has changed by no more than the noise bound',
+}
+
+LONGITUDINAL_COLUMNS: dict[str, dict[str, Any]] = {
+    'index': {
+        'Description': 'value of the lesion in the instance maps of all sessions',
+        'Format': 'integer',
+    },
+    'session_id': {'Description': 'session, in order of time'},
+    'acq_time': {'Description': 'time of the scan, from sessions.tsv or scans.tsv'},
+    'volume_mm3': {'Description': 'volume; 0 where the lesion is not there', 'Units': 'mm^3'},
+    'parts': {'Description': 'pieces that the lesion falls into; 0 where it is not there'},
+    'state': {
+        'Description': 'change since the session before; n/a at the first session, and where the '
+        'lesion is at neither',
+        'Levels': CHANGE_LEVELS,
+    },
+    'change_mm3': {
+        'Description': 'volume less that at the session before',
+        'Units': 'mm^3',
+    },
+    'noise_bound_mm3': {
+        'Description': 'change of volume between two scans of an unchanged brain, from '
+        'simulated rescans (NoiseBound in this JSON); only more is a change',
+        'Units': 'mm^3',
+    },
+    **{
+        axis: {
+            'Description': f'centroid over all sessions in the space between them, {where}',
+            'Units': 'mm',
+        }
+        for axis, where in (('x', 'to the right'), ('y', 'to the front'), ('z', 'upwards'))
+    },
+    'region': LESION_COLUMNS['region'],
+}
+
+WITHIN_LESION_COLUMNS = LESION_COLUMNS | {
+    'index': {
+        'Description': 'value in the image; a lesion has the same at all sessions',
+        'Format': 'integer',
+    },
+}
+
+CHANGE_COLUMNS: dict[str, dict[str, Any]] = {
+    'index': {'Description': 'value in the image', 'Format': 'integer'},
+    'name': {'Description': 'state of the lesions', 'Levels': CHANGE_LEVELS},
+    'lesion_count': {'Description': 'number of lesions in this state'},
+    'volume_before_mm3': {'Description': 'their volume at the earlier session', 'Units': 'mm^3'},
+    'volume_after_mm3': {'Description': 'their volume at the later session', 'Units': 'mm^3'},
+}
+
 SIMULATED_LESION_COLUMNS: dict[str, dict[str, Any]] = {
     name: LESION_COLUMNS[name] for name in ('index', 'name', 'mapping')
 } | {

@@ -98,6 +98,10 @@ def _dispatch(level: str, settings: Any, arguments: argparse.Namespace, argv: li
             code, outcomes = run_level(
                 settings, command=command, show=terminal.show, progress=terminal.progress
             )
+            if settings.longitudinal:
+                from ssl2_bids.workflows.longitudinal.run import run_longitudinal
+
+                code = run_longitudinal(settings, code, command=command, show=terminal.show)
             terminal.conclude(code, outcomes)
         elif helps:
             from ssl2_bids.workflows.adaptation.parallel import take_part

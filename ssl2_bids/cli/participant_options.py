@@ -137,6 +137,14 @@ def add_outputs(parser: Parser) -> None:
     )
     add_option(
         group,
+        '--longitudinal',
+        action='store_true',
+        help='compare the finished sessions of each participant that has two or more of them: '
+        'lesions of all sessions decided together in a space between them, and which are new, '
+        'enlarging, shrinking, resolved or stable',
+    )
+    add_option(
+        group,
         '--overwrite',
         action='store_true',
         help='process participants again that are finished with the same settings',

@@ -20,6 +20,7 @@ from ssl2_bids.reports.pages import (
     whole_millilitres,
     write_page,
 )
+from ssl2_bids.reports.visits import VisitsSummary, visits_section
 
 
 class Model(TypedDict, total=False):
@@ -173,7 +174,14 @@ TABLES = ('settings', 'quality', 'provenance')
 STATUS = {'done': 'done', 'failed': 'failed', 'skipped': 'not processed'}
 
 
-def render(summaries: Sequence[Summary], path: Path, *, subject: str, version: str) -> None:
+def render(
+    summaries: Sequence[Summary],
+    path: Path,
+    *,
+    subject: str,
+    version: str,
+    visits: Sequence[VisitsSummary] = (),
+) -> None:
     """Write the page of one participant, and NiiVue where the viewers of its sessions look for it.
 
     Parameters
@@ -182,6 +190,7 @@ def render(summaries: Sequence[Summary], path: Path, *, subject: str, version: s
     path : the HTML file; figures are linked relative to it.
     subject : label without ``sub-``.
     version : of the software.
+    visits : one per model, on the changes between sessions.
 
     Raises
     ------
@@ -198,9 +207,24 @@ def render(summaries: Sequence[Summary], path: Path, *, subject: str, version: s
         subject=subject,
         version=version,
         sections=sections,
+        visits=_visits(visits, sections),
         failed=[section for section in sections if section['status'] != 'done'],
         has_viewer=any((section['viewer'] or {}).get('Installed') for section in sections),
     )
+
+
+def _visits(
+    visits: Sequence[VisitsSummary], sections: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    current = {
+        (s['session'] or '', s['model']['Label'] or ''): s['provenance'].get('configuration', '')
+        for s in sections
+    }
+    several = len(visits) > 1
+    return [
+        visits_section(summary, place, current, several=several)
+        for place, summary in enumerate(visits, start=1)
+    ]
 
 
 def _viewer(asked: Viewer | None, folder: Path) -> dict[str, Any] | None:

@@ -102,7 +102,7 @@ def poses_around(pairs: dict[tuple[int, int], np.ndarray], count: int) -> list[n
 def mean_pose(poses: Sequence[np.ndarray]) -> np.ndarray:
     """The bi-invariant mean of rigid transforms, (4, 4).
 
-    Pennec and Arsigny 2013, doi 10.1007/978-1-4614-5389-4_7: the transform around which the
+    Pennec and Arsigny 2013, doi 10.1007/978-3-642-30232-9_7: the transform around which the
     logarithms of all others sum to zero. The mean of inverses is the inverse of the mean. Angles
     between the transforms stay well below 180 degrees.
     """

@@ -23,7 +23,7 @@ def match_intensities(
 
     Each is scaled to the mean location and spread (quartiles) of all, and then divided by the
     smooth ratio of it to the mean of all: the differential field of Lewis and Fox 2004,
-    doi 10.1016/j.neuroimage.2004.06.043. No visit is the standard of the others.
+    doi 10.1016/j.neuroimage.2004.04.030. No visit is the standard of the others.
 
     Parameters
     ----------

@@ -162,6 +162,45 @@ def line_chart(
     return _chart(parts, label=label, side=side, summary=f'{side} against {label}')
 
 
+def time_line(points: Sequence[tuple[float, float, str]], *, label: str, side: str) -> Markup:
+    """A line through points (x, y, name) from zero upwards; each point has its name below it.
+
+    Parameters
+    ----------
+    points : in order of x, such as years and a volume.
+    """
+    if len(points) < 2:
+        return Markup('')
+    first, last = points[0][0], points[-1][0]
+    top = max(max(y for _, y, _ in points) * 1.1, 1e-9)
+    step = next(edge for edge in _edges(top / 60, top) if top / edge <= 6)
+    floor, width = HEIGHT - BOTTOM, WIDTH - LEFT - RIGHT - 60
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        share = (x - first) / (last - first) if last > first else 0.0
+        return LEFT + 30 + width * share, floor - (floor - TOP) * y / top
+
+    parts = []
+    for mark in [step * n for n in range(math.floor(top / step) + 1)]:
+        y = at(first, mark)[1]
+        parts.append(f'<path class="axis" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
+        parts.append(_text(LEFT - 6, y + 4, f'{mark:g}', anchor='end'))
+    placed = [at(x, y) for x, y, _ in points]
+    path = ' '.join(f'{x:.1f},{y:.1f}' for x, y in placed)
+    parts.append(f'<polyline class="line" points="{path}"/>')
+    free = -math.inf
+    for (_, y, name), (across, up) in zip(points, placed, strict=True):
+        parts.append(
+            f'<circle class="point" cx="{across:.1f}" cy="{up:.1f}" r="4">'
+            f'<title>{escape(name)}: {y:.3g}</title></circle>'
+        )
+        parts.append(_text(across, up - 8, f'{y:.3g}', kind='amount'))
+        if across - free > 10 + 6 * len(name):  # names that would overlap are left out
+            parts.append(_text(across, floor + 16, name))
+            free = across
+    return _chart(parts, label=label, side=side, summary=f'{side} against {label}')
+
+
 def _text(x: float, y: float, words: str, *, anchor: str = 'middle', kind: str = '') -> str:
     style = f' class="{kind}"' if kind else ''
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{style}>{escape(words)}</text>'

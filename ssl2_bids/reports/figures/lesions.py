@@ -146,7 +146,7 @@ def _outlines(part: np.ndarray, instances: Instances, *, chosen: int = 0) -> str
 def _lesion_views(scene: Scene, instances: Instances, index: int) -> list[Panel]:
     """Axial, coronal, sagittal and close-up panels through the widest place of one lesion."""
     voxels = np.argwhere(instances.data == index)
-    point = _widest_place(voxels)
+    point = widest_place(voxels)
     panels = []
     for plane in PLANES:
         place = point[plane.axis]
@@ -155,7 +155,7 @@ def _lesion_views(scene: Scene, instances: Instances, index: int) -> list[Panel]
         panels.append(slice_panel(scene, plane, place, layers=layers))
     head = _name(instances, index)
     panels[0] = replace(panels[0], head=head, colour=lesion_colour(index))
-    box = _close_up_box(voxels, point, scene)
+    box = close_up_box(voxels, point, scene)
     layers = _outlines(cut(instances.data, AXIAL, point[2], box), instances)
     close = slice_panel(scene, AXIAL, point[2], layers=layers, box=box)
     width, height = close.size
@@ -164,7 +164,7 @@ def _lesion_views(scene: Scene, instances: Instances, index: int) -> list[Panel]
     return [*panels, replace(close, caption=caption, size=(wide, wide * height / width))]
 
 
-def _widest_place(voxels: np.ndarray) -> list[int]:
+def widest_place(voxels: np.ndarray) -> list[int]:
     """A voxel of a lesion where its axial section is largest and, there, longest."""
     k = int(np.bincount(voxels[:, 2]).argmax())
     section = voxels[voxels[:, 2] == k]
@@ -173,15 +173,16 @@ def _widest_place(voxels: np.ndarray) -> list[int]:
     return [int(line[line.size // 2]), j, k]
 
 
-def _close_up_box(voxels: np.ndarray, point: list[int], scene: Scene) -> Box:
-    """An axial window, square in mm, around a lesion or, of a large one, around ``point``."""
+def close_up_box(voxels: np.ndarray, point: list[int], scene: Scene, plane: Plane = AXIAL) -> Box:
+    """A window of a plane, square in mm, around a lesion or, of a large one, around ``point``."""
     spacing = scene.background.spacing
     first, last = voxels.min(axis=0), voxels.max(axis=0) + 1
-    extent = float(((last - first) * spacing)[:2].max()) + 12
+    across = list(plane.across)
+    extent = float(((last - first) * spacing)[across].max()) + 12
     edge = min(max(CLOSE_UP, extent), MAX_CLOSE_UP)
     middle = (first + last) / 2 if extent <= edge else np.array(point) + 0.5
     box = list(scene.box)
-    for axis in (0, 1):
+    for axis in across:
         available = scene.background.shape[axis]
         length = min(available, round(edge / spacing[axis]))
         start = min(max(0, round(middle[axis] - length / 2)), available - length)

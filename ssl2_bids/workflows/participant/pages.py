@@ -7,11 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from ssl2_bids import __version__
-from ssl2_bids.bids.outputs import UnitNames, find_summaries, output_name
+from ssl2_bids.bids.outputs import (
+    UnitNames,
+    find_summaries,
+    find_visits_summaries,
+    output_name,
+)
 from ssl2_bids.files import write_text
 
 if TYPE_CHECKING:
     from ssl2_bids.reports.participant import Summary
+    from ssl2_bids.reports.visits import VisitsSummary
 
 
 def write_pages(output_dir: Path, subjects: set[str]) -> list[Path]:
@@ -24,7 +30,11 @@ def write_pages(output_dir: Path, subjects: set[str]) -> list[Path]:
         if summaries:
             page = output_dir / output_name('report.page', subject=subject)
             participant.render(
-                cast('list[Summary]', summaries), page, subject=subject, version=__version__
+                cast('list[Summary]', summaries),
+                page,
+                subject=subject,
+                version=__version__,
+                visits=cast('list[VisitsSummary]', find_visits_summaries(output_dir, subject)),
             )
             pages.append(page)
     return pages
@@ -32,7 +42,12 @@ def write_pages(output_dir: Path, subjects: set[str]) -> list[Path]:
 
 def cited_sentences(output_dir: Path, subjects: Iterable[str]) -> list[str]:
     """The sentences of all finished sessions of some participants, each once."""
-    summaries = [s for subject in sorted(subjects) for s in find_summaries(output_dir, subject)]
+    summaries = [
+        summary
+        for subject in sorted(subjects)
+        for find in (find_summaries, find_visits_summaries)
+        for summary in find(output_dir, subject)
+    ]
     return list(dict.fromkeys(text for summary in summaries for text in summary['methods']))
 
 
@@ -83,6 +98,8 @@ def write_citation(
         for summary in find_summaries(output_dir, subject):
             if (subject, summary['session'], summary['model']['Label']) not in renewed:
                 sentences.update(dict.fromkeys(summary['methods']))
+        for summary in find_visits_summaries(output_dir, subject):
+            sentences.update(dict.fromkeys(summary['methods']))
         for names, methods in expected.items():
             if names.subject == subject:
                 sentences.update(dict.fromkeys(methods))

@@ -1,0 +1,196 @@
+"""``--longitudinal``: the finished sessions of each participant, compared after all others."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+
+from ssl2_bids.bids.outputs import read_sidecar, sidecar_path
+from ssl2_bids.errors import SOME_FAILED, Ssl2Error
+from ssl2_bids.files import remove_leftovers, write_json
+from ssl2_bids.processes import side_by_side
+from ssl2_bids.progress import ShowLine
+from ssl2_bids.settings import ParticipantSettings
+from ssl2_bids.steps.joint_lesions import segment_jointly
+from ssl2_bids.workflows.longitudinal.files import write_lesion_table, write_results
+from ssl2_bids.workflows.longitudinal.plan import (
+    LongitudinalPlan,
+    is_finished,
+    make_plan,
+    planned_outputs,
+)
+from ssl2_bids.workflows.longitudinal.summary import base_summary, finished_summary
+from ssl2_bids.workflows.longitudinal.within import bring_together
+from ssl2_bids.workflows.participant import planning
+from ssl2_bids.workflows.participant.engine.task import describe_failure
+from ssl2_bids.workflows.participant.pages import cited_sentences, update_citation, write_pages
+from ssl2_bids.workflows.participant.plan import Plan
+
+log = logging.getLogger('ssl2_bids')
+
+
+def run_longitudinal(
+    settings: ParticipantSettings, code: int, *, command: str = '', show: ShowLine = log.info
+) -> int:
+    """Compare the finished sessions of each selected participant.
+
+    Parameters
+    ----------
+    code : of the sessions by themselves.
+    command : the command line, for the page of a participant that fails.
+    show : called with each line for the user.
+
+    Returns
+    -------
+    The exit code of both: 1 where all sessions were done and a comparison failed.
+    """
+    if settings.reports_only or settings.boilerplate_only:
+        return code
+    plans = [_plan_of(subject, one) for subject, one in _by_subject(settings).items()]
+    todo = []
+    for subject, plan in plans:
+        if plan is None or len(plan.visits) < 2:
+            show(f'sub-{subject}: {_nothing(plan, settings)}')
+        elif settings.dry_run:
+            show(_described(plan))
+        elif is_finished(plan) and not settings.overwrite:
+            show(f'sub-{subject}: sessions compared already with the same results, skipped')
+        else:
+            todo.append(plan)
+    if not todo:
+        return code
+    root = settings.output_dir
+    subjects = {plan.subject for plan in todo}
+    former = cited_sentences(root, subjects)
+    failed = False
+    nprocs = 1 if settings.low_mem else settings.nprocs
+    try:
+        for place, problem in side_by_side(compare, todo, nprocs=nprocs):
+            plan = todo[place]
+            if problem:
+                log.error('sub-%s: sessions not compared: %s', plan.subject, problem)
+                failed = True
+            else:
+                show(f'sub-{plan.subject}: {_result(plan)}')
+    finally:
+        write_pages(root, subjects)
+        update_citation(root, subjects, former)
+    return code or (SOME_FAILED if failed else code)
+
+
+def compare(plan: LongitudinalPlan) -> str:
+    """Compare the sessions of one participant and write all results.
+
+    Returns
+    -------
+    Why that failed; empty where it did not. The page has the reason too.
+    """
+    try:
+        former = _outputs_before(plan)
+        sidecar_path(plan.table).unlink(missing_ok=True)  # the sign that all is there
+        remove_leftovers(plan.table.parent)
+        settings = plan.visits[0].plan.settings
+        space = bring_together(plan.visits, seed=settings.random_seed)
+        found = segment_jointly(
+            space.probabilities,
+            space.evidence,
+            space.grid.with_data(space.brain.astype(np.uint8)),
+            threshold=settings.threshold or 0.5,
+            minimum_volume=settings.min_lesion_volume or 0.0,
+        )
+        region_names = write_results(plan, space, found)
+        summary = finished_summary(plan, space, found, region_names)
+        write_json(plan.summary, summary)
+        write_lesion_table(plan, found, region_names)
+        _take_away(plan, former, summary)
+    except Exception as error:  # noqa: BLE001  other participants go on; the page has the reason
+        failure = describe_failure(error, 'comparison of sessions')
+        summary = base_summary(plan, 'failed') | {'error': failure}
+        try:
+            write_json(plan.summary, summary)
+        except Ssl2Error as again:
+            log.error('%s', again)
+        about = f'{failure["File"]}: ' if failure['File'] else ''
+        return f'{about}{failure["Message"].rstrip(".")}. {failure["Advice"]}'.strip()
+    return ''
+
+
+def _by_subject(settings: ParticipantSettings) -> dict[str, list[Plan]]:
+    found: dict[str, list[Plan]] = defaultdict(list)
+    for plan in planning.plan_sessions(settings):
+        found[plan.session.subject].append(plan)
+    return dict(sorted(found.items()))
+
+
+def _plan_of(subject: str, plans: list[Plan]) -> tuple[str, LongitudinalPlan | None]:
+    """What is to be done for a participant; None where no session has a result."""
+    dry = plans[0].settings.dry_run
+    usable, left_out = [], {}
+    for plan in plans:
+        label = plan.session.session or ''
+        if planning.is_runnable(plan) and (dry or planning.is_finished(plan)) and label:
+            usable.append(plan)
+        elif label:
+            reason = plan.session.skipped or plan.session.problem or 'it has no finished result'
+            left_out[label] = f'not compared: {reason}'
+    return subject, make_plan(subject, usable, left_out) if usable else None
+
+
+def _nothing(plan: LongitudinalPlan | None, settings: ParticipantSettings) -> str:
+    if plan is None:
+        return 'no session to compare (--longitudinal needs two finished sessions)'
+    label = plan.visits[0].label
+    why = ''.join(f'; ses-{s} is {text}' for s, text in plan.left_out.items())
+    return f'ses-{label} is the only session that can be compared: nothing to compare{why}'
+
+
+def _described(plan: LongitudinalPlan) -> str:
+    names = ', '.join(f'ses-{visit.label}' for visit in plan.visits)
+    lines = [f'sub-{plan.subject}: compare {names}']
+    lines += [f'  note   {text}' for text in plan.remarks]
+    root = plan.names.root
+    paths = planned_outputs(plan)
+    paths += [sidecar_path(p) for p in paths if p.suffix != '.txt']
+    lines += [f'  write  {p.relative_to(root).as_posix()}' for p in dict.fromkeys(paths)]
+    return '\n'.join(lines)
+
+
+def _result(plan: LongitudinalPlan) -> str:
+    """The line on a participant that was compared."""
+    summary = read_sidecar(plan.summary)
+    parts = []
+    for pair in summary['pairs']:
+        counts = ', '.join(
+            f'{pair[state]} {state}' for state in ('new', 'enlarging', 'shrinking', 'resolved')
+        )
+        parts.append(f'ses-{pair["before"]} to ses-{pair["after"]}: {counts}')
+    doubts = len(summary['warnings'])
+    remark = f' ({doubts} warning{"s" if doubts > 1 else ""}: see the page)' if doubts else ''
+    return '; '.join(parts) + remark
+
+
+def _outputs_before(plan: LongitudinalPlan) -> list[str]:
+    """What an earlier comparison has written."""
+    if not plan.summary.is_file():
+        return []
+    try:
+        summary = read_sidecar(plan.summary)
+    except Ssl2Error:
+        return []
+    figures = [figure['File'] for figure in summary.get('figures', [])]
+    return [*summary.get('outputs', []), *figures]
+
+
+def _take_away(plan: LongitudinalPlan, former: list[str], summary: dict[str, Any]) -> None:
+    """Remove what an earlier comparison of other sessions wrote, and this one did not."""
+    root = plan.names.root
+    now = {*summary['outputs'], *(figure['File'] for figure in summary['figures'])}
+    for name in set(former) - now:
+        path = root / name
+        if path.is_relative_to(root / f'sub-{plan.subject}') and '..' not in path.parts:
+            path.unlink(missing_ok=True)
+            if path.suffix != '.svg':
+                sidecar_path(path).unlink(missing_ok=True)

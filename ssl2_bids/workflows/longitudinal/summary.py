@@ -1,0 +1,160 @@
+"""What the page of a participant shows of the changes between its sessions."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+from ssl2_bids.reports.figures.changes import draw_change
+from ssl2_bids.steps import joint_lesions, midpoint, visit_matching
+from ssl2_bids.steps.joint_lesions import STATES, JointLesions, TrackedLesion
+from ssl2_bids.volume import Volume
+from ssl2_bids.workflows.longitudinal.files import in_state
+from ssl2_bids.workflows.longitudinal.plan import LongitudinalPlan, planned_outputs
+from ssl2_bids.workflows.longitudinal.visits import Visit, years_between
+from ssl2_bids.workflows.longitudinal.within import WithinSpace
+
+PICTURES = 8  # of each pair of sessions: those that changed most
+SHOWN = ('FLAIR', 'T2w', 'PDw', 'UNIT1', 'T1w')  # the first that both sessions have
+
+
+def base_summary(plan: LongitudinalPlan, status: str) -> dict[str, Any]:
+    """The facts of any participant: done, or failed."""
+    return {
+        'subject': plan.subject,
+        'model': plan.names.desc,
+        'status': status,
+        'configurations': {v.label: v.plan.configuration for v in plan.visits},
+        'visits': [],
+        'pairs': [],
+        'lesions': [],
+        'registration': {},
+        'warnings': [*plan.remarks, *(f'ses-{s}: {why}' for s, why in plan.left_out.items())],
+        'methods': [],
+        'figures': [],
+        'outputs': [],
+        'error': None,
+    }
+
+
+def finished_summary(
+    plan: LongitudinalPlan, space: WithinSpace, found: JointLesions, region_names: list[str]
+) -> dict[str, Any]:
+    """The content of the page's section, with its figures drawn."""
+    summary = base_summary(plan, 'done')
+    root = plan.names.root
+    figures, places = _draw(plan, space, found)
+    return summary | {
+        'visits': [
+            {
+                'session': visit.label,
+                'time': visit.time,
+                'years': years_between(plan.visits[0], visit),
+                'lesion_count': sum(one.volumes[n] > 0 for one in found.lesions),
+                'volume_mm3': round(sum(one.volumes[n] for one in found.lesions), 2),
+            }
+            for n, visit in enumerate(plan.visits)
+        ],
+        'pairs': [
+            _pair(found, gap, before, after)
+            for gap, (before, after) in enumerate(pairwise(plan.visits))
+        ],
+        'lesions': [
+            _row(one, gap, plan, region_names) | {'figure': places.get((one.index, gap))}
+            for gap in range(len(plan.visits) - 1)
+            for one in changed(found, gap)
+        ],
+        'registration': space.facts,
+        'warnings': [*summary['warnings'], *space.warnings],
+        'methods': [
+            midpoint.methods(len(plan.visits)),
+            visit_matching.methods(),
+            joint_lesions.methods(plan.visits[0].plan.settings.threshold or 0.5),
+        ],
+        'figures': figures,
+        'outputs': [path.relative_to(root).as_posix() for path in planned_outputs(plan)],
+    }
+
+
+def changed(found: JointLesions, gap: int) -> list[TrackedLesion]:
+    """The lesions that changed between a visit and the next, the largest change first."""
+    moving = [one for one in found.lesions if one.states[gap] not in (None, 'stable')]
+    return sorted(moving, key=lambda one: (-abs(one.changes[gap]), one.index))
+
+
+def _pair(found: JointLesions, gap: int, before: Visit, after: Visit) -> dict[str, Any]:
+    counts = {state: len(in_state(found.lesions, gap, state)) for state in STATES}
+    years = years_between(before, after)
+    return {
+        'before': before.label,
+        'after': after.label,
+        'years': None if years is None else round(years, 3),
+        **counts,
+        'new_per_year': round(counts['new'] / years, 2) if years and years > 0 else None,
+        'volume_change_mm3': round(sum(one.changes[gap] for one in found.lesions), 2),
+        'new_volume_mm3': round(
+            sum(one.volumes[gap + 1] for one in in_state(found.lesions, gap, 'new')), 2
+        ),
+    }
+
+
+def _row(
+    lesion: TrackedLesion, gap: int, plan: LongitudinalPlan, region_names: list[str]
+) -> dict[str, Any]:
+    return {
+        'index': lesion.index,
+        'before': plan.visits[gap].label,
+        'after': plan.visits[gap + 1].label,
+        'state': lesion.states[gap],
+        'volume_before_mm3': round(lesion.volumes[gap], 2),
+        'volume_after_mm3': round(lesion.volumes[gap + 1], 2),
+        'change_mm3': round(lesion.changes[gap], 2),
+        'noise_bound_mm3': round(lesion.bounds[gap], 2),
+        'parts': list(lesion.parts[gap : gap + 2]),
+        **{axis: round(v, 1) for axis, v in zip('xyz', lesion.centre, strict=True)},
+        'region': region_names[lesion.index - 1],
+    }
+
+
+def _draw(
+    plan: LongitudinalPlan, space: WithinSpace, found: JointLesions
+) -> tuple[list[dict[str, Any]], dict[tuple[int, int], int]]:
+    """The figures of changed lesions, and the place of each in the list, from 1."""
+    figures: list[dict[str, Any]] = []
+    places: dict[tuple[int, int], int] = {}
+    for gap, (before, after) in enumerate(pairwise(plan.visits)):
+        for lesion in changed(found, gap)[:PICTURES]:
+            state = lesion.states[gap] or ''
+            title = (
+                f'Lesion {lesion.index}, {state}: {lesion.volumes[gap]:.0f} mm³ at '
+                f'ses-{before.label}, {lesion.volumes[gap + 1]:.0f} mm³ at ses-{after.label}'
+            )
+            images, contrasts = _images(space, gap)
+            names = (
+                f'ses-{before.label} {contrasts[0]}',
+                f'ses-{after.label} {contrasts[1]}',
+            )
+            step = f'ses{before.label}ses{after.label}lesion{lesion.index}'
+            path = plan.path('figure', step=step)
+            draw_change(
+                images,
+                tuple(space.grid.with_data(found.instances[n]) for n in (gap, gap + 1)),  # type: ignore[arg-type]
+                lesion.index,
+                path,
+                title=title,
+                names=names,
+                brain=space.grid.with_data(space.brain),
+            )
+            file = path.relative_to(plan.names.root).as_posix()
+            figures.append({'File': file, 'Title': title, 'State': state})
+            places[lesion.index, gap] = len(figures)
+    return figures, places
+
+
+def _images(space: WithinSpace, gap: int) -> tuple[tuple[Volume, Volume], tuple[str, str]]:
+    """An image of each of two visits, of one contrast where there is one."""
+    one, other = space.images[gap], space.images[gap + 1]
+    common = [c for c in SHOWN if c in one and c in other]
+    names = (common[0], common[0]) if common else (next(iter(one)), next(iter(other)))
+    images = space.grid.with_data(one[names[0]]), space.grid.with_data(other[names[1]])
+    return images, names
