@@ -136,9 +136,11 @@ def find_lesions(probability: Volume, *, threshold: float, minimum_volume: float
 
 
 def describe(probability: Volume, instances: np.ndarray) -> tuple[Lesion, ...]:
-    """The table of the lesions in an instance map, by index."""
+    """The table of the lesions in an instance map, by index; numbers may be missing."""
     found = []
     for index, box in enumerate(ndimage.find_objects(instances), start=1):
+        if box is None:
+            continue
         inside = instances[box] == index
         values = probability.data[box][inside].astype(np.float64)
         corner = [s.start for s in box]

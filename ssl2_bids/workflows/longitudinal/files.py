@@ -128,7 +128,6 @@ def _write_lesions(
     table = [
         asdict(one) | {'region': region_names[one.index - 1]}
         for one in describe(probability, instances.data)
-        if one.voxel_count
     ]
     write_table(table_path(path), lesion_rows(table), WITHIN_LESION_COLUMNS)
     text = 'Lesions, with the numbers that they have at all sessions.'
