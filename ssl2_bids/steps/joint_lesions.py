@@ -287,7 +287,7 @@ def segment_jointly(
             advice='Look at the input images, or raise --threshold or --min-lesion-volume.',
         )
     instances = np.where(masks, numbers, 0).astype(np.uint16)
-    return JointLesions(instances, _tracked(instances, numbers, probabilities, grid, noise))
+    return JointLesions(instances, tracked(instances, numbers, probabilities, grid, noise))
 
 
 def _without_noise(
@@ -335,13 +335,22 @@ def state_of(before: float, after: float, bound: float) -> str | None:
     return 'enlarging' if after > before else 'shrinking'
 
 
-def _tracked(
+def tracked(
     instances: np.ndarray,
     numbers: np.ndarray,
     probabilities: np.ndarray,
     grid: Volume,
     noise: NoiseBound,
 ) -> tuple[TrackedLesion, ...]:
+    """Volumes and states of lesions.
+
+    Parameters
+    ----------
+    instances : (V, I, J, K), one number for a lesion at all visits.
+    numbers : (I, J, K), see :func:`number_lesions`.
+    probabilities : (V, I, J, K).
+    grid : of the volumes.
+    """
     found = []
     for index, box in enumerate(ndimage.find_objects(numbers), start=1):
         own = instances[(slice(None), *box)] == index

@@ -72,7 +72,8 @@ def bring_together(visits: Sequence[Visit], *, seed: int = 0) -> WithinSpace:
         {c: image_within(v, c, one, grid, pose).data for c in v.contrasts}
         for v, one, pose in zip(visits, found, middle.poses, strict=True)
     ]
-    compared = brain & ~_near_lesions(visits, probabilities, edge)
+    thresholds = [visit.plan.settings.threshold or 0.5 for visit in visits]
+    compared = brain & ~near_lesions(probabilities, thresholds, edge)
     _match(images, compared, edge)
     evidence = np.stack(
         [
@@ -86,11 +87,19 @@ def bring_together(visits: Sequence[Visit], *, seed: int = 0) -> WithinSpace:
     )
 
 
-def _near_lesions(visits: Sequence[Visit], probabilities: np.ndarray, edge: float) -> np.ndarray:
-    """Where a visit has a lesion, with some millimetres around."""
+def near_lesions(
+    probabilities: np.ndarray, thresholds: Sequence[float], edge: float
+) -> np.ndarray:
+    """Where a visit has a lesion, with two millimetres around.
+
+    Parameters
+    ----------
+    probabilities : (V, I, J, K), with a threshold for each visit.
+    edge : of the cubic voxels, mm.
+    """
     mask = np.zeros(probabilities.shape[1:], bool)
-    for visit, probability in zip(visits, probabilities, strict=True):
-        mask |= probability >= (visit.plan.settings.threshold or 0.5)
+    for probability, threshold in zip(probabilities, thresholds, strict=True):
+        mask |= probability >= threshold
     reach = max(1, round(AROUND_LESIONS / edge))
     return ndimage.binary_dilation(mask, iterations=reach)
 
