@@ -216,7 +216,7 @@ def score(pair: Pair, found: JointLesions) -> Counter[str]:
         own = anywhere == one.index
         if state in right and size >= LARGE:
             numbers = [n for n, kind in pair.change.items() if kind in right[state]]
-            counts[f'{state} said'] += 1
+            counts[f'{state} reported'] += 1
             counts[f'{state} right'] += bool(np.isin(true[:, own], numbers).any())
         if state != 'stable' and size > FALSE:
             counts['false changes'] += not near[own].any()
@@ -238,7 +238,7 @@ def row(name: str, pairs: list[Pair], scores: list[Counter[str]]) -> str:
         f'{np.median(still):.0f}, {max(still)}' if still else '–',
         f'{np.median(active):.0f}, {max(active)}' if active else '–',
         share(total['new found'], total['new true']),
-        share(total['new right'], total['new said']),
+        share(total['new right'], total['new reported']),
         *(
             share(total[f'{kind} found'], total[f'{kind} true'])
             for kind in ('enlarging', 'shrinking', 'vanished')

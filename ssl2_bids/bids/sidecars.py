@@ -136,7 +136,7 @@ TEMPLATE_LESION_COLUMNS = LESION_COLUMNS | {
 }
 
 CHANGE_LEVELS = {
-    'new': 'is not there at the session before',
+    'new': 'absent at the session before',
     'enlarging': 'has grown by more than the noise bound',
     'shrinking': 'has shrunk by more than the noise bound',
     'resolved': 'is no longer there',
@@ -150,8 +150,8 @@ LONGITUDINAL_COLUMNS: dict[str, dict[str, Any]] = {
     },
     'session_id': {'Description': 'session, in order of time'},
     'acq_time': {'Description': 'time of the scan, from sessions.tsv or scans.tsv'},
-    'volume_mm3': {'Description': 'volume; 0 where the lesion is not there', 'Units': 'mm^3'},
-    'parts': {'Description': 'pieces that the lesion falls into; 0 where it is not there'},
+    'volume_mm3': {'Description': 'volume; 0 where the lesion is absent', 'Units': 'mm^3'},
+    'parts': {'Description': 'pieces that the lesion falls into; 0 where it is absent'},
     'state': {
         'Description': 'change since the session before; n/a at the first session, and where the '
         'lesion is at neither',

@@ -34,7 +34,7 @@ class Hysteresis:
     price : of a change between neighbouring visits, in natural log odds.
     support : log odds that a standard deviation of the difference images counts.
     bonus : log odds that the difference images can add to the probabilities at most.
-    cap : log odds of one visit, at most: a network is not as sure as it says.
+    cap : log odds of one visit, at most: a network is too certain.
     """
 
     price: float = 2.0
@@ -211,7 +211,7 @@ class TrackedLesion:
     Attributes
     ----------
     index : its value in the instance maps of all visits.
-    volumes : mm^3 at each visit; 0 where it is not there.
+    volumes : mm^3 at each visit; 0 where it is absent.
     parts : into how many pieces it falls at each visit.
     states : from each visit to the next, one of ``STATES``; None where it is at neither.
     bounds : mm^3, from each visit to the next: what two scans of an unchanged brain differ.

@@ -1,4 +1,4 @@
-"""Images of several visits made comparable, and what their differences say about lesions."""
+"""Images of several visits made comparable, and the evidence of their differences on lesions."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def test_visits_that_hardly_differ_decide_together():
     assert found.tolist() == [[True, False, True], [True, False, True]]
 
 
-def test_a_sure_change_is_kept_and_difference_images_decide_the_unsure():
+def test_a_clear_change_is_kept_and_difference_images_decide_the_others():
     odds = np.array([[-3.0, -1.0, -1.0, -1.0], [3.0, 1.0, 1.0, 1.0]])
     evidence = np.array([[0.0, 0.0, 3.0, -3.0]])
     found = decide(odds, evidence, Hysteresis(price=2.0, support=1.0))

@@ -61,7 +61,7 @@ def test_no_common_contrast_is_no_evidence(brain):
     assert not change_evidence({'T1w': image}, {'FLAIR': image}, inside, spacing=2.0).any()
 
 
-def test_agreement_tells_one_head_from_another(brain):
+def test_agreement_distinguishes_heads(brain):
     image, inside = brain
     assert agreement(rescan(image, 1), rescan(image, 2), inside) > 0.9
     assert agreement(image, np.roll(image, 9, axis=0), inside) < 0.5

@@ -74,7 +74,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     add_visit(data, '02', '3', third)
     add_dates(data, '02', ['2020-01-01T10:00:00', '2021-01-01T10:00:00', '2022-07-02T10:00:00'])
     add_visit(data, '03', '1', scan(3, head(3, decoys=0).lesion, 6))
-    add_visit(data, '03', '2', scan(5, head(5, decoys=0).lesion, 7))  # somebody else
+    add_visit(data, '03', '2', scan(5, head(5, decoys=0).lesion, 7))  # another person
     add_dates(data, '03', ['2022-05-01T10:00:00', '2021-05-01T10:00:00'])
     add_visit(data, '04', '1', scan(1, lesion, 8))
     add_visit(data, '04', '2', {'T2w': scan(1, lesion, 9)['FLAIR']})  # no image for the model
@@ -170,7 +170,7 @@ def test_a_new_lesion_is_new_once_and_stays(compared):
     )
 
 
-def test_a_missing_contrast_is_said_and_dates_give_rates(compared):
+def test_a_missing_contrast_is_named_and_dates_give_rates(compared):
     out, _ = compared
     (path,) = (out / 'sub-02/figures').glob('*visits_report.json')
     summary = json.loads(path.read_text())
@@ -184,7 +184,7 @@ def test_a_missing_contrast_is_said_and_dates_give_rates(compared):
     assert 'New per year' in (out / 'sub-01.html').read_text()
 
 
-def test_other_people_and_dates_in_the_wrong_order_are_said(compared):
+def test_other_people_and_dates_in_the_wrong_order_are_named(compared):
     out, said = compared
     assert 'sub-03: ses-2 to ses-1' in said
     (path,) = (out / 'sub-03/figures').glob('*visits_report.json')
@@ -197,7 +197,7 @@ def test_other_people_and_dates_in_the_wrong_order_are_said(compared):
         assert 'different people' not in (out / f'sub-{subject}.html').read_text()
 
 
-def test_one_usable_visit_is_said_and_goes_on(compared):
+def test_one_usable_visit_is_named_and_the_run_continues(compared):
     out, said = compared
     assert 'sub-04: ses-1 is the only session that can be compared' in said
     assert list((out / 'sub-04/ses-1/anat').glob('*_label-L*_mask.nii.gz'))

@@ -106,7 +106,7 @@ def compare(plan: LongitudinalPlan) -> str:
         write_json(plan.summary, summary)
         write_lesion_table(plan, found, region_names)
         _take_away(plan, former, summary)
-    except Exception as error:  # noqa: BLE001  other participants go on; the page has the reason
+    except Exception as error:  # noqa: BLE001  others continue; the page has the reason
         failure = describe_failure(error, 'comparison of sessions')
         summary = base_summary(plan, 'failed') | {'error': failure}
         try:
