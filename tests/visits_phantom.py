@@ -1,15 +1,18 @@
-"""One phantom at two visits, unchanged: LAS and oblique at the first, PIR at the second."""
+"""Phantoms at several visits: one unchanged (LAS and oblique, then PIR), and rescans of others."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from phantoms import turned
-from site_phantom import AFFINE, head, make_model
+from scipy import ndimage
+from site_phantom import AFFINE, SHAPE, Head, head, make_model
 
 AXES = {'1': 'LAS', '2': 'PIR'}  # by visit
+FREE = (19, 24, 18)  # a place without a lesion in head 1
 ANGLES = {'1': (0.1, -0.06, 0.03), '2': (0.0, 0.0, 0.0)}  # radians
 
 
@@ -42,3 +45,26 @@ def result(root: Path, session: str, name: str) -> Path:
     """A file of the App's results for a visit."""
     (path,) = (root / 'out/sub-01' / f'ses-{session}' / 'anat').glob(f'*_{name}.nii.gz')
     return path
+
+
+def ball(centre: tuple[int, int, int], radius: float) -> np.ndarray:
+    """A lesion on the grid of a phantom; lengths in voxels."""
+    away = np.indices(SHAPE) - np.reshape(centre, (3, 1, 1, 1))
+    return np.linalg.norm(away, axis=0) < radius
+
+
+def rescan(person: int, scan: int, new: np.ndarray | None = None) -> Head:
+    """The head of a person with a texture of its own, its lesions, and the noise of a scan.
+
+    Parameters
+    ----------
+    new : a further lesion, see :func:`ball`.
+    """
+    one = head(person, decoys=0)
+    lesion = one.lesion if new is None else one.lesion | new
+    texture = ndimage.gaussian_filter(np.random.default_rng(person).normal(size=SHAPE), 1.5)
+    texture *= 8 / texture.std()
+    noise = np.random.default_rng(1000 + scan).normal(0, 4, (2, *SHAPE))
+    images = 100 + texture + 60 * lesion + noise[0], 120 - texture - 45 * lesion + noise[1]
+    flair, t1w = (np.where(one.brain, image, 0).astype(np.float32) for image in images)
+    return replace(one, flair=flair, t1w=t1w, lesion=lesion)

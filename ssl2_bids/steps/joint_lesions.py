@@ -50,9 +50,9 @@ class NoiseBound:
     ``base + factor * volume ** exponent``, of the mean volume of the two visits.
     """
 
-    base: float = 10.0
-    factor: float = 1.0
-    exponent: float = 0.6
+    base: float = 5.0
+    factor: float = 0.2
+    exponent: float = 0.7
 
     def of(self, volume: float) -> float:
         """The bound for a lesion of a volume in mm^3."""

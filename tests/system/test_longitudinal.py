@@ -12,31 +12,23 @@ import numpy as np
 import pytest
 from phantoms import turned
 from running_app import digests, validate
-from scipy import ndimage
-from site_phantom import AFFINE, SHAPE, VOXEL, head, make_model
+from site_phantom import AFFINE, VOXEL, make_model
+from visits_phantom import FREE, ball, rescan
 
 from ssl2_bids.itk import from_itk
 
 AXES = ('LAS', 'PIR', 'RAS')
 ANGLES = ((0.1, -0.06, 0.03), (0.0, 0.05, 0.0), (-0.08, 0.0, 0.02))  # radians
-NEW = (19, 24, 18)  # a place without a lesion in head 1
 MOVED = 4.0  # mm
 
 
-def ball(centre: tuple[int, int, int], radius: float) -> np.ndarray:
-    return np.linalg.norm(np.indices(SHAPE) - np.reshape(centre, (3, 1, 1, 1)), axis=0) < radius
+pytestmark = pytest.mark.slow
 
 
-def scan(person: int, lesion: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    """Images of a visit: the person's own texture, lesions, and noise of this scan."""
-    brain = head(person, decoys=0).brain
-    texture = ndimage.gaussian_filter(np.random.default_rng(person).normal(size=SHAPE), 1.5)
-    texture *= 8 / texture.std()
-    noise = np.random.default_rng(1000 + seed).normal(0, 4, (2, *SHAPE))
-    flair = 100 + texture + 60 * lesion + noise[0]
-    t1w = 120 - texture - 45 * lesion + noise[1]
-    values = {'FLAIR': flair, 'T1w': t1w}
-    return {name: np.where(brain, v, 0).astype(np.float32) for name, v in values.items()}
+def scan(person: int, number: int, new: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """Images of a visit."""
+    one = rescan(person, number, new)
+    return {'FLAIR': one.flair, 'T1w': one.t1w}
 
 
 def add_visit(data: Path, subject: str, session: str, images: dict[str, np.ndarray]) -> None:
@@ -62,22 +54,20 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp('visits')
     make_model(root)
     data = root / 'data'
-    lesion = head(1, decoys=0).lesion
-    new = ball(NEW, 2.3)
-    assert not (new & ndimage.binary_dilation(lesion, iterations=2)).any()
+    new = ball(FREE, 2.3)
     for session in '12':  # unchanged
-        add_visit(data, '01', session, scan(1, lesion, int(session)))
-    add_visit(data, '02', '1', scan(1, lesion, 3))
-    add_visit(data, '02', '2', scan(1, lesion | new, 4))
-    third = scan(1, lesion | new, 5)
+        add_visit(data, '01', session, scan(1, int(session)))
+    add_visit(data, '02', '1', scan(1, 3))
+    add_visit(data, '02', '2', scan(1, 4, new))
+    third = scan(1, 5, new)
     third.pop('T1w')
     add_visit(data, '02', '3', third)
     add_dates(data, '02', ['2020-01-01T10:00:00', '2021-01-01T10:00:00', '2022-07-02T10:00:00'])
-    add_visit(data, '03', '1', scan(3, head(3, decoys=0).lesion, 6))
-    add_visit(data, '03', '2', scan(5, head(5, decoys=0).lesion, 7))  # another person
+    add_visit(data, '03', '1', scan(3, 6))
+    add_visit(data, '03', '2', scan(5, 7))  # another person
     add_dates(data, '03', ['2022-05-01T10:00:00', '2021-05-01T10:00:00'])
-    add_visit(data, '04', '1', scan(1, lesion, 8))
-    add_visit(data, '04', '2', {'T2w': scan(1, lesion, 9)['FLAIR']})  # no image for the model
+    add_visit(data, '04', '1', scan(1, 8))
+    add_visit(data, '04', '2', {'T2w': scan(1, 9)['FLAIR']})  # no image for the model
     content = {'Name': 'visits', 'BIDSVersion': '1.10.0', 'DatasetType': 'raw'}
     (data / 'dataset_description.json').write_text(json.dumps(content))
     return root
@@ -159,7 +149,7 @@ def test_a_new_lesion_is_new_once_and_stays(compared):
     (index,) = {row['index'] for row in rows if row['state'] == 'new'}
     own = [row for row in rows if row['index'] == index]
     assert [row['state'] for row in own] == ['n/a', 'new', 'stable']
-    true = float(ball(NEW, 2.3).sum()) * VOXEL**3
+    true = float(ball(FREE, 2.3).sum()) * VOXEL**3
     assert float(own[1]['volume_mm3']) == pytest.approx(true, rel=0.5)
     assert float(own[0]['volume_mm3']) == 0
     (change,) = (out / 'sub-02/anat').glob('*_seg-change_desc-*ses1ses2_dseg.nii.gz')

@@ -1,0 +1,204 @@
+"""The sessions of a participant compared, from what the participant level would leave."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from site_phantom import AFFINE, VOXEL, add_person, make_model
+from visits_phantom import FREE, ball, rescan
+
+from ssl2_bids.bids.outputs import find_results, sidecar_path
+from ssl2_bids.bids.provenance import write_dataset_files
+from ssl2_bids.files import write_json
+from ssl2_bids.networks.weights import find_model, load_network
+from ssl2_bids.settings import ParticipantSettings
+from ssl2_bids.workflows.longitudinal.plan import (
+    LongitudinalPlan,
+    is_finished,
+    make_plan,
+    planned_outputs,
+)
+from ssl2_bids.workflows.longitudinal.run import compare
+from ssl2_bids.workflows.longitudinal.visits import in_order, years_between
+from ssl2_bids.workflows.participant.pages import write_pages
+from ssl2_bids.workflows.participant.planning import plan_sessions
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``data`` and ``out`` of a participant with three sessions; the second has a new lesion."""
+    root = tmp_path_factory.mktemp('compared')
+    model = make_model(root)
+    raw, out = root / 'data', root / 'out'
+    write_json(
+        raw / 'dataset_description.json',
+        {'Name': 'visits', 'BIDSVersion': '1.10.0', 'DatasetType': 'raw'},
+    )
+    write_dataset_files(out, raw)
+    card = find_model(str(model), out)
+    network = load_network(card)
+    for session, new in (('1', False), ('2', True), ('3', True)):
+        one = rescan(1, int(session), ball(FREE, 2.3) if new else None)
+        add_person(raw, out, '01', one, card, network, session=session)
+    return root
+
+
+def plan_of(folder: Path, *sessions: str) -> LongitudinalPlan:
+    settings = ParticipantSettings(
+        folder / 'data', folder / 'out', folder / 'work', model=str(folder / 'phantom-3t'), reference='t1w',
+        sessions=sessions or None, nprocs=1,
+    )  # fmt: skip
+    return make_plan('01', plan_sessions(settings), {})
+
+
+@pytest.fixture(scope='module')
+def plan(folder: Path) -> LongitudinalPlan:
+    """All three sessions, compared."""
+    made = plan_of(folder)
+    assert compare(made) == ''
+    return made
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with open(path, newline='') as stream:
+        return list(csv.DictReader(stream, delimiter='\t'))
+
+
+def test_all_that_was_planned_is_written_with_sidecars(plan):
+    written = planned_outputs(plan)
+    assert [path.name for path in written if not path.is_file()] == []
+    images = [path for path in written if path.name.endswith('.nii.gz')]
+    for path in images:
+        sidecar = json.loads(sidecar_path(path).read_text())
+        assert 'Space between the sessions' in sidecar['SpatialReference']
+        assert sidecar['Sources']
+    grids = {(nib.load(p).shape, nib.load(p).affine.tobytes()) for p in images}
+    assert len(grids) == 1
+    assert np.allclose(nib.load(images[0]).header.get_zooms(), 1.0)
+    assert {
+        'sub-01_ses-1_from-T1w_to-within_mode-image_xfm.txt',
+        'sub-01_ses-2_space-within_desc-preproc_FLAIR.nii.gz',
+        'sub-01_space-within_seg-change_desc-phantom3tses1ses2_dseg.tsv',
+        'sub-01_desc-phantom3tlesions_long.tsv',
+    } <= {path.name for path in written}
+    assert all(path.parent.name == 'anat' for path in written)
+    assert is_finished(plan)
+
+
+def test_only_the_new_lesion_changes(plan):
+    rows = rows_of(plan.table)
+    second = [row['state'] for row in rows if row['session_id'] == 'ses-2']
+    third = {row['state'] for row in rows if row['session_id'] == 'ses-3'}
+    assert sorted(second) == ['new'] + ['stable'] * (len(second) - 1)
+    assert len(second) >= 3
+    assert third == {'stable'}
+    new = next(row for row in rows if row['state'] == 'new')
+    place = (AFFINE @ [*FREE, 1])[:3]
+    assert [float(new[axis]) for axis in 'xyz'] == pytest.approx(place, abs=VOXEL)
+    assert float(new['change_mm3']) > float(new['noise_bound_mm3']) > 0
+    content = json.loads(sidecar_path(plan.table).read_text())
+    assert {'Base', 'Factor', 'Exponent'} <= set(content['NoiseBound'])
+    assert set(content['state']['Levels']) == {
+        'new', 'enlarging', 'shrinking', 'resolved', 'stable',
+    }  # fmt: skip
+
+
+def test_tables_and_maps_agree(plan):
+    rows = rows_of(plan.table)
+    for session in plan.visits:
+        path = plan.path('instances', session)
+        counts = np.bincount(np.asarray(nib.load(path).dataobj).ravel())[1:]
+        volumes = [
+            float(r['volume_mm3']) for r in rows if r['session_id'] == f'ses-{session.label}'
+        ]
+        assert counts.tolist() == pytest.approx(volumes[: len(counts)], abs=0.01)
+        listed = rows_of(Path(str(path).replace('.nii.gz', '.tsv')))
+        assert [float(row['volume_mm3']) for row in listed] == [v for v in volumes if v]
+        mask = np.asarray(nib.load(plan.path('mask', session)).dataobj)
+        assert mask.sum() == counts.sum()
+    change = plan.change(*plan.visits[:2])
+    summed = rows_of(Path(str(change).replace('.nii.gz', '.tsv')))
+    assert [row['name'] for row in summed] == [
+        'new', 'enlarging', 'shrinking', 'resolved', 'stable',
+    ]  # fmt: skip
+    assert summed[0]['lesion_count'] == '1'
+    values = np.asarray(nib.load(change).dataobj)
+    assert (values == 1).sum() == pytest.approx(float(summed[0]['volume_after_mm3']), abs=0.01)
+
+
+def test_the_session_results_stay_alone(plan, folder):
+    found = find_results(folder / 'out')
+    assert {(r.names.session, r.names.reference) for r in found} == {
+        ('1', 'T1w'), ('2', 'T1w'), ('3', 'T1w'),
+    }  # fmt: skip
+
+
+def test_same_bytes_again_and_fewer_sessions_replace_more(plan, folder):
+    before = {path: path.read_bytes() for path in planned_outputs(plan)}
+    assert compare(plan_of(folder)) == ''
+    assert {path: path.read_bytes() for path in planned_outputs(plan)} == before
+    fewer = plan_of(folder, '1', '2')
+    assert not is_finished(fewer)
+    assert compare(fewer) == ''
+    names = [path.name for path in fewer.table.parent.iterdir()]
+    assert not [name for name in names if 'ses-3' in name or 'ses2ses3' in name]
+    assert not [p.name for p in fewer.summary.parent.glob('*_long.svg') if 'ses3' in p.name]
+    assert compare(plan_of(folder)) == ''
+
+
+def test_a_damaged_file_is_named_and_nothing_looks_finished(plan, folder):
+    path = plan.visits[1].plan.names.path('anat.probability')
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    try:
+        problem = compare(plan)
+        assert path.name in problem
+        assert not is_finished(plan)
+        summary = json.loads(plan.summary.read_text())
+        assert summary['status'] == 'failed'
+        assert 'truncated or damaged' in summary['error']['Message']
+    finally:
+        path.write_bytes(whole)
+    assert compare(plan) == ''
+    assert is_finished(plan)
+
+
+def test_order_by_dates(folder):
+    table = folder / 'data' / 'sub-01' / 'sub-01_sessions.tsv'
+    plans = [visit.plan for visit in plan_of(folder).visits]
+    visits, remarks = in_order(plans)
+    assert [v.label for v in visits] == ['1', '2', '3']
+    assert remarks == []
+    assert years_between(visits[0], visits[1]) is None
+    table.write_text(
+        'session_id\tacq_time\nses-1\t2021-06-01T00:00:00\nses-2\t2020-06-01T00:00:00\n'
+        'ses-3\t2021-06-01T00:00:00\n'
+    )
+    try:
+        visits, remarks = in_order(plans)
+        assert [v.label for v in visits] == ['2', '1', '3']
+        assert 'another order than their labels' in remarks[0]
+        assert 'have the same date' in remarks[1]
+        assert years_between(visits[0], visits[1]) == pytest.approx(1, abs=0.01)
+        table.write_text('session_id\tacq_time\nses-1\tspring\nses-2\t2020-06-01T00:00:00\n')
+        visits, remarks = in_order(plans)
+        assert [v.label for v in visits] == ['1', '2', '3']
+    finally:
+        table.unlink()
+
+
+def test_the_page_has_the_changes_and_notices_that_a_session_is_another(plan, folder):
+    from ssl2_bids.bids.outputs import find_visits_summaries
+
+    (summary,) = find_visits_summaries(folder / 'out', '01')
+    assert summary['pairs'][0]['new'] == 1
+    assert summary['pairs'][0]['new_per_year'] is None
+    assert [one['state'] for one in summary['lesions']] == ['new']
+    figure = folder / 'out' / summary['figures'][0]['File']
+    assert 'alternating' in figure.read_text()
+    assert write_pages(folder / 'out', {'01'}) == []  # the phantoms have no summaries
