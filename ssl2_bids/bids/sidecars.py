@@ -280,6 +280,23 @@ COHORT_COLUMNS: dict[str, dict[str, Any]] = (
             '(BrainMaskFlags in its JSON) or an image (Flags in the JSON of its quality), or a '
             'robust z score above 3.5 of lesion or brain volume in this cohort'
         },
+        'new_lesions': {
+            'Description': 'with --longitudinal: lesions that are new since the session before'
+        },
+        'new_lesions_per_year': {
+            'Description': 'the same divided by the time between both sessions; n/a where a date '
+            'is unknown',
+            'Units': '1/year',
+        },
+        'enlarging_lesions': {
+            'Description': 'with --longitudinal: lesions that have grown by more than the noise '
+            'bound since the session before'
+        },
+        'lesion_change_mm3': {
+            'Description': 'with --longitudinal: change of the volume of all lesions since the '
+            'session before',
+            'Units': 'mm^3',
+        },
         'acq_time': {'Description': 'time of the scan, from sessions.tsv or scans.tsv'},
         'age': {'Description': 'from participants.tsv or sessions.tsv'},
         'sex': {'Description': 'from participants.tsv'},

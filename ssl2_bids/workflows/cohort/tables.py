@@ -14,6 +14,7 @@ from ssl2_bids.bids.outputs import (
     UnitNames,
     find_summaries,
     find_summary,
+    find_visits_summaries,
     output_name,
     sidecar_path,
     write_table,
@@ -98,6 +99,7 @@ def _row(result: Result) -> dict[str, Any]:
             values = volumes.get(region, {})
             row[f'{region}_count'] = _value(values.get('lesion_count', '0'))
             row[f'{region}_volume_mm3'] = _value(values.get('volume_mm3', '0'))
+        row |= _changes(result)
     except (OSError, KeyError, ValueError, csv.Error) as error:
         raise DataError(
             f'a damaged or missing result ({error})',
@@ -105,6 +107,26 @@ def _row(result: Result) -> dict[str, Any]:
             path=path,
         ) from None
     return row
+
+
+def _changes(result: Result) -> dict[str, Any]:
+    """What ``--longitudinal`` found since the session before; nothing where that is outdated."""
+    names = result.names
+    for summary in find_visits_summaries(names.root, names.subject):
+        known = summary['configurations']
+        if summary['model'] != names.desc or summary['status'] != 'done':
+            continue
+        if known.get(names.session) != result.sidecar['ConfigurationHash']:
+            continue
+        for pair in summary['pairs']:
+            if pair['after'] == names.session:
+                return {
+                    'new_lesions': pair['new'],
+                    'new_lesions_per_year': pair['new_per_year'],
+                    'enlarging_lesions': pair['enlarging'],
+                    'lesion_change_mm3': pair['volume_change_mm3'],
+                }
+    return {}
 
 
 def _value(text: str) -> float | int | None:

@@ -16,7 +16,8 @@ from ssl2_bids.bids.outputs import find_results, sidecar_path
 from ssl2_bids.bids.provenance import write_dataset_files
 from ssl2_bids.files import write_json
 from ssl2_bids.networks.weights import find_model, load_network
-from ssl2_bids.settings import ParticipantSettings
+from ssl2_bids.settings import GroupSettings, ParticipantSettings
+from ssl2_bids.workflows.cohort.tables import cohort_rows
 from ssl2_bids.workflows.longitudinal.plan import (
     LongitudinalPlan,
     is_finished,
@@ -50,9 +51,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def plan_of(folder: Path, *sessions: str) -> LongitudinalPlan:
     settings = ParticipantSettings(
-        folder / 'data', folder / 'out', folder / 'work', model=str(folder / 'phantom-3t'), reference='t1w',
-        sessions=sessions or None, nprocs=1,
-    )  # fmt: skip
+        folder / 'data',
+        folder / 'out',
+        folder / 'work',
+        model=str(folder / 'phantom-3t'),
+        reference='t1w',
+        sessions=sessions or None,
+    )
     return make_plan('01', plan_sessions(settings), {})
 
 
@@ -202,3 +207,24 @@ def test_the_page_has_the_changes_and_notices_that_a_session_is_another(plan, fo
     figure = folder / 'out' / summary['figures'][0]['File']
     assert 'alternating' in figure.read_text()
     assert write_pages(folder / 'out', {'01'}) == []  # the phantoms have no summaries
+
+
+def test_the_table_of_the_cohort_has_changes_of_the_same_results_alone(plan, folder):
+    results = find_results(folder / 'out')
+    settings = GroupSettings(folder / 'data', folder / 'out', folder / 'work', nprocs=1)
+    rows, problems = cohort_rows(settings, results)
+    assert problems == []
+    assert not [row for row in rows if 'new_lesions' in row]  # other results than were compared
+    written = plan.summary.read_text()
+    content = json.loads(written)
+    content['configurations'] = {r.names.session: r.sidecar['ConfigurationHash'] for r in results}
+    content['pairs'][1]['new_per_year'] = 0.5
+    plan.summary.write_text(json.dumps(content))
+    try:
+        rows, _ = cohort_rows(settings, results)
+    finally:
+        plan.summary.write_text(written)
+    found = {row['session_id']: row.get('new_lesions') for row in rows}
+    assert found == {'ses-1': None, 'ses-2': 1, 'ses-3': 0}
+    rates = {row['session_id']: row.get('new_lesions_per_year') for row in rows}
+    assert rates == {'ses-1': None, 'ses-2': None, 'ses-3': 0.5}
