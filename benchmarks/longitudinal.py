@@ -58,6 +58,7 @@ class Pair:
     Attributes
     ----------
     probabilities : (2, I, J, K), evidence : (1, I, J, K).
+    voxel : of the coarser reference, mm^3.
     truth : instances of both visits, (2, I, J, K); or a mask of what changed, twice.
     change : of each true lesion, by number.
     volumes : of each true lesion at both visits, mm^3.
@@ -72,6 +73,12 @@ class Pair:
     truth: np.ndarray
     change: dict[int, str]
     volumes: dict[int, tuple[float, float]]
+    voxel: float = 1.0
+
+    @property
+    def noise(self) -> NoiseBound:
+        """The bound for these references."""
+        return NoiseBound(voxel=self.voxel)
 
 
 def together(pair: Pair, hysteresis: Hysteresis, noise: NoiseBound) -> JointLesions:
@@ -145,6 +152,7 @@ def read_pair(
         np.zeros(stack.shape, np.int32),
         {},
         {},
+        json.loads(next(folder.glob('*lesions_long.json')).read_text())['NoiseBound']['Voxel'],
     )
     if marked:
         return replace(pair, truth=marked_changes(data, folder, subject, sessions, brain))
@@ -282,27 +290,33 @@ def unchanged_lesions(pair: Pair, found: JointLesions) -> list[tuple[float, floa
 def print_noise(pairs: list[Pair], hysteresis: Hysteresis) -> None:
     """Print how volumes of unchanged lesions differ, and how often the bound is passed."""
     none = NoiseBound(base=-1.0, factor=0.0)
-    bound = NoiseBound()
     edges = [0, 10, 30, 100, 300, 1000, 1e6]
     print(
         '| way | lesions of (mm³) | number | ' + ' | '.join(f'{q:.0%}' for q in QUANTILES), end=''
     )
-    print(' | bound at the mean | beyond it |\n|' + ' --- |' * (len(QUANTILES) + 5))
+    print(' | mean bound | beyond it |\n|' + ' --- |' * (len(QUANTILES) + 5))
     for name, way in (
         ('together', lambda p: together(p, hysteresis, none)),
         ('apart', lambda p: apart(p, none)),
     ):
-        values = np.array([v for pair in pairs for v in unchanged_lesions(pair, way(pair))])
+        values = np.array(
+            [
+                (volume, change, pair.noise.of(volume))
+                for pair in pairs
+                for volume, change in unchanged_lesions(pair, way(pair))
+            ]
+        )
         for low, high in itertools.pairwise(edges):
             some = values[(values[:, 0] >= low) & (values[:, 0] < high)]
             if not len(some):
                 continue
             sizes = np.abs(some[:, 1])
             parts = ' | '.join(f'{np.quantile(sizes, q):.1f}' for q in QUANTILES)
-            beyond = sum(abs(d) > bound.of(v) for v, d in some)
+            beyond = (sizes > some[:, 2]).sum()
             text = f'{low:g} to {high:g}' if high < 1e6 else f'{low:g} and more'
-            mean = some[:, 0].mean()
-            print(f'| {name} | {text} | {len(some)} | {parts} | {bound.of(mean):.1f} | {beyond} |')
+            print(
+                f'| {name} | {text} | {len(some)} | {parts} | {some[:, 2].mean():.1f} | {beyond} |'
+            )
 
 
 def print_marked(pairs: list[Pair]) -> None:
@@ -313,8 +327,8 @@ def print_marked(pairs: list[Pair]) -> None:
     )
     for pair in pairs:
         for name, found in (
-            ('together', together(pair, Hysteresis(), NoiseBound())),
-            ('apart', apart(pair, NoiseBound())),
+            ('together', together(pair, Hysteresis(), pair.noise)),
+            ('apart', apart(pair, pair.noise)),
         ):
             print_person(pair, name, found)
 
@@ -387,15 +401,15 @@ def main() -> None:
         print_noise(pairs, Hysteresis())
         return
     print(header('decision'))
-    ways = {'together': lambda p: together(p, Hysteresis(), NoiseBound())}
+    ways = {'together': lambda p: together(p, Hysteresis(), p.noise)}
     if args.settings:
         for price, support, bonus in itertools.product(
             (1.0, 2.0, 4.0), (0.5, 1.0), (1.0, 2.0, 4.0)
         ):
             how = Hysteresis(price=price, support=support, bonus=bonus)
             name = f'price {price:g}, support {support:g}, bonus {bonus:g}'
-            ways[name] = lambda p, how=how: together(p, how, NoiseBound())
-    ways['apart'] = lambda p: apart(p, NoiseBound())
+            ways[name] = lambda p, how=how: together(p, how, p.noise)
+    ways['apart'] = lambda p: apart(p, p.noise)
     for name, way in ways.items():
         print(row(name, pairs, [score(pair, way(pair)) for pair in pairs]), flush=True)
 

@@ -47,16 +47,22 @@ class Hysteresis:
 class NoiseBound:
     """Change of a lesion's volume that two scans of the same brain show, mm^3.
 
-    ``base + factor * volume ** exponent``, of the mean volume of the two visits.
+    ``base * max(1, voxel) + factor * volume ** exponent``, of the mean volume of the two visits.
+    Chosen on simulated rescans: benchmarks/longitudinal.py --noise.
+
+    Attributes
+    ----------
+    voxel : volume of a voxel of the coarser reference, mm^3: a change is one of whole voxels.
     """
 
     base: float = 5.0
     factor: float = 0.2
     exponent: float = 0.7
+    voxel: float = 1.0
 
     def of(self, volume: float) -> float:
         """The bound for a lesion of a volume in mm^3."""
-        return self.base + self.factor * max(volume, 0.0) ** self.exponent
+        return self.base * max(self.voxel, 1.0) + self.factor * max(volume, 0.0) ** self.exponent
 
 
 def log_odds(probability: np.ndarray, threshold: float, cap: float) -> np.ndarray:

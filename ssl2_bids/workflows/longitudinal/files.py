@@ -173,7 +173,10 @@ def in_state(lesions: Iterable[TrackedLesion], gap: int, state: str) -> list[Tra
 
 
 def write_lesion_table(
-    plan: LongitudinalPlan, found: JointLesions, region_names: Sequence[str]
+    plan: LongitudinalPlan,
+    found: JointLesions,
+    region_names: Sequence[str],
+    noise: NoiseBound,
 ) -> None:
     """Write the table of lesions over time, and its JSON last."""
     keys = {
@@ -181,11 +184,11 @@ def write_lesion_table(
         'Sources': [_uri(plan, plan.path('instances', visit)) for visit in plan.visits],
         'SpatialReference': SPACE,
         'Hysteresis': _camel(asdict(Hysteresis())),
-        'NoiseBound': _camel(asdict(NoiseBound()))
+        'NoiseBound': _camel(asdict(noise))
         | {
-            'Description': 'mm^3: Base + Factor * V ** Exponent, V the mean volume of the lesion '
-            'at both sessions; a change between simulated scans of an unchanged brain stays '
-            'below it (benchmarks/longitudinal.py)'
+            'Description': 'mm^3: Base * max(1, Voxel) + Factor * V ** Exponent; V: mean volume '
+            'of the lesion, Voxel: volume of a voxel of the coarser reference. Chosen so that '
+            'simulated rescans of an unchanged brain stay below it (benchmarks/longitudinal.py)'
         },
         'ConfigurationHash': plan.configuration,
         **_mark(plan),

@@ -100,11 +100,12 @@ def compare(plan: LongitudinalPlan) -> str:
             space.grid.with_data(space.brain.astype(np.uint8)),
             threshold=settings.threshold or 0.5,
             minimum_volume=settings.min_lesion_volume or 0.0,
+            noise=space.noise,
         )
         region_names = write_results(plan, space, found)
         summary = finished_summary(plan, space, found, region_names)
         write_json(plan.summary, summary)
-        write_lesion_table(plan, found, region_names)
+        write_lesion_table(plan, found, region_names, space.noise)
         _take_away(plan, former, summary)
     except Exception as error:  # noqa: BLE001  others continue; the page has the reason
         failure = describe_failure(error, 'comparison of sessions')

@@ -10,6 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from ssl2_bids.steps import midpoint, visit_matching
+from ssl2_bids.steps.joint_lesions import NoiseBound
 from ssl2_bids.volume import Volume, resample
 from ssl2_bids.workflows.longitudinal.visits import Visit, image_within, read_findings
 
@@ -29,6 +30,7 @@ class WithinSpace:
     brain : uint8, brain at all visits.
     images : of each visit by contrast, matched between the visits, float32.
     probabilities : float32 (V, I, J, K), of each visit by itself.
+    noise : what two scans of an unchanged brain differ, with the voxels of these references.
     evidence : float32 (V - 1, I, J, K), see ``visit_matching.change_evidence``.
     warnings : reasons to doubt that changes are real.
     facts : what the page states of the registration.
@@ -40,6 +42,7 @@ class WithinSpace:
     images: list[dict[str, np.ndarray]]
     probabilities: np.ndarray
     evidence: np.ndarray
+    noise: NoiseBound
     warnings: list[str] = field(default_factory=list)
     facts: dict[str, float] = field(default_factory=dict)
 
@@ -83,7 +86,15 @@ def bring_together(visits: Sequence[Visit], *, seed: int = 0) -> WithinSpace:
     )
     facts, warnings = _doubts(visits, middle, images, brain)
     return WithinSpace(
-        grid, middle, brain.astype(np.uint8), images, probabilities, evidence, warnings, facts
+        grid,
+        middle,
+        brain.astype(np.uint8),
+        images,
+        probabilities,
+        evidence,
+        NoiseBound(voxel=round(max(one.image.voxel_volume for one in found), 4)),
+        warnings,
+        facts,
     )
 
 
