@@ -63,7 +63,7 @@ def rescan(person: int, scan: int, new: np.ndarray | None = None) -> Head:
     one = head(person, decoys=0)
     lesion = one.lesion if new is None else one.lesion | new
     texture = ndimage.gaussian_filter(np.random.default_rng(person).normal(size=SHAPE), 1.5)
-    texture *= 8 / texture.std()
+    texture *= 4 / texture.std()
     noise = np.random.default_rng(1000 + scan).normal(0, 4, (2, *SHAPE))
     images = 100 + texture + 60 * lesion + noise[0], 120 - texture - 45 * lesion + noise[1]
     flair, t1w = (np.where(one.brain, image, 0).astype(np.float32) for image in images)

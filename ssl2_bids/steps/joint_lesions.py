@@ -271,7 +271,7 @@ def segment_jointly(
     evidence : (V - 1, I, J, K), see ``visit_matching.change_evidence``.
     grid : the brain on that grid, above 0 is inside; nothing outside it is a lesion.
     threshold : of a visit alone.
-    minimum_volume : mm^3; what is smaller at every visit is removed.
+    minimum_volume : mm^3; what is smaller at a visit is no lesion there.
 
     Raises
     ------
@@ -287,6 +287,7 @@ def segment_jointly(
     numbers = number_lesions(masks, **sizes)
     _without_noise(masks, numbers, odds, noise, volume)
     numbers = number_lesions(masks, **sizes)
+    _without_specks(masks, numbers, minimum_volume / volume)
     if numbers.max() > MAX_LESIONS:
         raise DataError(
             f'{numbers.max()} lesions were found, more than can be numbered',
@@ -294,6 +295,13 @@ def segment_jointly(
         )
     instances = np.where(masks, numbers, 0).astype(np.uint16)
     return JointLesions(instances, tracked(instances, numbers, probabilities, grid, noise))
+
+
+def _without_specks(masks: np.ndarray, numbers: np.ndarray, minimum: float) -> None:
+    """Remove a lesion from the visits at which it has fewer voxels than the minimum, in place."""
+    for mask in masks:
+        sizes = np.bincount(numbers[mask], minlength=int(numbers.max()) + 1)
+        mask &= sizes[numbers] >= minimum - 1e-6
 
 
 def _without_noise(

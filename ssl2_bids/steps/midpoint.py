@@ -30,14 +30,19 @@ class Midpoint:
     Attributes
     ----------
     poses : of each visit, (4, 4): RAS+ mm of the within-subject space to RAS+ mm of its reference.
-    asymmetry : mm; how far the transforms found in the two directions of a pair are apart in the
-        brain at most.
-    overlaps : of each pair of visits, by their places: Dice of the brain masks.
+    asymmetries : of each pair of visits, by their places, mm: how far the transforms found in the
+        two directions are apart in the brain at most.
+    overlaps : of each pair: Dice of the brain masks.
     """
 
     poses: tuple[np.ndarray, ...]
-    asymmetry: float
+    asymmetries: dict[tuple[int, int], float]
     overlaps: dict[tuple[int, int], float]
+
+    @property
+    def asymmetry(self) -> float:
+        """The largest asymmetry of a pair, mm."""
+        return max(self.asymmetries.values())
 
 
 def register_visits(
@@ -57,7 +62,7 @@ def register_visits(
     """
     found: dict[tuple[int, int], np.ndarray] = {}
     overlaps: dict[tuple[int, int], float] = {}
-    asymmetry = 0.0
+    asymmetries: dict[tuple[int, int], float] = {}
     for i, j in combinations(range(len(images)), 2):
         ways = [
             register_rigid(
@@ -71,10 +76,10 @@ def register_visits(
             for a, b in ((i, j), (j, i))
         ]
         forth, back = ways[0].matrix, np.linalg.inv(ways[1].matrix)
-        asymmetry = max(asymmetry, distance_within(forth, back, masks[i]))
+        asymmetries[i, j] = distance_within(forth, back, masks[i])
         found[i, j] = mean_pose([forth, back])
         overlaps[i, j] = brain_overlap(masks[i], masks[j], found[i, j])
-    return Midpoint(tuple(poses_around(found, len(images))), asymmetry, overlaps)
+    return Midpoint(tuple(poses_around(found, len(images))), asymmetries, overlaps)
 
 
 def poses_around(pairs: dict[tuple[int, int], np.ndarray], count: int) -> list[np.ndarray]:

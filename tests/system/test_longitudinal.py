@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from phantoms import turned
 from running_app import digests, validate
-from site_phantom import AFFINE, VOXEL, make_model
+from site_phantom import AFFINE, SHAPE, VOXEL, make_model
 from visits_phantom import FREE, ball, rescan
 
 from ssl2_bids.itk import from_itk
@@ -20,6 +20,7 @@ from ssl2_bids.itk import from_itk
 AXES = ('LAS', 'PIR', 'RAS')
 ANGLES = ((0.1, -0.06, 0.03), (0.0, 0.05, 0.0), (-0.08, 0.0, 0.02))  # radians
 MOVED = 4.0  # mm
+SHORTER = (np.arange(SHAPE[1]) > 13)[:, None]  # the brain of another person
 
 
 pytestmark = pytest.mark.slow
@@ -64,7 +65,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     add_visit(data, '02', '3', third)
     add_dates(data, '02', ['2020-01-01T10:00:00', '2021-01-01T10:00:00', '2022-07-02T10:00:00'])
     add_visit(data, '03', '1', scan(3, 6))
-    add_visit(data, '03', '2', scan(5, 7))  # another person
+    other = {name: values * SHORTER for name, values in scan(5, 7).items()}
+    add_visit(data, '03', '2', other)  # another person
     add_dates(data, '03', ['2022-05-01T10:00:00', '2021-05-01T10:00:00'])
     content = {'Name': 'visits', 'BIDSVersion': '1.10.0', 'DatasetType': 'raw'}
     (data / 'dataset_description.json').write_text(json.dumps(content))
@@ -74,7 +76,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(run_app, site: Path, out: Path, *words: str):
     return run_app(
         site / 'data', out, 'participant', '-w', site / 'work', '--model', site / 'phantom-3t',
-        '--nprocs', 1, *words,
+        '--nprocs', 1, '--min-lesion-volume', 300, *words,
     )  # fmt: skip
 
 

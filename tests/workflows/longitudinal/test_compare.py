@@ -56,6 +56,7 @@ def plan_of(folder: Path, *sessions: str) -> LongitudinalPlan:
         folder / 'work',
         model=str(folder / 'phantom-3t'),
         reference='t1w',
+        min_lesion_volume=300.0,  # five voxels
         sessions=sessions or None,
     )
     return make_plan('01', plan_sessions(settings), {})
