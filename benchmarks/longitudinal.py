@@ -6,7 +6,8 @@
     python benchmarks/longitudinal.py DATA OUT            table of simulated pairs
     python benchmarks/longitudinal.py DATA OUT --noise    volume changes of unchanged lesions
     python benchmarks/longitudinal.py DATA OUT --settings other prices of a change
-    python benchmarks/longitudinal.py --marked DATA OUT   lesion by lesion, against change masks
+    python benchmarks/longitudinal.py DATA OUT --people   visits of one person and of two
+    python benchmarks/longitudinal.py DATA OUT --marked   lesion by lesion, against change masks
 
 All reads the results in OUT. Both ways have the same grid, registration, identities and noise
 bound; apart, each visit's mask is its own probability at the threshold. Several DATA and OUT of
@@ -41,7 +42,8 @@ from ssl2_bids.steps.joint_lesions import (
     segment_jointly,
     tracked,
 )
-from ssl2_bids.steps.visit_matching import change_evidence
+from ssl2_bids.steps.midpoint import register_visits, within_grid
+from ssl2_bids.steps.visit_matching import agreement, change_evidence, match_intensities
 from ssl2_bids.volume import Volume, read, reorient, resample
 from ssl2_bids.workflows.longitudinal.within import near_lesions
 
@@ -385,13 +387,48 @@ def print_lesions(
             )
 
 
+def print_people(out: Path) -> None:
+    """Print how well two visits fit, of one person and of two, by their reference images."""
+    print('| first visits | correlation | Dice of the brains | asymmetry, mm |\n|' + ' --- |' * 4)
+    people = sorted(p.name for p in out.glob('sub-*') if p.is_dir())
+    rows = [(a, sessions_of(out, a)[:2], a) for a in people]
+    rows += [(a, sessions_of(out, a)[:1] * 2, b) for a, b in itertools.pairwise(people)]
+    for one, sessions, other in rows:
+        images, masks = [], []
+        for subject, session in zip((one, other), sessions, strict=True):
+            anat = out / subject / session / 'anat'
+            mask = reorient(read(anat / f'{subject}_{session}_desc-brain_mask.nii.gz'))
+            (path,) = anat.glob(f'{subject}_{session}_desc-preproc_*.nii.gz')
+            images.append(reorient(read(path)))
+            masks.append(mask)
+        middle = register_visits(images, masks)
+        grid = within_grid(masks, middle.poses)
+        moved = [
+            resample(image, grid.affine, grid.shape, transform=pose).data
+            for volume in (images, masks)
+            for image, pose in zip(volume, middle.poses, strict=True)
+        ]
+        brain = (moved[2] >= 0.5) & (moved[3] >= 0.5)
+        matched = match_intensities(moved[:2], brain, spacing=float(grid.spacing[0]))
+        print(
+            f'| {one} {sessions[0]}, {other} {sessions[1]} | {agreement(*matched, brain):.2f} | '
+            f'{middle.overlaps[0, 1]:.3f} | {middle.asymmetry:.2f} |',
+            flush=True,
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('folders', type=Path, nargs='+', metavar='DATA OUT')
     parser.add_argument('--noise', action='store_true')
     parser.add_argument('--settings', action='store_true')
     parser.add_argument('--marked', action='store_true')
+    parser.add_argument('--people', action='store_true')
     args = parser.parse_args()
+    if args.people:
+        for out in args.folders[1::2]:
+            print_people(out)
+        return
     folders = zip(args.folders[::2], args.folders[1::2], strict=True)
     pairs = [pair for data, out in folders for pair in pairs_of(data, out, marked=args.marked)]
     if args.marked:

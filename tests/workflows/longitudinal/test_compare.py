@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
-from site_phantom import AFFINE, VOXEL, add_person, make_model
+from site_phantom import AFFINE, SHAPE, VOXEL, add_person, make_model
 from visits_phantom import FREE, ball, rescan
 
 from ssl2_bids.bids.outputs import find_results, sidecar_path
 from ssl2_bids.bids.provenance import write_dataset_files
-from ssl2_bids.files import write_json
+from ssl2_bids.files import write_json, write_text
 from ssl2_bids.networks.weights import find_model, load_network
 from ssl2_bids.settings import GroupSettings, ParticipantSettings
 from ssl2_bids.workflows.cohort.tables import cohort_rows
@@ -46,10 +47,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for session, new in (('1', False), ('2', True), ('3', True)):
         one = rescan(1, int(session), ball(FREE, 2.3) if new else None)
         add_person(raw, out, '01', one, card, network, session=session)
+    shorter = (np.arange(SHAPE[1]) > 13)[:, None]  # the brain of another person
+    other = rescan(5, 7)
+    other = replace(
+        other, flair=other.flair * shorter, t1w=other.t1w * shorter, brain=other.brain & shorter
+    )
+    for session, one in (('1', rescan(3, 6)), ('2', other)):
+        add_person(raw, out, '02', one, card, network, session=session)
+    write_text(
+        raw / 'sub-02' / 'sub-02_sessions.tsv',
+        'session_id\tacq_time\nses-1\t2022-05-01T10:00:00\nses-2\t2021-05-01T10:00:00\n',
+    )
     return root
 
 
-def plan_of(folder: Path, *sessions: str) -> LongitudinalPlan:
+def plan_of(folder: Path, *sessions: str, subject: str = '01') -> LongitudinalPlan:
     settings = ParticipantSettings(
         folder / 'data',
         folder / 'out',
@@ -58,8 +70,9 @@ def plan_of(folder: Path, *sessions: str) -> LongitudinalPlan:
         reference='t1w',
         min_lesion_volume=300.0,  # five voxels
         sessions=sessions or None,
+        participants=(subject,),
     )
-    return make_plan('01', plan_sessions(settings), {})
+    return make_plan(subject, plan_sessions(settings), {})
 
 
 @pytest.fixture(scope='module')
@@ -138,7 +151,7 @@ def test_tables_and_maps_agree(plan):
 
 
 def test_the_session_results_stay_alone(plan, folder):
-    found = find_results(folder / 'out')
+    found = [r for r in find_results(folder / 'out') if r.names.subject == '01']
     assert {(r.names.session, r.names.reference) for r in found} == {
         ('1', 'T1w'), ('2', 'T1w'), ('3', 'T1w'),
     }  # fmt: skip
@@ -198,6 +211,24 @@ def test_order_by_dates(folder):
         table.unlink()
 
 
+def test_another_person_and_dates_in_the_wrong_order_are_named(folder):
+    plan = plan_of(folder, subject='02')
+    assert [visit.label for visit in plan.visits] == ['2', '1']
+    assert compare(plan) == ''
+    summary = json.loads(plan.summary.read_text())
+    warnings = ' '.join(summary['warnings'])
+    assert 'they may be of different people' in warnings
+    assert 'another order than their labels' in warnings
+    assert summary['pairs'][0]['years'] == pytest.approx(1.0, abs=0.01)
+
+
+def test_visits_of_one_person_fit(plan):
+    summary = json.loads(plan.summary.read_text())
+    assert summary['warnings'] == []
+    assert summary['registration']['asymmetry'] < 1
+    assert summary['registration']['ses-1 and ses-2, T1w'] > 0.8
+
+
 def test_the_page_has_the_changes_and_notices_that_a_session_is_another(plan, folder):
     from ssl2_bids.bids.outputs import find_visits_summaries
 
@@ -211,7 +242,7 @@ def test_the_page_has_the_changes_and_notices_that_a_session_is_another(plan, fo
 
 
 def test_the_table_of_the_cohort_has_changes_of_the_same_results_alone(plan, folder):
-    results = find_results(folder / 'out')
+    results = [r for r in find_results(folder / 'out') if r.names.subject == '01']
     settings = GroupSettings(folder / 'data', folder / 'out', folder / 'work', nprocs=1)
     rows, problems = cohort_rows(settings, results)
     assert problems == []
