@@ -117,5 +117,7 @@ def test_bidsignore_covers_all_that_the_schema_does_not_know():
         '*_morph.*',
         '*_quality.json',
         '*_cohort-*',
+        '*_space-within_*',
+        '*_long.*',
         '.ssl2-bids-group.lock',
     }
