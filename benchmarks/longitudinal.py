@@ -49,6 +49,7 @@ from ssl2_bids.workflows.longitudinal.within import near_lesions
 
 LARGE = 30.0  # mm^3 of a new lesion that has to be found
 FALSE = 10.0  # mm^3 of a false change that counts
+APART = NoiseBound(base=10.0, factor=1.0, exponent=0.6)  # of segmentations apart: --noise
 STATES = {'new': 'new', 'enlarging': 'enlarging', 'shrinking': 'shrinking', 'vanished': 'resolved'}
 QUANTILES = (0.5, 0.9, 0.95, 0.99, 1.0)
 
@@ -447,6 +448,7 @@ def main() -> None:
             name = f'price {price:g}, support {support:g}, bonus {bonus:g}'
             ways[name] = lambda p, how=how: together(p, how, p.noise)
     ways['apart'] = lambda p: apart(p, p.noise)
+    ways['apart, bound of their noise'] = lambda p: apart(p, replace(APART, voxel=p.voxel))
     for name, way in ways.items():
         print(row(name, pairs, [score(pair, way(pair)) for pair in pairs]), flush=True)
 

@@ -22,6 +22,8 @@ from ssl2_bids.steps.lesions import MAX_LESIONS, NEIGHBOURS
 from ssl2_bids.volume import Volume
 
 STATES = ('new', 'enlarging', 'shrinking', 'resolved', 'stable')
+PART = 0.05  # of the largest component of relatives: what is smaller is no part to be followed
+FAINT = 0.1  # of a lesion's largest volume: what is smaller, and within the noise, is none
 FLOOR = 20.0  # a voxel below a twentieth of the threshold at every visit is no lesion
 
 
@@ -119,8 +121,9 @@ def number_lesions(masks: np.ndarray, *, voxel_volume: float, minimum_volume: fl
 
     Components of the visits (26 neighbours) that share a voxel are relatives. Relatives are
     followed as the parts they have at the visit where they are most: lesions that merge stay the
-    lesions that they were, and one that splits is followed as what it becomes. Other voxels of
-    the relatives belong to the nearest of these parts. Backwards in time the result is the same.
+    lesions that they were, and one that splits is followed as what it becomes. A component below
+    a twentieth of the largest relative is no such part. Other voxels of the relatives belong to
+    the nearest part. Backwards in time the result is the same.
 
     Parameters
     ----------
@@ -143,6 +146,9 @@ def number_lesions(masks: np.ndarray, *, voxel_volume: float, minimum_volume: fl
     large = sizes * voxel_volume >= minimum_volume - 1e-6
     visit_of = np.concatenate([[-1], np.repeat(np.arange(len(labels)), np.diff(first))])
     family = _families(labels, total)
+    largest = np.zeros(int(family.max()) + 1)
+    np.maximum.at(largest, family[1:], sizes[1:])
+    large &= sizes >= PART * largest[family]
     seed = _seeds(family, visit_of, large)
     families, seeds = np.zeros((2, *masks.shape[1:]), np.int32)
     for label in labels:
@@ -287,7 +293,7 @@ def segment_jointly(
     numbers = number_lesions(masks, **sizes)
     _without_noise(masks, numbers, odds, noise, volume)
     numbers = number_lesions(masks, **sizes)
-    _without_specks(masks, numbers, minimum_volume / volume)
+    _without_specks(masks, numbers, noise, volume, minimum_volume)
     if numbers.max() > MAX_LESIONS:
         raise DataError(
             f'{numbers.max()} lesions were found, more than can be numbered',
@@ -297,11 +303,28 @@ def segment_jointly(
     return JointLesions(instances, tracked(instances, numbers, probabilities, grid, noise))
 
 
-def _without_specks(masks: np.ndarray, numbers: np.ndarray, minimum: float) -> None:
-    """Remove a lesion from the visits at which it has fewer voxels than the minimum, in place."""
-    for mask in masks:
-        sizes = np.bincount(numbers[mask], minlength=int(numbers.max()) + 1)
-        mask &= sizes[numbers] >= minimum - 1e-6
+def _without_specks(
+    masks: np.ndarray,
+    numbers: np.ndarray,
+    noise: NoiseBound,
+    voxel_volume: float,
+    minimum_volume: float,
+) -> None:
+    """Remove a lesion from the visits at which it is hardly there, in place.
+
+    There it is below the minimum volume, or below a tenth of its largest volume and within the
+    noise of a lesion of this size.
+    """
+    count = int(numbers.max()) + 1
+    volumes = np.stack([np.bincount(numbers[m], minlength=count) for m in masks]) * voxel_volume
+    most = volumes.max(axis=0)
+    bounds = np.array(
+        [[noise.of((v + m) / 2) for v, m in zip(row, most, strict=True)] for row in volumes]
+    )
+    kept = volumes >= minimum_volume - 1e-6
+    kept &= (volumes >= FAINT * most) | (volumes > bounds)
+    for mask, own in zip(masks, kept, strict=True):
+        mask &= own[numbers]
 
 
 def _without_noise(

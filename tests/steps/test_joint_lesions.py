@@ -176,6 +176,21 @@ def test_a_lesion_within_the_noise_neither_comes_nor_goes():
     assert [one.states for one in sure.lesions] == [('new',)]
 
 
+def test_specks_do_not_divide_a_new_lesion():
+    new = balls(((14, 12, 10), 7))
+    specks = balls(((10, 12, 10), 0.5), ((18, 12, 10), 0.5))
+    specks[10, 12, 11:14] = specks[18, 12, 11:14] = True
+    numbers = number_lesions(np.stack([specks, new]), voxel_volume=1.0, minimum_volume=3.0)
+    assert numbers.max() == 1
+    found = jointly([as_probability(specks), as_probability(new)])
+    assert [one.states for one in found.lesions] == [
+        ('enlarging',)
+    ]  # 8 mm^3 beyond the noise of 4
+    less = np.where(np.indices(SHAPE)[0] == 10, specks, False)
+    found = jointly([as_probability(less), as_probability(new)])
+    assert [(one.states, one.volumes[0]) for one in found.lesions] == [(('new',), 0.0)]
+
+
 def test_three_visits_keep_identity_through_absence():
     lesion = balls(((8, 8, 8), 3))
     gone = np.zeros(SHAPE, bool)

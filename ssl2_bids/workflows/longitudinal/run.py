@@ -75,8 +75,8 @@ def run_longitudinal(
                 failed = True
             else:
                 show(f'sub-{plan.subject}: {_result(plan)}')
+            write_pages(root, {plan.subject})
     finally:
-        write_pages(root, subjects)
         update_citation(root, subjects, former)
     return code or (SOME_FAILED if failed else code)
 
