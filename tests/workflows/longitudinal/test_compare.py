@@ -30,6 +30,8 @@ from ssl2_bids.workflows.longitudinal.visits import in_order, years_between
 from ssl2_bids.workflows.participant.pages import write_pages
 from ssl2_bids.workflows.participant.planning import plan_sessions
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
