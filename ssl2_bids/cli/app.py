@@ -101,7 +101,7 @@ def _dispatch(level: str, settings: Any, arguments: argparse.Namespace, argv: li
             if settings.longitudinal:
                 from ssl2_bids.workflows.longitudinal.run import run_longitudinal
 
-                code = run_longitudinal(settings, code, command=command, show=terminal.show)
+                code = run_longitudinal(settings, code, show=terminal.show)
             terminal.conclude(code, outcomes)
         elif helps:
             from ssl2_bids.workflows.adaptation.parallel import take_part

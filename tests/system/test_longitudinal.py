@@ -110,15 +110,15 @@ def test_visits_meet_at_the_middle_of_a_known_move(compared):
     out, _ = compared
     poses = []
     for session in '12':
-        name = f'sub-01_ses-{session}_from-T1w_to-within_mode-image_xfm.txt'
+        name = f'sub-01_ses-{session}_from-FLAIR_to-within_mode-image_xfm.txt'
         poses.append(from_itk((out / 'sub-01/anat' / name).read_text()))
-        back = name.replace('from-T1w_to-within', 'from-within_to-T1w')
+        back = name.replace('from-FLAIR_to-within', 'from-within_to-FLAIR')
         inverse = from_itk((out / 'sub-01/anat' / back).read_text())
         assert np.allclose(poses[-1] @ inverse, np.eye(4), atol=1e-6)
     way = poses[1] @ np.linalg.inv(poses[0])
     places = []
     for session in '12':
-        path = out.parent / f'data/sub-01/ses-{session}/anat/sub-01_ses-{session}_T1w.nii.gz'
+        path = out.parent / f'data/sub-01/ses-{session}/anat/sub-01_ses-{session}_FLAIR.nii.gz'
         places.append(centre_of_brain(path))
     assert np.linalg.norm(way[:3] @ [*places[0], 1] - places[1]) < 0.25 * VOXEL
     # half of the way from each
@@ -191,7 +191,7 @@ def test_lesions_have_one_number_and_no_result_takes_them_for_a_session(compared
     assert len(maps) == 3
     both = (maps[1] > 0) & (maps[2] > 0)
     assert (maps[1][both] == maps[2][both]).all()
-    assert {r.names.reference for r in find_results(out)} == {'T1w', 'FLAIR'}
+    assert {r.names.reference for r in find_results(out)} == {'FLAIR'}
 
 
 def test_results_are_valid_and_the_page_shows_them(compared):
@@ -239,7 +239,7 @@ def test_a_damaged_result_fails_alone(compared, run_app, site, tmp_path):
     for subject in ('01', '02'):
         (table_,) = (out / f'sub-{subject}/anat').glob('*_long.json')
         table_.unlink()
-    (broken,) = (out / 'sub-01/ses-2/anat').glob('*_space-T1w_label-L*_probseg.nii.gz')
+    (broken,) = (out / 'sub-01/ses-2/anat').glob('*_space-FLAIR_label-L*_probseg.nii.gz')
     broken.write_bytes(broken.read_bytes()[:-200])
     done = run(run_app, site, out, '--longitudinal', '--participant-label', '01', '02')
     said = done.stdout + done.stderr

@@ -33,14 +33,13 @@ log = logging.getLogger('ssl2_bids')
 
 
 def run_longitudinal(
-    settings: ParticipantSettings, code: int, *, command: str = '', show: ShowLine = log.info
+    settings: ParticipantSettings, code: int, *, show: ShowLine = log.info
 ) -> int:
     """Compare the finished sessions of each selected participant.
 
     Parameters
     ----------
     code : of the sessions by themselves.
-    command : the command line, for the page of a participant that fails.
     show : called with each line for the user.
 
     Returns
