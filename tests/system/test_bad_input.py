@@ -97,7 +97,7 @@ def finished(tmp_path_factory, run_app):
             path.chmod(0o555 if path.is_dir() else 0o444)
     root.chmod(0o555)
     out = tmp_path_factory.mktemp('out') / 'Ergebnisse π'
-    done = run_app(root, out, 'participant', '-w', tmp_path_factory.mktemp('work'))
+    done = run_app(root, out, 'participant', '--sloppy', '-w', tmp_path_factory.mktemp('work'))
     yield done, out
     for path in [root, *root.rglob('*')]:
         if path.is_dir():
@@ -150,6 +150,8 @@ def test_all_unusable_is_a_data_error(tmp_path, run_app):
         '{"Name": "x", "BIDSVersion": "1.10.0"}'
     )
     (anat / 'sub-01_FLAIR.nii').write_bytes(FAULTS['constant'][0].to_bytes())
-    done = run_app(tmp_path / 'data', tmp_path / 'out', 'participant', '-w', tmp_path / 'work')
+    done = run_app(
+        tmp_path / 'data', tmp_path / 'out', 'participant', '--sloppy', '-w', tmp_path / 'work'
+    )
     assert done.returncode == 65, done.stderr
     assert 'constant' in done.stderr

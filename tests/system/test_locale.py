@@ -14,6 +14,8 @@ def test_umlauts_without_utf8(tmp_path, run_app):
     (root / 'dataset_description.json').write_text('{"Name": "x", "BIDSVersion": "1.10.0"}')
     brain_image().to_filename(anat / 'sub-01_FLAIR.nii.gz')
     out = tmp_path / 'Ergebnisse für Köln'
-    done = run_app(root, out, 'participant', '-w', tmp_path / 'Zwischenstände', **PLAIN)
+    done = run_app(
+        root, out, 'participant', '--sloppy', '-w', tmp_path / 'Zwischenstände', **PLAIN
+    )
     assert done.returncode == 0, done.stderr
     assert list(out.rglob('*_label-L_mask.nii.gz'))

@@ -64,7 +64,7 @@ def finished(tmp_path_factory, run_app):
     (root / 'dataset_description.json').write_text('{"Name": "x", "BIDSVersion": "1.10.0"}')
     for subject, (files, *_) in PARTS.items():
         put(root, subject, files)
-    words = (root, root.parent / 'out', 'participant', '-w', root.parent / 'work')
+    words = (root, root.parent / 'out', 'participant', '--sloppy', '-w', root.parent / 'work')
     return run_app(*words), words
 
 
@@ -115,5 +115,5 @@ def test_dry_run_and_run_end_with_the_same_code(tmp_path, run_app, people, code)
     (root / 'dataset_description.json').write_text('{"Name": "x", "BIDSVersion": "1.10.0"}')
     for subject, files in people.items():
         put(root, subject, files)
-    words = (root, tmp_path / 'out', 'participant', '-w', tmp_path / 'work')
+    words = (root, tmp_path / 'out', 'participant', '--sloppy', '-w', tmp_path / 'work')
     assert [run_app(*words, '--dry-run').returncode, run_app(*words).returncode] == [code, code]
