@@ -171,6 +171,7 @@ def test_group_needs_no_answer(simulated, finished, run_app):
     (finished / '.ssl2-bids-group.lock').unlink(missing_ok=True)
 
 
+@pytest.mark.slow
 def test_7t_with_mp2rage(run_app, tmp_path):
     from ssl2_bids.workflows.simulation.run import simulate
 

@@ -181,6 +181,7 @@ def done(tmp_path_factory) -> ParticipantSettings:
         settings_of(root / 'data', root),
         uncertainty=True,
         output_spaces=('MNI152NLin2009aSym',),
+        sloppy=True,
     )
     assert lines_of(settings)[1] == 'done'
     return settings

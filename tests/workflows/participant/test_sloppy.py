@@ -80,6 +80,7 @@ def sloppy(tmp_path_factory) -> ParticipantSettings:
     return replace(settings_of(root / 'data', root), sloppy=True)
 
 
+@pytest.mark.slow
 def test_sloppy_and_usual_results_by_turns(sloppy, caplog):
     """The steps of one story, for each run costs seconds."""
     assert status_of(sloppy) == 'done'

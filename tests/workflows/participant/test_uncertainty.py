@@ -16,8 +16,8 @@ from ssl2_bids.workflows.participant.run import run_participant_level
 @pytest.mark.parametrize(
     ('model', 'prefix', 'measure', 'cited'),
     [
-        ('committee-3t', 'committee3t', 'disagreement of the members', True),
-        (None, '', 'binary entropy', False),
+        (None, '', 'disagreement of the members', True),
+        ('fast-3t', 'fast3t', 'binary entropy', False),
     ],
 )
 def test_sidecar_and_methods_state_the_measure(
