@@ -143,6 +143,7 @@ def test_ctrl_c_ends_a_tool_in_a_line(tmp_path):
     assert 'interrupted' in errors
 
 
+@pytest.mark.slow
 def test_full_disk(dataset, tmp_path, run_app):
     """On a file system of 12 MB, mounted where that is permitted."""
     small = tmp_path / 'small'
@@ -163,6 +164,7 @@ def test_full_disk(dataset, tmp_path, run_app):
         subprocess.run(['umount', str(small)], check=True)
 
 
+@pytest.mark.slow
 def test_two_jobs_share_an_output_folder(simulated, run_app, tmp_path):
     """Each with a participant of its own, as on a cluster; the same bytes as one after another."""
     options = (

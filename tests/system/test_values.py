@@ -77,6 +77,7 @@ def result(out: Path, label: str, name: str) -> np.ndarray:
     return np.asarray(nib.load(path).dataobj)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('label', [*UNIFORM, *PLAINLY])
 def test_the_mask_is_the_brain(finished, label):
     assert np.array_equal(result(finished, label, 'desc-brain_mask') > 0, BRAIN)
@@ -84,6 +85,7 @@ def test_the_mask_is_the_brain(finished, label):
     assert not [w for w in json.loads(path.read_text())['warnings'] if 'not finite' in w]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('label', UNIFORM)
 def test_unit1_runs_from_0_to_4095(finished, label):
     found = result(finished, label, 'desc-preproc_UNIT1')
@@ -91,6 +93,7 @@ def test_unit1_runs_from_0_to_4095(finished, label):
     assert not found[~BRAIN].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('label', PLAINLY)
 def test_the_lesions_do_not_depend_on_how_values_are_stored(finished, label):
     found, expected = (

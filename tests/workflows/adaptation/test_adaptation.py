@@ -285,6 +285,7 @@ def test_trainings_side_by_side_come_to_the_same_model(fresh, adapted, model, tm
     )
 
 
+@pytest.mark.slow
 def test_processes_of_torchrun_share_the_trainings(fresh, model, tmp_path):
     settings = []
     for name in ('alone', 'shared'):
