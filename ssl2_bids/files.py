@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ssl2_bids.errors import CannotWriteError, StorageError
+from ssl2_bids.errors import CannotWriteError, NoInputError, StorageError
 
 log = logging.getLogger('ssl2_bids')
 
@@ -53,6 +53,26 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def check_folder(path: Path, what: str = 'folder', *, advice: str = 'Check the path.') -> None:
+    """Check that a folder that a person named is there.
+
+    Parameters
+    ----------
+    what : kind of folder, for the message.
+
+    Raises
+    ------
+    NoInputError : there is nothing, or a file.
+    """
+    if path.is_dir():
+        return
+    if path.exists():
+        raise NoInputError(
+            f'a file is not a {what}', advice=f'Give the folder, such as {path.parent}.', path=path
+        )
+    raise NoInputError(f'no such {what}', advice=advice, path=path)
 
 
 def remove_leftovers(folder: Path) -> None:

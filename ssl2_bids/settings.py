@@ -74,6 +74,11 @@ class RunSettings:
     debug: bool = _setting(False, lasting=False)
     dry_run: bool = _setting(False, lasting=False)
 
+    @property
+    def datasets(self) -> tuple[Path, ...]:
+        """The folders that images are taken from: the raw dataset first, then those of ``-d``."""
+        return (self.bids_dir, *self.derivatives.values())
+
 
 @dataclass(frozen=True)
 class ParticipantSettings(RunSettings):

@@ -163,14 +163,15 @@ def check_geometry(image: nib.Nifti1Image, shape: tuple[int, ...], path: str | P
             path=path,
         )
     affine = image.affine
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
+    spacing = spacing_of(affine)
+    directions = affine[:3, :3] / np.where(spacing > 0, spacing, 1)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(directions)) < 1e-6:
         raise DataError(
             'the orientation in the header (sform or qform) is broken: '
             'it is not finite or not invertible',
             advice='Convert the image again from DICOM.',
             path=path,
         )
-    spacing = spacing_of(affine)
     extent = spacing * np.array(shape)
     if spacing.max() > 20 or spacing.min() < 0.05 or extent.max() > 1000:
         raise DataError(
@@ -238,13 +239,13 @@ def same_grid(a: Grid, b: Grid) -> bool:
     return grid_distance(a, b) <= GRID_TOLERANCE
 
 
-def describe_grid(volume: Grid) -> str:
-    """Shape, voxel size, origin and axes of a grid, for messages."""
-    axes = ''.join(nib.aff2axcodes(volume.affine))
+def describe_grid(volume: Grid, *, axes: bool = True) -> str:
+    """Shape, voxel size, axes (on request) and origin of a grid, in words."""
+    codes = f', axes {"".join(nib.aff2axcodes(volume.affine))}' if axes else ''
     edges = spacing_of(volume.affine)
     spacing = ' x '.join(f'{s:.3g}' for s in edges)
     origin = ', '.join(f'{o:.2f}' for o in volume.affine[:3, 3])
-    return f'{volume.shape} voxels of {spacing} mm, axes {axes}, origin ({origin}) mm'
+    return f'{volume.shape} voxels of {spacing} mm{codes}, origin ({origin}) mm'
 
 
 def reorient(volume: Volume) -> Volume:

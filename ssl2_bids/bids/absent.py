@@ -5,7 +5,7 @@ git-annex (DataLad) keeps a link without target or a small text, Git LFS a small
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ssl2_bids.errors import DataError, NoInputError
@@ -30,6 +30,15 @@ def how_to_get(root: Path, paths: Iterable[Path]) -> str:
         return ''
     are = 'files is' if len(found) > 1 else 'file is'
     return f'The content of {len(found)} {are} absent; {_where_and_what(root, found)}'
+
+
+def how_to_get_each(roots: Sequence[Path], paths: Iterable[Path]) -> str:
+    """As :func:`how_to_get`, for files of several datasets, of which some may lie in others."""
+    by_root: dict[Path, list[Path]] = {}
+    for path in paths:
+        around = [root for root in roots if path.is_relative_to(root)] or [roots[0]]
+        by_root.setdefault(max(around, key=lambda root: len(root.parts)), []).append(path)
+    return ' '.join(f'{how_to_get(root, found)}.' for root, found in by_root.items()).rstrip('.')
 
 
 def absent_content(path: Path, root: Path, advice: str = '') -> DataError:

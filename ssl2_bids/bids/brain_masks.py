@@ -12,12 +12,13 @@ from ssl2_bids.bids.image_names import is_native
 from ssl2_bids.bids.provenance import BRAIN_MASKS
 from ssl2_bids.errors import DataError
 from ssl2_bids.raw_grid import RawGrid, read_raw_grid, upright
-from ssl2_bids.volume import describe_grid, same_grid
+from ssl2_bids.volume import describe_grid, pointer_of, same_grid
 
 NAME = re.compile(
     r'sub-(?P<subject>[^_]+)(?:_ses-(?P<session>[^_]+))?(?:_(?!task-|space-)[a-z]+-[^_]+)*'
     r'(?:_space-(?P<space>[^_]+))?(?:_(?!task-|space-)[a-z]+-[^_]+)*_desc-brain_mask\.nii(?:\.gz)?'
 )
+LIKE_A_MASK = re.compile('mask', re.IGNORECASE)
 OF_OTHERS = ('func', 'fmap', 'dwi', 'perf', 'pet')  # folders with masks of other images
 
 
@@ -94,30 +95,47 @@ def given_brain_mask(
         fits = {c: path for c, path in images.items() if (within or {}).get(c) == dataset}
         if not fits:
             return None
+    option = '--brain-mask' if dataset == BRAIN_MASKS else f'-d {dataset}'
     grids: list[tuple[Path, RawGrid]] = []
     for path in masks:
-        if is_absent(path):
+        if is_absent(path) or pointer_of(path):
             raise absent_content(path, folder)
-        grids.append((path, read_raw_grid(path)))
+        try:
+            grids.append((path, read_raw_grid(path)))
+        except DataError as error:
+            advice = f'Give a NIfTI mask on the grid of an image, or leave it out of {option}.'
+            raise DataError(error.message, advice=advice, path=path) from None
     owns = {contrast: read_raw_grid(image) for contrast, image in fits.items()}
     # the very grid of one image counts before the reordered grid of another
-    for way in (_as_stored, upright):
+    for reordered in (False, True):
         for contrast, own in owns.items():
             for path, grid in grids:
-                if same_grid(way(grid), way(own)):
+                pair = (upright(grid), upright(own)) if reordered else (grid, own)
+                if same_grid(*pair):
                     return GivenMask(path, contrast, folder, dataset)
     if not masks:
         return None
-    option = '--brain-mask' if dataset == BRAIN_MASKS else f'-d {dataset}'
-    reference = next(iter(fits))
-    own = owns[reference]
+    reference, image = next(iter(fits.items()))
     raise DataError(
         'the brain mask lies on the grid of none of the images: it has '
-        f'{describe_grid(grids[0][1])}, and {reference} has {describe_grid(own)}',
-        advice=f'Resample it to the raw {reference} image, or leave it out of {option}.',
+        f'{describe_grid(grids[0][1])}, and {reference} has {describe_grid(owns[reference])}',
+        advice=f'Resample it to {image.name}, or leave it out of {option}.',
         path=masks[0],
     )
 
 
-def _as_stored(grid: RawGrid) -> RawGrid:
-    return grid
+def unlike_masks(folder: Path, subject: str) -> list[Path]:
+    """Files of a participant that seem to be brain masks and are named otherwise.
+
+    Parameters
+    ----------
+    folder : that of ``--brain-mask``.
+    """
+    found = [*folder.glob(f'sub-{subject}_*.nii*'), *(folder / f'sub-{subject}').rglob('*.nii*')]
+    return sorted(
+        path
+        for path in found
+        if LIKE_A_MASK.search(path.name)
+        and NAME.fullmatch(path.name) is None
+        and path.parent.name not in OF_OTHERS
+    )

@@ -105,6 +105,7 @@ class Choosing:
             path = file['path']
             try:
                 if is_absent(path) or pointer_of(path):
+                    self.absent.add(path)
                     raise absent_content(path, file['root'])
                 if path in self.unusable:
                     raise DataError(self.unusable[path], path=path)

@@ -23,7 +23,7 @@ from ssl2_bids.errors import (
     NothingSelectedError,
     UsageError,
 )
-from ssl2_bids.files import read_text, temporary_path
+from ssl2_bids.files import check_folder, read_text, temporary_path
 
 log = logging.getLogger('ssl2_bids')
 
@@ -37,10 +37,7 @@ def check_dataset(bids_dir: Path, *, thorough: bool = True) -> None:
     NotBidsError : it has no ``dataset_description.json`` or no ``sub-*`` folder; with
         ``thorough`` also if that file cannot be read or lacks Name or BIDSVersion.
     """
-    if not bids_dir.is_dir():
-        raise NoInputError(
-            'no such folder', advice='Check the path of the BIDS dataset.', path=bids_dir
-        )
+    check_folder(bids_dir, advice='Check the path of the BIDS dataset.')
     description = bids_dir / 'dataset_description.json'
     if is_absent(description):
         raise NotBidsError(

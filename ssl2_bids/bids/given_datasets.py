@@ -20,6 +20,7 @@ from ssl2_bids.bids.dataset import participant_labels, read_description, warn_on
 from ssl2_bids.bids.inheritance import Inheritance
 from ssl2_bids.bids.provenance import bids_uri
 from ssl2_bids.errors import DataError, NoInputError, UsageError
+from ssl2_bids.files import check_folder
 
 TAKEN = {'T1w': 'preproc', 'UNIT1': 'denoised', 'TB1map': None}  # by suffix, the desc-
 FOLDERS = {'T1w': ('anat',), 'UNIT1': ('anat',), 'TB1map': ('fmap', 'anat')}
@@ -34,10 +35,7 @@ def check_datasets(datasets: Mapping[str, Path], bids_dir: Path, output_dir: Pat
     UsageError : a folder is the dataset itself or the output folder.
     """
     for name, root in datasets.items():
-        if not root.is_dir():
-            raise NoInputError(
-                f'no such folder of derivatives ({name})', advice='Check the path.', path=root
-            )
+        check_folder(root, f'folder of derivatives ({name})')
         for other, what in ((bids_dir, 'the dataset itself'), (output_dir, 'the output folder')):
             if root.resolve() == other.resolve():
                 raise UsageError(

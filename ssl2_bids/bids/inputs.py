@@ -22,6 +22,7 @@ from ssl2_bids.errors import NothingSelectedError, Ssl2Error
 log = logging.getLogger('ssl2_bids')
 
 THICK_SLICE = 2.0  # mm; a T1w with a longer voxel edge is a clinical 2D scan, read on FLAIR
+FOLDERS = ('anat', 'fmap')  # of a session, with images; B1 maps lie in the latter
 WIDE_VOXEL = 4.0  # mm; beyond, the report warns of a 2D acquisition
 
 
@@ -93,6 +94,8 @@ def find_sessions(
     filters = {key: value for key, value in (filters or {}).items() if key in SUFFIXES_OF}
     listed = listed_images(bids_dir, database_dir) if database_dir else None
     files = _images(bids_dir, sorted({subject for subject, _ in units}), listed)
+    if not unusable:
+        _warn_of_spelling(bids_dir, units, files, filters)
     given = _given_images(derivatives or {}, units)
     unused = _unused_filters(files, filters)
 
@@ -175,6 +178,33 @@ def _given_images(
     return {unit: given_images(derivatives, *unit, entities_of) for unit in units}
 
 
+def _warn_of_spelling(
+    bids_dir: Path,
+    units: list[tuple[str, str | None]],
+    files: Mapping[tuple[str, str | None], list[dict[str, Any]]],
+    filters: Mapping[str, dict[str, Any]],
+) -> None:
+    """Warn of images and folders that are named almost as BIDS names them, so are not found."""
+    right = {name.lower(): name for names in SUFFIXES_OF.values() for name in names}
+    right |= {'t2star': 'T2starw', **{name.lower(): name for name in FOLDERS}}
+    wrong: dict[str, list[Path]] = {}
+    for image in (image for unit in units for image in files.get(unit, [])):
+        asked = any(matches(image, key, pattern) for key, pattern in filters.items())
+        if image['suffix'] not in right.values() and image['suffix'].lower() in right:
+            wrong.setdefault(image['suffix'], []).extend([] if asked else [image['path']])
+    for subject, session in units:
+        parent = bids_dir / f'sub-{subject}' / (f'ses-{session}' if session else '')
+        for folder in parent.iterdir() if parent.is_dir() else ():
+            if folder.name not in FOLDERS and folder.name.lower() in FOLDERS and folder.is_dir():
+                wrong.setdefault(folder.name, []).append(folder)
+    for name, paths in ((name, paths) for name, paths in wrong.items() if paths):
+        more = f' and {len(paths) - 1} more' if paths[1:] else ''
+        log.warning(
+            '%s%s: left out: "%s" is not a name of BIDS; rename it to "%s"',
+            paths[0], more, name, right[name.lower()],
+        )  # fmt: skip
+
+
 def _belongs(path: Path, label: str, session: str | None) -> bool:
     """Whether an image's name has the participant and session of its folder; else a warning."""
     name = re.fullmatch(r'sub-(.+?)(?:_ses-([^_]+))?_.*', path.name)
@@ -186,14 +216,11 @@ def _belongs(path: Path, label: str, session: str | None) -> bool:
 
 
 def _listed(subject: Path) -> dict[Path, list[Path]]:
-    """Images in ``anat`` and ``fmap`` of a participant and of its sessions, by folder.
-
-    B1 maps lie in the latter.
-    """
+    """Images in ``anat`` and ``fmap`` of a participant and of its sessions, by folder."""
     return {
         folder: sorted(folder.glob('sub-*.nii*'))
         for parent in (subject, *sorted(subject.glob('ses-*')))
-        for folder in (parent / 'anat', parent / 'fmap')
+        for folder in (parent / name for name in FOLDERS)
         if folder.is_dir()
     }
 

@@ -33,6 +33,7 @@ from ssl2_bids.bids.filters import LONG_NAMES, entities_agree
 from ssl2_bids.bids.inheritance import Inheritance, stem
 from ssl2_bids.bids.label_ranking import those_that_count
 from ssl2_bids.errors import DataError, NoInputError
+from ssl2_bids.files import check_folder
 from ssl2_bids.steps.annotation import LESION, meaning
 
 log = logging.getLogger(__name__)
@@ -275,8 +276,7 @@ def find_masks(dataset: Path, model: str | None = None) -> list[Mask]:
 
 def _images(folder: Path, participants: Iterable[str] | None) -> list[Path]:
     """NIfTI files below ``sub-*`` or named so; of a pair .nii and .nii.gz the latter alone."""
-    if not folder.is_dir():
-        raise NoInputError('no such folder', advice='Check the path.', path=folder)
+    check_folder(folder)
     wanted = None if participants is None else {f'sub-{p}' for p in participants}
     found: dict[Path, Path] = {}
     for subject in sorted(folder.glob('sub-*')):

@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ssl2_bids.bids.absent import how_to_get, is_absent
 from ssl2_bids.contrasts import SUFFIXES
 from ssl2_bids.errors import UnavailableError, UsageError
 from ssl2_bids.settings import ATLAS_SPACE
@@ -202,12 +203,30 @@ def missing_templates(spaces: Sequence[TemplateSpace]) -> UnavailableError:
         names = sorted(str(TemplateSpace(space.name, *one)) for one in offered[space.name])
         advice.append(f'TemplateFlow has {space.name} as {", ".join(names)}.')
     advice.append(f'Other output spaces: {", ".join(("anat", *SUFFIXES, ATLAS_SPACE))}.')
-    if rest:
+    linked = [path for space in rest for path in _absent_files(space, home)]
+    if linked:
+        advice.append(how_to_get(home, linked))
+    elif rest:
         advice.append(
             'Nothing is downloaded in a run; on a machine with a network, get the '
             f'template{"s" if rest[1:] else ""} with: {command_that_gets(rest, home)}'
         )
     return UnavailableError(message, advice=' '.join(advice))
+
+
+def _absent_files(space: TemplateSpace, home: Path) -> list[Path]:
+    """T1w images and brain masks of a template that the folder knows, without their content."""
+    from ssl2_bids.volume import pointer_of  # not at the start of a program: NumPy
+
+    numbers = (None, space.resolution or 1)
+    return [
+        path
+        for path in sorted((home / f'tpl-{space.name}').rglob('*.nii.gz'))
+        if path.name.endswith(('_T1w.nii.gz', '_desc-brain_mask.nii.gz'))
+        and _number(path, 'cohort') == space.cohort
+        and _number(path, 'res') in numbers
+        and (is_absent(path) or pointer_of(path))
+    ]
 
 
 def offered_spaces() -> dict[str, set[tuple[int | None, int | None]]]:

@@ -22,7 +22,7 @@ from ssl2_bids.cli.values import absolute, strip_prefix
 from ssl2_bids.cli.values import datasets as given_datasets
 from ssl2_bids.digests import DIGESTS
 from ssl2_bids.errors import CannotWriteError, NoInputError, UsageError
-from ssl2_bids.files import read_text
+from ssl2_bids.files import check_folder, read_text
 from ssl2_bids.settings import (
     LEVELS,
     ParticipantSettings,
@@ -190,8 +190,7 @@ def _of_adaptation(
 def _existing_folders(paths: list[Path] | None) -> list[Path]:
     folders = [absolute(path) for path in paths or ()]
     for folder in folders:
-        if not folder.is_dir():
-            raise NoInputError('no such folder of labels', advice='Check the path.', path=folder)
+        check_folder(folder, 'folder of labels')
     return folders
 
 
@@ -227,8 +226,7 @@ def _folder_of_masks(path: Path | None) -> Path | None:
     if path is None:
         return None
     folder = absolute(path)
-    if not folder.is_dir():
-        raise NoInputError('no such folder of brain masks', advice='Check the path.', path=folder)
+    check_folder(folder, 'folder of brain masks')
     return folder
 
 

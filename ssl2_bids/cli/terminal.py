@@ -138,9 +138,9 @@ class Terminal:
             counts[outcome.status] = counts.get(outcome.status, 0) + 1
         absent = [path for outcome in outcomes for path in outcome.absent]
         if absent:
-            from ssl2_bids.bids.absent import how_to_get
+            from ssl2_bids.bids.absent import how_to_get_each
 
-            log.warning('%s', how_to_get(self.settings.bids_dir, absent))
+            log.warning('%s', how_to_get_each(self.settings.datasets, absent))
             counts['with absent files'] = sum(bool(outcome.absent) for outcome in outcomes)
         summary = ', '.join(f'{number} {status}' for status, number in counts.items())
         end = 'finished' if code == 0 else 'finished with errors'

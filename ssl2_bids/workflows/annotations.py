@@ -153,8 +153,9 @@ def _misfit(
     else:
         off = ''
     return DataError(
-        f'the label fits no image of its session: it has {describe_grid(annotation.label)}; '
-        f'{image} has {describe_grid(grid)}{off}',
+        'the label fits no image of its session: with RAS axes it has '
+        f'{describe_grid(annotation.label, axes=False)}; {image} has '
+        f'{describe_grid(grid, axes=False)}{off}',
         advice='Draw the label on this image, or on a raw image of the session, and save it on '
         'the grid of that image.',
         path=label.path,

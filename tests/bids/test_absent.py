@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ssl2_bids.bids.absent import absent_content, how_to_get
+from ssl2_bids.bids.absent import absent_content, how_to_get, how_to_get_each
 
 
 def test_few_files_are_named(tmp_path):
@@ -45,3 +45,11 @@ def test_the_error_of_one_file_has_the_whole_command(tmp_path):
     )
     path.with_name('sub-1_T1w.nii.gz').symlink_to('x')
     assert 'datalad get sub-1/anat"' in absent_content(path, tmp_path).advice
+
+
+def test_files_of_several_datasets_come_with_a_command_for_each(tmp_path):
+    raw = tmp_path / 'sub-1_T1w.nii.gz'
+    inner = tmp_path / 'derivatives' / 'fmriprep'
+    text = how_to_get_each([tmp_path, inner], [raw, inner / 'sub-1_desc-brain_mask.nii.gz'])
+    assert f'in {tmp_path}: datalad get sub-1_T1w.nii.gz.' in text
+    assert text.endswith(f'in {inner}: datalad get sub-1_desc-brain_mask.nii.gz')

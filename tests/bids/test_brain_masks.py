@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from ssl2_bids.bids.brain_masks import brain_masks_of, given_brain_mask
+from ssl2_bids.bids.brain_masks import brain_masks_of, given_brain_mask, unlike_masks
 from ssl2_bids.errors import DataError
 
 
@@ -75,3 +75,29 @@ def test_a_mask_of_another_grid_is_named_with_both_grids(tmp_path):
     assert '1.5 x 1.5 x 1.5 mm' in caught.value.message
     assert '1 x 1 x 1 mm' in caught.value.message
     assert caught.value.exit_code == 65
+
+
+def test_the_image_of_other_results_is_named_where_the_mask_has_another_grid(tmp_path):
+    image = store(tmp_path / 'prep' / 'sub-01' / 'sub-01_desc-preproc_T1w.nii.gz', 1.0)
+    store(tmp_path / 'prep' / 'sub-01' / 'sub-01_desc-brain_mask.nii.gz', 1.5)
+    with pytest.raises(DataError) as caught:
+        given_brain_mask(tmp_path / 'prep', '01', None, {'T1w': image}, dataset='prep')
+    assert caught.value.advice == f'Resample it to {image.name}, or leave it out of -d prep.'
+
+
+def test_a_mask_of_several_volumes_has_advice_for_masks(tmp_path):
+    images = {'T1w': store(tmp_path / 'raw' / 'sub-01_T1w.nii.gz', 1.0)}
+    path = tmp_path / 'masks' / 'sub-01_desc-brain_mask.nii.gz'
+    path.parent.mkdir()
+    nib.Nifti1Image(np.ones((5, 6, 7, 2), np.uint8), np.eye(4)).to_filename(path)
+    with pytest.raises(DataError, match='has 4 axes') as caught:
+        given_brain_mask(path.parent, '01', None, images)
+    assert 'leave it out of --brain-mask' in caught.value.advice
+    assert 'filter' not in caught.value.advice
+
+
+def test_files_that_seem_to_be_masks_are_found(tmp_path):
+    names = ('sub-01_brain_mask.nii.gz', 'sub-01_desc-brain_mask.nii.gz', 'sub-01_T1w.nii.gz')
+    paths = [store(tmp_path / 'sub-01' / name, 1.0) for name in names]
+    assert unlike_masks(tmp_path, '01') == paths[:1]
+    assert unlike_masks(tmp_path, '02') == []

@@ -260,3 +260,28 @@ def test_an_extension_in_a_filter_needs_no_dot(make_dataset, extension):
     root = make_dataset(['sub-01/anat/sub-01_T1w.nii.gz'])
     (session,) = found(root, filters={'t1w': {'extension': extension}})
     assert sorted(session.scans) == ['T1w']
+
+
+def test_names_that_differ_from_bids_in_case_alone_are_named_once(make_dataset, caplog):
+    root = make_dataset(
+        [
+            'sub-01/anat/sub-01_T1w.nii.gz',
+            'sub-01/anat/sub-01_flair.nii.gz',
+            'sub-02/anat/sub-02_flair.nii.gz',
+            'sub-02/anat/sub-02_T2star.nii.gz',
+            'sub-03/ANAT/sub-03_T1w.nii.gz',
+        ]
+    )
+    first, second, third = found(root)
+    assert (list(first.scans), list(second.scans), list(third.scans)) == (['T1w'], [], [])
+    texts = [record.getMessage() for record in caplog.records]
+    assert [text.partition(': ')[2] for text in texts] == [
+        'left out: "flair" is not a name of BIDS; rename it to "FLAIR"',
+        'left out: "T2star" is not a name of BIDS; rename it to "T2starw"',
+        'left out: "ANAT" is not a name of BIDS; rename it to "anat"',
+    ]
+    assert 'sub-01_flair.nii.gz and 1 more' in texts[0]
+    caplog.clear()
+    asked = found(root, who=['01'], filters={'flair': {'suffix': 'flair'}})
+    assert caplog.records == []
+    assert list(asked[0].scans) == ['T1w', 'FLAIR']

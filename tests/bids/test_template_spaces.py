@@ -141,8 +141,11 @@ def test_links_without_content_are_missing(home, tmp_path, monkeypatch):
     mask.unlink()
     mask.symlink_to('../.git/annex/objects/none')
     monkeypatch.setenv('TEMPLATEFLOW_HOME', str(copy))
-    with pytest.raises(UnavailableError, match='not available'):
+    with pytest.raises(UnavailableError, match='not available') as caught:
         find_templates([TemplateSpace(ADULT)])
+    name = mask.relative_to(copy).as_posix()
+    assert caught.value.advice.endswith(f'in {copy}: datalad get {name}')
+    assert 'api.get' not in caught.value.advice
 
 
 def test_a_template_without_resolutions(home, tmp_path, monkeypatch):

@@ -46,6 +46,7 @@ MISTAKES = [
     (['{data}', '{out}', 'everything'], 17, 'participant, group'),
     (['{data}', '{out}', 'participant', '--participant-label', '03'], 18, 'There are: 0'),
     (['{data}', '{out}', 'participant', '--session-label', 'x'], 18, 'no sessions'),
+    (['{data}', '{out}', 'participant', '--brain-mask', '{file}'], 66, 'a file is not a folder'),
     (
         ['{data}', '{out}', 'participant', '--bids-filter-file', '{filter}'],
         18,

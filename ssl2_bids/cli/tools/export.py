@@ -8,7 +8,8 @@ from pathlib import Path
 from ssl2_bids.cli import values
 from ssl2_bids.cli.parsing import add_option
 from ssl2_bids.cli.tools.evaluate import show
-from ssl2_bids.errors import SOME_FAILED, SUCCESS, NoInputError
+from ssl2_bids.errors import SOME_FAILED, SUCCESS
+from ssl2_bids.files import check_folder
 
 EXPORT = """\
 Write results of ssl2-bids where other programs look for them.
@@ -71,8 +72,7 @@ def add_export(subparsers: argparse._SubParsersAction) -> None:
 def run_export(args: argparse.Namespace) -> int:
     """Run ``ssl2 export`` and return its exit code."""
     for folder in (args.results, args.dataset):
-        if not folder.is_dir():
-            raise NoInputError('no such folder', advice='Correct the path.', path=folder)
+        check_folder(folder)
     from ssl2_bids.workflows.export.run import export
 
     chosen = values.strip_prefix(args.participant_label, 'sub')

@@ -151,8 +151,7 @@ def evaluate(
         known = sorted({unit for units in masks.values() for unit in units})
         raise NoInputError(
             f'no session has both a mask and a label{among}',
-            advice=f'{predictions} has masks of: {names_of(known)}. '
-            f'{labels} has labels of: {names_of(by_unit(look_for_labels(labels).labels))}.',
+            advice=f'{predictions} has masks of: {names_of(known)}. {_labelled(labels)}',
         )
     cases, failures = [], []
     for name, unit in pairs:
@@ -203,10 +202,23 @@ def by_unit(found: Sequence[Any]) -> dict[tuple[str, str], list]:
     return dict(sorted(units.items()))
 
 
+def _labelled(folder: Path) -> str:
+    """Whom a folder has labels of, or which of its names are not those of labels."""
+    found = look_for_labels(folder)
+    if found.labels:
+        return f'{folder} has labels of: {names_of(by_unit(found.labels))}.'
+    if found.left_out:
+        path, why = found.left_out[0]
+        return f'No label in {folder} can be used ({path.name}: {why}).'
+    if found.unknown:
+        return f'{folder} has no label by its names ({found.unknown[0].name} is not one).'
+    return f'{folder} has no labels.'
+
+
 def names_of(units: Iterable[tuple[str, str]]) -> str:
     """The first ten names of sessions, and how many more there are."""
     names = [unit_name(*unit) for unit in units]
-    return ', '.join(names[:10]) + (f' and {len(names) - 10} more' if names[10:] else '') or 'none'
+    return ', '.join(names[:10]) + (f' and {len(names) - 10} more' if names[10:] else '')
 
 
 def _compare(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl2_bids import __version__
-from ssl2_bids.bids.brain_masks import given_brain_mask
+from ssl2_bids.bids.brain_masks import given_brain_mask, unlike_masks
 from ssl2_bids.bids.given_datasets import GivenTransforms, given_transforms
 from ssl2_bids.bids.inputs import Session
 from ssl2_bids.bids.outputs import UnitNames
@@ -85,6 +85,9 @@ def _with_brain_mask(plan: Plan) -> Plan:
     used = [path for scan in session.scans.values() for path in scan.sources]
     if folder or any(path.is_relative_to(root) for path in used for root in folders.values()):
         note = f'no mask for this session in {where}: the brain is extracted'
+        unlike = unlike_masks(folder, session.subject) if folder else []
+        if unlike:
+            note += f' ({unlike[0].name} is not named ..._desc-brain_mask.nii.gz)'
     else:
         note = (
             f'nothing for this session in {where}: its raw images are used, results lie on the '

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ssl2_bids.bids.absent import AbsentResultsError, how_to_get, is_absent
+from ssl2_bids.bids.absent import AbsentResultsError, how_to_get, how_to_get_each, is_absent
 from ssl2_bids.bids.dataset import select_participants, select_sessions
 from ssl2_bids.bids.filters import SUFFIXES_OF
 from ssl2_bids.bids.inputs import Session, find_sessions
@@ -210,7 +210,7 @@ def _with_required(session: Session, settings: ParticipantSettings) -> Session:
             problem = NoInputError(
                 f'no {suffix} can be used, which --require names'
                 + (f' ({reasons[0]})' if reasons else ''),
-                advice=how_to_get(settings.bids_dir, session.absent)
+                advice=how_to_get_each(settings.datasets, session.absent)
                 or (
                     f'{like} takes the place of {suffix}: --require {like.lower()}.'
                     if like
@@ -266,7 +266,7 @@ def describe_plans(plans: list[Plan], settings: ParticipantSettings) -> str:
             lines.append(f'  leave  {file_name(plan, path)}: {why}')
         lines += [f'  note   {text}' for text in session.warnings]
         if session.absent:
-            lines.append(f'  note   {how_to_get(settings.bids_dir, session.absent)}')
+            lines.append(f'  note   {how_to_get_each(settings.datasets, session.absent)}')
         if is_runnable(plan):
             lines += [f'  write  {_below(p, settings.output_dir)}' for p in all_paths(plan)]
             lines.append(f'  write  {output_name("report.page", subject=session.subject)}')

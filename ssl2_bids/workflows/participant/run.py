@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ssl2_bids.bids.provenance import BRAIN_MASKS, write_dataset_files
-from ssl2_bids.errors import SUCCESS, NoInputError
+from ssl2_bids.errors import SUCCESS, NoInputError, UnavailableError
 from ssl2_bids.files import remove_leftovers
 from ssl2_bids.progress import NodeProgress, ShowLine
 from ssl2_bids.settings import ParticipantSettings
@@ -62,6 +62,8 @@ def run_participant_level(
         log.warning('results are %s', sloppy.WARNING)
     if settings.dry_run:
         show(describe_plans(plans, settings))
+        if any(map(is_runnable, plans)):
+            _show_unavailable(settings, show)
         return exit_code([expected_outcome(p) for p in plans]), []
     if settings.boilerplate_only:
         _write_boilerplate(plans, settings, show)
@@ -139,6 +141,16 @@ def _checked_device(settings: ParticipantSettings) -> str:
     if settings.plugin:
         batch.check_plugin(settings.plugin['plugin'])
     return choose_device(settings.device)
+
+
+def _show_unavailable(settings: ParticipantSettings, show: ShowLine) -> None:
+    """Say which GPU or plugin is not here; the run itself may be planned for another machine."""
+    if settings.device in ('auto', 'cpu') and not settings.plugin:
+        return  # and PyTorch is not imported
+    try:
+        _checked_device(settings)
+    except UnavailableError as error:
+        show(f'On this machine the run would stop: {error}')
 
 
 def _remove_leftovers(plans: list[Plan], output_dir: Path) -> None:
