@@ -154,13 +154,13 @@ def test_a_pointer_to_an_image_names_the_command_that_gets_it(tmp_path, text, co
     ('spacing', 'message'),
     [(0.001, 'absurd voxel size: 0.001'), (1000.0, 'absurd voxel size'), (0.0, 'orientation')],
 )
-def test_voxel_sizes_that_cannot_be_are_distinguished_from_broken_orientations(tmp_path, spacing, message):
+def test_absurd_voxel_sizes_are_no_broken_orientations(tmp_path, spacing, message):
     affine = np.diag([spacing, spacing, spacing, 1.0])
     image = nib.Nifti1Image(np.zeros((4, 4, 4), np.float32), np.eye(4))
     image.header.set_sform(affine, 1)
     image.header['qform_code'] = 0
     image.header['pixdim'][1:4] = 1
     path = tmp_path / 'x.nii'
-    (path).write_bytes(image.header.binaryblock + bytes(4) + bytes(4 * 64))
+    path.write_bytes(image.header.binaryblock + bytes(4) + bytes(4 * 64))
     with pytest.raises(DataError, match=message):
         read(path)

@@ -144,7 +144,7 @@ def _checked_device(settings: ParticipantSettings) -> str:
 
 
 def _show_unavailable(settings: ParticipantSettings, show: ShowLine) -> None:
-    """Say which GPU or plugin is not here; the run itself may be planned for another machine."""
+    """Report a GPU or plugin that is not here; the run may be planned for another machine."""
     if settings.device in ('auto', 'cpu') and not settings.plugin:
         return  # and PyTorch is not imported
     try:
