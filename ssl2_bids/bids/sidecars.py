@@ -108,7 +108,8 @@ LESION_COLUMNS: dict[str, dict[str, Any]] = {
     'probability_mean': {'Description': 'mean lesion probability in the lesion'},
     'probability_max': {'Description': 'highest lesion probability in the lesion'},
     'region': {
-        'Description': 'region, from an affinely registered atlas (approximate)',
+        'Description': 'region, from an affinely registered atlas and the ventricles of the image '
+        '(approximate)',
         'Levels': {
             'periventricular': 'within 3 mm of the ventricles',
             'juxtacortical': 'within 3 mm of the cerebral cortex',

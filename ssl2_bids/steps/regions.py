@@ -1,4 +1,4 @@
-"""In which region a lesion lies, by a small probabilistic atlas."""
+"""In which region a lesion lies, by a small probabilistic atlas and the person's ventricles."""
 
 from __future__ import annotations
 
@@ -6,11 +6,43 @@ import numpy as np
 from scipy import ndimage
 
 from ssl2_bids.atlas import read_atlas
-from ssl2_bids.volume import Volume, resample
+from ssl2_bids.steps.ventricles import VOXEL, find_ventricles
+from ssl2_bids.volume import Volume, resample, thin
 from ssl2_bids.voxel_grid import Box, bounding_box, shift_affine
 
 NEAR = 3.0  # mm; how far from ventricle or cortex a lesion still counts as touching it
 EVEN = 0.5  # probability from which on a voxel belongs to a structure
+
+
+def find_regions(
+    instances: Volume, template_to_reference: np.ndarray, *, image: Volume, brain_mask: Volume
+) -> list[str]:
+    """The region of each lesion, see :func:`assign_regions`.
+
+    The ventricles are those that the image shows, else those of the atlas.
+
+    Parameters
+    ----------
+    instances : 0 or 1..n, on the reference grid.
+    template_to_reference : (4, 4), RAS+ mm to RAS+ mm.
+    image, brain_mask : of the reference, the same grid.
+    """
+    if not instances.data.any():
+        return []
+    maps = region_maps(instances, template_to_reference, part=part_around(instances))
+    coarse = thin(image, VOXEL)
+    everywhere = region_maps(coarse, template_to_reference)
+    box = _box_of(next(iter(everywhere.values())), coarse)
+    own = find_ventricles(
+        _cropped(coarse, box),
+        _cropped(thin(brain_mask, VOXEL), box),
+        _cropped(thin(instances, VOXEL), box),
+        everywhere,
+    )
+    if own is not None:
+        first = maps['ventricles']
+        maps['ventricles'] = resample(own, first.affine, first.shape)
+    return assign_regions(instances, maps)
 
 
 def region_maps(
@@ -87,15 +119,12 @@ def assign_regions(instances: Volume, maps: dict[str, Volume]) -> list[str]:
     Thompson et al. 2018, doi 10.1016/S1474-4422(17)30470-2; Filippi et al. 2019, doi
     10.1093/brain/awz144: there a lesion has to touch ventricle or cortex, rated by a person. The
     atlas has the position of both in the average head after an affine transform, within some
-    millimetres: hence the 3 mm. It has no wide ventricles or single sulci of a patient, and
-    cannot distinguish a cortical from a juxtacortical lesion. Distances run from voxel centre to
+    millimetres: hence the 3 mm. It has no single sulci of a patient, and cannot distinguish a
+    cortical from a juxtacortical lesion. Distances run from voxel centre to
     voxel centre; neighbours count as touching for any thickness of slices.
     """
     first = next(iter(maps.values()))
-    offset = np.linalg.solve(
-        instances.affine[:3, :3], first.affine[:3, 3] - instances.affine[:3, 3]
-    )
-    start = np.rint(offset).astype(int)
+    start = np.array([s.start for s in _box_of(first, instances)])
     limit, margin = _limit(instances), _margin(instances)
     regions = []
     for index, box in enumerate(ndimage.find_objects(instances.data.astype(np.int32)), start=1):
@@ -110,6 +139,18 @@ def assign_regions(instances: Volume, maps: dict[str, Volume]) -> list[str]:
         local = {name: volume.data[there] for name, volume in maps.items()}
         regions.append(region_of(lesion, local, spacing=instances.spacing, limit=limit))
     return regions
+
+
+def _box_of(part: Volume, grid: Volume) -> Box:
+    """Where a part of a grid lies in it."""
+    offset = np.linalg.solve(grid.affine[:3, :3], part.affine[:3, 3] - grid.affine[:3, 3])
+    start = np.rint(offset).astype(int)
+    return tuple(slice(int(s), int(s) + n) for s, n in zip(start, part.shape, strict=True))
+
+
+def _cropped(volume: Volume, box: Box) -> Volume:
+    affine = shift_affine(volume.affine, [s.start for s in box])
+    return Volume(volume.data[box], affine, volume.contrast)
 
 
 def region_of(
@@ -135,5 +176,7 @@ def methods() -> str:
         'Each lesion was assigned to a region (infratentorial, periventricular, juxtacortical or '
         'deep white matter [@thompson2018; @filippi2019]) with a probabilistic atlas made from '
         '18 label maps [@billot2023] and resampled to the image with that transform; a lesion '
-        f'within {NEAR:g} mm of ventricles or cortex counted as adjacent.'
+        f'within {NEAR:g} mm of ventricles or cortex counted as adjacent. '
+        'Ventricles were the fluid connected to those of the atlas, or, where the image shows '
+        'none, those of the atlas.'
     )

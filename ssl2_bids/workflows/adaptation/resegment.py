@@ -123,9 +123,13 @@ def segment_case(
         threshold=_threshold(case, card),
         minimum_volume=_minimum_volume(case, card),
     )
-    part = regions.part_around(found.instances)
-    maps = regions.region_maps(found.instances, template_transform(names), part=part)
-    found = lesions.with_regions(found, regions.assign_regions(found.instances, maps))
+    inside = regions.find_regions(
+        found.instances,
+        template_transform(names),
+        image=images[names.reference],
+        brain_mask=brain,
+    )
+    found = lesions.with_regions(found, inside)
     first = case.images[names.reference]
     segmentation = SegmentationFiles(
         names=names,

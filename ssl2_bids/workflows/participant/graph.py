@@ -107,6 +107,8 @@ def _add_session(workflow: Workflow, plan: Plan, device: str, command: str) -> N
     lesions = _find_lesions(plan)
     branch.connect(segment, 'probability', lesions, 'probability')
     branch.connect(template, 'matrix', lesions, 'matrix')
+    branch.connect(corrected[reference], 'image', lesions, 'image')
+    branch.connect(joint, 'mask', lesions, 'mask')
     templates = {
         label: _register_template(plan, t) for label, t in by_template(plan.templates).items()
     }

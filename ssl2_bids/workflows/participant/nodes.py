@@ -321,7 +321,7 @@ def find_template(
 
 
 def find_lesions(
-    probability: str, matrix: str, threshold: float, minimum_volume: float
+    probability: str, image: str, mask: str, matrix: str, threshold: float, minimum_volume: float
 ) -> dict[str, str]:
     """Instances and table from the probability; regions by the template's transform."""
     from ssl2_bids.steps import lesions, regions
@@ -329,9 +329,13 @@ def find_lesions(
     found = lesions.find_lesions(
         read(probability), threshold=threshold, minimum_volume=minimum_volume
     )
-    part = regions.part_around(found.instances)
-    maps = regions.region_maps(found.instances, np.load(matrix), part=part)
-    found = lesions.with_regions(found, regions.assign_regions(found.instances, maps))
+    names = regions.find_regions(
+        found.instances,
+        np.load(matrix),
+        image=read(image),
+        brain_mask=read(mask, dtype=np.uint8),
+    )
+    found = lesions.with_regions(found, names)
     write(found.instances, 'instances.nii', dtype=np.uint16)
     write_json('table.json', [asdict(lesion) for lesion in found.table])
     methods = [lesions.methods(threshold, minimum_volume), regions.methods()]
