@@ -13,8 +13,7 @@ EVEN = 0.5
 FLUID = 20  # percentile in the core: choroid plexus and walls are brighter
 REACH = 15.0  # mm; wider than this no ventricle is beyond those of the atlas
 SULCUS = 1.5  # mm; half the width of fluid that does not count, as sulci and cisterns have it
-SEPARATION = 1.5  # fluid and cortex apart, in standard deviations of the cortex
-SEEN = 0.1  # of the core; where less of it is fluid, the image does not show the ventricles
+SEEN = 1.5  # times as much fluid in the core as in the cortex; less: it is noise
 
 
 def find_ventricles(
@@ -43,11 +42,10 @@ def find_ventricles(
     if not core.any() or not grey.any():
         return None
     fluid, middle = np.percentile(image.data[core], FLUID), np.median(image.data[grey])
-    spread = 1.4826 * np.median(np.abs(image.data[grey] - middle))
-    if abs(middle - fluid) <= SEPARATION * spread:
-        return None
     half = (fluid + middle) / 2
     is_fluid = (image.data < half) == (fluid < middle)
+    if is_fluid[core].mean() < SEEN * is_fluid[grey].mean():
+        return None
     spacing = image.spacing
     to_ventricles = ndimage.distance_transform_edt(ventricles < EVEN, sampling=spacing)
     to_cortex = ndimage.distance_transform_edt(cortex < EVEN, sampling=spacing)
@@ -59,6 +57,4 @@ def find_ventricles(
     inside = ventricles >= EVEN
     labels, _ = ndimage.label(candidates & (wide | inside))
     found = np.isin(labels, np.setdiff1d(labels[inside], [0]))
-    if found[core].mean() < SEEN:
-        return None
     return image.with_data(found.astype(np.float32))
