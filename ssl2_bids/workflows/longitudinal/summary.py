@@ -7,7 +7,8 @@ from typing import Any
 
 from ssl2_bids.reports.figures.changes import draw_change
 from ssl2_bids.steps import joint_lesions, midpoint, visit_matching
-from ssl2_bids.steps.joint_lesions import STATES, JointLesions, TrackedLesion
+from ssl2_bids.steps.joint_lesions import JointLesions
+from ssl2_bids.steps.lesion_states import STATES, TrackedLesion
 from ssl2_bids.volume import Volume
 from ssl2_bids.workflows.longitudinal.files import in_state
 from ssl2_bids.workflows.longitudinal.plan import LongitudinalPlan, planned_outputs

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from ssl2_bids.steps import midpoint, visit_matching
-from ssl2_bids.steps.joint_lesions import NoiseBound
+from ssl2_bids.steps.lesion_states import NoiseBound
 from ssl2_bids.volume import Volume, resample
 from ssl2_bids.workflows.longitudinal.visits import Visit, image_within, read_findings
 
