@@ -257,3 +257,35 @@ def test_a_dry_run_names_the_files(run_app, site, tmp_path):
     assert 'sub-01: compare ses-1, ses-2' in said
     assert 'sub-01/anat/sub-01_ses-1_space-within_desc-preproc_FLAIR.nii.gz' in said
     assert not (tmp_path / 'out' / 'sub-01').exists()
+
+
+def test_a_model_of_the_site_has_a_comparison_of_its_own(compared, run_app, site, tmp_path):
+    out = tmp_path / 'out'
+    shutil.copytree(compared[0], out)
+    (first,) = (out / 'sub-01/anat').glob('*_long.tsv')
+    before = first.read_bytes()
+    anat = tmp_path / 'labels/sub-01/ses-1/anat'
+    anat.mkdir(parents=True)
+    lesion = rescan(1, 1).lesion.astype(np.uint8)
+    affine = nib.load(site / 'data/sub-01/ses-1/anat/sub-01_ses-1_FLAIR.nii.gz').affine
+    label = turned(lesion, AFFINE, AXES[0], sform=2, angles=ANGLES[0])
+    assert np.allclose(label.affine, affine)
+    label.to_filename(anat / 'sub-01_ses-1_label-lesion_mask.nii.gz')
+    made = run(run_app, site, out, '--calibrate-from', tmp_path / 'labels')
+    assert made.returncode == 0, made.stderr
+    done = run_app(
+        site / 'data', out, 'participant', '-w', site / 'work', '--model', 'calibrated',
+        '--nprocs', 1, '--min-lesion-volume', 300, '--longitudinal',
+    )  # fmt: skip
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    assert 'sub-01: ses-1 to ses-2: 0 new, 0 enlarging, 0 shrinking, 0 resolved' in said
+    assert 'sub-02: ses-1 to ses-2: 1 new' in said
+    names = sorted(path.name for path in (out / 'sub-01/anat').glob('*_long.tsv'))
+    assert names == [f'sub-01_desc-{m}lesions_long.tsv' for m in ('calibrated', 'phantom3t')]
+    assert first.read_bytes() == before
+    page = (out / 'sub-02.html').read_text()
+    assert 'Changes between sessions, model calibrated' in page
+    assert 'Changes between sessions, model phantom3t' in page
+    assert 'Out of date' not in page
+    assert validate(out) == []
