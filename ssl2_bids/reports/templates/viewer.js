@@ -268,12 +268,15 @@
       button.append(...row.cells[0].childNodes);
       row.cells[0].appendChild(button);
       row.classList.add('goes');
-      row.addEventListener('click', () => start().then((good) => {
-        if (!good) return;
-        go(centre(row));
-        last = row;
-        stage.scrollIntoView({ block: 'nearest' });
-      }));
+      row.addEventListener('click', (event) => {
+        if (event.target.closest('a')) return;  // that leads to a figure
+        start().then((good) => {
+          if (!good) return;
+          go(centre(row));
+          last = row;
+          stage.scrollIntoView({ block: 'nearest' });
+        });
+      });
     }
 
     function wireScreen() {
