@@ -15,6 +15,7 @@ from running_app import digests, validate
 from site_phantom import AFFINE, VOXEL, make_model
 from visits_phantom import FREE, ball, rescan
 
+from ssl2_bids.cli.tools.app import main
 from ssl2_bids.itk import from_itk
 
 AXES = ('LAS', 'PIR', 'RAS')
@@ -231,6 +232,28 @@ def test_sessions_finished_earlier_are_compared_later_and_a_visit_left_out(
     assert {row['session_id'] for row in table(out, '02')} == {'ses-1', 'ses-2'}
     names = [path.name for path in (out / 'sub-02/anat').iterdir()]
     assert not [name for name in names if 'ses-3' in name or 'ses2ses3' in name]
+    assert export(out, site) == 1  # sub-01 has no dates
+    rows = rows_of(out / 'group_lesiontrack.tsv')
+    assert [row['session'] for row in rows] == ['ses-1', 'ses-2']
+    assert [float(row['time_years']) for row in rows] == pytest.approx([0, 1], abs=0.01)
+    files = [out / row[key] for row in rows for key in ('t1', 'flair', 'mask', 'brainmask')]
+    images = [nib.load(path) for path in files]
+    assert len({(image.shape, image.affine.tobytes()) for image in images}) == 1
+    assert validate(out) == []
+
+
+def export(out: Path, site: Path) -> int:
+    return main(['export', str(out), str(site / 'data'), '--to', 'lesiontrack', '--model',
+                 'phantom3t'])  # fmt: skip
+
+
+def test_a_list_needs_dates_and_two_contrasts(compared, site, capsys):
+    assert export(compared[0], site) == 65
+    said = capsys.readouterr()
+    lines = (said.out + said.err).splitlines()
+    assert any('sub-01: the date of a session is not known' in line for line in lines)
+    assert any('sub-02: ses-3 was segmented without T1w or UNIT1' in line for line in lines)
+    assert not (compared[0] / 'group_lesiontrack.tsv').exists()
 
 
 def test_a_damaged_result_fails_alone(compared, run_app, site, tmp_path):
