@@ -34,14 +34,10 @@ import numpy as np
 from scipy import ndimage
 
 from ssl2_bids.itk import from_itk
-from ssl2_bids.steps.joint_lesions import (
-    Hysteresis,
-    JointLesions,
-    NoiseBound,
-    number_lesions,
-    segment_jointly,
-    tracked,
-)
+from ssl2_bids.steps.joint_decision import Hysteresis
+from ssl2_bids.steps.joint_lesions import JointLesions, segment_jointly
+from ssl2_bids.steps.lesion_identities import number_lesions
+from ssl2_bids.steps.lesion_states import NoiseBound, tracked
 from ssl2_bids.steps.midpoint import register_visits, within_grid
 from ssl2_bids.steps.visit_matching import agreement, change_evidence, match_intensities
 from ssl2_bids.volume import Volume, read, reorient, resample

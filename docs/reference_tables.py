@@ -215,6 +215,10 @@ def described_tables() -> dict[str, tuple[str, dict[str, dict[str, Any]]]]:
         'Lesions of a session': (name('anat.instances'), sidecars.LESION_COLUMNS),
         'Volumes of a session': (name('anat.volumes'), sidecars.VOLUME_COLUMNS),
         'Lesions over time': (name('longitudinal.lesions'), sidecars.LONGITUDINAL_COLUMNS),
+        'Compared sessions, for lesiontrack': (
+            name('group.lesiontrack'),
+            sidecars.MANIFEST_COLUMNS,
+        ),
         'Lesions of a session among others': (
             name('longitudinal.instances'),
             sidecars.WITHIN_LESION_COLUMNS,

@@ -13,6 +13,7 @@ from site_phantom import AFFINE, SHAPE, Head, head, make_model
 
 AXES = {'1': 'LAS', '2': 'PIR'}  # by visit
 FREE = (19, 24, 18)  # a place without a lesion in head 1
+BALLS = (30, 24, 20)  # the grid of `balls`
 ANGLES = {'1': (0.1, -0.06, 0.03), '2': (0.0, 0.0, 0.0)}  # radians
 
 
@@ -51,6 +52,15 @@ def ball(centre: tuple[int, int, int], radius: float) -> np.ndarray:
     """A lesion on the grid of a phantom; lengths in voxels."""
     away = np.indices(SHAPE) - np.reshape(centre, (3, 1, 1, 1))
     return np.linalg.norm(away, axis=0) < radius
+
+
+def balls(*places: tuple[tuple[int, int, int], float]) -> np.ndarray:
+    """Lesions by centre and radius on a small grid without a head; lengths in voxels."""
+    mask = np.zeros(BALLS, bool)
+    for centre, radius in places:
+        away = np.indices(BALLS) - np.reshape(centre, (3, 1, 1, 1))
+        mask |= np.linalg.norm(away, axis=0) <= radius
+    return mask
 
 
 def rescan(person: int, scan: int, new: np.ndarray | None = None) -> Head:

@@ -192,6 +192,19 @@ CHANGE_COLUMNS: dict[str, dict[str, Any]] = {
     'volume_after_mm3': {'Description': 'their volume at the later session', 'Units': 'mm^3'},
 }
 
+MANIFEST_COLUMNS: dict[str, dict[str, Any]] = {
+    'subject': {'Description': 'participant'},
+    'session': {'Description': 'session'},
+    'visit': {'Description': 'place of the session in time, from 1', 'Format': 'integer'},
+    'time': {'Description': 'time since the first session; for msdataqc', 'Units': 'year'},
+    'time_years': {'Description': 'time since the first session', 'Units': 'year'},
+    'date': {'Description': 'date of the session'},
+    't1': {'Description': 'T1w or UNIT1 image, in the space between the sessions'},
+    'flair': {'Description': 'FLAIR image, in the space between the sessions'},
+    'mask': {'Description': 'lesion mask, decided with all sessions together'},
+    'brainmask': {'Description': 'brain at all sessions'},
+}
+
 SIMULATED_LESION_COLUMNS: dict[str, dict[str, Any]] = {
     name: LESION_COLUMNS[name] for name in ('index', 'name', 'mapping')
 } | {

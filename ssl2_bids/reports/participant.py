@@ -81,6 +81,7 @@ class Viewer(TypedDict, total=False):
     Volumes: str  # script with the images and lesions, relative to the page
     Program: str  # where NiiVue must lie, relative to the page
     Resampled: bool  # the images are coarser than the reference
+    Flicker: bool  # the images are of several sessions, and alternate
 
 
 class LesionEntry(TypedDict, total=False):
@@ -201,15 +202,18 @@ def render(
     for section in sections:
         section['heading'] = _heading(section, with_model=len(models) > 1)
         section['viewer'] = _viewer(section['viewer'], path.parent)
+    changes = _visits(visits, sections)
+    for section in changes:
+        section['viewer'] = _viewer(section['viewer'], path.parent)
     write_page(
         path,
         'participant.html',
         subject=subject,
         version=version,
         sections=sections,
-        visits=_visits(visits, sections),
+        visits=changes,
         failed=[section for section in sections if section['status'] != 'done'],
-        has_viewer=any((section['viewer'] or {}).get('Installed') for section in sections),
+        has_viewer=any((s['viewer'] or {}).get('Installed') for s in (*changes, *sections)),
     )
 
 
@@ -233,7 +237,7 @@ def _viewer(asked: Viewer | None, folder: Path) -> dict[str, Any] | None:
         return None
     installed = viewer.provide_program(folder / asked['Program'])
     name = Path(asked['Volumes']).name
-    return {'Resampled': False, **asked, 'Name': name, 'Installed': installed}
+    return {'Resampled': False, 'Flicker': False, **asked, 'Name': name, 'Installed': installed}
 
 
 def _section(summary: Summary, place: int) -> dict[str, Any]:

@@ -27,6 +27,7 @@ class VisitsSummary(TypedDict, total=False):
     warnings: list[str]
     methods: list[str]
     figures: list[dict[str, Any]]
+    viewer: dict[str, Any] | None  # see participant.Viewer
     outputs: list[str]
     error: dict[str, str] | None
 
@@ -43,7 +44,7 @@ def visits_section(
         label of the model.
     several : whether there are sections of other models.
     """
-    section: dict[str, Any] = {**summary}
+    section: dict[str, Any] = {'viewer': None, **summary}
     section['anchor'] = anchor = f'v{place}'
     section['state'] = section['status']
     heading = 'Changes between sessions'

@@ -364,6 +364,29 @@ def test_contrast_switch_and_keys(opened):
     assert 'lesion' in opened.run('document.querySelector(".what").textContent')
 
 
+@pytest.mark.slow
+@pytest.mark.browser
+def test_sessions_alternate_at_one_place_until_one_is_chosen(desktop, made):
+    content = {**made[1], 'viewer': {**made[1]['viewer'], 'Flicker': True}}
+    path = made[0] / 'sessions.html'
+    participant.render([content], path, subject='01', version='0')
+    desktop.show(path)
+    open_viewer(desktop)
+    first = 'document.querySelector("[data-images] button").getAttribute("aria-pressed") === "{}"'
+    assert desktop.run(first.format('true'))
+    before, place = picture(desktop), crosshair(desktop)
+    desktop.run('document.querySelector("[data-flicker]").click()')
+    desktop.wait_for(first.format('false'))
+    desktop.wait_for(first.format('true'))
+    assert np.array_equal(crosshair(desktop), place)
+    desktop.run('document.querySelectorAll("[data-images] button")[1].click()')
+    time.sleep(2)
+    assert desktop.run(first.format('false'))
+    pressed = 'document.querySelector("[data-flicker]").getAttribute("aria-pressed")'
+    assert desktop.run(pressed) == 'false'
+    assert np.abs(picture(desktop).astype(int) - before).mean() > 1
+
+
 @pytest.mark.browser
 def test_the_wheel_scrolls_the_page_first_and_slices_after_a_click(opened):
     x, y = opened.place_of('.screen canvas')

@@ -15,6 +15,7 @@ from running_app import digests, validate
 from site_phantom import AFFINE, VOXEL, make_model
 from visits_phantom import FREE, ball, rescan
 
+from ssl2_bids.cli.tools.app import main
 from ssl2_bids.itk import from_itk
 
 AXES = ('LAS', 'PIR', 'RAS')
@@ -231,6 +232,28 @@ def test_sessions_finished_earlier_are_compared_later_and_a_visit_left_out(
     assert {row['session_id'] for row in table(out, '02')} == {'ses-1', 'ses-2'}
     names = [path.name for path in (out / 'sub-02/anat').iterdir()]
     assert not [name for name in names if 'ses-3' in name or 'ses2ses3' in name]
+    assert export(out, site) == 1  # sub-01 has no dates
+    rows = rows_of(out / 'group_lesiontrack.tsv')
+    assert [row['session'] for row in rows] == ['ses-1', 'ses-2']
+    assert [float(row['time_years']) for row in rows] == pytest.approx([0, 1], abs=0.01)
+    files = [out / row[key] for row in rows for key in ('t1', 'flair', 'mask', 'brainmask')]
+    images = [nib.load(path) for path in files]
+    assert len({(image.shape, image.affine.tobytes()) for image in images}) == 1
+    assert validate(out) == []
+
+
+def export(out: Path, site: Path) -> int:
+    return main(['export', str(out), str(site / 'data'), '--to', 'lesiontrack', '--model',
+                 'phantom3t'])  # fmt: skip
+
+
+def test_a_list_needs_dates_and_two_contrasts(compared, site, capsys):
+    assert export(compared[0], site) == 65
+    said = capsys.readouterr()
+    lines = (said.out + said.err).splitlines()
+    assert any('sub-01: the date of a session is not known' in line for line in lines)
+    assert any('sub-02: ses-3 was segmented without T1w or UNIT1' in line for line in lines)
+    assert not (compared[0] / 'group_lesiontrack.tsv').exists()
 
 
 def test_a_damaged_result_fails_alone(compared, run_app, site, tmp_path):
@@ -257,3 +280,33 @@ def test_a_dry_run_names_the_files(run_app, site, tmp_path):
     assert 'sub-01: compare ses-1, ses-2' in said
     assert 'sub-01/anat/sub-01_ses-1_space-within_desc-preproc_FLAIR.nii.gz' in said
     assert not (tmp_path / 'out' / 'sub-01').exists()
+
+
+def test_a_model_of_the_site_has_a_comparison_of_its_own(compared, run_app, site, tmp_path):
+    out = tmp_path / 'out'
+    shutil.copytree(compared[0], out)
+    (first,) = (out / 'sub-01/anat').glob('*_long.tsv')
+    before = first.read_bytes()
+    anat = tmp_path / 'labels/sub-01/ses-1/anat'
+    anat.mkdir(parents=True)
+    lesion = rescan(1, 1).lesion.astype(np.uint8)
+    label = turned(lesion, AFFINE, AXES[0], sform=2, angles=ANGLES[0])
+    label.to_filename(anat / 'sub-01_ses-1_label-lesion_mask.nii.gz')
+    made = run(run_app, site, out, '--calibrate-from', tmp_path / 'labels')
+    assert made.returncode == 0, made.stderr
+    done = run_app(
+        site / 'data', out, 'participant', '-w', site / 'work', '--model', 'calibrated',
+        '--nprocs', 1, '--min-lesion-volume', 300, '--longitudinal',
+    )  # fmt: skip
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    assert 'sub-01: ses-1 to ses-2: 0 new, 0 enlarging, 0 shrinking, 0 resolved' in said
+    assert 'sub-02: ses-1 to ses-2: 1 new' in said
+    names = sorted(path.name for path in (out / 'sub-01/anat').glob('*_long.tsv'))
+    assert names == [f'sub-01_desc-{m}lesions_long.tsv' for m in ('calibrated', 'phantom3t')]
+    assert first.read_bytes() == before
+    page = (out / 'sub-02.html').read_text()
+    assert 'Changes between sessions, model calibrated' in page
+    assert 'Changes between sessions, model phantom3t' in page
+    assert 'Out of date' not in page
+    assert validate(out) == []

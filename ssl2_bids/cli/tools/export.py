@@ -19,14 +19,19 @@ Write results of ssl2-bids where other programs look for them.
                  to a template. The line *_roi.nii.gz is added to BIDS_DIR/.bidsignore.
 --to filled      the bias-corrected T1w (or UNIT1) with lesions replaced by the white matter
                  around, as sub-X_desc-lesionfilled_T1w.nii.gz beside the results: for
-                 FreeSurfer, CAT12 and other programs that measure tissue volumes."""
+                 FreeSurfer, CAT12 and other programs that measure tissue volumes.
+--to lesiontrack a list of the sessions that --longitudinal has compared, with images, lesion and
+                 brain masks on one grid per participant: OUTPUT_DIR/group_lesiontrack.tsv, for
+                 lesiontrack, mscard and msdataqc. Sessions need dates (acq_time), FLAIR and T1w
+                 or UNIT1."""
 
 EXPORT_EPILOG = """\
 examples:
   ssl2 export /out /data --to fmriprep
   ssl2 export /out /data --to filled --participant-label 01 02
+  ssl2 export /out /data --to lesiontrack
 
-exit codes: 0 done; 1 some sessions failed; 64 wrong usage; 65 all failed; 66 nothing to export;
+exit codes: 0 done; 1 some failed; 64 wrong usage; 65 all failed; 66 nothing to export;
 73 cannot write"""
 
 
@@ -34,7 +39,7 @@ def add_export(subparsers: argparse._SubParsersAction) -> None:
     """The options of ``ssl2 export``."""
     parser = subparsers.add_parser(
         'export',
-        help='masks for fMRIPrep, lesion-filled T1w images',
+        help='masks for fMRIPrep, lesion-filled T1w images, lists of compared sessions',
         description=EXPORT,
         epilog=EXPORT_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -47,7 +52,7 @@ def add_export(subparsers: argparse._SubParsersAction) -> None:
     add_option(
         parser,
         '--to',
-        choices=('fmriprep', 'filled'),
+        choices=('fmriprep', 'filled', 'lesiontrack'),
         required=True,
         help='what to write',
     )
@@ -73,16 +78,19 @@ def run_export(args: argparse.Namespace) -> int:
     """Run ``ssl2 export`` and return its exit code."""
     for folder in (args.results, args.dataset):
         check_folder(folder)
+    from ssl2_bids.workflows.export.manifest import export_manifest
     from ssl2_bids.workflows.export.run import export
 
     chosen = values.strip_prefix(args.participant_label, 'sub')
-    done = export(
-        args.results.resolve(),
-        args.dataset.resolve(),
-        args.to,
-        model='' if args.model == 'default' else args.model,
-        participants=tuple(chosen) if chosen else None,
-    )
+    model = '' if args.model == 'default' else args.model
+    participants = tuple(chosen) if chosen else None
+    results = args.results.resolve()
+    if args.to == 'lesiontrack':
+        done = export_manifest(results, model=model, participants=participants)
+    else:
+        done = export(
+            results, args.dataset.resolve(), args.to, model=model, participants=participants
+        )
     failed = [one.error for one in done if one.error]
     for one in done:
         show(f'{one.name}: {one.path if one.path else one.error}')

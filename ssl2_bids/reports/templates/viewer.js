@@ -2,6 +2,7 @@
 (function () {
   const KEPT = 4;  // viewers that stay open: browsers drop the oldest of about 16 WebGL contexts
   const GAP = 4;  // mm between planes
+  const PERIOD = 700;  // ms that a session is shown for where sessions alternate
   const PLANES = {  // NiiVue's number, axes along width and height, axis across
     axial: { type: 0, across: [0, 1], normal: 2 },
     coronal: { type: 1, across: [0, 2], normal: 1 },
@@ -46,8 +47,10 @@
     const find = (query) => box.querySelector(query);
     const stage = find('.stage'), screen = find('.screen'), said = find('.said');
     const opacity = find('[data-opacity]'), slice = find('[data-slice]');
+    const flicker = find('[data-flicker]');
     const rows = all(document, `#${box.dataset.table} tr[data-lesion]`);
     let nv = null, opening = null, contrasts = [], shown = 0, view = '', place = null, last = null;
+    let clock = null;
 
     function say(text) {
       said.textContent = text;
@@ -133,6 +136,15 @@
       press(all(box, '[data-images] button'), (button, j) => j === i);
     }
 
+    // Sessions alternate at one crosshair, until one of them is chosen.
+    function alternate(on) {
+      window.clearInterval(clock);
+      clock = on ? window.setInterval(() => {
+        if (nv && nv.volumes.length && !document.hidden) show((shown + 1) % contrasts.length);
+      }, PERIOD) : null;
+      press([flicker], () => on);
+    }
+
     function look(at) {
       view = at;
       fit();
@@ -195,7 +207,7 @@
       place = Array.from(mm).slice(0, 3);
       const label = values.length > 1 ? Math.round(values[1].value) : 0;
       const here = lesionAt(place, label), what = find('.what');
-      const about = here ? (label ? '' : 'centre of ') + here.dataset.about : 'no lesion here';
+      const about = here ? (label ? '' : 'centre of ') + here.dataset.about : box.dataset.none;
       find('.where').textContent = `${place.map(written).join(' ')} mm`;
       what.textContent = about;
       what.style.setProperty('--dot', here ? here.dataset.colour : 'transparent');
@@ -224,10 +236,14 @@
         const button = document.createElement('button');
         button.type = 'button';
         button.textContent = name;
-        button.addEventListener('click', () => show(i));
+        button.addEventListener('click', () => {
+          if (flicker) alternate(false);
+          show(i);
+        });
         images.appendChild(button);
       });
       press(all(images, 'button'), (button, i) => i === 0);
+      if (flicker) flicker.addEventListener('click', () => alternate(!clock));
       find('[data-overlay]').hidden = find('[data-steps]').hidden = !rows.length;
       all(box, '[data-view]').forEach((button) => {
         button.addEventListener('click', () => look(button.dataset.view));
@@ -252,12 +268,15 @@
       button.append(...row.cells[0].childNodes);
       row.cells[0].appendChild(button);
       row.classList.add('goes');
-      row.addEventListener('click', () => start().then((good) => {
-        if (!good) return;
-        go(centre(row));
-        last = row;
-        stage.scrollIntoView({ block: 'nearest' });
-      }));
+      row.addEventListener('click', (event) => {
+        if (event.target.closest('a')) return;  // that leads to a figure
+        start().then((good) => {
+          if (!good) return;
+          go(centre(row));
+          last = row;
+          stage.scrollIntoView({ block: 'nearest' });
+        });
+      });
     }
 
     function wireScreen() {
@@ -284,6 +303,7 @@
         keep(event);
         if (event.ctrlKey || event.altKey || event.metaKey) return;
         if (keys[event.key]) step(...keys[event.key]);
+        else if (event.key === 'f' && flicker) alternate(!clock);
         else if ('np'.includes(event.key) && rows.length) next(event.key === 'n' ? 1 : -1);
         else return;
         event.preventDefault();

@@ -22,14 +22,9 @@ from ssl2_bids.bids.sidecars import (
 from ssl2_bids.files import write_json, write_text
 from ssl2_bids.itk import to_itk
 from ssl2_bids.steps import regions
-from ssl2_bids.steps.joint_lesions import (
-    STATES,
-    Hysteresis,
-    JointLesions,
-    NoiseBound,
-    TrackedLesion,
-    change_map,
-)
+from ssl2_bids.steps.joint_decision import Hysteresis
+from ssl2_bids.steps.joint_lesions import JointLesions
+from ssl2_bids.steps.lesion_states import STATES, NoiseBound, TrackedLesion, change_map
 from ssl2_bids.steps.lesions import describe
 from ssl2_bids.volume import Volume, write
 from ssl2_bids.workflows.longitudinal.plan import WITHIN, LongitudinalPlan

@@ -12,7 +12,8 @@ from typing import Any
 from ssl2_bids import __version__
 from ssl2_bids.bids.outputs import UnitNames, output_name, sidecar_path, table_path
 from ssl2_bids.bids.provenance import configuration_hash
-from ssl2_bids.steps.joint_lesions import Hysteresis, NoiseBound
+from ssl2_bids.steps.joint_decision import Hysteresis
+from ssl2_bids.steps.lesion_states import NoiseBound
 from ssl2_bids.workflows.longitudinal.visits import Visit, in_order
 from ssl2_bids.workflows.participant.plan import Plan
 

@@ -5,9 +5,14 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+
+from ssl2_bids.bids.outputs import output_name
+from ssl2_bids.reports import viewer
 from ssl2_bids.reports.figures.changes import draw_change
 from ssl2_bids.steps import joint_lesions, midpoint, visit_matching
-from ssl2_bids.steps.joint_lesions import STATES, JointLesions, TrackedLesion
+from ssl2_bids.steps.joint_lesions import JointLesions
+from ssl2_bids.steps.lesion_states import STATES, TrackedLesion
 from ssl2_bids.volume import Volume
 from ssl2_bids.workflows.longitudinal.files import in_state
 from ssl2_bids.workflows.longitudinal.plan import LongitudinalPlan, planned_outputs
@@ -32,6 +37,7 @@ def base_summary(plan: LongitudinalPlan, status: str) -> dict[str, Any]:
         'warnings': [*plan.remarks, *(f'ses-{s}: {why}' for s, why in plan.left_out.items())],
         'methods': [],
         'figures': [],
+        'viewer': None,
         'outputs': [],
         'error': None,
     }
@@ -72,6 +78,7 @@ def finished_summary(
             joint_lesions.methods(plan.visits[0].plan.settings.threshold or 0.5),
         ],
         'figures': figures,
+        'viewer': _write_viewer(plan, space, found),
         'outputs': [path.relative_to(root).as_posix() for path in planned_outputs(plan)],
     }
 
@@ -149,6 +156,29 @@ def _draw(
             figures.append({'File': file, 'Title': title, 'State': state})
             places[lesion.index, gap] = len(figures)
     return figures, places
+
+
+def _write_viewer(
+    plan: LongitudinalPlan, space: WithinSpace, found: JointLesions
+) -> dict[str, Any]:
+    """Write an image of each visit and the changed lesions for the interactive viewer."""
+    path, root = plan.path('viewer'), plan.names.root
+    common = [c for c in SHOWN if all(c in images for images in space.images)]
+    images = []
+    for visit, own in zip(plan.visits, space.images, strict=True):
+        contrast = common[0] if common else next(iter(own))
+        name = f'ses-{visit.label} {contrast}'
+        images.append(Volume(own[contrast], space.grid.affine, name))
+    numbers = [one.index for gap in range(len(plan.visits) - 1) for one in changed(found, gap)]
+    moving = np.isin(found.instances, numbers)
+    lesions = space.grid.with_data(np.where(moving, found.instances, 0).max(axis=0))
+    resampled = viewer.write_volumes(path, images, lesions, space.grid.with_data(space.brain))
+    return {
+        'Volumes': path.relative_to(root).as_posix(),
+        'Program': output_name('report.viewer_program'),
+        'Resampled': resampled,
+        'Flicker': True,
+    }
 
 
 def _images(space: WithinSpace, gap: int) -> tuple[tuple[Volume, Volume], tuple[str, str]]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 from scipy import ndimage
 
 from ssl2_bids.steps import midpoint, visit_matching
-from ssl2_bids.steps.joint_lesions import NoiseBound
+from ssl2_bids.steps.lesion_states import NoiseBound
 from ssl2_bids.volume import Volume, resample
 from ssl2_bids.workflows.longitudinal.visits import Visit, image_within, read_findings
 
@@ -84,8 +84,10 @@ def bring_together(visits: Sequence[Visit], *, seed: int = 0) -> WithinSpace:
     _match(images, compared, edge)
     evidence = np.stack(
         [
-            visit_matching.change_evidence(a, b, compared, spacing=edge)
-            for a, b in zip(images, images[1:], strict=False)
+            visit_matching.change_evidence(
+                _without(a, same_images(one, other)), b, compared, spacing=edge
+            )
+            for (one, a), (other, b) in pairwise(zip(visits, images, strict=True))
         ]
     )
     facts, warnings = _doubts(visits, middle, images, brain)
@@ -100,6 +102,16 @@ def bring_together(visits: Sequence[Visit], *, seed: int = 0) -> WithinSpace:
         warnings,
         facts,
     )
+
+
+def same_images(one: Visit, other: Visit) -> set[str]:
+    """Contrasts of which two visits have one image, as fMRIPrep makes it for all sessions."""
+    scans, others = one.plan.session.scans, other.plan.session.scans
+    return {c for c in one.contrasts if c in other.contrasts and scans[c].paths == others[c].paths}
+
+
+def _without(images: dict[str, np.ndarray], left_out: set[str]) -> dict[str, np.ndarray]:
+    return {contrast: image for contrast, image in images.items() if contrast not in left_out}
 
 
 def near_lesions(
@@ -167,6 +179,13 @@ def _differences(one: Visit, other: Visit, names: str) -> list[str]:
         found.append(
             f'{names}: {", ".join(missing)} was used at one of them only: part of the change '
             'may come from that'
+        )
+    same = sorted(same_images(one, other))
+    if same:
+        rest = 'the other contrasts show changes' if len(same) < len(one.contrasts) else ''
+        found.append(
+            f'{names} have one {", ".join(same)} image, made from both: '
+            + (rest or 'there is nothing that could show a change')
         )
     for key, what in (
         ('ManufacturersModelName', 'scanners'),

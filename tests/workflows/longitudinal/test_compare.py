@@ -56,6 +56,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     for session, one in (('1', rescan(3, 6)), ('2', other)):
         add_person(raw, out, '02', one, card, network, session=session)
+    for session, scanner, field in (('1', 'Prisma', 3), ('2', 'Aera', 1.5)):
+        path = raw / 'sub-02' / f'ses-{session}' / 'anat' / f'sub-02_ses-{session}_FLAIR.json'
+        write_json(path, {'ManufacturersModelName': scanner, 'MagneticFieldStrength': field})
     write_text(
         raw / 'sub-02' / 'sub-02_sessions.tsv',
         'session_id\tacq_time\nses-1\t2022-05-01T10:00:00\nses-2\t2021-05-01T10:00:00\n',
@@ -213,7 +216,7 @@ def test_order_by_dates(folder):
         table.unlink()
 
 
-def test_another_person_and_dates_in_the_wrong_order_are_named(folder):
+def test_another_person_scanner_and_order_of_dates_are_named(folder):
     plan = plan_of(folder, subject='02')
     assert [visit.label for visit in plan.visits] == ['2', '1']
     assert compare(plan) == ''
@@ -221,6 +224,9 @@ def test_another_person_and_dates_in_the_wrong_order_are_named(folder):
     warnings = ' '.join(summary['warnings'])
     assert 'they may be of different people' in warnings
     assert 'another order than their labels' in warnings
+    doubtful = 'changes between them are doubtful'
+    assert f'ses-2 and ses-1 have different scanners: {doubtful}' in warnings
+    assert f'ses-2 and ses-1 have different field strengths: {doubtful}' in warnings
     assert summary['pairs'][0]['years'] == pytest.approx(1.0, abs=0.01)
 
 

@@ -1,0 +1,157 @@
+"""``ssl2 export --to lesiontrack``: a list of the visits that ``--longitudinal`` has compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ssl2_bids.bids.outputs import (
+    Result,
+    UnitNames,
+    find_results,
+    find_visits_summaries,
+    output_name,
+    read_sidecar,
+    sidecar_path,
+    write_table,
+)
+from ssl2_bids.bids.sidecars import MANIFEST_COLUMNS, is_sloppy
+from ssl2_bids.errors import DataError, NoInputError, Ssl2Error
+from ssl2_bids.workflows.export.run import T1_LIKE, Exported
+from ssl2_bids.workflows.participant.earlier import current_results
+from ssl2_bids.workflows.participant.sloppy import WARNING
+
+AGAIN = 'Run the participant level with --longitudinal again.'
+FLAIR = ('FLAIR',)
+
+
+def export_manifest(
+    results_dir: Path, *, model: str = '', participants: tuple[str, ...] | None = None
+) -> list[Exported]:
+    """Write the list of visits, with paths relative to the results.
+
+    A row has a visit: images, lesion mask and brain mask, all in the space between the visits of
+    the participant. The columns are those of lesiontrack 0.2, mscard 0.1 and msdataqc 0.1.
+
+    Parameters
+    ----------
+    results_dir : output folder of ssl2-bids.
+    model : ``desc-`` of the results; empty for those of the default model.
+    participants : labels; None for all.
+
+    Raises
+    ------
+    NoInputError : no participant of these was compared with this model.
+    """
+    current, _ = current_results(find_results(results_dir))
+    of_model = [one for one in current if one.names.desc == model]
+    subjects = sorted({one.names.subject for one in of_model})
+    if participants is not None:
+        subjects = [one for one in subjects if one in participants]
+    summaries = [
+        one
+        for subject in subjects
+        for one in find_visits_summaries(results_dir, subject)
+        if one['model'] == model
+    ]
+    if not summaries:
+        raise NoInputError(
+            'no sessions were compared with this model',
+            advice='Run the participant level with --longitudinal first, or name another model '
+            'or participant.',
+            path=results_dir,
+        )
+    path = results_dir / output_name('group.lesiontrack')
+    rows: list[dict[str, Any]] = []
+    done: list[Exported] = []
+    for summary in summaries:
+        names = UnitNames(results_dir, summary['subject'], None, desc=model)
+        name = f'sub-{summary["subject"]}'
+        try:
+            _check(summary, names, of_model)
+            rows += list(_rows(summary, names))
+            done.append(Exported(name, path))
+        except Ssl2Error as error:
+            done.append(Exported(name, None, error))
+    if rows:
+        write_table(path, rows, MANIFEST_COLUMNS)
+    return done
+
+
+def _check(summary: dict[str, Any], names: UnitNames, results: Sequence[Result]) -> None:
+    """Check that a comparison is finished, of the results as they are now, and dated.
+
+    Raises
+    ------
+    DataError : it is not.
+    """
+    where = names.path('longitudinal.summary')
+    if summary['status'] != 'done':
+        raise DataError('the comparison of the sessions failed', advice=AGAIN, path=where)
+    now = {
+        one.names.session: one.sidecar['ConfigurationHash']
+        for one in results
+        if one.names.subject == names.subject
+    }
+    if any(now.get(session) != one for session, one in summary['configurations'].items()):
+        raise DataError(
+            'the results of the sessions have changed since they were compared',
+            advice=AGAIN,
+            path=where,
+        )
+    if is_sloppy(read_sidecar(sidecar_path(names.path('longitudinal.lesions')))):
+        raise DataError(f'the result was {WARNING}', advice=AGAIN, path=where)
+    years = [visit['years'] for visit in summary['visits']]
+    if None in years:
+        raise DataError(
+            'the date of a session is not known, and the list needs the time between sessions',
+            advice=f'Write acq_time of all sessions into sub-{names.subject}_sessions.tsv of the '
+            f'raw dataset. {AGAIN}',
+        )
+    if len(set(years)) != len(years):
+        raise DataError(
+            'two sessions have the same date, and the list needs the time between sessions',
+            advice=f'Correct acq_time in sub-{names.subject}_sessions.tsv. {AGAIN}',
+        )
+
+
+def _rows(summary: dict[str, Any], names: UnitNames) -> Iterator[dict[str, Any]]:
+    """The visits of a participant.
+
+    Raises
+    ------
+    DataError : a session has no T1w (or UNIT1) or no FLAIR, or a file is missing.
+    """
+    for number, visit in enumerate(summary['visits'], start=1):
+        session = visit['session']
+        found = {
+            't1': _image(names, session, T1_LIKE),
+            'flair': _image(names, session, FLAIR),
+            'mask': names.path('longitudinal.mask', session=session),
+            'brainmask': names.path('longitudinal.brain_mask'),
+        }
+        for path in found.values():
+            if not path.is_file():
+                raise DataError('a result is missing', advice=AGAIN, path=path)
+        yield {
+            'subject': f'sub-{names.subject}',
+            'session': f'ses-{session}',
+            'visit': number,
+            'time': round(visit['years'], 4),
+            'time_years': round(visit['years'], 4),
+            'date': visit['time'].partition('T')[0],
+            **{key: one.relative_to(names.root).as_posix() for key, one in found.items()},
+        }
+
+
+def _image(names: UnitNames, session: str, contrasts: Sequence[str]) -> Path:
+    """The image of a visit in the space between the visits, of the first contrast it has."""
+    for contrast in contrasts:
+        path = names.path('longitudinal.preproc', session=session, contrast=contrast)
+        if path.is_file():
+            return path
+    raise DataError(
+        f'ses-{session} was segmented without {" or ".join(contrasts)}, which the list needs',
+        advice='Leave this session out: run --longitudinal with --session-label.',
+    )
