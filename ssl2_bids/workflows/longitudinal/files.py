@@ -219,8 +219,12 @@ def _regions(plan: LongitudinalPlan, space: WithinSpace, everywhere: Volume) -> 
     """The region of each lesion, by the first visit's place in the template."""
     first = plan.visits[0].plan.names
     matrix = np.linalg.inv(space.middle.poses[0]) @ template_transform(first)
-    part = regions.part_around(everywhere)
-    return regions.assign_regions(everywhere, regions.region_maps(everywhere, matrix, part=part))
+    return regions.find_regions(
+        everywhere,
+        matrix,
+        image=space.grid.with_data(space.images[0][first.reference]),
+        brain_mask=space.grid.with_data(space.brain),
+    )
 
 
 def _uri(plan: LongitudinalPlan, path: Path) -> str:
