@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from running_app import command
+from slurm_queue import skip_without_slurm
 
 
 @pytest.fixture(scope='session')
@@ -35,3 +36,9 @@ def simulated(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp('simulated') / 'data'
     simulate(root, subjects=2, seed=11)
     return root
+
+
+@pytest.fixture(scope='session')
+def slurm() -> None:
+    """A SLURM that takes jobs."""
+    skip_without_slurm()

@@ -17,32 +17,13 @@ from pathlib import Path
 import pytest
 from running_app import command, digests
 from site_phantom import head, make_model, make_site, put_label
+from slurm_queue import PATIENCE, answer, wait_for
 
 PROJECT = Path(__file__).resolve().parents[2]
 SCRIPTS = PROJECT / 'docs' / 'cluster'
 STAND_IN = Path(__file__).with_name('apptainer_stand_in.py')
-PATIENCE = 900  # s
 
 pytestmark = pytest.mark.slow
-
-
-def answer(*words: object) -> str:
-    return subprocess.run(
-        [str(word) for word in words], capture_output=True, text=True, check=True, timeout=60
-    ).stdout
-
-
-@pytest.fixture(scope='module')
-def slurm() -> None:
-    """A SLURM that takes jobs; SLURM_CONF names one that is not the usual one."""
-    if shutil.which('sbatch') is None or shutil.which('sinfo') is None:
-        pytest.skip('SLURM is not installed')
-    try:
-        states = answer('sinfo', '-h', '-o', '%T').split()
-    except (subprocess.SubprocessError, OSError):
-        states = []
-    if not {'idle', 'mixed', 'allocated'} & set(states):
-        pytest.skip(f'SLURM takes no jobs ({states})')
 
 
 @pytest.fixture
@@ -64,13 +45,6 @@ def submit(
     small = ('--cpus-per-task=1', memory)
     number = answer('sbatch', '--parsable', *small, *options, SCRIPTS / script, *words)
     return number.strip()
-
-
-def wait_for(job: str) -> None:
-    started = time.monotonic()
-    while answer('squeue', '-h', '-j', job).strip():
-        assert time.monotonic() - started < PATIENCE, answer('squeue', '-l')
-        time.sleep(1)
 
 
 def logs(folder: Path, job: str) -> str:
