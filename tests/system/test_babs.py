@@ -2,6 +2,7 @@
 
 BABS calls ``singularity``: tests/system/apptainer_stand_in.py takes its place, a text that of the
 image. So the App is called as BABS calls it, on a dataset of links; Apptainer is not tested.
+BABS has an environment of its own: its programs at the end of PATH are enough.
 """
 
 from __future__ import annotations
