@@ -18,7 +18,9 @@ from ssl2_bids.errors import exit_codes
 EXECUTION_SPEC = '1.0.0'  # of BIDS Apps, whose arguments and exit codes these are
 RESOURCES = {'cpu-cores': 4, 'ram': 8, 'walltime-estimate': 600}  # GB, s; of one participant
 OUTPUTS = {
-    'participant': ('results of a participant', '[OUTPUT_DIR]/sub-*/**/anat/*'),
+    # bosh looks them up without recursion: ** would be one folder
+    'participant': ('results of a participant', '[OUTPUT_DIR]/sub-*/anat/*'),
+    'session': ('results of a session', '[OUTPUT_DIR]/sub-*/ses-*/anat/*'),
     'pages': ('page of each participant', '[OUTPUT_DIR]/sub-*.html'),
     'group_table': ('lesions and volumes of the cohort', '[OUTPUT_DIR]/group_lesions.tsv'),
     'group_page': ('page of the cohort', '[OUTPUT_DIR]/group_report.html'),

@@ -2,6 +2,7 @@
 
 BABS calls ``singularity``: tests/system/apptainer_stand_in.py takes its place, a text that of the
 image. So the App is called as BABS calls it, on a dataset of links; Apptainer is not tested.
+BABS has an environment of its own: its programs at the end of PATH are enough.
 """
 
 from __future__ import annotations
@@ -117,8 +118,8 @@ def test_participants_as_jobs(home, simulated, tmp_path, run_app):
     assert output.count('(exit code 0)') == 2
     results, usual = home / 'results' / 'ssl2-bids', tmp_path / 'usual'
     found = digests(results)
-    words = ('--participant-label', '01', '--sloppy', '--nprocs', '1', '--mem', '3G')
-    done = run_app(simulated, usual, 'participant', '-w', tmp_path / 'work', *words)
+    words = f'-w {tmp_path / "work"} --nprocs 1 --mem 3G --sloppy --participant-label sub-01'
+    done = run_app(simulated, usual, 'participant', *words.split())  # in the order of the jobs
     assert done.returncode == 0, done.stderr
     expected = {name: digest for name, digest in digests(usual).items() if name.startswith('sub-')}
     assert len(expected) > 25
