@@ -183,12 +183,16 @@ class Browser:
         self.send('Input.dispatchKeyEvent', type='keyUp', **common)
 
     def place_of(self, selector: str) -> tuple[float, float]:
-        """The middle of an element in the window, after scrolling it into view."""
+        """The middle of an element in the window, once it is in view and nothing scrolls."""
         x, y = self.run(
-            f'(() => {{ const e = document.querySelector({json.dumps(selector)});'
+            f'(async () => {{ const e = document.querySelector({json.dumps(selector)});'
+            'const frame = () => new Promise(requestAnimationFrame);'
+            'for (;;) {'
             'e.scrollIntoView({block: "center", behavior: "instant"});'
+            'const a = e.getBoundingClientRect(); await frame(); await frame();'
             'const b = e.getBoundingClientRect();'
-            'return [b.x + b.width / 2, b.y + b.height / 2]; })()'
+            'if (a.x === b.x && a.y === b.y) return [b.x + b.width / 2, b.y + b.height / 2];'
+            '} })()'
         )
         return x, y
 

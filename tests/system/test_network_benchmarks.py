@@ -74,6 +74,7 @@ def rows_of(name: str, *words: object) -> list[list[str]]:
     return [row for row in cells[1:] if not set(row[0]) <= {'-', ' ', '|'}]
 
 
+@pytest.mark.slow
 def test_seconds_and_memory_of_networks(dataset, tmp_path):
     fast, swin = rows_of(
         'networks.py', '--networks', 'fast_unet', 'swin_unet', '--patches', 32, '--batch', 1,

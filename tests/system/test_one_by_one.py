@@ -30,7 +30,7 @@ def dataset(simulated, tmp_path_factory) -> Path:
     return root
 
 
-@pytest.mark.parametrize('nprocs', [1, 2])
+@pytest.mark.parametrize('nprocs', [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_first_session_is_finished_while_the_last_one_waits(dataset, tmp_path, nprocs):
     out, work = tmp_path / 'out', tmp_path / 'work'
     words = command(
