@@ -21,6 +21,7 @@ AROUND_LESIONS = 2.0  # mm; kept out of the comparison of intensities as well
 MIN_AGREEMENT = 0.7
 MIN_OVERLAP = 0.9
 MAX_ASYMMETRY = 2.0
+UNLIKE = 1.2  # times as long a voxel edge: small lesions are seen at one visit only
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,4 +198,14 @@ def _differences(one: Visit, other: Visit, names: str) -> list[str]:
         ]
         if all(values) and values[0] != values[1]:
             found.append(f'{names} have different {what}: changes between them are doubtful')
+    for contrast in one.contrasts:
+        if contrast in other.contrasts:
+            edges = [v.plan.session.scans[contrast].spacing for v in (one, other)]
+            apart = [max(pair) / min(pair) for pair in zip(*map(sorted, edges), strict=True)]
+            if max(apart) > UNLIKE:
+                sizes = ' and '.join(' x '.join(f'{e:.3g}' for e in edge) for edge in edges)
+                found.append(
+                    f'{names}: the voxels of {contrast} differ ({sizes} mm): changes of small '
+                    'lesions are doubtful'
+                )
     return found

@@ -27,6 +27,7 @@ from ssl2_bids.workflows.longitudinal.plan import (
 )
 from ssl2_bids.workflows.longitudinal.run import compare
 from ssl2_bids.workflows.longitudinal.visits import in_order, years_between
+from ssl2_bids.workflows.longitudinal.within import _differences
 from ssl2_bids.workflows.participant.pages import write_pages
 from ssl2_bids.workflows.participant.planning import plan_sessions
 
@@ -228,6 +229,18 @@ def test_another_person_scanner_and_order_of_dates_are_named(folder):
     assert f'ses-2 and ses-1 have different scanners: {doubtful}' in warnings
     assert f'ses-2 and ses-1 have different field strengths: {doubtful}' in warnings
     assert summary['pairs'][0]['years'] == pytest.approx(1.0, abs=0.01)
+
+
+def test_voxels_that_differ_make_small_changes_doubtful(folder):
+    one, other = plan_of(folder).visits[:2]
+    assert _differences(one, other, 'a and b') == []
+    scan = other.plan.session.scans['FLAIR']
+    thick = replace(scan, spacing=(*scan.spacing[:2], 1.5 * scan.spacing[2]))
+    scans = other.plan.session.scans | {'FLAIR': thick}
+    plan = replace(other.plan, session=replace(other.plan.session, scans=scans))
+    (text,) = _differences(one, replace(other, plan=plan), 'a and b')
+    assert 'a and b: the voxels of FLAIR differ' in text
+    assert 'changes of small lesions are doubtful' in text
 
 
 def test_visits_of_one_person_fit(plan):
