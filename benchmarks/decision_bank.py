@@ -96,14 +96,16 @@ def make_site(number: int, bank: Path, given: argparse.Namespace) -> dict[str, A
     )  # fmt: skip
     shared = {'nprocs': given.nprocs, 'omp_nthreads': given.nprocs, 'device': given.device}
     code, _ = run_participant_level(
-        ParticipantSettings(raw, out, root / 'work', clean_workdir=False, **shared)
+        ParticipantSettings(
+            raw, out, root / 'work', model=given.model, clean_workdir=False, **shared
+        )
     )
     if code:
         raise SystemExit(f'site {number}: the participant level ended with exit code {code}')
     drawn, further = put_labels(raw, root / 'labels', labels, given.further)
     settings = GroupSettings(
         raw, out, root / 'work', labels=(root / 'labels',), holdout=further, steps=given.steps,
-        random_seed=number, **shared,
+        random_seed=number, model=given.model, **shared,
     )  # fmt: skip
     found = adapt_site(settings)
     shown = {field.name: getattr(labels, field.name) for field in fields(labels)}
@@ -268,6 +270,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument('--steps', type=int, default=100, help='of each training')
     parser.add_argument('--further', type=int, default=6, help='further people of a site')
     parser.add_argument('--unlabelled', type=int, default=UNLABELLED, help='people without labels')
+    parser.add_argument('--model', default='fast-3t', help='the start model (fast-3t)')
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--nprocs', type=int, default=1)
     given = parser.parse_args(arguments)
