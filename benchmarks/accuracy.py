@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument('dataset', type=Path)
     parser.add_argument('labels', help='dataset of masks, or none')
     parser.add_argument('out', type=Path)
-    parser.add_argument('--models', nargs='+', default=['bootstrap-3t', 'fast-3t'])
+    parser.add_argument('--models', nargs='+', default=['fast-3t', 'committee-3t'])
     parser.add_argument('--contrasts', nargs='+', default=['flair', 'flair,t1w', 'all'])
     parser.add_argument('--participants', nargs='+', default=[])
     parser.add_argument('--figures', action='store_true')

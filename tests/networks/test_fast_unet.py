@@ -44,15 +44,15 @@ def test_it_computes_what_the_reference_computes(reference, inputs, channels, fu
 
 
 def test_the_bundled_weights_give_the_stored_activations(tmp_path):
-    network = load_network(find_model('bootstrap-3t', tmp_path))
+    network = load_network(find_model('fast-3t', tmp_path))
     with torch.inference_mode():
-        logits = network(waves(1, 3, 32, 32, 32))
+        logits = network(waves(1, 4, 32, 32, 32))
     assert logits.shape == (1, 1, 32, 32, 32)
     probed = logits[0, 0, [0, 5, 16, 16, 31], [0, 21, 16, 17, 31], [0, 9, 16, 15, 31]]
-    expected = torch.tensor([-6.50922, -11.73133, -12.52208, -16.07699, -3.90824])
+    expected = torch.tensor([-5.2459, -16.2855, -5.4742, -8.2931, -4.7752])
     torch.testing.assert_close(probed, expected, atol=2e-3, rtol=1e-3)
-    assert logits.mean().item() == pytest.approx(-19.2817, abs=2e-3)
-    assert logits.std().item() == pytest.approx(8.37483, abs=2e-3)
+    assert logits.mean().item() == pytest.approx(-12.2150, abs=2e-3)
+    assert logits.std().item() == pytest.approx(6.4188, abs=2e-3)
 
 
 def test_space_to_depth_keeps_every_voxel_in_its_block():

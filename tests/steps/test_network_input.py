@@ -25,7 +25,7 @@ REFERENCE = Path(__file__).resolve().parents[2] / '../shared/weights/bootstrap-3
 
 @pytest.fixture
 def card(tmp_path):
-    return find_model('bootstrap-3t', tmp_path)
+    return find_model('fast-3t', tmp_path)
 
 
 def grid(shape=(40, 44, 36), spacing=(1.0, 1.0, 1.0), *, turn=0.0):
@@ -56,7 +56,8 @@ def ball(affine, shape, radius=12.0, centre=(0, 0, 0)):
 def test_unit1_goes_to_the_t1w_channel_of_a_card_without_its_own(card):
     assert channel_of('UNIT1', card) == 'T1w'
     assert channel_of('T2w', card) == 'T2w'
-    assert channel_of('T2starw', card) is None
+    assert channel_of('T2starw', card) == 'T2starw'
+    assert channel_of('T2starw', replace(card, channels=('FLAIR', 'T1w'))) is None
     own = replace(card, channels=('UNIT1', 'T1w'))
     assert channel_of('UNIT1', own) == 'UNIT1'
     assert channel_of('UNIT1', replace(card, channels=('FLAIR',))) is None
@@ -66,13 +67,15 @@ def test_channels_stand_in_the_order_of_the_card_and_absent_ones_are_zero(card):
     affine, shape = grid(), (40, 44, 36)
     images = {'UNIT1': head(affine, shape), 'T2starw': head(affine, shape)}
     given = network_input(images, {}, ball(affine, shape), card)
-    assert given.present == (None, 'UNIT1', None)
-    assert given.contrasts == ('UNIT1',)
-    assert given.coverage == {'UNIT1': 1.0}
+    assert given.present == (None, 'UNIT1', None, 'T2starw')
+    assert given.contrasts == ('UNIT1', 'T2starw')
+    assert given.coverage == {'UNIT1': 1.0, 'T2starw': 1.0}
     assert not given.tensor[[0, 2]].any()
     assert given.tensor[1].any()
-    images = {**images, 'T1w': head(affine, shape), 'FLAIR': head(affine, shape)}
-    assert network_input(images, {}, ball(affine, shape), card).present == ('FLAIR', 'T1w', None)
+    assert given.tensor[3].any()
+    images = {name: head(affine, shape) for name in ('UNIT1', 'T2starw', 'T1w', 'FLAIR')}
+    three = replace(card, channels=('FLAIR', 'T1w', 'T2w'))
+    assert network_input(images, {}, ball(affine, shape), three).present == ('FLAIR', 'T1w', None)
 
 
 def test_missing_contrasts_are_named(card):

@@ -34,7 +34,7 @@ def test_the_gpu_is_chosen():
     assert choose_device('auto') == choose_device('cuda') == 'cuda:0'
 
 
-@pytest.mark.parametrize('model', ['fast-3t', 'bootstrap-3t'])
+@pytest.mark.parametrize('model', ['fast-3t', 'committee-3t'])
 def test_a_gpu_segments_as_a_cpu_does(model, tmp_path):
     card = find_model(model, tmp_path)
     random = torch.Generator().manual_seed(0)
