@@ -2,6 +2,7 @@
 """How often the decision of an adaptation is wrong, over a bank of simulated sites.
 
     python benchmarks/decision_bank.py BANK [--labels LABEL_MAPS] [--lesion-masks MASKS]
+    python benchmarks/decision_bank.py BANK --draws 4 [--labels ...]
     python benchmarks/decision_bank.py BANK --table
 
 Each site is simulated, segmented, and adapted as by ``ssl2-bids ... group --labels``: all rungs,
@@ -10,6 +11,11 @@ people, who are in no step and whose truth is known. The bank is made of four sc
 kinds of labels (``SITES``); at four sites each label is that of another person: no rung should be
 used there.
 
+``--draws N`` makes many sites without a training, in minutes: a pool of twelve people for each
+scanner, of whom N times for each kind of labels other ones are labelled; all others are the
+further people. The recalibration is the one rung then. Draws of one pool share people, so they
+are not independent.
+
 A site that is finished is a JSON file in BANK and is not made again; one that was stopped resumes.
 Its images are removed when it is finished. ``--table`` prints what the sites that are there give:
 how often a rule keeps a model that is worse on further people, and refuses where a rung is better.
@@ -17,7 +23,7 @@ how often a rule keeps a model that is worse on further people, and refuses wher
     lowest within 1 SE   the rule of the App: of the better rungs the lowest within one standard
                          error of the best
     highest              the former rule: of the better rungs that with the highest Dice
-    always whole         the training of all layers, whatever the test gives
+    always the last      the highest rung that was tested, whatever the test gives
 """
 
 from __future__ import annotations
@@ -38,7 +44,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ssl2_bids.bids.outputs import find_results
 from ssl2_bids.files import write_json
-from ssl2_bids.settings import WHOLE, GroupSettings, ParticipantSettings
+from ssl2_bids.settings import RECALIBRATED, GroupSettings, ParticipantSettings
 from ssl2_bids.training.adaptation import adapt as training
 from ssl2_bids.training.adaptation.decision import SHARES, Choice, ScorePair, choose, gain_of
 from ssl2_bids.training.adaptation.recalibration import Recalibration
@@ -53,6 +59,8 @@ from ssl2_bids.workflows.participant.run import run_participant_level
 from ssl2_bids.workflows.simulation.run import simulate
 
 FIRST_SEED = 5000  # of no other site of the docs
+FIRST_POOL = 6000
+POOL = 12  # people of a pool
 UNLABELLED = 3  # people of the training without labels
 BETTER, WORSE = 0.01, 0.0  # mean Dice on further people: from here on it helps, below it harms
 SLICES = 0.06  # share of annotated slices of sparse labels
@@ -112,6 +120,59 @@ def make_site(number: int, bank: Path, given: argparse.Namespace) -> dict[str, A
     return {'Scanner': scanner, 'Labels': shown, 'Labelled': drawn, **found}
 
 
+def make_pool(number: int, bank: Path, given: argparse.Namespace) -> Path:
+    """The people of a scanner, all labelled and segmented; the folder of ``raw`` and ``out``."""
+    root = bank / f'pool-{number}'
+    raw, out = root / 'raw', root / 'out'
+    simulate(
+        raw, subjects=POOL, seed=FIRST_POOL + number, labelled=POOL, labels=given.labels,
+        lesion_masks=given.lesion_masks, nprocs=given.nprocs,
+        **list(SCANNERS.values())[number],
+    )  # fmt: skip
+    code, _ = run_participant_level(
+        ParticipantSettings(
+            raw, out, root / 'work', model=given.model, device=given.device,
+            nprocs=given.nprocs, omp_nthreads=given.nprocs,
+        )
+    )  # fmt: skip
+    if code:
+        raise SystemExit(f'pool {number}: the participant level ended with exit code {code}')
+    return root
+
+
+def make_draw(root: Path, kind: int, turn: int, given: argparse.Namespace) -> dict[str, Any]:
+    """Recalibrate a pool's model on some of its people; scores as of :func:`make_site`."""
+    labels, raw, folder = LABELS[kind], root / 'raw', root / f'draw-{kind}-{turn}'
+    everyone = sorted(path.name for path in (raw / 'derivatives' / 'truth').glob('sub-*'))
+    order = np.random.default_rng((kind, turn)).permutation(everyone).tolist()
+    drawn, others = sorted(order[: labels.people]), order[labels.people :]
+    further = put_masks(raw, folder / 'labels', labels, drawn, others)
+    if labels.sparse:
+        for name in drawn:
+            keep_slices(folder / 'labels' / name)
+    settings = GroupSettings(
+        raw, root / 'out', folder / 'work', labels=(folder / 'labels',), holdout=further,
+        rung=RECALIBRATED, model=given.model, nprocs=given.nprocs, omp_nthreads=given.nprocs,
+        device=given.device,
+    )  # fmt: skip
+    found = adapt_site(settings)
+    shutil.rmtree(folder)
+    shown = {field.name: getattr(labels, field.name) for field in fields(labels)}
+    scanner = list(SCANNERS)[int(root.name.rpartition('-')[2])]
+    return {'Scanner': scanner, 'Labels': shown, 'Labelled': drawn, **found}
+
+
+def keep_slices(folder: Path) -> None:
+    """Say in the JSON of a mask that some evenly spaced axial slices alone are annotated."""
+    (path,) = folder.rglob('*label-L_mask.nii.gz')
+    size = read(path).shape[2]
+    indices = np.linspace(0.3 * size, 0.8 * size, max(2, round(SLICES * size))).round().astype(int)
+    sidecar = path.with_name(path.name.replace('.nii.gz', '.json'))
+    content = json.loads(sidecar.read_text(encoding='utf-8'))
+    slices = {'Axis': 'k', 'Indices': indices.tolist()}
+    write_json(sidecar, content | {'AnnotationExtent': 'slices', 'AnnotatedSlices': slices})
+
+
 def put_labels(
     raw: Path, folder: Path, labels: Labels, further: int
 ) -> tuple[list[str], tuple[str, ...]]:
@@ -119,6 +180,14 @@ def put_labels(
     truth, manual = raw / 'derivatives' / 'truth', raw / 'derivatives' / 'manual'
     drawn = sorted(path.name for path in manual.glob('sub-*'))
     others = [path.name for path in sorted(truth.glob('sub-*')) if path.name not in drawn]
+    return drawn, put_masks(raw, folder, labels, drawn, others[-further:])
+
+
+def put_masks(
+    raw: Path, folder: Path, labels: Labels, drawn: Sequence[str], others: Sequence[str]
+) -> tuple[str, ...]:
+    """Write the labels of some people, and the truth of others; the labels of the others."""
+    truth, manual = raw / 'derivatives' / 'truth', raw / 'derivatives' / 'manual'
     shutil.rmtree(folder, ignore_errors=True)
     for place, name in enumerate(drawn):
         source = truth if labels.exact else manual
@@ -128,9 +197,9 @@ def put_labels(
             (wrong,) = (source / other).rglob('*label-L_mask.nii.gz')
             (mask,) = masks
             write(read(mask).with_data(read(wrong).data), mask, dtype=np.uint8)
-    for name in others[-further:]:
+    for name in others:
         copy_masks(truth / name, folder / name)
-    return drawn, tuple(name.removeprefix('sub-') for name in others[-further:])
+    return tuple(name.removeprefix('sub-') for name in others)
 
 
 def copy_masks(source: Path, target: Path) -> list[Path]:
@@ -149,8 +218,10 @@ def adapt_site(settings: GroupSettings) -> dict[str, Any]:
     work = begin(adaptation, print)
     folds = running.make_folds(work)
     rungs, before = running.test_untrained(work, folds)
-    running.settle_time(work, folds)
-    trained, _ = running.test_trained(work, folds, before)
+    trained: Sequence[Rung] = ()
+    if work.trains:
+        running.settle_time(work, folds)
+        trained, _ = running.test_trained(work, folds, before)
     start, first = [], ladder.first_probability(work)
     held = running.labelled_of(work, set(work.held))
     for one in held:
@@ -199,15 +270,16 @@ def highest(tests: Tests) -> Choice:
     return choose({best: tests[best]})
 
 
-def always_whole(tests: Tests) -> Choice:
-    """The change that was asked for, without a test."""
-    return choose({WHOLE: tests[WHOLE]}, always=True)
+def always_last(tests: Tests) -> Choice:
+    """The largest change, without a test."""
+    last = list(tests)[-1]
+    return choose({last: tests[last]}, always=True)
 
 
 RULES: dict[str, Callable[[Tests], Choice]] = {
     'lowest within 1 SE': choose,
     'highest': highest,
-    'always whole': always_whole,
+    'always the last': always_last,
 }
 
 
@@ -257,13 +329,42 @@ def share(part: int, whole: int) -> str:
     return f'{part} of {whole}' + (f' ({part / whole:.0%})' if whole else '')
 
 
+def make_sites(given: argparse.Namespace) -> None:
+    """Make the sites that are missing."""
+    for number in given.sites:
+        path = given.bank / f'site-{number:02d}.json'
+        if path.is_file():
+            continue
+        print(f'site {number}: {SITES[number]}', flush=True)
+        write_json(path, make_site(number, given.bank, given))
+        shutil.rmtree(given.bank / f'site-{number:02d}')
+
+
+def make_draws(given: argparse.Namespace) -> None:
+    """Make the draws that are missing, pool by pool."""
+    for number in range(len(SCANNERS)):
+        places = [(kind, turn) for kind in range(len(LABELS)) for turn in range(given.draws)]
+        paths = {
+            place: given.bank / 'draw-{}-{}-{}.json'.format(number, *place) for place in places
+        }
+        missing = [place for place in places if not paths[place].is_file()]
+        if not missing:
+            continue
+        print(f'pool {number}: {list(SCANNERS)[number]}', flush=True)
+        root = make_pool(number, given.bank, given)
+        for place in missing:
+            write_json(paths[place], make_draw(root, *place, given))
+        shutil.rmtree(root)
+
+
 def main(arguments: list[str] | None = None) -> None:
-    """Make the sites that are missing, then print the table."""
+    """Make what is missing, then print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('bank', type=Path)
     parser.add_argument('--table', action='store_true', help='print the table of what is there')
+    parser.add_argument('--draws', type=int, metavar='N', help='sites without a training')
     parser.add_argument('--sites', type=int, nargs='+', default=range(len(SITES)), metavar='N')
     parser.add_argument('--labels', type=Path, help='label maps of ssl2 simulate')
     parser.add_argument('--lesion-masks', type=Path, help='lesion masks of ssl2 simulate')
@@ -274,15 +375,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--nprocs', type=int, default=1)
     given = parser.parse_args(arguments)
-    for number in [] if given.table else given.sites:
-        path = given.bank / f'site-{number:02d}.json'
-        if path.is_file():
-            continue
-        print(f'site {number}: {SITES[number]}', flush=True)
-        write_json(path, make_site(number, given.bank, given))
-        shutil.rmtree(given.bank / f'site-{number:02d}')
-    done = sorted(given.bank.glob('site-*.json'))
-    print(table_of([json.loads(path.read_text(encoding='utf-8')) for path in done]))
+    if given.draws:
+        make_draws(given)
+    elif not given.table:
+        make_sites(given)
+    for kind in ('site', 'draw'):
+        done = sorted(given.bank.glob(f'{kind}-*.json'))
+        if done:
+            print(f'{kind}s:')
+            print(table_of([json.loads(path.read_text(encoding='utf-8')) for path in done]))
 
 
 if __name__ == '__main__':

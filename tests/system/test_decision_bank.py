@@ -43,4 +43,4 @@ def test_the_table_counts_what_a_rule_keeps_and_refuses(tmp_path):
     assert lines['all', 'lowest within 1 SE'] == '4 2 1 of 2 (50%) 1 of 2 (50%) 0.0050'
     assert lines['right labels', 'lowest within 1 SE'].startswith('3 2 1 of 2 (50%) 1 of 2')
     assert lines['shuffled', 'lowest within 1 SE'] == '1 0 0 of 0 0 of 0 0.0000'
-    assert lines['all', 'always whole'].startswith('4 4 2 of 4 (50%) 0 of 2 (0%)')
+    assert lines['all', 'always the last'].startswith('4 4 2 of 4 (50%) 0 of 2 (0%)')
