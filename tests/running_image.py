@@ -29,8 +29,8 @@ def image_command(
     Parameters
     ----------
     words : arguments of the App.
-    options : more options of the runner; the last one counts.
-    temporary : options that say what ``/tmp`` is.
+    options : more options of the runner; of two the last one counts.
+    temporary : options for ``/tmp``.
     """
     return [*RUNNER, *LOCKED, *temporary, *options, IMAGE, *map(str, words)]
 
@@ -46,3 +46,8 @@ def users_folder(folder: Path) -> Path:
     if os.getuid() == 0:
         os.chown(folder, USER, USER)
     return folder
+
+
+def engine() -> list[str]:
+    """The command line of the engine, up to its command ``run``."""
+    return RUNNER[: RUNNER.index('run')]

@@ -1,6 +1,6 @@
 """The container: what its files promise, and an image of it at work.
 
-tests/running_image.py says how an image is named; what needs one is skipped without it.
+tests/running_image.py states how an image is named; what needs one is skipped without it.
 """
 
 from __future__ import annotations
