@@ -51,7 +51,7 @@ def test_a_session_without_usable_images_is_skipped_with_the_reason(make_dataset
     assert 'no usable image' in second.skipped
 
 
-def test_a_long_search_tells_how_far_it_is(make_dataset, caplog, monkeypatch):
+def test_a_long_search_states_how_far_it_is(make_dataset, caplog, monkeypatch):
     root = make_dataset([f'sub-0{number}/anat/sub-0{number}_T1w.nii.gz' for number in (1, 2, 3)])
     caplog.set_level('INFO')
     found(root)
