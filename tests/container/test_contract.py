@@ -18,7 +18,7 @@ from running_image import engine, image_command, mounted, users_folder
 from ssl2_bids import __version__
 from ssl2_bids.bids.outputs import output_name
 
-SECONDS = 10  # what ``docker stop`` waits before it kills
+SECONDS = 30  # to end, on a busy machine too; the App alone takes one CPU second
 
 pytestmark = pytest.mark.container
 
