@@ -28,6 +28,11 @@ COPY ssl2_bids/__init__.py ssl2_bids/
 RUN pip --python /opt/ssl2-bids/bin/python install --quiet --no-compile \
       --constraint constraints/python3.11.txt .
 
+# strip, for libraries whose wheels carry tables that only a debugger reads.
+RUN apt-get update \
+    && apt-get install --yes --quiet --no-install-recommends binutils=2.40-* \
+    && rm -rf /var/lib/apt/lists/*
+
 # Templates for --output-spaces, res 1 and 2: T1w image and brain mask. Where the builder does not
 # reach TemplateFlow's archive, an empty TEMPLATES leaves them out. What the client could download
 # is listed there as empty files: they go.
@@ -45,8 +50,8 @@ kinds = {'T1w': None, 'mask': 'brain'}.items(); \
 
 COPY ssl2_bids ssl2_bids
 # -I: a PYTHONPATH or home folder of the host must not bring other packages in. What is removed:
-# tests, and what PyTorch has for building C++ against it. compileall may fail: packages carry
-# files in the syntax of later Pythons.
+# tests, what PyTorch has for building C++ against it, and tables for debuggers. compileall may
+# fail: packages carry files in the syntax of later Pythons.
 RUN pip --python /opt/ssl2-bids/bin/python install --quiet --no-compile --no-deps \
       --force-reinstall . \
     && sed -i '1s|$| -I|' /opt/ssl2-bids/bin/ssl2-bids /opt/ssl2-bids/bin/ssl2 \
@@ -55,6 +60,8 @@ RUN pip --python /opt/ssl2-bids/bin/python install --quiet --no-compile --no-dep
     && rm -rf /opt/ssl2-bids/lib/python3.11/site-packages/torch/include \
          /opt/ssl2-bids/lib/python3.11/site-packages/torch/share \
          /opt/ssl2-bids/lib/python3.11/site-packages/torch/test \
+    && find /opt/ssl2-bids/lib -type f \( -name 'libtorch_cpu.so' -o -name 'libtorch_python.so' \
+         -o -name 'fastcc3d.*.so' -o -name 'fill_voids.*.so' \) -exec strip --strip-unneeded {} + \
     && { python -m compileall -qq --invalidation-mode unchecked-hash /opt/ssl2-bids/lib || true; } \
     && chmod -R a+rX /opt/ssl2-bids
 

@@ -93,6 +93,19 @@ def test_links_lead_somewhere(page):
             assert anchor in anchors(target), f'{page.name}: {link}'
 
 
+def test_tests_that_pages_name_exist():
+    named = {
+        (page, *match)
+        for page in PAGES
+        for match in re.findall(r'`(tests/[\w/]+\.py)::(\w+)`', page.read_text())
+    }
+    assert named
+    for page, path, test in sorted(named):
+        code = PROJECT / path
+        assert code.is_file(), f'{page.name}: {path}'
+        assert f'def {test}(' in code.read_text(), f'{page.name}: {path}::{test}'
+
+
 def test_pages_are_found_from_the_index():
     listed = set(re.findall(r'^([\w/*-]+)$', (DOCS / 'index.md').read_text(), re.MULTILINE))
     for page in PAGES:

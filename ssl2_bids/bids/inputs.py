@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ssl2_bids.bids.database import listed_images
 from ssl2_bids.bids.dataset import read_description, unit_name
@@ -21,8 +22,11 @@ from ssl2_bids.errors import NothingSelectedError, Ssl2Error
 
 log = logging.getLogger('ssl2_bids')
 
+Item = TypeVar('Item')
+
 THICK_SLICE = 2.0  # mm; a T1w with a longer voxel edge is a clinical 2D scan, read on FLAIR
 FOLDERS = ('anat', 'fmap')  # of a session, with images; B1 maps lie in the latter
+REPORT_SECONDS = 10.0  # between two lines of how far a long search is
 WIDE_VOXEL = 4.0  # mm; beyond, the report warns of a 2D acquisition
 
 
@@ -100,7 +104,7 @@ def find_sessions(
     unused = _unused_filters(files, filters)
 
     def sessions_by(filters: dict[str, dict[str, Any]]) -> Iterator[Session]:
-        for unit in units:
+        for unit in _reported(units, 'choosing images: %d of %d sessions'):
             choice = choose(
                 [*files.get(unit, []), *given.get(unit, [])],
                 filters,
@@ -150,7 +154,7 @@ def _images(
     entities_of = _entity_parser()
     inheritance = Inheritance(bids_dir)
     found: dict[tuple[str, str | None], list[dict[str, Any]]] = {}
-    for label in participants:
+    for label in _reported(participants, 'looking for images: %d of %d participants'):
         subject = bids_dir / f'sub-{label}'
         folders = _listed(subject) if listed is None else listed.get(subject, {})
         for folder, paths in folders.items():
@@ -166,6 +170,16 @@ def _images(
             ]
             found.setdefault((label, session), []).extend(f for f in images if 'suffix' in f)
     return found
+
+
+def _reported(items: Sequence[Item], text: str) -> Iterator[Item]:
+    """The items, with a line of their number from time to time: thousands take a minute."""
+    last = time.monotonic()
+    for number, item in enumerate(items):
+        if time.monotonic() - last > REPORT_SECONDS:
+            log.info(text, number, len(items))
+            last = time.monotonic()
+        yield item
 
 
 def _given_images(

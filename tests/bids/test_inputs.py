@@ -51,6 +51,17 @@ def test_a_session_without_usable_images_is_skipped_with_the_reason(make_dataset
     assert 'no usable image' in second.skipped
 
 
+def test_a_long_search_states_how_far_it_is(make_dataset, caplog, monkeypatch):
+    root = make_dataset([f'sub-0{number}/anat/sub-0{number}_T1w.nii.gz' for number in (1, 2, 3)])
+    caplog.set_level('INFO')
+    found(root)
+    assert 'of 3' not in caplog.text
+    monkeypatch.setattr('ssl2_bids.bids.inputs.REPORT_SECONDS', -1.0)
+    found(root)
+    assert 'looking for images: 2 of 3 participants' in caplog.text
+    assert 'choosing images: 2 of 3 sessions' in caplog.text
+
+
 def test_inherited_metadata(make_dataset):
     root = make_dataset(
         {

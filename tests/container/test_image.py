@@ -1,7 +1,6 @@
 """The container: what its files promise, and an image of it at work.
 
-SSL2_BIDS_IMAGE names an image that was built; SSL2_BIDS_RUNNER how one is run (``docker run`` if
-unset). Without the first, what needs an image is skipped.
+tests/running_image.py states how an image is named; what needs one is skipped without it.
 """
 
 from __future__ import annotations
@@ -10,26 +9,16 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from running_app import PROJECT, digests, validate
+from running_image import PYTHON, USER, mounted, users_folder
 
 from ssl2_bids import __version__
 from ssl2_bids.cli import app
-
-IMAGE = os.environ.get('SSL2_BIDS_IMAGE', '')
-RUNNER = shlex.split(os.environ.get('SSL2_BIDS_RUNNER') or 'docker run')
-USER = os.getuid() or 4321  # never root, and without a name in the image
-LOCKED = [
-    *('--rm', '--read-only', '--tmpfs', '/tmp', '--shm-size', '64m'),
-    *('--network', 'none', '--user', f'{USER}:{USER}'),
-]
-PYTHON = '/opt/ssl2-bids/bin/python'
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -146,41 +135,6 @@ def test_in_a_container_caches_and_temporary_files_go_to_the_work_folder(monkeyp
     assert os.environ['USER']
 
 
-@pytest.fixture(scope='session')
-def run_image() -> Callable[..., subprocess.CompletedProcess]:
-    """A function that runs the image read-only, without network and as a nameless user."""
-    if not IMAGE:
-        pytest.skip('SSL2_BIDS_IMAGE does not name an image (docs/how-to/containers.md)')
-    if shutil.which(RUNNER[0]) is None:
-        pytest.skip(f'{RUNNER[0]} is not there: SSL2_BIDS_RUNNER may name another')
-
-    def run(*words: object, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            [*RUNNER, *LOCKED, *options, IMAGE, *map(str, words)],
-            capture_output=True,
-            text=True,
-            timeout=900,
-        )
-
-    return run
-
-
-@pytest.fixture(scope='session')
-def dataset(tmp_path_factory) -> Path:
-    """A simulated participant that all users may read."""
-    from ssl2_bids.workflows.simulation.run import simulate
-
-    root = tmp_path_factory.mktemp('mounted') / 'data'
-    simulate(root, subjects=1, seed=3)
-    (root.parent / 'empty').mkdir()
-    root.parent.chmod(0o755)
-    return root
-
-
-def mounted(folder: Path, inside: str, mode: str = 'ro') -> tuple[str, str]:
-    return '--volume', f'{folder}:{inside}:{mode}'
-
-
 @pytest.mark.container
 def test_image_without_arguments_prints_its_help(run_image):
     done = run_image()
@@ -224,13 +178,9 @@ def test_all_in_the_image_is_readable_and_no_tool_of_tests_is_there(run_image):
 def test_both_levels_run_read_only_without_network_as_a_nameless_user(
     run_image, dataset, tmp_path
 ):
-    out, foreign = tmp_path / 'out', tmp_path / 'foreign'
-    for folder in (out, foreign):
-        folder.mkdir()
+    out, foreign = users_folder(tmp_path / 'out'), users_folder(tmp_path / 'foreign')
     for name in ('numpy', 'nibabel', 'ssl2_bids', 'sitecustomize'):
         (foreign / f'{name}.py').write_text('raise SystemExit("a package of the host")\n')
-    if os.getuid() == 0:
-        os.chown(out, USER, USER)
     before = digests(dataset)
     options = (
         *mounted(dataset, '/data'),
@@ -239,7 +189,8 @@ def test_both_levels_run_read_only_without_network_as_a_nameless_user(
         *('--env', 'PYTHONPATH=/foreign'),
     )
     for level in ('participant', 'group'):
-        done = run_image('/data', '/out', level, '--nprocs', 2, options=options)
+        words = ('/data', '/out', level, '--nprocs', 2, '--participant-label', '01')
+        done = run_image(*words, options=options)
         assert done.returncode == 0, done.stderr
     assert digests(dataset) == before
     assert {path.stat().st_uid for path in out.rglob('*')} == {USER}

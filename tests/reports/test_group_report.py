@@ -211,6 +211,26 @@ def test_a_crowd_is_a_shape_and_its_flagged_images_are_points():
     assert 'nan' not in strip_chart({'T1w': [Point(1.0, 'a', True)] * 151}, 'x')
 
 
+@pytest.mark.parametrize(
+    ('values', 'together'),
+    [([1.0], 1), ([1.0, 1.0001], 1), ([0.0, 1.0], 1), ([0.0, 0.01, 3.0], 2)],
+)
+def test_a_crowd_of_few_values_is_seen_and_has_every_image(values, together):
+    """Coverage is 1 in nearly all images: a shape without a height would be no shape."""
+    points = [Point(value, 'a') for value in values for _ in range(200)]
+    chart = strip_chart({'T1w': points}, 'x')
+    shape = re.search('class="many" d="M(.*?)Z"', chart)[1]
+    corners = np.array([[float(n) for n in pair.split()] for pair in shape.split('L')])
+    side = corners[: len(corners) // 2]
+    middle = (corners[:, 0].max() + corners[:, 0].min()) / 2
+    heights = np.diff(side[:, 1])[::2]
+    assert heights.min() >= 2.9
+    widest = side[:, 0].max() - middle  # of a layer with so many of the values together
+    assert (side[::2, 0] - middle).sum() / widest == pytest.approx(
+        len(values) / together, abs=0.02
+    )
+
+
 def test_three_thousand_participants_make_a_page_that_can_be_used(tmp_path):
     """At most 5 MB; pages of a hundred rows; sorting and filter see all rows."""
     from browser import Browser, find_chromium

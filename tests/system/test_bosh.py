@@ -1,4 +1,4 @@
-"""``bosh exec launch`` with the Boutiques descriptor, without a container."""
+"""``bosh exec launch`` with the Boutiques descriptor, without a container and with the image."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from running_app import command
+from running_image import IMAGE, RUNNER, engine
 
 from ssl2_bids.cli.boutiques import descriptor
 from ssl2_bids.cli.parser import build_parser
@@ -25,17 +26,26 @@ def bosh(tmp_path, monkeypatch):
     program = shutil.which('bosh', path=f'{Path(sys.executable).parent}:{os.environ["PATH"]}')
     if program is None:
         pytest.skip('boutiques is not installed (extra clients)')
-    ours = tmp_path / 'bin' / 'ssl2-bids'
-    ours.parent.mkdir()
-    ours.write_text(f'#!/bin/sh\nexec {shlex.join(command())} "$@"\n')
-    ours.chmod(0o755)
-    monkeypatch.setenv('PATH', f'{ours.parent}:{os.environ["PATH"]}')
-    (tmp_path / 'descriptor.json').write_text(json.dumps(descriptor(build_parser())))
+    folder = tmp_path / 'bin'
+    folder.mkdir()
+    run_image = f'test "$1" != run || {{ shift; exec {shlex.join(RUNNER)} "$@"; }}\n'
+    programs = {
+        'ssl2-bids': f'exec {shlex.join(command())} "$@"\n',
+        'docker': f'{run_image}exec {shlex.join(engine())} "$@"\n',
+    }
+    for name, text in programs.items():
+        if name != 'docker' or IMAGE:
+            (folder / name).write_text(f'#!/bin/sh\n{text}')
+            (folder / name).chmod(0o755)
+    monkeypatch.setenv('PATH', f'{folder}:{os.environ["PATH"]}')
+    ours = descriptor(build_parser())
+    ours['container-image']['image'] = IMAGE or ours['container-image']['image']
+    (tmp_path / 'descriptor.json').write_text(json.dumps(ours))
 
-    def launch(**options: object) -> tuple[int, str]:
+    def launch(*, where: tuple[str, ...] = ('--no-container',), **options: object):
         (tmp_path / 'invocation.json').write_text(json.dumps(options))
         done = subprocess.run(
-            [program, 'exec', 'launch', '--no-container', '--skip-data-collection',
+            [program, 'exec', 'launch', *where, '--skip-data-collection',
              'descriptor.json', 'invocation.json'],
             cwd=tmp_path, capture_output=True, text=True, check=False,
         )  # fmt: skip
@@ -68,3 +78,18 @@ def test_an_exit_code_and_its_meaning(bosh, make_dataset, tmp_path):
         one['code']: one['description'] for one in descriptor(build_parser())['error-codes']
     }
     assert meaning[18] in output
+
+
+@pytest.mark.container
+def test_the_image(bosh, simulated, tmp_path):
+    if not IMAGE:
+        pytest.skip('SSL2_BIDS_IMAGE does not name an image (docs/how-to/containers.md)')
+    (tmp_path / 'out').mkdir()
+    words = {'bids_dir': str(simulated), 'output_dir': str(tmp_path / 'out')}
+    words |= {'analysis_level': 'participant', 'work_dir': str(tmp_path / 'work')}
+    where = ('--volumes', f'{simulated}:{simulated}')
+    code, output = bosh(where=where, **words, participant_label=['01'], sloppy=True, nprocs=1)
+    assert code == 0, output
+    assert 'docker run' in output
+    assert '1 done (exit code 0)' in output
+    assert 'sub-01.html' in found_files(output)

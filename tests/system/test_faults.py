@@ -42,7 +42,7 @@ def without_leftovers(folder: Path) -> None:
 
 def test_a_participant_killed_at_random(dataset, undisturbed, run_app, tmp_path):  # noqa: F811
     expected, seconds = undisturbed
-    words = (dataset, tmp_path / 'out', 'participant', '-w', tmp_path / 'work')
+    words = (dataset, tmp_path / 'out', 'participant', '--sloppy', '-w', tmp_path / 'work')
     kill_at_random(words, seconds, tmp_path / 'out')
     without_leftovers(tmp_path)
     done = run_app(*words)
@@ -79,7 +79,7 @@ def forget_results(out: Path) -> None:
 def test_a_damaged_cache(dataset, undisturbed, run_app, tmp_path_factory, pattern, damage):  # noqa: F811
     expected, _ = undisturbed
     folder = tmp_path_factory.mktemp('damaged')
-    words = (dataset, folder / 'out', 'participant', '-w', folder / 'work')
+    words = (dataset, folder / 'out', 'participant', '--sloppy', '-w', folder / 'work')
     assert run_app(*words).returncode == 0
     forget_results(folder / 'out')
     for path in (folder / 'work').rglob(pattern):
@@ -101,7 +101,7 @@ def test_a_damaged_cache(dataset, undisturbed, run_app, tmp_path_factory, patter
 def test_a_clock_that_jumped(dataset, undisturbed, run_app, tmp_path, year):  # noqa: F811
     expected, _ = undisturbed
     data = shutil.copytree(dataset, tmp_path / 'data')
-    words = (data, tmp_path / 'out', 'participant', '-w', tmp_path / 'work')
+    words = (data, tmp_path / 'out', 'participant', '--sloppy', '-w', tmp_path / 'work')
     process = subprocess.Popen(
         command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )

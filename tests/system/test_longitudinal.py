@@ -242,6 +242,28 @@ def test_sessions_finished_earlier_are_compared_later_and_a_visit_left_out(
     assert validate(out) == []
 
 
+def test_results_of_jobs_of_one_session_each_are_compared_as_they_are(run_app, site, tmp_path):
+    """As BABS leaves them: each job saw its own session alone, in folders of its own."""
+    out = tmp_path / 'out'
+    for session in '12':
+        job = tmp_path / f'job-{session}'
+        folder = f'sub-01/ses-{session}'
+        shutil.copytree(site / 'data' / folder, job / 'data' / folder)
+        shutil.copy(site / 'data' / 'dataset_description.json', job / 'data')
+        shutil.copytree(site / 'phantom-3t', job / 'phantom-3t')
+        done = run(run_app, job, job / 'out', '--session-label', session)
+        assert done.returncode == 0, done.stderr
+        shutil.copytree(job / 'out', out, dirs_exist_ok=True)
+    before = {path: path.stat().st_mtime_ns for path in out.glob('sub-01/ses-*/anat/*.nii.gz')}
+    assert len(before) > 10
+    words = ('--longitudinal', '--participant-label', '01', '-w', tmp_path / 'work')
+    done = run(run_app, site, out, *words)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count('already finished') == 2, done.stderr
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert table(out, '01')
+
+
 def export(out: Path, site: Path) -> int:
     return main(['export', str(out), str(site / 'data'), '--to', 'lesiontrack', '--model',
                  'phantom3t'])  # fmt: skip

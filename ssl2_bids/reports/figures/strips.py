@@ -21,6 +21,7 @@ RADIUS = 3.5
 NAMED = 6  # flagged points with their name beside them; all have it as a tooltip
 MANY = 150  # points of a column; if there are more, their number at each height is drawn
 LAYERS = 32  # heights at which they are counted
+THINNEST = 3.0  # px of a layer: equal values are seen too
 MARKED = 60  # flagged points of such a column that are drawn, from the highest and the lowest
 LINE = 12  # px between two names
 # the metric that a flag is about; where the flag names none, the point is not marked
@@ -162,11 +163,15 @@ def _crowd(heights: Sequence[float], middle: float, step: float) -> str:
     """A shape as wide as many points lie at each height."""
     if not heights:
         return ''
-    counts, edges = np.histogram(heights, LAYERS)
-    widths = (step / 2 - 6) * counts / max(counts.max(), 1)
-    centres = (edges[:-1] + edges[1:]) / 2
-    right = [f'{middle + w:.1f} {y:.1f}' for w, y in zip(widths, centres, strict=True)]
-    left = [f'{middle - w:.1f} {y:.1f}' for w, y in zip(widths, centres, strict=True)]
+    low, high = min(heights), max(heights)
+    layer = max((high - low) / LAYERS, THINNEST)
+    layers = int((high - low) / layer) + 1
+    edges = (low + high) / 2 + layer * (np.arange(layers + 1) - layers / 2)
+    counts, _ = np.histogram(heights, edges)
+    widths = np.repeat((step / 2 - 6) * counts / counts.max(), 2)
+    steps = np.repeat(edges, 2)[1:-1]
+    right = [f'{middle + w:.1f} {y:.1f}' for w, y in zip(widths, steps, strict=True)]
+    left = [f'{middle - w:.1f} {y:.1f}' for w, y in zip(widths, steps, strict=True)]
     return f'<path class="many" d="M{"L".join([*right, *reversed(left)])}Z"/>'
 
 
