@@ -24,6 +24,7 @@ WHITE, GREY, FLUID = 'wm', 'gm', 'csf'
 DOUBT = 0.01  # of a ratio; a fit is not asked to be closer than heads differ
 WRITTEN, ASSUMED = 0.03, 0.4  # spread of the logarithm of a number that is in the sidecar, or not
 MOST = 3.0  # spreads that a number may move
+LEAST_SIGNAL = 0.2  # of white matter, of that of the start values: less is no image
 MAX_RESIDUAL = 0.25  # of a ratio: a fit that misses by more describes another kind of scan
 FREE = {
     'flair': ('ti', 'te', 'train', 'tr'),
@@ -47,6 +48,11 @@ class FittedProtocol:
     wanted: dict[str, float] = field(default_factory=dict)
     reached: dict[str, float] = field(default_factory=dict)
     moved: tuple[str, ...] = ()
+
+
+def white_signal(protocol: Protocol, tissues: Mapping[str, Tissue]) -> float:
+    """Magnitude of white matter."""
+    return abs(float(signals(tissues[WHITE], protocol)[0]))
 
 
 def tissue_ratios(protocol: Protocol, tissues: Mapping[str, Tissue]) -> dict[str, float]:
@@ -89,9 +95,11 @@ def fit_protocol(
     def made(moves: np.ndarray) -> Protocol:
         return moved(start, dict(zip(names, np.exp(moves * spreads).tolist(), strict=True)))
 
+    least = LEAST_SIGNAL * white_signal(start, tissues)
+
     def cost(moves: np.ndarray) -> np.ndarray:
         protocol = made(moves)
-        if fault(protocol):
+        if fault(protocol) or white_signal(protocol, tissues) < least:
             return np.full(len(names) + len(wanted), 1e3)
         ratios = tissue_ratios(protocol, tissues)
         misses = [

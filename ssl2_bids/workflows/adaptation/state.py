@@ -205,7 +205,7 @@ def with_twin(
     digests: Digests,
     show: ShowLine,
 ) -> tuple[Adaptation, DrawnTwin | None]:
-    """The people of the scanner twin if it was asked for; with labels it goes on without one.
+    """The people of the scanner twin if it was asked for; with labels the run continues without.
 
     Raises
     ------
@@ -223,7 +223,7 @@ def with_twin(
                 f'no scanner twin can be made: {error}',
                 advice='Label a few participants, or choose --strategy self_training.',
             ) from None
-        show(f'no scanner twin can be made: {error}; the training goes on without it')
+        show(f'no scanner twin can be made: {error}; continuing without it')
         return replace(adaptation, settings=replace(settings, strategy=None)), None
     finally:
         digests.save()

@@ -1,7 +1,7 @@
 """Labelled people of a scanner twin: drawn, taken through the participant level, prepared.
 
 All of it lies in the work folder, under a hash of what decides it: a former run's people are taken
-up again, and a run that was ended goes on where it was.
+up again, and a run that was ended resumes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from ssl2_bids.workflows.simulation.plan import fingerprint as folder_fingerprin
 
 log = logging.getLogger('ssl2_bids')
 
-PILOTS = 2  # people of the first protocol, for its correction
+PILOTS = 3  # people of the first protocol, for its correction
 DRAWN = 10  # people of the twin
 LEAST = 4  # of them that must come through the participant level
 SEEDS = 104_729  # the people of a twin are not those of "ssl2 simulate --seed" of the same number

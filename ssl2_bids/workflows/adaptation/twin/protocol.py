@@ -237,8 +237,8 @@ def start_of_sequence(one: SequenceFacts, bundled: Scanner) -> tuple[Protocol, s
     found = next(
         (
             (scanner.protocols[suffix], f'of the bundled scanner "{scanner.name}", {suffix}')
-            for scanner in scanners
             for suffix in (one.suffix, *KINDS_OF_SUFFIX)
+            for scanner in scanners
             if suffix in scanner.protocols and scanner.protocols[suffix].kind == kind
         ),
         None,
