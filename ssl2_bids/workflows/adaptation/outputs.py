@@ -39,7 +39,7 @@ from ssl2_bids.workflows.adaptation.prepare import PreparedSession
 from ssl2_bids.workflows.adaptation.run import FINAL, HOLDOUT, Adapted, layers_for
 from ssl2_bids.workflows.adaptation.state import Work, settings_for, settings_table
 from ssl2_bids.workflows.adaptation.twin.draw import twin_facts
-from ssl2_bids.workflows.adaptation.twin.recalibrate import taught_twins
+from ssl2_bids.workflows.adaptation.twin.recalibrate import trained_twins
 
 PEERS = 2  # networks of folds that are asked beside the model: more add little
 SHOWN = 6  # suggestions in the picture
@@ -145,7 +145,7 @@ def card_content(work: Work, adapted: Adapted, compared: dict[str, Any]) -> dict
     if adapted.share:
         data += f'; then adapted to {len(trained)} scans of a site, {labelled} of them labelled'
         if work.twin:
-            people = len(taught_twins(work))
+            people = len(trained_twins(work))
             data += f', by {people} simulated people of a scanner fitted to these scans'
     elif accepted:
         data += f'; then recalibrated on {labelled} labelled scan{"s" * (labelled > 1)} of a site'

@@ -36,7 +36,7 @@ from ssl2_bids.workflows.adaptation.state import (
     layers_of,
     train_one,
 )
-from ssl2_bids.workflows.adaptation.twin.recalibrate import recalibrated_on_twins, taught_twins
+from ssl2_bids.workflows.adaptation.twin.recalibrate import recalibrated_on_twins, trained_twins
 
 FINAL, HOLDOUT = 'final', 'holdout'
 WITHIN = 'tested on slices of a single participant: evidence within one person'
@@ -308,7 +308,7 @@ def seen_of(work: Work, out: set[str], layers: str) -> list[PreparedSession]:
     seen = seen_without(work, out)
     if layers != ALL:
         seen = [one for one in seen if one.case.name in work.annotations]
-    return [*seen, *taught_twins(work)]
+    return [*seen, *trained_twins(work)]
 
 
 def labelled_of(work: Work, participants: set[str]) -> list[PreparedSession]:

@@ -37,8 +37,8 @@ from ssl2_bids.workflows.simulation.plan import fingerprint as folder_fingerprin
 
 log = logging.getLogger('ssl2_bids')
 
-PILOTS = 3  # people of the first protocol, for its correction
-DRAWN = 10  # people of the twin
+PILOTS = 2  # people of the first protocol, for its correction
+DRAWN = 8  # people of the twin
 LEAST = 4  # of them that must come through the participant level
 SEEDS = 104_729  # the people of a twin are not those of "ssl2 simulate --seed" of the same number
 PROTOCOL = 'twin.toml'
@@ -160,7 +160,7 @@ def statistics_of(cases: Sequence[Case]) -> dict[str, dict[str, tuple[float, flo
 
 
 def twin_facts(drawn: DrawnTwin) -> dict[str, Any]:
-    """What card and page say of a twin: medians over people, of the site and of the twin."""
+    """What card and page report of a twin: medians over people, of the site and of the twin."""
     rows = []
     for contrast in drawn.twin.fitted:
         one = drawn.site.sequences[contrast]

@@ -1,4 +1,4 @@
-"""What unlabelled scans say of their scanner: grids, times, and measures of image quality.
+"""What unlabelled scans show of their scanner: grids, times, and measures of image quality.
 
 The measures are those that the participant level left (``*_quality.json``), so a site and its twin
 are measured by the same rule.
@@ -195,7 +195,7 @@ def _thickness(scans: Sequence[_Scan], longest: float) -> float:
 def measured_of(
     metrics: Sequence[Mapping[str, Any]],
 ) -> dict[str, tuple[float, float, float]]:
-    """Percentiles over people of ratios, noise and field; without those that nobody has.
+    """Percentiles over people of ratios, noise and field; without those that no participant has.
 
     Parameters
     ----------

@@ -37,7 +37,7 @@ from ssl2_bids.workflows.adaptation.twin.measure import NUMBERS, SequenceFacts, 
 DEFAULT_FIELD = 3.0  # T, where no sidecar has one
 SNR_LIMITS = (3.0, 300.0)
 SPREAD_LIMITS = (0.01, 0.6)
-THICK = 2.0  # mm; a T1w of thicker slices is a spin echo unless its sidecar says otherwise
+THICK = 2.0  # mm; a T1w of thicker slices is a spin echo unless its sidecar states otherwise
 MAX_DILUTION = 2.0  # of the contrast of grey matter by partial volume
 REFERENCES = (
     'FLAIR',
@@ -203,16 +203,15 @@ def _twin(
         reasons[f'{key}.kind'] = f'start values: {where or source}'
         for name in row:
             if name in made.moved:
-                told = (
-                    f', {NUMBERS[name]} of the sidecars kept close' if name in one.written else ''
-                )
-                reasons[f'{key}.{name}'] = f'fitted to the brightness of the tissues{told}'
+                reasons[f'{key}.{name}'] = 'fitted to the brightness of the tissues'
+                if name in one.written:
+                    reasons[f'{key}.{name}'] += f', {NUMBERS[name]} of the sidecars kept close'
             elif name in one.written:
                 reasons[f'{key}.{name}'] = 'of the sidecars'
         reasons[f'{key}.geometry'] = 'median grid of the images'
     if not sequences:
-        told = '; '.join(f'{contrast}: {why}' for contrast, why in left_out.items())
-        raise DataError(f'no contrast of the site can be drawn ({told})')
+        why = '; '.join(f'{contrast}: {reason}' for contrast, reason in left_out.items())
+        raise DataError(f'no contrast of the site can be drawn ({why})')
     table = {
         'name': f'twin of a site, {strength:g} T',
         'field': float(strength),

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from ssl2_bids.workflows.adaptation.prepare import PreparedSession
     from ssl2_bids.workflows.adaptation.state import Work
 
-KEPT_APART = 3  # people of the twin for the recalibration, where nobody real is labelled
+KEPT_APART = 2  # people of the twin for the recalibration, where no real participant is labelled
 
 
-def taught_twins(work: Work) -> list[PreparedSession]:
+def trained_twins(work: Work) -> list[PreparedSession]:
     """The people of the twin who are in trainings."""
     return work.twins if work.annotations else work.twins[:-KEPT_APART]
 

@@ -43,7 +43,7 @@ def test_the_file_is_a_protocol_of_the_simulator_with_the_grid_of_the_site(tmp_p
     assert scanner.protocols['FLAIR'].tr == pytest.approx(6.5, rel=0.06)
 
 
-def test_each_number_says_where_it_comes_from():
+def test_each_number_has_its_origin():
     text = first_twin(SITE).text
     assert 'field = 1.5  # T, of the sidecars' in text
     assert 'InversionTime of the sidecars kept close' in text

@@ -67,7 +67,7 @@ def test_a_site_without_labels_is_adapted_by_its_twin(tmp_path, monkeypatch):
     assert (out / 'figures/group_desc-adapted_twin.svg').is_file()
     assert len(list(out.rglob('*desc-adapted_mask.nii.gz'))) == 2
     weights = (out / 'models/adapted/weights.safetensors').read_bytes()
-    # the same command takes everything up; another label trains nothing and draws nobody again
+    # the same command takes everything up; another label trains and draws nothing again
     drawn = {path: path.stat().st_mtime_ns for path in work.rglob('twin/**/*_FLAIR.nii.gz')}
     assert len(drawn) > 5
     shown.clear()
