@@ -25,7 +25,7 @@ DOUBT = 0.01  # of a ratio; a fit is not asked to be closer than heads differ
 WRITTEN, ASSUMED = 0.03, 0.4  # spread of the logarithm of a number that is in the sidecar, or not
 MOST = 3.0  # spreads that a number may move
 LEAST_SIGNAL = 0.2  # of white matter, of that of the start values: less is no image
-MAX_RESIDUAL = 0.25  # of a ratio: a fit that misses by more describes another kind of scan
+MAX_MISS = 0.25  # of a ratio (of 1 at least): beyond, it is another kind of scan
 FREE = {
     'flair': ('ti', 'te', 'train', 'tr'),
     'tse': ('te', 'tr', 'train', 'ti'),
@@ -70,6 +70,7 @@ def fit_protocol(
     field_strength: float,
     *,
     written: Sequence[str] = (),
+    miss: float = MAX_MISS,
 ) -> FittedProtocol:
     """Fit the free numbers of a sequence to ratios of tissues.
 
@@ -79,6 +80,7 @@ def fit_protocol(
     wanted : ratios to white matter, of ``gm`` and ``csf`` (or one of both).
     field_strength : T.
     written : names of the numbers that a sidecar gives.
+    miss : share of a ratio (of 1 at least) by which the fit may miss it.
 
     Raises
     ------
@@ -127,7 +129,7 @@ def fit_protocol(
         raise DataError(f'no possible {start.kind} sequence was found ({reason})')
     reached = tissue_ratios(protocol, tissues)
     for tissue, value in wanted.items():
-        if abs(reached[tissue] - value) > MAX_RESIDUAL * max(value, 1.0):
+        if abs(reached[tissue] - value) > miss * max(value, 1.0):
             raise DataError(
                 f'no {start.kind} sequence at {field_strength:g} T gives the brightness of '
                 f'{"grey matter" if tissue == GREY else "fluid"} that was measured: '

@@ -17,6 +17,7 @@ from ssl2_bids.errors import DataError
 from ssl2_bids.simulation.scanner.fitting import (
     FLUID,
     GREY,
+    MAX_MISS,
     FittedProtocol,
     fit_protocol,
     significant,
@@ -38,6 +39,7 @@ DEFAULT_FIELD = 3.0  # T, where no sidecar has one
 SNR_LIMITS = (3.0, 300.0)
 SPREAD_LIMITS = (0.01, 0.6)
 THICK = 2.0  # mm; a T1w of thicker slices is a spin echo unless its sidecar states otherwise
+FIRST_MISS = 0.6  # of a ratio, before the pilot shows what partial volume adds to fluid
 MAX_DILUTION = 2.0  # of the contrast of grey matter by partial volume
 REFERENCES = (
     'FLAIR',
@@ -92,7 +94,7 @@ def first_twin(site: Site) -> Twin:
     bundled = nearest_scanner(site)
     snr = significant(_within(measured['snr'][1], SNR_LIMITS), 3)
     spread = significant(sum(bundled.receive.spread) / 2, 3)
-    return _twin(site, wanted, (snr, snr), (spread, spread))
+    return _twin(site, wanted, (snr, snr), (spread, spread), miss=FIRST_MISS)
 
 
 def second_twin(site: Site, first: Twin, pilot: Mapping[str, Mapping[str, Any]]) -> Twin:
@@ -175,6 +177,8 @@ def _twin(
     wanted: Mapping[str, Mapping[str, float]],
     snr: tuple[float, float],
     spread: tuple[float, float],
+    *,
+    miss: float = MAX_MISS,
 ) -> Twin:
     strength, bundled = site.field or DEFAULT_FIELD, nearest_scanner(site)
     source = f'of the bundled scanner "{bundled.name}"'
@@ -191,7 +195,11 @@ def _twin(
         try:
             start, where = start_of_sequence(one, bundled)
             made = fit_protocol(
-                start, wanted.get(contrast, {}), strength, written=tuple(one.written)
+                start,
+                wanted.get(contrast, {}),
+                strength,
+                written=tuple(one.written),
+                miss=miss,
             )
         except DataError as error:
             left_out[contrast] = str(error.message)
