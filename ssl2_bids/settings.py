@@ -153,6 +153,7 @@ class GroupSettings(RunSettings):
 
     labels: tuple[Path, ...] = ()  # folders of manual masks; empty: the usual ones in bids_dir
     strategy: str | None = None  # None: by the number of labels; none: tables only
+    twin_heads: Path | None = None  # folder of label maps; None: the MNI152 tissue maps
     label: str = 'adapted'  # of the model: its folder, and desc- of its results
     folds: int | str | None = None  # None: 5, or the labelled participants if fewer; slices
     steps: int | None = None  # None: the preset of the device

@@ -15,6 +15,7 @@ from typing import Any
 # 8.3 s, excitations 2.9 to 8 ms apart; echoes up to 0.1 s; scanners of people 0.05 to 11.7 T
 LIMITS = {
     'InversionTime': (0.005, 10.0, 'seconds'),
+    'RepetitionTime': (0.001, 30.0, 'seconds'),
     'RepetitionTimePreparation': (0.1, 30.0, 'seconds'),
     'RepetitionTimeExcitation': (0.0005, 0.1, 'seconds'),
     'EchoSpacing': (0.0005, 0.1, 'seconds'),

@@ -210,6 +210,20 @@ def find_results(output_dir: Path, damaged: list[Ssl2Error] | None = None) -> li
     return found
 
 
+def find_qualities(names: UnitNames) -> dict[str, dict[str, Any]]:
+    """The measures of image quality of a session, by contrast; unreadable ones are left out."""
+    first = names.path('anat.quality', contrast='*')
+    found: dict[str, dict[str, Any]] = {}
+    # of a raw image with further entities these stand before the contrast
+    for path in finished_files(first.parent, first.name.replace('_mod-', '_*mod-')):
+        try:
+            content = read_sidecar(path)
+        except DataError:
+            continue
+        found.setdefault(path.name.split('_mod-')[1].split('_')[0], content)
+    return found
+
+
 def results_beside(names: UnitNames) -> list[Result]:
     """Finished results of a session and model, whatever reference's grid they lie on.
 

@@ -36,10 +36,19 @@ def add_adaptation(parser: Parser) -> None:
         '--strategy',
         metavar='NAME',
         help='how scans without labels are used: supervised (not at all), mean_teacher, fixmatch, '
-        'bcp, ... (all: docs/how-to/adapt.md); self_training needs no labels; none: tables '
-        'without training '
+        'bcp, ... (all: docs/how-to/adapt.md); self_training and twin need no labels; none: '
+        'tables without training '
         '(default: mean_teacher below 10 labelled participants, else supervised; none without '
         'labels)',
+    )
+    add_option(
+        group,
+        '--twin-heads',
+        type=Path,
+        metavar='PATH',
+        help='for --strategy twin: folder of label maps with the numbers of FreeSurfer (or of '
+        'ssl2 simulate --labels) that the simulated people are made from (default: the MNI152 '
+        'tissue maps)',
     )
     add_option(
         group,

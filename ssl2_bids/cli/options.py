@@ -180,8 +180,16 @@ def _of_adaptation(
             raise UsageError(f'-d labels={more} does not apply with --strategy none')
     else:
         labels += [folder for folder in derivatives.values() if _has_labels(folder)]
+    if arguments.twin_heads and arguments.strategy != 'twin':
+        raise UsageError(
+            '--twin-heads is for --strategy twin',
+            advice='Give both, or leave --twin-heads out.',
+        )
     return {
         'labels': tuple(labels),
+        'twin_heads': _existing_folders([arguments.twin_heads])[0]
+        if arguments.twin_heads
+        else None,
         'holdout': strip_prefix(arguments.holdout_label, 'sub') or (),
         'resegment': not arguments.no_resegment,
     }

@@ -19,6 +19,7 @@ from ssl2_bids.reports.pages import number
 from ssl2_bids.volume import Volume, reorient
 
 DOUBT_COLOUR = '#ffb000'
+TWIN_SLICES = 2  # of each contrast
 DOUBTED = 0.15  # expected error from which a voxel is outlined; at most 0.5
 WIDTH, HEIGHT, SIDE, TOP, BOTTOM = 300, 230, 60, 14, 34
 
@@ -51,6 +52,32 @@ def draw_suggestions(shown: Sequence[Shown], path: Path) -> None:
     contrasts = ', '.join(dict.fromkeys(one.image.contrast for one in shown if one.image.contrast))
     note = f'{contrasts}. Outlines: where the models are uncertain or disagree.'
     write_text(path, sheet('Slices to label next, most informative first', rows, note=note))
+
+
+@dataclass(frozen=True)
+class Beside:
+    """One contrast of a site and of its twin: (image, brain mask) of one person each."""
+
+    contrast: str
+    site: tuple[Volume, Volume]
+    twin: tuple[Volume, Volume]
+
+
+def draw_twin(shown: Sequence[Beside], path: Path) -> None:
+    """Slices of a site beside those of its twin, a row per contrast."""
+    rows = []
+    for one in shown:
+        row = []
+        scenes = [('site', prepare(*one.site)), ('twin, simulated', prepare(*one.twin))]
+        for place in range(1, TWIN_SLICES + 1):
+            for word, scene in scenes:
+                index = scene.places(AXIAL, TWIN_SLICES + 2)[place]
+                head = f'{one.contrast}, {word}'
+                row.append(replace(slice_panel(scene, AXIAL, index), head=head))
+        rows.append(row)
+    note = 'Preprocessed images of one participant and of one simulated person at similar heights.'
+    title = 'The site and its scanner twin'
+    write_text(path, sheet(title, rows, note=note, columns=2 * TWIN_SLICES))
 
 
 def section(facts: Mapping[str, Any]) -> dict[str, Any]:

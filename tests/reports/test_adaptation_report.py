@@ -144,3 +144,46 @@ def test_the_picture_of_the_suggestions(tmp_path, count):
     assert text.count('<image') == 2 * count
     assert text.count('uncertain') == count + 1  # outlines, and the note
     assert 'j = 8' in text
+
+
+def twin(**more):
+    return {
+        'People': 8, 'Measured': 5, 'Field': 1.5, 'FieldKnown': True, 'Contrasts': ['FLAIR'],
+        'NotDrawn': {'T2w': 'no <sequence>'}, 'Heads': 'MNI152',
+        'Statistics': [
+            {'Contrast': 'FLAIR', 'Quantity': 'white matter / noise', 'Site': 17.25, 'Twin': 16.5},
+            {'Contrast': 'FLAIR', 'Quantity': 'voxel (mm)', 'Site': '1 x 1 x 5', 'Twin': None},
+        ],
+        'Figure': 'figures/t.svg', 'Protocol': 'models/mysite/twin.toml',
+    } | more  # fmt: skip
+
+
+def test_the_twin_stands_beside_the_site(tmp_path):
+    page = page_of(tmp_path, facts(Twin=twin(), rows=0))
+    assert 'fitted to the scans of 5 participants' in page
+    assert 'No real label took part' in page
+    assert 'no &lt;sequence&gt;' in page
+    assert 'src="figures/t.svg"' in page
+    assert '17.25' in page
+    labelled = page_of(tmp_path, facts(Twin=twin(FieldKnown=False)))
+    assert 'No real label took part' not in labelled
+    assert '1.5 T, assumed' in labelled
+    assert 'scanner twin' not in page_of(tmp_path, facts())
+
+
+def test_slices_of_site_and_twin(tmp_path):
+    random = np.random.default_rng(0)
+    brain = np.zeros((12, 14, 10), np.uint8)
+    brain[2:-2, 2:-2, 1:-1] = 1
+    pair = [
+        (
+            Volume((random.random(brain.shape) * brain).astype(np.float32), affine, 'FLAIR'),
+            Volume(brain, affine),
+        )
+        for affine in (np.eye(4), np.diag([1.0, 1.0, 5.0, 1.0]))
+    ]
+    adaptation.draw_twin([adaptation.Beside('FLAIR', *pair)] * 2, tmp_path / 't.svg')
+    text = (tmp_path / 't.svg').read_text(encoding='utf-8')
+    ElementTree.fromstring(text)
+    assert text.count('<image') == 8
+    assert text.count('FLAIR, site') == text.count('FLAIR, twin, simulated') == 4

@@ -72,6 +72,7 @@ def sample(
     *,
     box: tuple[slice, ...] | None = None,
     thin: bool = False,
+    share: float = 1.0,
 ) -> np.ndarray:
     """Values on an anatomy's grid, moved by a pose, as the voxels of a scan's grid average them.
 
@@ -84,6 +85,7 @@ def sample(
     box : the part of the anatomy that counts, zero is taken for the rest; None for where the
         values are not zero.
     thin : take the values in the middle of thick slices; enough for what changes slowly.
+    share : of the distance between two thick slices that a slice fills; the rest is a gap.
     """
     result = np.zeros(grid.shape, np.float32)
     found = [box] if box else ndimage.find_objects((values != 0).astype(np.uint8))
@@ -104,7 +106,7 @@ def sample(
         result[part] = resample(image, grid.affine @ corner, (i, j, k), transform=back).data
         return result
     steps = int(np.ceil(ratio))
-    weights = slice_profile(steps)
+    weights = slice_profile(steps, share)
     beyond = (len(weights) - steps) // 2
     count = shape[axis]
     shape[axis] = count * steps + 2 * beyond
@@ -133,14 +135,15 @@ def box_on_scan(
     return tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
 
 
-def slice_profile(steps: int) -> np.ndarray:
+def slice_profile(steps: int, share: float = 1.0) -> np.ndarray:
     """Weights, of sum 1, of the samples that a slice averages; ``steps`` of them span a slice.
 
     Half of the sensitivity is reached half a slice from its middle; the ramps reach a little into
-    both neighbours.
+    both neighbours. With gaps ``steps`` span the distance between two slices, of which a slice
+    fills ``share``.
     """
     away = np.abs((np.arange(-steps, 2 * steps) + 0.5) / steps - 0.5)
-    weights = np.clip((0.5 + RAMP / 2 - away) / RAMP, 0, 1)
+    weights = np.clip((share / 2 + RAMP / 2 - away) / RAMP, 0, 1)
     weights = weights[weights > 0]
     return (weights / weights.sum()).astype(np.float32)
 

@@ -41,6 +41,7 @@ UNITS = 'Times are in s, angles in degrees, lengths in mm.'
 MAX_TR = 30.0  # s; a repetition beyond is one written in ms
 VOXEL_RANGE = (0.2, 10.0)  # mm
 EXTENT_RANGE = (20.0, 400.0)  # mm
+LEAST_SHARE = 0.4  # of the distance between two slices that a slice fills
 MAX_VOXELS = 150e6
 
 
@@ -144,6 +145,12 @@ def geometry_fault(geometry: Geometry) -> tuple[str, str] | None:
     ):
         if not all(low <= value <= high for value in values):
             return f'geometry.{key}', f'{list(values)} are not all within {low:g} and {high:g} mm'
+    if geometry.thickness and not LEAST_SHARE <= geometry.share <= 1:
+        least = LEAST_SHARE * max(geometry.voxel)
+        return 'geometry.thickness', (
+            f'{geometry.thickness:g} mm is not between {least:g} mm and the longest edge of the '
+            f'voxel, {max(geometry.voxel):g} mm'
+        )
     for key in ('phase', 'readout'):
         if getattr(geometry, key) not in ('i', 'j', 'k'):
             return f'geometry.{key}', 'is not i, j or k'

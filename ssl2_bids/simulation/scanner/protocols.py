@@ -90,6 +90,8 @@ class Geometry:
     voxel : edges in mm along these axes, (3,); the thick one of a 2D sequence among them.
     extent : field of view in mm, from left to right, back to front, bottom to top.
     phase, readout : voxel axis (``i``, ``j`` or ``k``) of the phase encoding and the readout.
+    thickness : mm of the slices of a 2D sequence where gaps lie between them (the thick edge of
+        ``voxel`` is then the distance between two slices); 0 for slices without gaps.
     """
 
     axes: str
@@ -97,6 +99,12 @@ class Geometry:
     extent: tuple[float, float, float]
     phase: str = 'j'
     readout: str = 'i'
+    thickness: float = 0.0
+
+    @property
+    def share(self) -> float:
+        """Thickness of a slice over the distance between two slices."""
+        return self.thickness / max(self.voxel) if self.thickness else 1.0
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -184,7 +184,7 @@ def receive_images(
             steps = voxel_steps(grid, head.spacing)
             left = dephasing(head.off_resonance, protocol.echo_times[number], steps)
             parts = [part * left for part in parts]
-        images = [sample(part, head.affine, grid, pose) for part in parts]
+        images = [sample(part, head.affine, grid, pose, share=geometry.share) for part in parts]
         if error is not None and protocol.bandwidth:
             away = np.float32(FAT_SHIFT * HYDROGEN * head.field)
             images = [

@@ -36,6 +36,8 @@ PEER_CHANNELS = (16, 32, 64, 96)  # of the other architecture that cross-teachin
 PEER_NOISE = 0.1  # of a tensor's spread: two equal networks could not learn from each other
 MIN_PATCH = 32  # voxels; a smaller one shows a lesion without its surroundings
 ALL, LAST = 'all', 'last'
+LABELS_ALONE = ('supervised', 'twin')  # strategies that look at no scan without a label
+SIMULATED = 0.5  # share of the patches that are of a twin's people, beside real labels
 LAST_RATE = 3.0  # of the learning rate: few numbers that all voxels decide may move faster
 PROBED = 3  # steps timed; the first one warms up and is not counted
 
@@ -237,13 +239,14 @@ def disturb(network: nn.Module) -> nn.Module:
 
 def views_of(people: Sequence[Participant], settings: AdaptSettings) -> Views:
     """The batches of a training."""
-    needs_two = settings.strategy != 'supervised'
+    needs_two = settings.strategy not in LABELS_ALONE
     return Views(
         people,
         ViewSettings(
             patch=settings.patch,
             labelled=settings.labelled,
             unlabelled=settings.unlabelled if needs_two else 0,
+            simulated=SIMULATED,
         ),
         seed=settings.seed,
     )

@@ -74,7 +74,12 @@ def write_participant(participant: Participant, folder: Path) -> None:
     for name, array in arrays.items():
         with whole_file(folder / f'{name}.npy') as temporary:
             np.save(temporary, array)
-    facts = {'name': participant.name, 'present': [bool(there) for there in participant.present]}
+    facts: dict[str, Any] = {
+        'name': participant.name,
+        'present': [bool(there) for there in participant.present],
+    }
+    if participant.simulated:
+        facts['simulated'] = True
     write_json(folder / FACTS, {**facts, 'arrays': list(arrays)})
 
 
@@ -88,7 +93,12 @@ def read_participant(folder: Path) -> Participant:
     try:
         facts = json.loads((folder / FACTS).read_text(encoding='utf-8'))
         arrays = {name: np.load(folder / f'{name}.npy', mmap_mode='r') for name in facts['arrays']}
-        found = Participant(facts['name'], present=tuple(facts['present']), **arrays)
+        found = Participant(
+            facts['name'],
+            present=tuple(facts['present']),
+            simulated=bool(facts.get('simulated', False)),
+            **arrays,
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f'this participant cannot be read ({error})', advice='Prepare it again.', path=folder

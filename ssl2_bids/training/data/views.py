@@ -46,6 +46,8 @@ class ViewSettings:
     scale : largest change of an edge, share.
     drop : probability that a contrast is left out of a labelled patch or a strong view; one is
         always left.
+    simulated : share of the labelled patches that are of simulated people, where there are real
+        and simulated ones; None treats all people alike.
     """
 
     patch: tuple[int, int, int] = (80, 80, 80)
@@ -57,6 +59,7 @@ class ViewSettings:
     angle: float = 15.0
     scale: float = 0.1
     drop: float = 0.2
+    simulated: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,7 +193,8 @@ class Views:
     def labelled_view(self, random: np.random.Generator) -> tuple[Tensor, ...]:
         """Image, label, annotated extent, brain, contrasts present."""
         on_lesion = bool(self.with_lesions) and random.random() < self.settings.on_lesion
-        index = int(random.choice(self.with_lesions if on_lesion else self.annotated))
+        among = self.among(self.with_lesions if on_lesion else self.annotated, random)
+        index = int(random.choice(among))
         participant, places = self.participants[index], self.places[index]
         if on_lesion or not places.free.any():
             voxel = lesion_voxel(places, random)
@@ -199,6 +203,16 @@ class Views:
         patch = self.cut(participant, voxel, random)
         image, present = self.strong(patch, participant.present, random)
         return image, patch.label, patch.annotated, patch.brain, present
+
+    def among(self, numbers: list[int], random: np.random.Generator) -> list[int]:
+        """Of some people the real ones or the simulated ones, where their shares are settled."""
+        share = self.settings.simulated
+        kinds: list[list[int]] = [[], []]
+        for number in numbers:
+            kinds[self.participants[number].simulated].append(number)
+        if share is None or not all(kinds):
+            return numbers
+        return kinds[bool(random.random() < share)]
 
     def any_view(self, random: np.random.Generator) -> tuple[int, Patch]:
         """The number of a participant, and a patch of it whatever is annotated.

@@ -23,6 +23,7 @@ _CLASSES = {
     'fixmatch': 'FixMatch',
     'bcp': 'BidirectionalCopyPaste',
     'self_training': 'SelfTraining',
+    'twin': 'Twin',
 }
 
 

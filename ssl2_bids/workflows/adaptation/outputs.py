@@ -38,6 +38,8 @@ from ssl2_bids.workflows.adaptation.plan import SLICES, label_links
 from ssl2_bids.workflows.adaptation.prepare import PreparedSession
 from ssl2_bids.workflows.adaptation.run import FINAL, HOLDOUT, Adapted, layers_for
 from ssl2_bids.workflows.adaptation.state import Work, settings_for, settings_table
+from ssl2_bids.workflows.adaptation.twin.draw import twin_facts
+from ssl2_bids.workflows.adaptation.twin.recalibrate import trained_twins
 
 PEERS = 2  # networks of folds that are asked beside the model: more add little
 SHOWN = 6  # suggestions in the picture
@@ -62,6 +64,9 @@ def write_adapted(work: Work, adapted: Adapted) -> Card:
         root / output_name('model.report', desc=label),
         report_facts(work, adapted, compared, suggested),
     )
+    if work.twin:
+        protocol = root / output_name('model.twin', desc=label)
+        write_text(protocol, work.twin.twin.text)
     folder = root / output_name('model.folder', desc=label)
     return write_model(folder, adapted.network, card_content(work, adapted, compared))
 
@@ -139,6 +144,9 @@ def card_content(work: Work, adapted: Adapted, compared: dict[str, Any]) -> dict
     data = str(parent.content.get('TrainedOn', 'see the parent model'))
     if adapted.share:
         data += f'; then adapted to {len(trained)} scans of a site, {labelled} of them labelled'
+        if work.twin:
+            people = len(trained_twins(work))
+            data += f', by {people} simulated people of a scanner fitted to these scans'
     elif accepted:
         data += f'; then recalibrated on {labelled} labelled scan{"s" * (labelled > 1)} of a site'
     return (
@@ -160,6 +168,7 @@ def card_content(work: Work, adapted: Adapted, compared: dict[str, Any]) -> dict
             'WeightShare': adapted.share,
             'Rungs': rung_facts(work, adapted),
             'Evidence': evidence_of(work, adapted),
+            **({'Twin': twin_facts(work.twin)} if work.twin else {}),
             'Patch': list(work.training.patch),
             'Seed': work.training.seed,
             'Folds': sorted({row.fold for row in adapted.rows if row.fold != HOLDOUT}),
@@ -379,8 +388,37 @@ def report_facts(
         'Annotate': annotate_rows(work, suggested),
         'AnnotateFigure': draw_suggestions(work, suggested),
         'Minutes': round(sum(h.seconds for h in work.histories.values()) / 60, 1),
+        'Twin': twin_facts(work.twin) | twin_files(work) if work.twin else None,
         'Final': any(name.endswith(FINAL) for name in work.histories),
     }
+
+
+def twin_files(work: Work) -> dict[str, str]:
+    """The picture of site and twin, drawn here, and the protocol; paths in the output folder."""
+    assert work.twin is not None
+    settings, twins = work.adaptation.settings, work.twin.cases
+    site = [one.case for one in work.people]
+    shown = []
+    for contrast in work.twin.twin.fitted:
+        pair = [
+            next((case for case in cases if contrast in case.images), None)
+            for cases in (site, twins)
+        ]
+        images = [
+            (
+                reorient(read(case.images[contrast], contrast=contrast)),
+                reorient(read(case.brain_mask, dtype=np.uint8)),
+            )
+            for case in pair
+            if case
+        ]
+        if len(images) == 2:
+            shown.append(pictures.Beside(contrast, images[0], images[1]))
+    name = output_name('group.twin_figure', desc=settings.label)
+    path = settings.output_dir / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pictures.draw_twin(shown, path)
+    return {'Figure': name, 'Protocol': output_name('model.twin', desc=settings.label)}
 
 
 def left_out_curves(histories: Mapping[str, History]) -> dict[str, list[list[float]]]:

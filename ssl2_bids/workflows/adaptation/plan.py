@@ -35,7 +35,8 @@ log = logging.getLogger('ssl2_bids')
 
 MAX_FOLDS = 5
 SLICES = 'slices'  # value of --folds, and the fold of what is tested so
-UNLABELLED_ONLY = 'self_training'
+TWIN = 'twin'
+WITHOUT_LABELS = ('self_training', TWIN)  # strategies that need none
 TAKEN = {*DESCRIPTIONS, 'annotated', 'change', 'lesion', 'lesions', 'manual'} - {'adapted'}
 
 
@@ -244,7 +245,7 @@ def check_folds(adaptation: Adaptation) -> None:
                 'every labelled participant is held out',
                 advice='Hold out fewer participants.',
             )
-        if settings.strategy != UNLABELLED_ONLY:
+        if settings.strategy not in WITHOUT_LABELS:
             raise NoInputError(
                 f'the strategy {settings.strategy} needs labels, but there are none',
                 advice='Give their folder with --labels.',

@@ -56,12 +56,15 @@ def prepare(
     card: Card,
     folder: Path,
     digest: Callable[[Path], str] = sha256,
+    *,
+    simulated: bool = False,
 ) -> PreparedSession:
     """Bring a case onto the grid of a model, or take it up where it is there already.
 
     Parameters
     ----------
     digest : gives the SHA-256 of a file.
+    simulated : whether it is of a scanner twin.
 
     Raises
     ------
@@ -87,6 +90,7 @@ def prepare(
             brain=given.brain.numpy(),
             label=label,
             annotated=extent,
+            simulated=simulated,
         ),
         folder,
     )
@@ -127,12 +131,14 @@ def prepare_all(
     digest: Callable[[Path], str] = sha256,
     *,
     arrays: bool = True,
+    simulated: bool = False,
 ) -> tuple[list[PreparedSession], list[tuple[Case, str]]]:
     """Prepare all cases one by one; those that cannot be used, and why.
 
     Parameters
     ----------
     arrays : False gives keys alone, see :func:`identified`.
+    simulated : whether they are of a scanner twin.
 
     Raises
     ------
@@ -143,8 +149,12 @@ def prepare_all(
         annotation = annotations.get(case.name)
         try:
             with about(case.brain_mask):
-                make = prepare if arrays else identified
-                made.append(make(case, annotation, card, folder / case.name, digest))
+                there = folder / case.name
+                if arrays:
+                    ready = prepare(case, annotation, card, there, digest, simulated=simulated)
+                else:
+                    ready = identified(case, annotation, card, there, digest)
+                made.append(ready)
         except (DataError, NoInputError) as error:
             if case.labels:
                 raise

@@ -101,6 +101,11 @@ def write_section(
 def _sentences(card: Card) -> list[str]:
     parent = card.content['Parent']
     how = f'{card.content["Strategy"]}, {card.content["Steps"]} steps'
+    if twin := card.content.get('Twin'):
+        how += (
+            f'; trained with {twin["People"]} simulated people of a scanner whose protocol was '
+            f'fitted to unlabelled scans of {twin["Measured"]} participants'
+        )
     if card.content.get('Rung') == RECALIBRATED:
         people = len(card.content['Evidence']['Labelled'])
         how = (

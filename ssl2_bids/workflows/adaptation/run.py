@@ -36,6 +36,7 @@ from ssl2_bids.workflows.adaptation.state import (
     layers_of,
     train_one,
 )
+from ssl2_bids.workflows.adaptation.twin.recalibrate import recalibrated_on_twins, trained_twins
 
 FINAL, HOLDOUT = 'final', 'holdout'
 WITHIN = 'tested on slices of a single participant: evidence within one person'
@@ -110,12 +111,14 @@ def run(work: Work) -> Adapted:
         last = train_one(work, FINAL, seen, layers=layers_for(taken.name))
         network = training.between(work.network, last, share)
         probability = of_network(work, network)
+    recalibration = taken.recalibration if decision.accepted else Recalibration()
+    if share and work.twin and not work.annotations:
+        recalibration = recalibrated_on_twins(work, network)
     rungs = [
         replace(r, minutes=training_minutes(work, layers_for(r.name))) if r.name in SHARES else r
         for r in rungs
     ]
     rows = list(taken.rows)
-    recalibration = taken.recalibration if decision.accepted else Recalibration()
     for one in labelled_of(work, set(work.held)):
         if decision.accepted:
             rows.append(score_held(work, one, probability, recalibration))
@@ -298,9 +301,14 @@ def seen_without(work: Work, out: set[str]) -> list[PreparedSession]:
 
 
 def seen_of(work: Work, out: set[str], layers: str) -> list[PreparedSession]:
-    """The participants of a training of some layers: of the last ones the labelled alone."""
+    """The participants of a training of some layers: of the last ones the labelled alone.
+
+    And those of the scanner twin, who are labelled.
+    """
     seen = seen_without(work, out)
-    return seen if layers == ALL else [one for one in seen if one.case.name in work.annotations]
+    if layers != ALL:
+        seen = [one for one in seen if one.case.name in work.annotations]
+    return [*seen, *trained_twins(work)]
 
 
 def labelled_of(work: Work, participants: set[str]) -> list[PreparedSession]:

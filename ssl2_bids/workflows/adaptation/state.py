@@ -19,7 +19,13 @@ from torch import nn
 
 from ssl2_bids.device import choose_device
 from ssl2_bids.digests import DIGESTS, Digests
-from ssl2_bids.errors import DataError, StorageError, UnavailableError, UsageError
+from ssl2_bids.errors import (
+    DataError,
+    NoInputError,
+    StorageError,
+    UnavailableError,
+    UsageError,
+)
 from ssl2_bids.files import remove_leftovers, write_json
 from ssl2_bids.networks.inference import is_out_of_memory
 from ssl2_bids.networks.registry import NETWORKS
@@ -35,6 +41,7 @@ from ssl2_bids.training.run import History
 from ssl2_bids.workflows.adaptation import prepare as cache
 from ssl2_bids.workflows.adaptation import torchrun as nodes
 from ssl2_bids.workflows.adaptation.plan import (
+    TWIN,
     Adaptation,
     check_existing,
     check_labels,
@@ -44,6 +51,7 @@ from ssl2_bids.workflows.adaptation.plan import (
     trainings_of,
 )
 from ssl2_bids.workflows.adaptation.prepare import PreparedSession
+from ssl2_bids.workflows.adaptation.twin.draw import DrawnTwin, draw_twin
 
 log = logging.getLogger('ssl2_bids')
 
@@ -75,6 +83,7 @@ class Work:
     minimum_volume: float  # mm^3
     trains: bool = True  # False: people are not prepared, only the start model is recalibrated
     left_out: list[tuple[str, str]] = field(default_factory=list)
+    twin: DrawnTwin | None = None
     histories: dict[str, History] = field(default_factory=dict)
     fold_of: dict[str, str] = field(default_factory=dict)
     memory: int = 0  # bytes of one training, once it is measured
@@ -84,6 +93,11 @@ class Work:
     def labelled(self) -> list[PreparedSession]:
         """Prepared cases with a label, held out or not."""
         return [one for one in self.people if one.case.name in self.annotations]
+
+    @property
+    def twins(self) -> list[PreparedSession]:
+        """Simulated people of the scanner twin; they are in trainings, and in no test."""
+        return self.twin.people if self.twin else []
 
     @property
     def held(self) -> tuple[str, ...]:
@@ -153,6 +167,7 @@ def begin(adaptation: Adaptation, show: ShowLine) -> Work:
     unannotated = any(
         one.case.name not in annotations or not annotations[one.case.name].whole for one in people
     )
+    adaptation, twin = with_twin(adaptation, annotations, people, root, digests, show)
     chosen = training_settings(adaptation, device, unannotated=unannotated)
     smallest = [
         one.case.result.sidecar.get('MinimumLesionVolume', adaptation.card.minimum_lesion_volume)
@@ -160,6 +175,7 @@ def begin(adaptation: Adaptation, show: ShowLine) -> Work:
     ]
     minimum_volume = float(min(smallest))
     keys = {one.case.name: one.key for one in people}
+    keys |= {f'twin {one.case.name}': one.key for one in twin.people} if twin else {}
     trainings = trainings_of(adaptation, chosen, keys, minimum_volume)
     folder = root / trainings
     folder.mkdir(parents=True, exist_ok=True)
@@ -177,7 +193,41 @@ def begin(adaptation: Adaptation, show: ShowLine) -> Work:
         minimum_volume,
         trains=trains,
         left_out=[(case.name, reason) for case, reason in lost],
+        twin=twin,
     )
+
+
+def with_twin(
+    adaptation: Adaptation,
+    annotations: dict[str, Annotation],
+    people: Sequence[PreparedSession],
+    root: Path,
+    digests: Digests,
+    show: ShowLine,
+) -> tuple[Adaptation, DrawnTwin | None]:
+    """The people of the scanner twin if it was asked for; with labels the run continues without.
+
+    Raises
+    ------
+    DataError : there is no twin, and no label that a training could do with.
+    """
+    settings = adaptation.settings
+    if settings.strategy != TWIN or not adaptation.trains:
+        return adaptation, None
+    cases = [one.case for one in people]
+    try:
+        twin = draw_twin(settings, cases, adaptation.card, root, digests.of, show)
+    except (DataError, NoInputError, UsageError) as error:
+        if not annotations:
+            raise DataError(
+                f'no scanner twin can be made: {error}',
+                advice='Label a few participants, or choose --strategy self_training.',
+            ) from None
+        show(f'no scanner twin can be made: {error}; continuing without it')
+        return replace(adaptation, settings=replace(settings, strategy=None)), None
+    finally:
+        digests.save()
+    return adaptation, twin
 
 
 def _check_space(settings: GroupSettings, size: int) -> None:
@@ -301,7 +351,7 @@ def cost_of_step(work: Work, layers: str = ALL) -> Cost:
     ------
     UnavailableError : the memory is too small even for the smallest batch.
     """
-    people = [one.read() for one in work.people]
+    people = [one.read() for one in (*work.people, *work.twins)]
     network = work.adaptation.card.network
     multiple = NETWORKS[network['Type']].multiple(network)
     while True:

@@ -157,10 +157,12 @@ def image_sidecar(
         'ScanningSequence': sequence,
         'SequenceVariant': variant,
         'MRAcquisitionType': '2D' if thick else '3D',
-        'SliceThickness': _number(max(geometry.voxel)),
+        'SliceThickness': _number(geometry.thickness or max(geometry.voxel)),
         'PhaseEncodingAxis': geometry.phase,
         'SkullStripped': not whole_head and protocol.kind != 'mp2rage',
     }
+    if geometry.thickness:
+        content['SpacingBetweenSlices'] = _number(max(geometry.voxel))
     if image.phase:
         content['Units'] = 'rad'
     if protocol.bandwidth:

@@ -107,6 +107,17 @@ def test_shape_follows_the_axes():
     assert (geometry.phase_axis, geometry.readout_axis) == (2, 0)
 
 
+def test_slices_with_gaps(tmp_path):
+    text = THICK.replace('extent', 'thickness = 3.0, extent')
+    geometry = read_scanner(written(tmp_path, text)).geometries['T1w']
+    assert geometry.share == pytest.approx(3.0 / 3.3)
+    assert replace(geometry, thickness=0.0).share == 1
+    for wrong_thickness in (3.4, 0.9, -1):
+        text = THICK.replace('extent', f'thickness = {wrong_thickness}, extent')
+        with pytest.raises(DataError, match='geometry.thickness'):
+            read_scanner(written(tmp_path, text))
+
+
 @pytest.mark.parametrize('field', [None, 2.0, 9.4])
 def test_a_field_without_bundled_scanner_is_refused(field):
     with pytest.raises(UsageError, match=r'Choose from 1.5, 3, 7'):

@@ -379,3 +379,23 @@ def test_thick_slices_of_a_clinical_scanner(lesions, heads):
     np.testing.assert_allclose(image.spacing, (0.9, 0.9, 4.0))
     value = medians(image.data, fractions)
     assert value['csf'] < 0.5 * value['wm'] < value['gm']
+
+
+def test_gaps_between_slices_are_not_seen():
+    weights, whole = slice_profile(40, 0.5), slice_profile(40)
+    assert weights.sum() == pytest.approx(1)
+    assert (weights > weights.max() / 2).sum() == pytest.approx(20, abs=1)
+    assert (whole > whole.max() / 2).sum() == pytest.approx(40, abs=1)
+    # a thin sheet of signal: within a slice it is brighter with a gap, in the gap it is lost
+    grid = Volume(np.broadcast_to(np.uint8(0), (3, 3, 4)), np.diag([1.0, 1.0, 5.0, 1.0]))
+    identity = tuple(map(tuple, np.eye(4).tolist()))
+    box = (slice(0, 3), slice(0, 3), slice(0, 20))
+    for height, kept in ((5, True), (7, False)):
+        sheet = np.zeros((3, 3, 20), np.float32)
+        sheet[:, :, height] = 1
+        full, part = (
+            sample(sheet, np.eye(4), grid, identity, box=box, share=share)[1, 1].max()
+            for share in (1.0, 0.6)
+        )
+        assert (part > 1.3 * full) == kept
+        assert (part < 0.5 * full) != kept

@@ -321,3 +321,16 @@ def test_a_strategy_takes_the_batch(name):
     loss, _ = strategy.loss(made[0], 5)
     loss.backward()
     assert loss.isfinite()
+
+
+def test_real_and_simulated_people_share_the_labelled_patches():
+    real, twins = participant('real', every=2), [participant(f't{n}', every=2) for n in range(4)]
+    people = [real, *(replace(one, simulated=True) for one in twins)]
+    for share, expected in ((0.5, 0.5), (None, 0.2)):
+        made = Views(people, replace(SMALL, simulated=share), seed=0)
+        found = [made.among(made.with_lesions, made.random(step, 0, 0)) for step in range(200)]
+        drawn = np.mean([1 / len(numbers) if 0 in numbers else 0 for numbers in found])
+        assert drawn == pytest.approx(expected, abs=0.1)
+    alone = Views(people[:1], replace(SMALL, simulated=0.5), seed=0)
+    plain = Views(people[:1], SMALL, seed=0)
+    assert torch.equal(alone[3].xl, plain[3].xl)

@@ -1,0 +1,219 @@
+"""What unlabelled scans show of their scanner: grids, times, and measures of image quality.
+
+The measures are those that the participant level left (``*_quality.json``), so a site and its twin
+are measured by the same rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import nibabel as nib
+import numpy as np
+
+from ssl2_bids.bids.inheritance import Inheritance
+from ssl2_bids.bids.outputs import find_qualities
+from ssl2_bids.errors import DataError
+from ssl2_bids.raw_grid import RawGrid, read_raw_grid
+from ssl2_bids.sidecar_values import is_number, known
+from ssl2_bids.voxel_grid import spacing_of
+from ssl2_bids.workflows.adaptation.cases import RAW, Case
+
+PEOPLE = 8  # whose scans are measured: medians of more move by little
+SPREAD = (10, 50, 90)  # percentiles over people
+MEASURES = {
+    'gm': 'grey matter / white matter',
+    'csf': 'fluid / white matter',
+    'snr': 'white matter / noise',
+    'field': 'range of the receive field',
+}
+NUMBERS = {
+    'tr': 'RepetitionTime',
+    'te': 'EchoTime',
+    'ti': 'InversionTime',
+    'angles': 'FlipAngle',
+}  # of a sequence, by the key of BIDS
+
+
+@dataclass(frozen=True)
+class SequenceFacts:
+    """One kind of image of a site: medians over its people.
+
+    Attributes
+    ----------
+    suffix : of BIDS, of the raw images.
+    axes, voxel, extent : as :class:`~ssl2_bids.simulation.scanner.protocols.Geometry` has them.
+    thickness : mm of a slice where gaps lie between slices, else 0.
+    written : numbers of the sidecars: s, degrees, Hz per voxel (``bandwidth``).
+    phase : voxel axis of the phase encoding, empty if unknown.
+    words : ``ScanningSequence`` of the sidecars, for example ``('SE', 'IR')``.
+    measured : by name in ``MEASURES``, percentiles 10, 50 and 90 over people.
+    """
+
+    suffix: str
+    axes: str
+    voxel: tuple[float, float, float]
+    extent: tuple[float, float, float]
+    thickness: float = 0.0
+    written: dict[str, float] = field(default_factory=dict)
+    phase: str = ''
+    words: tuple[str, ...] = ()
+    measured: dict[str, tuple[float, float, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Site:
+    """A scanner as its scans show it.
+
+    Attributes
+    ----------
+    field : T; None where no sidecar gives it.
+    people : how many were measured.
+    sequences : by contrast.
+    """
+
+    field: float | None
+    people: int
+    sequences: dict[str, SequenceFacts]
+
+
+@dataclass(frozen=True)
+class _Scan:
+    grid: RawGrid
+    suffix: str
+    sidecar: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+
+
+def measure_site(cases: Sequence[Case], bids_dir: Path) -> Site:
+    """Measure the scans of at most eight people, spread over all.
+
+    Raises
+    ------
+    DataError : no image has a raw file and measures of its quality.
+    """
+    people: dict[str, Case] = {}
+    for case in cases:
+        people.setdefault(case.participant, case)
+    chosen = list(people.values())
+    if len(chosen) > PEOPLE:
+        places = np.linspace(0, len(chosen) - 1, PEOPLE).round().astype(int)
+        chosen = [chosen[n] for n in places.tolist()]
+    scans: dict[str, list[_Scan]] = {}
+    inherited = Inheritance(bids_dir)
+    fields: list[Any] = []
+    for case in chosen:
+        for contrast, quality in find_qualities(case.result.names).items():
+            if contrast not in case.images:
+                continue
+            fields.append(quality.get('MagneticFieldStrength'))
+            path = _raw_file(quality, bids_dir)
+            if path is None:
+                continue
+            metadata, _ = inherited.metadata_for(path)
+            fields.append(known(metadata, 'MagneticFieldStrength'))
+            suffix = path.name.split('.')[0].rsplit('_', 1)[-1]
+            scans.setdefault(contrast, []).append(
+                _Scan(read_raw_grid(path), suffix, metadata, quality)
+            )
+    if not scans:
+        raise DataError(
+            'no scan of the site can be measured: there are no measures of image quality',
+            advice='Run the participant level again with --overwrite.',
+        )
+    strengths = [float(value) for value in fields if is_number(value)]
+    return Site(
+        float(np.median(strengths)) if strengths else None,
+        len(chosen),
+        {contrast: _sequence(found) for contrast, found in scans.items()},
+    )
+
+
+def _raw_file(quality: Mapping[str, Any], bids_dir: Path) -> Path | None:
+    for uri in quality.get('Sources', []):
+        path = bids_dir / unquote(str(uri).removeprefix(RAW))
+        if str(uri).startswith(RAW) and path.is_file():
+            return path
+    return None
+
+
+def _sequence(scans: Sequence[_Scan]) -> SequenceFacts:
+    """Medians over people of one contrast; of the grids that of the commonest axes."""
+    axes = [''.join(nib.aff2axcodes(scan.grid.affine)) for scan in scans]
+    usual = max(sorted(set(axes)), key=axes.count)
+    alike = [scan for scan, own in zip(scans, axes, strict=True) if own == usual]
+    edges = np.median([spacing_of(scan.grid.affine) for scan in alike], axis=0)
+    shape = np.median([scan.grid.shape for scan in alike], axis=0)
+    order = {letter: n for n, letters in enumerate(('LR', 'PA', 'IS')) for letter in letters}
+    extent = [0.0, 0.0, 0.0]
+    for letter, edge, count in zip(usual, edges, shape, strict=True):
+        extent[order[letter]] = round(float(edge * count), 2)
+    i, j, k = (round(float(edge), 4) for edge in edges)
+    written = {}
+    for name, key in NUMBERS.items():
+        values = [value for scan in alike if (value := known(scan.sidecar, key)) is not None]
+        if values:
+            written[name] = float(np.median(values))
+    bandwidths = [
+        float(scan.sidecar['PixelBandwidth'])
+        for scan in alike
+        if is_number(scan.sidecar.get('PixelBandwidth'))
+    ]
+    if bandwidths:
+        written['bandwidth'] = float(np.median(bandwidths))
+    first = alike[0].sidecar
+    direction = first.get('PhaseEncodingAxis') or first.get('PhaseEncodingDirection') or ''
+    words = first.get('ScanningSequence') or ()
+    return SequenceFacts(
+        alike[0].suffix,
+        usual,
+        (i, j, k),
+        (extent[0], extent[1], extent[2]),
+        _thickness(alike, float(edges.max())),
+        written,
+        str(direction)[:1] if str(direction)[:1] in ('i', 'j', 'k') else '',
+        (words,) if isinstance(words, str) else tuple(map(str, words)),
+        measured_of([scan.metrics for scan in alike]),
+    )
+
+
+def _thickness(scans: Sequence[_Scan], longest: float) -> float:
+    """Thickness of the slices in mm where gaps lie between them, else 0."""
+    found = [
+        float(scan.sidecar['SliceThickness'])
+        for scan in scans
+        if is_number(scan.sidecar.get('SliceThickness'))
+    ]
+    thickness = float(np.median(found)) if found else 0.0
+    return round(thickness, 4) if 0 < thickness < longest - 0.02 else 0.0
+
+
+def measured_of(
+    metrics: Sequence[Mapping[str, Any]],
+) -> dict[str, tuple[float, float, float]]:
+    """Percentiles over people of ratios, noise and field; without those that no participant has.
+
+    Parameters
+    ----------
+    metrics : the content of ``*_quality.json``, one per person.
+    """
+    values: dict[str, list[float]] = {name: [] for name in MEASURES}
+    for one in metrics:
+        if is_number(one.get('wm2gm')):
+            values['gm'].append(1 / float(one['wm2gm']))
+        if is_number(one.get('csf2wm')):
+            values['csf'].append(float(one['csf2wm']))
+        if is_number(one.get('tissue_snr')):
+            values['snr'].append(float(one['tissue_snr']))
+        if is_number(one.get('inu_range')):
+            values['field'].append(float(one['inu_range']))
+    found = {}
+    for name, numbers in values.items():
+        if numbers:
+            low, middle, high = (float(v) for v in np.percentile(numbers, SPREAD))
+            found[name] = (low, middle, high)
+    return found

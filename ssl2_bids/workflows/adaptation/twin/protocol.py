@@ -1,0 +1,374 @@
+"""The protocol of a twin, with reasons: what was measured, else what a bundled scanner has.
+
+The protocol is fitted twice. The first one takes the measured ratios for those of pure tissues.
+A few pilot people drawn with it and measured as the site was show what partial volume, lesions and
+noise make of a ratio; the second one is corrected by that.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ssl2_bids.errors import DataError
+from ssl2_bids.simulation.scanner.fitting import (
+    FLUID,
+    GREY,
+    MAX_MISS,
+    FittedProtocol,
+    fit_protocol,
+    significant,
+)
+from ssl2_bids.simulation.scanner.protocol_checks import (
+    EXTENT_RANGE,
+    KINDS_OF_SUFFIX,
+    LEAST_SHARE,
+    NEEDED_KEYS,
+    OPTIONAL_KEYS,
+    VOXEL_RANGE,
+    fault,
+)
+from ssl2_bids.simulation.scanner.protocols import FIELDS, Protocol, Scanner, read_scanner
+from ssl2_bids.tables import to_table
+from ssl2_bids.workflows.adaptation.twin.measure import NUMBERS, SequenceFacts, Site
+
+DEFAULT_FIELD = 3.0  # T, where no sidecar has one
+SNR_LIMITS = (3.0, 300.0)
+SPREAD_LIMITS = (0.01, 0.6)
+THICK = 2.0  # mm; a T1w of thicker slices is a spin echo unless its sidecar states otherwise
+FIRST_MISS = 0.6  # of a ratio, before the pilot shows what partial volume adds to fluid
+MAX_DILUTION = 2.0  # of the contrast of grey matter by partial volume
+REFERENCES = (
+    'FLAIR',
+    'T1w',
+    'T2w',
+    'T2starw',
+)  # the first one that is there gives noise and field
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A protocol with its reasons.
+
+    Attributes
+    ----------
+    table : what a protocol file holds.
+    reasons : by dotted key, where a number comes from.
+    fitted : by contrast.
+    left_out : by contrast, why it is not drawn.
+    """
+
+    table: dict[str, Any]
+    reasons: dict[str, str] = field(default_factory=dict)
+    fitted: dict[str, FittedProtocol] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """The protocol file."""
+        return protocol_text(self.table, self.reasons)
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Of the sequences."""
+        return tuple(self.table['sequences'])
+
+
+def first_twin(site: Site) -> Twin:
+    """The protocol of pilot people: ratios as measured, noise and receive field in the middle.
+
+    Raises
+    ------
+    DataError : no contrast of the site can be drawn; the reasons are named.
+    """
+    wanted = {
+        contrast: {tissue: one.measured[tissue][1] for tissue in (GREY, FLUID)}
+        for contrast, one in site.sequences.items()
+        if {GREY, FLUID} <= one.measured.keys()
+    }
+    reference = reference_of(site)
+    measured = site.sequences[reference].measured
+    bundled = nearest_scanner(site)
+    snr = significant(_within(measured['snr'][1], SNR_LIMITS), 3)
+    spread = significant(sum(bundled.receive.spread) / 2, 3)
+    return _twin(site, wanted, (snr, snr), (spread, spread), miss=FIRST_MISS)
+
+
+def second_twin(site: Site, first: Twin, pilot: Mapping[str, Mapping[str, Any]]) -> Twin:
+    """The protocol of the twin, corrected by what pilot people of the first one show.
+
+    Parameters
+    ----------
+    pilot : measures of the pilot people, by contrast, as those of a site.
+
+    Raises
+    ------
+    DataError : see :func:`first_twin`.
+    """
+    wanted = {}
+    for contrast, fitted in first.fitted.items():
+        there, here = site.sequences[contrast].measured, pilot.get(contrast, {})
+        if not fitted.reached or not {GREY, FLUID} <= here.keys():
+            wanted[contrast] = fitted.wanted
+            continue
+        pure, seen = fitted.reached[GREY] - 1, here[GREY][1] - 1
+        dilution = _within(pure / seen, (1.0, MAX_DILUTION)) if pure * seen > 0 else 1.0
+        grey = fitted.reached[GREY] + dilution * (there[GREY][1] - here[GREY][1])
+        fluid = fitted.reached[FLUID]
+        if there[FLUID][1] > 1:
+            fluid *= there[FLUID][1] / max(here[FLUID][1], 1e-3)
+        else:
+            fluid += there[FLUID][1] - here[FLUID][1]
+        wanted[contrast] = {GREY: max(grey, 0.0), FLUID: max(fluid, 0.0)}
+    reference = reference_of(site)
+    there, here = site.sequences[reference].measured, pilot.get(reference, {})
+    snr = _noise(first.table['snr'][0], there['snr'], here.get('snr'))
+    spread = first.table['receive']['spread']
+    spread = (spread[0], spread[1])
+    if 'field' in there and 'field' in here:
+        factor = spread[0] / max(here['field'][1], 1e-6)
+        low, high = (_within(factor * value, SPREAD_LIMITS) for value in there['field'][::2])
+        spread = (significant(low, 3), significant(high, 3))
+    return _twin(site, wanted, snr, spread)
+
+
+def _noise(
+    drawn: float, there: tuple[float, ...], here: tuple[float, ...] | None
+) -> tuple[float, float]:
+    """Range of the ratio of signal to noise; what anatomy adds to the residuals is taken off."""
+    anatomy = max(here[1] ** -2 - drawn**-2, 0.0) if here else 0.0
+    found = []
+    for seen in there[::2]:
+        noise = max(seen**-2 - anatomy, 0.1 * seen**-2)
+        found.append(significant(_within(noise**-0.5, SNR_LIMITS), 3))
+    return found[0], found[1]
+
+
+def reference_of(site: Site) -> str:
+    """The contrast whose noise and receive field are those of the scanner.
+
+    Raises
+    ------
+    DataError : none has measures: images are constant, or show no tissues.
+    """
+    needed = {GREY, FLUID, 'snr'}
+    for contrast in REFERENCES:
+        if contrast in site.sequences and needed <= site.sequences[contrast].measured.keys():
+            return contrast
+    names = ', '.join(site.sequences)
+    raise DataError(
+        f'brightness of the tissues and noise cannot be measured in any image ({names}): images '
+        'are constant or show no tissues',
+        advice='Look at the images; the measures are in the files *_quality.json.',
+    )
+
+
+def nearest_scanner(site: Site) -> Scanner:
+    """The bundled scanner of the nearest field."""
+    strength = site.field or DEFAULT_FIELD
+    return read_scanner(None, min(FIELDS, key=lambda known: abs(math.log(known / strength))))
+
+
+def _twin(
+    site: Site,
+    wanted: Mapping[str, Mapping[str, float]],
+    snr: tuple[float, float],
+    spread: tuple[float, float],
+    *,
+    miss: float = MAX_MISS,
+) -> Twin:
+    strength, bundled = site.field or DEFAULT_FIELD, nearest_scanner(site)
+    source = f'of the bundled scanner "{bundled.name}"'
+    reasons = {
+        'field': 'T, of the sidecars' if site.field else 'T, assumed: no sidecar has the field',
+        'snr': 'white matter over noise, percentiles 10 and 90 of the people measured',
+        'receive.spread': 'from the range of the receive fields that N4 found',
+    }
+    receive = to_table(bundled.receive) | {'spread': list(spread)}
+    sequences: dict[str, Any] = {}
+    fitted: dict[str, FittedProtocol] = {}
+    left_out: dict[str, str] = {}
+    for contrast, one in site.sequences.items():
+        try:
+            start, where = start_of_sequence(one, bundled)
+            made = fit_protocol(
+                start,
+                wanted.get(contrast, {}),
+                strength,
+                written=tuple(one.written),
+                miss=miss,
+            )
+        except DataError as error:
+            left_out[contrast] = str(error.message)
+            continue
+        fitted[contrast] = made
+        row = sequence_table(made.protocol) | {'geometry': geometry_table(one)}
+        sequences[one.suffix] = row
+        key = f'sequences.{one.suffix}'
+        reasons[f'{key}.kind'] = f'start values: {where or source}'
+        for name in row:
+            if name in made.moved:
+                reasons[f'{key}.{name}'] = 'fitted to the brightness of the tissues'
+                if name in one.written:
+                    reasons[f'{key}.{name}'] += f', {NUMBERS[name]} of the sidecars kept close'
+            elif name in one.written:
+                reasons[f'{key}.{name}'] = 'of the sidecars'
+        reasons[f'{key}.geometry'] = 'median grid of the images'
+    if not sequences:
+        why = '; '.join(f'{contrast}: {reason}' for contrast, reason in left_out.items())
+        raise DataError(f'no contrast of the site can be drawn ({why})')
+    table = {
+        'name': f'twin of a site, {strength:g} T',
+        'field': float(strength),
+        'snr': list(snr),
+        'receive': receive,
+        'sequences': sequences,
+    }
+    return Twin(table, reasons, fitted, left_out)
+
+
+def start_of_sequence(one: SequenceFacts, bundled: Scanner) -> tuple[Protocol, str]:
+    """First values of a sequence: of a bundled scanner, with the numbers of the sidecars.
+
+    Raises
+    ------
+    DataError : the simulator has no sequence for images of this suffix.
+    """
+    if one.suffix not in KINDS_OF_SUFFIX:
+        raise DataError(f'the simulator has no sequence for {one.suffix}')
+    kind = _kind(one, bundled)
+    scanners = [bundled, *(read_scanner(None, strength) for strength in FIELDS)]
+    found = next(
+        (
+            (scanner.protocols[suffix], f'of the bundled scanner "{scanner.name}", {suffix}')
+            for suffix in (one.suffix, *KINDS_OF_SUFFIX)
+            for scanner in scanners
+            if suffix in scanner.protocols and scanner.protocols[suffix].kind == kind
+        ),
+        None,
+    )
+    if found is None:
+        raise DataError(f'no bundled scanner has a sequence of kind {kind} for {one.suffix}')
+    start, where = found
+    return with_numbers(start, one.written), where
+
+
+def _kind(one: SequenceFacts, bundled: Scanner) -> str:
+    """The kind of sequence, by the words of the sidecar, else by grid and bundled scanner."""
+    possible = KINDS_OF_SUFFIX[one.suffix]
+    if len(possible) == 1:
+        return possible[0]
+    if 'SE' in one.words:
+        return 'tse'
+    if 'GR' in one.words:
+        return 'mprage' if 'IR' in one.words or 'ti' in one.written else 'gre'
+    if one.suffix in bundled.protocols and max(one.voxel) <= THICK:
+        return bundled.protocols[one.suffix].kind
+    return 'tse' if max(one.voxel) > THICK else possible[0]
+
+
+def with_numbers(start: Protocol, written: Mapping[str, float]) -> Protocol:
+    """A sequence with the numbers of sidecars; one that would make it impossible is not taken.
+
+    An echo time far above the one that acts is that of a long train with variable angles: it
+    is the nominal one.
+    """
+    found = start
+    if start.nominal_te and 'te' in written:
+        factor = written['te'] / start.nominal_te
+        scaled = replace(found, te=found.te * factor, nominal_te=written['te'])
+        found = scaled if not fault(scaled) else replace(found, nominal_te=0.0)
+    changes: list[dict[str, Any]] = []
+    if 'tr' in written and start.kind in ('flair', 'tse', 'gre'):
+        changes.append({'tr': written['tr']})
+    if 'ti' in written and len(start.ti) == 1:
+        changes.append({'ti': (written['ti'],)})
+    if 'te' in written and not start.nominal_te and not start.echoes:
+        train = {'train': max(start.train, written['te'])} if start.train else {}
+        changes.append({'te': written['te'], **train})
+    if 'angles' in written and len(start.angles) == 1:
+        changes.append({'angles': (written['angles'],)})
+    if 'bandwidth' in written:
+        changes.append({'bandwidth': written['bandwidth']})
+    together: dict[str, Any] = {}
+    for change in changes:
+        together |= change
+    whole = replace(found, **together)
+    if not fault(whole):
+        return whole
+    for change in changes:
+        tried = replace(found, **change)
+        found = tried if not fault(tried) else found
+    return found
+
+
+def sequence_table(protocol: Protocol) -> dict[str, Any]:
+    """The keys that a protocol file has of a sequence."""
+    content = to_table(protocol)
+    known = ('kind', 'tr', *NEEDED_KEYS[protocol.kind], *OPTIONAL_KEYS[protocol.kind],
+             'fat', 'bandwidth')  # fmt: skip
+    empty = {'nominal_te': 0.0, 'preparation': 0.0, 'bandwidth': 0.0, 'ti': []}
+    return {key: _plain(content[key]) for key in known if not (key in empty and not content[key])}
+
+
+def geometry_table(one: SequenceFacts) -> dict[str, Any]:
+    """The grid of a sequence."""
+    i, j, k = (_within(edge, VOXEL_RANGE) for edge in one.voxel)
+    thick = (i, j, k).index(max(i, j, k))
+    others = [letter for n, letter in enumerate('ijk') if n != thick]
+    phase = one.phase if one.phase in others else others[0]
+    readout = next(letter for letter in others if letter != phase)
+    table: dict[str, Any] = {
+        'axes': one.axes,
+        'voxel': [i, j, k],
+        'extent': [_within(edge, EXTENT_RANGE) for edge in one.extent],
+        'phase': phase,
+        'readout': readout,
+    }
+    if one.thickness:
+        table['thickness'] = max(one.thickness, round(LEAST_SHARE * max(i, j, k) + 1e-4, 4))
+    return table
+
+
+def protocol_text(table: Mapping[str, Any], reasons: Mapping[str, str]) -> str:
+    """A protocol file: TOML, each number with where it comes from.
+
+    Parameters
+    ----------
+    reasons : by dotted key.
+    """
+    lines = [
+        '# A scanner as its unlabelled scans show it, for "ssl2 simulate --protocol". Times in s,',
+        '# angles in degrees, lengths in mm, bandwidth in Hz per voxel.',
+        '',
+    ]
+    sections = {'': {k: v for k, v in table.items() if not isinstance(v, dict)}}
+    sections |= {k: v for k, v in table.items() if isinstance(v, dict) and k != 'sequences'}
+    sections |= {f'sequences.{name}': row for name, row in table['sequences'].items()}
+    for name, rows in sections.items():
+        if name:
+            lines += ['', f'[{name}]']
+        for key, value in rows.items():
+            why = reasons.get(f'{name}.{key}' if name else key, '')
+            lines.append(f'{key} = {_toml(value)}' + (f'  # {why}' if why else ''))
+    return '\n'.join(lines) + '\n'
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        inner = ', '.join(f'{key} = {_toml(one)}' for key, one in value.items())
+        return f'{{ {inner} }}'
+    if isinstance(value, list | tuple):
+        return f'[{", ".join(map(_toml, value))}]'
+    return json.dumps(value)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _within(value: float, limits: tuple[float, float]) -> float:
+    return min(max(value, limits[0]), limits[1])

@@ -1,0 +1,70 @@
+"""A twin that cannot be made: with labels the training continues, without any the run ends."""
+
+from dataclasses import replace
+
+import pytest
+from site_phantom import CARD, head, make_site, put_label
+
+from ssl2_bids.bids.outputs import UnitNames, find_qualities, find_results
+from ssl2_bids.errors import DataError
+from ssl2_bids.files import write_json
+from ssl2_bids.networks.architectures.fast_unet import FastUNet
+from ssl2_bids.networks.weights import write_model
+from ssl2_bids.settings import GroupSettings
+from ssl2_bids.workflows.adaptation.plan import plan_adaptation
+from ssl2_bids.workflows.adaptation.state import begin
+
+
+@pytest.fixture(scope='module')
+def site(tmp_path_factory) -> GroupSettings:
+    root = tmp_path_factory.mktemp('site')
+    model = root / 'phantom-3t'  # it is not trained: nothing here looks at what it finds
+    write_model(model, FastUNet(inputs=2, channels=(4, 8), full=2), CARD)
+    make_site(root, model, 3)
+    for number in (1, 2):
+        put_label(root / 'labels', f'{number:02d}', head(number).lesion)
+    return GroupSettings(
+        root / 'data', root / 'out', root / 'work', model=str(model), device='cpu', folds=2,
+        steps=10, strategy='twin', labels=(root / 'labels',),
+    )  # fmt: skip
+
+
+def started(settings):
+    shown = []
+    work = begin(plan_adaptation(settings, find_results(settings.output_dir)), shown.append)
+    return work, '\n'.join(shown)
+
+
+def put_qualities(site, **metrics):
+    for number in (1, 2, 3):
+        names = UnitNames(site.output_dir, f'{number:02d}', None, 'T1w')
+        for contrast in ('T1w', 'FLAIR'):
+            path = names.path('anat.quality', contrast=contrast, entities='acq-a')
+            raw = f'bids:raw:sub-{number:02d}/anat/sub-{number:02d}_{contrast}.nii.gz'
+            write_json(path, {'Sources': [raw], 'Contrast': contrast, **metrics})
+        assert set(find_qualities(names)) == {'T1w', 'FLAIR'}
+
+
+def test_without_measures_the_training_continues_without_a_twin(site):
+    work, shown = started(site)
+    assert work.twin is None
+    assert work.training.strategy == 'mean_teacher'
+    assert 'no scanner twin can be made: no scan of the site can be measured' in shown
+    assert 'continuing without it' in shown
+
+
+def test_constant_images_are_named_and_without_labels_this_is_the_end(site):
+    put_qualities(site, wm2gm=None, csf2wm=None, tissue_snr=None, MagneticFieldStrength=None)
+    bare = replace(site, labels=(), accept='always', folds=None)
+    with pytest.raises(DataError, match=r'any image \(FLAIR, T1w\).*constant') as caught:
+        started(bare)
+    assert 'Label a few participants' in caught.value.advice
+    _, shown = started(site)
+    assert 'constant' in shown
+
+
+def test_label_maps_that_are_missing(site, tmp_path):
+    put_qualities(site, wm2gm=0.85, csf2wm=0.1, tissue_snr=20.0, inu_range=0.4)
+    work, shown = started(replace(site, twin_heads=tmp_path))
+    assert work.twin is None
+    assert 'has no images' in shown

@@ -1,0 +1,124 @@
+"""From what was measured to a protocol file, and back into the simulator."""
+
+from dataclasses import replace
+
+import pytest
+
+from ssl2_bids.errors import DataError
+from ssl2_bids.simulation.scanner.protocols import read_scanner
+from ssl2_bids.workflows.adaptation.twin.measure import SequenceFacts, Site, measured_of
+from ssl2_bids.workflows.adaptation.twin.protocol import first_twin, second_twin
+
+MEASURED = {
+    'gm': (1.10, 1.15, 1.20),
+    'csf': (0.06, 0.08, 0.10),
+    'snr': (12.0, 15.0, 18.0),
+    'field': (0.3, 0.4, 0.6),
+}
+FLAIR = SequenceFacts(
+    'FLAIR', 'LAS', (0.8, 0.8, 5.0), (200.0, 236.0, 170.0), 4.2,
+    {'tr': 6.5, 'te': 0.12, 'ti': 2.0, 'angles': 90.0, 'bandwidth': 140.0}, 'i', ('SE', 'IR'),
+    MEASURED,
+)  # fmt: skip
+SITE = Site(1.5, 8, {'FLAIR': FLAIR})
+
+
+def read(twin, folder):
+    path = folder / 'twin.toml'
+    path.write_text(twin.text)
+    return read_scanner(path)
+
+
+def test_the_file_is_a_protocol_of_the_simulator_with_the_grid_of_the_site(tmp_path):
+    scanner = read(first_twin(SITE), tmp_path)
+    geometry = scanner.geometries['FLAIR']
+    assert geometry.axes == 'LAS'
+    assert geometry.voxel == (0.8, 0.8, 5.0)
+    assert geometry.thickness == 4.2
+    assert geometry.shape == (250, 295, 34)
+    assert (geometry.phase, geometry.readout) == ('i', 'j')
+    assert scanner.field == 1.5
+    assert scanner.snr == (15, 15)
+    assert scanner.protocols['FLAIR'].bandwidth == 140
+    assert scanner.protocols['FLAIR'].tr == pytest.approx(6.5, rel=0.06)
+
+
+def test_each_number_has_its_origin():
+    text = first_twin(SITE).text
+    assert 'field = 1.5  # T, of the sidecars' in text
+    assert 'InversionTime of the sidecars kept close' in text
+    assert 'median grid of the images' in text
+    bare = replace(FLAIR, written={}, words=(), phase='')
+    text = first_twin(Site(None, 3, {'FLAIR': bare})).text
+    assert 'field = 3.0  # T, assumed: no sidecar has the field' in text
+    assert 'of the sidecars' not in text.replace('T, assumed: no sidecar has the field', '')
+
+
+def test_the_second_protocol_corrects_what_the_pilot_shows(tmp_path):
+    first = first_twin(SITE)
+    pilot = {'gm': (1.08,) * 3, 'csf': (0.12,) * 3, 'snr': (13.0,) * 3, 'field': (0.2,) * 3}
+    second = second_twin(SITE, first, {'FLAIR': pilot})
+    before, after = first.fitted['FLAIR'], second.fitted['FLAIR']
+    assert after.wanted['gm'] > before.wanted['gm'] + 0.06  # partial volume had diluted it
+    assert after.wanted['csf'] < before.wanted['csf']
+    scanner = read(second, tmp_path)
+    # anatomy added to the residuals of the pilot: less noise is needed than was measured
+    assert scanner.snr[0] > 12
+    assert scanner.snr[1] > 18
+    assert scanner.receive.spread == pytest.approx((0.165, 0.33))  # twice 0.11 by the median
+
+
+def test_a_perfect_pilot_changes_no_ratio():
+    first = first_twin(SITE)
+    second = second_twin(SITE, first, {'FLAIR': MEASURED})
+    for tissue, value in first.fitted['FLAIR'].reached.items():
+        assert second.fitted['FLAIR'].wanted[tissue] == pytest.approx(value)
+
+
+def test_contrasts_that_cannot_be_drawn_are_named():
+    strange = replace(FLAIR, suffix='PDw')
+    twin = first_twin(Site(3.0, 8, {'FLAIR': FLAIR, 'PDw': strange}))
+    assert twin.suffixes == ('FLAIR',)
+    assert 'no sequence for PDw' in twin.left_out['PDw']
+    with pytest.raises(DataError, match='no contrast of the site can be drawn'):
+        first_twin(Site(3.0, 8, {'FLAIR': strange}))
+
+
+@pytest.mark.parametrize('measured', [{}, {'snr': (9.0, 9.0, 9.0)}])
+def test_images_without_tissues_are_refused_by_name(measured):
+    flat = replace(FLAIR, measured=measured)
+    with pytest.raises(DataError, match=r'any image \(FLAIR\).*constant'):
+        first_twin(Site(1.5, 8, {'FLAIR': flat}))
+
+
+def test_fluid_as_bright_as_no_flair_makes_it():
+    odd = replace(FLAIR, measured=MEASURED | {'csf': (8.0, 9.0, 10.0)})
+    with pytest.raises(DataError, match='FLAIR: no flair sequence at 1.5 T'):
+        first_twin(Site(1.5, 8, {'FLAIR': odd}))
+
+
+def test_impossible_numbers_of_sidecars_are_not_taken(tmp_path):
+    odd = replace(FLAIR, written={'tr': 1.0, 'ti': 2.0, 'te': 0.12})
+    scanner = read(first_twin(Site(1.5, 8, {'FLAIR': odd})), tmp_path)
+    assert scanner.protocols['FLAIR'].tr > 2
+
+
+@pytest.mark.parametrize(
+    ('words', 'thick', 'kind'),
+    [(('SE',), 1.0, 'tse'), (('GR', 'IR'), 1.0, 'mprage'), (('GR',), 4.0, 'gre'), ((), 4.0, 'tse'),
+     ((), 1.0, 'mprage')],
+)  # fmt: skip
+def test_the_kind_of_a_t1w(words, thick, kind, tmp_path):
+    t1w = SequenceFacts(
+        'T1w', 'RAS', (1.0, 1.0, thick), (180.0, 220.0, 160.0), words=words,
+        measured={'snr': (20.0, 20.0, 20.0), 'gm': (0.88,) * 3, 'csf': (0.42,) * 3},
+    )  # fmt: skip
+    scanner = read(first_twin(Site(3.0, 4, {'T1w': t1w})), tmp_path)
+    assert scanner.protocols['T1w'].kind == kind
+
+
+def test_measures_are_percentiles_of_what_is_known():
+    rows = [{'wm2gm': 0.8, 'csf2wm': 0.1, 'tissue_snr': 20, 'inu_range': None}, {'wm2gm': None}]
+    assert measured_of(rows) == {
+        'gm': (1.25, 1.25, 1.25), 'csf': (0.1, 0.1, 0.1), 'snr': (20, 20, 20),
+    }  # fmt: skip

@@ -1,0 +1,78 @@
+"""From simulated scans without labels to a model trained on people of their twin."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from site_phantom import make_model
+
+from ssl2_bids.files import write_text
+from ssl2_bids.settings import GroupSettings, ParticipantSettings
+from ssl2_bids.simulation.scanner.protocols import read_scanner
+from ssl2_bids.workflows.adaptation.twin import draw, recalibrate
+from ssl2_bids.workflows.cohort.run import run_group_level
+from ssl2_bids.workflows.participant.run import run_participant_level
+from ssl2_bids.workflows.simulation.run import simulate
+
+PROTOCOL = """\
+name = "Hidden"
+field = 1.5
+snr = [18, 22]
+
+[sequences.FLAIR]
+kind = "flair"
+tr = 7.0
+te = 0.12
+ti = [2.1]
+train = 0.3
+geometry = { axes = "LAS", voxel = [2.0, 2.0, 5.0], extent = [190, 230, 165], thickness = 4.0, \
+phase = "i", readout = "j" }
+"""
+
+
+@pytest.mark.slow
+def test_a_site_without_labels_is_adapted_by_its_twin(tmp_path, monkeypatch):
+    monkeypatch.setattr(draw, 'PILOTS', 1)
+    monkeypatch.setattr(draw, 'DRAWN', 4)
+    monkeypatch.setattr(recalibrate, 'KEPT_APART', 1)
+    model = make_model(tmp_path)
+    card = json.loads((model / 'model.json').read_text())
+    card['Required'] = [['FLAIR']]
+    (model / 'model.json').write_text(json.dumps(card))
+    write_text(tmp_path / 'hidden.toml', PROTOCOL)
+    raw, out, work = (tmp_path / name for name in ('raw', 'out', 'work'))
+    simulate(raw, subjects=2, seed=5, protocol=tmp_path / 'hidden.toml')
+    participant = ParticipantSettings(raw, out, work, model=str(model), device='cpu')
+    code, _ = run_participant_level(participant)
+    assert code == 0
+    shown = []
+    settings = GroupSettings(
+        raw, out, work, model=str(model), device='cpu', strategy='twin', accept='always', steps=12
+    )
+    assert run_group_level(settings, show=shown.append) == 0
+    scanner = read_scanner(out / 'models/adapted/twin.toml')
+    geometry = scanner.geometries['FLAIR']
+    assert geometry.voxel == (2.0, 2.0, 5.0)
+    assert geometry.thickness == 4.0
+    assert scanner.field == 1.5
+    card = json.loads((out / 'models/adapted/model.json').read_text())
+    assert card['Strategy'] == 'twin'
+    assert card['Twin']['People'] == 4
+    assert '3 simulated people' in card['TrainedOn']
+    assert card['Evidence']['LeftOut'] == 'nothing'
+    assert 'Recalibration' in card
+    page = (out / 'group_report.html').read_text()
+    assert 'The scanner twin' in page
+    assert 'No real label took part' in page
+    assert (out / 'figures/group_desc-adapted_twin.svg').is_file()
+    assert len(list(out.rglob('*desc-adapted_mask.nii.gz'))) == 2
+    weights = (out / 'models/adapted/weights.safetensors').read_bytes()
+    # the same command takes everything up; another label trains and draws nothing again
+    drawn = {path: path.stat().st_mtime_ns for path in work.rglob('twin/**/*_FLAIR.nii.gz')}
+    assert len(drawn) > 5
+    shown.clear()
+    assert run_group_level(settings, show=shown.append) == 0
+    assert any('already adapted' in line for line in shown)
+    assert run_group_level(replace(settings, label='again'), show=shown.append) == 0
+    assert (out / 'models/again/weights.safetensors').read_bytes() == weights
+    assert drawn == {path: path.stat().st_mtime_ns for path in drawn}
