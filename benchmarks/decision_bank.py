@@ -22,6 +22,7 @@ how often a rule keeps a model that is worse on further people, and refuses wher
 
     lowest within 1 SE   the rule of the App: of the better rungs the lowest within one standard
                          error of the best
+    any increase         the same, without a least gain of the recalibration
     highest              the former rule: of the better rungs that with the highest Dice
     always the last      the highest rung that was tested, whatever the test gives
 """
@@ -46,6 +47,7 @@ from ssl2_bids.bids.outputs import find_results
 from ssl2_bids.files import write_json
 from ssl2_bids.settings import RECALIBRATED, GroupSettings, ParticipantSettings
 from ssl2_bids.training.adaptation import adapt as training
+from ssl2_bids.training.adaptation import decision
 from ssl2_bids.training.adaptation.decision import SHARES, Choice, ScorePair, choose, gain_of
 from ssl2_bids.training.adaptation.recalibration import Recalibration
 from ssl2_bids.volume import read, write
@@ -264,10 +266,19 @@ def final_of(work: Work, rung: Rung, first: ladder.Probability) -> ladder.Probab
 Tests = Mapping[str, Sequence[ScorePair]]
 
 
+def any_increase(tests: Tests) -> Choice:
+    """Any increase of the Dice is enough, for the recalibration too."""
+    least, decision.LEAST_GAIN = decision.LEAST_GAIN, {}
+    try:
+        return choose(tests)
+    finally:
+        decision.LEAST_GAIN = least
+
+
 def highest(tests: Tests) -> Choice:
     """The former rule: the best of the better rungs, however little it is better."""
     best = max(tests, key=lambda rung: gain_of(tests[rung]))
-    return choose({best: tests[best]})
+    return any_increase({best: tests[best]})
 
 
 def always_last(tests: Tests) -> Choice:
@@ -278,6 +289,7 @@ def always_last(tests: Tests) -> Choice:
 
 RULES: dict[str, Callable[[Tests], Choice]] = {
     'lowest within 1 SE': choose,
+    'any increase': any_increase,
     'highest': highest,
     'always the last': always_last,
 }

@@ -24,6 +24,9 @@ def test_the_decision():
     better = [ScorePair('a', (0.5, 0.6), (0.5, 0.5)), ScorePair('b', (0.4, 0.4), (0.5, 0.5))]
     assert decide(better).accepted
     assert decide([ScorePair('a', (0.5, 0.505))]).accepted
+    assert decide([ScorePair('a', (0.5, 0.506))], 'recalibrated').accepted
+    assert 'less than 0.005' in decide([ScorePair('a', (0.5, 0.504))], 'recalibrated').reason
+    assert decide([ScorePair('a', (0.5, 0.504))], 'whole').accepted
     worse = [*better, ScorePair('c', (0.5, 0.4))]
     assert not decide(worse).accepted  # the mean is what it was
     assert 'did not increase' in decide(worse).reason
