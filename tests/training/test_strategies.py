@@ -14,6 +14,7 @@ from ssl2_bids.networks.architectures.fast_unet import FastUNet
 from ssl2_bids.networks.architectures.swin_unetr import SwinUNETR
 from ssl2_bids.networks.architectures.unet import ResidualUNet
 from ssl2_bids.training import strategies
+from ssl2_bids.training.adaptation.adapt import LABELS_ALONE
 from ssl2_bids.training.losses import sup_loss
 from ssl2_bids.training.strategy import Batch, noise
 
@@ -150,7 +151,7 @@ def test_loss_and_gradients_are_finite(name, case):
     assert not any(torch.is_tensor(v) and v.requires_grad for v in scalars.values())
 
 
-@pytest.mark.parametrize('name', [name for name in EVERY if name != 'supervised'])
+@pytest.mark.parametrize('name', [name for name in EVERY if name not in LABELS_ALONE])
 def test_unlabelled_images_train_the_student(name):
     """Also the peer and the heads; the teacher and the critic get no gradient."""
     strategy = make(name, experienced)
