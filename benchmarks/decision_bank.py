@@ -165,7 +165,7 @@ def make_draw(root: Path, kind: int, turn: int, given: argparse.Namespace) -> di
 
 
 def keep_slices(folder: Path) -> None:
-    """Say in the JSON of a mask that some evenly spaced axial slices alone are annotated."""
+    """Name in the JSON of a mask some evenly spaced axial slices as its annotated extent."""
     (path,) = folder.rglob('*label-L_mask.nii.gz')
     size = read(path).shape[2]
     indices = np.linspace(0.3 * size, 0.8 * size, max(2, round(SLICES * size))).round().astype(int)

@@ -17,7 +17,7 @@ from ssl2_bids.settings import HALF_WAY, LAST_LAYERS, RECALIBRATED, WHOLE
 SHARES = {LAST_LAYERS: 1.0, HALF_WAY: 0.5, WHOLE: 1.0}
 CLEARLY = 0.01  # of the mean Dice: stands for the standard error where a single case has none
 # of the mean Dice, by rung: smaller gains did not hold on other people of simulated sites
-# (``benchmarks/decision_bank.py``), which says nothing of the trained rungs
+# (``benchmarks/decision_bank.py``); the trained rungs were not in that bank
 LEAST_GAIN = {RECALIBRATED: 0.005}
 MIN_DICE = 0.15  # below it a model does not know these labels: they may be of other scans
 MAX_F1_LOSS = 0.05  # of the mean lesion F1: a higher Dice must not cost whole lesions
