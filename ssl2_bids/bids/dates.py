@@ -41,3 +41,8 @@ def as_date(text: str | None) -> datetime | None:
         return datetime.fromisoformat((text or '').strip().removesuffix('Z')).replace(tzinfo=None)
     except ValueError:
         return None
+
+
+def not_a_date(session: str, text: str) -> str:
+    """That the time of a session cannot be read, and how BIDS writes it."""
+    return f'acq_time of ses-{session} is "{text}", and not a date such as 2021-05-31T10:00:00'

@@ -88,11 +88,12 @@ def whole_millilitres(volume: Any) -> str:
 
 
 def cubic_millimetres(volume: Any) -> str:
-    """Cubic millimetres, one decimal below 100, without the unit."""
+    """Cubic millimetres or their change, one decimal below 100, without the unit."""
     size = number(volume)
     if size is None:
         return MISSING
-    return group_digits(f'{size:.1f}' if size < 100 else f'{size:.0f}')
+    text = group_digits(f'{abs(size):.1f}' if abs(size) < 100 else f'{abs(size):.0f}')
+    return f'−{text}' if size <= -0.05 else text
 
 
 def percent(share: Any) -> str:
@@ -162,11 +163,15 @@ def words(name: Any) -> str:
 
 
 def sentence(text: Any) -> str:
-    """A message as a sentence: a capital at its beginning and a full stop at its end."""
+    """A message as a sentence: a capital at its beginning and a full stop at its end.
+
+    A name such as ``ses-1`` or ``acq_time`` stays as it is.
+    """
     message = str(text or '').strip()
     if message and message[-1] not in '.!?':
         message += '.'
-    return message[:1].upper() + message[1:]
+    first = message.split()[0].strip('("\'.,:;') if message else ''
+    return message[:1].upper() + message[1:] if first.isalpha() else message
 
 
 def sort_value(value: Any) -> str:

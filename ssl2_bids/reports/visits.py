@@ -18,11 +18,12 @@ class VisitsSummary(TypedDict, total=False):
 
     subject: str
     model: str  # label of the model, empty for the default one
-    status: str  # done, failed
+    status: str  # done, doubtful (changes are withheld), failed
     configurations: dict[str, str]  # ConfigurationHash of each session that was compared
     visits: list[dict[str, Any]]  # session, time, years, lesion_count, volume_mm3
     pairs: list[dict[str, Any]]  # of neighbouring sessions: years, lesions by state, ...
     lesions: list[dict[str, Any]]  # that changed, and the place of their figure
+    misfits: list[str]  # sessions that do not fit after the registration
     registration: dict[str, float]
     warnings: list[str]
     methods: list[str]
@@ -44,7 +45,7 @@ def visits_section(
         label of the model.
     several : whether there are sections of other models.
     """
-    section: dict[str, Any] = {'viewer': None, **summary}
+    section: dict[str, Any] = {'viewer': None, 'misfits': [], **summary}
     section['anchor'] = anchor = f'v{place}'
     section['state'] = section['status']
     heading = 'Changes between sessions'

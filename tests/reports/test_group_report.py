@@ -345,6 +345,9 @@ def test_numbers_for_people():
     assert millilitres(0) == '0.00'
     assert millilitres(2).startswith('<')
     assert cubic_millimetres(14.04) == '14.0'
+    assert cubic_millimetres(-1234.6) == '−1235'
+    assert cubic_millimetres(-0.01) == '0.0'
+    assert cubic_millimetres(-7) == '−7.0'
     assert cubic_millimetres(123456.7) == '123\u202f457'
     assert decimals(-0.04) == '0.0'
     assert decimals(-1.25, 1) == '−1.2'

@@ -76,6 +76,21 @@ def test_without_a_change_and_without_dates(tmp_path):
     assert 'not all dates are known' in text
 
 
+def test_sessions_that_do_not_fit_have_no_numbers(tmp_path):
+    text = '1 and 2 do not fit: they may be of different people'
+    apart = visits(status='doubtful', misfits=[text], visits=[], pairs=[], lesions=[])
+    made = page(tmp_path, apart)
+    assert 'The sessions do not fit' in made
+    assert f'<li>{text}.</li>' in made
+    assert '<span class="pill doubtful">doubtful</span>' in made
+    assert 'What to do: Compare the images of the sessions below' in made
+    assert 'data="sub-01/figures/a_long.svg"' in made
+    assert 'From session to session' not in made
+    assert 'No lesion changed' not in made
+    assert 'per year' not in made
+    assert 'Agreement of the sessions' in made
+
+
 def test_results_that_have_changed_since_are_named(tmp_path):
     text = page(tmp_path, visits(), configurations=('a', 'other'))
     assert 'Out of date' in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import shutil
 from pathlib import Path
@@ -177,7 +178,9 @@ def test_one_visit_is_named_and_the_run_continues(compared, run_app, site):
         run_app, site, out, '--longitudinal', '--participant-label', '01', '--session-label', '1'
     )
     assert done.returncode == 0
-    assert 'ses-1 is the only session that can be compared' in done.stdout + done.stderr
+    said = done.stdout + done.stderr
+    assert 'ses-1 is the only session of the selected ones that can be compared' in said
+    assert 'the comparison of an earlier run stays' in said
     assert digests(out) == before
 
 
@@ -276,6 +279,25 @@ def test_a_list_needs_dates_and_two_contrasts(compared, site, capsys):
     assert any('sub-01: the date of a session is not known' in line for line in lines)
     assert any('sub-02: ses-3 was segmented without T1w or UNIT1' in line for line in lines)
     assert not (compared[0] / 'group_lesiontrack.tsv').exists()
+
+
+def test_a_date_that_cannot_be_read_is_named_by_each_command(compared, run_app, site, tmp_path):
+    data, out = tmp_path / 'data', tmp_path / 'out'
+    shutil.copytree(site / 'data', data)
+    shutil.copytree(compared[0], out)
+    add_dates(data, '01', ['soon', '2021-01-01T10:00:00'])
+    done = run_app(
+        data, out, 'participant', '-w', site / 'work', '--model', site / 'phantom-3t', '--nprocs',
+        1, '--min-lesion-volume', 300, '--longitudinal', '--participant-label', '01',
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    remark = 'acq_time of ses-1 is "soon", and not a date such as 2021-05-31T10:00:00'
+    (path,) = (out / 'sub-01/figures').glob('*visits_report.json')
+    assert any(remark in text for text in json.loads(path.read_text())['warnings'])
+    assert html.escape(remark).replace('&quot;', '&#34;') in (out / 'sub-01.html').read_text()
+    code = main(['export', str(out), str(data), '--to', 'lesiontrack', '--model', 'phantom3t',
+                 '--participant-label', '01'])  # fmt: skip
+    assert code == 65
 
 
 def test_a_damaged_result_fails_alone(compared, run_app, site, tmp_path):

@@ -1,7 +1,8 @@
-"""One changed lesion at two visits: side by side, and alternating at one place."""
+"""Two visits side by side, and alternating at one place: a changed lesion, or the whole brain."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from ssl2_bids.reports.figures.panels import (
     sheet,
     slice_panel,
 )
-from ssl2_bids.reports.figures.scene import AXIAL, CORONAL, Plane, Scene, cut, prepare
+from ssl2_bids.reports.figures.scene import AXIAL, CORONAL, Box, Plane, Scene, cut, prepare
 from ssl2_bids.reports.figures.session import FLICKER
 from ssl2_bids.volume import Volume
 
@@ -58,36 +59,63 @@ def draw_change(
         raise ValueError(f'there is no lesion {index} at these visits')
     scenes = prepare(images[0], brain), prepare(images[1], brain)
     point = widest_place(voxels)
-    rows = [
-        _row(scenes, lesions, index, plane, names=names, voxels=voxels, point=point)
-        for plane in (AXIAL, CORONAL)
-    ]
+    rows = []
+    for plane in (AXIAL, CORONAL):
+        box = close_up_box(voxels, point, scenes[0], plane)
+        place = point[plane.axis]
+        lines = [_outlines(own, index, plane, place, box) for own in lesions]
+        rows.append(_row(scenes, plane, place, lines, names=names, box=box))
     note = f'Outlines: the lesion (bold) and others. {VIEW}'
     write_text(path, sheet(title, rows, note=note, style=FLICKER, columns=3))
 
 
+def draw_visits(
+    images: tuple[Volume, Volume],
+    path: Path,
+    *,
+    title: str,
+    names: tuple[str, str],
+    brain: Volume,
+) -> None:
+    """An axial and a coronal slice through the middle of the brain, as :func:`draw_change`.
+
+    Raises
+    ------
+    ValueError : the volumes do not lie on one grid.
+    """
+    for other in (images[1], brain):
+        on_one_grid(images[0], other)
+    scenes = prepare(images[0], brain), prepare(images[1], brain)
+    middle = [(part.start + part.stop) // 2 for part in scenes[0].box]
+    rows = [
+        _row(scenes, plane, middle[plane.axis], ('', ''), names=names, box=scenes[0].box)
+        for plane in (AXIAL, CORONAL)
+    ]
+    write_text(path, sheet(title, rows, note=VIEW, style=FLICKER, columns=3))
+
+
+def _outlines(lesions: Volume, index: int, plane: Plane, place: int, box: Box) -> str:
+    """Those of all lesions in a slice, one of them bold."""
+    part = cut(lesions.data, plane, place, box)
+    return ''.join(
+        outline_path(part == n, lesion_colour(n), width=1.8 if n == index else 0.7)
+        for n in np.unique(part[part > 0]).tolist()
+    )
+
+
 def _row(
     scenes: tuple[Scene, Scene],
-    lesions: tuple[Volume, Volume],
-    index: int,
     plane: Plane,
+    place: int,
+    lines: Sequence[str],
     *,
     names: tuple[str, str],
-    voxels: np.ndarray,
-    point: list[int],
+    box: Box,
 ) -> list[Panel]:
-    box = close_up_box(voxels, point, scenes[0], plane)
-    place = point[plane.axis]
     panels, greys = [], []
-    for scene, own, name in zip(scenes, lesions, names, strict=True):
-        part = cut(own.data, plane, place, box)
-        lines = ''.join(
-            outline_path(part == n, lesion_colour(n), width=1.8 if n == index else 0.7)
-            for n in np.unique(part[part > 0]).tolist()
-        )
-        panel = slice_panel(scene, plane, place, layers=lines, box=box)
-        head = name if plane is AXIAL else ''
-        panels.append(replace(panel, head=head))
+    for scene, own, name in zip(scenes, lines, names, strict=True):
+        panel = slice_panel(scene, plane, place, layers=own, box=box)
+        panels.append(replace(panel, head=name if plane is AXIAL else ''))
         greys.append(grey_image(scene.grey(plane, place, box)))
     over = f'<g class="moving">{greys[1]}</g>'
     both = slice_panel(scenes[0], plane, place, layers=over, box=box)

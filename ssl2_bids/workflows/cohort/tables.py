@@ -99,7 +99,8 @@ def _row(result: Result) -> dict[str, Any]:
             values = volumes.get(region, {})
             row[f'{region}_count'] = _value(values.get('lesion_count', '0'))
             row[f'{region}_volume_mm3'] = _value(values.get('volume_mm3', '0'))
-        row |= _changes(result)
+        row['sessions_apart'], changes = _changes(result)
+        row |= changes
     except (OSError, KeyError, ValueError, csv.Error) as error:
         raise DataError(
             f'a damaged or missing result ({error})',
@@ -109,24 +110,31 @@ def _row(result: Result) -> dict[str, Any]:
     return row
 
 
-def _changes(result: Result) -> dict[str, Any]:
-    """What ``--longitudinal`` found since the session before; nothing where that is outdated."""
+def _changes(result: Result) -> tuple[list[str], dict[str, Any]]:
+    """What ``--longitudinal`` found since the session before; nothing where that is outdated.
+
+    Returns
+    -------
+    Why changes are withheld, as flags; and the changes.
+    """
     names = result.names
     for summary in find_visits_summaries(names.root, names.subject):
         known = summary['configurations']
-        if summary['model'] != names.desc or summary['status'] != 'done':
+        if summary['model'] != names.desc:
             continue
         if known.get(names.session) != result.sidecar['ConfigurationHash']:
             continue
+        if summary['status'] == 'doubtful':
+            return list(summary['misfits']), {}
         for pair in summary['pairs']:
             if pair['after'] == names.session:
-                return {
+                return [], {
                     'new_lesions': pair['new'],
                     'new_lesions_per_year': pair['new_per_year'],
                     'enlarging_lesions': pair['enlarging'],
                     'lesion_change_mm3': pair['volume_change_mm3'],
                 }
-    return {}
+    return [], {}
 
 
 def _value(text: str) -> float | int | None:
@@ -197,6 +205,7 @@ def _flag(rows: list[dict[str, Any]]) -> None:
         row['flags'] = [WARNING] if row['sloppy'] else []
         row['flags'] += [] if low <= millilitres <= high else ['brain volume implausible']
         row['flags'] += row['brain_mask_flags'] + _image_flags(row['images'])
+        row['flags'] += row['sessions_apart']
     for model in {row['model'] for row in rows}:
         mine = [row for row in rows if row['model'] == model]
         for column, name in (

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ssl2_bids.bids.dates import as_date, not_a_date
 from ssl2_bids.bids.outputs import (
     Result,
     UnitNames,
@@ -87,6 +88,12 @@ def _check(summary: dict[str, Any], names: UnitNames, results: Sequence[Result])
     DataError : it is not.
     """
     where = names.path('longitudinal.summary')
+    if misfits := summary.get('misfits'):
+        raise DataError(
+            misfits[0],
+            advice='Run --longitudinal with --session-label, without the session that is wrong.',
+            path=where,
+        )
     if summary['status'] != 'done':
         raise DataError('the comparison of the sessions failed', advice=AGAIN, path=where)
     now = {
@@ -102,12 +109,16 @@ def _check(summary: dict[str, Any], names: UnitNames, results: Sequence[Result])
         )
     if is_sloppy(read_sidecar(sidecar_path(names.path('longitudinal.lesions')))):
         raise DataError(f'the result was {WARNING}', advice=AGAIN, path=where)
+    dated = f'Write acq_time of all sessions into sub-{names.subject}_sessions.tsv of the '
+    dated += f'raw dataset. {AGAIN}'
+    for visit in summary['visits']:
+        if visit['time'] and as_date(visit['time']) is None:
+            raise DataError(not_a_date(visit['session'], visit['time']), advice=dated)
     years = [visit['years'] for visit in summary['visits']]
     if None in years:
         raise DataError(
             'the date of a session is not known, and the list needs the time between sessions',
-            advice=f'Write acq_time of all sessions into sub-{names.subject}_sessions.tsv of the '
-            f'raw dataset. {AGAIN}',
+            advice=dated,
         )
     if len(set(years)) != len(years):
         raise DataError(

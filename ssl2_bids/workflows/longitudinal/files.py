@@ -172,6 +172,7 @@ def write_lesion_table(
     found: JointLesions,
     region_names: Sequence[str],
     noise: NoiseBound,
+    doubts: Sequence[str] = (),
 ) -> None:
     """Write the table of lesions over time, and its JSON last."""
     keys = {
@@ -185,6 +186,7 @@ def write_lesion_table(
             'of the lesion, Voxel: volume of a voxel of the coarser reference. Chosen so that '
             'simulated rescans of an unchanged brain stay below it (benchmarks/longitudinal.py)'
         },
+        **({'Warnings': list(doubts)} if doubts else {}),
         'ConfigurationHash': plan.configuration,
         **_mark(plan),
     }

@@ -54,9 +54,11 @@ def run_longitudinal(
         if plan is None or len(plan.visits) < 2:
             show(f'sub-{subject}: {_nothing(plan, settings)}')
         elif settings.dry_run:
-            show(_described(plan))
+            show(_planned(plan))
         elif is_finished(plan) and not settings.overwrite:
-            show(f'sub-{subject}: sessions compared already with the same results, skipped')
+            doubt = _doubt(read_sidecar(plan.summary))
+            same = 'sessions compared already with the same results, skipped'
+            show(f'sub-{subject}: {same}{f"; {doubt}" if doubt else ""}')
         else:
             todo.append(plan)
     if not todo:
@@ -73,7 +75,7 @@ def run_longitudinal(
                 log.error('sub-%s: sessions not compared: %s', plan.subject, problem)
                 failed = True
             else:
-                show(f'sub-{plan.subject}: {_result(plan)}')
+                show(f'sub-{plan.subject}: {described(plan)}')
             write_pages(root, {plan.subject})
     finally:
         update_citation(root, subjects, former)
@@ -104,7 +106,8 @@ def compare(plan: LongitudinalPlan) -> str:
         region_names = write_results(plan, space, found)
         summary = finished_summary(plan, space, found, region_names)
         write_json(plan.summary, summary)
-        write_lesion_table(plan, found, region_names, space.noise)
+        doubts = [*summary['misfits'], *summary['warnings']]
+        write_lesion_table(plan, found, region_names, space.noise, doubts)
         _take_away(plan, former, summary)
     except Exception as error:  # noqa: BLE001  others continue; the page has the reason
         failure = describe_failure(error, 'comparison of sessions')
@@ -140,14 +143,18 @@ def _plan_of(subject: str, plans: list[Plan]) -> tuple[str, LongitudinalPlan | N
 
 
 def _nothing(plan: LongitudinalPlan | None, settings: ParticipantSettings) -> str:
+    """Why there is nothing to compare, and what stays of an earlier run."""
     if plan is None:
         return 'no session to compare (--longitudinal needs two finished sessions)'
     label = plan.visits[0].label
+    chosen = ' of the selected ones' if settings.sessions else ''
     why = ''.join(f'; ses-{s} is {text}' for s, text in plan.left_out.items())
-    return f'ses-{label} is the only session that can be compared: nothing to compare{why}'
+    if plan.table.is_file():
+        why += '; the comparison of an earlier run stays'
+    return f'ses-{label} is the only session{chosen} that can be compared: nothing to compare{why}'
 
 
-def _described(plan: LongitudinalPlan) -> str:
+def _planned(plan: LongitudinalPlan) -> str:
     names = ', '.join(f'ses-{visit.label}' for visit in plan.visits)
     lines = [f'sub-{plan.subject}: compare {names}']
     lines += [f'  note   {text}' for text in plan.remarks]
@@ -158,9 +165,11 @@ def _described(plan: LongitudinalPlan) -> str:
     return '\n'.join(lines)
 
 
-def _result(plan: LongitudinalPlan) -> str:
-    """The line on a participant that was compared."""
+def described(plan: LongitudinalPlan) -> str:
+    """The line on a participant that was compared, without its label."""
     summary = read_sidecar(plan.summary)
+    if doubt := _doubt(summary):
+        return doubt
     parts = []
     for pair in summary['pairs']:
         counts = ', '.join(
@@ -170,6 +179,13 @@ def _result(plan: LongitudinalPlan) -> str:
     doubts = len(summary['warnings'])
     remark = f' ({doubts} warning{"s" if doubts > 1 else ""}: see the page)' if doubts else ''
     return '; '.join(parts) + remark
+
+
+def _doubt(summary: dict[str, Any]) -> str:
+    """That changes are withheld, and why; empty where they are not."""
+    if summary['status'] != 'doubtful':
+        return ''
+    return '; '.join(summary['misfits']) + '. The changes are not reported: see the page.'
 
 
 def _outputs_before(plan: LongitudinalPlan) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ssl2_bids.bids.outputs import output_name
 from ssl2_bids.reports import viewer
-from ssl2_bids.reports.figures.changes import draw_change
+from ssl2_bids.reports.figures.changes import draw_change, draw_visits
 from ssl2_bids.steps import joint_lesions, midpoint, visit_matching
 from ssl2_bids.steps.joint_lesions import JointLesions
 from ssl2_bids.steps.lesion_states import STATES, TrackedLesion
@@ -24,7 +24,7 @@ SHOWN = ('FLAIR', 'T2w', 'PDw', 'UNIT1', 'T1w')  # the first that both sessions 
 
 
 def base_summary(plan: LongitudinalPlan, status: str) -> dict[str, Any]:
-    """The facts of any participant: done, or failed."""
+    """The facts of any participant: done, doubtful or failed."""
     return {
         'subject': plan.subject,
         'model': plan.names.desc,
@@ -33,6 +33,7 @@ def base_summary(plan: LongitudinalPlan, status: str) -> dict[str, Any]:
         'visits': [],
         'pairs': [],
         'lesions': [],
+        'misfits': [],
         'registration': {},
         'warnings': [*plan.remarks, *(f'ses-{s}: {why}' for s, why in plan.left_out.items())],
         'methods': [],
@@ -46,9 +47,27 @@ def base_summary(plan: LongitudinalPlan, status: str) -> dict[str, Any]:
 def finished_summary(
     plan: LongitudinalPlan, space: WithinSpace, found: JointLesions, region_names: list[str]
 ) -> dict[str, Any]:
-    """The content of the page's section, with its figures drawn."""
-    summary = base_summary(plan, 'done')
-    root = plan.names.root
+    """The content of the page's section, with its figures drawn.
+
+    Where visits do not fit, it has the images of these and no changes.
+    """
+    summary = base_summary(plan, 'doubtful' if space.misfits else 'done')
+    summary |= {
+        'registration': space.facts,
+        'warnings': [*summary['warnings'], *space.warnings],
+        'methods': [
+            midpoint.methods(len(plan.visits)),
+            visit_matching.methods(),
+            joint_lesions.methods(plan.visits[0].plan.settings.threshold or 0.5),
+        ],
+        'viewer': _write_viewer(plan, space, found),
+        'outputs': [p.relative_to(plan.names.root).as_posix() for p in planned_outputs(plan)],
+    }
+    if space.misfits:
+        return summary | {
+            'misfits': [_misfit(plan, one) for one in space.misfits],
+            'figures': [_draw_misfit(plan, space, one) for one in space.misfits],
+        }
     figures, places = _draw(plan, space, found)
     return summary | {
         'visits': [
@@ -70,17 +89,16 @@ def finished_summary(
             for gap in range(len(plan.visits) - 1)
             for one in changed(found, gap)
         ],
-        'registration': space.facts,
-        'warnings': [*summary['warnings'], *space.warnings],
-        'methods': [
-            midpoint.methods(len(plan.visits)),
-            visit_matching.methods(),
-            joint_lesions.methods(plan.visits[0].plan.settings.threshold or 0.5),
-        ],
         'figures': figures,
-        'viewer': _write_viewer(plan, space, found),
-        'outputs': [path.relative_to(root).as_posix() for path in planned_outputs(plan)],
     }
+
+
+def _misfit(plan: LongitudinalPlan, pair: tuple[int, int]) -> str:
+    one, other = (f'ses-{plan.visits[n].label}' for n in pair)
+    return (
+        f'{one} and {other} do not fit after the registration: they may be of different people, '
+        'or an image is damaged, or a brain mask is wrong'
+    )
 
 
 def changed(found: JointLesions, gap: int) -> list[TrackedLesion]:
@@ -136,11 +154,7 @@ def _draw(
                 f'Lesion {lesion.index}, {state}: {lesion.volumes[gap]:.0f} mm³ at '
                 f'ses-{before.label}, {lesion.volumes[gap + 1]:.0f} mm³ at ses-{after.label}'
             )
-            images, contrasts = _images(space, gap)
-            names = (
-                f'ses-{before.label} {contrasts[0]}',
-                f'ses-{after.label} {contrasts[1]}',
-            )
+            images, names = _images(plan, space, (gap, gap + 1))
             step = f'ses{before.label}ses{after.label}lesion{lesion.index}'
             path = plan.path('figure', step=step)
             draw_change(
@@ -169,7 +183,8 @@ def _write_viewer(
         contrast = common[0] if common else next(iter(own))
         name = f'ses-{visit.label} {contrast}'
         images.append(Volume(own[contrast], space.grid.affine, name))
-    numbers = [one.index for gap in range(len(plan.visits) - 1) for one in changed(found, gap)]
+    gaps = range(0 if space.misfits else len(plan.visits) - 1)
+    numbers = [one.index for gap in gaps for one in changed(found, gap)]
     moving = np.isin(found.instances, numbers)
     lesions = space.grid.with_data(np.where(moving, found.instances, 0).max(axis=0))
     resampled = viewer.write_volumes(path, images, lesions, space.grid.with_data(space.brain))
@@ -181,10 +196,28 @@ def _write_viewer(
     }
 
 
-def _images(space: WithinSpace, gap: int) -> tuple[tuple[Volume, Volume], tuple[str, str]]:
-    """An image of each of two visits, of one contrast where there is one."""
-    one, other = space.images[gap], space.images[gap + 1]
+def _draw_misfit(
+    plan: LongitudinalPlan, space: WithinSpace, pair: tuple[int, int]
+) -> dict[str, Any]:
+    """The figure of two visits that do not fit."""
+    before, after = (plan.visits[n].label for n in pair)
+    title = f'Session {before} and session {after} after the registration'
+    images, names = _images(plan, space, pair)
+    path = plan.path('figure', step=f'ses{before}ses{after}')
+    draw_visits(images, path, title=title, names=names, brain=space.grid.with_data(space.brain))
+    file = path.relative_to(plan.names.root).as_posix()
+    return {'File': file, 'Title': title, 'State': 'doubtful'}
+
+
+def _images(
+    plan: LongitudinalPlan, space: WithinSpace, pair: tuple[int, int]
+) -> tuple[tuple[Volume, Volume], tuple[str, str]]:
+    """An image of each of two visits, of one contrast where there is one, and their names."""
+    one, other = (space.images[n] for n in pair)
     common = [c for c in SHOWN if c in one and c in other]
-    names = (common[0], common[0]) if common else (next(iter(one)), next(iter(other)))
-    images = space.grid.with_data(one[names[0]]), space.grid.with_data(other[names[1]])
-    return images, names
+    contrasts = (common[0], common[0]) if common else (next(iter(one)), next(iter(other)))
+    images = space.grid.with_data(one[contrasts[0]]), space.grid.with_data(other[contrasts[1]])
+    first, second = (
+        f'ses-{plan.visits[n].label} {c}' for n, c in zip(pair, contrasts, strict=True)
+    )
+    return images, (first, second)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 
 import numpy as np
 
-from ssl2_bids.bids.dates import acquisition_time, as_date
+from ssl2_bids.bids.dates import acquisition_time, as_date, not_a_date
 from ssl2_bids.errors import DataError
 from ssl2_bids.files import read_text
 from ssl2_bids.steps import preprocess
@@ -79,7 +80,8 @@ def in_order(plans: list[Plan]) -> tuple[list[Visit], list[str]]:
     visits.sort(key=lambda visit: visit.label)
     dates = {visit.label: visit.date for visit in visits}
     if None in dates.values():
-        return visits, []
+        unread = [not_a_date(v.label, v.time) for v in visits if v.time and not v.date]
+        return visits, [f'{text}; there are no changes per year' for text in unread]
     by_date = sorted(visits, key=lambda visit: (dates[visit.label], visit.label))
     remarks = []
     if by_date != visits:
@@ -88,9 +90,11 @@ def in_order(plans: list[Plan]) -> tuple[list[Visit], list[str]]:
             f'the dates of the sessions are in another order than their labels; the dates decide: '
             f'{named}'
         )
-    same = [a.label for a, b in zip(by_date, by_date[1:], strict=False) if a.date == b.date]
-    if same:
-        remarks.append(f'ses-{same[0]} and the session after it have the same date')
+    remarks += [
+        f'ses-{a.label} and ses-{b.label} have the same date'
+        for a, b in pairwise(by_date)
+        if a.date == b.date
+    ]
     return by_date, remarks
 
 

@@ -21,7 +21,8 @@ AROUND_LESIONS = 2.0  # mm; kept out of the comparison of intensities as well
 MIN_AGREEMENT = 0.7
 MIN_OVERLAP = 0.9
 MAX_ASYMMETRY = 2.0
-UNLIKE = 1.2  # times as long a voxel edge: small lesions are seen at one visit only
+UNLIKE = 1.2  # times as long a voxel edge, or a time of the sequence: another protocol
+TIMES = ('EchoTime', 'InversionTime', 'RepetitionTime')
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +38,7 @@ class WithinSpace:
     probabilities : float32 (V, I, J, K), of each visit by itself.
     noise : what two scans of an unchanged brain differ, with the voxels of these references.
     evidence : float32 (V - 1, I, J, K), see ``visit_matching.change_evidence``.
+    misfits : pairs of visits that are hardly of one head.
     warnings : reasons to doubt that changes are real.
     facts : what the page states of the registration.
     """
@@ -48,6 +50,7 @@ class WithinSpace:
     probabilities: np.ndarray
     evidence: np.ndarray
     noise: NoiseBound
+    misfits: list[tuple[int, int]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     facts: dict[str, float] = field(default_factory=dict)
 
@@ -91,7 +94,7 @@ def bring_together(visits: Sequence[Visit], *, seed: int = 0) -> WithinSpace:
             for (one, a), (other, b) in pairwise(zip(visits, images, strict=True))
         ]
     )
-    facts, warnings = _doubts(visits, middle, images, brain)
+    facts, misfits, warnings = _doubts(visits, middle, images, brain)
     return WithinSpace(
         grid,
         middle,
@@ -100,6 +103,7 @@ def bring_together(visits: Sequence[Visit], *, seed: int = 0) -> WithinSpace:
         probabilities,
         evidence,
         NoiseBound(voxel=round(max(one.image.voxel_volume for one in found), 4)),
+        misfits,
         warnings,
         facts,
     )
@@ -148,8 +152,9 @@ def _doubts(
     middle: midpoint.Midpoint,
     images: list[dict[str, np.ndarray]],
     brain: np.ndarray,
-) -> tuple[dict[str, float], list[str]]:
-    """How well the visits fit, and why their changes may be none."""
+) -> tuple[dict[str, float], list[tuple[int, int]], list[str]]:
+    """How well the visits fit, those that do not, and why changes may be none."""
+    misfits: list[tuple[int, int]] = []
     warnings: list[str] = []
     agreements: dict[str, float] = {}
     for i, j in combinations(range(len(visits)), 2):
@@ -164,12 +169,9 @@ def _doubts(
             or middle.asymmetries[i, j] > MAX_ASYMMETRY
             or (values and max(values) < MIN_AGREEMENT)
         ):
-            warnings.append(
-                f'{names} do not fit after the registration: they may be of different people, '
-                'or one image is damaged; the changes between them mean nothing then'
-            )
+            misfits.append((i, j))
         warnings += _differences(visits[i], visits[j], names)
-    return {'asymmetry': round(middle.asymmetry, 3)} | agreements, warnings
+    return {'asymmetry': round(middle.asymmetry, 3)} | agreements, misfits, warnings
 
 
 def _differences(one: Visit, other: Visit, names: str) -> list[str]:
@@ -181,6 +183,7 @@ def _differences(one: Visit, other: Visit, names: str) -> list[str]:
             f'{names}: {", ".join(missing)} was used at one of them only: part of the change '
             'may come from that'
         )
+    scanning: list[str] = []  # differences that make more noise than the bound allows
     same = sorted(same_images(one, other))
     if same:
         rest = 'the other contrasts show changes' if len(same) < len(one.contrasts) else ''
@@ -197,15 +200,36 @@ def _differences(one: Visit, other: Visit, names: str) -> list[str]:
             for v in (one, other)
         ]
         if all(values) and values[0] != values[1]:
-            found.append(f'{names} have different {what}: changes between them are doubtful')
+            scanning.append(f'{names} have different {what}: changes between them are doubtful')
     for contrast in one.contrasts:
         if contrast in other.contrasts:
             edges = [v.plan.session.scans[contrast].spacing for v in (one, other)]
             apart = [max(pair) / min(pair) for pair in zip(*map(sorted, edges), strict=True)]
             if max(apart) > UNLIKE:
                 sizes = ' and '.join(' x '.join(f'{e:.3g}' for e in edge) for edge in edges)
-                found.append(
+                scanning.append(
                     f'{names}: the voxels of {contrast} differ ({sizes} mm): changes of small '
                     'lesions are doubtful'
                 )
-    return found
+            if unlike := _unlike_times(one, other, contrast):
+                scanning.append(
+                    f'{names}: the protocols of {contrast} differ ({unlike}): part of the change '
+                    'may come from that'
+                )
+    if scanning:
+        scanning.append(
+            f'{names}: the noise bound was measured with one scanner and one protocol for both '
+            'sessions; here it is too small, and some changes are noise'
+        )
+    return found + scanning
+
+
+def _unlike_times(one: Visit, other: Visit, contrast: str) -> str:
+    """The times of a sequence that differ, with their values."""
+    found = []
+    for key in TIMES:
+        values = [v.plan.session.scans[contrast].metadata.get(key) for v in (one, other)]
+        known = [float(v) for v in values if isinstance(v, int | float) and v > 0]
+        if len(known) == len(values) and max(known) / min(known) > UNLIKE:
+            found.append(f'{key} ' + ' and '.join(f'{v:.4g}' for v in known) + ' s')
+    return ', '.join(found)

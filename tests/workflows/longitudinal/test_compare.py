@@ -15,18 +15,20 @@ from visits_phantom import FREE, ball, rescan
 
 from ssl2_bids.bids.outputs import find_results, sidecar_path
 from ssl2_bids.bids.provenance import write_dataset_files
+from ssl2_bids.bids.scan import Scan
 from ssl2_bids.files import write_json, write_text
 from ssl2_bids.networks.weights import find_model, load_network
 from ssl2_bids.settings import GroupSettings, ParticipantSettings
 from ssl2_bids.workflows.cohort.tables import cohort_rows
+from ssl2_bids.workflows.export.manifest import export_manifest
 from ssl2_bids.workflows.longitudinal.plan import (
     LongitudinalPlan,
     is_finished,
     make_plan,
     planned_outputs,
 )
-from ssl2_bids.workflows.longitudinal.run import compare
-from ssl2_bids.workflows.longitudinal.visits import in_order, years_between
+from ssl2_bids.workflows.longitudinal.run import compare, described
+from ssl2_bids.workflows.longitudinal.visits import Visit, in_order, years_between
 from ssl2_bids.workflows.longitudinal.within import _differences
 from ssl2_bids.workflows.participant.pages import write_pages
 from ssl2_bids.workflows.participant.planning import plan_sessions
@@ -213,6 +215,8 @@ def test_order_by_dates(folder):
         table.write_text('session_id\tacq_time\nses-1\tspring\nses-2\t2020-06-01T00:00:00\n')
         visits, remarks = in_order(plans)
         assert [v.label for v in visits] == ['1', '2', '3']
+        (remark,) = remarks
+        assert 'acq_time of ses-1 is "spring", and not a date such as 2021-05-31T10' in remark
     finally:
         table.unlink()
 
@@ -223,12 +227,43 @@ def test_another_person_scanner_and_order_of_dates_are_named(folder):
     assert compare(plan) == ''
     summary = json.loads(plan.summary.read_text())
     warnings = ' '.join(summary['warnings'])
-    assert 'they may be of different people' in warnings
     assert 'another order than their labels' in warnings
     doubtful = 'changes between them are doubtful'
     assert f'ses-2 and ses-1 have different scanners: {doubtful}' in warnings
     assert f'ses-2 and ses-1 have different field strengths: {doubtful}' in warnings
-    assert summary['pairs'][0]['years'] == pytest.approx(1.0, abs=0.01)
+    assert warnings.count('the noise bound was measured with one scanner') == 1
+
+
+def test_changes_between_people_are_withheld_everywhere(folder):
+    plan = plan_of(folder, subject='02')
+    if not is_finished(plan):
+        assert compare(plan) == ''
+    summary = json.loads(plan.summary.read_text())
+    assert summary['status'] == 'doubtful'
+    (misfit,) = summary['misfits']
+    assert 'ses-2 and ses-1 do not fit after the registration' in misfit
+    assert 'they may be of different people' in misfit
+    assert [summary[key] for key in ('visits', 'pairs', 'lesions')] == [[], [], []]
+    (figure,) = summary['figures']
+    drawn = (folder / 'out' / figure['File']).read_text()
+    assert 'Session 2 and session 1 after the registration' in drawn
+    assert drawn.count('<g class="moving">') == 2
+    assert misfit in json.loads(sidecar_path(plan.table).read_text())['Warnings']
+    line = described(plan)
+    assert line.startswith(misfit)
+    assert 'The changes are not reported' in line
+    results = [r for r in find_results(folder / 'out') if r.names.subject == '02']
+    content = summary | {
+        'configurations': {r.names.session: r.sidecar['ConfigurationHash'] for r in results}
+    }
+    plan.summary.write_text(json.dumps(content))
+    settings = GroupSettings(folder / 'data', folder / 'out', folder / 'work', nprocs=1)
+    rows, problems = cohort_rows(settings, results)
+    assert problems == []
+    assert len(rows) == 2
+    assert all(misfit in row['flags'] and 'new_lesions' not in row for row in rows)
+    (done,) = export_manifest(folder / 'out', model=plan.names.desc, participants=('02',))
+    assert 'they may be of different people' in str(done.error)
 
 
 def test_voxels_that_differ_make_small_changes_doubtful(folder):
@@ -236,11 +271,31 @@ def test_voxels_that_differ_make_small_changes_doubtful(folder):
     assert _differences(one, other, 'a and b') == []
     scan = other.plan.session.scans['FLAIR']
     thick = replace(scan, spacing=(*scan.spacing[:2], 1.5 * scan.spacing[2]))
-    scans = other.plan.session.scans | {'FLAIR': thick}
-    plan = replace(other.plan, session=replace(other.plan.session, scans=scans))
-    (text,) = _differences(one, replace(other, plan=plan), 'a and b')
+    text, noise = _differences(one, with_scan(other, thick), 'a and b')
     assert 'a and b: the voxels of FLAIR differ' in text
     assert 'changes of small lesions are doubtful' in text
+    assert 'the noise bound' in noise
+    assert 'too small' in noise
+
+
+def test_another_protocol_on_the_same_scanner_is_named(folder):
+    one, other = plan_of(folder).visits[:2]
+
+    def timed(visit: Visit, echo: float) -> Visit:
+        scan = visit.plan.session.scans['FLAIR']
+        return with_scan(visit, replace(scan, metadata={'EchoTime': echo, 'FlipAngle': 120}))
+
+    assert _differences(timed(one, 0.1), timed(other, 0.11), 'a and b') == []
+    text, noise = _differences(timed(one, 0.1), timed(other, 0.13), 'a and b')
+    assert 'a and b: the protocols of FLAIR differ (EchoTime 0.1 and 0.13 s)' in text
+    assert 'too small' in noise
+    assert _differences(one, timed(other, 0.13), 'a and b') == []
+
+
+def with_scan(visit: Visit, scan: Scan) -> Visit:
+    session = visit.plan.session
+    scans = session.scans | {scan.contrast: scan}
+    return replace(visit, plan=replace(visit.plan, session=replace(session, scans=scans)))
 
 
 def test_visits_of_one_person_fit(plan):
