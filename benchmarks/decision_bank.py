@@ -3,6 +3,7 @@
 
     python benchmarks/decision_bank.py BANK [--labels LABEL_MAPS] [--lesion-masks MASKS]
     python benchmarks/decision_bank.py BANK --draws 4 [--labels ...]
+    python benchmarks/decision_bank.py BANK --draws 1 --train [--labels ...]
     python benchmarks/decision_bank.py BANK --table
 
 Each site is simulated, segmented, and adapted as by ``ssl2-bids ... group --labels``: all rungs,
@@ -13,8 +14,9 @@ used there.
 
 ``--draws N`` makes many sites without a training, in minutes: a pool of twelve people for each
 scanner, of whom N times for each kind of labels other ones are labelled; all others are the
-further people. The recalibration is the one rung then. Draws of one pool share people, so they
-are not independent.
+further people. The recalibration is the one rung then; with ``--train`` there are all rungs, and
+some of the others are people without labels. Draws of one pool share people, so they are not
+independent.
 
 A site that is finished is a JSON file in BANK and is not made again; one that was stopped resumes.
 Its images are removed when it is finished. ``--table`` prints what the sites that are there give:
@@ -148,14 +150,17 @@ def make_draw(root: Path, kind: int, turn: int, given: argparse.Namespace) -> di
     everyone = sorted(path.name for path in (raw / 'derivatives' / 'truth').glob('sub-*'))
     order = np.random.default_rng((kind, turn)).permutation(everyone).tolist()
     drawn, others = sorted(order[: labels.people]), order[labels.people :]
+    if given.train:
+        others = others[-given.further :]
     further = put_masks(raw, folder / 'labels', labels, drawn, others)
     if labels.sparse:
         for name in drawn:
             keep_slices(folder / 'labels' / name)
     settings = GroupSettings(
         raw, root / 'out', folder / 'work', labels=(folder / 'labels',), holdout=further,
-        rung=RECALIBRATED, model=given.model, nprocs=given.nprocs, omp_nthreads=given.nprocs,
-        device=given.device,
+        rung=None if given.train else RECALIBRATED, model=given.model, nprocs=given.nprocs,
+        omp_nthreads=given.nprocs, device=given.device, steps=given.steps,
+        random_seed=len(LABELS) * turn + kind,
     )  # fmt: skip
     found = adapt_site(settings)
     shutil.rmtree(folder)
@@ -354,10 +359,12 @@ def make_sites(given: argparse.Namespace) -> None:
 
 def make_draws(given: argparse.Namespace) -> None:
     """Make the draws that are missing, pool by pool."""
+    prefix = 'trained' if given.train else 'draw'
     for number in range(len(SCANNERS)):
         places = [(kind, turn) for kind in range(len(LABELS)) for turn in range(given.draws)]
         paths = {
-            place: given.bank / 'draw-{}-{}-{}.json'.format(number, *place) for place in places
+            place: given.bank / '{}-{}-{}-{}.json'.format(prefix, number, *place)
+            for place in places
         }
         missing = [place for place in places if not paths[place].is_file()]
         if not missing:
@@ -377,6 +384,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument('bank', type=Path)
     parser.add_argument('--table', action='store_true', help='print the table of what is there')
     parser.add_argument('--draws', type=int, metavar='N', help='sites without a training')
+    parser.add_argument('--train', action='store_true', help='all rungs of the draws')
     parser.add_argument('--sites', type=int, nargs='+', default=range(len(SITES)), metavar='N')
     parser.add_argument('--labels', type=Path, help='label maps of ssl2 simulate')
     parser.add_argument('--lesion-masks', type=Path, help='lesion masks of ssl2 simulate')
@@ -391,10 +399,10 @@ def main(arguments: list[str] | None = None) -> None:
         make_draws(given)
     elif not given.table:
         make_sites(given)
-    for kind in ('site', 'draw'):
+    for kind in ('site', 'draw', 'trained'):
         done = sorted(given.bank.glob(f'{kind}-*.json'))
         if done:
-            print(f'{kind}s:')
+            print(f'{kind}:')
             print(table_of([json.loads(path.read_text(encoding='utf-8')) for path in done]))
 
 
