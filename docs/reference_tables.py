@@ -199,7 +199,7 @@ def shown_pattern(pattern: str) -> str:
 
 def described_tables() -> dict[str, tuple[str, dict[str, dict[str, Any]]]]:
     """Each table that is written, by heading: its file and its columns."""
-    from ssl2_bids.bids import sidecars
+    from ssl2_bids.bids import columns
     from ssl2_bids.workflows.evaluation import scores
 
     patterns = tomllib.loads((RESOURCES / 'outputs.toml').read_text())
@@ -210,32 +210,32 @@ def described_tables() -> dict[str, tuple[str, dict[str, dict[str, Any]]]]:
 
     compared, lesion_free = scores.table([])[1], scores.lesion_free_table([])[1]
     evaluated = '`FILE.tsv` of `ssl2 evaluate --output FILE.tsv`'
-    people = sidecars.SIMULATED_PARTICIPANT_COLUMNS
+    people = columns.SIMULATED_PARTICIPANT_COLUMNS
     return {
-        'Lesions of a session': (name('anat.instances'), sidecars.LESION_COLUMNS),
-        'Volumes of a session': (name('anat.volumes'), sidecars.VOLUME_COLUMNS),
-        'Lesions over time': (name('longitudinal.lesions'), sidecars.LONGITUDINAL_COLUMNS),
+        'Lesions of a session': (name('anat.instances'), columns.LESION_COLUMNS),
+        'Volumes of a session': (name('anat.volumes'), columns.VOLUME_COLUMNS),
+        'Lesions over time': (name('longitudinal.lesions'), columns.LONGITUDINAL_COLUMNS),
         'Compared sessions, for lesiontrack': (
             name('group.lesiontrack'),
-            sidecars.MANIFEST_COLUMNS,
+            columns.MANIFEST_COLUMNS,
         ),
         'Lesions of a session among others': (
             name('longitudinal.instances'),
-            sidecars.WITHIN_LESION_COLUMNS,
+            columns.WITHIN_LESION_COLUMNS,
         ),
-        'Changes of two sessions': (name('longitudinal.change'), sidecars.CHANGE_COLUMNS),
-        'Cohort': (name('group.lesions'), sidecars.cohort_columns(['CONTRAST'])),
-        'Scores of an adaptation': (name('group.performance'), sidecars.PERFORMANCE_COLUMNS),
-        'Slices to label next': (name('group.annotate'), sidecars.ANNOTATE_COLUMNS),
-        'Curves of an adaptation': (name('model.history'), sidecars.HISTORY_COLUMNS),
-        'Folds of an adaptation': (name('model.splits'), sidecars.SPLIT_COLUMNS),
+        'Changes of two sessions': (name('longitudinal.change'), columns.CHANGE_COLUMNS),
+        'Cohort': (name('group.lesions'), columns.cohort_columns(['CONTRAST'])),
+        'Scores of an adaptation': (name('group.performance'), columns.PERFORMANCE_COLUMNS),
+        'Slices to label next': (name('group.annotate'), columns.ANNOTATE_COLUMNS),
+        'Curves of an adaptation': (name('model.history'), columns.HISTORY_COLUMNS),
+        'Folds of an adaptation': (name('model.splits'), columns.SPLIT_COLUMNS),
         'Evaluation': (evaluated, compared),
         'Comparison of models': ('`FILE_comparison.tsv` beside it', scores.COMPARISON_COLUMNS),
         'Evaluation of people without lesions': (f'{evaluated} `--lesion-free`', lesion_free),
-        'Simulated lesions': (name('anat.instances'), sidecars.SIMULATED_LESION_COLUMNS),
-        'Simulated tissues': (name('simulated.tissues'), sidecars.LABEL_COLUMNS),
+        'Simulated lesions': (name('anat.instances'), columns.SIMULATED_LESION_COLUMNS),
+        'Simulated tissues': (name('simulated.tissues'), columns.LABEL_COLUMNS),
         'Simulated participants': ('`participants.tsv`', people),
-        'Resources of a run': ('`logs/*_resources.tsv`', sidecars.RESOURCE_COLUMNS),
+        'Resources of a run': ('`logs/*_resources.tsv`', columns.RESOURCE_COLUMNS),
     }
 
 

@@ -19,7 +19,7 @@ from types import ModuleType
 import pytest
 
 from ssl2_bids import errors
-from ssl2_bids.bids import sidecars
+from ssl2_bids.bids import columns as known_columns
 from ssl2_bids.training import strategies
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -372,13 +372,13 @@ def test_every_column_of_a_table_is_in_the_reference():
         '*scores.table(result.cases)': scores.table([])[1],
         '*scores.lesion_free_table(result.brains)': scores.lesion_free_table([])[1],
         'scores.COMPARISON_COLUMNS': scores.COMPARISON_COLUMNS,
-        'columns': sidecars.HISTORY_COLUMNS,  # and terms of strategies
+        'columns': known_columns.HISTORY_COLUMNS,  # and terms of strategies
     }
     given = columns_given_to_tables()
     assert len(given) > 10
     assert {'*scores.table(result.cases)', 'columns', 'LESION_COLUMNS'} <= {c for _, c in given}
     for path, columns in given:
-        described = made.get(columns) or getattr(sidecars, columns)
+        described = made.get(columns) or getattr(known_columns, columns)
         assert list(described) in shown, f'{path}: {columns}'
 
 

@@ -161,7 +161,7 @@ class Terminal:
         ]
         if not rows:
             return
-        from ssl2_bids.bids.sidecars import RESOURCE_COLUMNS
+        from ssl2_bids.bids.columns import RESOURCE_COLUMNS
 
         stream = io.StringIO()
         names = list(RESOURCE_COLUMNS)

@@ -9,15 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from ssl2_bids.bids.columns import LESION_COLUMNS, VOLUME_COLUMNS
 from ssl2_bids.bids.outputs import UnitNames, sidecar_path, table_path, write_table
 from ssl2_bids.bids.provenance import bids_uri
-from ssl2_bids.bids.sidecars import (
-    LESION_COLUMNS,
-    SLOPPY,
-    VOLUME_COLUMNS,
-    is_sloppy,
-    segmentation_sidecar,
-)
+from ssl2_bids.bids.sidecars import SLOPPY, is_sloppy, segmentation_sidecar
 from ssl2_bids.files import write_json
 from ssl2_bids.networks.calibration import UNCHANGED
 from ssl2_bids.networks.cards import Card

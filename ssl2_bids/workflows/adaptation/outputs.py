@@ -12,14 +12,14 @@ import nibabel as nib
 import numpy as np
 
 from ssl2_bids import __version__
-from ssl2_bids.bids.outputs import output_name, sidecar_path, write_table
-from ssl2_bids.bids.provenance import bids_uri, software_versions
-from ssl2_bids.bids.sidecars import (
+from ssl2_bids.bids.columns import (
     ANNOTATE_COLUMNS,
     HISTORY_COLUMNS,
     PERFORMANCE_COLUMNS,
     SPLIT_COLUMNS,
 )
+from ssl2_bids.bids.outputs import output_name, sidecar_path, write_table
+from ssl2_bids.bids.provenance import bids_uri, software_versions
 from ssl2_bids.files import sha256, write_json, write_text
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.networks.weights import write_model

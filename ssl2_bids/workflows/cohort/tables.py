@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ssl2_bids.bids.columns import cohort_columns
 from ssl2_bids.bids.dataset import optional_table
 from ssl2_bids.bids.dates import acquisition_time
 from ssl2_bids.bids.outputs import (
@@ -19,7 +20,7 @@ from ssl2_bids.bids.outputs import (
     sidecar_path,
     write_table,
 )
-from ssl2_bids.bids.sidecars import cohort_columns, is_sloppy
+from ssl2_bids.bids.sidecars import is_sloppy
 from ssl2_bids.errors import DataError, Ssl2Error
 from ssl2_bids.metrics.cohort import outliers
 from ssl2_bids.processes import side_by_side

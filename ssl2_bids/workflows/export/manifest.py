@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ssl2_bids.bids.columns import MANIFEST_COLUMNS
 from ssl2_bids.bids.dates import as_date, not_a_date
 from ssl2_bids.bids.outputs import (
     Result,
@@ -17,7 +18,7 @@ from ssl2_bids.bids.outputs import (
     sidecar_path,
     write_table,
 )
-from ssl2_bids.bids.sidecars import MANIFEST_COLUMNS, is_sloppy
+from ssl2_bids.bids.sidecars import is_sloppy
 from ssl2_bids.errors import DataError, NoInputError, Ssl2Error
 from ssl2_bids.workflows.export.run import T1_LIKE, Exported
 from ssl2_bids.workflows.participant.earlier import current_results

@@ -10,15 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from ssl2_bids.bids.columns import CHANGE_COLUMNS, LONGITUDINAL_COLUMNS, WITHIN_LESION_COLUMNS
 from ssl2_bids.bids.outputs import sidecar_path, table_path, write_table
 from ssl2_bids.bids.provenance import bids_uri
-from ssl2_bids.bids.sidecars import (
-    CHANGE_COLUMNS,
-    LONGITUDINAL_COLUMNS,
-    WITHIN_LESION_COLUMNS,
-    image_sidecar,
-    segmentation_sidecar,
-)
+from ssl2_bids.bids.sidecars import image_sidecar, segmentation_sidecar
 from ssl2_bids.files import write_json, write_text
 from ssl2_bids.itk import to_itk
 from ssl2_bids.steps import regions

@@ -16,11 +16,7 @@ from ssl2_bids.bids.outputs import (
     sidecar_path,
 )
 from ssl2_bids.bids.provenance import BRAIN_MASKS, bids_uri
-from ssl2_bids.bids.sidecars import (
-    image_sidecar,
-    map_keys,
-    segmentation_sidecar,
-)
+from ssl2_bids.bids.sidecars import image_sidecar, map_keys, segmentation_sidecar
 from ssl2_bids.errors import DataError
 from ssl2_bids.files import write_json, write_text
 from ssl2_bids.raw_grid import RawGrid, read_raw_grid, write_on

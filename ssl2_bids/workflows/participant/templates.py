@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ssl2_bids.bids.absent import absent_content, is_absent
+from ssl2_bids.bids.columns import TEMPLATE_LESION_COLUMNS
 from ssl2_bids.bids.given_datasets import GivenTransforms
 from ssl2_bids.bids.outputs import UnitNames, sidecar_path, table_path, write_table
 from ssl2_bids.bids.provenance import bids_uri
-from ssl2_bids.bids.sidecars import TEMPLATE_LESION_COLUMNS, segmentation_sidecar
+from ssl2_bids.bids.sidecars import segmentation_sidecar
 from ssl2_bids.bids.template_spaces import (
     Template,
     TemplateSpace,

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ssl2_bids import __version__
+from ssl2_bids.bids.columns import SIMULATED_PARTICIPANT_COLUMNS
 from ssl2_bids.bids.outputs import write_table
 from ssl2_bids.bids.provenance import BIDS_VERSION, CODE_URL
-from ssl2_bids.bids.sidecars import SIMULATED_PARTICIPANT_COLUMNS
 from ssl2_bids.errors import CannotWriteError
 from ssl2_bids.files import PREFIX, write_json, write_text
 from ssl2_bids.workflows.simulation.files import MANUAL, TRUTH

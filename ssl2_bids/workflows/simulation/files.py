@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from ssl2_bids import __version__
+from ssl2_bids.bids.columns import LABEL_COLUMNS, SIMULATED_LESION_COLUMNS
 from ssl2_bids.bids.outputs import output_name, raw_name, sidecar_path, table_path, write_table
 from ssl2_bids.bids.provenance import bids_uri
-from ssl2_bids.bids.sidecars import LABEL_COLUMNS, SIMULATED_LESION_COLUMNS
 from ssl2_bids.files import write_json
 from ssl2_bids.simulation.lesions.growth import PaintedLesion
 from ssl2_bids.simulation.participant import Knowledge

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ssl2_bids.bids.columns import LABEL_COLUMNS
 from ssl2_bids.bids.outputs import read_sidecar, sidecar_path, table_path, write_table
-from ssl2_bids.bids.sidecars import LABEL_COLUMNS
 from ssl2_bids.errors import DataError, UsageError
 from ssl2_bids.files import write_json
 from ssl2_bids.simulation.lesions.growth import PaintedLesion

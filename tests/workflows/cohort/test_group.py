@@ -12,8 +12,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from ssl2_bids.bids.columns import VOLUME_COLUMNS
 from ssl2_bids.bids.outputs import UnitNames, write_table
-from ssl2_bids.bids.sidecars import VOLUME_COLUMNS
 from ssl2_bids.errors import NoInputError
 from ssl2_bids.files import write_json, write_text
 from ssl2_bids.itk import to_itk
