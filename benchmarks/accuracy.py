@@ -4,8 +4,9 @@
     python benchmarks/accuracy.py DATASET LABELS OUT [--contrasts flair flair,t1w all]
 
 Runs the App as a user would, one output folder per set of contrasts below OUT, and prints one
-Markdown table of all cases. What was done before is not done again. Without lesions (healthy
-people) give ``none`` for LABELS: then the volume of what is marked is the error.
+Markdown table of all cases, with the means of each model. What was done before is not done again.
+Without lesions (healthy people) give ``none`` for LABELS: then the volume of what is marked is the
+error.
 """
 
 from __future__ import annotations
@@ -78,12 +79,27 @@ def evaluate(args: argparse.Namespace, folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream, delimiter='\t'))
 
 
-def shown(value: str) -> str:
+def shown(value: str | float) -> str:
     """A number with three decimals, anything else as it is."""
+    known = number(value)
+    return str(value) if known is None else f'{known:.3f}'
+
+
+def number(value: str | float) -> float | None:
+    """A cell as a number; None where it is none."""
     try:
-        return f'{float(value):.3f}'
+        return float(value)
     except ValueError:
-        return value
+        return None
+
+
+def mean_of(rows: list[dict[str, str]], columns: list[str]) -> dict[str, str | float]:
+    """The means of the cases of one model."""
+    found: dict[str, str | float] = {'participant_id': 'mean'}
+    for column in columns[1:]:
+        known = [value for row in rows if (value := number(row[column])) is not None]
+        found[column] = sum(known) / len(known) if known else ''
+    return found
 
 
 def main() -> None:
@@ -97,18 +113,21 @@ def main() -> None:
     parser.add_argument('--participants', nargs='+', default=[])
     parser.add_argument('--figures', action='store_true')
     args = parser.parse_args()
-    rows = []
+    lines: list[list[str]] = []
     for contrasts in args.contrasts:
         for model in args.models:
             folder = segment(args, contrasts, model)
-        rows += [{'contrasts': contrasts, **row} for row in evaluate(args, folder)]
-    columns = [name for name in COLUMNS if name in rows[0]]
-    head = ['contrasts', 'model', *(COLUMNS.get(name, name) for name in columns)]
-    print('| ' + ' | '.join(head) + ' |')
-    print('| ' + ' | '.join('---' for _ in head) + ' |')
-    for row in rows:
-        cells = [row['contrasts'], row.get('model', ''), *(shown(row[name]) for name in columns)]
-        print('| ' + ' | '.join(cells) + ' |')
+        rows = evaluate(args, folder)
+        columns = [name for name in COLUMNS if name in rows[0]]
+        if not lines:
+            lines.append(['contrasts', 'model', *(COLUMNS[name] for name in columns)])
+            lines.append(['---'] * len(lines[0]))
+        for model in args.models:
+            own = [row for row in rows if row['model'] == label(model)]
+            every = [*own, mean_of(own, columns)] if len(own) > 1 else own
+            lines += [[contrasts, model, *(shown(row[c]) for c in columns)] for row in every]
+    for line in lines:
+        print('| ' + ' | '.join(line) + ' |')
 
 
 if __name__ == '__main__':
