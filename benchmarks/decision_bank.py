@@ -53,7 +53,7 @@ from ssl2_bids.training.adaptation import decision
 from ssl2_bids.training.adaptation.decision import SHARES, Choice, ScorePair, choose, gain_of
 from ssl2_bids.training.adaptation.recalibration import Recalibration
 from ssl2_bids.volume import read, write
-from ssl2_bids.workflows.adaptation import ladder
+from ssl2_bids.workflows.adaptation import ladder, predictions
 from ssl2_bids.workflows.adaptation import run as running
 from ssl2_bids.workflows.adaptation import scores as scoring
 from ssl2_bids.workflows.adaptation.plan import plan_adaptation
@@ -265,7 +265,7 @@ def final_of(work: Work, rung: Rung, first: ladder.Probability) -> ladder.Probab
     layers = running.layers_for(rung.name)
     seen = [one.read() for one in running.seen_of(work, set(), layers)]
     network = train_one(work, FINAL, seen, layers=layers)
-    return running.of_network(work, training.between(work.network, network, SHARES[rung.name]))
+    return predictions.of_network(work, training.between(work.network, network, SHARES[rung.name]))
 
 
 Tests = Mapping[str, Sequence[ScorePair]]

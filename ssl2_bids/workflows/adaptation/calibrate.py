@@ -240,7 +240,8 @@ def _stored_card(planned: Calibrating) -> Card | None:
 
 def _fit(planned: Calibrating, known: Card | None, show: ShowLine) -> tuple[Card, str]:
     """The calibrated model, fitted or as an earlier run left it, and the device."""
-    from ssl2_bids.workflows.adaptation.outputs import card_content, report_facts, write_history
+    from ssl2_bids.workflows.adaptation.card import card_content
+    from ssl2_bids.workflows.adaptation.outputs import report_facts, write_history
     from ssl2_bids.workflows.adaptation.plan import Adaptation
     from ssl2_bids.workflows.adaptation.run import recalibrate
     from ssl2_bids.workflows.adaptation.scores import compare_metrics

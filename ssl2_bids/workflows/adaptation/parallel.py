@@ -36,13 +36,11 @@ from ssl2_bids.workflows.adaptation.prepare import PreparedSession
 from ssl2_bids.workflows.adaptation.state import (
     PROGRESS_LINES,
     Work,
-    devices_for,
-    devices_of,
     name_of,
     settings_for,
-    threads_for,
     training_folder,
 )
+from ssl2_bids.workflows.adaptation.timing import devices_for, devices_of, threads_for
 
 POLL = 0.5  # s between two looks at the processes
 PATIENCE = 60.0  # s that a process has to save its state when the run is asked to end

@@ -3,39 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from torch import nn
 
 from ssl2_bids.errors import UsageError
-from ssl2_bids.files import whole_file
 from ssl2_bids.settings import BUNDLED, RECALIBRATED
-from ssl2_bids.steps.network_input import to_reference
 from ssl2_bids.training.adaptation import adapt as training
 from ssl2_bids.training.adaptation.adapt import ALL, LAST
 from ssl2_bids.training.adaptation.decision import SHARES, Decision, choose, decide
-from ssl2_bids.training.adaptation.left_out import probability_of
 from ssl2_bids.training.adaptation.recalibration import Recalibration
 from ssl2_bids.training.data.views import AXIAL
-from ssl2_bids.volume import Volume
-from ssl2_bids.voxel_grid import Box
 from ssl2_bids.workflows.adaptation import ladder
 from ssl2_bids.workflows.adaptation import scores as scoring
 from ssl2_bids.workflows.adaptation.ladder import Labelled, Probability
 from ssl2_bids.workflows.adaptation.parallel import train_side_by_side
 from ssl2_bids.workflows.adaptation.plan import SLICES, fold_count
+from ssl2_bids.workflows.adaptation.predictions import (
+    keep,
+    of_files,
+    of_network,
+    predict,
+    prediction_file,
+)
 from ssl2_bids.workflows.adaptation.prepare import PreparedSession
 from ssl2_bids.workflows.adaptation.scores import LabelScores, Row
-from ssl2_bids.workflows.adaptation.state import (
-    RUNGS_OF,
-    Work,
-    fit_into_time,
-    layers_of,
-    train_one,
-)
+from ssl2_bids.workflows.adaptation.state import RUNGS_OF, Work, layers_of, train_one
+from ssl2_bids.workflows.adaptation.timing import fit_into_time
 from ssl2_bids.workflows.adaptation.twin.recalibrate import recalibrated_on_twins, trained_twins
 
 FINAL, HOLDOUT = 'final', 'holdout'
@@ -316,11 +311,6 @@ def labelled_of(work: Work, participants: set[str]) -> list[PreparedSession]:
     return [one for one in work.labelled if one.case.participant in participants]
 
 
-def prediction_file(work: Work, one: PreparedSession, fold: str, rung: str) -> Path:
-    """The probability of a case left out of a fold, on the grid of the network."""
-    return work.folder / f'probability-{one.case.name}-{fold}-{rung}.npy'
-
-
 def leave_people_out(work: Work, folds: dict[str, set[str]], layers: str) -> list[nn.Module]:
     """Train without some participants, predict them; no image of theirs is seen by any loss.
 
@@ -344,7 +334,7 @@ def leave_people_out(work: Work, folds: dict[str, set[str]], layers: str) -> lis
             for one in left_out:
                 path = prediction_file(work, one, name, rung)
                 if not path.is_file():
-                    _keep(path, _predict(work, one, candidate))
+                    keep(path, predict(work, one, candidate))
     return networks
 
 
@@ -376,35 +366,13 @@ def leave_slices_out(work: Work, folds: dict[str, set[str]], layers: str) -> lis
         at = [slice(None)] * 3
         for rung in RUNGS_OF[layers]:
             candidate = training.between(work.network, network, SHARES[rung])
-            whole = _predict(work, one, candidate)
+            whole = predict(work, one, candidate)
             for k in block.tolist():
                 at[AXIAL] = slice(k, k + 1)
                 probabilities[rung][tuple(at)] = whole[tuple(at)]
     for rung, probability in probabilities.items():
-        _keep(prediction_file(work, one, SLICES, rung), probability)
+        keep(prediction_file(work, one, SLICES, rung), probability)
     return networks
-
-
-def of_files(work: Work, rung: str, cases: Sequence[Labelled]) -> Probability:
-    """The out-of-fold probabilities of a rung, on the reference's grid."""
-    fold_of = {case.one.case.name: case.fold for case in cases}
-
-    def found(one: PreparedSession, box: Box, brain: Volume) -> np.ndarray:
-        path = prediction_file(work, one, fold_of[one.case.name], rung)
-        made = to_reference(np.load(path), one.affine, brain)
-        return made.data[box]
-
-    return found
-
-
-def of_network(work: Work, network: nn.Module) -> Probability:
-    """The probabilities of a network, on the reference's grid."""
-
-    def found(one: PreparedSession, box: Box, brain: Volume) -> np.ndarray:
-        made = to_reference(_predict(work, one, network), one.affine, brain)
-        return made.data[box]
-
-    return found
 
 
 def score_held(
@@ -421,14 +389,3 @@ def score_held(
     names = one.case.result.names
     return Row(one.case.name, names.subject, names.session, HOLDOUT, truth.annotated,
                truth.volume, before, after)  # fmt: skip
-
-
-def _predict(work: Work, one: PreparedSession, network: nn.Module) -> np.ndarray:
-    network.to(work.device)
-    return probability_of(network, one.read(), work.adaptation.card, work.device)
-
-
-def _keep(path: Path, probability: np.ndarray) -> None:
-    """Store whole or not at all: a file that stands is not made again."""
-    with whole_file(path) as temporary, open(temporary, 'wb') as stream:
-        np.save(stream, probability)

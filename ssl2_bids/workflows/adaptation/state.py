@@ -1,10 +1,8 @@
-"""An adaptation under way: what is prepared, how long it will take, and each training."""
+"""An adaptation under way: what is prepared, and each training."""
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 import shutil
 import signal
 import time
@@ -13,7 +11,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -26,20 +23,17 @@ from ssl2_bids.errors import (
     UnavailableError,
     UsageError,
 )
-from ssl2_bids.files import remove_leftovers, write_json
-from ssl2_bids.networks.inference import is_out_of_memory
-from ssl2_bids.networks.registry import NETWORKS
+from ssl2_bids.files import remove_leftovers
 from ssl2_bids.networks.weights import load_network
 from ssl2_bids.progress import ShowLine
 from ssl2_bids.settings import HALF_WAY, LAST_LAYERS, WHOLE, GroupSettings
 from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.training.adaptation import adapt as training
-from ssl2_bids.training.adaptation.adapt import ALL, LAST, AdaptSettings, Cost
-from ssl2_bids.training.adaptation.left_out import MEASURED, quality
+from ssl2_bids.training.adaptation.adapt import ALL, LAST, AdaptSettings
+from ssl2_bids.training.adaptation.left_out import quality
 from ssl2_bids.training.data.participants import Participant
 from ssl2_bids.training.run import History
 from ssl2_bids.workflows.adaptation import prepare as cache
-from ssl2_bids.workflows.adaptation import torchrun as nodes
 from ssl2_bids.workflows.adaptation.plan import (
     TWIN,
     Adaptation,
@@ -55,16 +49,8 @@ from ssl2_bids.workflows.adaptation.twin.draw import DrawnTwin, draw_twin
 
 log = logging.getLogger('ssl2_bids')
 
-MIN_STEPS = 10  # fewer are no training
 PROGRESS_LINES = 5  # lines about the progress of one training
-BATCH = {
-    'labelled': 'Labelled',
-    'unlabelled': 'Unlabelled',
-    'accumulate': 'Accumulate',
-    'patch': 'Patch',
-}  # what of a batch is kept for a resumed run
 RUNGS_OF = {LAST: (LAST_LAYERS,), ALL: (HALF_WAY, WHOLE)}  # by the layers that are trained
-WINDOWS = 12  # of one brain, for the estimate before any was cut into windows
 
 
 @dataclass
@@ -239,160 +225,6 @@ def _check_space(settings: GroupSettings, size: int) -> None:
             advice='Give another folder with -w, or free some space.',
             path=settings.work_dir,
         )
-
-
-def devices_of(work: Work, trainings: int) -> list[str]:
-    """The devices of this process that train at the same time, of trainings all in all."""
-    own = math.ceil(trainings / nodes.processes())
-    return devices_for(work.adaptation.settings, work.device, own, work.memory)
-
-
-def devices_for(
-    settings: GroupSettings, device: str, trainings: int, memory: int = 0
-) -> list[str]:
-    """The devices that train at the same time, at most as many as there are trainings.
-
-    Every GPU unless one was asked for, or that of this process where torchrun started several on
-    the node; on a CPU ``cpu`` as often as its share of cores and memory allows.
-
-    Parameters
-    ----------
-    memory : bytes of one training; 0 where it is not known.
-    """
-    number, beside = nodes.on_this_node()
-    if device != 'cpu':
-        if beside > 1:
-            return [f'cuda:{number % torch.cuda.device_count()}']
-        every = settings.device in ('auto', 'cuda')
-        found = [f'cuda:{n}' for n in range(torch.cuda.device_count())] if every else [device]
-        return found[:trainings]
-    count = min(settings.nprocs // beside, trainings)
-    if memory:
-        count = min(count, int(settings.memory_gb * 1e9 / beside / memory))
-    return ['cpu'] * max(1, count)
-
-
-def threads_for(settings: GroupSettings, devices: Sequence[str]) -> int:
-    """Threads of each of the trainings that run at the same time."""
-    cores = settings.nprocs // nodes.on_this_node()[1]
-    return max(1, min(settings.omp_nthreads, cores // len(devices)))
-
-
-def fit_into_time(work: Work, trainings: int) -> AdaptSettings:
-    """Measure a step, report the total time, and reduce the steps where it is too long.
-
-    What was settled is kept beside the checkpoints, because a resumed run needs it.
-
-    Raises
-    ------
-    UsageError : not even ten steps fit into ``--max-time``.
-    UnavailableError : the memory is too small even for the smallest batch.
-    """
-    kept = work.folder / 'steps.json'
-    if kept.is_file():
-        found = json.loads(kept.read_text(encoding='utf-8'))
-        work.memory = int(found['PeakMemory'])
-        steps = int(found['Steps'])
-        batch = {n: found.get(key, getattr(work.training, n)) for n, key in BATCH.items()}
-        batch['patch'] = tuple(batch['patch'])
-        work.training = replace(work.training, steps=steps, **batch)
-        if set(layers_of(work)) <= set(found['Layers']):
-            work.show(f'resuming an adaptation of {trainings} trainings of {steps} steps')
-            return work.training
-    torch.set_num_threads(threads_for(work.adaptation.settings, devices_of(work, trainings)))
-    costs = [cost_of_step(work, layers) for layers in reversed(layers_of(work))]
-    cost = replace(costs[0], step=sum(one.step for one in costs))
-    torch.set_num_threads(work.adaptation.settings.omp_nthreads)
-    work.memory = cost.memory
-    steps, most = work.training.steps, work.adaptation.settings.max_minutes
-    at_a_time = nodes.processes() * len(devices_of(work, trainings))
-    rounds = math.ceil(trainings / at_a_time)
-    beside = inference_seconds(work, cost)
-    if most is not None:
-        room = (most * 60 - beside) / (rounds * max(cost.step, 1e-6))
-        if room < MIN_STEPS:
-            least = (MIN_STEPS * rounds * cost.step + beside) / 60
-            raise UsageError(
-                f'{most:g} minutes are too few for {trainings * len(costs)} trainings of '
-                f'{MIN_STEPS} steps each',
-                advice=f'Give --max-time {max(1, int(np.ceil(least)))} or more, fewer --folds, '
-                'or a GPU.',
-            )
-        steps = min(steps, int(room))
-    minutes = (rounds * steps * cost.step + beside) / 60
-    kinds = [
-        f'{trainings} trainings of {steps} steps by {settings_for(work, layers).strategy}'
-        + (' of the last layers alone' if layers == LAST else '')
-        for layers in reversed(layers_of(work))
-    ]
-    per_step = ' and '.join(f'{one.step:.2g}' for one in costs)
-    work.show(
-        f'{" and ".join(kinds)}, patches of '
-        f'{" x ".join(map(str, work.training.patch))} voxels: about {minutes:.3g} minutes '
-        f'({per_step} s a step, {cost.memory / 1e9:.2g} GB of memory); an interruption '
-        'loses at most '
-        f'{work.training.checkpoint_minutes:g} minutes; the same command resumes'
-    )
-    batch = {key: getattr(work.training, name) for name, key in BATCH.items()}
-    settled = {
-        'Steps': steps,
-        'SecondsPerStep': cost.step,
-        'PeakMemory': cost.memory,
-        'Layers': layers_of(work),
-    }
-    write_json(kept, settled | batch)
-    return replace(work.training, steps=steps)
-
-
-def cost_of_step(work: Work, layers: str = ALL) -> Cost:
-    """Measure a step; where the memory is too small, make its batch smaller, with a message.
-
-    Raises
-    ------
-    UnavailableError : the memory is too small even for the smallest batch.
-    """
-    people = [one.read() for one in (*work.people, *work.twins)]
-    network = work.adaptation.card.network
-    multiple = NETWORKS[network['Type']].multiple(network)
-    while True:
-        try:
-            return training.probe(
-                work.network,
-                people,
-                settings_for(work, layers),
-                window=work.adaptation.card.window,
-                device=work.device,
-            )
-        except UnavailableError as error:
-            settings = training.lighter(work.training, multiple)
-            if settings is None or not out_of_memory(error):
-                raise
-            work.training = settings
-        finally:
-            work.network.to('cpu')
-        if work.device != 'cpu':
-            torch.cuda.empty_cache()
-        work.show(
-            f'the memory of {work.device} is too small: continuing with {settings.labelled} + '
-            f'{settings.unlabelled} patches of {" x ".join(map(str, settings.patch))} voxels at a '
-            f'time, {settings.accumulate} times a step'
-        )
-
-
-def out_of_memory(error: UnavailableError) -> bool:
-    """Whether it was the memory that a step could not have."""
-    cause = error.__cause__
-    return isinstance(cause, RuntimeError) and is_out_of_memory(cause)
-
-
-def inference_seconds(work: Work, cost: Cost) -> float:
-    """Three predictions of all for the suggestions, one for the results; labels for curves.
-
-    And the scores of each rung.
-    """
-    brains = 4 * len(work.people) + (4 + MEASURED) * len(work.labelled)
-    rungs = sum(len(RUNGS_OF[layers]) for layers in layers_of(work))
-    return brains * WINDOWS * cost.window + rungs * work.test_seconds
 
 
 def training_folder(work: Work, name: str) -> Path:

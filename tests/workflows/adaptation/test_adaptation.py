@@ -37,8 +37,9 @@ from ssl2_bids.volume import Volume, read, write
 from ssl2_bids.workflows.adaptation import torchrun as nodes
 from ssl2_bids.workflows.adaptation.parallel import take_part
 from ssl2_bids.workflows.adaptation.plan import plan_adaptation
-from ssl2_bids.workflows.adaptation.state import Work, fit_into_time
+from ssl2_bids.workflows.adaptation.state import Work
 from ssl2_bids.workflows.adaptation.state import begin as begin_work
+from ssl2_bids.workflows.adaptation.timing import fit_into_time
 from ssl2_bids.workflows.cohort.run import run_group_level
 
 PEOPLE = 6
