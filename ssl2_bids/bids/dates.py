@@ -13,22 +13,25 @@ def acquisition_time(
 ) -> str | None:
     """``acq_time`` of ``sessions.tsv``, else that of an image in ``scans.tsv``; None if unknown.
 
+    A time that can be read goes before one that cannot.
+
     Parameters
     ----------
     subject, session : labels without prefix.
     contrast : suffix of the image.
     """
     person = f'sub-{subject}'
+    found: list[str | None] = []
     for row in optional_table(bids_dir / person / f'{person}_sessions.tsv', 'session_id'):
         if session and row.get('session_id', '').strip().removeprefix('ses-') == session:
-            if known := _known(row.get('acq_time')):
-                return known
+            found.append(_known(row.get('acq_time')))
     folder = bids_dir / person / (f'ses-{session}' if session else '')
     scans = folder / (f'{person}_ses-{session}_scans.tsv' if session else f'{person}_scans.tsv')
     for row in optional_table(scans, 'filename'):
-        if f'_{contrast}.' in row.get('filename', '') and _known(row.get('acq_time')):
-            return _known(row.get('acq_time'))
-    return None
+        if f'_{contrast}.' in row.get('filename', ''):
+            found.append(_known(row.get('acq_time')))
+    known = [text for text in found if text]
+    return next((text for text in known if as_date(text)), known[0] if known else None)
 
 
 def _known(text: str | None) -> str | None:

@@ -66,9 +66,11 @@ def visits_section(
 
 
 def _charts(visits: Sequence[dict[str, Any]]) -> list[tuple[str, Markup]]:
-    dated = all(visit['years'] is not None for visit in visits)
+    times = [visit['years'] for visit in visits]
+    dated = None not in times and len(set(times)) == len(times)
     places = [v['years'] if dated else n for n, v in enumerate(visits)]
-    label = 'time of the sessions' if dated else 'sessions in order; not all dates are known'
+    why = 'not all dates are known' if None in times else 'some dates are equal'
+    label = 'time of the sessions' if dated else f'sessions in order; {why}'
     lines = (
         ('Lesion volume', 'mL', [v['volume_mm3'] / 1000 for v in visits]),
         ('Lesions', 'number of lesions', [v['lesion_count'] for v in visits]),

@@ -13,12 +13,14 @@ from ssl2_bids.bids.columns import LESION_COLUMNS, VOLUME_COLUMNS
 from ssl2_bids.bids.outputs import UnitNames, sidecar_path, table_path, write_table
 from ssl2_bids.bids.provenance import bids_uri
 from ssl2_bids.bids.sidecars import SLOPPY, is_sloppy, segmentation_sidecar
+from ssl2_bids.errors import DataError
 from ssl2_bids.files import write_json
 from ssl2_bids.networks.calibration import UNCHANGED
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.raw_grid import RawGrid, write_on
-from ssl2_bids.volume import Volume
+from ssl2_bids.volume import Volume, read, reorient
 
+PROCESS_AGAIN = 'Run the participant level again with --overwrite.'
 LESION_INDEX = 7  # "Lesion" among the labels that BIDS names
 CONNECTIVITY = 26
 ENTROPY = 'Uncertainty: binary entropy of the lesion probability, divided by ln 2.'
@@ -55,6 +57,20 @@ class SegmentationFiles:
     uncertainty: Volume | None = None
     is_committee: bool = False
     remark: str = ''
+
+
+def read_result(path: Path, *, contrast: str = '', dtype: type | None = np.float32) -> Volume:
+    """Read an image that the App has written, axes towards right, front and top.
+
+    Raises
+    ------
+    DataError : the file is missing or damaged.
+    """
+    try:
+        return reorient(read(path, contrast=contrast, dtype=dtype))
+    except DataError as error:
+        error.advice = PROCESS_AGAIN  # it is not for the user to convert
+        raise
 
 
 def model_keys(

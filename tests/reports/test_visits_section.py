@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from test_participant_report import summary
 
 from ssl2_bids.reports import participant
@@ -74,6 +76,14 @@ def test_without_a_change_and_without_dates(tmp_path):
     assert 'No lesion changed by more than' in text
     assert 'per year</small>' not in text
     assert 'not all dates are known' in text
+
+
+def test_equal_dates_are_drawn_in_order(tmp_path):
+    same = [one | {'years': 0.0} for one in visits()['visits']]
+    text = page(tmp_path, visits(visits=same))
+    assert 'some dates are equal' in text
+    places = re.findall(r'<circle class="point" cx="([0-9.]+)"', text)
+    assert len(set(places)) == 2
 
 
 def test_sessions_that_do_not_fit_have_no_numbers(tmp_path):

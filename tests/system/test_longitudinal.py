@@ -273,6 +273,7 @@ def export(out: Path, site: Path) -> int:
 
 
 def test_a_list_needs_dates_and_two_contrasts(compared, site, capsys):
+    (compared[0] / 'group_lesiontrack.tsv').write_text('of a former export')
     assert export(compared[0], site) == 65
     said = capsys.readouterr()
     lines = (said.out + said.err).splitlines()

@@ -26,6 +26,7 @@ from ssl2_bids.settings import GroupSettings
 from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.volume import Grid, resample
 from ssl2_bids.workflows.annotations import place, ras_grid
+from ssl2_bids.workflows.segmentation_files import PROCESS_AGAIN
 
 log = logging.getLogger('ssl2_bids')
 
@@ -154,7 +155,7 @@ def images_of(result: Result) -> dict[str, Path]:
     if missing or not paths:
         raise DataError(
             'the preprocessed images of this result are missing',
-            advice='Run the participant level again with --overwrite.',
+            advice=PROCESS_AGAIN,
             path=missing[0] if missing else sidecar,
         )
     return {path.name.split('.')[0].rsplit('_', 1)[1]: path for path in paths}

@@ -8,7 +8,8 @@ from ssl2_bids.bids.outputs import Result
 from ssl2_bids.errors import DataError
 from ssl2_bids.networks.calibration import UNCHANGED, Calibration
 from ssl2_bids.networks.cards import Card
-from ssl2_bids.volume import Volume, read, reorient, same_grid
+from ssl2_bids.volume import Volume, same_grid
+from ssl2_bids.workflows.segmentation_files import read_result
 
 IDENTITY = ('Name', 'Version', 'Sha256')
 
@@ -30,7 +31,7 @@ def stored_probability(result: Result, card: Card, brain: Volume) -> Volume | st
     if _calibration_of(result) != card.calibration:
         return f'the probability in the output folder is of another calibration of {own["Name"]}'
     try:
-        volume = reorient(read(path))
+        volume = read_result(path)
     except DataError as error:
         return f'its probability cannot be read ({error})'
     if not same_grid(volume, brain):

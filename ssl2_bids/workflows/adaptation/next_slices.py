@@ -14,10 +14,11 @@ from ssl2_bids.reports import adaptation as pictures
 from ssl2_bids.training.adaptation import suggestions as suggesting
 from ssl2_bids.training.adaptation.left_out import probability_of
 from ssl2_bids.training.adaptation.suggestions import SliceGain, Suggestion
-from ssl2_bids.volume import read, read_grid, reorient
+from ssl2_bids.volume import read_grid
 from ssl2_bids.workflows.adaptation.prepare import PreparedSession
 from ssl2_bids.workflows.adaptation.run import Adapted
 from ssl2_bids.workflows.adaptation.state import Work
+from ssl2_bids.workflows.segmentation_files import read_result
 
 PEERS = 2  # networks of folds that are asked beside the model: more add little
 SHOWN = 6  # suggestions in the picture
@@ -120,13 +121,13 @@ def draw_suggestions(work: Work, suggested: Sequence[Suggestion]) -> str:
         one = people[suggestion.case]
         names = one.case.result.names
         shown_on = next(c for c in ('FLAIR', names.reference) if c in one.case.images)
-        brain = reorient(read(one.case.brain_mask, dtype=np.uint8))
+        brain = read_result(one.case.brain_mask, dtype=np.uint8)
         drawn = reference_slice(one, suggestion.index)
         doubt = np.load(work.folder / f'doubt-{one.case.name}.npy').astype(np.float32)
         shown.append(
             pictures.Shown(
                 title=one.case.name.replace('_', ' '),
-                image=reorient(read(one.case.images[shown_on], contrast=shown_on)),
+                image=read_result(one.case.images[shown_on], contrast=shown_on),
                 brain=brain,
                 doubt=to_reference(doubt, one.affine, brain),
                 index=drawn.upright,

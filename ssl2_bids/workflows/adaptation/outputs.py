@@ -26,7 +26,6 @@ from ssl2_bids.training.adaptation.adapt import curves
 from ssl2_bids.training.adaptation.left_out import DICE
 from ssl2_bids.training.adaptation.suggestions import Suggestion
 from ssl2_bids.training.run import History
-from ssl2_bids.volume import read, reorient
 from ssl2_bids.workflows.adaptation import scores as scoring
 from ssl2_bids.workflows.adaptation.card import card_content, recalibrated_keys, rung_facts
 from ssl2_bids.workflows.adaptation.next_slices import (
@@ -38,6 +37,7 @@ from ssl2_bids.workflows.adaptation.plan import SLICES
 from ssl2_bids.workflows.adaptation.run import FINAL, HOLDOUT, Adapted
 from ssl2_bids.workflows.adaptation.state import Work, settings_table
 from ssl2_bids.workflows.adaptation.twin.draw import twin_facts
+from ssl2_bids.workflows.segmentation_files import read_result
 
 
 def write_adapted(work: Work, adapted: Adapted) -> Card:
@@ -177,8 +177,8 @@ def twin_files(work: Work) -> dict[str, str]:
         ]
         images = [
             (
-                reorient(read(case.images[contrast], contrast=contrast)),
-                reorient(read(case.brain_mask, dtype=np.uint8)),
+                read_result(case.images[contrast], contrast=contrast),
+                read_result(case.brain_mask, dtype=np.uint8),
             )
             for case in pair
             if case

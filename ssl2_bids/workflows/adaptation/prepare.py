@@ -18,10 +18,11 @@ from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.steps.network_input import network_input
 from ssl2_bids.training.checkpoint import fingerprint
 from ssl2_bids.training.data.participants import Participant, read_participant, write_participant
-from ssl2_bids.volume import read, read_grid, reorient
+from ssl2_bids.volume import read_grid
 from ssl2_bids.voxel_grid import voxel_volume_of
 from ssl2_bids.workflows.adaptation.cases import Case
 from ssl2_bids.workflows.annotations import onto_model_grid
+from ssl2_bids.workflows.segmentation_files import PROCESS_AGAIN, read_result
 
 MADE = 'prepared.json'  # written last: it exists only if all other files exist
 
@@ -75,8 +76,8 @@ def prepare(
     found = _taken_up(case, folder, key)
     if found is not None:
         return found
-    brain = reorient(read(case.brain_mask, dtype=np.uint8))
-    images = {c: reorient(read(path, contrast=c)) for c, path in case.images.items()}
+    brain = read_result(case.brain_mask, dtype=np.uint8)
+    images = {c: read_result(path, contrast=c) for c, path in case.images.items()}
     given = network_input(images, {}, brain, card)
     label = extent = None
     if annotation is not None:
@@ -201,7 +202,7 @@ def _key(
     except OSError as error:
         raise DataError(
             f'cannot be read ({error.strerror})',
-            advice='Run the participant level again with --overwrite.',
+            advice=PROCESS_AGAIN,
             path=error.filename,
         ) from None
     if annotation is not None:

@@ -21,7 +21,6 @@ from ssl2_bids.progress import ShowLine
 from ssl2_bids.raw_grid import read_raw_grid
 from ssl2_bids.steps import lesions, regions
 from ssl2_bids.steps.segmentation import segment
-from ssl2_bids.volume import read, reorient
 from ssl2_bids.workflows.adaptation.cases import Case
 from ssl2_bids.workflows.adaptation.first_results import stored_probability
 from ssl2_bids.workflows.adaptation.resegmented_summary import write_section
@@ -31,6 +30,7 @@ from ssl2_bids.workflows.segmentation_files import (
     SegmentationFiles,
     calibration_keys,
     model_keys,
+    read_result,
     write_segmentation,
 )
 
@@ -107,8 +107,8 @@ def segment_case(
     withdraw(names)
     remove_leftovers(names.done_marker.parent)
     grid = read_raw_grid(case.brain_mask)
-    brain = reorient(read(case.brain_mask, dtype=np.uint8))
-    images = {c: reorient(read(path, contrast=c)) for c, path in case.images.items()}
+    brain = read_result(case.brain_mask, dtype=np.uint8)
+    images = {c: read_result(path, contrast=c) for c, path in case.images.items()}
     stored = stored_probability(case.result, start, brain) if start else ''
     if isinstance(stored, str):
         made = segment(images, {}, brain, card, network, device=device)

@@ -15,9 +15,10 @@ from ssl2_bids.metrics.score_names import SCORES
 from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.steps.lesions import label_instances
 from ssl2_bids.training.adaptation.decision import ScorePair, standard_error
-from ssl2_bids.volume import Volume, read, reorient
+from ssl2_bids.volume import Volume
 from ssl2_bids.voxel_grid import Box, bounding_box
 from ssl2_bids.workflows.adaptation.prepare import PreparedSession
+from ssl2_bids.workflows.segmentation_files import read_result
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def truth_of(mask: Volume, annotation: Annotation, *, minimum_volume: float) -> 
 
 def brain_of(prepared: PreparedSession) -> Volume:
     """The brain mask of a case, RAS+."""
-    return reorient(read(prepared.case.brain_mask, dtype=np.uint8))
+    return read_result(prepared.case.brain_mask, dtype=np.uint8)
 
 
 def score(

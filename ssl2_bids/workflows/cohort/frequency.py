@@ -18,9 +18,10 @@ from ssl2_bids.errors import DataError
 from ssl2_bids.files import write_json
 from ssl2_bids.processes import side_by_side
 from ssl2_bids.settings import ATLAS_SPACE, ATLAS_URI, GroupSettings
-from ssl2_bids.volume import Volume, read, resample_at, write
+from ssl2_bids.volume import Volume, resample_at, write
 from ssl2_bids.voxel_grid import bounding_box, shift_affine, start_of
 from ssl2_bids.workflows.participant.derivatives import template_transform
+from ssl2_bids.workflows.segmentation_files import read_result
 
 AROUND = 8  # voxels around the lesions; smoothing before the resampling reaches less far
 HALF = 0.5  # share of a voxel that must be lesion
@@ -129,7 +130,7 @@ def _on_template(names: UnitNames, shape: tuple[int, int, int], affine: np.ndarr
     from scipy import ndimage
 
     transform = template_transform(names)
-    mask = read(names.path('anat.mask'), dtype=np.uint8)
+    mask = read_result(names.path('anat.mask'), dtype=np.uint8)
     if not mask.data.any():
         return np.zeros(0, np.intp)
     box = bounding_box(mask.data, AROUND)

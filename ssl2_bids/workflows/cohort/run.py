@@ -17,6 +17,7 @@ from ssl2_bids.bids.dataset import select_participants, select_sessions
 from ssl2_bids.bids.outputs import (
     Result,
     find_results,
+    find_summaries,
     output_name,
     read_sidecar,
     sidecar_path,
@@ -82,7 +83,7 @@ def run_group_level(
         )
     for one in chosen.out_of_date:
         log.warning('left out: %s: %s', one['name'], one['reason'])
-    results, missing = chosen.results, _missing(units, chosen)
+    results, missing = chosen.results, _missing(units, chosen, settings.output_dir)
     adaptation = plan_adaptation(settings, results)
     if settings.dry_run:
         show(_describe(settings, results, missing))
@@ -97,7 +98,7 @@ def run_group_level(
             if adaptation:
                 lost = _adapt(adaptation, show)
                 chosen = _select(settings, set(units))
-                results, missing = chosen.results, _missing(units, chosen)
+                results, missing = chosen.results, _missing(units, chosen, settings.output_dir)
         finally:
             nodes.send_trainings(None)  # where nothing was trained, the others need not wait
         links = label_links(settings) if adaptation else {}
@@ -227,17 +228,27 @@ def _most_used_model(results: list[Result]) -> str:
     return min(set(labels), key=lambda label: (-labels.count(label), label))
 
 
-def _missing(units: list[tuple[str, str | None]], chosen: Selected) -> list[dict[str, str]]:
+def _missing(
+    units: list[tuple[str, str | None]], chosen: Selected, root: Path
+) -> list[dict[str, str]]:
     """Sessions without a result that counts, and why; not those whose result is damaged."""
     have = {(r.names.subject, r.names.session) for r in chosen.results}
     known = {one['name']: one for one in chosen.out_of_date}
     damaged = {one['name'] for one in chosen.damaged}
     found = [
-        _reason(subject, session, 'no result of the participant level')
+        _reason(subject, session, _why_missing(root, subject, session))
         for subject, session in units
         if (subject, session) not in have
     ]
     return [known.get(one['name'], one) for one in found if one['name'] not in damaged]
+
+
+def _why_missing(root: Path, subject: str, session: str | None) -> str:
+    text = 'no result of the participant level'
+    for summary in find_summaries(root, subject):
+        if summary['session'] == session and summary.get('error'):
+            return f'{text}: {summary["error"]["Message"]}'
+    return text
 
 
 def _describe(

@@ -28,6 +28,7 @@ from ssl2_bids.settings import GroupSettings
 from ssl2_bids.steps import quality
 from ssl2_bids.steps.lesions import REGIONS
 from ssl2_bids.workflows.participant.sloppy import WARNING
+from ssl2_bids.workflows.segmentation_files import PROCESS_AGAIN
 
 TOGETHER = 16  # results that a process reads at once
 COVARIATES = ('age', 'sex', 'group')
@@ -105,7 +106,7 @@ def _row(result: Result) -> dict[str, Any]:
     except (OSError, KeyError, ValueError, csv.Error) as error:
         raise DataError(
             f'a damaged or missing result ({error})',
-            advice='Run the participant level again with --overwrite.',
+            advice=PROCESS_AGAIN,
             path=path,
         ) from None
     return row
@@ -127,6 +128,8 @@ def _changes(result: Result) -> tuple[list[str], dict[str, Any]]:
             continue
         if summary['status'] == 'doubtful':
             return list(summary['misfits']), {}
+        if summary['status'] == 'failed':
+            return [f'comparison of the sessions failed: {summary["error"]["Message"]}'], {}
         for pair in summary['pairs']:
             if pair['after'] == names.session:
                 return [], {

@@ -78,6 +78,9 @@ def export_manifest(
             done.append(Exported(name, None, error))
     if rows:
         write_table(path, rows, MANIFEST_COLUMNS)
+    else:  # a former list names results that are no longer there
+        for one in (path, sidecar_path(path)):
+            one.unlink(missing_ok=True)
     return done
 
 

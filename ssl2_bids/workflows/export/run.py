@@ -26,9 +26,10 @@ from ssl2_bids.errors import DataError, NoInputError, Ssl2Error, about
 from ssl2_bids.files import remove_leftovers, write_json, write_text
 from ssl2_bids.raw_grid import read_raw_grid, write_on
 from ssl2_bids.steps.lesion_filling import fill_lesions
-from ssl2_bids.volume import Grid, Volume, read, reorient, resample
+from ssl2_bids.volume import Grid, Volume, reorient, resample
 from ssl2_bids.workflows.participant.earlier import current_results
 from ssl2_bids.workflows.participant.sloppy import WARNING
+from ssl2_bids.workflows.segmentation_files import PROCESS_AGAIN, read_result
 
 log = logging.getLogger('ssl2_bids')
 
@@ -171,9 +172,9 @@ def write_filled(result: Result, bids_dir: Path) -> Path:
         )
     image_path = _preprocessed(result, contrast)
     with about(image_path):
-        image = reorient(read(image_path, contrast=contrast))
-        brain = reorient(read(names.path('anat.brain_mask'), dtype=np.uint8))
-        lesions = reorient(read(names.path('anat.mask'), dtype=np.uint8))
+        image = read_result(image_path, contrast=contrast)
+        brain = read_result(names.path('anat.brain_mask'), dtype=np.uint8)
+        lesions = read_result(names.path('anat.mask'), dtype=np.uint8)
         filled = fill_lesions(image, lesions, brain)
     entities = '_'.join(_entities(image_path))
     path = names.path('anat.filled', entities=entities, contrast=contrast)
@@ -238,7 +239,7 @@ def lesions_on(result: Result, contrast: str, grid: Grid) -> Volume:
     from ssl2_bids.itk import from_itk
 
     names = result.names
-    mask = reorient(read(names.path('anat.mask'), dtype=np.uint8))
+    mask = read_result(names.path('anat.mask'), dtype=np.uint8)
     empty = reorient(Volume(np.zeros(grid.shape, np.uint8), grid.affine))
     if contrast == names.reference:
         return mask
@@ -248,7 +249,7 @@ def lesions_on(result: Result, contrast: str, grid: Grid) -> Volume:
     except OSError as error:
         raise DataError(
             f'cannot be read ({error.strerror})',
-            advice='Run the participant level again with --overwrite.',
+            advice=PROCESS_AGAIN,
             path=path,
         ) from None
     share = resample(mask, empty.affine, empty.shape, transform=np.linalg.inv(pull))

@@ -54,7 +54,7 @@ def run_longitudinal(
         if plan is None or len(plan.visits) < 2:
             show(f'sub-{subject}: {_nothing(plan, settings)}')
         elif settings.dry_run:
-            show(_planned(plan))
+            show(_planned(plan, finished=is_finished(plan) and not settings.overwrite))
         elif is_finished(plan) and not settings.overwrite:
             doubt = _doubt(read_sidecar(plan.summary))
             same = 'sessions compared already with the same results, skipped'
@@ -154,9 +154,10 @@ def _nothing(plan: LongitudinalPlan | None, settings: ParticipantSettings) -> st
     return f'ses-{label} is the only session{chosen} that can be compared: nothing to compare{why}'
 
 
-def _planned(plan: LongitudinalPlan) -> str:
+def _planned(plan: LongitudinalPlan, *, finished: bool) -> str:
     names = ', '.join(f'ses-{visit.label}' for visit in plan.visits)
-    lines = [f'sub-{plan.subject}: compare {names}']
+    done = ': compared already with the same results' if finished else ''
+    lines = [f'sub-{plan.subject}: compare {names}{done}']
     lines += [f'  note   {text}' for text in plan.remarks]
     root = plan.names.root
     paths = planned_outputs(plan)

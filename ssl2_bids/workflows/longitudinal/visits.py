@@ -12,10 +12,11 @@ from ssl2_bids.bids.dates import acquisition_time, as_date, not_a_date
 from ssl2_bids.errors import DataError
 from ssl2_bids.files import read_text
 from ssl2_bids.steps import preprocess
-from ssl2_bids.volume import Volume, read, reorient, resample
+from ssl2_bids.volume import Volume, resample
 from ssl2_bids.workflows.participant.plan import Plan, channels_of, field_strength
 from ssl2_bids.workflows.participant.planned_outputs import preproc_path
 from ssl2_bids.workflows.raw_scan import read_scan
+from ssl2_bids.workflows.segmentation_files import PROCESS_AGAIN, read_result
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ def in_order(plans: list[Plan]) -> tuple[list[Visit], list[str]]:
             f'{named}'
         )
     remarks += [
-        f'ses-{a.label} and ses-{b.label} have the same date'
+        f'ses-{a.label} and ses-{b.label} have the same date: correct acq_time if it is wrong; '
+        'there are no changes per year'
         for a, b in pairwise(by_date)
         if a.date == b.date
     ]
@@ -114,9 +116,9 @@ def read_findings(visit: Visit) -> Findings:
     """
     plan, names = visit.plan, visit.plan.names
     return Findings(
-        image=reorient(read(preproc_path(plan, visit.reference), contrast=visit.reference)),
-        brain=reorient(read(names.path('anat.brain_mask'), dtype=np.uint8)),
-        probability=reorient(read(names.path('anat.probability'))),
+        image=read_result(preproc_path(plan, visit.reference), contrast=visit.reference),
+        brain=read_result(names.path('anat.brain_mask'), dtype=np.uint8),
+        probability=read_result(names.path('anat.probability')),
     )
 
 
@@ -171,5 +173,5 @@ def to_contrast(visit: Visit, contrast: str) -> np.ndarray:
         raise DataError(
             f'not a readable transform ({error})',
             path=path,
-            advice='Run the participant level again with --overwrite.',
+            advice=PROCESS_AGAIN,
         ) from None

@@ -46,6 +46,7 @@ from ssl2_bids.workflows.participant.templates import (
     write_in_templates,
 )
 from ssl2_bids.workflows.segmentation_files import (
+    PROCESS_AGAIN,
     SegmentationFiles,
     lesion_mask,
     model_keys,
@@ -275,7 +276,7 @@ def template_transform(names: UnitNames) -> np.ndarray:
         raise DataError(
             f'not a readable transform ({error})',
             path=path,
-            advice='Run the participant level again with --overwrite.',
+            advice=PROCESS_AGAIN,
         ) from None
 
 

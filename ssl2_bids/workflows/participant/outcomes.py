@@ -63,7 +63,7 @@ def look(
     name = plan.session.name
     if plan.session.skipped:
         content = summary.base_summary(plan, 'skipped', command)
-        content['warnings'].append(f'not processed: {plan.session.skipped}')
+        content['error'] = {'Message': plan.session.skipped}
         summary.write_summary(plan, content)
         return Outcome(name, 'skipped', plan.session.skipped)
     problem = plan.session.problem

@@ -6,6 +6,7 @@ import csv
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -189,6 +190,9 @@ def test_a_damaged_file_is_named_and_nothing_looks_finished(plan, folder):
         summary = json.loads(plan.summary.read_text())
         assert summary['status'] == 'failed'
         assert 'truncated or damaged' in summary['error']['Message']
+        assert 'again with --overwrite' in problem
+        rows = flagged_rows(plan, folder)
+        assert all('comparison of the sessions failed' in row['flags'][-1] for row in rows)
     finally:
         path.write_bytes(whole)
     assert compare(plan) == ''
@@ -252,18 +256,24 @@ def test_changes_between_people_are_withheld_everywhere(folder):
     line = described(plan)
     assert line.startswith(misfit)
     assert 'The changes are not reported' in line
-    results = [r for r in find_results(folder / 'out') if r.names.subject == '02']
-    content = summary | {
+    rows = flagged_rows(plan, folder)
+    assert len(rows) == 2
+    assert all(misfit in row['flags'] and 'new_lesions' not in row for row in rows)
+    (done,) = export_manifest(folder / 'out', model=plan.names.desc, participants=('02',))
+    assert 'they may be of different people' in str(done.error)
+
+
+def flagged_rows(plan: LongitudinalPlan, folder: Path) -> list[dict[str, Any]]:
+    """The rows of the cohort, with a comparison that names the results as they are."""
+    results = [r for r in find_results(folder / 'out') if r.names.subject == plan.subject]
+    content = json.loads(plan.summary.read_text()) | {
         'configurations': {r.names.session: r.sidecar['ConfigurationHash'] for r in results}
     }
     plan.summary.write_text(json.dumps(content))
     settings = GroupSettings(folder / 'data', folder / 'out', folder / 'work', nprocs=1)
     rows, problems = cohort_rows(settings, results)
     assert problems == []
-    assert len(rows) == 2
-    assert all(misfit in row['flags'] and 'new_lesions' not in row for row in rows)
-    (done,) = export_manifest(folder / 'out', model=plan.names.desc, participants=('02',))
-    assert 'they may be of different people' in str(done.error)
+    return rows
 
 
 def test_voxels_that_differ_make_small_changes_doubtful(folder):

@@ -22,6 +22,7 @@ from ssl2_bids.raw_grid import RawGrid, read_raw_grid
 from ssl2_bids.sidecar_values import is_number, known
 from ssl2_bids.voxel_grid import spacing_of
 from ssl2_bids.workflows.adaptation.cases import RAW, Case
+from ssl2_bids.workflows.segmentation_files import PROCESS_AGAIN
 
 PEOPLE = 8  # whose scans are measured: medians of more move by little
 SPREAD = (10, 50, 90)  # percentiles over people
@@ -123,7 +124,7 @@ def measure_site(cases: Sequence[Case], bids_dir: Path) -> Site:
     if not scans:
         raise DataError(
             'no scan of the site can be measured: there are no measures of image quality',
-            advice='Run the participant level again with --overwrite.',
+            advice=PROCESS_AGAIN,
         )
     strengths = [float(value) for value in fields if is_number(value)]
     return Site(

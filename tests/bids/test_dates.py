@@ -1,0 +1,41 @@
+"""When a session was scanned, from the tables of a dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ssl2_bids.bids.dates import acquisition_time, as_date
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    folder = tmp_path / 'sub-01' / 'ses-1'
+    folder.mkdir(parents=True)
+    (folder / 'sub-01_ses-1_scans.tsv').write_text(
+        'filename\tacq_time\nanat/sub-01_ses-1_FLAIR.nii.gz\t2021-05-31T10:00:00\n'
+    )
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ('stated', 'expected'),
+    [
+        ('2020-01-01', '2020-01-01'),
+        ('n/a', '2021-05-31T10:00:00'),
+        ('soon', '2021-05-31T10:00:00'),
+    ],
+)
+def test_sessions_tsv_goes_first_if_it_has_a_date(dataset, stated, expected):
+    table = dataset / 'sub-01' / 'sub-01_sessions.tsv'
+    table.write_text(f'session_id\tacq_time\nses-1\t{stated}\n')
+    assert acquisition_time(dataset, '01', '1', 'FLAIR') == expected
+
+
+def test_what_cannot_be_read_is_kept_for_the_message(dataset):
+    (dataset / 'sub-01' / 'sub-01_sessions.tsv').write_text('session_id\tacq_time\nses-1\tsoon\n')
+    found = acquisition_time(dataset, '01', '1', 'T1w')  # no time of this image
+    assert found == 'soon'
+    assert as_date(found) is None
+    assert acquisition_time(dataset, '01', '2', 'T1w') is None
