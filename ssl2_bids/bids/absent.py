@@ -54,7 +54,7 @@ def absent_content(path: Path, root: Path, advice: str = '') -> DataError:
     """
     alone = not any(is_absent(other) for other in path.parent.iterdir() if other != path)
     command = _where_and_what(root, [path if alone else path.parent])
-    return DataError(ABSENT, advice=f'Get it with "{command}". {advice}'.strip(), path=path)
+    return DataError(ABSENT, advice=f'Get it {command}. {advice}'.strip(), path=path)
 
 
 def is_absent(path: Path) -> bool:
@@ -65,17 +65,17 @@ def is_absent(path: Path) -> bool:
 def _where_and_what(root: Path, found: list[Path]) -> str:
     from ssl2_bids.volume import pointer_of  # not at the start of a program: NumPy
 
-    if all(pointer_of(path) == 'git lfs pull' for path in found):
-        command = 'git lfs pull'
-    else:
-        names = [_below(path, root) for path in found]
+    other = [path for path in found if pointer_of(path) != 'git lfs pull']
+    commands = ['git lfs pull'] if len(other) < len(found) else []
+    if other:
+        names = [_below(path, root) for path in other]
         if len(names) > NAMED:
             names = sorted({Path(name).parent.as_posix() for name in names})
         if len(names) > NAMED:
             levels = {'ses-' in name for name in names}
             names = ['sub-*/ses-*/*'] * (True in levels) + ['sub-*/*'] * (False in levels)
-        command = f'datalad get {" ".join(names)}'
-    return f'in {root}: {command}'
+        commands.append(f'datalad get {" ".join(names)}')
+    return f'in {root}: {" && ".join(commands)}'
 
 
 def _below(path: Path, root: Path) -> str:

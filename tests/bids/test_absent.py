@@ -26,6 +26,10 @@ def test_git_lfs_has_its_own_command(tmp_path):
     path = tmp_path / 'a.nii.gz'
     path.write_text('version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n')
     assert how_to_get(tmp_path, [path]).endswith('git lfs pull')
+    link = tmp_path / 'b.nii.gz'
+    link.symlink_to('x')
+    both = how_to_get(tmp_path, [path, link])
+    assert both.endswith(f'in {tmp_path}: git lfs pull && datalad get b.nii.gz')
     path.write_text('/annex/objects/MD5E-s1--1.nii.gz\n')
     assert how_to_get(tmp_path, [path]).endswith('datalad get a.nii.gz')
 
@@ -40,11 +44,11 @@ def test_the_error_of_one_file_has_the_whole_command(tmp_path):
     path.symlink_to('x')
     text = str(absent_content(path, tmp_path, 'Without -d x it is not needed.'))
     assert text == (
-        f'{path}: its content is absent. Get it with "in {tmp_path}: datalad get '
-        'sub-1/anat/sub-1_T1w.json". Without -d x it is not needed.'
+        f'{path}: its content is absent. Get it in {tmp_path}: datalad get '
+        'sub-1/anat/sub-1_T1w.json. Without -d x it is not needed.'
     )
     path.with_name('sub-1_T1w.nii.gz').symlink_to('x')
-    assert 'datalad get sub-1/anat"' in absent_content(path, tmp_path).advice
+    assert absent_content(path, tmp_path).advice.endswith('datalad get sub-1/anat.')
 
 
 def test_files_of_several_datasets_come_with_a_command_for_each(tmp_path):

@@ -74,8 +74,8 @@ def test_an_array_and_then_the_group(home, simulated):
     )
     assert 'exit code 0' in logs(home, after)
     assert (home / 'out' / 'group_report.html').is_file()
-    # each task emptied its own work folder only
-    assert sorted(path.name for path in (home / 'work').iterdir()) == ['group', 'sub-01', 'sub-02']
+    # each task has removed its own work folder only
+    assert [path.name for path in (home / 'work').iterdir()] == ['group']
 
 
 @pytest.mark.parametrize('signal', ['USR1', 'TERM'])
@@ -84,7 +84,7 @@ def test_a_job_that_must_end_goes_to_the_queue_again(home, simulated, signal):
     words = (simulated, home / 'out', 'ssl2-bids.sif')
     job = submit('participants.sbatch', *words, options=('--array=1',))
     begun = time.monotonic()
-    while not list((home / 'work').glob('sub-01/participant/*/*/_node.pklz')):
+    while not finished_stages(home):
         assert time.monotonic() - begun < PATIENCE, logs(home, job)
         time.sleep(0.2)
     answer('scancel', f'--signal={signal}', '--batch', f'{job}_1')
@@ -92,12 +92,45 @@ def test_a_job_that_must_end_goes_to_the_queue_again(home, simulated, signal):
         assert time.monotonic() - begun < PATIENCE, state_of(job) + logs(home, job)
         time.sleep(0.5)
     assert not list((home / 'out').glob('sub-*/anat/*_mask.nii.gz'))
+    before = finished_stages(home)
     answer('scontrol', 'update', f'JobId={job}', 'StartTime=now')  # SLURM waits for two minutes
+    while not set(now := finished_stages(home)) - set(before):
+        assert time.monotonic() - begun < PATIENCE, logs(home, job)
+        time.sleep(0.1)
+    assert before.items() <= now.items()  # no stage is done again
     wait_for(job)
     text = logs(home, job)
     assert 'interrupted' in text  # the log of the first start is still there
     assert text.rstrip().endswith('(exit code 0)')
     assert list((home / 'out').glob('sub-01/anat/*_label-L_mask.nii.gz'))
+
+
+def finished_stages(folder: Path) -> dict[Path, int]:
+    """The results of stages of sub-01, and when each was written."""
+    found = (folder / 'work').glob('sub-01/participant/**/result_*.pklz')
+    return {path: path.stat().st_mtime_ns for path in found}
+
+
+def test_a_job_that_is_cancelled_stays_so(home, simulated):
+    name_participants(home, simulated)
+    job = submit('participants.sbatch', simulated, home / 'out', 'x.sif', options=('--array=1',))
+    begun = time.monotonic()
+    while not finished_stages(home):
+        assert time.monotonic() - begun < PATIENCE, logs(home, job)
+        time.sleep(0.2)
+    answer('scancel', job)
+    wait_for(job)
+    assert 'Restarts=0' in state_of(job)
+    assert 'interrupted' in logs(home, job)
+
+
+def test_a_number_without_a_participant_is_named(home, simulated):
+    count = name_participants(home, simulated)
+    words = (simulated, home / 'out', 'x.sif')
+    job = submit('participants.sbatch', *words, options=(f'--array={count + 1}',))
+    wait_for(job)
+    assert f'participants.txt has no line {count + 1}' in logs(home, job)
+    assert not (home / 'work').exists()
 
 
 def plugin_file(folder: Path) -> Path:
