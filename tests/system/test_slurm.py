@@ -84,7 +84,7 @@ def test_a_job_that_must_end_goes_to_the_queue_again(home, simulated, signal):
     words = (simulated, home / 'out', 'ssl2-bids.sif')
     job = submit('participants.sbatch', *words, options=('--array=1',))
     begun = time.monotonic()
-    while not finished_stages(home):
+    while len(finished_stages(home)) < 3:
         assert time.monotonic() - begun < PATIENCE, logs(home, job)
         time.sleep(0.2)
     answer('scancel', f'--signal={signal}', '--batch', f'{job}_1')
@@ -97,7 +97,8 @@ def test_a_job_that_must_end_goes_to_the_queue_again(home, simulated, signal):
     while not set(now := finished_stages(home)) - set(before):
         assert time.monotonic() - begun < PATIENCE, logs(home, job)
         time.sleep(0.1)
-    assert before.items() <= now.items()  # no stage is done again
+    # a stage may have written its result and not been taken over; no other is done again
+    assert len(before.items() - now.items()) <= 1 < len(before) - 1
     wait_for(job)
     text = logs(home, job)
     assert 'interrupted' in text  # the log of the first start is still there
