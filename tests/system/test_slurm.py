@@ -93,6 +93,7 @@ def test_a_job_that_must_end_goes_to_the_queue_again(home, simulated, signal):
         time.sleep(0.5)
     assert not list((home / 'out').glob('sub-*/anat/*_mask.nii.gz'))
     before = finished_stages(home)
+    time.sleep(2)  # in the same second SLURM takes the next start for the one that was killed
     answer('scontrol', 'update', f'JobId={job}', 'StartTime=now')  # SLURM waits for two minutes
     while not set(now := finished_stages(home)) - set(before):
         assert time.monotonic() - begun < PATIENCE, logs(home, job)
