@@ -137,6 +137,6 @@ class StorageError(Ssl2Error):
 
 
 class BusyError(Ssl2Error):
-    """Another group run holds the output folder."""
+    """Another run holds the output folder (group) or the session in the work folder."""
 
     exit_code = 75

@@ -23,6 +23,7 @@ from ssl2_bids.cli.values import datasets as given_datasets
 from ssl2_bids.digests import DIGESTS
 from ssl2_bids.errors import CannotWriteError, NoInputError, UsageError
 from ssl2_bids.files import check_folder, read_text
+from ssl2_bids.locks import LOCK, locked
 from ssl2_bids.settings import (
     LEVELS,
     ParticipantSettings,
@@ -292,27 +293,32 @@ def _default_work_dir(bids_dir: Path, output_dir: Path) -> Path:
 def clean(settings: RunSettings) -> None:
     """Empty the work folder; of participants that were named, at participant level, theirs alone.
 
-    Jobs on other participants may share the work folder.
+    Jobs on other participants may share the work folder: what another run uses stays.
 
     Raises
     ------
     CannotWriteError : that is not permitted.
     """
     work_dir = settings.work_dir
-    folders = [work_dir / child for child in ('participant', 'crash', 'adaptation', DIGESTS)]
+    shared = [work_dir / child for child in ('participant', 'crash', 'adaptation', DIGESTS)]
+    patterns = ['*']
     if isinstance(settings, ParticipantSettings) and settings.participants:
-        folders = [
-            folder
+        shared = []
+        patterns = [
+            pattern
             for label in settings.participants
             for pattern in (f'sub_{label}', f'sub_{label}_ses_*')
-            for folder in (work_dir / 'participant').glob(pattern)
         ]
-    try:
-        for folder in folders:
-            if folder.exists():
-                shutil.rmtree(folder)
-    except OSError as error:
-        raise CannotWriteError(f'cannot be emptied ({error})', path=work_dir) from None
+    found = [f for pattern in patterns for f in (work_dir / 'participant').glob(pattern)]
+    sessions = [folder for folder in found if folder.is_dir()]
+    with locked(work_dir / LOCK, [folder.name for folder in sessions]) as busy:
+        folders = [folder for folder in sessions if folder.name not in busy]
+        try:
+            for folder in folders + ([] if busy else shared):
+                if folder.exists():
+                    shutil.rmtree(folder)
+        except OSError as error:
+            raise CannotWriteError(f'cannot be emptied ({error})', path=work_dir) from None
 
 
 def shown_command(argv: list[str], settings: RunSettings) -> str:

@@ -227,7 +227,7 @@ def test_the_lock_of_the_cohort_holds_across_containers(run_image, dataset, usua
     lock = tmp_path / 'out' / output_name('group.lock')
     with lock.open('w') as stream:
         lock.chmod(0o666)
-        fcntl.flock(stream, fcntl.LOCK_EX)
+        fcntl.lockf(stream, fcntl.LOCK_EX)
         done = run_image(*job(level='group'), options=options)
         assert done.returncode == 75, done.stderr
     done = run_image(*job(level='group'), options=options)

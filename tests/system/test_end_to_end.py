@@ -165,7 +165,7 @@ def test_group_needs_no_answer(simulated, finished, run_app):
     import fcntl
 
     with open(finished / '.ssl2-bids-group.lock', 'w') as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+        fcntl.lockf(stream, fcntl.LOCK_EX)
         done = run_app(simulated, finished, 'group')
     assert done.returncode == 75
     (finished / '.ssl2-bids-group.lock').unlink(missing_ok=True)

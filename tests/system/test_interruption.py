@@ -90,6 +90,32 @@ def test_killed_again_and_again(dataset, undisturbed, run_app, tmp_path):
     assert digests(tmp_path / 'out') == expected
 
 
+def test_a_session_that_another_run_processes_is_left_alone(
+    dataset, undisturbed, run_app, tmp_path
+):
+    words = (dataset, tmp_path / 'out', 'participant', '--sloppy', '-w', tmp_path / 'work')
+    process = start(*words)
+    first = tmp_path / 'work' / 'participant' / 'sub_01' / 'prepare_FLAIR' / 'resources.json'
+    deadline = time.monotonic() + 120
+    while not first.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGSTOP)
+    try:
+        second = run_app(*words, '--clean-workdir', '--overwrite')
+    finally:
+        process.send_signal(signal.SIGCONT)
+    assert second.returncode == 75, second.stderr
+    assert 'another run is processing this session in this work folder' in second.stderr
+    assert 'Traceback' not in second.stderr
+    assert first.exists()
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert digests(tmp_path / 'out') == undisturbed[0]
+    third = run_app(*words)
+    assert third.returncode == 0, third.stderr
+    assert 'already finished' in third.stdout + third.stderr
+
+
 @pytest.mark.parametrize('nprocs', [1, 2])
 @pytest.mark.parametrize(
     ('number', 'code'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=['SIGTERM', 'SIGINT']

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from ssl2_bids.bids.dataset import unit_name
 from ssl2_bids.bids.outputs import Result, UnitNames, output_name, sidecar_path
 from ssl2_bids.bids.provenance import bids_uri
 from ssl2_bids.bids.sidecars import SLOPPY, is_sloppy
@@ -45,11 +44,18 @@ class OnTemplate:
 
 
 def write_frequency(
-    settings: GroupSettings, results: list[Result], model: str, problems: list[dict[str, str]]
-) -> tuple[Volume, Path]:
+    settings: GroupSettings, results: list[Result], model: str
+) -> tuple[tuple[Volume, Path], dict[UnitNames, str]]:
     """The share of participants with a lesion at each voxel of the template, and its figure.
 
-    A result that cannot be read is left out and added to ``problems``.
+    Returns
+    -------
+    The map and its figure; and the results that cannot be read, which are left out, with the
+    reason.
+
+    Raises
+    ------
+    DataError : no result can be read.
     """
     from ssl2_bids.reports.figures.session import draw_frequency
     from ssl2_bids.steps.template import template
@@ -61,19 +67,18 @@ def write_frequency(
     count = np.zeros(target.shape, np.int32)
     people: list[str] = []
     read_in: list[UnitNames] = []
+    unreadable: dict[UnitNames, str] = {}
     jobs = list(visits.values())
     find = partial(lesions_on_template, target.shape, target.affine)
     found = side_by_side(find, jobs, nprocs=settings.nprocs, parts=TOGETHER)
     seen = dict(_counted(found, count))
     for place, own in enumerate(jobs):  # the order of the results, whatever ended first
-        for names, reason in seen[place].unreadable:
-            name = unit_name(names.subject, names.session)
-            problems.append({'name': name, 'subject': names.subject, 'reason': reason})
+        unreadable |= dict(seen[place].unreadable)
         if seen[place].readable:
             people.append(own[0].subject)
             read_in += seen[place].readable
     if not people:
-        raise DataError(problems[-1]['reason'], path=settings.output_dir)
+        raise DataError([*unreadable.values()][-1], path=settings.output_dir)
     share = target.with_data(count.astype(np.float32) / np.float32(len(people)))
     path = settings.output_dir / output_name('group.frequency', space=ATLAS_SPACE)
     write(share, path, code=4)
@@ -91,7 +96,7 @@ def write_frequency(
     figure = settings.output_dir / output_name('group.frequency_figure', space=ATLAS_SPACE)
     figure.parent.mkdir(parents=True, exist_ok=True)
     draw_frequency(share, target, figure, title=f'Lesion frequency, {len(people)} participants')
-    return share, figure
+    return (share, figure), unreadable
 
 
 def _counted(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import re
 from collections.abc import Iterator
@@ -13,9 +12,10 @@ from typing import Any
 
 from ssl2_bids import __version__
 from ssl2_bids.bids.absent import AbsentResultsError
-from ssl2_bids.bids.dataset import select_participants, select_sessions
+from ssl2_bids.bids.dataset import select_participants, select_sessions, unit_name
 from ssl2_bids.bids.outputs import (
     Result,
+    UnitNames,
     find_results,
     find_summaries,
     output_name,
@@ -32,7 +32,8 @@ from ssl2_bids.errors import (
     NoInputError,
     Ssl2Error,
 )
-from ssl2_bids.files import as_ssl2_error, finished_files, remove_leftovers
+from ssl2_bids.files import finished_files, remove_leftovers
+from ssl2_bids.locks import locked
 from ssl2_bids.progress import ShowLine
 from ssl2_bids.settings import ATLAS_SPACE, RECALIBRATED, GroupSettings
 from ssl2_bids.volume import Volume
@@ -103,14 +104,14 @@ def run_group_level(
             nodes.send_trainings(None)  # where nothing was trained, the others need not wait
         links = label_links(settings) if adaptation else {}
         write_dataset_files(settings.output_dir, settings.bids_dir, links)
-        rows, problems = cohort_rows(settings, results)
-        problems = lost + chosen.damaged + problems
+        mapped = _most_used_model(results)
+        shown = [r for r in results if _model(r) == mapped]
+        frequency, unreadable = write_frequency(settings, shown, mapped)
+        rows, problems = cohort_rows(settings, [r for r in results if r.names not in unreadable])
+        problems = lost + chosen.damaged + _problems(unreadable) + problems
         if not rows:
             raise DataError(problems[0]['reason'], path=settings.output_dir)
         write_tables(settings, rows)
-        mapped = _most_used_model(results)
-        shown = [r for r in results if _model(r) == mapped]
-        frequency = write_frequency(settings, shown, mapped, problems)
         _write_page(settings, rows, frequency, missing + problems, mapped, command)
     show(f'{len(rows)} results of {len({r["participant_id"] for r in rows})} participants')
     for problem in problems:
@@ -199,21 +200,15 @@ def _adapt(adaptation: Adaptation, show: ShowLine) -> list[dict[str, str]]:
 
 @contextmanager
 def _lock(output_dir: Path) -> Iterator[None]:
-    """Hold the output folder; the kernel lets go of it when the process ends, however it ends."""
+    """Hold the output folder."""
     path = output_dir / output_name('group.lock')
-    try:
-        stream = open(path, 'w')
-    except OSError as error:
-        raise as_ssl2_error(error, path) from None
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+    with locked(path, ['group']) as busy:
+        if busy:
             raise BusyError(
                 'another group run works in this output folder',
                 advice='Wait until it has ended.',
                 path=output_dir,
-            ) from None
+            )
         yield
         path.unlink(missing_ok=True)
 
@@ -226,6 +221,13 @@ def _most_used_model(results: list[Result]) -> str:
     """The label of the model with most results; the default's (empty) where there is a draw."""
     labels = [_model(r) for r in results]
     return min(set(labels), key=lambda label: (-labels.count(label), label))
+
+
+def _problems(unreadable: dict[UnitNames, str]) -> list[dict[str, str]]:
+    return [
+        {'name': unit_name(n.subject, n.session), 'subject': n.subject, 'reason': reason}
+        for n, reason in unreadable.items()
+    ]
 
 
 def _missing(

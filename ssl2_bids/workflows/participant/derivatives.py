@@ -272,9 +272,10 @@ def template_transform(names: UnitNames) -> np.ndarray:
     path = names.path('anat.transform', source=names.reference, target=ATLAS_SPACE)
     try:
         return from_itk(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, DataError) as error:
+        why = error.message if isinstance(error, DataError) else error
         raise DataError(
-            f'not a readable transform ({error})',
+            f'not a readable transform ({why})',
             path=path,
             advice=PROCESS_AGAIN,
         ) from None

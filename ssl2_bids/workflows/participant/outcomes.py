@@ -13,6 +13,7 @@ from ssl2_bids.bids.absent import AbsentResultsError
 from ssl2_bids.errors import (
     SOME_FAILED,
     SUCCESS,
+    BusyError,
     DataError,
     NoInputError,
     Ssl2Error,
@@ -23,6 +24,8 @@ from ssl2_bids.workflows.participant.plan import Plan
 from ssl2_bids.workflows.participant.planning import is_finished
 from ssl2_bids.workflows.participant.sloppy import UsualResultError
 
+# codes of a run in which every session failed for the same reason
+ALONE = (DataError.exit_code, NoInputError.exit_code, 69, BusyError.exit_code)
 log = logging.getLogger('ssl2_bids')
 
 
@@ -67,7 +70,9 @@ def look(
         summary.write_summary(plan, content)
         return Outcome(name, 'skipped', plan.session.skipped)
     problem = plan.session.problem
-    if isinstance(problem, AbsentResultsError | UsualResultError):  # results stay as they are
+    if isinstance(
+        problem, AbsentResultsError | UsualResultError | BusyError
+    ):  # results stay as they are
         return Outcome(name, 'failed', str(problem), problem.exit_code)
     folder = graph.branch_folder(plan, settings.work_dir)
     if plan.session.problem is None and (is_finished(plan) and not running.failures(folder)):
@@ -150,10 +155,6 @@ def exit_code(outcomes: list[Outcome]) -> int:
     for decisive in (StorageError.exit_code, 73):
         if decisive in codes:
             return decisive
-    if (
-        not succeeded
-        and len(codes) == 1
-        and next(iter(codes)) in (DataError.exit_code, NoInputError.exit_code, 69)
-    ):
+    if not succeeded and len(codes) == 1 and next(iter(codes)) in ALONE:
         return next(iter(codes))
     return SOME_FAILED

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from ssl2_bids.bids.provenance import BRAIN_MASKS, write_dataset_files
-from ssl2_bids.errors import SUCCESS, NoInputError, UnavailableError
+from ssl2_bids.errors import SUCCESS, BusyError, NoInputError, UnavailableError
 from ssl2_bids.files import remove_leftovers
+from ssl2_bids.locks import LOCK, locked
 from ssl2_bids.progress import NodeProgress, ShowLine
 from ssl2_bids.settings import ParticipantSettings
 from ssl2_bids.workflows.participant import sloppy
@@ -78,6 +81,42 @@ def run_participant_level(
             )
         return SUCCESS, []
     plans = [with_checked_transforms(plan, settings) for plan in plans]
+    with _held(plans, settings) as held:
+        return _process(held, settings, command=command, show=show, progress=progress)
+
+
+@contextmanager
+def _held(plans: list[Plan], settings: ParticipantSettings) -> Iterator[list[Plan]]:
+    """The sessions, held in the work folder; those that another run holds have that problem."""
+    todo = [p for p in _split(plans, settings.overwrite)[1] if is_runnable(p)]
+    if not todo:
+        yield plans
+        return
+    from ssl2_bids.workflows.participant.graph import branch_name
+
+    problem = BusyError(
+        'another run is processing this session in this work folder',
+        advice='Wait until that run has ended, or give another folder with --work-dir.',
+        path=settings.work_dir,
+    )
+    names = {plan.names: branch_name(plan) for plan in todo}
+    with locked(settings.work_dir / LOCK, list(names.values())) as busy:
+        yield [
+            replace(plan, session=replace(plan.session, problem=problem))
+            if names.get(plan.names) in busy
+            else plan
+            for plan in plans
+        ]
+
+
+def _process(
+    plans: list[Plan],
+    settings: ParticipantSettings,
+    *,
+    command: str,
+    show: ShowLine,
+    progress: NodeProgress | None,
+) -> tuple[int, list[Outcome]]:
     finished, todo = _split(plans, settings.overwrite)
     runnable = [p for p in todo if is_runnable(p)]
     device = _checked_device(settings) if runnable else ''

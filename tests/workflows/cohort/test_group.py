@@ -20,6 +20,7 @@ from ssl2_bids.itk import to_itk
 from ssl2_bids.settings import ATLAS_SPACE, GroupSettings
 from ssl2_bids.volume import Volume, write
 from ssl2_bids.workflows.cohort.run import run_group_level
+from ssl2_bids.workflows.segmentation_files import PROCESS_AGAIN
 
 VOLUMES = (5000.0, 6000.0, 5500.0, 0.0, 5200.0, 6100.0, 90000.0)  # the last stands out
 
@@ -202,15 +203,21 @@ def test_sessions_are_matched_with_and_without_prefix_in_any_encoding(tmp_path, 
     assert [(row['age'], row['group']) for row in rows] == [('40', 'ä'), ('41', 'ö')]
 
 
-def test_a_damaged_part_of_a_result_costs_that_result(cohort):
+def test_a_damaged_part_of_a_result_costs_that_result(cohort, caplog):
     names = UnitNames(cohort.output_dir, '02', None, 'T1w')
     names.path('anat.transform', source='T1w', target=ATLAS_SPACE).write_text('nothing')
     UnitNames(cohort.output_dir, '03', None, 'T1w').done_marker.write_text('{"Model"')
+    mask = UnitNames(cohort.output_dir, '05', None, 'T1w').path('anat.mask')
+    mask.write_bytes(mask.read_bytes()[:-40])
     assert run_group_level(cohort, show=lambda text: None) == 1
-    assert len(rows_of(cohort)) == 6
+    assert sorted(rows_of(cohort)) == ['sub-01', 'sub-04', 'sub-06', 'sub-07']
+    page = (cohort.output_dir / 'group_report.html').read_text()
+    assert '4 participants, 4 results, <a href="#failed">4 without a result</a>' in page
+    assert 'mode-image_xfm.txt: not a readable transform (not an ITK' in caplog.text
+    assert caplog.text.count(PROCESS_AGAIN) == 3
     name = 'group_space-MNI152NLin2009aSym_lesion-frequency.json'
     content = json.loads((cohort.output_dir / name).read_text())
-    assert content['Participants'] == ['sub-01', 'sub-04', 'sub-05', 'sub-06', 'sub-07']
+    assert content['Participants'] == ['sub-01', 'sub-04', 'sub-06', 'sub-07']
 
 
 @pytest.mark.parametrize('with_summary', [True, False])

@@ -9,6 +9,7 @@ import os
 import pickle
 import shutil
 import signal
+import tempfile
 import threading
 import zlib
 from collections import Counter
@@ -63,8 +64,8 @@ def run(
     -------
     The error of nipype for a run that failed: of the first failed node, or why no node could run.
     """
-    crashes = settings.work_dir / 'crash'
-    crashes.mkdir(parents=True, exist_ok=True)
+    (settings.work_dir / 'crash').mkdir(parents=True, exist_ok=True)
+    crashes = Path(tempfile.mkdtemp(dir=settings.work_dir / 'crash'))  # of this run alone
     workflow.config['execution'] = {
         'crashdump_dir': str(crashes),
         'crashfile_format': 'txt',

@@ -1,0 +1,65 @@
+"""Names that one process holds are busy for another, until it ends."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from ssl2_bids.locks import locked
+
+HOLD = """
+import sys
+from pathlib import Path
+from ssl2_bids.locks import locked
+with locked(Path(sys.argv[1]), sys.argv[2:]) as busy:
+    print(sorted(busy), flush=True)
+    sys.stdin.read()
+"""
+
+
+def hold(path: Path, *names: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, '-c', HOLD, path, *names],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_names_are_busy_until_their_process_ends(tmp_path):
+    path = tmp_path / 'new' / 'lock'
+    with hold(path, 'a', 'b') as first:
+        assert first.stdout.readline() == '[]\n'
+        with locked(path, ['b', 'c', 'ä']) as busy:
+            assert busy == {'b'}
+            with hold(path, 'a', 'c', 'ä', 'd') as other:
+                other.stdin.close()
+                assert other.stdout.read() == "['a', 'c', 'ä']\n"
+        first.kill()
+        first.wait()
+        with locked(path, ['a', 'b']) as busy:
+            assert busy == set()
+
+
+def test_thousands_of_names_need_one_open_file(tmp_path):
+    names = [f'sub_{n:04d}' for n in range(3000)]
+    before = len(os.listdir('/proc/self/fd'))
+    with locked(tmp_path / 'lock', names) as busy:
+        assert busy == set()
+        assert len(os.listdir('/proc/self/fd')) == before + 1
+        with hold(tmp_path / 'lock', *names) as other:
+            other.stdin.close()
+            assert other.stdout.read().count('sub_') == 3000
+
+
+def test_where_the_file_system_has_no_locks_nothing_is_busy(tmp_path, monkeypatch):
+    def refuse(*arguments: object) -> None:
+        raise OSError(errno.ENOLCK, 'No locks available')
+
+    monkeypatch.setattr(fcntl, 'lockf', refuse)
+    with locked(tmp_path / 'lock', ['a']) as busy:
+        assert busy == set()
