@@ -88,13 +88,12 @@ class Terminal:
         log.debug('%s: %s %s', session, stage, status)
         if not sys.stderr.isatty():
             if (stage, status) == ('finish', 'end'):  # a job's log shows how far it is
-                log.info('%s: finished', session.replace('_', ' '))
+                log.info('%s: finished', session)
             return
         if self._bar is None:
             self._start_bar()
-        shown = session.replace('_', ' ')
         if session not in self._tasks:
-            self._tasks[session] = self._bar.add_task(shown, total=stages, stage='')
+            self._tasks[session] = self._bar.add_task(session, total=stages, stage='')
         if status == 'start':
             self._bar.update(self._tasks[session], stage=stage.replace('_', ' '))
         else:

@@ -46,8 +46,9 @@ def test_the_first_session_is_finished_while_the_last_one_waits(dataset, tmp_pat
     marks = {name: list((out / f'sub-{name}').rglob('*_label-L_mask.json')) for name in LABELS}
     begun = {path.name for path in branches.iterdir() if path.name.startswith('sub_')}
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 143
+    assert 'sub-01: finished' in errors
     assert marks['01']
     assert not marks['05']
     assert 'sub_05' not in begun

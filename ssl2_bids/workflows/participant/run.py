@@ -250,7 +250,7 @@ def _run(
 
     def follow(session: str, stage: str, status: str, stages: int) -> None:
         if progress is not None:
-            progress(session, stage, status, stages)
+            progress(sessions[session].session.name, stage, status, stages)
         if stage == graph.LAST and status == 'end':
             _conclude(sessions[session], settings)
 
