@@ -1,6 +1,7 @@
 """Time, memory and size of the page of the group level, for many participants.
 
     python benchmarks/cohort.py RESULTS [--participants 3000] [--nprocs 2] [--work FOLDER]
+        [--page FILE]
 
 Copies the finished results of the output folder RESULTS, in turn, under new participant labels
 until there are enough of them (only files that the group level reads), and makes a dataset with
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -65,6 +67,7 @@ def main() -> None:
     parser.add_argument('--participants', type=int, default=3000)
     parser.add_argument('--nprocs', type=int, default=2)
     parser.add_argument('--work', type=Path, help='on the file system of RESULTS (hard links)')
+    parser.add_argument('--page', type=Path, help='where a copy of the page is kept')
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.work or arguments.results.parent) as folder:
         dataset, out = make(arguments.results.resolve(), arguments.participants, Path(folder))
@@ -76,6 +79,8 @@ def main() -> None:
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         page = out / output_name('group.page')
         size = page.stat().st_size if page.is_file() else 0
+        if size and arguments.page:
+            shutil.copy(page, arguments.page)
         print('| participants | s | CPU s | peak memory of a process, MB | page, MB | exit code |')
         print('| --- | --- | --- | --- | --- | --- |')
         print(

@@ -17,6 +17,14 @@ share the cells among processes. Small by default; the whole of it is::
     --strategies supervised mean_teacher fixmatch bcp cps --labelled 1 2 4 --density 1 0.1
     --seeds 0 1 2
 
+The strategy ``twin`` needs labelled people of a scanner twin, packed too::
+
+    ssl2-bids site-scans out group --strategy twin        # fits models/adapted/twin.toml
+    ssl2 simulate twin --protocol out/models/adapted/twin.toml
+    ssl2-bids twin out3 participant
+    python benchmarks/ssl2_grid.py pack twin out3 twins
+    python benchmarks/ssl2_grid.py run people test --twin twins --strategies supervised twin ...
+
 Rules: labelled sets are nested in a seed (1 in 2 in 4), so that curves are paired; the unlabelled
 pool is always all training people; steps, patches, augmentation and optimiser are those of every
 cell; no labelled scan beside those of the cell decides anything: a fixed schedule and the last
@@ -65,7 +73,7 @@ from ssl2_bids.training.data.participants import (
 )
 from ssl2_bids.training.data.views import AXIAL
 
-SCRATCH, NOTHING, SUPERVISED = 'scratch', 'none', 'supervised'
+SCRATCH, NOTHING, SUPERVISED, TWIN = 'scratch', 'none', 'supervised', 'twin'
 CELL = ('start', 'strategy', 'labelled', 'density', 'seed', 'steps', 'learning_rate')
 GROUP = ('start', 'labelled', 'density', 'strategy', 'share')  # what a line of the table is of
 COLUMNS = (*CELL, 'share', 'participant', *SCORES, 'seconds')
@@ -100,6 +108,7 @@ class Grid:
     card: Card
     people: tuple[Participant, ...]
     test: tuple[Participant, ...]
+    twin: tuple[Participant, ...]  # labelled, simulated by a protocol fitted to the people
     starts: dict[str, str]
     settings: AdaptSettings
     work: Path
@@ -145,12 +154,13 @@ def people_of(grid: Grid, cell: Cell) -> list[Participant]:
     random = np.random.default_rng(cell.seed)
     order, offsets = random.permutation(len(grid.people)), random.random(len(grid.people))
     chosen = set(order[: cell.labelled].tolist())
-    return [
+    people = [
         sparse(person, cell.density, float(offsets[number]))
         if number in chosen
         else replace(person, label=None, annotated=None)
         for number, person in enumerate(grid.people)
     ]
+    return people + list(grid.twin if cell.strategy == TWIN else ())
 
 
 def network_of(grid: Grid, cell: Cell) -> nn.Module:
@@ -168,10 +178,11 @@ def run_cell(grid: Grid, cell: Cell) -> Rows:
     networks = {0.0: start}
     if cell.strategy != NOTHING:
         settings = replace(grid.settings, strategy=cell.strategy, seed=cell.seed)
-        key = fingerprint([cell.key, settings, [person.name for person in grid.people]])
+        people = people_of(grid, cell)
+        key = fingerprint([cell.key, settings, [person.name for person in people]])
         trained, history = adapt(
             start,
-            people_of(grid, cell),
+            people,
             settings,
             grid.work / 'cells' / key,
             device=grid.device,
@@ -283,10 +294,13 @@ def run(options: argparse.Namespace) -> None:
     """Run what is missing of the grid."""
     starts = dict(text.partition('=')[::2] for text in options.start or [SCRATCH])
     card = find_model(options.architecture, options.work)
-    people, test = (
-        tuple(as_participant(scan, card.channels) for scan in load_scans(folder))
-        for folder in (options.people, options.test)
+    people, test, twin = (
+        tuple(as_participant(scan, card.channels) for scan in load_scans(folder)) if folder else ()
+        for folder in (options.people, options.test, options.twin)
     )
+    if TWIN in options.strategies and not twin:
+        sys.exit('the strategy twin needs labelled people of a twin: --twin')
+    twin = tuple(replace(p, name=f'twin-{p.name}', simulated=True) for p in twin)
     if not test or len(people) < max(options.labelled):
         sys.exit(f'{len(people)} people to train with and {len(test)} to test on are too few')
     training = AdaptSettings(
@@ -298,7 +312,7 @@ def run(options: argparse.Namespace) -> None:
         unlabelled=options.batch[1],
         checkpoint_minutes=1,
     )
-    grid = Grid(card, people, test, starts, training, options.work, options.device)
+    grid = Grid(card, people, test, twin, starts, training, options.work, options.device)
     rows = read_rows(options.results)
     done = {tuple(row[name] for name in CELL) for row in rows}
     number, of = (int(text) for text in options.part.split('/'))
@@ -399,6 +413,7 @@ def main(argv: list[str] | None = None) -> int:
     running = tasks.add_parser('run', help='run what is missing of the grid')
     running.add_argument('people', type=Path, help='packed, to train with')
     running.add_argument('test', type=Path, help='packed, to test on')
+    running.add_argument('--twin', type=Path, help='packed, of a scanner twin, for its strategy')
     running.add_argument('--start', action='append', default=[], metavar='NAME[=MODEL]',
                          help='scratch, or a name and a model to start from')  # fmt: skip
     running.add_argument('--architecture', help='model whose card is taken for all cells')

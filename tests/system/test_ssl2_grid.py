@@ -100,3 +100,23 @@ def test_adapted_beats_unadapted_on_people_left_out(packed):
     assert f'{STEPS} steps' in output
     mean, gain = np.mean(dice[adapted]), np.mean(dice[adapted]) - np.mean(dice[before])
     assert f'| sup-3t | 2 | 100% | mean_teacher | 1 | 1 | {mean:.3f} | {gain:+.3f} (' in output
+
+
+@pytest.mark.slow
+def test_the_people_of_a_twin_take_part_in_its_strategy_alone(packed, tmp_path):
+    words = [
+        'run', packed / 'people', packed / 'test', '--start', 'sup-3t=fast-3t', '--no-bound',
+        '--strategies', 'supervised', 'twin', '--steps', 8, '--labelled', 1,
+        '--work', tmp_path / 'work', '--results', tmp_path / 'grid.csv',
+    ]  # fmt: skip
+    with pytest.raises(AssertionError, match='the strategy twin needs labelled people'):
+        grid(*words)
+    # which people they are does not matter here
+    grid(*words, '--twin', packed / 'test')
+    with open(tmp_path / 'grid.csv', newline='') as stream:
+        rows = [row for row in csv.DictReader(stream) if row['share'] == '1']
+    dice = {
+        s: [row['dice'] for row in rows if row['strategy'] == s] for s in ('supervised', 'twin')
+    }
+    assert len(dice['twin']) == len(dice['supervised']) == TESTED
+    assert dice['twin'] != dice['supervised']
