@@ -74,6 +74,7 @@ from ssl2_bids.training.data.participants import (
 from ssl2_bids.training.data.views import AXIAL
 
 SCRATCH, NOTHING, SUPERVISED, TWIN = 'scratch', 'none', 'supervised', 'twin'
+ARCHITECTURE = 'fast-3t'  # a single network: the default model is a committee
 CELL = ('start', 'strategy', 'labelled', 'density', 'seed', 'steps', 'learning_rate')
 GROUP = ('start', 'labelled', 'density', 'strategy', 'share')  # what a line of the table is of
 COLUMNS = (*CELL, 'share', 'participant', *SCORES, 'seconds')
@@ -407,7 +408,8 @@ def main(argv: list[str] | None = None) -> int:
     pack_parser.add_argument('output_dir', type=Path, help='after the participant level')
     pack_parser.add_argument('folder', type=Path, help='of the small files')
     pack_parser.add_argument('--labels', type=Path, help='default: BIDS_DIR/derivatives/truth')
-    pack_parser.add_argument('--architecture', help='model whose grid and channels are taken')
+    pack_parser.add_argument('--architecture', default=ARCHITECTURE,
+                             help='model whose grid and channels are taken')  # fmt: skip
     pack_parser.set_defaults(task=pack)
 
     running = tasks.add_parser('run', help='run what is missing of the grid')
@@ -416,7 +418,8 @@ def main(argv: list[str] | None = None) -> int:
     running.add_argument('--twin', type=Path, help='packed, of a scanner twin, for its strategy')
     running.add_argument('--start', action='append', default=[], metavar='NAME[=MODEL]',
                          help='scratch, or a name and a model to start from')  # fmt: skip
-    running.add_argument('--architecture', help='model whose card is taken for all cells')
+    running.add_argument('--architecture', default=ARCHITECTURE,
+                         help='model whose card is taken for all cells')  # fmt: skip
     running.add_argument('--strategies', nargs='+', default=[SUPERVISED, 'mean_teacher'])
     running.add_argument('--labelled', nargs='+', type=int, default=[2])
     running.add_argument('--density', nargs='+', type=float, default=[1.0])
