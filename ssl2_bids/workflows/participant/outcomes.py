@@ -70,9 +70,8 @@ def look(
         summary.write_summary(plan, content)
         return Outcome(name, 'skipped', plan.session.skipped)
     problem = plan.session.problem
-    if isinstance(
-        problem, AbsentResultsError | UsualResultError | BusyError
-    ):  # results stay as they are
+    left_alone = AbsentResultsError | UsualResultError | BusyError
+    if isinstance(problem, left_alone):  # results stay as they are
         return Outcome(name, 'failed', str(problem), problem.exit_code)
     folder = graph.branch_folder(plan, settings.work_dir)
     if plan.session.problem is None and (is_finished(plan) and not running.failures(folder)):
