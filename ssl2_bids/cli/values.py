@@ -10,6 +10,7 @@ from pathlib import Path
 from ssl2_bids.errors import UsageError
 from ssl2_bids.files import read_text
 
+LEAST_MEMORY = 0.1  # GB
 RESERVED = ('raw', 'brainmasks')  # names of other datasets in BIDS URIs
 
 
@@ -132,7 +133,13 @@ def memory(text: str, bare: float) -> float:
     if not match or float(match[1]) == 0:
         raise argparse.ArgumentTypeError(f'"{text}" is not an amount of memory such as 8000 or 8G')
     scale = {'': bare, 'K': 1e-6, 'M': 1e-3, 'G': 1.0, 'T': 1e3}[match[2]]
-    return float(match[1]) * scale
+    gigabytes = float(match[1]) * scale
+    if gigabytes < LEAST_MEMORY:
+        raise argparse.ArgumentTypeError(
+            f'"{text}" is {gigabytes * 1e3:g} MB, and a stage takes 1 to 3 GB; a number alone is '
+            'in MB for --mem, so give 8000 or 8G'
+        )
+    return gigabytes
 
 
 def memory_mb(text: str) -> float:

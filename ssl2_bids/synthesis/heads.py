@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from ssl2_bids.errors import DataError
 from ssl2_bids.files import whole_file
-from ssl2_bids.processes import whole_start
+from ssl2_bids.processes import end_with_parent, whole_start
 
 # Groups of tissue that share one mean intensity, with their labels in FreeSurfer's numbering and,
 # from 200, the extracerebral labels of the SynthSeg maps minus 300. Lesions of ageing (25, 57)
@@ -331,7 +331,9 @@ def load_heads(path: str | Path) -> tuple[Head, ...]:
     processes = min(len(heads), len(os.sched_getaffinity(0)))
     if processes < 2:
         return tuple(with_places(*head) for head in heads)
-    with ProcessPoolExecutor(processes) as pool:  # seconds of distance maps for each head
+    with ProcessPoolExecutor(
+        processes, initializer=end_with_parent
+    ) as pool:  # seconds of distance maps for each head
         with whole_start():
             placed = pool.map(with_places, *zip(*heads, strict=True))
         return tuple(placed)

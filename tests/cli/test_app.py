@@ -153,6 +153,12 @@ def test_both_spellings_of_an_option_are_one():
         assert arguments.participant_label == ['01', '02']
 
 
+def test_memory_in_the_wrong_unit_is_refused():
+    with pytest.raises(UsageError, match='"8" is 8 MB'):
+        build_parser().parse_args(['a', 'b', 'participant', '--mem', '8'])
+    assert build_parser().parse_args(['a', 'b', 'participant', '--mem-gb', '8']).mem == 8
+
+
 @pytest.mark.parametrize(
     ('words', 'gigabytes'),
     [

@@ -90,6 +90,21 @@ def test_killed_again_and_again(dataset, undisturbed, run_app, tmp_path):
     assert digests(tmp_path / 'out') == expected
 
 
+def test_workers_end_with_a_first_process_that_was_killed(dataset, tmp_path):
+    words = (dataset, tmp_path / 'out', 'participant', '--sloppy', '-w', tmp_path / 'work')
+    process = start(*words, '--nprocs', 2)
+    first = tmp_path / 'work' / 'participant' / 'sub_01' / 'prepare_FLAIR' / 'resources.json'
+    deadline = time.monotonic() + 120
+    while not first.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) > 1
+    process.kill()
+    process.communicate()
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert not alive
+
+
 def test_a_session_that_another_run_processes_is_left_alone(
     dataset, undisturbed, run_app, tmp_path
 ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -68,11 +69,7 @@ def _row(result: Result) -> dict[str, Any]:
     summary = find_summary(names) or {}
     path = names.path('anat.volumes')
     try:
-        with open(path, encoding='utf-8', newline='') as stream:
-            header = stream.readline().replace('-mm3', '_mm3')  # as it was spelt at first
-            volumes = {
-                row['name']: row for row in csv.DictReader(stream, header.split(), delimiter='\t')
-            }
+        volumes = _volumes(path)
         whole = {k: _value(v) for k, v in volumes['all'].items() if k != 'name'}
         row = {
             'participant_id': f'sub-{names.subject}',
@@ -98,9 +95,8 @@ def _row(result: Result) -> dict[str, Any]:
             },
         }
         for region in REGIONS:
-            values = volumes.get(region, {})
-            row[f'{region}_count'] = _value(values.get('lesion_count', '0'))
-            row[f'{region}_volume_mm3'] = _value(values.get('volume_mm3', '0'))
+            row[f'{region}_count'] = _value(volumes[region]['lesion_count'])
+            row[f'{region}_volume_mm3'] = _value(volumes[region]['volume_mm3'])
         row['sessions_apart'], changes = _changes(result)
         row |= changes
     except (OSError, KeyError, ValueError, csv.Error) as error:
@@ -110,6 +106,20 @@ def _row(result: Result) -> dict[str, Any]:
             path=path,
         ) from None
     return row
+
+
+def _volumes(path: Path) -> dict[str, dict[str, str]]:
+    """The rows of a table of volumes, by region, each of them whole."""
+    with open(path, encoding='utf-8', newline='') as stream:
+        text = stream.read()
+    header, _, rows = text.partition('\n')
+    names = header.replace('-mm3', '_mm3').split()  # as it was spelt at first
+    found = {row['name']: row for row in csv.DictReader(io.StringIO(rows), names, delimiter='\t')}
+    whole = [name for name, row in found.items() if None not in (*row, *row.values())]
+    absent = [name for name in ('all', *REGIONS) if name not in whole]
+    if absent or not text.endswith('\n'):
+        raise ValueError(f'the table is cut: no whole row of {", ".join(absent or whole[-1:])}')
+    return found
 
 
 def _changes(result: Result) -> tuple[list[str], dict[str, Any]]:

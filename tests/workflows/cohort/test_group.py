@@ -18,6 +18,7 @@ from ssl2_bids.errors import NoInputError
 from ssl2_bids.files import write_json, write_text
 from ssl2_bids.itk import to_itk
 from ssl2_bids.settings import ATLAS_SPACE, GroupSettings
+from ssl2_bids.steps.lesions import REGIONS
 from ssl2_bids.volume import Volume, write
 from ssl2_bids.workflows.cohort.run import run_group_level
 from ssl2_bids.workflows.segmentation_files import PROCESS_AGAIN
@@ -49,7 +50,7 @@ def add_result(
         'volume_largest_mm3': volume,
         'brain_volume_mm3': 1.4e6,
     }
-    rows = [{'index': 0, 'name': 'all', **row}, {'index': 1, 'name': 'periventricular', **row}]
+    rows = [{'index': n, 'name': name, **row} for n, name in enumerate(('all', *REGIONS))]
     write_table(names.path('anat.volumes'), rows, VOLUME_COLUMNS)
     xfm = names.path('anat.transform', source=reference, target=ATLAS_SPACE)
     write_text(xfm, to_itk(np.eye(4)))
@@ -201,6 +202,24 @@ def test_sessions_are_matched_with_and_without_prefix_in_any_encoding(tmp_path, 
     with open(tmp_path / 'out' / 'group_lesions.tsv', newline='') as stream:
         rows = list(csv.DictReader(stream, delimiter='\t'))
     assert [(row['age'], row['group']) for row in rows] == [('40', 'ä'), ('41', 'ö')]
+
+
+@pytest.mark.parametrize('kept', ['', 'index', 'row', 'rows', 'value'])
+def test_a_table_of_volumes_that_was_cut_costs_that_result(cohort, caplog, kept):
+    path = UnitNames(cohort.output_dir, '02', None, 'T1w').path('anat.volumes')
+    text = path.read_text()
+    lines = text.splitlines(keepends=True)
+    cut = {
+        '': '',
+        'index': 'index\tname\n0\tall\n',
+        'row': text[: len(lines[0]) + 12],
+        'rows': ''.join(lines[:2]),
+        'value': text[:-2],
+    }
+    path.write_text(cut[kept])
+    assert run_group_level(cohort, show=lambda text: None) == 1
+    assert sorted(rows_of(cohort)) == [f'sub-0{n}' for n in (1, 3, 4, 5, 6, 7)]
+    assert f'{path.name}: a damaged or missing result (the table is cut: no whole' in caplog.text
 
 
 def test_a_damaged_part_of_a_result_costs_that_result(cohort, caplog):

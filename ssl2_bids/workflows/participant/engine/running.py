@@ -39,6 +39,7 @@ DAMAGED = (
 )  # fmt: skip
 MIN_SESSIONS = 32  # of one workflow
 SESSIONS = 16  # of one workflow for each core: few cores wait at its end
+LEAST_MEMORY = 0.1  # GB; nipype starts nothing where less than 0.01 is free
 PRELOADED = [
     'nipype',
     'numpy',
@@ -201,7 +202,7 @@ def _pool(
     return ResilientMultiProc(
         plugin_args={
             'n_procs': settings.nprocs,
-            'memory_gb': settings.memory_gb,
+            'memory_gb': max(settings.memory_gb, LEAST_MEMORY),
             'n_gpu_procs': gpus,
             'raise_insufficient': False,
             'mp_context': 'forkserver',

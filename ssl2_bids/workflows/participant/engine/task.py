@@ -34,7 +34,7 @@ from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
 from ssl2_bids import __version__
 from ssl2_bids.errors import Ssl2Error
 from ssl2_bids.files import as_ssl2_error, write_json
-from ssl2_bids.processes import whole_start
+from ssl2_bids.processes import end_with_parent, whole_start
 
 # workers import this module too: nipype speaks in none of them unless asked (-vv)
 if 'SSL2_BIDS_NIPYPE_LOG' not in os.environ:
@@ -262,6 +262,7 @@ class ResilientMultiProc(MultiProcPlugin):
 def _begin_worker(folder: str) -> None:
     """Ctrl-C meets all processes of a terminal: what becomes of the workers, the first decides."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
     os.chdir(folder)
 
 
