@@ -85,8 +85,8 @@ def _dispatch(level: str, settings: Any, arguments: argparse.Namespace, argv: li
     with Terminal(settings) as terminal:
         if not settings.dry_run:
             terminal.open_log(options.options_record(arguments), command, arguments.resources)
-        if arguments.left_out:
-            terminal.show(arguments.left_out)
+        for note in arguments.notes:
+            terminal.show(note)
         if level == 'participant':
             if settings.calibrate_from:
                 from ssl2_bids.workflows.adaptation.calibrate import run_calibrated as run_level

@@ -46,10 +46,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     """
     arguments = build_parser().parse_args(argv)
     given = _names_given(argv)
-    arguments.given, arguments.left_out = given, ''
+    arguments.given, arguments.notes = given, []
     if arguments.config_file:
         former = read_config(arguments.config_file, arguments.analysis_level)
-        arguments.left_out = former.left_out
+        arguments.notes += [former.left_out] if former.left_out else []
         for name, value in former.values.items():
             if name not in given:
                 setattr(arguments, name, value)
@@ -66,7 +66,7 @@ def _names_given(argv: list[str]) -> set[str]:
 
 def options_record(arguments: argparse.Namespace) -> dict[str, Any]:
     """The options of a run as TOML can hold them: without those that are not set."""
-    own = ('given', 'left_out', 'resources')
+    own = ('given', 'notes', 'resources')
     values = {k: v for k, v in vars(arguments).items() if k not in own and v is not None}
     return {k: _as_text(v) for k, v in sorted(values.items())}
 
@@ -130,16 +130,26 @@ def settings_for(level: str, arguments: argparse.Namespace) -> RunSettings:
 
 
 def _resources(arguments: argparse.Namespace) -> tuple[int, float]:
-    """Cores and GB of memory: those asked for, else the limits of the job; stated in the log."""
-    nprocs, memory_gb = arguments.nprocs, arguments.mem
-    sources = ['--nprocs', '--mem']
-    if not nprocs:
-        cores = limits.cores()
-        nprocs, sources[0] = cores.value, cores.source
-    if not memory_gb:
-        memory = limits.memory()
-        memory_gb = round(MEMORY_SHARE * memory.value / 1e9, 2)
-        sources[1] = f'{MEMORY_SHARE:.0%} of: {memory.source}'
+    """Cores and GB of memory: those asked for, else the limits of the job; stated in the log.
+
+    More than the job has is taken as asked for, with a note on the terminal.
+    """
+    cores, memory = limits.cores(), limits.memory()
+    nprocs = arguments.nprocs or cores.value
+    memory_gb = arguments.mem or round(MEMORY_SHARE * memory.value / 1e9, 2)
+    if nprocs > cores.value:
+        arguments.notes.append(
+            f'--nprocs {nprocs} is more than this job has: {cores.value} ({cores.source})'
+        )
+    if memory_gb > memory.value / 1e9:
+        arguments.notes.append(
+            f'--mem {memory_gb:g} is more than this job has: '
+            f'{memory.value / 1e9:.1f} GB ({memory.source})'
+        )
+    sources = (
+        '--nprocs' if arguments.nprocs else cores.source,
+        '--mem' if arguments.mem else f'{MEMORY_SHARE:.0%} of: {memory.source}',
+    )
     arguments.resources = f'cores: {nprocs} ({sources[0]}); memory: {memory_gb} GB ({sources[1]})'
     return nprocs, memory_gb
 

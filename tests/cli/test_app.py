@@ -315,10 +315,22 @@ def test_every_option_of_a_run_is_read_back_as_it_was(dataset, tmp_path):
     )
     again = [*words[:3], '--config-file', tmp_path / 'former.toml']
     second = options.parse([str(w) for w in again])
-    assert second.left_out == ''
+    assert second.notes == []
     assert options.settings_for('participant', second) == options.settings_for(
         'participant', first
     )
+
+
+def test_more_cores_or_memory_than_the_job_has_are_taken_with_a_note(dataset, tmp_path, capsys):
+    words = [dataset, tmp_path / 'out', 'participant', '--dry-run', '-w', tmp_path / 'work']
+    assert run(*words, '--nprocs', '1', '--mem', '1000') == 0
+    assert 'than this job has' not in capsys.readouterr().out
+    assert run(*words, '--nprocs', '9999', '--mem', '9000G') == 0
+    lines = [x for x in capsys.readouterr().out.splitlines() if 'than this job has' in x]
+    assert [x.split(' is more than this job has: ')[0] for x in lines] == [
+        '--nprocs 9999',
+        '--mem 9000',
+    ]
 
 
 def test_options_of_the_other_level_in_a_settings_file_are_named(dataset, tmp_path, capsys):
