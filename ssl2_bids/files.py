@@ -23,6 +23,9 @@ from ssl2_bids.errors import CannotWriteError, NoInputError, StorageError
 log = logging.getLogger('ssl2_bids')
 
 PREFIX = '.tmp-'
+DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+IN_THE_WAY = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY)
+FULL = (errno.ENOSPC, errno.EDQUOT)  # of an OSError
 ABANDONED = 3600.0  # s; a file that is being written changes more often
 
 
@@ -102,13 +105,19 @@ def temporary_path(path: Path) -> Path:
 
 def as_ssl2_error(error: OSError, path: str | Path) -> CannotWriteError | StorageError:
     """The ``Ssl2Error`` for an ``OSError`` while writing ``path``."""
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+    if error.errno in DENIED:
         return CannotWriteError(
             f'cannot be written ({error.strerror})',
             advice='Choose a folder that you may write to.',
             path=path,
         )
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in IN_THE_WAY:
+        return CannotWriteError(
+            f'cannot be written ({error.strerror})',
+            advice='Move away the file or folder that has this name.',
+            path=path,
+        )
+    if error.errno in FULL:
         return StorageError(
             'the disk is full',
             advice='Free some space and run the same command again: finished work is kept.',

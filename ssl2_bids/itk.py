@@ -13,6 +13,7 @@ from ssl2_bids.errors import DataError
 from ssl2_bids.files import whole_file
 from ssl2_bids.volume import Grid, Volume
 
+SINGULAR = 1e-6  # determinant of a matrix without a useful inverse
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # RAS+ to LPS+ and back
 
 
@@ -59,7 +60,8 @@ def from_itk(text: str) -> np.ndarray:
 
     Raises
     ------
-    DataError : another kind of transform, several of them, or not a transform file.
+    DataError : another kind of transform, several of them, not a transform file, or a matrix
+        without an inverse.
     """
     fields = [line.split(':', 1) for line in text.splitlines() if ':' in line]
     entries = {key.strip(): value.split() for key, value in fields}
@@ -77,6 +79,10 @@ def from_itk(text: str) -> np.ndarray:
             'not an ITK text file with one affine transform',
             advice='Give an affine transform as ANTs or ITK writes it in text (.txt).',
         ) from None
+    if not (np.isfinite(lps).all() and abs(np.linalg.det(lps[:3, :3])) > SINGULAR):
+        raise DataError(
+            'the matrix is singular or not finite', advice='Give a transform of a head to a head.'
+        )
     return LPS @ lps @ LPS
 
 

@@ -5,12 +5,12 @@ Only folder names and small text files are read, so that a mistake shows at once
 
 from __future__ import annotations
 
-import csv
 import difflib
-import io
 import json
 import logging
+import re
 from functools import cache
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from ssl2_bids.errors import (
     NothingSelectedError,
     UsageError,
 )
-from ssl2_bids.files import check_folder, read_text, temporary_path
+from ssl2_bids.files import FULL, as_ssl2_error, check_folder, read_text, temporary_path
 
 log = logging.getLogger('ssl2_bids')
 
@@ -93,7 +93,7 @@ def is_own_dataset(folder: Path) -> bool:
 
 def participant_labels(bids_dir: Path) -> list[str]:
     """Labels of the ``sub-*`` folders, sorted, without the prefix."""
-    return sorted(p.name[4:] for p in bids_dir.glob('sub-*') if p.is_dir())
+    return sorted(p.name[4:] for p in bids_dir.glob('sub-?*') if p.is_dir())
 
 
 def session_labels(bids_dir: Path, participant: str) -> list[str | None]:
@@ -185,6 +185,10 @@ def check_output(bids_dir: Path, output_dir: Path, work_dir: Path, *, probe: boo
         raise UsageError(
             'the work folder is inside the dataset', advice='Choose another.', path=work_dir
         )
+    if work == out or (work.is_relative_to(out) and work.relative_to(out).parts[0][:4] == 'sub-'):
+        raise UsageError(
+            'the work folder lies among the results', advice='Choose another.', path=work_dir
+        )
     if output_dir.exists() and not output_dir.is_dir():
         raise CannotWriteError('this is a file', advice='Choose a folder.', path=output_dir)
     if probe:
@@ -206,14 +210,19 @@ def check_writable(folder: Path) -> None:
 
     Raises
     ------
-    CannotWriteError : that is not possible.
+    StorageError : the disk is full.
+    CannotWriteError : that is not possible for another reason.
     """
     probe = temporary_path(folder / 'probe')
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b'0')
-        probe.unlink()
+        try:
+            probe.write_bytes(b'0')
+        finally:
+            probe.unlink(missing_ok=True)
     except OSError as error:
+        if error.errno in FULL:
+            raise as_ssl2_error(error, folder) from None
         raise CannotWriteError(
             f'the folder cannot be written ({error.strerror})',
             advice='Choose a folder that you may write to.',
@@ -266,7 +275,7 @@ def optional_table(path: Path, key: str) -> list[dict[str, str]]:
     if rows and key not in rows[0]:
         warn_once(f'{path}: left out: it has no column {key} (columns are separated by tabs)')
         return []
-    return [{k: v or '' for k, v in row.items() if k is not None} for row in rows]
+    return rows
 
 
 @cache
@@ -278,6 +287,8 @@ def warn_once(text: str) -> None:
 def read_table(path: Path) -> list[dict[str, str]]:
     """Rows of a BIDS TSV file in any usual encoding, empty where there is none.
 
+    A row is a line, whatever quotes it has; cells that it lacks are empty.
+
     Raises
     ------
     DataError : the file cannot be read.
@@ -285,6 +296,13 @@ def read_table(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         return []
     try:
-        return list(csv.DictReader(io.StringIO(read_text(path), newline=''), delimiter='\t'))
-    except (OSError, csv.Error) as error:
+        lines = [line for line in re.split('\r?\n|\r', read_text(path)) if line.strip()]
+    except OSError as error:
         raise DataError(f'not a readable table ({error})', path=path) from None
+    header, *rows = [[_unquoted(cell) for cell in line.split('\t')] for line in lines] or [[]]
+    return [dict(zip_longest(header, row[: len(header)], fillvalue='')) for row in rows]
+
+
+def _unquoted(cell: str) -> str:
+    """A cell without the quotes that some programs put around text; a single quote stays."""
+    return cell[1:-1].replace('""', '"') if len(cell) > 1 and cell[0] == cell[-1] == '"' else cell

@@ -114,6 +114,9 @@ def find_sessions(
                 unusable=unusable,
             )
             session = _session(*unit, choice, required, reference)
+            if database_dir and session.skipped and not files.get(unit):
+                stale = f'in the database {database_dir} (remove it to index the dataset anew)'
+                session = replace(session, skipped=f'{session.skipped} {stale}')
             left_out = dict(choice.dropped)
             met = {path: why for path, why in (unusable or {}).items() if path in left_out}
             yield replace(session, unusable=met)

@@ -12,6 +12,8 @@ from ssl2_bids.cli import options
 from ssl2_bids.cli.encoding import ensure_utf8
 from ssl2_bids.cli.parser import build_parser, check_level
 from ssl2_bids.errors import Ssl2Error
+from ssl2_bids.files import DENIED, FULL, IN_THE_WAY, as_ssl2_error
+from ssl2_bids.locks import LOCK
 
 INTERNAL_ERROR = 70
 
@@ -61,6 +63,10 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, OSError) and error.errno in (*FULL, *DENIED, *IN_THE_WAY):
+            known = as_ssl2_error(error, error.filename or '')
+            print(f'ssl2-bids: error: {known}', file=sys.stderr)
+            return known.exit_code
         print(
             f'ssl2-bids: internal error: {type(error).__name__}: {error}. This is a bug in '
             'ssl2-bids; run the command again with --debug and report the output.',
@@ -77,6 +83,8 @@ def _dispatch(level: str, settings: Any, arguments: argparse.Namespace, argv: li
     helps = level == 'group' and rank() > 0  # torchrun has started several processes
     if settings.clean_workdir and not settings.dry_run and not helps:
         options.clean(settings)
+    if not settings.dry_run:
+        (settings.work_dir / LOCK).touch()  # --clean-workdir may empty this folder later
     if settings.verbose >= 2:
         os.environ['SSL2_BIDS_NIPYPE_LOG'] = '1'
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):

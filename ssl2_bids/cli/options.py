@@ -44,6 +44,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
     ------
     UsageError : wrong options or values.
     """
+    if '' in argv:
+        raise UsageError(
+            'an argument is empty',
+            advice='Is a variable of the shell not set? "." is this folder.',
+        )
     arguments = build_parser().parse_args(argv)
     given = _names_given(argv)
     arguments.given, arguments.notes = given, []
@@ -89,8 +94,9 @@ def settings_for(level: str, arguments: argparse.Namespace) -> RunSettings:
     dataset.check_dataset(bids_dir, thorough=not arguments.skip_bids_validation)
     work_dir = absolute(arguments.work_dir or _default_work_dir(bids_dir, output_dir))
     dataset.check_output(bids_dir, output_dir, work_dir, probe=not arguments.dry_run)
-    participants = strip_prefix(arguments.participant_label, 'sub')
-    excluded = strip_prefix(arguments.exclude_participant_label, 'sub') or ()
+    known = dataset.participant_labels(bids_dir)
+    participants = strip_prefix(arguments.participant_label, 'sub', known)
+    excluded = strip_prefix(arguments.exclude_participant_label, 'sub', known) or ()
     dataset.select_participants(bids_dir, participants, excluded)
     _refuse(arguments, foreign_options(level), f'at {level} level')
     _check_alone(arguments)
@@ -279,6 +285,14 @@ def _read_plugin(path: Path) -> dict[str, Any]:
             advice='For example "plugin: SLURM" and "plugin_args: {sbatch_args: ...}".',
             path=path,
         )
+    given = content.get('plugin_args') or {}
+    if not isinstance(given, dict):
+        raise UsageError('"plugin_args" is not an object with keys', path=path)
+    if not isinstance(given.get('n_procs', 1), int) or given.get('n_procs', 1) < 1:
+        raise UsageError('"n_procs" is not a whole number above 0', path=path)
+    template = str(given.get('template', ''))
+    if template and '\n' not in template and not os.path.isfile(template):
+        raise NoInputError(f'no such template of a batch script: {template}', path=path)
     return {key: content[key] for key in ('plugin', 'plugin_args') if key in content}
 
 
@@ -303,15 +317,18 @@ def _default_work_dir(bids_dir: Path, output_dir: Path) -> Path:
 def clean(settings: RunSettings) -> None:
     """Empty the work folder; of participants that were named, at participant level, theirs alone.
 
-    Jobs on other participants may share the work folder: what another run uses stays.
+    Jobs on other participants may share the work folder: what another run uses stays. So does
+    everything in a folder without the lock file of a former run.
 
     Raises
     ------
     CannotWriteError : that is not permitted.
     """
     work_dir = settings.work_dir
-    shared = [work_dir / child for child in ('participant', 'crash', 'adaptation', DIGESTS)]
-    patterns = ['*']
+    if not (work_dir / LOCK).exists():
+        return  # no run has worked here
+    shared = [work_dir / 'adaptation', work_dir / DIGESTS, *(work_dir / 'crash').glob('tmp*')]
+    patterns = ['sub_*']
     if isinstance(settings, ParticipantSettings) and settings.participants:
         shared = []
         patterns = [

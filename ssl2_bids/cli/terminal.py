@@ -8,16 +8,33 @@ import io
 import logging
 import sys
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl2_bids.errors import Ssl2Error
-from ssl2_bids.files import write_text
+from ssl2_bids.files import as_ssl2_error, write_text
 
 if TYPE_CHECKING:
     from ssl2_bids.workflows.participant.outcomes import Outcome
 
 log = logging.getLogger('ssl2_bids')
+
+
+class _LogFile(logging.FileHandler):
+    """A log that ends where the disk is full; the run goes on."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        log.removeHandler(self)
+        log.warning('the log of the run ends here: %s', as_ssl2_error(error, self.baseFilename))
+
+    def close(self) -> None:
+        with suppress(OSError):  # what is left in the buffer of a full disk
+            super().close()
 
 
 class Terminal:
@@ -67,7 +84,7 @@ class Terminal:
         folder: Path = self.settings.output_dir / 'logs'
         content = {'options': options, 'versions': software_versions(), 'command': command}
         write_text(folder / f'{self.run_id}.toml', tomli_w.dumps(content))
-        handler = logging.FileHandler(folder / f'{self.run_id}.log', encoding='utf-8')
+        handler = _LogFile(folder / f'{self.run_id}.log', encoding='utf-8')
         handler.setFormatter(logging.Formatter('%(asctime)s %(levelname)s %(message)s'))
         self._add(handler)
         log.debug(command)

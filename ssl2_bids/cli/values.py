@@ -5,24 +5,46 @@ from __future__ import annotations
 import argparse
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 
-from ssl2_bids.errors import UsageError
+from ssl2_bids.errors import NothingSelectedError, UsageError
 from ssl2_bids.files import read_text
 
 LEAST_MEMORY = 0.1  # GB
 RESERVED = ('raw', 'brainmasks')  # names of other datasets in BIDS URIs
 
 
-def strip_prefix(labels: list[str] | None, prefix: str) -> tuple[str, ...] | None:
-    """Labels without ``sub-`` or ``ses-``; a single existing file is read, one label a line."""
+def strip_prefix(
+    labels: list[str] | None, prefix: str, known: Collection[str] = ()
+) -> tuple[str, ...] | None:
+    """Labels without ``sub-`` or ``ses-``; a single existing file is read, one label a line.
+
+    Parameters
+    ----------
+    known : labels of the dataset. These are taken as they are, although a file has the same name
+        or BIDS does not permit such a label.
+
+    Raises
+    ------
+    NothingSelectedError : the file has no label.
+    UsageError : a label that is not known has other characters than letters, digits and "+".
+    """
     if not labels:
         return None
-    if len(labels) == 1 and os.path.isfile(labels[0]):
-        labels = read_text(labels[0]).split()
-    unique = dict.fromkeys(label.removeprefix(f'{prefix}-') for label in labels)
+    named = [label.removeprefix(f'{prefix}-') for label in labels]
+    if len(labels) == 1 and named[0] not in known and os.path.isfile(labels[0]):
+        path = Path(labels[0])
+        named = []
+        for line in read_text(path).splitlines():
+            whole = line.strip().removeprefix(f'{prefix}-')
+            words = [word.removeprefix(f'{prefix}-') for word in line.split()]
+            named += [whole] if whole in known else words
+        if not named:
+            raise NothingSelectedError('the file has no label', path=path)
+    unique = dict.fromkeys(named)
     for label in unique:
-        if not re.fullmatch(r'[0-9a-zA-Z+]+', label):
+        if label not in known and not re.fullmatch(r'[0-9a-zA-Z+]+', label):
             raise UsageError(
                 f'"{label}" is not a BIDS label', advice='Labels have letters and digits only.'
             )
@@ -84,14 +106,14 @@ def overlap(text: str) -> float:
 def positive(text: str) -> float:
     value = number(text)
     if not 0 < value < float('inf'):
-        raise argparse.ArgumentTypeError(f'{text} is not above 0')
+        raise argparse.ArgumentTypeError(f'{text} is not a finite number above 0')
     return value
 
 
 def not_negative(text: str) -> float:
     value = number(text)
     if not 0 <= value < float('inf'):
-        raise argparse.ArgumentTypeError(f'{text} is below 0')
+        raise argparse.ArgumentTypeError(f'{text} is not a finite number from 0 on')
     return value
 
 

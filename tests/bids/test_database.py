@@ -47,6 +47,16 @@ def test_what_is_added_later_is_not_in_it(dataset, tmp_path):
     assert listed_images(dataset, tmp_path / 'other') != before
 
 
+def test_a_participant_that_is_not_in_it_is_told_so(dataset, tmp_path, capsys):
+    from ssl2_bids.cli.app import main
+
+    listed_images(dataset, tmp_path / 'database')
+    shutil.copytree(dataset / 'sub-01', dataset / 'sub-new')
+    words = [str(dataset), str(tmp_path / 'out'), 'participant', '--dry-run']
+    main([*words, '--participant-label', 'new', '--bids-database-dir', str(tmp_path / 'database')])
+    assert f'in the database {tmp_path}/database (remove it' in capsys.readouterr().out
+
+
 def test_a_database_of_another_dataset_or_none(dataset, make_dataset, tmp_path):
     listed_images(dataset, tmp_path / 'database')
     other = make_dataset(FILES[:1], name='other')

@@ -18,6 +18,7 @@ from ssl2_bids.cli.app import main
 from ssl2_bids.cli.parser import build_parser
 from ssl2_bids.cli.terminal import Terminal
 from ssl2_bids.errors import SOME_FAILED, SUCCESS, NoInputError, Ssl2Error, UsageError
+from ssl2_bids.locks import LOCK
 from ssl2_bids.settings import ParticipantSettings
 from ssl2_bids.workflows.adaptation.plan import asked_for
 from ssl2_bids.workflows.participant.outcomes import Outcome
@@ -86,9 +87,13 @@ MISTAKES = [
     (['{data}', '{out}', 'group', '--labels', '{out}/nope'], 66, 'no such folder of labels'),
     (['{data}', '{out}', 'group', '--folds', '1'], 64, 'slices'),
     (['{data}', '{out}', 'group', '--label', 'my_site'], 64, 'letters and digits'),
-    (['{data}', '{out}', 'group', '--max-time', '0'], 64, 'not above 0'),
+    (['{data}', '{out}', 'group', '--max-time', '0'], 64, 'not a finite number above 0'),
     (['{data}', '{out}', 'group', '--empty-labels', 'maybe'], 64, 'negative'),
     (['{data}', '{out}', 'group', '--strategy', 'none', '--steps', '5'], 64, '--strategy none'),
+    (['{data}', '', 'participant'], 64, 'an argument is empty'),
+    (['{data}', '{out}', 'participant', '-w', '{out}'], 64, 'among the results'),
+    (['{data}', '{out}', 'participant', '-w', '{out}/sub-01'], 64, 'among the results'),
+    (['{data}', '{out}', 'participant', '--participant-label', '{empty}'], 18, 'has no label'),
     (['{data}', '{file}', 'participant'], 73, 'this is a file'),
     (['{data}', '{other}', 'participant'], 73, 'another tool'),
     (['{data}', '{out}', 'participant', '--config-file', '{file}'], 64, 'configuration'),
@@ -104,6 +109,7 @@ def test_mistakes(dataset, tmp_path, capsys, words, code, text):
     description = {'Name': 'x', 'BIDSVersion': '1.9.0', 'GeneratedBy': [{'Name': 'fMRIPrep'}]}
     (other / 'dataset_description.json').write_text(json.dumps(description))
     (tmp_path / 'file').write_text('text')
+    (tmp_path / 'empty').write_text('\n')
     both = {'t1w': {'acquisition': 'b'}, 'flair': {'acquisition': 'b'}}
     (tmp_path / 'filter.json').write_text(json.dumps(both))
     places = {
@@ -111,6 +117,7 @@ def test_mistakes(dataset, tmp_path, capsys, words, code, text):
         'out': tmp_path / 'out',
         'other': other,
         'file': tmp_path / 'file',
+        'empty': tmp_path / 'empty',
         'filter': tmp_path / 'filter.json',
     }
     assert run(*(w.format(**places) for w in words)) == code
@@ -211,6 +218,25 @@ def test_labels_from_a_file(dataset, tmp_path, capsys):
     assert 'sub-02' not in capsys.readouterr().out
 
 
+def test_a_file_named_as_a_participant_is_not_read(dataset, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / '01').touch()  # as "--participant-label 01 >01" makes it
+    assert (
+        run(dataset, tmp_path / 'out', 'participant', '--dry-run', '--participant-label=01') == 0
+    )
+    assert 'sub-02' not in capsys.readouterr().out
+
+
+def test_labels_that_bids_does_not_permit_can_be_named(dataset, tmp_path, capsys):
+    (dataset / 'sub-02').rename(dataset / 'sub-A_B')
+    words = (dataset, tmp_path / 'out', 'participant', '--dry-run', '--participant-label')
+    assert run(*words, 'A_B', '01') == 0
+    assert 'sub-A_B' in capsys.readouterr().out
+    assert run(*words, 'A_C') == 64
+    (tmp_path / 'people.txt').write_text('sub-A_B 01\n')
+    assert run(*words, tmp_path / 'people.txt') == 0
+
+
 def test_filters_of_labels_reach_the_adaptation(dataset, tmp_path):
     filters = {'labels': {'desc': 'rater2'}}
     (tmp_path / 'filter.json').write_text(json.dumps(filters))
@@ -268,7 +294,7 @@ WRONG_VALUES = [
     ('threshold = 7', 'not between 0 and 1'),
     ('threshold = true', 'not a number'),
     ('skull_strip = "banana"', 'force'),
-    ('min_lesion_volume = -1', 'below 0'),
+    ('min_lesion_volume = -1', 'not a finite number from 0 on'),
     ('contrasts = ["t1w", "t3w"]', 'flair'),
     ('contrasts = "t3w"', 'flair'),
     ('nprocs = 0', 'above 0'),
@@ -459,5 +485,46 @@ def test_clean_workdir_spares_participants_of_other_jobs(tmp_path, labels, left)
 
     for name in ('sub_01', 'sub_010', 'sub_02', 'sub_02_ses_1'):
         (tmp_path / 'work' / 'participant' / name / 'prepare_T1w').mkdir(parents=True)
+    (tmp_path / 'work' / LOCK).touch()
     clean(ParticipantSettings(tmp_path, tmp_path, tmp_path / 'work', participants=labels or None))
     assert sorted(p.name for p in (tmp_path / 'work').glob('participant/*')) == left
+
+
+def test_clean_workdir_spares_a_folder_where_no_run_has_worked(tmp_path):
+    from ssl2_bids.cli.options import clean
+
+    mine = [tmp_path / 'work' / name / 'notes.txt' for name in ('participant', 'crash', 'sub_01')]
+    for path in mine:
+        path.parent.mkdir(parents=True)
+        path.write_text('of the user')
+    settings = ParticipantSettings(tmp_path, tmp_path, tmp_path / 'work')
+    clean(settings)
+    (tmp_path / 'work' / LOCK).touch()
+    (tmp_path / 'work' / 'participant' / 'sub_01').mkdir()
+    clean(settings)
+    assert all(path.is_file() for path in mine)
+    assert not (tmp_path / 'work' / 'participant' / 'sub_01').exists()
+
+
+@pytest.mark.parametrize(
+    ('text', 'code', 'part'),
+    [
+        ('plugin: SLURM\nplugin_args: 3\n', 64, 'plugin_args'),
+        ('plugin: MultiProc\nplugin_args: {n_procs: 0}\n', 64, 'n_procs'),
+        ('plugin: SLURM\nplugin_args: {template: /nope/x.sh}\n', 66, '/nope/x.sh'),
+    ],
+)
+def test_faults_of_a_plugin_file_are_named(dataset, tmp_path, capsys, text, code, part):
+    (tmp_path / 'plugin.yml').write_text(text)
+    words = (dataset, tmp_path / 'out', 'participant', '--use-plugin', tmp_path / 'plugin.yml')
+    assert run(*words) == code
+    assert part in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(('level', 'name'), [('participant', 'logs'), ('group', 'logs')])
+def test_a_file_in_the_way_of_a_folder(dataset, tmp_path, capsys, level, name):
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out' / name).write_text('mine')
+    assert run(dataset, tmp_path / 'out', level, '-w', tmp_path / 'work') == 73
+    assert 'Move away' in capsys.readouterr().err
+    assert (tmp_path / 'out' / name).read_text() == 'mine'

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -201,6 +202,37 @@ def test_full_disk(dataset, tmp_path, run_app):
         done = run_app(dataset, tmp_path / 'out', 'participant', '-w', small / 'work')
         assert done.returncode == 74, done.stderr
         assert 'Traceback' not in done.stderr
+    finally:
+        subprocess.run(['umount', str(small)], check=True)
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_under_way(dataset, tmp_path):
+    """On a file system of 30 MB, mounted where that is permitted; the log is on it too."""
+    small = tmp_path / 'small'
+    small.mkdir()
+    mount = ['mount', '-t', 'tmpfs', '-o', 'size=30m', 'tmpfs', str(small)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip('mounting a small file system is not permitted here')
+    try:
+        words = command(dataset, small / 'out', 'participant', '-w', tmp_path / 'work', '--sloppy')
+        run = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+        while not list(small.glob('out/logs/*.log')):
+            assert run.poll() is None, run.stderr.read()
+            time.sleep(0.05)
+        with open(small / 'fill', 'wb', buffering=0) as stream, suppress(OSError):
+            while stream.write(bytes(1024)):
+                pass
+        _, errors = run.communicate(timeout=200)
+        assert run.returncode == 74, errors
+        assert 'disk is full' in errors
+        assert 'Traceback' not in errors
+        again = subprocess.run(words, capture_output=True, text=True, check=False)  # full now
+        assert again.returncode == 74, again.stderr
+        assert not list(small.rglob('.tmp-*'))
+        (small / 'fill').unlink()
+        assert subprocess.run(words, capture_output=True, check=False).returncode == 0
+        readable(small / 'out')
     finally:
         subprocess.run(['umount', str(small)], check=True)
 

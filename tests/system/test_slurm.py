@@ -157,6 +157,20 @@ def test_stages_as_jobs_by_the_plugin(home, simulated):
     assert list((home / 'out').glob('sub-01/anat/*_label-L_mask.nii.gz'))
 
 
+def test_what_the_queue_refuses_is_told(home, simulated):
+    path = home / 'refused.yml'
+    path.write_text('plugin: SLURM\nplugin_args: {sbatch_args: --partition=nosuch}\n')
+    done = subprocess.run(
+        command(simulated, home / 'out', 'participant', '--participant-label', '01', '-w',
+                home / 'work', '--sloppy', '--use-plugin', path),
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert 'sbatch refused the job' in done.stderr
+    assert 'nvalid partition' in done.stderr
+    assert 'Traceback' not in done.stderr
+
+
 def test_jobs_of_the_plugin_end_with_the_run(home, simulated):
     run = subprocess.Popen(
         command(simulated, home / 'out', 'participant', '-w', home / 'work', '--sloppy',

@@ -155,6 +155,8 @@ def _value(text: str) -> float | int | None:
     if text in ('n/a', ''):
         return None
     number = float(text)
+    if not number >= 0:
+        raise ValueError(f'{text} is no count and no volume')
     return int(number) if number.is_integer() and '.' not in text else number
 
 

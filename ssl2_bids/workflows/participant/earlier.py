@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ssl2_bids.bids.absent import how_to_get_each
 from ssl2_bids.bids.outputs import (
     Result,
     UnitNames,
@@ -20,14 +22,17 @@ from ssl2_bids.bids.outputs import (
     results_beside,
     sidecar_path,
 )
+from ssl2_bids.errors import NoInputError
 from ssl2_bids.files import write_json
-from ssl2_bids.workflows.participant.plan import (
-    Plan,
-    described_inputs,
-)
+from ssl2_bids.workflows.participant.plan import Plan, described_inputs, file_name
 
 OUT_OF_DATE = 'the result is from an earlier choice of images or settings'
 AGAIN = 'run the participant level again'
+USED = ('reference', 'channel')  # of the inputs that a summary lists: these made the result
+
+
+class KeptResultError(NoInputError):
+    """A file that the present result was made from cannot be used now; the result stays."""
 
 
 def files_of(summary: dict[str, Any]) -> list[str]:
@@ -47,6 +52,33 @@ def earlier_files(names: UnitNames, planned: Iterable[Path] = ()) -> list[str]:
         return []
     again = {path.relative_to(names.root).as_posix() for path in planned}
     return [name for name in files_of(former) if name not in again]
+
+
+def kept(plan: Plan) -> Plan:
+    """The plan, or that a result stands which was made from more than can be used now.
+
+    Content that is absent for a while, or a damaged copy of an image, is no choice of the user.
+    """
+    session = plan.session
+    if plan.settings.overwrite or not (session.absent or session.unusable):
+        return plan
+    if not results_beside(plan.names):
+        return plan
+    summary = find_summary(plan.names) or {}
+    used = {row['File'] for row in summary.get('inputs', ()) if row['Use'] in USED}
+    lost = [p for p in session.absent if p.suffix == '.json' or file_name(plan, p) in used]
+    reasons = [f'the content of {path.name} is absent' for path in lost]
+    bad = {p: why for p, why in session.unusable.items() if file_name(plan, p) in used}
+    reasons += [f'{path.name}: {why}' for path, why in bad.items()]
+    if summary.get('status') != 'done' or not reasons:
+        return plan
+    get = how_to_get_each(plan.settings.datasets, lost)
+    problem = KeptResultError(
+        f'the result that is there was made with what cannot be used now ({"; ".join(reasons)}), '
+        'and stays',
+        advice=f'{get} Or segment without it: --overwrite.'.strip(),
+    )
+    return replace(plan, session=replace(session, problem=problem, skipped=''))
 
 
 def withdraw(names: UnitNames) -> None:

@@ -20,6 +20,7 @@ from ssl2_bids.errors import (
     StorageError,
 )
 from ssl2_bids.settings import ParticipantSettings
+from ssl2_bids.workflows.participant.earlier import KeptResultError
 from ssl2_bids.workflows.participant.plan import Plan
 from ssl2_bids.workflows.participant.planning import is_finished
 from ssl2_bids.workflows.participant.sloppy import UsualResultError
@@ -70,7 +71,7 @@ def look(
         summary.write_summary(plan, content)
         return Outcome(name, 'skipped', plan.session.skipped)
     problem = plan.session.problem
-    left_alone = AbsentResultsError | UsualResultError | BusyError
+    left_alone = AbsentResultsError | UsualResultError | BusyError | KeptResultError
     if isinstance(problem, left_alone):  # results stay as they are
         return Outcome(name, 'failed', str(problem), problem.exit_code)
     folder = graph.branch_folder(plan, settings.work_dir)

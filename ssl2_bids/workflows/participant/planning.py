@@ -19,6 +19,7 @@ from ssl2_bids.errors import DataError, NoInputError, UnavailableError
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.networks.weights import find_model
 from ssl2_bids.settings import ParticipantSettings
+from ssl2_bids.workflows.participant.earlier import KeptResultError, kept
 from ssl2_bids.workflows.participant.make_plan import make_plan
 from ssl2_bids.workflows.participant.plan import (
     Plan,
@@ -61,7 +62,8 @@ def plan_sessions(settings: ParticipantSettings) -> list[Plan]:
     if problems and all(problem in missing.values() for problem in problems):
         raise missing_templates(list(missing))
     plans = [check_replaced(_with_results_here(plan, settings), settings) for plan in plans]
-    return [_as_known_before(plan, settings) for plan in plans]
+    plans = [_as_known_before(plan, settings) for plan in plans]
+    return [plan if is_runnable(plan) and is_finished(plan) else kept(plan) for plan in plans]
 
 
 def _plans(
@@ -143,6 +145,8 @@ def _as_known_before(plan: Plan, settings: ParticipantSettings) -> Plan:
 def without_unusable(plan: Plan, settings: ParticipantSettings) -> Plan | None:
     """What is left to do for a session whose run failed for a part of its images; None if nothing.
 
+    Where a result was made with these images, the plan says that this result stays.
+
     An image is left out where another can take its place or where it is not needed.
     """
     from ssl2_bids.workflows.participant import graph
@@ -164,7 +168,9 @@ def without_unusable(plan: Plan, settings: ParticipantSettings) -> Plan | None:
         return None
     unit = (plan.session.subject, plan.session.session)
     (again,) = _plans([unit], plan.card, settings, unusable, plan.templates)
-    return again if is_runnable(again) else None
+    again = kept(again)
+    stays = isinstance(again.session.problem, KeptResultError)
+    return again if stays or is_runnable(again) else None
 
 
 def _sources(plan: Plan, files: set[str]) -> list[Path]:

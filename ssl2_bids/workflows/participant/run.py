@@ -216,12 +216,14 @@ def _again(done: list[Plan], plans: list[Plan], settings: ParticipantSettings) -
     for plan in done:
         again = without_unusable(plan, settings)
         if again is not None:
+            plans[plans.index(plan)] = again
+            if not is_runnable(again):
+                continue
             for path, why in again.session.unusable.items():
                 if path not in plan.session.unusable:
                     log.warning(
                         '%s: continuing without %s: %s', again.session.name, path.name, why
                     )
-            plans[plans.index(plan)] = again
             fresh.append(again)
     return fresh
 

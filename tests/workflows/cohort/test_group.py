@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -177,12 +178,20 @@ def test_one_warning_names_a_table_in_another_encoding(cohort, caplog):
     assert caplog.text.count('participants.tsv: not in UTF-8, read as Latin-1') == 1
 
 
-@pytest.mark.parametrize('content', [b'age;sex\n31;F\n', b'participant_id\n' + b'x' * 200_000])
-def test_a_table_that_cannot_be_used_costs_itself(cohort, caplog, content):
-    (cohort.bids_dir / 'participants.tsv').write_bytes(content)
+def test_a_table_that_cannot_be_used_costs_itself(cohort, caplog):
+    (cohort.bids_dir / 'participants.tsv').write_bytes(b'age;sex\n31;F\n')
     assert run_group_level(cohort, show=lambda text: None) == 0
     assert {row['age'] for row in rows_of(cohort).values()} == {'n/a'}
     assert caplog.text.count('participants.tsv: left out') == 1
+
+
+def test_a_stray_quote_in_a_table_costs_no_row(cohort):
+    lines = ['participant_id\tage\tgroup', '01\t31\t"a ""b"" c"', '02\t"32\tx', '03\t33']
+    (cohort.bids_dir / 'participants.tsv').write_text('\n'.join(lines))
+    assert run_group_level(cohort, show=lambda text: None) == 0
+    rows = rows_of(cohort)
+    assert (rows['sub-01']['age'], rows['sub-01']['group']) == ('31', 'a "b" c')
+    assert (rows['sub-03']['age'], rows['sub-03']['group']) == ('33', 'n/a')
 
 
 def test_sessions_are_matched_with_and_without_prefix_in_any_encoding(tmp_path, make_dataset):
@@ -220,6 +229,29 @@ def test_a_table_of_volumes_that_was_cut_costs_that_result(cohort, caplog, kept)
     assert run_group_level(cohort, show=lambda text: None) == 1
     assert sorted(rows_of(cohort)) == [f'sub-0{n}' for n in (1, 3, 4, 5, 6, 7)]
     assert f'{path.name}: a damaged or missing result (the table is cut: no whole' in caplog.text
+
+
+@pytest.mark.parametrize('value', ['nan', '-14389'])
+def test_a_volume_that_is_none_costs_that_result(cohort, caplog, value):
+    path = UnitNames(cohort.output_dir, '02', None, 'T1w').path('anat.volumes')
+    header, whole, *rest = path.read_text().splitlines(keepends=True)
+    cells = whole.split('\t')
+    cells[header.rstrip().replace('-mm3', '_mm3').split('\t').index('volume_mm3')] = value
+    path.write_text(header + '\t'.join(cells) + ''.join(rest))
+    assert run_group_level(cohort, show=lambda text: None) == 1
+    assert 'sub-02' not in rows_of(cohort)
+    assert f'{value} is no count and no volume' in caplog.text
+
+
+@pytest.mark.parametrize('number', ['0', 'nan'])
+def test_a_transform_without_an_inverse_costs_that_result(cohort, caplog, number):
+    names = UnitNames(cohort.output_dir, '02', None, 'T1w')
+    path = names.path('anat.transform', source='T1w', target=ATLAS_SPACE)
+    row = 'Parameters: ' + ' '.join([number] * 12)
+    path.write_text(re.sub('^Parameters:.*', row, path.read_text(), flags=re.M))
+    assert run_group_level(cohort, show=lambda text: None) == 1
+    assert 'sub-02' not in rows_of(cohort)
+    assert 'singular or not finite' in caplog.text
 
 
 def test_a_damaged_part_of_a_result_costs_that_result(cohort, caplog):

@@ -70,6 +70,46 @@ def test_a_required_contrast_makes_the_session_fail(dataset, tmp_path, caplog, c
     assert not list((tmp_path / 'out').rglob('*.nii.gz'))
 
 
+def test_a_result_stays_where_an_image_it_was_made_from_is_lost_for_a_while(
+    made, dataset, tmp_path, caplog, capsys
+):
+    t1w, flair = (dataset / f'sub-01/anat/sub-01_{name}.nii.gz' for name in ('T1w', 'FLAIR'))
+    whole = (made / 'sub-01/anat/sub-01_T1w.nii.gz').read_bytes()
+    t1w.unlink()
+    t1w.write_bytes(whole)
+    assert run(dataset, tmp_path, '--sloppy') == 0
+    results = tmp_path / 'out' / 'sub-01'
+    before = digests(results)
+    content = flair.read_bytes()
+
+    def lose(how: str) -> None:
+        flair.unlink()
+        if how == 'absent':
+            flair.symlink_to('../../.git/annex/objects/x')
+        else:
+            flair.write_bytes(content[: len(content) // 2])
+
+    for how, text in (('absent', f'in {dataset}: datalad get'), ('damaged', '--overwrite')):
+        lose(how)
+        caplog.clear()
+        with caplog.at_level(logging.INFO, 'ssl2_bids'):
+            assert run(dataset, tmp_path, '--sloppy') == 66
+        assert 'cannot be used now' in caplog.text
+        assert 'sub-01_FLAIR.nii.gz' in caplog.text
+        assert text in caplog.text
+        assert digests(results) == before
+        assert run(dataset, tmp_path, 'group') == 0  # the result counts
+
+    # asked for, it is replaced; and an image that is taken away is another choice
+    assert run(dataset, tmp_path, '--sloppy', '--overwrite') == 0
+    assert digests(results) != before
+    flair.unlink()
+    flair.write_bytes(content)
+    assert run(dataset, tmp_path, '--sloppy') == 0
+    flair.unlink()
+    assert run(dataset, tmp_path, '--sloppy') == 0
+
+
 def test_results_that_were_dropped_stay_and_are_named(dataset, tmp_path, caplog, capsys):
     out = tmp_path / 'out'
     with caplog.at_level(logging.INFO, 'ssl2_bids'):

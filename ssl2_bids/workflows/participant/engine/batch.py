@@ -6,14 +6,28 @@ import getpass
 import logging
 import os
 import subprocess
+import sys
 from collections.abc import Mapping
 from typing import Any
+
+from nipype.interfaces.base import CommandLine
 
 from ssl2_bids.errors import UnavailableError
 
 log = logging.getLogger('ssl2_bids')
 CANCEL = {'SLURM': 'scancel', 'PBS': 'qdel', 'SGE': 'qdel', 'OAR': 'oardel', 'LSF': 'bkill'}
+SUBMIT = ('sbatch', 'qsub', 'oarsub', 'bsub')
 WAIT = 60  # s, for the command that cancels
+
+
+class _Command(CommandLine):
+    """nipype 1.11 goes on with a command that failed, and reads a job's number from nothing."""
+
+    def run(self, *arguments: Any, **inputs: Any) -> Any:
+        result = super().run(*arguments, **inputs)
+        if self.cmd in SUBMIT and result.runtime.returncode:
+            raise RuntimeError(f'{self.cmd} refused the job: {result.runtime.stderr.strip()}')
+        return result
 
 
 def check_plugin(name: str) -> None:
@@ -42,7 +56,10 @@ def make_plugin(given: Mapping[str, Any]) -> Any:
     from nipype.pipeline import plugins
 
     os.environ.setdefault('LOGNAME', getpass.getuser())  # in the names of jobs; absent under cron
-    return getattr(plugins, f'{given["plugin"]}Plugin')(plugin_args=given.get('plugin_args') or {})
+    kind = getattr(plugins, f'{given["plugin"]}Plugin')
+    if given['plugin'] in CANCEL:
+        vars(sys.modules[kind.__module__])['CommandLine'] = _Command
+    return kind(plugin_args=given.get('plugin_args') or {})
 
 
 def cancel_jobs(plugin: Any) -> None:

@@ -88,7 +88,8 @@ def run(
             progress(session, node.name, status, stages[session])
 
     pool = None
-    batch = make_plugin(settings.plugin) if settings.plugin else None
+    given = settings.plugin if (settings.plugin or {}).get('plugin') != 'Linear' else None
+    batch = make_plugin(given) if given else None
     if not (settings.plugin or is_serial(settings)):
         pool = _pool(settings, gpus, list(stages), report_status)
     # nipype collects garbage before and after each node: a tenth of a second with torch imported
