@@ -115,7 +115,7 @@ def find_sessions(
             )
             session = _session(*unit, choice, required, reference)
             if database_dir and session.skipped and not files.get(unit):
-                stale = f'in the database {database_dir} (remove it to index the dataset anew)'
+                stale = f'in the database {database_dir} (remove it to index the dataset again)'
                 session = replace(session, skipped=f'{session.skipped} {stale}')
             left_out = dict(choice.dropped)
             met = {path: why for path, why in (unusable or {}).items() if path in left_out}

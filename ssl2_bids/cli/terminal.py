@@ -22,7 +22,7 @@ log = logging.getLogger('ssl2_bids')
 
 
 class _LogFile(logging.FileHandler):
-    """A log that ends where the disk is full; the run goes on."""
+    """A log that ends where the disk is full; the run continues."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         error = sys.exc_info()[1]

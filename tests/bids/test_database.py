@@ -47,7 +47,7 @@ def test_what_is_added_later_is_not_in_it(dataset, tmp_path):
     assert listed_images(dataset, tmp_path / 'other') != before
 
 
-def test_a_participant_that_is_not_in_it_is_told_so(dataset, tmp_path, capsys):
+def test_a_participant_that_is_not_in_it_is_named_so(dataset, tmp_path, capsys):
     from ssl2_bids.cli.app import main
 
     listed_images(dataset, tmp_path / 'database')

@@ -157,7 +157,7 @@ def test_stages_as_jobs_by_the_plugin(home, simulated):
     assert list((home / 'out').glob('sub-01/anat/*_label-L_mask.nii.gz'))
 
 
-def test_what_the_queue_refuses_is_told(home, simulated):
+def test_the_words_of_a_queue_that_refuses_are_shown(home, simulated):
     path = home / 'refused.yml'
     path.write_text('plugin: SLURM\nplugin_args: {sbatch_args: --partition=nosuch}\n')
     done = subprocess.run(

@@ -145,7 +145,7 @@ def _as_known_before(plan: Plan, settings: ParticipantSettings) -> Plan:
 def without_unusable(plan: Plan, settings: ParticipantSettings) -> Plan | None:
     """What is left to do for a session whose run failed for a part of its images; None if nothing.
 
-    Where a result was made with these images, the plan says that this result stays.
+    Where a result was made with these images, the problem of the plan is that this result stays.
 
     An image is left out where another can take its place or where it is not needed.
     """

@@ -21,7 +21,7 @@ WAIT = 60  # s, for the command that cancels
 
 
 class _Command(CommandLine):
-    """nipype 1.11 goes on with a command that failed, and reads a job's number from nothing."""
+    """nipype 1.11 continues after a command that failed, and reads a job's number from nothing."""
 
     def run(self, *arguments: Any, **inputs: Any) -> Any:
         result = super().run(*arguments, **inputs)
