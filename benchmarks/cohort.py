@@ -67,7 +67,9 @@ def main() -> None:
     parser.add_argument('--participants', type=int, default=3000)
     parser.add_argument('--nprocs', type=int, default=2)
     parser.add_argument('--work', type=Path, help='on the file system of RESULTS (hard links)')
-    parser.add_argument('--page', type=Path, help='where a copy of the page is kept')
+    parser.add_argument(
+        '--page', type=Path, help='where a copy of the page is kept, with its figures'
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.work or arguments.results.parent) as folder:
         dataset, out = make(arguments.results.resolve(), arguments.participants, Path(folder))
@@ -81,6 +83,8 @@ def main() -> None:
         size = page.stat().st_size if page.is_file() else 0
         if size and arguments.page:
             shutil.copy(page, arguments.page)
+            beside = arguments.page.parent / 'figures'
+            shutil.copytree(out / 'figures', beside, dirs_exist_ok=True)
         print('| participants | s | CPU s | peak memory of a process, MB | page, MB | exit code |')
         print('| --- | --- | --- | --- | --- | --- |')
         print(
