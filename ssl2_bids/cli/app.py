@@ -12,7 +12,7 @@ from ssl2_bids.cli import options
 from ssl2_bids.cli.encoding import ensure_utf8
 from ssl2_bids.cli.parser import build_parser, check_level
 from ssl2_bids.errors import Ssl2Error
-from ssl2_bids.files import DENIED, FULL, IN_THE_WAY, as_ssl2_error
+from ssl2_bids.files import FULL, IN_THE_WAY, as_ssl2_error
 from ssl2_bids.locks import LOCK
 
 INTERNAL_ERROR = 70
@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
-        if isinstance(error, OSError) and error.errno in (*FULL, *DENIED, *IN_THE_WAY):
+        if isinstance(error, OSError) and error.errno in (*FULL, *IN_THE_WAY):
             known = as_ssl2_error(error, error.filename or '')
             print(f'ssl2-bids: error: {known}', file=sys.stderr)
             return known.exit_code
