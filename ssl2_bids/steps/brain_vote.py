@@ -48,6 +48,7 @@ def vote(
     masks: Mapping[str, Volume],
     transforms: Mapping[str, np.ndarray],
     *,
+    expected: ExpectedBrain | None = None,
     seed: int = 0,
     given: str = '',
 ) -> BrainVote:
@@ -62,6 +63,8 @@ def vote(
     reference : the reference image, on its grid.
     masks : of each contrast on its own grid, above 0 is brain; the reference's first.
     transforms : (4, 4), RAS+ mm of the reference to RAS+ mm of each other contrast.
+    expected : the template's brain in the reference; None: it is found here.
+    seed : see :func:`ssl2_bids.steps.expected_brain.expect_brain`.
     given : contrast whose mask is the user's: it alone counts.
 
     Raises
@@ -69,7 +72,8 @@ def vote(
     DataError : the reference's mask is empty, or its image is constant within it.
     """
     first = next(iter(masks))
-    expected = expected_brain.expect_brain(reference, masks[first], seed=seed)
+    if expected is None:
+        expected = expected_brain.expect_brain(reference, masks[first], seed=seed)
     ways = {contrast: transforms.get(contrast, np.eye(4)) for contrast in masks}
     part = _around_brain(reference, masks[first], expected)
     votes = {

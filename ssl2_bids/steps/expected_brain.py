@@ -156,8 +156,13 @@ def expect_brain(image: Volume, mask: Volume, *, seed: int = 0) -> ExpectedBrain
     upright = registration.optimise(pair, upright, stage=STAGE, seed=seed + 1, affine=True)
     score = compare(pair, upright, seed=seed).score
     _, turned = best_fit(pair, starts(pair, centre, turned_axes()), seed=seed)
-    seen = inside_grid(image, template_parts().grid, upright)
-    return ExpectedBrain(upright, score, turned, seen, image.contrast)
+    return expected_in(image, upright, score, turned)
+
+
+def expected_in(image: Volume, matrix: np.ndarray, score: float, turned: float) -> ExpectedBrain:
+    """What is expected in an image by a fit that was found before: see its attributes."""
+    seen = inside_grid(image, template_parts().grid, matrix)
+    return ExpectedBrain(matrix, score, turned, seen, image.contrast)
 
 
 def inside_grid(field_of_view: Grid, grid: Grid, matrix: np.ndarray) -> np.ndarray:

@@ -76,20 +76,16 @@ def copies(
     *,
     stage: RegistrationStage,
 ) -> ImagePair:
-    """Cubic copies of both images, cut to the brain, and the brain with its shell."""
+    """Cubic copies of both images, cut to the brain, and the brain with its shell.
+
+    The images are those of :func:`clip_brightest`.
+    """
     inside = cubic(fixed_mask, fixed_mask, spacing=stage.spacing, margin=stage.shell)
     distance = ndimage.distance_transform_edt(inside.data < 0.5) * stage.spacing
     return ImagePair(
-        cubic(
-            clip_brightest(fixed, fixed_mask),
-            fixed_mask,
-            spacing=stage.spacing,
-            margin=stage.shell,
-        ),
+        cubic(fixed, fixed_mask, spacing=stage.spacing, margin=stage.shell),
         inside.with_data((distance <= stage.shell).astype(np.uint8)),
-        cubic(
-            clip_brightest(moving, moving_mask), moving_mask, spacing=stage.spacing, margin=MARGIN
-        ),
+        cubic(moving, moving_mask, spacing=stage.spacing, margin=MARGIN),
     )
 
 

@@ -10,7 +10,13 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from ssl2_bids.itk import LPS, itk_image, one_thread
-from ssl2_bids.steps.image_pair import ImagePair, RegistrationStage, checked_mask, copies
+from ssl2_bids.steps.image_pair import (
+    ImagePair,
+    RegistrationStage,
+    checked_mask,
+    clip_brightest,
+    copies,
+)
 from ssl2_bids.steps.similarity import BINS, Similarity, compare
 from ssl2_bids.volume import Volume
 
@@ -114,6 +120,7 @@ def align(
 ) -> Registration:
     """Go through the stages from coarse to fine; see :func:`register_rigid`."""
     fixed_mask, moving_mask = checked_mask(fixed, masks[0]), checked_mask(moving, masks[1])
+    fixed, moving = clip_brightest(fixed, fixed_mask), clip_brightest(moving, moving_mask)
     identity = np.eye(4)
     matrix = identity if start is None else start
     for number, stage in enumerate(stages):

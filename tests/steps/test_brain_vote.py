@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from ssl2_bids.steps import brain_vote
 from ssl2_bids.steps.brain_check import check_image, check_mask
-from ssl2_bids.steps.expected_brain import expect_brain
+from ssl2_bids.steps.expected_brain import expect_brain, expected_in
 from ssl2_bids.steps.template import overlap, template
 from ssl2_bids.volume import Volume
 
@@ -105,6 +105,12 @@ def test_a_single_mask_stays_as_it_is(head):
     assert found.agreement == {}
     assert found.flags == []
     assert brain_vote.methods(['T1w']) == ''
+    # a fit that was found before gives the same
+    before = found.expected
+    again = expected_in(image, before.matrix, before.score, before.turned)
+    given = brain_vote.vote(image, {'T1w': mask}, {}, expected=again)
+    assert given.coverage == found.coverage
+    assert np.array_equal(given.mask.data, mask.data)
 
 
 def test_a_spoiled_mask_has_no_vote(head):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from ssl2_bids.errors import DataError
-from ssl2_bids.files import write_json
 from ssl2_bids.steps.inhomogeneity import is_strong
 from ssl2_bids.volume import read, write
+from ssl2_bids.workflows.participant.node_files import here, write_facts
 from ssl2_bids.workflows.participant.plan import Plan, field_strength
 
 
@@ -49,15 +47,7 @@ def measure_distortion(
         methods.append(residual_distortion.METHODS)
         length = found.length
     write(length, 'distortion.nii')
-    facts = {
-        'step': 'measure_distortion',
-        'contrast': contrast,
-        'warnings': [],
-        'methods': methods,
-        'distortion': distortion,
-    }
-    write_json('facts.json', facts)
-    return {
-        'distortion': str(Path.cwd() / 'distortion.nii'),
-        'facts': str(Path.cwd() / 'facts.json'),
-    }
+    facts = write_facts(
+        'measure_distortion', [], methods, contrast=contrast, distortion=distortion
+    )
+    return {'distortion': here('distortion.nii'), 'facts': facts}

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
 from ssl2_bids.files import write_json
 from ssl2_bids.workflows.participant import sloppy
 from ssl2_bids.workflows.participant.derivatives import Results, write_derivatives
 from ssl2_bids.workflows.participant.distortion import distorted_contrasts
 from ssl2_bids.workflows.participant.earlier import earlier_files, take_away, withdraw
+from ssl2_bids.workflows.participant.engine.server import is_serial
 from ssl2_bids.workflows.participant.engine.task import read_json
 from ssl2_bids.workflows.participant.plan import (
     Plan,
@@ -51,6 +55,8 @@ def finish(
     facts: list[str],
 ) -> dict[str, str]:
     """The last node of a session: derivatives, figures, summary, and the done marker at the end.
+
+    Figures are drawn in a thread beside the writing of images.
 
     Parameters
     ----------
@@ -98,10 +104,19 @@ def finish(
         results = on_all_voxels(plan, results, sloppy.WORKING_VOXEL)
     earlier = earlier_files(plan.names, all_paths(plan))
     withdraw(plan.names)
-    marker = write_derivatives(plan, results)
-    summary = finished_summary(plan, results, found, command) | {'earlier': earlier}
-    summary['figures'] = draw(planned_figures(plan), shown, plan.names.root)
-    summary['viewer'] = write_viewer(plan, shown)
+
+    def write_pictures() -> dict[str, Any]:
+        figures = draw(planned_figures(plan), shown, plan.names.root)
+        return {'figures': figures, 'viewer': write_viewer(plan, shown)}
+
+    if is_serial(plan.settings):  # a signal does not have to wait for a thread
+        marker, pictures = write_derivatives(plan, results), write_pictures()
+    else:
+        with ThreadPoolExecutor(1) as aside:  # compression lets another thread work
+            drawn = aside.submit(write_pictures)
+            marker = write_derivatives(plan, results)
+        pictures = drawn.result()
+    summary = finished_summary(plan, results, found, command) | {'earlier': earlier} | pictures
     write_summary(plan, summary)
     write_json(plan.names.done_marker, marker)
     take_away(plan.names)

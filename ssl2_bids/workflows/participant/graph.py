@@ -10,7 +10,7 @@ from typing import Any
 from ssl2_bids.bids.given_datasets import program_of
 from ssl2_bids.bids.template_spaces import Template
 from ssl2_bids.settings import ParticipantSettings
-from ssl2_bids.workflows.participant import nodes, sloppy
+from ssl2_bids.workflows.participant import brain_nodes, nodes, sloppy
 from ssl2_bids.workflows.participant.distortion import distorted_contrasts, measure_distortion
 from ssl2_bids.workflows.participant.engine.task import make_node
 from ssl2_bids.workflows.participant.finish import finish
@@ -70,8 +70,12 @@ def _add_session(workflow: Workflow, plan: Plan, device: str, command: str) -> N
         branch.connect(corrected[c], 'image', node, 'moving')
         branch.connect(brains[c], 'mask', node, 'moving_mask')
     matrices = [(node, 'matrix') for node in registered.values()]
+    expected = _expect_brain(plan)
+    branch.connect(corrected[reference], 'image', expected, 'image')
+    branch.connect(brains[reference], 'mask', expected, 'mask')
     joint = _join_brains(plan, contrasts)
     branch.connect(corrected[reference], 'image', joint, 'image')
+    branch.connect(expected, 'expected', joint, 'expected')
     _gather(branch, joint, 'masks', [(brains[c], 'mask') for c in contrasts])
     _gather(branch, joint, 'matrices', matrices)
     template = _find_template(plan)
@@ -184,7 +188,7 @@ def _find_brain(plan: Plan, contrast: str) -> Node:
     }
     return make_node(
         f'brain_{contrast}',
-        nodes.find_brain,
+        brain_nodes.find_brain,
         inputs,
         outputs=['mask', 'facts'],
         memory_gb=2.0,
@@ -223,14 +227,18 @@ def _register(plan: Plan, contrast: str) -> Node:
     )
 
 
+def _expect_brain(plan: Plan) -> Node:
+    inputs = {'contrast': plan.session.reference, 'seed': plan.settings.random_seed}
+    return make_node('expected_brain', brain_nodes.expect_brain, inputs, outputs=['expected'])
+
+
 def _join_brains(plan: Plan, contrasts: list[str]) -> Node:
     inputs = {
         'contrasts': contrasts,
-        'seed': plan.settings.random_seed,
         'given': plan.brain_mask.contrast if plan.brain_mask else '',
     }
     outputs = ['mask', 'template_start', 'facts']
-    return make_node('join_brains', nodes.join_brains, inputs, outputs=outputs)
+    return make_node('join_brains', brain_nodes.join_brains, inputs, outputs=outputs)
 
 
 def _measure_distortion(plan: Plan, contrast: str) -> Node:

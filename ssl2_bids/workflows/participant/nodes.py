@@ -16,12 +16,11 @@ import numpy as np
 from ssl2_bids.bids.given_datasets import GivenTransforms
 from ssl2_bids.bids.scan import Scan
 from ssl2_bids.bids.template_spaces import Template
-from ssl2_bids.errors import about
 from ssl2_bids.files import write_json
-from ssl2_bids.steps import brain as brain_step
 from ssl2_bids.steps import preprocess
 from ssl2_bids.steps.inhomogeneity import ITERATIONS
-from ssl2_bids.volume import read, reorient, resample, thin, write
+from ssl2_bids.volume import read, resample, write
+from ssl2_bids.workflows.participant.node_files import here, write_facts
 from ssl2_bids.workflows.participant.templates import checked_transforms
 from ssl2_bids.workflows.raw_scan import read_scan
 
@@ -47,65 +46,15 @@ def prepare(scan: Scan, digests: list[str], working_voxel: float = 0.0) -> dict[
         write(volume, f'{suffix}.nii')
     if made.brain_source is not None:
         write(made.brain_source, 'brain_source.nii')
-    source = '' if made.brain_source is None else _here('brain_source.nii')
-    facts = _facts('prepare', made.warnings, made.methods, contrast=scan.contrast)
-    maps = {suffix: _here(f'{suffix}.nii') for suffix in made.maps}
+    source = '' if made.brain_source is None else here('brain_source.nii')
+    facts = write_facts('prepare', made.warnings, made.methods, contrast=scan.contrast)
+    maps = {suffix: here(f'{suffix}.nii') for suffix in made.maps}
     return {
-        'image': _here('image.nii'),
+        'image': here('image.nii'),
         'brain_source': source,
         'maps': maps,
         'facts': facts,
     }
-
-
-def find_brain(
-    image: str,
-    source: str,
-    contrast: str,
-    mode: str,
-    stripped: bool | None,
-    threads: int,
-    given: str,
-    working_voxel: float = 0.0,
-) -> dict[str, str]:
-    """The brain mask of one image; ``mode`` is auto, skip or force.
-
-    Parameters
-    ----------
-    source : the image in which the brain is looked for instead; empty for none.
-    given : the mask of the user on the same grid; empty for none.
-    working_voxel : mm; what the image was thinned to, as the given mask is here.
-
-    Raises
-    ------
-    DataError : there is no brain, or the given mask is empty.
-    """
-    volume = read(image, contrast=contrast)
-    if given:
-        with about(given):
-            of_user = reorient(read(given))
-            if working_voxel:
-                of_user = thin(of_user, working_voxel)
-            mask, brain_only, warnings = preprocess.given_mask(
-                volume, of_user, mode=mode, stripped=stripped
-            )
-        write(mask, 'mask.nii', dtype=np.uint8)
-        methods = [brain_step.GIVEN]
-        facts = _facts('find_brain', warnings, methods, contrast=contrast, brain_only=brain_only)
-        return {'mask': _here('mask.nii'), 'facts': facts}
-    mask, brain_only, doubts = preprocess.brain_mask(
-        volume,
-        mode=mode,
-        stripped=stripped,
-        source=read(source, contrast='INV2') if source else None,
-        threads=threads,
-    )
-    write(mask, 'mask.nii', dtype=np.uint8)
-    methods = brain_step.methods(brain_only, in_inv2=bool(source))
-    facts = _facts(  # the doubts become flags of the image
-        'find_brain', [], methods, contrast=contrast, brain_only=brain_only, doubts=doubts
-    )
-    return {'mask': _here('mask.nii'), 'facts': facts}
 
 
 def correct_inhomogeneity(
@@ -126,7 +75,7 @@ def correct_inhomogeneity(
             volume, brain_mask, field_strength=field_strength, iterations=iterations
         )
     write(volume, 'image.nii')
-    return {'image': _here('image.nii')}
+    return {'image': here('image.nii')}
 
 
 def register(
@@ -168,7 +117,7 @@ def register(
             'coordinates are used'
         )
     shift, angle = registration.displacement(found.matrix, registration.centre_of(fixed_brain))
-    facts = _facts(
+    facts = write_facts(
         'register',
         warnings,
         [],
@@ -181,50 +130,10 @@ def register(
         },
     )
     return {
-        'matrix': _here('matrix.npy'),
-        'resampled': _here('resampled.nii'),
+        'matrix': here('matrix.npy'),
+        'resampled': here('resampled.nii'),
         'facts': facts,
     }
-
-
-def join_brains(
-    image: str, contrasts: list[str], masks: list[str], matrices: list[str], seed: int, given: str
-) -> dict[str, str]:
-    """The brain mask of the session, from those of its contrasts, and the reasons to doubt it.
-
-    ``masks`` are in the order of ``contrasts``, the reference first; ``matrices`` belong to the
-    others; ``image`` is the reference; the mask of the contrast ``given`` is the user's, and alone
-    counts.
-    """
-    from ssl2_bids.steps import brain_check, brain_vote
-
-    reference = contrasts[0]
-    found = brain_vote.vote(
-        read(image, contrast=reference),
-        {c: read(path, dtype=np.uint8) for c, path in zip(contrasts, masks, strict=True)},
-        {c: np.load(path) for c, path in zip(contrasts[1:], matrices, strict=True)},
-        seed=seed,
-        given=given,
-    )
-    write(found.mask, 'mask.nii', dtype=np.uint8)
-    warnings = [flag.text for flag in found.flags]
-    if any(flag.code not in brain_check.OF_IMAGE for flag in found.flags):
-        warnings.append(brain_check.ADVICE)
-    voters = [given] if given else [c for c in contrasts if c not in found.without_vote]
-    facts = _facts(
-        'join_brains',
-        warnings,
-        [brain_vote.methods(voters)],
-        flags=[flag.as_json() for flag in found.flags],
-        without_vote=found.without_vote,
-        agreement=found.agreement,
-        coverage=found.coverage,
-        voters=voters,
-    )
-    if found.expected.is_reliable:
-        np.save('template.npy', found.expected.matrix)
-    start = _here('template.npy') if found.expected.is_reliable else ''
-    return {'mask': _here('mask.nii'), 'template_start': start, 'facts': facts}
 
 
 def segment(
@@ -281,7 +190,7 @@ def segment(
         uncertainty=uncertainty,
         low_memory=low_memory,
     )
-    facts = _facts(
+    facts = write_facts(
         'segment',
         [],
         [sentence],
@@ -289,8 +198,8 @@ def segment(
         device=device.partition(':')[0],
     )
     return {
-        'probability': _here('probability.nii'),
-        'uncertainty': _here('uncertainty.nii') if result.uncertainty is not None else '',
+        'probability': here('probability.nii'),
+        'uncertainty': here('uncertainty.nii') if result.uncertainty is not None else '',
         'facts': facts,
     }
 
@@ -316,8 +225,10 @@ def find_template(
     warnings = [f'regions are uncertain: {found.warning}'] if found.warning else []
     agreement = {'brain and template, Dice of the masks': round(found.brain_dice, 3)}
     methods = [template.methods(contrast)]
-    facts = _facts('find_template', warnings, methods, quality=agreement, dice=found.brain_dice)
-    return {'matrix': _here('matrix.npy'), 'facts': facts}
+    facts = write_facts(
+        'find_template', warnings, methods, quality=agreement, dice=found.brain_dice
+    )
+    return {'matrix': here('matrix.npy'), 'facts': facts}
 
 
 def find_lesions(
@@ -339,8 +250,8 @@ def find_lesions(
     write(found.instances, 'instances.nii', dtype=np.uint16)
     write_json('table.json', [asdict(lesion) for lesion in found.table])
     methods = [lesions.methods(threshold, minimum_volume), regions.methods()]
-    facts = _facts('find_lesions', [], methods)
-    return {'instances': _here('instances.nii'), 'table': _here('table.json'), 'facts': facts}
+    facts = write_facts('find_lesions', [], methods)
+    return {'instances': here('instances.nii'), 'table': here('table.json'), 'facts': facts}
 
 
 def register_template(
@@ -387,10 +298,10 @@ def register_template(
         f'{label}, local correlation with the non-linear transform': round(found.after, 3),
     }
     methods = [deformation.methods(contrast, label)]
-    facts = _facts('register_template', warnings, methods, quality=quality)
+    facts = write_facts('register_template', warnings, methods, quality=quality)
     return {
-        'deformation': _here('deformation.npz'),
-        'warped': _here('warped.nii'),
+        'deformation': here('deformation.npz'),
+        'warped': here('warped.nii'),
         'facts': facts,
     }
 
@@ -425,19 +336,9 @@ def take_template_transform(
         quality[f'{label}, Dice of the masks with an affine transform'] = round(affine, 3)
         warnings = deformation.doubts(label, dice, affine)
     methods = [deformation.given_methods(program, label)]
-    facts = _facts('register_template', warnings, methods, quality=quality)
+    facts = write_facts('register_template', warnings, methods, quality=quality)
     return {
-        'deformation': _here('deformation.npz'),
-        'warped': _here('warped.nii'),
+        'deformation': here('deformation.npz'),
+        'warped': here('warped.nii'),
         'facts': facts,
     }
-
-
-def _here(name: str) -> str:
-    return str(Path.cwd() / name)
-
-
-def _facts(step: str, warnings: list[str], methods: list[str], **more: Any) -> str:
-    content = {'step': step, 'warnings': list(warnings), 'methods': methods, **more}
-    write_json('facts.json', content)
-    return _here('facts.json')

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from ssl2_bids.steps.expected_brain import inside_grid
 from ssl2_bids.steps.image_quality import ImageQuality, measure_image
 from ssl2_bids.volume import Volume, read
 from ssl2_bids.workflows.participant.engine.task import read_json
+from ssl2_bids.workflows.participant.node_files import here, write_facts
 
 REFERENCE = 'the image is the reference'
 OTHER = 'the image is not the reference'
@@ -100,17 +100,9 @@ def measure_quality(
         'Metrics': {name: _rounded(value) for name, value in found.metrics.items()},
     }
     write_json('quality.json', content)
-    facts = {
-        'step': 'measure_quality',
-        'contrast': contrast,
-        'warnings': [f'{contrast}: {flag.text}' for flag in flags],
-        'methods': [image_checks.METHODS],
-    }
-    write_json('facts.json', facts)
-    return {
-        'quality': str(Path.cwd() / 'quality.json'),
-        'facts': str(Path.cwd() / 'facts.json'),
-    }
+    warnings = [f'{contrast}: {flag.text}' for flag in flags]
+    facts = write_facts('measure_quality', warnings, [image_checks.METHODS], contrast=contrast)
+    return {'quality': here('quality.json'), 'facts': facts}
 
 
 def _of_brain_mask(

@@ -17,6 +17,7 @@ from ssl2_bids.progress import NodeProgress, ShowLine
 from ssl2_bids.settings import ParticipantSettings
 from ssl2_bids.workflows.participant import sloppy
 from ssl2_bids.workflows.participant.earlier import renew, take_away
+from ssl2_bids.workflows.participant.engine.server import start_server
 from ssl2_bids.workflows.participant.outcomes import Outcome, exit_code, expected_outcome, look
 from ssl2_bids.workflows.participant.pages import (
     cited_sentences,
@@ -119,6 +120,8 @@ def _process(
 ) -> tuple[int, list[Outcome]]:
     finished, todo = _split(plans, settings.overwrite)
     runnable = [p for p in todo if is_runnable(p)]
+    if runnable:
+        start_server(settings)
     device = _checked_device(settings) if runnable else ''
     device_text = f'device: {device}; ' if device else ''
     show(f'{device_text}model: {plans[0].card.name} {plans[0].card.version}')

@@ -14,7 +14,7 @@ from ssl2_bids.steps.brain_check import Flag
 from ssl2_bids.steps.template import template
 from ssl2_bids.volume import Volume, read, write
 from ssl2_bids.workflows.cohort.tables import _brain_flags
-from ssl2_bids.workflows.participant import nodes
+from ssl2_bids.workflows.participant import brain_nodes
 
 FLAGS = [
     Flag('vertex', 0.2, 0.8, 'the brain mask covers only 20% of the vertex').as_json(),
@@ -44,8 +44,9 @@ def test_the_node_reports_who_voted_and_why_another_did_not(tmp_path, monkeypatc
     write(mask, 'one.nii', dtype=np.uint8)
     write(half, 'other.nii', dtype=np.uint8)
     np.save('way.npy', np.eye(4))
-    made = nodes.join_brains(
-        'image.nii', ['T1w', 'FLAIR'], ['one.nii', 'other.nii'], ['way.npy'], seed=0, given=''
+    fit = brain_nodes.expect_brain('image.nii', 'one.nii', 'T1w', seed=0)['expected']
+    made = brain_nodes.join_brains(
+        'image.nii', ['T1w', 'FLAIR'], ['one.nii', 'other.nii'], ['way.npy'], fit, given=''
     )
     facts = json.loads((tmp_path / 'facts.json').read_text())
     assert facts['voters'] == ['T1w']
@@ -55,8 +56,8 @@ def test_the_node_reports_who_voted_and_why_another_did_not(tmp_path, monkeypatc
     assert facts['methods'] == ['']
     assert not any('--brain-mask' in text for text in facts['warnings'])
 
-    nodes.join_brains(
-        'image.nii', ['T1w', 'FLAIR'], ['one.nii', 'other.nii'], ['way.npy'], seed=0, given='FLAIR'
+    brain_nodes.join_brains(
+        'image.nii', ['T1w', 'FLAIR'], ['one.nii', 'other.nii'], ['way.npy'], fit, given='FLAIR'
     )
     facts = json.loads((tmp_path / 'facts.json').read_text())
     assert facts['voters'] == ['FLAIR']
@@ -74,7 +75,7 @@ def test_a_given_mask_is_taken_on_the_axes_of_the_image(tmp_path, monkeypatch):
     data[10:30, 12:40, 8:30] = 255
     turned(data, image.affine, 'LPS').to_filename('given.nii')
     rest = {'source': '', 'contrast': 'FLAIR', 'mode': 'auto', 'stripped': None, 'threads': 1}
-    made = nodes.find_brain('image.nii', **rest, given='given.nii')
+    made = brain_nodes.find_brain('image.nii', **rest, given='given.nii')
     found = read(made['mask'])
     assert np.array_equal(found.data, data > 0)
     facts = json.loads((tmp_path / 'facts.json').read_text())
@@ -83,10 +84,10 @@ def test_a_given_mask_is_taken_on_the_axes_of_the_image(tmp_path, monkeypatch):
     assert facts['warnings'] == []
     data[12, 14, 10] = 3
     turned(data, image.affine, 'LPS').to_filename('several.nii')
-    nodes.find_brain('image.nii', **rest, given='several.nii')
+    brain_nodes.find_brain('image.nii', **rest, given='several.nii')
     (warning,) = json.loads((tmp_path / 'facts.json').read_text())['warnings']
     assert 'the brain mask has several values' in warning
     turned(data * 0, image.affine, 'LPS').to_filename('empty.nii')
     with pytest.raises(DataError, match='the brain mask is empty') as caught:
-        nodes.find_brain('image.nii', **rest, given='empty.nii')
+        brain_nodes.find_brain('image.nii', **rest, given='empty.nii')
     assert caught.value.path == 'empty.nii'

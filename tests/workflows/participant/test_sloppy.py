@@ -61,10 +61,11 @@ def test_the_hash_of_a_usual_run_does_not_know_the_option(make_dataset, tmp_path
 def test_every_setting_is_one_of_its_node():
     from inspect import signature
 
-    from ssl2_bids.workflows.participant import nodes
+    from ssl2_bids.workflows.participant import brain_nodes, nodes
 
+    every = vars(nodes) | vars(brain_nodes)
     for node, arguments in SETTINGS.items():
-        assert arguments.keys() <= signature(getattr(nodes, node)).parameters.keys()
+        assert arguments.keys() <= signature(every[node]).parameters.keys()
 
 
 @pytest.fixture(scope='module')

@@ -12,7 +12,7 @@ from phantoms import brain_image
 from ssl2_bids.steps.network_input import network_input
 from ssl2_bids.training.data.participants import to_bytes
 from ssl2_bids.volume import read
-from ssl2_bids.workflows.participant import nodes
+from ssl2_bids.workflows.participant import brain_nodes, nodes
 from ssl2_bids.workflows.pretraining.pack import find_sessions
 from ssl2_bids.workflows.pretraining.sessions import pack_session, preparation_card
 
@@ -45,7 +45,7 @@ def prepared_by_the_app(session, contrast, mode):
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in scan.sources]
     made = nodes.prepare(scan, digests)
     image = made['image']
-    mask = nodes.find_brain(image, made['brain_source'], contrast, mode, None, 1, '')['mask']
+    mask = brain_nodes.find_brain(image, made['brain_source'], contrast, mode, None, 1, '')['mask']
     even = nodes.correct_inhomogeneity(image, mask, contrast, scan.field_strength, False)['image']
     return read(even, contrast=contrast), read(mask, dtype=np.uint8)
 

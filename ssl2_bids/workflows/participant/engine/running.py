@@ -21,6 +21,7 @@ from typing import Any
 
 from ssl2_bids.settings import ParticipantSettings
 from ssl2_bids.workflows.participant.engine.batch import cancel_jobs, make_plugin
+from ssl2_bids.workflows.participant.engine.server import is_serial, start_server
 from ssl2_bids.workflows.participant.engine.task import (
     FAILURE,
     RESOURCES,
@@ -40,16 +41,6 @@ DAMAGED = (
 MIN_SESSIONS = 32  # of one workflow
 SESSIONS = 16  # of one workflow for each core: few cores wait at its end
 LEAST_MEMORY = 0.1  # GB; nipype starts nothing where less than 0.01 is free
-PRELOADED = [
-    'nipype',
-    'numpy',
-    'nibabel',
-    'scipy.ndimage',
-    'SimpleITK',
-    'torch',
-    'ssl2_bids.workflows.participant.nodes',
-    'ssl2_bids.workflows.participant.finish',
-]
 
 
 def run(
@@ -118,11 +109,6 @@ def run(
             log.debug('%s', path.read_text(encoding='utf-8', errors='replace'))
         shutil.rmtree(crashes, ignore_errors=True)
     return None
-
-
-def is_serial(settings: ParticipantSettings) -> bool:
-    """Whether one node runs at a time, in this process."""
-    return not settings.plugin and (settings.nprocs == 1 or settings.low_mem)
 
 
 def sessions_at_once(settings: ParticipantSettings) -> int | None:
@@ -196,10 +182,7 @@ def _pool(
     sessions: list[str],
     report_status: Callable[[Node, str], None],
 ) -> ResilientMultiProc:
-    from multiprocessing import forkserver
-
-    # the server imports once, before any thread exists; each worker is a fork of it
-    forkserver.set_forkserver_preload(PRELOADED)
+    start_server(settings)
     return ResilientMultiProc(
         plugin_args={
             'n_procs': settings.nprocs,
