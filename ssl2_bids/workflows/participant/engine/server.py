@@ -28,9 +28,9 @@ def is_serial(settings: ParticipantSettings) -> bool:
 
 
 def start_server(settings: ParticipantSettings) -> None:
-    """Start the server for a run with workers of its own; it imports while the caller goes on.
+    """Start the server where a run has workers of its own; it ends with this process.
 
-    It ends with this process, and imports before any thread exists.
+    Its imports run beside the work of the caller.
     """
     if settings.plugin or is_serial(settings):
         return
