@@ -73,6 +73,10 @@ def test_whom_to_label_is_shown_until_a_model_was_adapted(tmp_path):
 def test_half_of_the_change_is_stated(tmp_path):
     page = page_of(tmp_path, facts(WeightShare=0.5))
     assert '50 % trained weights, the rest weights of fast-3t' in page
+    none = page_of(tmp_path, facts(WeightShare=0.0))
+    assert '0 % trained weights' not in none
+    assert 'Its weights are those of fast-3t.' in none
+    assert 'tested with trainings by' in ' '.join(none.split())
     assert 'of the way' not in page_of(tmp_path, facts(WeightShare=1.0))
     assert 'of the way' not in page_of(tmp_path, facts(accepted=False, WeightShare=0.0))
 
