@@ -4,6 +4,7 @@
     python benchmarks/decision_bank.py BANK [--labels LABEL_MAPS] [--lesion-masks MASKS]
     python benchmarks/decision_bank.py BANK --draws 4 [--labels ...]
     python benchmarks/decision_bank.py BANK --draws 1 --train [--labels ...]
+    python benchmarks/decision_bank.py BANK --single [--labels ...]
     python benchmarks/decision_bank.py BANK --table
 
 Each site is simulated, segmented, and adapted as by ``ssl2-bids ... group --labels``: all rungs,
@@ -16,7 +17,7 @@ used there.
 scanner, of whom N times for each kind of labels other ones are labelled; all others are the
 further people. The recalibration is the one rung then; with ``--train`` there are all rungs, and
 some of the others are people without labels. Draws of one pool share people, so they are not
-independent.
+independent. ``--single`` labels each of the twelve alone in turn, and tests on its slices.
 
 A site that is finished is a JSON file in BANK and is not made again; one that was stopped resumes.
 Its images are removed when it is finished. ``--table`` prints what the sites that are there give:
@@ -24,7 +25,7 @@ how often a rule keeps a model that is worse on further people, and refuses wher
 
     lowest within 1 SE   the rule of the App: of the better rungs the lowest within one standard
                          error of the best
-    any increase         the same, without a least gain of the recalibration
+    any increase         the same, without a least gain
     highest              the former rule: of the better rungs that with the highest Dice
     always the last      the highest rung that was tested, whatever the test gives
 """
@@ -91,6 +92,7 @@ LABELS = (
     Labels(2), Labels(3), Labels(4), Labels(3, sparse=True), Labels(2, exact=True),
     Labels(3, shuffled=True),
 )  # fmt: skip
+SINGLE = Labels(1)
 SITES = [(scanner, labels) for labels in LABELS for scanner in SCANNERS]
 
 
@@ -146,9 +148,12 @@ def make_pool(number: int, bank: Path, given: argparse.Namespace) -> Path:
 
 def make_draw(root: Path, kind: int, turn: int, given: argparse.Namespace) -> dict[str, Any]:
     """Recalibrate a pool's model on some of its people; scores as of :func:`make_site`."""
-    labels, raw, folder = LABELS[kind], root / 'raw', root / f'draw-{kind}-{turn}'
+    labels = SINGLE if given.single else LABELS[kind]
+    raw, folder = root / 'raw', root / f'draw-{kind}-{turn}'
     everyone = sorted(path.name for path in (raw / 'derivatives' / 'truth').glob('sub-*'))
     order = np.random.default_rng((kind, turn)).permutation(everyone).tolist()
+    if given.single:
+        order = [everyone[turn], *everyone[:turn], *everyone[turn + 1 :]]
     drawn, others = sorted(order[: labels.people]), order[labels.people :]
     if given.train:
         others = others[-given.further :]
@@ -273,11 +278,12 @@ Tests = Mapping[str, Sequence[ScorePair]]
 
 def any_increase(tests: Tests) -> Choice:
     """Any increase of the Dice is enough, for the recalibration too."""
-    least, decision.LEAST_GAIN = decision.LEAST_GAIN, {}
+    least = decision.LEAST_GAIN, decision.LEAST_WITHIN
+    decision.LEAST_GAIN, decision.LEAST_WITHIN = {}, 0.0
     try:
         return choose(tests)
     finally:
-        decision.LEAST_GAIN = least
+        decision.LEAST_GAIN, decision.LEAST_WITHIN = least
 
 
 def highest(tests: Tests) -> Choice:
@@ -359,9 +365,11 @@ def make_sites(given: argparse.Namespace) -> None:
 
 def make_draws(given: argparse.Namespace) -> None:
     """Make the draws that are missing, pool by pool."""
-    prefix = 'trained' if given.train else 'draw'
+    prefix = 'single' if given.single else 'trained' if given.train else 'draw'
     for number in range(len(SCANNERS)):
-        places = [(kind, turn) for kind in range(len(LABELS)) for turn in range(given.draws)]
+        places = [(kind, turn) for kind in range(len(LABELS)) for turn in range(given.draws or 0)]
+        if given.single:
+            places = [(0, turn) for turn in range(POOL)]
         paths = {
             place: given.bank / '{}-{}-{}-{}.json'.format(prefix, number, *place)
             for place in places
@@ -385,6 +393,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument('--table', action='store_true', help='print the table of what is there')
     parser.add_argument('--draws', type=int, metavar='N', help='sites without a training')
     parser.add_argument('--train', action='store_true', help='all rungs of the draws')
+    parser.add_argument('--single', action='store_true', help='one labelled person at a time')
     parser.add_argument('--sites', type=int, nargs='+', default=range(len(SITES)), metavar='N')
     parser.add_argument('--labels', type=Path, help='label maps of ssl2 simulate')
     parser.add_argument('--lesion-masks', type=Path, help='lesion masks of ssl2 simulate')
@@ -395,11 +404,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--nprocs', type=int, default=1)
     given = parser.parse_args(arguments)
-    if given.draws:
+    if given.draws or given.single:
         make_draws(given)
     elif not given.table:
         make_sites(given)
-    for kind in ('site', 'draw', 'trained'):
+    for kind in ('site', 'draw', 'trained', 'single'):
         done = sorted(given.bank.glob(f'{kind}-*.json'))
         if done:
             print(f'{kind}:')

@@ -103,11 +103,17 @@ class Recalibration:
     calibration : of the logit.
     move : of the logit of the threshold, before the calibration.
     minimum_volume : mm^3; None is that of the start model.
+    refused : a move that was fitted and is not made, because a test did not show its gain.
     """
 
     calibration: Calibration = field(default=UNCHANGED)
     move: float = 0.0
     minimum_volume: float | None = None
+    refused: float | None = None
+
+    def with_first_masks(self) -> Recalibration:
+        """With the masks of the start model: its threshold and minimum volume stay."""
+        return Recalibration(self.calibration, refused=self.move)
 
     def mark_from(self, threshold: float) -> float:
         """The threshold of the probabilities that are not calibrated."""

@@ -104,6 +104,7 @@ def recalibrated_keys(parent: Card, adapted: Adapted) -> dict[str, Any]:
             'Shift': found.calibration.shift,
             'ThresholdMove': found.move,
             'MinimumLesionVolume': found.minimum_volume,
+            **({'RefusedMove': found.refused} if found.refused is not None else {}),
         },
     }
     if parent.thresholds:

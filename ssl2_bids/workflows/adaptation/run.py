@@ -12,7 +12,14 @@ from ssl2_bids.errors import UsageError
 from ssl2_bids.settings import BUNDLED, RECALIBRATED
 from ssl2_bids.training.adaptation import adapt as training
 from ssl2_bids.training.adaptation.adapt import ALL, LAST
-from ssl2_bids.training.adaptation.decision import SHARES, Decision, choose, decide
+from ssl2_bids.training.adaptation.decision import (
+    SHARES,
+    Decision,
+    choose,
+    decide,
+    gain_of,
+    least_gain,
+)
 from ssl2_bids.training.adaptation.recalibration import Recalibration
 from ssl2_bids.training.data.views import AXIAL
 from ssl2_bids.workflows.adaptation import ladder
@@ -35,6 +42,7 @@ from ssl2_bids.workflows.adaptation.twin.recalibrate import recalibrated_on_twin
 
 FINAL, HOLDOUT = 'final', 'holdout'
 WITHIN = 'tested on slices of a single participant: evidence within one person'
+KEPT = 'the threshold of the start model stays'
 NOT_TESTED = 'not tested: a single annotated slice leaves nothing for a test'
 
 
@@ -130,11 +138,15 @@ def run(work: Work) -> Adapted:
 
 
 def recalibrate(work: Work) -> Adapted:
-    """The start model recalibrated, whatever the test gives: that is stated as evidence."""
+    """The start model recalibrated; masks change only where the test shows what they gain."""
     rungs, _ = test_untrained(work, make_folds(work))
     taken = rungs[-1]
-    reason = decide(scoring.pairs_of(taken.rows)).reason if taken.rows else NOT_TESTED
-    if work.adaptation.on_slices and taken.rows:
+    recalibration, pairs = taken.recalibration, scoring.pairs_of(taken.rows)
+    reason = decide(pairs, RECALIBRATED).reason if pairs else NOT_TESTED
+    if gain_of(pairs) < least_gain(pairs, RECALIBRATED):
+        recalibration = recalibration.with_first_masks()
+        reason = f'{reason}; {KEPT}'
+    if work.adaptation.on_slices and pairs:
         reason = f'{reason}; {WITHIN}'
     return Adapted(
         Decision(True, reason),
@@ -142,7 +154,7 @@ def recalibrate(work: Work) -> Adapted:
         taken.rows,
         work.network,
         0.0,
-        taken.recalibration,
+        recalibration,
         (),
         tuple(rung for rung in rungs if rung.rows),
     )

@@ -23,10 +23,10 @@ def pairs(*after: float, before: float = 0.5, f1: float = math.nan) -> list[Scor
 def test_the_decision():
     better = [ScorePair('a', (0.5, 0.6), (0.5, 0.5)), ScorePair('b', (0.4, 0.4), (0.5, 0.5))]
     assert decide(better).accepted
-    assert decide([ScorePair('a', (0.5, 0.505))]).accepted
-    assert decide([ScorePair('a', (0.5, 0.506))], 'recalibrated').accepted
-    assert 'less than 0.005' in decide([ScorePair('a', (0.5, 0.504))], 'recalibrated').reason
-    assert decide([ScorePair('a', (0.5, 0.504))], 'whole').accepted
+    assert decide(pairs(0.505, 0.505)).accepted
+    assert decide(pairs(0.506, 0.506), 'recalibrated').accepted
+    assert 'less than 0.005' in decide(pairs(0.504, 0.504), 'recalibrated').reason
+    assert decide(pairs(0.504, 0.504), 'whole').accepted
     worse = [*better, ScorePair('c', (0.5, 0.4))]
     assert not decide(worse).accepted  # the mean is what it was
     assert 'did not increase' in decide(worse).reason
@@ -38,6 +38,16 @@ def test_the_decision():
     assert not decide(unrelated).accepted
     assert not decide([]).accepted
     assert decide([], always=True).accepted
+
+
+@pytest.mark.parametrize('rung', ['recalibrated', 'whole'])
+def test_within_one_person_more_must_be_gained(rung):
+    sessions = [ScorePair('a', (0.5, 0.54)), ScorePair('a', (0.5, 0.51))]
+    assert decide(sessions, rung).accepted
+    little = decide([ScorePair('a', (0.5, 0.515))], rung)
+    assert not little.accepted
+    assert 'less than 0.02' in little.reason
+    assert decide([ScorePair('a', (0.5, 0.515))], rung, always=True).accepted
 
 
 def test_a_participant_with_many_sessions_counts_once():

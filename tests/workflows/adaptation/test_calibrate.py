@@ -169,7 +169,7 @@ def test_only_the_selected_get_a_second_result(site):
     assert not result_of(site, '03').is_file()
 
 
-def test_a_single_slice_is_used_and_the_page_states_that_nothing_was_tested(site):
+def test_a_single_slice_moves_no_threshold_and_the_page_states_that_nothing_was_tested(site):
     best = int(head(1).lesion.sum(axis=(0, 1)).argmax())
     drawn = np.zeros(SHAPE, bool)
     drawn[:, :, best] = head(1).lesion[:, :, best]
@@ -184,10 +184,14 @@ def test_a_single_slice_is_used_and_the_page_states_that_nothing_was_tested(site
         'LesionF1': [None, None],
     }
     assert 0 < content['Calibration']['Shift'] <= 4
-    assert '<strong>Not tested:</strong>' in (site.output_dir / 'sub-03.html').read_text()
+    assert content['Recalibration']['ThresholdMove'] == 0
+    assert content['Recalibration']['RefusedMove'] > 0
+    page = (site.output_dir / 'sub-03.html').read_text()
+    assert '<strong>Not tested:</strong>' in page
+    assert 'no test shows that it helps' in page
 
 
-def test_one_lesion_that_the_model_misses_changes_little(site):
+def test_one_lesion_that_the_model_misses_changes_no_mask(site):
     """Of 64 mm^3, where the model sees nothing."""
     place = np.argwhere(head(1).brain & ~head(1).lesion & (head(1).flair < 110))[0]
     drawn = np.zeros(SHAPE, bool)
@@ -195,8 +199,11 @@ def test_one_lesion_that_the_model_misses_changes_little(site):
     put_label(site.calibrate_from[0], '01', drawn)
     run(site)
     first, second = (read(result_of(site, '03', desc)).data for desc in ('low', 'calibrated'))
-    assert ((first > 0) != (second > 0)).sum() <= 0.1 * head(3).lesion.sum()
-    assert 'The Dice did not increase' in (site.output_dir / 'sub-03.html').read_text()
+    np.testing.assert_array_equal(first > 0, second > 0)
+    assert content_of(site)['Recalibration']['ThresholdMove'] == 0
+    page = (site.output_dir / 'sub-03.html').read_text()
+    assert '<strong>the threshold stays</strong>' in page
+    assert 'with the fitted threshold' in page
 
 
 def test_a_probability_of_another_model_is_not_used(site):
