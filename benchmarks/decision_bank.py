@@ -54,12 +54,13 @@ from ssl2_bids.training.adaptation import decision
 from ssl2_bids.training.adaptation.decision import SHARES, Choice, ScorePair, choose, gain_of
 from ssl2_bids.training.adaptation.recalibration import Recalibration
 from ssl2_bids.volume import read, write
-from ssl2_bids.workflows.adaptation import ladder, predictions
+from ssl2_bids.workflows.adaptation import ladder, predictions, untrained
 from ssl2_bids.workflows.adaptation import run as running
 from ssl2_bids.workflows.adaptation import scores as scoring
 from ssl2_bids.workflows.adaptation.plan import plan_adaptation
-from ssl2_bids.workflows.adaptation.run import FINAL, Rung
+from ssl2_bids.workflows.adaptation.run import FINAL
 from ssl2_bids.workflows.adaptation.state import Work, begin, train_one
+from ssl2_bids.workflows.adaptation.untrained import Rung
 from ssl2_bids.workflows.participant.run import run_participant_level
 from ssl2_bids.workflows.simulation.run import simulate
 
@@ -228,14 +229,14 @@ def adapt_site(settings: GroupSettings) -> dict[str, Any]:
     adaptation = plan_adaptation(settings, find_results(settings.output_dir))
     assert adaptation is not None
     work = begin(adaptation, print)
-    folds = running.make_folds(work)
-    rungs, before = running.test_untrained(work, folds)
+    folds = untrained.make_folds(work)
+    rungs, before = untrained.test_untrained(work, folds)
     trained: Sequence[Rung] = ()
     if work.trains:
         running.settle_time(work, folds)
         trained, _ = running.test_trained(work, folds, before)
     start, first = [], ladder.first_probability(work)
-    held = running.labelled_of(work, set(work.held))
+    held = untrained.labelled_of(work, set(work.held))
     for one in held:
         start.append(ladder.score_one(work, one, first, Recalibration())[0])
     found = {}

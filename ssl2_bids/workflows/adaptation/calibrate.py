@@ -243,9 +243,9 @@ def _fit(planned: Calibrating, known: Card | None, show: ShowLine) -> tuple[Card
     from ssl2_bids.workflows.adaptation.card import card_content
     from ssl2_bids.workflows.adaptation.outputs import report_facts, write_history
     from ssl2_bids.workflows.adaptation.plan import Adaptation
-    from ssl2_bids.workflows.adaptation.run import recalibrate
     from ssl2_bids.workflows.adaptation.scores import compare_metrics
     from ssl2_bids.workflows.adaptation.state import begin
+    from ssl2_bids.workflows.adaptation.untrained import recalibrate
 
     settings = planned.settings
     results = _first_results(planned, list(planned.labels))

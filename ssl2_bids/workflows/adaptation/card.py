@@ -12,10 +12,11 @@ from ssl2_bids.settings import BUNDLED, RECALIBRATED
 from ssl2_bids.training.adaptation.recalibration import Recalibration
 from ssl2_bids.workflows.adaptation import scores as scoring
 from ssl2_bids.workflows.adaptation.plan import SLICES, label_links
-from ssl2_bids.workflows.adaptation.run import HOLDOUT, Adapted, layers_for
+from ssl2_bids.workflows.adaptation.run import HOLDOUT, layers_for
 from ssl2_bids.workflows.adaptation.state import Work, settings_for
 from ssl2_bids.workflows.adaptation.twin.draw import twin_facts
 from ssl2_bids.workflows.adaptation.twin.recalibrate import trained_twins
+from ssl2_bids.workflows.adaptation.untrained import Adapted
 
 LEFT_BEHIND = (
     'Evaluation', 'Validation', 'Stages', 'Steps', 'BatchSize', 'Patch', 'Label',
@@ -36,6 +37,11 @@ def card_content(work: Work, adapted: Adapted, compared: dict[str, Any]) -> dict
         if work.twin:
             people = len(trained_twins(work))
             data += f', by {people} simulated people of a scanner fitted to these scans'
+    elif accepted and work.twin:
+        data += (
+            f'; then recalibrated on {len(work.twins)} simulated people of a scanner fitted to '
+            f'{len(trained)} scans of a site'
+        )
     elif accepted:
         data += f'; then recalibrated on {labelled} labelled scan{"s" * (labelled > 1)} of a site'
     return (

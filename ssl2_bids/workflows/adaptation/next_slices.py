@@ -16,8 +16,8 @@ from ssl2_bids.training.adaptation.left_out import probability_of
 from ssl2_bids.training.adaptation.suggestions import SliceGain, Suggestion
 from ssl2_bids.volume import read_grid
 from ssl2_bids.workflows.adaptation.prepare import PreparedSession
-from ssl2_bids.workflows.adaptation.run import Adapted
 from ssl2_bids.workflows.adaptation.state import Work
+from ssl2_bids.workflows.adaptation.untrained import Adapted
 from ssl2_bids.workflows.segmentation_files import read_result
 
 PEERS = 2  # networks of folds that are asked beside the model: more add little

@@ -34,9 +34,10 @@ from ssl2_bids.workflows.adaptation.next_slices import (
     suggest_slices,
 )
 from ssl2_bids.workflows.adaptation.plan import SLICES
-from ssl2_bids.workflows.adaptation.run import FINAL, HOLDOUT, Adapted
+from ssl2_bids.workflows.adaptation.run import FINAL, HOLDOUT
 from ssl2_bids.workflows.adaptation.state import Work, settings_table
 from ssl2_bids.workflows.adaptation.twin.draw import twin_facts
+from ssl2_bids.workflows.adaptation.untrained import Adapted
 from ssl2_bids.workflows.segmentation_files import read_result
 
 

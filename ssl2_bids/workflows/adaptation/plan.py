@@ -16,7 +16,15 @@ from ssl2_bids.bids.sidecars import is_sloppy
 from ssl2_bids.errors import DataError, NoInputError, UsageError
 from ssl2_bids.networks.cards import CARD_FILE, Card
 from ssl2_bids.networks.weights import find_model
-from ssl2_bids.settings import ADAPTATION, LAST_LAYERS, RUNGS, UNTRAINED, GroupSettings
+from ssl2_bids.settings import (
+    ADAPTATION,
+    BUNDLED,
+    LAST_LAYERS,
+    RECALIBRATED,
+    RUNGS,
+    UNTRAINED,
+    GroupSettings,
+)
 from ssl2_bids.workflows.adaptation.cases import (
     Case,
     check_holdout,
@@ -83,6 +91,12 @@ class Adaptation:
             return settings.rung not in UNTRAINED
         asked = settings.folds or settings.strategy or settings.steps or settings.max_minutes
         return len(self.trained) != 1 or bool(asked)
+
+    @property
+    def recalibrates_on_twin(self) -> bool:
+        """Whether nothing is trained, and people of the scanner twin stand for labels."""
+        settings = self.settings
+        return settings.strategy == TWIN and settings.rung == RECALIBRATED and not self.trained
 
     @property
     def folder(self) -> str:
@@ -250,7 +264,9 @@ def check_folds(adaptation: Adaptation) -> None:
                 f'the strategy {settings.strategy} needs labels, but there are none',
                 advice='Give their folder with --labels.',
             )
-        if settings.rung in (*UNTRAINED, LAST_LAYERS):
+        if settings.rung in (BUNDLED, LAST_LAYERS) or (
+            settings.rung == RECALIBRATED and not adaptation.recalibrates_on_twin
+        ):
             raise UsageError(
                 f'--rung {settings.rung} needs labels, but there are none',
                 advice='Give their folder with --labels.',

@@ -108,9 +108,15 @@ def _sentences(card: Card) -> list[str]:
         )
     if card.content.get('Rung') == RECALIBRATED:
         people = len(card.content['Evidence']['Labelled'])
+        masks = f'manual lesion masks of {people} participant{"s" * (people > 1)}'
+        if twin:
+            masks = (
+                f'the lesions of {twin["People"]} simulated people of a scanner whose protocol '
+                f'was fitted to unlabelled scans of {twin["Measured"]} participants'
+            )
         how = (
             f'scale and shift of the logit [@guo2017], threshold and minimum lesion volume fitted '
-            f'to manual lesion masks of {people} participant{"s" * (people > 1)}; no training'
+            f'to {masks}; no training'
         )
     return [
         f'The preprocessed images were then segmented again with the model {card.name}, '

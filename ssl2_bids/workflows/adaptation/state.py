@@ -198,7 +198,7 @@ def with_twin(
     DataError : there is no twin, and no label that a training could do with.
     """
     settings = adaptation.settings
-    if settings.strategy != TWIN or not adaptation.trains:
+    if settings.strategy != TWIN or not (adaptation.trains or adaptation.recalibrates_on_twin):
         return adaptation, None
     cases = [one.case for one in people]
     try:

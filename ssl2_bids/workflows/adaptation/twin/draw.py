@@ -19,6 +19,7 @@ from ssl2_bids.files import write_text
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.progress import ShowLine
 from ssl2_bids.settings import GroupSettings, ParticipantSettings
+from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.training.checkpoint import fingerprint
 from ssl2_bids.workflows.adaptation import prepare as cache
 from ssl2_bids.workflows.adaptation.cases import Case, find_cases, read_labels
@@ -52,6 +53,7 @@ class DrawnTwin:
     ----------
     people : prepared for the training, each with the truth as its label.
     cases : of the same people, with their images.
+    annotations : the truth, by name of the case.
     statistics : measures by contrast, of the people as of the site.
     """
 
@@ -59,6 +61,7 @@ class DrawnTwin:
     twin: Twin
     people: list[PreparedSession]
     cases: list[Case]
+    annotations: dict[str, Annotation]
     statistics: dict[str, dict[str, tuple[float, float, float]]]
     heads: str
 
@@ -108,7 +111,8 @@ def draw_twin(
         read.cases, read.annotations, card, folder / 'prepared', digest, simulated=True
     )
     show(f'scanner twin: {len(people)} people are ready')
-    return DrawnTwin(site, twin, people, read.cases, statistics_of(read.cases), heads)
+    statistics = statistics_of(read.cases)
+    return DrawnTwin(site, twin, people, read.cases, read.annotations, statistics, heads)
 
 
 def _draw(

@@ -2,8 +2,10 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from running_app import validate
 from site_phantom import make_model
 
 from ssl2_bids.files import write_text
@@ -30,8 +32,9 @@ phase = "i", readout = "j" }
 """
 
 
-@pytest.mark.slow
-def test_a_site_without_labels_is_adapted_by_its_twin(tmp_path, monkeypatch):
+@pytest.fixture
+def site(tmp_path, monkeypatch) -> GroupSettings:
+    """Two people of a scanner that no protocol describes, segmented, without labels."""
     monkeypatch.setattr(draw, 'PILOTS', 1)
     monkeypatch.setattr(draw, 'DRAWN', 4)
     monkeypatch.setattr(recalibrate, 'KEPT_APART', 1)
@@ -45,10 +48,44 @@ def test_a_site_without_labels_is_adapted_by_its_twin(tmp_path, monkeypatch):
     participant = ParticipantSettings(raw, out, work, model=str(model), device='cpu')
     code, _ = run_participant_level(participant)
     assert code == 0
-    shown = []
-    settings = GroupSettings(
-        raw, out, work, model=str(model), device='cpu', strategy='twin', accept='always', steps=12
+    return GroupSettings(
+        raw, out, work, model=str(model), device='cpu', strategy='twin', accept='always'
     )
+
+
+def test_a_site_without_labels_is_recalibrated_on_its_twin(site, monkeypatch):
+    monkeypatch.setattr(draw, 'DRAWN', 2)
+    monkeypatch.setattr(draw, 'LEAST', 2)
+    shown: list[str] = []
+    settings = replace(site, rung='recalibrated')
+    out = site.output_dir
+    assert run_group_level(settings, show=shown.append) == 0
+    assert not any(line.startswith('training') for line in shown)
+    card = json.loads((out / 'models/adapted/model.json').read_text())
+    assert (card['Rung'], card['Strategy'], card['WeightShare']) == ('recalibrated', 'none', 0)
+    assert card['Recalibration']['Scale'] > 0
+    assert card['Evidence']['Labelled'] == []
+    assert card['Evidence']['LeftOut'] == 'nothing'
+    assert 'recalibrated on 2 simulated people of a scanner fitted to 2 scans' in card['TrainedOn']
+    assert 'without a test on real scans; on simulated people' in card['Reason']
+    first = (Path(site.model) / 'weights.safetensors').read_bytes()
+    assert (out / 'models/adapted/weights.safetensors').read_bytes() == first
+    assert read_scanner(out / 'models/adapted/twin.toml').field == 1.5
+    page = (out / 'group_report.html').read_text()
+    assert 'the recalibration was fitted to their lesions' in page
+    assert 'No real label took part' in page
+    page = (out / 'sub-01.html').read_text()
+    assert 'no label of the site took part' in page
+    assert 'fitted to the lesions of 2 simulated people of a scanner' in page
+    assert len(list(out.rglob('*desc-adapted_mask.nii.gz'))) == 2
+    assert validate(out) == []
+
+
+@pytest.mark.slow
+def test_a_site_without_labels_is_adapted_by_its_twin(site):
+    out, work = site.output_dir, site.work_dir
+    shown = []
+    settings = replace(site, steps=12)
     assert run_group_level(settings, show=shown.append) == 0
     scanner = read_scanner(out / 'models/adapted/twin.toml')
     geometry = scanner.geometries['FLAIR']

@@ -1,0 +1,204 @@
+"""Rungs without a training: the folds, the recalibration and its test."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from ssl2_bids.settings import BUNDLED, RECALIBRATED
+from ssl2_bids.training.adaptation import adapt as training
+from ssl2_bids.training.adaptation.decision import Decision, decide, gain_of, least_gain
+from ssl2_bids.training.adaptation.recalibration import Recalibration
+from ssl2_bids.workflows.adaptation import ladder
+from ssl2_bids.workflows.adaptation import scores as scoring
+from ssl2_bids.workflows.adaptation.ladder import Labelled
+from ssl2_bids.workflows.adaptation.plan import SLICES, fold_count
+from ssl2_bids.workflows.adaptation.prepare import PreparedSession
+from ssl2_bids.workflows.adaptation.scores import LabelScores, Row
+from ssl2_bids.workflows.adaptation.state import Work
+
+log = logging.getLogger('ssl2_bids')
+
+WITHIN = 'tested on slices of a single participant: evidence within one person'
+KEPT = 'the threshold of the start model stays'
+NOT_TESTED = 'not tested: a single annotated slice leaves nothing for a test'
+ON_TWIN = 'recalibrated on {people} people of the scanner twin, without a test on real scans'
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A rung of the ladder after its test.
+
+    Attributes
+    ----------
+    rows : out-of-fold scores, before and after.
+    minutes : what the model of this rung costs.
+    recalibration : fitted on all labelled participants that are not held out.
+    """
+
+    name: str
+    rows: tuple[Row, ...]
+    minutes: float
+    recalibration: Recalibration
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """What came of an adaptation.
+
+    Attributes
+    ----------
+    rung : the one that was taken, or of whose scores ``rows`` are.
+    rows : before and after by this rung; participants held out come last.
+    network : the adapted one where it was accepted, else that of the start model.
+    share : weight of the trained network in its average with the start model, 0 to 1.
+    recalibration : of the rung that was taken.
+    peers : further networks of the folds, for disagreement.
+    rungs : all that were tested, the start model first.
+    """
+
+    decision: Decision
+    rung: str
+    rows: tuple[Row, ...]
+    network: nn.Module
+    share: float
+    recalibration: Recalibration
+    peers: tuple[nn.Module, ...]
+    rungs: tuple[Rung, ...]
+
+
+def recalibrate(work: Work) -> Adapted:
+    """The start model recalibrated; masks change only where the test shows what they gain."""
+    rungs, _ = test_untrained(work, make_folds(work))
+    taken = rungs[-1]
+    recalibration, pairs = taken.recalibration, scoring.pairs_of(taken.rows)
+    reason = decide(pairs, RECALIBRATED).reason if pairs else NOT_TESTED
+    if gain_of(pairs) < least_gain(pairs, RECALIBRATED):
+        recalibration = recalibration.with_first_masks()
+        reason = f'{reason}; {KEPT}'
+    if work.adaptation.on_slices and pairs:
+        reason = f'{reason}; {WITHIN}'
+    return Adapted(
+        Decision(True, reason),
+        taken.name,
+        taken.rows,
+        work.network,
+        0.0,
+        recalibration,
+        (),
+        tuple(rung for rung in rungs if rung.rows),
+    )
+
+
+def recalibrate_on_twin(work: Work) -> Adapted:
+    """The start model recalibrated on people of the scanner twin; tested on them alone."""
+    assert work.twin is not None
+    people = of_twin(work)
+    rungs, _ = test_untrained(people, make_folds(people))
+    pairs = scoring.pairs_of(rungs[-1].rows)
+    tested = decide(pairs, RECALIBRATED).reason
+    reason = f'{ON_TWIN.format(people=len(people.people))}; on simulated people {tested}'
+    recalibration = rungs[-1].recalibration
+    if gain_of(pairs) < least_gain(pairs, RECALIBRATED):
+        recalibration = recalibration.with_first_masks()
+        reason = f'{reason}; {KEPT}'
+    work.show(f'accepted: {reason}')
+    return Adapted(
+        Decision(True, reason), RECALIBRATED, (), work.network, 0.0, recalibration, (), ()
+    )
+
+
+def of_twin(work: Work) -> Work:
+    """The people of the scanner twin as those of a site of their own, all of them labelled."""
+    assert work.twin is not None
+    folder = work.folder / 'twin'
+    folder.mkdir(exist_ok=True)
+    settings = replace(work.adaptation.settings, holdout=(), folds=None)
+    return replace(
+        work,
+        adaptation=replace(work.adaptation, settings=settings, cases=tuple(work.twin.cases)),
+        people=work.twin.people,
+        annotations=work.twin.annotations,
+        folder=folder,
+        show=lambda line: log.info('scanner twin: %s', line),
+        twin=None,
+        fold_of={},
+    )
+
+
+def make_folds(work: Work) -> dict[str, set[str]]:
+    """By name of the fold, the participants who are left out, wholly or some slices of them."""
+    loads: dict[str, float] = {}
+    for one in work.labelled:
+        if one.case.participant not in work.held:
+            volume = scoring.reference_volume(work.annotations[one.case.name])
+            loads[one.case.participant] = loads.get(one.case.participant, 0.0) + volume
+    if not loads:
+        return {}
+    count = fold_count(work.adaptation)
+    if work.adaptation.on_slices:
+        count = min(case.blocks for case in labelled_cases(work, {}))
+        return {f'{SLICES}-{n}': set(loads) for n in range(1, count + 1) if count > 1}
+    numbers = training.assign_folds(loads, count, seed=work.training.seed)
+    work.fold_of = {name: str(number) for name, number in numbers.items()}
+    return {
+        str(n): {name for name, number in numbers.items() if number == n}
+        for n in range(1, count + 1)
+    }
+
+
+def labelled_of(work: Work, participants: set[str]) -> list[PreparedSession]:
+    """The labelled sessions of some participants."""
+    return [one for one in work.labelled if one.case.participant in participants]
+
+
+def labelled_cases(work: Work, folds: dict[str, set[str]]) -> list[Labelled]:
+    """The labelled cases that are tested, each with the fold that leaves it out."""
+    if work.adaptation.on_slices:
+        people = [one for one in work.labelled if one.case.participant not in work.held]
+        return [Labelled(one, SLICES, ladder.block_count(work, one)) for one in people]
+    return [Labelled(one, name) for name, out in folds.items() for one in labelled_of(work, out)]
+
+
+def test_untrained(
+    work: Work, folds: dict[str, set[str]]
+) -> tuple[list[Rung], dict[str, LabelScores]]:
+    """The start model and its recalibration; and the scores of the start model.
+
+    A single annotated slice has no scores: nothing is left of it for a test.
+    """
+    cases, began = labelled_cases(work, folds), time.monotonic()
+    if not cases:
+        return [], {}
+    work.show(
+        f'recalibration on {len(cases)} labelled sessions, without training: about '
+        f'{ladder.expected_seconds(cases):.2g} seconds'
+    )
+    tested = ladder.test(work, cases, ladder.first_probability(work))
+    work.test_seconds = time.monotonic() - began
+    minutes = work.test_seconds / 60
+    before, shown = tested.plain, [case for case in cases if case.blocks != 1]
+    rungs = [
+        Rung(BUNDLED, tuple(ladder.rows_of(shown, tested, before, before)), 0.0, Recalibration()),
+        Rung(
+            RECALIBRATED,
+            tuple(ladder.rows_of(shown, tested, before, tested.recalibrated)),
+            minutes,
+            tested.fitted,
+        ),
+    ]
+    for row in rungs[1].rows:
+        work.show(
+            f'{row.case}: Dice {row.before.dice:.3f} by the start model, {row.after.dice:.3f} '
+            'recalibrated without this participant'
+            if row.fold != SLICES
+            else f'{row.case}: Dice {row.before.dice:.3f} by the start model, '
+            f'{row.after.dice:.3f} recalibrated on other slices'
+        )
+    if not shown:
+        work.show(NOT_TESTED)
+    work.show(f'recalibration: {60 * minutes:.0f} seconds')
+    return rungs, before
