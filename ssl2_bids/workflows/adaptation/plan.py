@@ -447,4 +447,6 @@ def describe(adaptation: Adaptation) -> list[str]:
         names += [table, sidecar_path(Path(table)).as_posix()]
     if trains:
         names.append(output_name('group.annotate_figure', desc=name))
+    if adaptation.settings.strategy == TWIN and (trains or adaptation.recalibrates_on_twin):
+        names += [output_name(key, desc=name) for key in ('model.twin', 'group.twin_figure')]
     return lines + [f'write  {name}' for name in names]
