@@ -250,6 +250,15 @@ def adapt_site(settings: GroupSettings) -> dict[str, Any]:
             ],
             'Further': [[a.dice, b.dice] for a, b in zip(start, after, strict=True)],
         }
+        if rung.name == RECALIBRATED:  # on the labels of the fit itself: few numbers fit little
+            own = [one for one in work.labelled if one.case.participant not in work.held]
+            found[rung.name]['Fitted'] = [
+                [
+                    known(ladder.score_one(work, one, first, r)[0].dice)
+                    for r in (Recalibration(), rung.recalibration)
+                ]
+                for one in own
+            ]
     return {'Rungs': found}
 
 
