@@ -25,7 +25,8 @@ how often a rule keeps a model that is worse on further people, and refuses wher
 
     lowest within 1 SE   the rule of the App: of the better rungs the lowest within one standard
                          error of the best
-    any increase         the same, without a least gain
+    out of fold alone    the same, without the scores on the labels of a recalibration's fit
+    any increase         that, without a least gain
     highest              the former rule: of the better rungs that with the highest Dice
     always the last      the highest rung that was tested, whatever the test gives
 """
@@ -38,7 +39,7 @@ import math
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -245,20 +246,11 @@ def adapt_site(settings: GroupSettings) -> dict[str, Any]:
         after = [ladder.score_one(work, one, probability, rung.recalibration)[0] for one in held]
         found[rung.name] = {
             'Pairs': [
-                [pair.participant, *map(known, (*pair.dice, *pair.lesion_f1))]
+                [pair.participant, *map(known, (*pair.dice, *pair.lesion_f1, pair.fitted))]
                 for pair in scoring.pairs_of(rung.rows)
             ],
             'Further': [[a.dice, b.dice] for a, b in zip(start, after, strict=True)],
         }
-        if rung.name == RECALIBRATED:  # on the labels of the fit itself: few numbers fit little
-            own = [one for one in work.labelled if one.case.participant not in work.held]
-            found[rung.name]['Fitted'] = [
-                [
-                    known(ladder.score_one(work, one, first, r)[0].dice)
-                    for r in (Recalibration(), rung.recalibration)
-                ]
-                for one in own
-            ]
     return {'Rungs': found}
 
 
@@ -269,8 +261,10 @@ def known(value: float) -> float | None:
 
 def pair_of(entry: Sequence[Any]) -> ScorePair:
     """What the decision looks at, from a file of the bank."""
-    scores = [math.nan if value is None else float(value) for value in entry[1:]]
-    return ScorePair(entry[0], (scores[0], scores[1]), (scores[2], scores[3]))
+    dice, after, f1, f1_after, *fitted = [
+        math.nan if value is None else float(value) for value in entry[1:]
+    ]
+    return ScorePair(entry[0], (dice, after), (f1, f1_after), *fitted)
 
 
 def final_of(work: Work, rung: Rung, first: ladder.Probability) -> ladder.Probability:
@@ -286,12 +280,17 @@ def final_of(work: Work, rung: Rung, first: ladder.Probability) -> ladder.Probab
 Tests = Mapping[str, Sequence[ScorePair]]
 
 
+def out_of_fold(tests: Tests) -> Choice:
+    """The rule without the scores on the labels of the fit."""
+    return choose({rung: [replace(p, fitted=math.nan) for p in t] for rung, t in tests.items()})
+
+
 def any_increase(tests: Tests) -> Choice:
-    """Any increase of the Dice is enough, for the recalibration too."""
+    """Any increase of the out-of-fold Dice is enough, for the recalibration too."""
     least = decision.LEAST_GAIN, decision.LEAST_WITHIN
     decision.LEAST_GAIN, decision.LEAST_WITHIN = {}, 0.0
     try:
-        return choose(tests)
+        return out_of_fold(tests)
     finally:
         decision.LEAST_GAIN, decision.LEAST_WITHIN = least
 
@@ -310,6 +309,7 @@ def always_last(tests: Tests) -> Choice:
 
 RULES: dict[str, Callable[[Tests], Choice]] = {
     'lowest within 1 SE': choose,
+    'out of fold alone': out_of_fold,
     'any increase': any_increase,
     'highest': highest,
     'always the last': always_last,

@@ -64,12 +64,14 @@ class Tested:
     ----------
     plain, recalibrated : out-of-fold.
     fitted : on all cases.
+    with_fitted : Dice of each case with it.
     annotated, volume : share of the brain, and the drawn mm^3.
     """
 
     plain: dict[str, LabelScores]
     recalibrated: dict[str, LabelScores]
     fitted: Recalibration
+    with_fitted: dict[str, float]
     annotated: dict[str, float]
     volume: dict[str, float]
 
@@ -141,7 +143,14 @@ def test(work: Work, cases: Sequence[Labelled], probability: Probability) -> Tes
         smallest = _best_minimum(named, sizes)
         if smallest != sizes[0]:
             fitted = replace(fitted, minimum_volume=smallest)
-    return Tested(plain, recalibrated, fitted, annotated, volume)
+    with_fitted = {}
+    for case in cases:
+        near = read[case.one.case.name]
+        marked = near.marked(fitted.mark_from(threshold_of(work, case.one)))
+        smallest = fitted.minimum_volume or sizes[0]
+        scored = scoring.score(marked, near.truth, [smallest])[smallest]
+        with_fitted[case.one.case.name] = scored.dice
+    return Tested(plain, recalibrated, fitted, with_fitted, annotated, volume)
 
 
 def expected_seconds(cases: Sequence[Labelled]) -> float:

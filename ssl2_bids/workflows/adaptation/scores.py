@@ -51,6 +51,7 @@ class Row:
     reference_volume: float  # mm^3
     before: LabelScores
     after: LabelScores
+    fitted: float = math.nan  # Dice of a recalibration on all labels, those of this case too
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,7 @@ def pairs_of(rows: Sequence[Row]) -> list[ScorePair]:
             row.participant,
             (row.before.dice, row.after.dice),
             (_or_nan(row.before.lesion_f1), _or_nan(row.after.lesion_f1)),
+            row.fitted,
         )
         for row in rows
         if row.fold != 'holdout'

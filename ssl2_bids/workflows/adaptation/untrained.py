@@ -195,7 +195,10 @@ def test_untrained(
         Rung(BUNDLED, tuple(ladder.rows_of(shown, tested, before, before)), 0.0, Recalibration()),
         Rung(
             RECALIBRATED,
-            tuple(ladder.rows_of(shown, tested, before, tested.recalibrated)),
+            tuple(
+                replace(row, fitted=tested.with_fitted[row.case])
+                for row in ladder.rows_of(shown, tested, before, tested.recalibrated)
+            ),
             minutes,
             tested.fitted,
         ),

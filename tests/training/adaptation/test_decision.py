@@ -40,6 +40,23 @@ def test_the_decision():
     assert decide([], always=True).accepted
 
 
+def test_a_recalibration_is_judged_by_the_labels_of_its_fit_too():
+    def cases(after: float, fitted: float, f1: float = 0.6) -> list[ScorePair]:
+        return [ScorePair(name, (0.5, after), (0.6, f1), fitted) for name in 'ab']
+
+    taken = decide(cases(0.49, 0.52), 'recalibrated')
+    assert taken.accepted
+    assert 'fitted to all labels: 0.520' in taken.reason
+    assert 'less than 0.01' in decide(cases(0.51, 0.505), 'recalibrated').reason
+    assert 'more than 0.02' in decide(cases(0.47, 0.52), 'recalibrated').reason
+    assert 'F1 decreased' in decide(cases(0.51, 0.52, f1=0.5), 'recalibrated').reason
+    assert not decide(cases(0.49, 0.52), 'whole').accepted
+    one = [ScorePair('a', (0.5, 0.51), fitted=0.6)]  # slices of one person are tested on others
+    assert not decide(one, 'recalibrated').accepted
+    unrelated = [ScorePair(name, (0.05, 0.06), fitted=0.09) for name in 'ab']
+    assert 'labels belong to these scans' in decide(unrelated, 'recalibrated').reason
+
+
 @pytest.mark.parametrize('rung', ['recalibrated', 'whole'])
 def test_within_one_person_more_must_be_gained(rung):
     sessions = [ScorePair('a', (0.5, 0.54)), ScorePair('a', (0.5, 0.51))]
