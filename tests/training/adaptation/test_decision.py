@@ -40,7 +40,7 @@ def test_the_decision():
     assert decide([], always=True).accepted
 
 
-def test_a_recalibration_is_judged_by_the_labels_of_its_fit_too():
+def test_the_labels_of_its_fit_decide_on_a_recalibration_too():
     def cases(after: float, fitted: float, f1: float = 0.6) -> list[ScorePair]:
         return [ScorePair(name, (0.5, after), (0.6, f1), fitted) for name in 'ab']
 
