@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ssl2_bids.errors import DataError, NoInputError, UnavailableError
 from ssl2_bids.networks.cards import CARD_FILE, Card, channel_of
-from ssl2_bids.threads import in_threads
 from ssl2_bids.volume import Volume, reorient, resample
 
 MARGIN = 4.0  # mm around the brain: no brain voxel at the border, where interpolation ends
@@ -73,8 +72,6 @@ def network_input(
     transforms: Mapping[str, np.ndarray],
     brain_mask: Volume,
     card: Card,
-    *,
-    threads: int = 1,
 ) -> NetworkInput:
     """Bring images onto a model's grid, each with one interpolation, and normalise them.
 
@@ -87,7 +84,6 @@ def network_input(
     transforms : per contrast (4, 4), RAS+ mm of the reference to RAS+ mm of the image; identity
         where absent.
     brain_mask : on the reference's grid; brain where above zero.
-    threads : images that are resampled at a time.
 
     Raises
     ------
@@ -105,18 +101,17 @@ def network_input(
     if not brain.any():
         raise DataError('the brain mask is empty on the grid of the model')
     tensor = torch.zeros((len(present), *shape))
-    used = {name: channel for channel, name in enumerate(present) if name is not None}
-
-    def fill(contrast: str) -> float:
+    coverage = {}
+    for channel, contrast in enumerate(present):
+        if contrast is None:
+            continue
         transform = transforms.get(contrast)
         values, known = sample(images[contrast], affine, brain, transform=transform)
+        coverage[contrast] = float(known.sum() / brain.sum())
         try:
-            tensor[used[contrast]] = normalise(values, known, card)
+            tensor[channel] = normalise(values, known, card)
         except DataError as error:
             raise DataError(f'{contrast}: {error.message}', advice=error.advice) from None
-        return float(known.sum() / brain.sum())
-
-    coverage = dict(zip(used, in_threads(fill, used, threads=threads), strict=True))
     return NetworkInput(tensor, torch.from_numpy(brain), affine, present, coverage)
 
 

@@ -7,7 +7,6 @@ from scipy import ndimage
 
 from ssl2_bids.atlas import read_atlas
 from ssl2_bids.steps.ventricles import VOXEL, find_ventricles
-from ssl2_bids.threads import in_threads
 from ssl2_bids.volume import Volume, resample, thin
 from ssl2_bids.voxel_grid import Box, bounding_box, shift_affine
 
@@ -16,12 +15,7 @@ EVEN = 0.5  # probability from which on a voxel belongs to a structure
 
 
 def find_regions(
-    instances: Volume,
-    template_to_reference: np.ndarray,
-    *,
-    image: Volume,
-    brain_mask: Volume,
-    threads: int = 1,
+    instances: Volume, template_to_reference: np.ndarray, *, image: Volume, brain_mask: Volume
 ) -> list[str]:
     """The region of each lesion, see :func:`assign_regions`.
 
@@ -32,14 +26,12 @@ def find_regions(
     instances : 0 or 1..n, on the reference grid.
     template_to_reference : (4, 4), RAS+ mm to RAS+ mm.
     image, brain_mask : of the reference, the same grid.
-    threads : structures of the atlas that are resampled at a time.
     """
     if not instances.data.any():
         return []
-    part = part_around(instances)
-    maps = region_maps(instances, template_to_reference, part=part, threads=threads)
+    maps = region_maps(instances, template_to_reference, part=part_around(instances))
     coarse = thin(image, VOXEL)
-    everywhere = region_maps(coarse, template_to_reference, threads=threads)
+    everywhere = region_maps(coarse, template_to_reference)
     box = _box_of(next(iter(everywhere.values())), coarse)
     own = find_ventricles(
         _cropped(coarse, box),
@@ -54,11 +46,7 @@ def find_regions(
 
 
 def region_maps(
-    grid: Volume,
-    template_to_reference: np.ndarray,
-    *,
-    part: Box | None = None,
-    threads: int = 1,
+    grid: Volume, template_to_reference: np.ndarray, *, part: Box | None = None
 ) -> dict[str, Volume]:
     """Bring the atlas to a reference image.
 
@@ -67,7 +55,6 @@ def region_maps(
     grid : any image on the reference grid.
     template_to_reference : (4, 4), RAS+ mm to RAS+ mm.
     part : of the grid, outside of which no map is needed, see :func:`part_around`; None: all.
-    threads : structures that are resampled at a time.
 
     Returns
     -------
@@ -89,12 +76,7 @@ def region_maps(
     if not all(shape):
         return {name: Volume(np.zeros(shape, np.float32), affine) for name in atlas}
     way = np.linalg.inv(template_to_reference)
-    placed = in_threads(
-        lambda volume: resample(volume, affine, shape, transform=way),
-        atlas.values(),
-        threads=threads,
-    )
-    return dict(zip(atlas, placed, strict=True))
+    return {name: resample(volume, affine, shape, transform=way) for name, volume in atlas.items()}
 
 
 def part_around(instances: Volume) -> Box:

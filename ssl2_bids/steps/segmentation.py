@@ -63,7 +63,6 @@ def segment(
     mirror: bool = False,
     uncertainty: bool = False,
     low_memory: bool = False,
-    threads: int = 1,
     precision: str = 'auto',
     progress: CountProgress | None = None,
 ) -> Segmentation:
@@ -78,14 +77,13 @@ def segment(
     uncertainty : give that map too; with ``mirror``, that of the averaged probabilities. The
         members of a committee are compared before the card's calibration.
     low_memory : smaller windows, one at once.
-    threads : images that are resampled at a time.
     precision, progress : as of :func:`inference.predict`.
 
     Raises
     ------
     NoInputError, DataError, UnavailableError : as of the two functions named.
     """
-    given = inputs.network_input(images, transforms, brain_mask, card, threads=threads)
+    given = inputs.network_input(images, transforms, brain_mask, card)
     on_gpu = torch.device(device).type != 'cpu'
     axis = LEFT_RIGHT if mirror else None
     measure: Measure = partial(probability_of, network, mirror_axis=axis)

@@ -147,9 +147,6 @@ def test_transforms_lead_from_the_reference_to_the_image(card):
     images = {'FLAIR': head(affine, shape), 'T1w': moved}
     given = network_input(images, {'T1w': move}, ball(affine, shape), card)
     torch.testing.assert_close(given.tensor[1], given.tensor[0], atol=0.01, rtol=0)
-    beside = network_input(images, {'T1w': move}, ball(affine, shape), card, threads=2)
-    assert torch.equal(beside.tensor, given.tensor)
-    assert beside.coverage == given.coverage
     without = network_input(images, {}, ball(affine, shape), card)
     assert (without.tensor[1] - without.tensor[0]).abs().max() > 0.1
 

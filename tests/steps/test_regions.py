@@ -136,14 +136,6 @@ def test_outside_the_atlas_nothing_breaks():
     assert assign_regions(far, maps) == []
 
 
-def test_threads_change_no_voxel():
-    grid = grid_in_template((2.0, 2.0, 2.0))
-    alone, beside = (region_maps(grid, np.eye(4), threads=n) for n in (1, 2))
-    assert list(alone) == list(beside)
-    for name, volume in alone.items():
-        np.testing.assert_array_equal(beside[name].data, volume.data)
-
-
 def test_the_part_around_lesions_decides_as_the_whole_grid():
     grid = grid_in_template()
     behind = [place for place in PLACES if place[1] < 0]

@@ -327,10 +327,10 @@ def _find_lesions(plan: Plan) -> Node:
     inputs = {
         'threshold': plan.settings.threshold,
         'minimum_volume': plan.settings.min_lesion_volume,
-        'threads': plan.settings.omp_nthreads,
     }
-    outputs = ['instances', 'table', 'facts']
-    return make_node('lesions', nodes.find_lesions, inputs, outputs=outputs, unhashed=('threads',))
+    return make_node(
+        'lesions', nodes.find_lesions, inputs, outputs=['instances', 'table', 'facts']
+    )
 
 
 def _finish(plan: Plan, contrasts: list[str], templates: list[str], command: str) -> Node:

@@ -178,7 +178,6 @@ def segment(
         mirror=tta,
         uncertainty=uncertainty,
         low_memory=low_memory,
-        threads=threads,
     )
     write(result.probability, 'probability.nii')
     if result.uncertainty is not None:
@@ -233,13 +232,7 @@ def find_template(
 
 
 def find_lesions(
-    probability: str,
-    image: str,
-    mask: str,
-    matrix: str,
-    threshold: float,
-    minimum_volume: float,
-    threads: int,
+    probability: str, image: str, mask: str, matrix: str, threshold: float, minimum_volume: float
 ) -> dict[str, str]:
     """Instances and table from the probability; regions by the template's transform."""
     from ssl2_bids.steps import lesions, regions
@@ -252,7 +245,6 @@ def find_lesions(
         np.load(matrix),
         image=read(image),
         brain_mask=read(mask, dtype=np.uint8),
-        threads=threads,
     )
     found = lesions.with_regions(found, names)
     write(found.instances, 'instances.nii', dtype=np.uint16)
