@@ -198,7 +198,13 @@ def with_twin(
     DataError : there is no twin, and no label that a training could do with.
     """
     settings = adaptation.settings
-    if settings.strategy != TWIN or not (adaptation.trains or adaptation.recalibrates_on_twin):
+    if settings.strategy != TWIN:
+        return adaptation, None
+    if not (adaptation.trains or adaptation.recalibrates_on_twin):
+        show(
+            'no scanner twin is drawn: without a training it is for sites without labels '
+            '(--rung recalibrated), and here labels are given'
+        )
         return adaptation, None
     cases = [one.case for one in people]
     try:

@@ -53,6 +53,13 @@ def test_without_measures_the_training_continues_without_a_twin(site):
     assert 'continuing without it' in shown
 
 
+def test_without_a_training_labels_come_first(site):
+    work, shown = started(replace(site, rung='recalibrated', steps=None))
+    assert work.twin is None
+    assert len(work.labelled) == 2
+    assert 'no scanner twin is drawn: without a training' in shown
+
+
 def test_constant_images_are_named_and_without_labels_this_is_the_end(site):
     put_qualities(site, wm2gm=None, csf2wm=None, tissue_snr=None, MagneticFieldStrength=None)
     bare = replace(site, labels=(), accept='always', folds=None)
