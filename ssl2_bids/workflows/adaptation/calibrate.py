@@ -49,7 +49,6 @@ from ssl2_bids.workflows.adaptation.cases import (
 from ssl2_bids.workflows.annotations import read_annotation
 from ssl2_bids.workflows.participant.earlier import current_results
 from ssl2_bids.workflows.participant.outcomes import Outcome
-from ssl2_bids.workflows.participant.pages import cited_sentences, update_citation, write_pages
 from ssl2_bids.workflows.participant.run import run_participant_level
 
 log = logging.getLogger('ssl2_bids')
@@ -222,13 +221,9 @@ def calibrate(planned: Calibrating, show: ShowLine) -> bool:
         except DataError as error:
             log.error('%s', error)
             complete = False
-    subjects = {case.participant for case in cases}
-    former = cited_sentences(root, subjects)
     failures = resegment(
         cases, card, load_network(card, device), device=device, show=show, start=planned.card
     )
-    write_pages(root, subjects)
-    update_citation(root, subjects, former)
     return complete and not failures
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,6 @@ from ssl2_bids.errors import DataError, NoInputError, UsageError
 from ssl2_bids.networks.cards import CARD_FILE, Card
 from ssl2_bids.networks.weights import find_model
 from ssl2_bids.settings import (
-    ADAPTATION,
     BUNDLED,
     LAST_LAYERS,
     RECALIBRATED,
@@ -37,7 +36,6 @@ from ssl2_bids.workflows.participant.sloppy import WARNING
 
 if TYPE_CHECKING:
     from ssl2_bids.steps.annotation import Annotation
-    from ssl2_bids.training.adaptation.adapt import AdaptSettings
 
 log = logging.getLogger('ssl2_bids')
 
@@ -332,87 +330,6 @@ def fold_count(adaptation: Adaptation) -> int:
     if adaptation.on_slices:
         return MAX_FOLDS
     return int(folds) if folds is not None else min(MAX_FOLDS, len(adaptation.trained))
-
-
-def training_settings(adaptation: Adaptation, device: str, *, unannotated: bool) -> AdaptSettings:
-    """The preset of the device, with what was asked for instead."""
-    from ssl2_bids.networks.registry import NETWORKS
-    from ssl2_bids.training.adaptation.adapt import (
-        PEER_CHANNELS,
-        AdaptSettings,
-        choose_strategy,
-        patch_for,
-    )
-
-    settings, card = adaptation.settings, adaptation.card
-    preset = ADAPTATION[device.partition(':')[0]]
-    multiple = NETWORKS[card.network['Type']].multiple(card.network)
-    if settings.strategy == 'cross_teach':
-        multiple = max(multiple, 2 ** (len(PEER_CHANNELS) - 1))
-    return AdaptSettings(
-        strategy=settings.strategy
-        or choose_strategy(len(adaptation.trained), unannotated=unannotated),
-        steps=settings.steps or preset.steps,
-        learning_rate=settings.learning_rate,
-        patch=patch_for(card.window, multiple, preset.patch),
-        labelled=preset.labelled,
-        unlabelled=preset.unlabelled,
-        seed=settings.random_seed,
-    )
-
-
-def configuration_of(adaptation: Adaptation, trainings: str) -> str:
-    """A hash of all that decides the model, by that of its trainings."""
-    from ssl2_bids.bids.provenance import configuration_hash
-
-    settings = adaptation.settings
-    return configuration_hash(
-        {
-            'trainings': trainings,
-            'accept': settings.accept,
-            'label': settings.label,
-            'rung': settings.rung,
-            'results': [case.result.sidecar.get('ConfigurationHash') for case in adaptation.cases],
-        }
-    )
-
-
-def trainings_of(
-    adaptation: Adaptation,
-    training: AdaptSettings,
-    people: Mapping[str, str],
-    minimum_volume: float,
-) -> str:
-    """A hash of all that decides what is trained: scans, labels, start, options, version.
-
-    Not of what is made of it: a model that was refused can be taken after all, or under another
-    name, and nothing is trained again.
-
-    Parameters
-    ----------
-    people : by name of the case, the hash of its images and of its label.
-    minimum_volume : mm^3, of lesions that are counted in the scores.
-    """
-    from dataclasses import asdict
-
-    from ssl2_bids.bids.provenance import configuration_hash
-
-    settings = adaptation.settings
-    return configuration_hash(
-        {
-            'version': __version__,
-            'parent': adaptation.card.identity,
-            'training': asdict(training),
-            'max_minutes': settings.max_minutes,
-            # the steps that fit into a time depend on what else is trained
-            'rung': settings.rung if settings.max_minutes else None,
-            'folds': settings.folds,
-            'holdout': settings.holdout,
-            'empty_labels': settings.empty_labels,
-            'people': dict(people),
-            'minimum_volume': minimum_volume,
-        }
-    )
 
 
 def label_links(settings: GroupSettings) -> dict[str, Path]:

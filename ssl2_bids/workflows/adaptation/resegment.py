@@ -26,6 +26,7 @@ from ssl2_bids.workflows.adaptation.first_results import stored_probability
 from ssl2_bids.workflows.adaptation.resegmented_summary import write_section
 from ssl2_bids.workflows.participant.derivatives import template_transform
 from ssl2_bids.workflows.participant.earlier import take_away, withdraw
+from ssl2_bids.workflows.participant.pages import cited_sentences, update_citation, write_pages
 from ssl2_bids.workflows.segmentation_files import (
     SegmentationFiles,
     calibration_keys,
@@ -56,17 +57,22 @@ def resegment(
     show: ShowLine,
     start: Card | None = None,
 ) -> list[FailedSession]:
-    """Segment all cases that this model has not segmented before.
+    """Segment all cases that this model has not segmented before; then the pages and citations.
 
     The preprocessed images on the reference's grid are what the model sees, as in its training;
     a later run of the participant level goes back to the images' own grids.
 
     Parameters
     ----------
+    cases : all below one output folder.
     start : where the model is this one recalibrated: its stored probabilities are taken, where
         they are there, and the network does not run.
     """
+    if not cases:
+        return []
     failures = []
+    root, subjects = cases[0].result.names.root, {case.participant for case in cases}
+    former = cited_sentences(root, subjects)
     todo = [case for case in cases if not is_done(case, card)]
     if len(todo) < len(cases):
         show(f'{len(cases) - len(todo)} sessions are segmented by {card.label} already')
@@ -77,6 +83,8 @@ def resegment(
         except Ssl2Error as error:
             log.error('%s: not segmented by %s: %s', case.name, card.label, error)
             failures.append(FailedSession(case, error))
+    write_pages(root, subjects)
+    update_citation(root, subjects, former)
     return failures
 
 

@@ -34,15 +34,17 @@ from ssl2_bids.training.adaptation.left_out import quality
 from ssl2_bids.training.data.participants import Participant
 from ssl2_bids.training.run import History
 from ssl2_bids.workflows.adaptation import prepare as cache
+from ssl2_bids.workflows.adaptation.configuration import (
+    configuration_of,
+    training_settings,
+    trainings_of,
+)
 from ssl2_bids.workflows.adaptation.plan import (
     TWIN,
     Adaptation,
     check_existing,
     check_labels,
-    configuration_of,
     fold_count,
-    training_settings,
-    trainings_of,
 )
 from ssl2_bids.workflows.adaptation.prepare import PreparedSession
 from ssl2_bids.workflows.adaptation.twin.draw import DrawnTwin, draw_twin

@@ -171,7 +171,6 @@ def _adapt(adaptation: Adaptation, show: ShowLine) -> list[dict[str, str]]:
     from ssl2_bids.workflows.adaptation.resegment import resegment
     from ssl2_bids.workflows.adaptation.run import run
     from ssl2_bids.workflows.adaptation.state import begin, finished_before
-    from ssl2_bids.workflows.participant.pages import write_pages
 
     settings = adaptation.settings
     work = begin(adaptation, show)
@@ -191,7 +190,6 @@ def _adapt(adaptation: Adaptation, show: ShowLine) -> list[dict[str, str]]:
         show=show,
         start=adaptation.card if card.content.get('Rung') == RECALIBRATED else None,
     )
-    write_pages(settings.output_dir, {case.participant for case in cases})
     return [
         {'name': f.case.name, 'subject': f.case.participant, 'reason': str(f.error)}
         for f in failures

@@ -224,6 +224,8 @@ def test_the_page_of_a_participant_shows_both_results(adapted):
     assert len(summary['lesions']) == len(rows_of(out / f'{name}.tsv')) > 0
     assert f'{name}.nii.gz' in page
     assert not (out / 'sub-06.html').exists()  # it has no summary of the first result
+    cited = (out / 'logs/CITATION.md').read_text()
+    assert 'was adapted to the site from phantom-3t 1 (mean_teacher, 60 steps)' in cited
 
 
 def test_later_scans_find_the_model(adapted):
