@@ -1,4 +1,4 @@
-"""Anatomies from segmented heads and from the tissue maps of a template."""
+"""Anatomies from segmented heads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from ssl2_bids.atlas import read_atlas
 from ssl2_bids.errors import DataError
 from ssl2_bids.simulation.anatomy.anatomy import FIRST_EXTRACEREBRAL, Anatomy
 from ssl2_bids.tables import bundled_table
@@ -218,60 +217,3 @@ def _blur(values: np.ndarray) -> np.ndarray:
     blurred = np.zeros_like(values)
     blurred[wider] = ndimage.gaussian_filter(values[wider], BLUR, mode='constant', truncate=4)
     return blurred
-
-
-def from_mni_maps(
-    white: np.ndarray, grey: np.ndarray, brain: np.ndarray, affine: np.ndarray
-) -> Anatomy:
-    """An anatomy from the white and grey matter maps of the MNI152 template.
-
-    Parameters
-    ----------
-    white, grey : 0 to 1, shape (I, J, K).
-    brain : mask of the brain with its fluid, which fills what the maps leave.
-    affine : (4, 4) to MNI mm, voxel axes along RAS+.
-
-    Returns
-    -------
-    Anatomy of wm, gm and csf. Its labels are approximate: from the atlas of regions, the grey
-    nuclei separated by coordinates; accurate enough for the region of a lesion.
-    """
-    brain = brain > 0
-    white, grey = (np.asarray(each * brain, np.float32) for each in (white, grey))
-    fluid = np.clip(brain - white - grey, 0, 1).astype(np.float32)
-    fractions = {'wm': white, 'gm': grey, 'csf': fluid}
-    shape = fluid.shape
-    maps = {name: resample(volume, affine, shape).data for name, volume in read_atlas().items()}
-    labels = np.zeros(shape, np.uint8)
-    x, y, z = (
-        (affine[i, i] * np.arange(shape[i]) + affine[i, 3]).reshape(np.roll((-1, 1, 1), i))
-        for i in range(3)
-    )
-    solid = white + grey > fluid
-    likeliest = np.argmax(
-        [maps[name] for name in ('cortex', 'deep-grey-matter', 'cerebellum', 'brainstem')], axis=0
-    )
-    is_white = white > grey
-    labels[solid & is_white] = 2
-    labels[solid & ~is_white] = 3
-    labels[(white + grey > 0) & (fluid >= 0.5)] = 24
-    labels[~solid & brain] = 24
-    labels[~solid & brain & (maps['ventricles'] > 0.2)] = 4
-    # Around the ventricles the maps have grey matter that no brain has.
-    deep = solid & ~is_white & (likeliest == 1)
-    lateral = np.abs(x) + 0 * y + 0 * z
-    labels[deep] = 12
-    labels[deep & (lateral < 20) & (y < -4) & (z > -6)] = 10
-    labels[deep & (lateral < 16) & (y >= -4) & (z > -10)] = 11
-    labels[deep & (z < -8) & (lateral > 12)] = 17
-    labels[solid & ~is_white & (likeliest == 0) & (maps['white-matter'] > 0.6)] = 2
-    labels[solid & (likeliest == 2) & (maps['cerebellum'] > 0.3)] = 8
-    labels[solid & is_white & (likeliest == 2) & (maps['cerebellum'] > 0.3)] = 7
-    labels[solid & (likeliest == 3) & (maps['brainstem'] > 0.3)] = 16
-    right = np.broadcast_to(x > 0, shape)
-    for left_label, right_label in RIGHT.items():
-        labels[right & (labels == left_label)] = right_label
-    return Anatomy(fractions, np.asarray(affine, np.float64), labels)
-
-
-RIGHT = {2: 41, 3: 42, 4: 43, 7: 46, 8: 47, 10: 49, 11: 50, 12: 51, 17: 53}

@@ -122,7 +122,7 @@ def survey(anatomy: Anatomy) -> Surroundings:
         white = np.isin(labels, CEREBRAL_WHITE) & (parts['wm'] > 0.75)
     susceptible = {kind: share_of(parts, shares) for kind, shares in SHARES.items()}
     if labels is None:
-        # The tissue maps have a grey rim around the ventricles; lesions there reach the ventricle.
+        # Tissue maps may have a grey rim around the ventricles; lesions there reach the ventricle.
         near = to_ventricle < 4
         susceptible['white'][near] = (parts['wm'] + parts['gm'])[near]
     near_ventricle = white & (to_ventricle < 4)

@@ -15,7 +15,8 @@ import numpy as np
 from ssl2_bids.errors import DataError, UsageError
 from ssl2_bids.files import sha256
 from ssl2_bids.simulation.anatomy.anatomy import FIRST_EXTRACEREBRAL, Anatomy
-from ssl2_bids.simulation.anatomy.label_maps import from_label_map, from_mni_maps, read_label_map
+from ssl2_bids.simulation.anatomy.label_maps import from_label_map, read_label_map
+from ssl2_bids.simulation.anatomy.tissue_maps import from_mni_maps
 from ssl2_bids.simulation.lesions.real import LesionShapes, read_shapes
 from ssl2_bids.simulation.participant import MAX_LOAD, Habits
 from ssl2_bids.simulation.scanner.protocols import Scanner, read_scanner

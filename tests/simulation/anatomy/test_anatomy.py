@@ -19,11 +19,11 @@ from ssl2_bids.simulation.anatomy.anatomy import (
 )
 from ssl2_bids.simulation.anatomy.label_maps import (
     from_label_map,
-    from_mni_maps,
     healthy_labels,
     label_table,
     read_label_map,
 )
+from ssl2_bids.simulation.anatomy.tissue_maps import from_mni_maps
 from ssl2_bids.simulation.anatomy.tissues import read_tissues
 from ssl2_bids.volume import Volume, write
 

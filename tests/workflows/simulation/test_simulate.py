@@ -13,11 +13,13 @@ import pytest
 from label_phantom import label_head
 from scipy import ndimage
 
+from ssl2_bids.atlas import read_atlas
 from ssl2_bids.bids.labels import find_labels
 from ssl2_bids.cli.tools.app import main
 from ssl2_bids.errors import CannotWriteError, DataError, NoInputError, UsageError
+from ssl2_bids.simulation.anatomy.anatomy import ventricles
 from ssl2_bids.steps.annotation import Annotation, read_label_values
-from ssl2_bids.volume import read, reorient, same_grid
+from ssl2_bids.volume import read, reorient, resample, same_grid
 from ssl2_bids.workflows.simulation import run as workflow
 from ssl2_bids.workflows.simulation.labels import labelled_numbers
 from ssl2_bids.workflows.simulation.plan import tissue_maps
@@ -654,6 +656,24 @@ def test_tissue_maps_are_fractions():
     volumes = {name: f.sum() / 1e6 for name, f in maps.fractions.items()}
     assert 0.4 < volumes['wm'] < volumes['gm'] < 1.2
     assert volumes['csf'] > 0.1
+
+
+def test_sulci_of_the_template_are_open_and_its_ventricles_have_no_rim_of_grey_matter():
+    """No single brain has what the mean over 152 people has there."""
+    maps = tissue_maps()
+    white, grey, fluid = (maps.fractions[name] for name in ('wm', 'gm', 'csf'))
+    regions = {n: resample(v, maps.affine, maps.shape).data for n, v in read_atlas().items()}
+    far = ndimage.distance_transform_edt(white <= 0.5) > 6
+    cortex = (regions['cortex'] > 0.8) & (regions['deep-grey-matter'] < 0.05)
+    assert fluid[cortex & far].mean() > 0.95
+    assert grey[cortex & ~far].mean() > 0.5
+    nuclei = (regions['deep-grey-matter'] > 0.8) & far
+    assert grey[nuclei].mean() > 0.8
+    beside = ndimage.binary_dilation(ventricles(maps), iterations=3) & (fluid < 0.5)
+    beside &= regions['white-matter'] + regions['ventricles'] > 0.9
+    assert beside.sum() > 5000
+    assert white[beside].mean() > 0.85
+    assert grey[beside].mean() < 0.02  # 0.25 in the maps
 
 
 @pytest.mark.slow
