@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup, escape
 
 from ssl2_bids.files import write_text
@@ -19,7 +20,7 @@ from ssl2_bids.reports.pages import number
 from ssl2_bids.volume import Volume, reorient
 
 DOUBT_COLOUR = '#ffb000'
-TWIN_SLICES = 2  # of each contrast
+TWIN_HEIGHTS = (8.0, 32.0)  # mm in the template: grey nuclei; bodies of the lateral ventricles
 DOUBTED = 0.15  # expected error from which a voxel is outlined; at most 0.5
 WIDTH, HEIGHT, SIDE, TOP, BOTTOM = 300, 230, 60, 14, 34
 
@@ -56,11 +57,16 @@ def draw_suggestions(shown: Sequence[Shown], path: Path) -> None:
 
 @dataclass(frozen=True)
 class Beside:
-    """One contrast of a site and of its twin: (image, brain mask) of one person each."""
+    """One contrast of a site and of its twin, of one person each.
+
+    Attributes
+    ----------
+    site, twin : image; brain mask; (4, 4) from the template to both, RAS+ mm.
+    """
 
     contrast: str
-    site: tuple[Volume, Volume]
-    twin: tuple[Volume, Volume]
+    site: tuple[Volume, Volume, np.ndarray]
+    twin: tuple[Volume, Volume, np.ndarray]
 
 
 def draw_twin(shown: Sequence[Beside], path: Path) -> None:
@@ -68,16 +74,25 @@ def draw_twin(shown: Sequence[Beside], path: Path) -> None:
     rows = []
     for one in shown:
         row = []
-        scenes = [('site', prepare(*one.site)), ('twin, simulated', prepare(*one.twin))]
-        for place in range(1, TWIN_SLICES + 1):
-            for word, scene in scenes:
-                index = scene.places(AXIAL, TWIN_SLICES + 2)[place]
+        people = [
+            (word, prepare(image, brain), from_template)
+            for word, (image, brain, from_template) in (
+                ('site', one.site),
+                ('twin, simulated', one.twin),
+            )
+        ]
+        for height in TWIN_HEIGHTS:
+            for word, scene, from_template in people:
+                to_voxels = np.linalg.inv(scene.background.affine) @ from_template
+                middle = float((to_voxels @ [0, 0, height, 1])[AXIAL.axis])
+                along = scene.box[AXIAL.axis]
+                index = min(max(round(middle), along.start), along.stop - 1)
                 head = f'{one.contrast}, {word}'
                 row.append(replace(slice_panel(scene, AXIAL, index), head=head))
         rows.append(row)
-    note = 'Preprocessed images of one participant and of one simulated person at similar heights.'
+    note = 'Preprocessed images of one participant and of one simulated person, equal heights.'
     title = 'The site and its scanner twin'
-    write_text(path, sheet(title, rows, note=note, columns=2 * TWIN_SLICES))
+    write_text(path, sheet(title, rows, note=note, columns=2 * len(TWIN_HEIGHTS)))
 
 
 def section(facts: Mapping[str, Any]) -> dict[str, Any]:

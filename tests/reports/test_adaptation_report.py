@@ -179,15 +179,21 @@ def test_slices_of_site_and_twin(tmp_path):
     random = np.random.default_rng(0)
     brain = np.zeros((12, 14, 10), np.uint8)
     brain[2:-2, 2:-2, 1:-1] = 1
+    raised = np.eye(4)
+    raised[2, 3] = 1.0
     pair = [
         (
             Volume((random.random(brain.shape) * brain).astype(np.float32), affine, 'FLAIR'),
             Volume(brain, affine),
+            from_template,
         )
-        for affine in (np.eye(4), np.diag([1.0, 1.0, 5.0, 1.0]))
-    ]
+        for affine, from_template in ((np.diag([1.0, 1.0, 5.0, 1.0]), np.eye(4)),
+                                      (np.diag([1.0, 1.0, 4.0, 1.0]), raised))
+    ]  # fmt: skip
     adaptation.draw_twin([adaptation.Beside('FLAIR', *pair)] * 2, tmp_path / 't.svg')
     text = (tmp_path / 't.svg').read_text(encoding='utf-8')
     ElementTree.fromstring(text)
     assert text.count('<image') == 8
     assert text.count('FLAIR, site') == text.count('FLAIR, twin, simulated') == 4
+    # heights of 8 and 32 mm in the template; the nearest slices of 5 mm, and of 4 mm 1 mm higher
+    assert re.findall(r'z = ([0-9]+) mm', text) == ['10', '8', '30', '32'] * 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from ssl2_bids.bids.columns import (
     SPLIT_COLUMNS,
 )
 from ssl2_bids.bids.outputs import output_name, sidecar_path, write_table
+from ssl2_bids.errors import DataError
 from ssl2_bids.files import write_json, write_text
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.networks.weights import write_model
@@ -26,8 +28,10 @@ from ssl2_bids.training.adaptation.adapt import curves
 from ssl2_bids.training.adaptation.left_out import DICE
 from ssl2_bids.training.adaptation.suggestions import Suggestion
 from ssl2_bids.training.run import History
+from ssl2_bids.volume import Volume
 from ssl2_bids.workflows.adaptation import scores as scoring
 from ssl2_bids.workflows.adaptation.card import card_content, recalibrated_keys, rung_facts
+from ssl2_bids.workflows.adaptation.cases import Case
 from ssl2_bids.workflows.adaptation.next_slices import (
     annotate_rows,
     draw_suggestions,
@@ -38,7 +42,10 @@ from ssl2_bids.workflows.adaptation.run import FINAL, HOLDOUT
 from ssl2_bids.workflows.adaptation.state import Work, settings_table
 from ssl2_bids.workflows.adaptation.twin.draw import twin_facts
 from ssl2_bids.workflows.adaptation.untrained import Adapted
+from ssl2_bids.workflows.participant.derivatives import template_transform
 from ssl2_bids.workflows.segmentation_files import read_result
+
+log = logging.getLogger('ssl2_bids')
 
 
 def write_adapted(work: Work, adapted: Adapted) -> Card:
@@ -172,25 +179,31 @@ def twin_files(work: Work) -> dict[str, str]:
     site = [one.case for one in work.people]
     shown = []
     for contrast in work.twin.twin.fitted:
-        pair = [
-            next((case for case in cases if contrast in case.images), None)
-            for cases in (site, twins)
-        ]
-        images = [
-            (
-                read_result(case.images[contrast], contrast=contrast),
-                read_result(case.brain_mask, dtype=np.uint8),
-            )
-            for case in pair
-            if case
-        ]
-        if len(images) == 2:
-            shown.append(pictures.Beside(contrast, images[0], images[1]))
+        pair = [_first_readable(cases, contrast) for cases in (site, twins)]
+        if pair[0] and pair[1]:
+            shown.append(pictures.Beside(contrast, pair[0], pair[1]))
     name = output_name('group.twin_figure', desc=settings.label)
     path = settings.output_dir / name
     path.parent.mkdir(parents=True, exist_ok=True)
     pictures.draw_twin(shown, path)
     return {'Figure': name, 'Protocol': output_name('model.twin', desc=settings.label)}
+
+
+def _first_readable(
+    cases: Sequence[Case], contrast: str
+) -> tuple[Volume, Volume, np.ndarray] | None:
+    """Image, brain mask and transform from the template, of the first case that has them all."""
+    for case in cases:
+        if contrast in case.images:
+            try:
+                return (
+                    read_result(case.images[contrast], contrast=contrast),
+                    read_result(case.brain_mask, dtype=np.uint8),
+                    template_transform(case.result.names),
+                )
+            except DataError as error:
+                log.warning('not shown beside the twin: %s', error)
+    return None
 
 
 def left_out_curves(histories: Mapping[str, History]) -> dict[str, list[list[float]]]:
