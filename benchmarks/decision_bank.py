@@ -4,7 +4,7 @@
     python benchmarks/decision_bank.py BANK [--labels LABEL_MAPS] [--lesion-masks MASKS]
     python benchmarks/decision_bank.py BANK --draws 4 [--labels ...]
     python benchmarks/decision_bank.py BANK --draws 1 --train [--labels ...]
-    python benchmarks/decision_bank.py BANK --single [--labels ...]
+    python benchmarks/decision_bank.py BANK --draws 4 --single [--labels ...]
     python benchmarks/decision_bank.py BANK --table
 
 Each site is simulated, segmented, and adapted as by ``ssl2-bids ... group --labels``: all rungs,
@@ -18,6 +18,7 @@ scanner, of whom N times for each kind of labels other ones are labelled; all ot
 further people. The recalibration is the one rung then; with ``--train`` there are all rungs, and
 some of the others are people without labels. Draws of one pool share people, so they are not
 independent. ``--single`` labels each of the twelve alone in turn, and tests on its slices.
+``--pools 0 2`` makes and counts those of some scanners alone.
 
 A site that is finished is a JSON file in BANK and is not made again; one that was stopped resumes.
 Its images are removed when it is finished. ``--table`` prints what the sites that are there give:
@@ -148,16 +149,19 @@ def make_pool(number: int, bank: Path, given: argparse.Namespace) -> Path:
     return root
 
 
-def make_draw(root: Path, kind: int, turn: int, given: argparse.Namespace) -> dict[str, Any]:
+def make_draw(
+    root: Path, kind: int, turn: int, given: argparse.Namespace, *, single: bool
+) -> dict[str, Any]:
     """Recalibrate a pool's model on some of its people; scores as of :func:`make_site`."""
-    labels = SINGLE if given.single else LABELS[kind]
+    labels = SINGLE if single else LABELS[kind]
     raw, folder = root / 'raw', root / f'draw-{kind}-{turn}'
     everyone = sorted(path.name for path in (raw / 'derivatives' / 'truth').glob('sub-*'))
     order = np.random.default_rng((kind, turn)).permutation(everyone).tolist()
-    if given.single:
+    if single:
         order = [everyone[turn], *everyone[:turn], *everyone[turn + 1 :]]
     drawn, others = sorted(order[: labels.people]), order[labels.people :]
-    if given.train:
+    trains = given.train and not single
+    if trains:
         others = others[-given.further :]
     further = put_masks(raw, folder / 'labels', labels, drawn, others)
     if labels.sparse:
@@ -165,7 +169,7 @@ def make_draw(root: Path, kind: int, turn: int, given: argparse.Namespace) -> di
             keep_slices(folder / 'labels' / name)
     settings = GroupSettings(
         raw, root / 'out', folder / 'work', labels=(folder / 'labels',), holdout=further,
-        rung=None if given.train else RECALIBRATED, model=given.model, nprocs=given.nprocs,
+        rung=None if trains else RECALIBRATED, model=given.model, nprocs=given.nprocs,
         omp_nthreads=given.nprocs, device=given.device, steps=given.steps,
         random_seed=len(LABELS) * turn + kind,
     )  # fmt: skip
@@ -375,22 +379,22 @@ def make_sites(given: argparse.Namespace) -> None:
 
 def make_draws(given: argparse.Namespace) -> None:
     """Make the draws that are missing, pool by pool."""
-    prefix = 'single' if given.single else 'trained' if given.train else 'draw'
-    for number in range(len(SCANNERS)):
-        places = [(kind, turn) for kind in range(len(LABELS)) for turn in range(given.draws or 0)]
-        if given.single:
-            places = [(0, turn) for turn in range(POOL)]
-        paths = {
-            place: given.bank / '{}-{}-{}-{}.json'.format(prefix, number, *place)
-            for place in places
-        }
-        missing = [place for place in places if not paths[place].is_file()]
+    kind = 'trained' if given.train else 'draw'
+    turns = range(given.draws or 0)
+    draws = [(kind, labels, turn) for labels in range(len(LABELS)) for turn in turns]
+    if given.single:
+        draws += [('single', 0, turn) for turn in range(POOL)]
+    for number in given.pools:
+        paths = {draw: given.bank / '{}-{}-{}-{}.json'.format(draw[0], number, *draw[1:])
+                 for draw in draws}  # fmt: skip
+        missing = [draw for draw in draws if not paths[draw].is_file()]
         if not missing:
             continue
         print(f'pool {number}: {list(SCANNERS)[number]}', flush=True)
         root = make_pool(number, given.bank, given)
-        for place in missing:
-            write_json(paths[place], make_draw(root, *place, given))
+        for name, labels, turn in missing:
+            made = make_draw(root, labels, turn, given, single=name == 'single')
+            write_json(paths[name, labels, turn], made)
         shutil.rmtree(root)
 
 
@@ -404,6 +408,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument('--draws', type=int, metavar='N', help='sites without a training')
     parser.add_argument('--train', action='store_true', help='all rungs of the draws')
     parser.add_argument('--single', action='store_true', help='one labelled person at a time')
+    parser.add_argument('--pools', type=int, nargs='+', default=range(len(SCANNERS)), metavar='N')
     parser.add_argument('--sites', type=int, nargs='+', default=range(len(SITES)), metavar='N')
     parser.add_argument('--labels', type=Path, help='label maps of ssl2 simulate')
     parser.add_argument('--lesion-masks', type=Path, help='lesion masks of ssl2 simulate')
@@ -419,7 +424,8 @@ def main(arguments: list[str] | None = None) -> None:
     elif not given.table:
         make_sites(given)
     for kind in ('site', 'draw', 'trained', 'single'):
-        done = sorted(given.bank.glob(f'{kind}-*.json'))
+        pools = ['*'] if kind == 'site' else [f'{number}-*' for number in given.pools]
+        done = sorted(path for pool in pools for path in given.bank.glob(f'{kind}-{pool}.json'))
         if done:
             print(f'{kind}:')
             print(table_of([json.loads(path.read_text(encoding='utf-8')) for path in done]))
