@@ -419,6 +419,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--nprocs', type=int, default=1)
     given = parser.parse_args(arguments)
+    given.bank = given.bank.absolute()  # nodes of the participant level work in other folders
     if given.draws or given.single:
         make_draws(given)
     elif not given.table:
