@@ -40,6 +40,7 @@ SNR_LIMITS = (3.0, 300.0)
 SPREAD_LIMITS = (0.01, 0.6)
 THICK = 2.0  # mm; a T1w of thicker slices is a spin echo unless its sidecar states otherwise
 FIRST_MISS = 0.6  # of a ratio, before the pilot shows what partial volume adds to fluid
+SUPPRESSED = 0.6  # of white matter; fluid below that is nulled in a FLAIR
 MAX_DILUTION = 2.0  # of the contrast of grey matter by partial volume
 REFERENCES = (
     'FLAIR',
@@ -80,6 +81,10 @@ class Twin:
 def first_twin(site: Site) -> Twin:
     """The protocol of pilot people: ratios as measured, noise and receive field in the middle.
 
+    Where a FLAIR has suppressed its fluid, the fluid of the pilot is nulled: what is measured
+    there is partial volume and noise. A sequence with as much signal in pure fluid could have it
+    with the sign of before the null, and would then lose lesions beside fluid: both cancel.
+
     Raises
     ------
     DataError : no contrast of the site can be drawn; the reasons are named.
@@ -89,6 +94,9 @@ def first_twin(site: Site) -> Twin:
         for contrast, one in site.sequences.items()
         if {GREY, FLUID} <= one.measured.keys()
     }
+    for contrast, ratios in wanted.items():
+        if site.sequences[contrast].suffix == 'FLAIR' and ratios[FLUID] < SUPPRESSED:
+            ratios[FLUID] = 0.0
     reference = reference_of(site)
     measured = site.sequences[reference].measured
     bundled = nearest_scanner(site)

@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 
 from ssl2_bids.errors import DataError
+from ssl2_bids.simulation.anatomy.tissues import read_tissues
 from ssl2_bids.simulation.scanner.protocols import read_scanner
+from ssl2_bids.simulation.scanner.sequences import signals
 from ssl2_bids.workflows.adaptation.twin.measure import SequenceFacts, Site, measured_of
 from ssl2_bids.workflows.adaptation.twin.protocol import first_twin, second_twin
 
@@ -56,11 +58,11 @@ def test_each_number_has_its_origin():
 
 def test_the_second_protocol_corrects_what_the_pilot_shows(tmp_path):
     first = first_twin(SITE)
-    pilot = {'gm': (1.08,) * 3, 'csf': (0.12,) * 3, 'snr': (13.0,) * 3, 'field': (0.2,) * 3}
+    pilot = {'gm': (1.08,) * 3, 'csf': (0.05,) * 3, 'snr': (13.0,) * 3, 'field': (0.2,) * 3}
     second = second_twin(SITE, first, {'FLAIR': pilot})
     before, after = first.fitted['FLAIR'], second.fitted['FLAIR']
     assert after.wanted['gm'] > before.wanted['gm'] + 0.06  # partial volume had diluted it
-    assert after.wanted['csf'] < before.wanted['csf']
+    assert after.wanted['csf'] == pytest.approx(before.reached['csf'] + 0.03)
     scanner = read(second, tmp_path)
     # anatomy added to the residuals of the pilot: less noise is needed than was measured
     assert scanner.snr[0] > 12
@@ -73,6 +75,21 @@ def test_a_perfect_pilot_changes_no_ratio():
     second = second_twin(SITE, first, {'FLAIR': MEASURED})
     for tissue, value in first.fitted['FLAIR'].reached.items():
         assert second.fitted['FLAIR'].wanted[tissue] == pytest.approx(value)
+
+
+def test_fluid_that_a_flair_suppresses_is_nulled_and_not_inverted():
+    """The measure has partial volume and noise; with a negative fluid it would be the same."""
+    bright = replace(FLAIR, measured=MEASURED | {'csf': (0.25, 0.30, 0.45)})
+    first = first_twin(Site(1.5, 8, {'FLAIR': bright}))
+    protocol = first.fitted['FLAIR'].protocol
+    tissues = read_tissues(1.5)
+    fluid, white = (float(signals(tissues[name], protocol)[0].real) for name in ('csf', 'wm'))
+    assert abs(fluid / white) < 0.05
+    assert protocol.ti[0] == pytest.approx(2.0, rel=0.05)
+    pilot = MEASURED | {'csf': (0.30, 0.33, 0.36)}  # partial volume alone gives more
+    assert second_twin(Site(1.5, 8, {'FLAIR': bright}), first, {'FLAIR': pilot}).fitted[
+        'FLAIR'
+    ].wanted['csf'] == pytest.approx(0.0, abs=0.02)
 
 
 def test_contrasts_that_cannot_be_drawn_are_named():
