@@ -1,7 +1,7 @@
 """A protocol fitted to a site: the few times and angles that give the ratios it measures.
 
-The free numbers of a sequence are those that decide how bright grey matter and fluid are beside
-white matter. They are fitted by least squares in the logarithm, each drawn to a first value: that
+The free numbers of a sequence are those that decide how bright grey matter, fluid and lesions are
+beside white matter. They are fitted by least squares in the logarithm, each drawn to a first value: that
 of the sidecar where it has one, closely, else that of a bundled scanner, loosely. So what the site
 writes down is kept unless its images contradict it.
 """
@@ -15,13 +15,15 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ssl2_bids.errors import DataError
-from ssl2_bids.simulation.anatomy.tissues import Tissue, read_tissues
+from ssl2_bids.simulation.anatomy.tissues import Tissue, lesion_tissue, read_tissues
 from ssl2_bids.simulation.scanner.protocol_checks import fault
 from ssl2_bids.simulation.scanner.protocols import Protocol
 from ssl2_bids.simulation.scanner.sequences import signals
 
-WHITE, GREY, FLUID = 'wm', 'gm', 'csf'
-DOUBT = 0.01  # of a ratio; a fit is not asked to be closer than heads differ
+WHITE, GREY, FLUID, LESION = 'wm', 'gm', 'csf', 'lesion'
+TYPICAL = 0.33  # damage of a typical lesion
+# of a ratio; a fit is not asked to be closer than heads, or the lesions of people, differ
+DOUBT = {GREY: 0.01, FLUID: 0.01, LESION: 0.03}
 WRITTEN, ASSUMED = 0.03, 0.4  # spread of the logarithm of a number that is in the sidecar, or not
 MOST = 3.0  # spreads that a number may move
 LEAST_SIGNAL = 0.2  # of white matter, of that of the start values: less is no image
@@ -56,12 +58,19 @@ def white_signal(protocol: Protocol, tissues: Mapping[str, Tissue]) -> float:
 
 
 def tissue_ratios(protocol: Protocol, tissues: Mapping[str, Tissue]) -> dict[str, float]:
-    """Magnitude of grey matter and fluid over that of white matter, pure, at nominal transmit."""
-    found = {
-        name: abs(float(signals(tissues[name], protocol)[0])) for name in (WHITE, GREY, FLUID)
+    """Magnitude of tissues over that of white matter, pure, at nominal transmit.
+
+    Of grey matter, fluid and typical lesions.
+    """
+    pure = {
+        GREY: tissues[GREY],
+        FLUID: tissues[FLUID],
+        LESION: lesion_tissue(tissues[WHITE], TYPICAL),
     }
-    white = max(found[WHITE], 1e-12)
-    return {GREY: found[GREY] / white, FLUID: found[FLUID] / white}
+    white = max(white_signal(protocol, tissues), 1e-12)
+    return {
+        name: abs(float(signals(tissue, protocol)[0])) / white for name, tissue in pure.items()
+    }
 
 
 def fit_protocol(
@@ -77,10 +86,11 @@ def fit_protocol(
     Parameters
     ----------
     start : possible values of all numbers.
-    wanted : ratios to white matter, of ``gm`` and ``csf`` (or one of both).
+    wanted : ratios to white matter, of ``gm``, ``csf`` and ``lesion`` (or some of them).
     field_strength : T.
     written : names of the numbers that a sidecar gives.
-    miss : share of a ratio (of 1 at least) by which the fit may miss it.
+    miss : share of a ratio (of 1 at least) by which the fit may miss it; that of lesions is not
+        limited, because lesions differ from person to person.
 
     Raises
     ------
@@ -105,7 +115,7 @@ def fit_protocol(
             return np.full(len(names) + len(wanted), 1e3)
         ratios = tissue_ratios(protocol, tissues)
         misses = [
-            (ratios[tissue] - value) / (DOUBT * max(value, 1.0))
+            (ratios[tissue] - value) / (DOUBT[tissue] * max(value, 1.0))
             for tissue, value in wanted.items()
         ]
         return np.array([*moves, *misses])
@@ -129,7 +139,7 @@ def fit_protocol(
         raise DataError(f'no possible {start.kind} sequence was found ({reason})')
     reached = tissue_ratios(protocol, tissues)
     for tissue, value in wanted.items():
-        if abs(reached[tissue] - value) > miss * max(value, 1.0):
+        if tissue != LESION and abs(reached[tissue] - value) > miss * max(value, 1.0):
             raise DataError(
                 f'no {start.kind} sequence at {field_strength:g} T gives the brightness of '
                 f'{"grey matter" if tissue == GREY else "fluid"} that was measured: '

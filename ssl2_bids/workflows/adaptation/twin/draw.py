@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl2_bids import __version__
-from ssl2_bids.bids.outputs import find_qualities, find_results
+from ssl2_bids.bids.outputs import find_results
 from ssl2_bids.errors import DataError
 from ssl2_bids.files import write_text
 from ssl2_bids.networks.cards import Card
@@ -29,6 +29,7 @@ from ssl2_bids.workflows.adaptation.twin.measure import (
     Site,
     measure_site,
     measured_of,
+    measures_of,
 )
 from ssl2_bids.workflows.adaptation.twin.protocol import Twin, first_twin, second_twin
 from ssl2_bids.workflows.heads import image_files
@@ -38,9 +39,9 @@ from ssl2_bids.workflows.simulation.plan import fingerprint as folder_fingerprin
 
 log = logging.getLogger('ssl2_bids')
 
-PILOTS = 2  # people of the first protocol, for its correction
-DRAWN = 8  # people of the twin
-LEAST = 4  # of them that must come through the participant level
+PILOTS = 4  # people of the first protocol, for its correction
+DRAWN = 16  # people of the twin
+LEAST = 8  # of them that must come through the participant level
 SEEDS = 104_729  # the people of a twin are not those of "ssl2 simulate --seed" of the same number
 PROTOCOL = 'twin.toml'
 
@@ -87,7 +88,7 @@ def draw_twin(
     DataError : nothing can be measured, fitted or drawn.
     NoInputError : the folder of label maps is missing or empty.
     """
-    site = measure_site(cases, settings.bids_dir)
+    site = measure_site(cases, settings.bids_dir, card)
     first = first_twin(site)
     heads = folder_fingerprint(image_files(settings.twin_heads)) if settings.twin_heads else MNI
     parts = [asdict(site), settings.random_seed, heads, PILOTS, DRAWN, card.identity, __version__]
@@ -99,7 +100,7 @@ def draw_twin(
     for contrast, why in first.left_out.items():
         log.warning('scanner twin without %s: %s', contrast, why)
     pilots = _draw(settings, first, PILOTS, folder / 'pilot', offset=1)
-    twin = second_twin(site, first, statistics_of(pilots))
+    twin = second_twin(site, first, statistics_of(pilots, card))
     drawn = _draw(settings, twin, DRAWN, folder / 'people', offset=2)
     if len(drawn) < LEAST:
         raise DataError(
@@ -111,7 +112,7 @@ def draw_twin(
         read.cases, read.annotations, card, folder / 'prepared', digest, simulated=True
     )
     show(f'scanner twin: {len(people)} people are ready')
-    statistics = statistics_of(read.cases)
+    statistics = statistics_of(read.cases, card)
     return DrawnTwin(site, twin, people, read.cases, read.annotations, statistics, heads)
 
 
@@ -153,13 +154,14 @@ def _draw(
     return find_cases(labels, find_results(out))
 
 
-def statistics_of(cases: Sequence[Case]) -> dict[str, dict[str, tuple[float, float, float]]]:
+def statistics_of(
+    cases: Sequence[Case], card: Card
+) -> dict[str, dict[str, tuple[float, float, float]]]:
     """Measures by contrast, percentiles over people, as :class:`Site` has them."""
     metrics: dict[str, list[dict[str, Any]]] = {}
     for case in cases:
-        for contrast, quality in find_qualities(case.result.names).items():
-            if contrast in case.images:
-                metrics.setdefault(contrast, []).append(quality)
+        for contrast, measures in measures_of(case, card).items():
+            metrics.setdefault(contrast, []).append(measures)
     return {contrast: measured_of(rows) for contrast, rows in metrics.items()}
 
 

@@ -1,11 +1,12 @@
 """What unlabelled scans show of their scanner: grids, times, and measures of image quality.
 
-The measures are those that the participant level left (``*_quality.json``), so a site and its twin
-are measured by the same rule.
+The measures are those that the participant level left (``*_quality.json``), and the brightness of
+what the start model marks with confidence. So a site and its twin are measured by the same rule.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,11 +19,17 @@ import numpy as np
 from ssl2_bids.bids.inheritance import Inheritance
 from ssl2_bids.bids.outputs import find_qualities
 from ssl2_bids.errors import DataError
+from ssl2_bids.networks.calibration import expit, logit
+from ssl2_bids.networks.cards import Card
 from ssl2_bids.raw_grid import RawGrid, read_raw_grid
 from ssl2_bids.sidecar_values import is_number, known
+from ssl2_bids.volume import read
 from ssl2_bids.voxel_grid import spacing_of
 from ssl2_bids.workflows.adaptation.cases import RAW, Case
+from ssl2_bids.workflows.adaptation.first_results import stored_probability
 from ssl2_bids.workflows.segmentation_files import PROCESS_AGAIN
+
+log = logging.getLogger('ssl2_bids')
 
 PEOPLE = 8  # whose scans are measured: medians of more move by little
 SPREAD = (10, 50, 90)  # percentiles over people
@@ -31,7 +38,11 @@ MEASURES = {
     'csf': 'fluid / white matter',
     'snr': 'white matter / noise',
     'field': 'range of the receive field',
+    'lesion': 'voxels marked with confidence / normal brain',
 }
+CONFIDENT = 2.2  # above the threshold of the start model, as a logit: 0.9 for a threshold of 0.5
+NORMAL = 0.02  # probability below which a voxel of the brain is a normal one
+LEAST_MARKED = 50.0  # mm^3 marked with confidence: the brightness of less is no measure
 NUMBERS = {
     'tr': 'RepetitionTime',
     'te': 'EchoTime',
@@ -90,8 +101,12 @@ class _Scan:
     metrics: Mapping[str, Any]
 
 
-def measure_site(cases: Sequence[Case], bids_dir: Path) -> Site:
+def measure_site(cases: Sequence[Case], bids_dir: Path, card: Card) -> Site:
     """Measure the scans of at most eight people, spread over all.
+
+    Parameters
+    ----------
+    card : of the start model, whose probabilities show where lesions are.
 
     Raises
     ------
@@ -108,9 +123,7 @@ def measure_site(cases: Sequence[Case], bids_dir: Path) -> Site:
     inherited = Inheritance(bids_dir)
     fields: list[Any] = []
     for case in chosen:
-        for contrast, quality in find_qualities(case.result.names).items():
-            if contrast not in case.images:
-                continue
+        for contrast, quality in measures_of(case, card).items():
             fields.append(quality.get('MagneticFieldStrength'))
             path = _raw_file(quality, bids_dir)
             if path is None:
@@ -132,6 +145,44 @@ def measure_site(cases: Sequence[Case], bids_dir: Path) -> Site:
         len(chosen),
         {contrast: _sequence(found) for contrast, found in scans.items()},
     )
+
+
+def measures_of(case: Case, card: Card) -> dict[str, dict[str, Any]]:
+    """The content of ``*_quality.json`` by contrast, and the brightness of marked voxels."""
+    found = {
+        contrast: dict(quality)
+        for contrast, quality in find_qualities(case.result.names).items()
+        if contrast in case.images
+    }
+    for contrast, value in lesion_brightness(case, card).items():
+        if contrast in found:
+            found[contrast]['lesion'] = value
+    return found
+
+
+def lesion_brightness(case: Case, card: Card) -> dict[str, float]:
+    """Median of what the start model marks with confidence over that of normal brain.
+
+    By contrast; empty where little is marked, or where the participant level did not leave the
+    probability of the start model.
+    """
+    brain = read(case.brain_mask)
+    probability = stored_probability(case.result, card, brain)
+    if isinstance(probability, str):
+        log.info('%s: brightness of lesions not measured: %s', case.name, probability)
+        return {}
+    least = expit(logit(card.threshold_for(case.images)) + CONFIDENT)
+    marked = probability.data >= least
+    normal = (brain.data > 0) & (probability.data < NORMAL)
+    if marked.sum() * float(np.prod(spacing_of(brain.affine))) < LEAST_MARKED or not normal.any():
+        return {}
+    found = {}
+    for contrast, path in case.images.items():
+        image = read(path).data
+        usual = float(np.median(image[normal]))
+        if usual > 0:
+            found[contrast] = float(np.median(image[marked])) / usual
+    return found
 
 
 def _raw_file(quality: Mapping[str, Any], bids_dir: Path) -> Path | None:
@@ -200,7 +251,7 @@ def measured_of(
 
     Parameters
     ----------
-    metrics : the content of ``*_quality.json``, one per person.
+    metrics : what :func:`measures_of` gives for a contrast, one per person.
     """
     values: dict[str, list[float]] = {name: [] for name in MEASURES}
     for one in metrics:
@@ -212,6 +263,8 @@ def measured_of(
             values['snr'].append(float(one['tissue_snr']))
         if is_number(one.get('inu_range')):
             values['field'].append(float(one['inu_range']))
+        if is_number(one.get('lesion')):
+            values['lesion'].append(float(one['lesion']))
     found = {}
     for name, numbers in values.items():
         if numbers:

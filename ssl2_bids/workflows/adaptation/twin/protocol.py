@@ -2,7 +2,8 @@
 
 The protocol is fitted twice. The first one takes the measured ratios for those of pure tissues.
 A few pilot people drawn with it and measured as the site was show what partial volume, lesions and
-noise make of a ratio; the second one is corrected by that.
+noise make of a ratio; the second one is corrected by that. The brightness of lesions is fitted in
+the second one alone, by what the start model marks with confidence at the site and in the pilot.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from ssl2_bids.errors import DataError
 from ssl2_bids.simulation.scanner.fitting import (
     FLUID,
     GREY,
+    LESION,
     MAX_MISS,
     FittedProtocol,
     fit_protocol,
@@ -41,6 +43,7 @@ SPREAD_LIMITS = (0.01, 0.6)
 THICK = 2.0  # mm; a T1w of thicker slices is a spin echo unless its sidecar states otherwise
 FIRST_MISS = 0.6  # of a ratio, before the pilot shows what partial volume adds to fluid
 SUPPRESSED = 0.6  # of white matter; fluid below that is nulled in a FLAIR
+LESION_LIMITS = (0.6, 1.6)  # of the correction of the brightness of lesions
 MAX_DILUTION = 2.0  # of the contrast of grey matter by partial volume
 REFERENCES = (
     'FLAIR',
@@ -131,6 +134,9 @@ def second_twin(site: Site, first: Twin, pilot: Mapping[str, Mapping[str, Any]])
         else:
             fluid += there[FLUID][1] - here[FLUID][1]
         wanted[contrast] = {GREY: max(grey, 0.0), FLUID: max(fluid, 0.0)}
+        if LESION in there and LESION in here:
+            factor = _within(there[LESION][1] / here[LESION][1], LESION_LIMITS)
+            wanted[contrast][LESION] = fitted.reached[LESION] * factor
     reference = reference_of(site)
     there, here = site.sequences[reference].measured, pilot.get(reference, {})
     snr = _noise(first.table['snr'][0], there['snr'], here.get('snr'))
