@@ -16,6 +16,7 @@ MEASURED = {
     'csf': (0.06, 0.08, 0.10),
     'snr': (12.0, 15.0, 18.0),
     'field': (0.3, 0.4, 0.6),
+    'lesion': (1.4, 1.6, 1.8),
 }
 FLAIR = SequenceFacts(
     'FLAIR', 'LAS', (0.8, 0.8, 5.0), (200.0, 236.0, 170.0), 4.2,
@@ -75,6 +76,19 @@ def test_a_perfect_pilot_changes_no_ratio():
     second = second_twin(SITE, first, {'FLAIR': MEASURED})
     for tissue, value in first.fitted['FLAIR'].reached.items():
         assert second.fitted['FLAIR'].wanted[tissue] == pytest.approx(value)
+
+
+def test_lesions_are_as_bright_as_what_the_start_model_marks():
+    first = first_twin(SITE)
+    assert 'lesion' not in first.fitted['FLAIR'].wanted  # the pilot shows what a measure means
+    faint = MEASURED | {'lesion': (1.3, 1.45, 1.6)}
+    second = second_twin(SITE, first, {'FLAIR': faint})
+    before, after = first.fitted['FLAIR'], second.fitted['FLAIR']
+    assert after.wanted['lesion'] == pytest.approx(before.reached['lesion'] * 1.6 / 1.45)
+    assert after.reached['lesion'] > before.reached['lesion'] + 0.02
+    # nothing marked in the pilot: no correction
+    unknown = {name: value for name, value in MEASURED.items() if name != 'lesion'}
+    assert 'lesion' not in second_twin(SITE, first, {'FLAIR': unknown}).fitted['FLAIR'].wanted
 
 
 def test_fluid_that_a_flair_suppresses_is_nulled_and_not_inverted():
