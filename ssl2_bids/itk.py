@@ -11,7 +11,8 @@ import SimpleITK as sitk
 
 from ssl2_bids.errors import DataError
 from ssl2_bids.files import whole_file
-from ssl2_bids.volume import Grid, Volume
+from ssl2_bids.volume import Volume
+from ssl2_bids.voxel_grid import Grid
 
 SINGULAR = 1e-6  # determinant of a matrix without a useful inverse
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # RAS+ to LPS+ and back

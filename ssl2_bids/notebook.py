@@ -307,7 +307,7 @@ def evaluate(reference: Volume, mask: Volume, *, minimum_volume: float = 3.0) ->
     from ssl2_bids.errors import DataError
     from ssl2_bids.metrics import lesionwise, voxelwise
     from ssl2_bids.steps.lesions import label_instances
-    from ssl2_bids.volume import describe_grid, same_grid
+    from ssl2_bids.voxel_grid import describe_grid, same_grid
 
     reference, mask = reorient(reference), reorient(mask)
     if not same_grid(reference, mask):

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import gzip
-import math
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import nibabel as nib
 import numpy as np
 
 from ssl2_bids.errors import DataError
 from ssl2_bids.files import whole_file
-from ssl2_bids.voxel_grid import spacing_of, voxel_volume_of
-
-# of a voxel; two grids closer than this at every corner are one. Programs round: cosines of four
-# digits are 0.02 voxels off at the corner of 256, and a float32 origin some micrometres
-GRID_TOLERANCE = 0.1
+from ssl2_bids.voxel_grid import Grid, spacing_of, voxel_volume_of
 
 
 @dataclass(frozen=True)
@@ -210,42 +204,6 @@ def store(image: nib.Nifti1Image, path: str | Path) -> None:
                 stream.write(image.to_bytes())
         else:
             temporary.write_bytes(image.to_bytes())
-
-
-class Grid(Protocol):
-    """Whatever lies on voxels: a volume, a header."""
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Voxels along each axis."""
-        ...
-
-    @property
-    def affine(self) -> np.ndarray:
-        """(4, 4), voxel indices to RAS+ mm."""
-        ...
-
-
-def grid_distance(a: Grid, b: Grid) -> float:
-    """How far the corners of two grids are apart at most, in voxels; infinite if shapes differ."""
-    if tuple(a.shape) != tuple(b.shape):
-        return math.inf
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in a.shape], [1.0])).reshape(4, -1)
-    return float(np.abs(np.linalg.inv(b.affine) @ a.affine @ corners - corners).max())
-
-
-def same_grid(a: Grid, b: Grid) -> bool:
-    """Whether two grids have the same shape and, within a tenth of a voxel, the same corners."""
-    return grid_distance(a, b) <= GRID_TOLERANCE
-
-
-def describe_grid(volume: Grid, *, axes: bool = True) -> str:
-    """Shape, voxel size, axes (on request) and origin of a grid, in words."""
-    codes = f', axes {"".join(nib.aff2axcodes(volume.affine))}' if axes else ''
-    edges = spacing_of(volume.affine)
-    spacing = ' x '.join(f'{s:.3g}' for s in edges)
-    origin = ', '.join(f'{o:.2f}' for o in volume.affine[:3, 3])
-    return f'{volume.shape} voxels of {spacing} mm{codes}, origin ({origin}) mm'
 
 
 def reorient(volume: Volume) -> Volume:

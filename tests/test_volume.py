@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from ssl2_bids.errors import DataError
-from ssl2_bids.volume import Volume, fill, read, reorient, resample, same_grid, thin, write
+from ssl2_bids.volume import Volume, fill, read, reorient, resample, thin, write
+from ssl2_bids.voxel_grid import same_grid
 
 
 def ramp(shape=(12, 10, 8), affine=None) -> Volume:

@@ -12,7 +12,8 @@ from ssl2_bids.bids.image_names import is_native
 from ssl2_bids.bids.provenance import BRAIN_MASKS
 from ssl2_bids.errors import DataError
 from ssl2_bids.raw_grid import RawGrid, read_raw_grid, upright
-from ssl2_bids.volume import describe_grid, pointer_of, same_grid
+from ssl2_bids.volume import pointer_of
+from ssl2_bids.voxel_grid import describe_grid, same_grid
 
 NAME = re.compile(
     r'sub-(?P<subject>[^_]+)(?:_ses-(?P<session>[^_]+))?(?:_(?!task-|space-)[a-z]+-[^_]+)*'

@@ -11,7 +11,7 @@ from ssl2_bids import sidecar_values
 from ssl2_bids.bids import preference
 from ssl2_bids.bids.choosing import Choosing
 from ssl2_bids.bids.scan import Scan
-from ssl2_bids.volume import same_grid
+from ssl2_bids.voxel_grid import same_grid
 
 MAX_ECHO = 0.060  # s; later echoes hold little signal at 7T
 

@@ -16,7 +16,8 @@ from ssl2_bids.bids.mp2rage_parts import Roles
 from ssl2_bids.bids.scan import Companion, Scan
 from ssl2_bids.bids.sidecars import kept_metadata
 from ssl2_bids.errors import DataError
-from ssl2_bids.volume import pointer_of, same_grid
+from ssl2_bids.volume import pointer_of
+from ssl2_bids.voxel_grid import same_grid
 
 SHORT_NAMES = {'acquisition': 'acq', 'ceagent': 'ce', 'reconstruction': 'rec', 'run': 'run'}
 OF_THE_FIELD = ('MagneticFieldStrength', 'ImagingFrequency')

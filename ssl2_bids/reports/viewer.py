@@ -18,7 +18,8 @@ import numpy as np
 
 from ssl2_bids.files import whole_file, write_text
 from ssl2_bids.reports.figures.scene import Box, bounding_box, window
-from ssl2_bids.volume import Volume, reorient, resample, same_grid
+from ssl2_bids.volume import Volume, reorient, resample
+from ssl2_bids.voxel_grid import same_grid
 
 MAX_VOXELS = 1.8e6  # in the brain: no 1 mm brain is resampled, two images stay below 5 MB
 MARGIN = 7.0  # mm of nothing around the brain, where letters stand

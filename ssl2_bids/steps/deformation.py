@@ -26,8 +26,8 @@ from ssl2_bids.steps.velocity_field import (
     resized,
     warped,
 )
-from ssl2_bids.volume import Grid, Volume, resample, resample_deformed, shifted
-from ssl2_bids.voxel_grid import spacing_of
+from ssl2_bids.volume import Volume, resample, resample_deformed, shifted
+from ssl2_bids.voxel_grid import Grid, spacing_of
 
 if TYPE_CHECKING:
     import SimpleITK as sitk

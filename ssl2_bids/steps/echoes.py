@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ssl2_bids.errors import DataError
-from ssl2_bids.volume import Volume, same_grid
+from ssl2_bids.volume import Volume
+from ssl2_bids.voxel_grid import same_grid
 
 AIR = 0.05  # of the brightest signal of the first echo; below it is air
 

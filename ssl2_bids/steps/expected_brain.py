@@ -25,7 +25,8 @@ from ssl2_bids.steps.image_pair import (
 )
 from ssl2_bids.steps.similarity import compare
 from ssl2_bids.steps.template import template
-from ssl2_bids.volume import Grid, Volume, resample
+from ssl2_bids.volume import Volume, resample
+from ssl2_bids.voxel_grid import Grid
 
 STAGE = RegistrationStage(4.0, 15_000, 4.0)
 SEARCH = replace(STAGE, points=5_000)  # to compare starts

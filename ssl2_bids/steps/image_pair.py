@@ -8,8 +8,8 @@ import numpy as np
 from scipy import ndimage
 
 from ssl2_bids.errors import DataError
-from ssl2_bids.volume import Volume, resample, same_grid
-from ssl2_bids.voxel_grid import bounding_box, shift_affine, start_of
+from ssl2_bids.volume import Volume, resample
+from ssl2_bids.voxel_grid import bounding_box, same_grid, shift_affine, start_of
 
 MARGIN = 24.0  # mm; kept around the moving brain, the larger part of a usual offset
 

@@ -7,7 +7,8 @@ from scipy import ndimage
 
 from ssl2_bids.errors import DataError
 from ssl2_bids.synthesis.healthy import class_means
-from ssl2_bids.volume import Volume, same_grid
+from ssl2_bids.volume import Volume
+from ssl2_bids.voxel_grid import same_grid
 
 REACHES = (2.0, 4.0, 8.0, 16.0)  # mm, sigma; the first with enough white matter around is taken
 ENOUGH_WHITE = 0.05  # share of white matter among the voxels around

@@ -6,7 +6,8 @@ import numpy as np
 from scipy import ndimage
 
 from ssl2_bids.errors import DataError
-from ssl2_bids.volume import Volume, same_grid
+from ssl2_bids.volume import Volume
+from ssl2_bids.voxel_grid import same_grid
 
 FULL_SCALE = 4095.0  # the scanner stores -0.5 to 0.5 as 0 to 4095
 SCALES = ((-0.5, 0.5), (0.0, 1.0), (0.0, 4095.0))  # tried in this order

@@ -15,7 +15,8 @@ from ssl2_bids.contrasts import CONTRASTS
 from ssl2_bids.errors import DataError
 from ssl2_bids.simulation.scanner.protocols import Protocol
 from ssl2_bids.steps import brain, echoes, inhomogeneity, mp2rage, quality
-from ssl2_bids.volume import Volume, reorient, same_grid
+from ssl2_bids.volume import Volume, reorient
+from ssl2_bids.voxel_grid import same_grid
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from ssl2_bids.simulation.scanner.protocols import Protocol
 from ssl2_bids.simulation.scanner.sequences import signals
 from ssl2_bids.steps import t1_mapping
 from ssl2_bids.steps.mp2rage import phase_in_radians
-from ssl2_bids.volume import Grid, Volume, resample, same_grid
+from ssl2_bids.volume import Volume, resample
+from ssl2_bids.voxel_grid import Grid, same_grid
 
 FRACTION = 10.0  # a map with a median below this is a fraction; otherwise percent
 PLAUSIBLE = (0.2, 2.0)  # of nominal; other values are air or failed fits

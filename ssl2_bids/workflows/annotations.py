@@ -19,17 +19,8 @@ from ssl2_bids.bids.labels import Label
 from ssl2_bids.errors import DataError, about
 from ssl2_bids.steps import annotation as annotate
 from ssl2_bids.steps.annotation import Annotation
-from ssl2_bids.volume import (
-    GRID_TOLERANCE,
-    Grid,
-    Volume,
-    describe_grid,
-    grid_distance,
-    read,
-    read_grid,
-    reorient,
-    resample,
-)
+from ssl2_bids.volume import Volume, read, read_grid, reorient, resample
+from ssl2_bids.voxel_grid import GRID_TOLERANCE, Grid, describe_grid, grid_distance
 
 log = logging.getLogger('ssl2_bids')
 

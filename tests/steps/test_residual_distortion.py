@@ -9,7 +9,8 @@ from scipy import ndimage
 from ssl2_bids.errors import DataError
 from ssl2_bids.steps.residual_distortion import measure_distortion
 from ssl2_bids.steps.template import template
-from ssl2_bids.volume import Volume, same_grid
+from ssl2_bids.volume import Volume
+from ssl2_bids.voxel_grid import same_grid
 
 
 @pytest.fixture(scope='module')

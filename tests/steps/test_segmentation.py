@@ -14,7 +14,8 @@ from ssl2_bids.errors import NoInputError
 from ssl2_bids.networks.calibration import Calibration
 from ssl2_bids.networks.weights import find_model, load_network
 from ssl2_bids.steps.segmentation import entropy, methods, segment, smaller_window
-from ssl2_bids.volume import Volume, read, reorient, resample, same_grid
+from ssl2_bids.volume import Volume, read, reorient, resample
+from ssl2_bids.voxel_grid import same_grid
 
 STRIPPED = Path(__file__).resolve().parents[2] / '../shared/data/ms-stripped'
 SHAPE = (84, 92, 80)

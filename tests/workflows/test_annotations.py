@@ -10,7 +10,8 @@ import pytest
 from ssl2_bids.bids.labels import find_labels
 from ssl2_bids.errors import DataError
 from ssl2_bids.steps.annotation import Annotation
-from ssl2_bids.volume import Volume, read, reorient, same_grid, write
+from ssl2_bids.volume import Volume, read, reorient, write
+from ssl2_bids.voxel_grid import same_grid
 from ssl2_bids.workflows.annotations import onto_model_grid, place, ras_grid
 from ssl2_bids.workflows.pretraining.sessions import drawn_label
 

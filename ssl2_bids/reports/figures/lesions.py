@@ -10,7 +10,8 @@ import numpy as np
 from ssl2_bids.files import write_text
 from ssl2_bids.reports.figures.panels import Panel, outline_path, sheet, slice_panel
 from ssl2_bids.reports.figures.scene import AXIAL, PLANES, Box, Plane, Scene, cut, prepare
-from ssl2_bids.volume import Volume, reorient, same_grid
+from ssl2_bids.volume import Volume, reorient
+from ssl2_bids.voxel_grid import same_grid
 
 # Light, colour-blind safe on grey (after Okabe and Ito), no grey, no deep blue.
 LESION_COLOURS = (

@@ -9,7 +9,8 @@ import numpy as np
 from scipy import ndimage
 
 from ssl2_bids import voxel_grid
-from ssl2_bids.volume import Volume, reorient, same_grid
+from ssl2_bids.volume import Volume, reorient
+from ssl2_bids.voxel_grid import same_grid
 
 MARGIN = 6.0  # mm shown around the brain
 FADE = 14.0  # mm from the brain where a head turns black: the scalp's rim stays, a face does not

@@ -1,9 +1,9 @@
 """A protocol fitted to a site: the few times and angles that give the ratios it measures.
 
 The free numbers of a sequence are those that decide how bright grey matter, fluid and lesions are
-beside white matter. They are fitted by least squares in the logarithm, each drawn to a first value: that
-of the sidecar where it has one, closely, else that of a bundled scanner, loosely. So what the site
-writes down is kept unless its images contradict it.
+beside white matter. They are fitted by least squares in the logarithm, each drawn to a first
+value: that of the sidecar where it has one, closely, else that of a bundled scanner, loosely. So
+what the site writes down is kept unless its images contradict it.
 """
 
 from __future__ import annotations

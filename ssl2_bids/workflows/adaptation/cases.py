@@ -24,7 +24,8 @@ from ssl2_bids.errors import DataError, NoInputError, UsageError
 from ssl2_bids.itk import from_itk
 from ssl2_bids.settings import GroupSettings
 from ssl2_bids.steps.annotation import Annotation
-from ssl2_bids.volume import Grid, resample
+from ssl2_bids.volume import resample
+from ssl2_bids.voxel_grid import Grid
 from ssl2_bids.workflows.annotations import place, ras_grid
 from ssl2_bids.workflows.segmentation_files import PROCESS_AGAIN
 

@@ -8,7 +8,8 @@ from ssl2_bids.bids.outputs import Result
 from ssl2_bids.errors import DataError
 from ssl2_bids.networks.calibration import UNCHANGED, Calibration
 from ssl2_bids.networks.cards import Card
-from ssl2_bids.volume import Volume, same_grid
+from ssl2_bids.volume import Volume
+from ssl2_bids.voxel_grid import same_grid
 from ssl2_bids.workflows.segmentation_files import read_result
 
 IDENTITY = ('Name', 'Version', 'Sha256')

@@ -11,7 +11,8 @@ from ssl2_bids.bids.labels import Mask
 from ssl2_bids.bids.outputs import UnitNames
 from ssl2_bids.errors import DataError, about
 from ssl2_bids.steps import annotation
-from ssl2_bids.volume import Volume, read, reorient, same_grid
+from ssl2_bids.volume import Volume, read, reorient
+from ssl2_bids.voxel_grid import same_grid
 
 
 def read_mask(path: Path) -> Volume:

@@ -26,7 +26,8 @@ from ssl2_bids.errors import DataError, NoInputError, Ssl2Error, about
 from ssl2_bids.files import remove_leftovers, write_json, write_text
 from ssl2_bids.raw_grid import read_raw_grid, write_on
 from ssl2_bids.steps.lesion_filling import fill_lesions
-from ssl2_bids.volume import Grid, Volume, reorient, resample
+from ssl2_bids.volume import Volume, reorient, resample
+from ssl2_bids.voxel_grid import Grid
 from ssl2_bids.workflows.participant.earlier import current_results
 from ssl2_bids.workflows.participant.sloppy import WARNING
 from ssl2_bids.workflows.segmentation_files import PROCESS_AGAIN, read_result

@@ -21,7 +21,8 @@ from ssl2_bids.errors import DataError
 from ssl2_bids.files import write_json, write_text
 from ssl2_bids.raw_grid import RawGrid, read_raw_grid, write_on
 from ssl2_bids.settings import ATLAS_SPACE, ATLAS_URI
-from ssl2_bids.volume import Grid, Volume, read, resample, write
+from ssl2_bids.volume import Volume, read, resample, write
+from ssl2_bids.voxel_grid import Grid
 from ssl2_bids.workflows.participant import sloppy
 from ssl2_bids.workflows.participant.engine.task import read_json
 from ssl2_bids.workflows.participant.plan import (

@@ -30,7 +30,8 @@ from ssl2_bids.contrasts import SUFFIXES
 from ssl2_bids.errors import DataError, UnavailableError, UsageError
 from ssl2_bids.files import write_json
 from ssl2_bids.settings import ATLAS_SPACE
-from ssl2_bids.volume import Volume, read, read_grid, reorient, same_grid, write
+from ssl2_bids.volume import Volume, read, read_grid, reorient, write
+from ssl2_bids.voxel_grid import same_grid
 from ssl2_bids.workflows.segmentation_files import lesion_mask, lesion_rows
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from ssl2_bids.files import write_json
-from ssl2_bids.volume import Grid, fill, read, write
+from ssl2_bids.volume import fill, read, write
+from ssl2_bids.voxel_grid import Grid
 from ssl2_bids.workflows.annotations import ras_grid
 from ssl2_bids.workflows.participant.derivatives import Results
 from ssl2_bids.workflows.participant.engine.task import read_json

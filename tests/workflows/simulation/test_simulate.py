@@ -19,7 +19,8 @@ from ssl2_bids.cli.tools.app import main
 from ssl2_bids.errors import CannotWriteError, DataError, NoInputError, UsageError
 from ssl2_bids.simulation.anatomy.anatomy import ventricles
 from ssl2_bids.steps.annotation import Annotation, read_label_values
-from ssl2_bids.volume import read, reorient, resample, same_grid
+from ssl2_bids.volume import read, reorient, resample
+from ssl2_bids.voxel_grid import same_grid
 from ssl2_bids.workflows.simulation import run as workflow
 from ssl2_bids.workflows.simulation.labels import labelled_numbers
 from ssl2_bids.workflows.simulation.plan import tissue_maps
