@@ -23,7 +23,7 @@ from ssl2_bids.networks.calibration import expit, logit
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.raw_grid import RawGrid, read_raw_grid
 from ssl2_bids.sidecar_values import is_number, known
-from ssl2_bids.volume import read
+from ssl2_bids.volume import read, reorient
 from ssl2_bids.voxel_grid import spacing_of
 from ssl2_bids.workflows.adaptation.cases import RAW, Case
 from ssl2_bids.workflows.adaptation.first_results import stored_probability
@@ -166,7 +166,7 @@ def lesion_brightness(case: Case, card: Card) -> dict[str, float]:
     By contrast; empty where little is marked, or where the participant level did not leave the
     probability of the start model.
     """
-    brain = read(case.brain_mask)
+    brain = reorient(read(case.brain_mask))
     probability = stored_probability(case.result, card, brain)
     if isinstance(probability, str):
         log.info('%s: brightness of lesions not measured: %s', case.name, probability)
@@ -178,7 +178,7 @@ def lesion_brightness(case: Case, card: Card) -> dict[str, float]:
         return {}
     found = {}
     for contrast, path in case.images.items():
-        image = read(path).data
+        image = reorient(read(path)).data
         usual = float(np.median(image[normal]))
         if usual > 0:
             found[contrast] = float(np.median(image[marked])) / usual
