@@ -146,7 +146,7 @@ def second_twin(site: Site, first: Twin, pilot: Mapping[str, Mapping[str, Any]])
         factor = spread[0] / max(here['field'][1], 1e-6)
         low, high = (_within(factor * value, SPREAD_LIMITS) for value in there['field'][::2])
         spread = (significant(low, 3), significant(high, 3))
-    return _twin(site, wanted, snr, spread)
+    return _twin(site, wanted, snr, spread, refused=first.left_out)
 
 
 def _noise(
@@ -193,6 +193,7 @@ def _twin(
     spread: tuple[float, float],
     *,
     miss: float = MAX_MISS,
+    refused: Mapping[str, str] | None = None,
 ) -> Twin:
     strength, bundled = site.field or DEFAULT_FIELD, nearest_scanner(site)
     source = f'of the bundled scanner "{bundled.name}"'
@@ -204,8 +205,10 @@ def _twin(
     receive = to_table(bundled.receive) | {'spread': list(spread)}
     sequences: dict[str, Any] = {}
     fitted: dict[str, FittedProtocol] = {}
-    left_out: dict[str, str] = {}
+    left_out = dict(refused or {})
     for contrast, one in site.sequences.items():
+        if contrast in left_out:
+            continue
         try:
             start, where = start_of_sequence(one, bundled)
             made = fit_protocol(
@@ -298,7 +301,7 @@ def with_numbers(start: Protocol, written: Mapping[str, float]) -> Protocol:
     changes: list[dict[str, Any]] = []
     if 'tr' in written and start.kind in ('flair', 'tse', 'gre'):
         changes.append({'tr': written['tr']})
-    if 'ti' in written and len(start.ti) == 1:
+    if 'ti' in written and (len(start.ti) == 1 or start.kind == 'tse'):
         changes.append({'ti': (written['ti'],)})
     if 'te' in written and not start.nominal_te and not start.echoes:
         train = {'train': max(start.train, written['te'])} if start.train else {}

@@ -115,6 +115,27 @@ def test_contrasts_that_cannot_be_drawn_are_named():
         first_twin(Site(3.0, 8, {'FLAIR': strange}))
 
 
+def test_a_contrast_that_the_pilot_did_not_draw_is_not_drawn_later():
+    strange = replace(FLAIR, suffix='T1w', words=('SE',), written={},
+                      measured=MEASURED | {'csf': (8.0, 9.0, 10.0)})  # fmt: skip
+    site = Site(3.0, 8, {'FLAIR': FLAIR, 'T1w': strange})
+    first = first_twin(site)
+    assert set(first.left_out) == {'T1w'}
+    second = second_twin(site, first, {'FLAIR': MEASURED})
+    assert second.left_out == first.left_out
+    assert second.suffixes == ('FLAIR',)
+
+
+def test_a_spin_echo_with_an_inversion_time_has_an_inversion():
+    measured = MEASURED | {'gm': (0.61,) * 3, 'csf': (0.07,) * 3}
+    t1w = replace(FLAIR, suffix='T1w', words=('SE',), measured=measured,
+                  written={'tr': 2.0, 'te': 0.02, 'ti': 0.8})  # fmt: skip
+    fitted = first_twin(Site(3.0, 8, {'T1w': t1w})).fitted['T1w']
+    assert fitted.protocol.kind == 'tse'
+    assert fitted.protocol.ti[0] == pytest.approx(0.8, rel=0.1)
+    assert fitted.reached['gm'] == pytest.approx(0.61, abs=0.06)
+
+
 @pytest.mark.parametrize('measured', [{}, {'snr': (9.0, 9.0, 9.0)}])
 def test_images_without_tissues_are_refused_by_name(measured):
     flat = replace(FLAIR, measured=measured)
