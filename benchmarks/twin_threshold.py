@@ -8,7 +8,7 @@
 
 The twin has seen none of the truth. Printed are the mean Dice of the people of OUT with the
 threshold of the start model, with the move that the twin asks for, made or refused, and with the
-best move for these very people, which nobody knows without labels. Moves are of the threshold's
+best move for these very people, which only their labels show. Moves are of the threshold's
 logit; above 0 less is marked. Dice is that of voxels, without a minimum volume.
 """
 
