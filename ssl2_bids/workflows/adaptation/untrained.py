@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from torch import nn
@@ -13,6 +14,7 @@ from ssl2_bids.training.adaptation import adapt as training
 from ssl2_bids.training.adaptation.decision import (
     LEAST_WITHIN,
     Decision,
+    ScorePair,
     decide,
     gain_of,
     least_gain,
@@ -108,28 +110,33 @@ def recalibrate(work: Work) -> Adapted:
 
 
 def recalibrate_on_twin(work: Work) -> Adapted:
-    """The start model recalibrated on people of the scanner twin; tested on them alone.
+    """The start model recalibrated on people of the scanner twin; tested on them alone."""
+    assert work.twin is not None
+    people = of_twin(work)
+    rungs, _ = test_untrained(people, make_folds(people))
+    pairs = scoring.pairs_of(rungs[-1].rows)
+    tested = decide(pairs, RECALIBRATED).reason
+    recalibration, kept = without_labels(rungs[-1].recalibration, pairs)
+    reason = f'{ON_TWIN.format(people=len(people.people))}; on simulated people {tested}{kept}'
+    work.show(f'accepted: {reason}')
+    return Adapted(
+        Decision(True, reason), RECALIBRATED, (), work.network, 0.0, recalibration, (), ()
+    )
+
+
+def without_labels(fitted: Recalibration, pairs: Sequence[ScorePair]) -> tuple[Recalibration, str]:
+    """What is used of a recalibration that was fitted to simulated people, and why not all of it.
 
     The threshold moves only upwards, and only if simulated people who were left out gain by it.
     That a model marks too much is seen in tissue without lesions, which site and twin have in
     common. That it marks too little is seen in lesions alone, and those of the twin are drawn:
     at simulated sites each lower threshold made masks worse (docs/evidence/adaptation.md).
     """
-    assert work.twin is not None
-    people = of_twin(work)
-    rungs, _ = test_untrained(people, make_folds(people))
-    pairs = scoring.pairs_of(rungs[-1].rows)
-    tested = decide(pairs, RECALIBRATED).reason
-    reason = f'{ON_TWIN.format(people=len(people.people))}; on simulated people {tested}'
-    recalibration = rungs[-1].recalibration
-    lowered = recalibration.move < 0
-    if lowered or gain_of(pairs) < least_gain(pairs, RECALIBRATED):
-        recalibration = recalibration.with_first_masks()
-        reason = f'{reason}; {f"{LOWERED}; " if lowered else ""}{KEPT}'
-    work.show(f'accepted: {reason}')
-    return Adapted(
-        Decision(True, reason), RECALIBRATED, (), work.network, 0.0, recalibration, (), ()
-    )
+    if fitted.move < 0:
+        return fitted.with_first_masks(), f'; {LOWERED}; {KEPT}'
+    if gain_of(pairs) < least_gain(pairs, RECALIBRATED):
+        return fitted.with_first_masks(), f'; {KEPT}'
+    return fitted, ''
 
 
 def of_twin(work: Work) -> Work:
