@@ -24,7 +24,7 @@ from ssl2_bids.networks.cards import Card
 from ssl2_bids.raw_grid import RawGrid, read_raw_grid
 from ssl2_bids.sidecar_values import is_number, known
 from ssl2_bids.volume import read, reorient
-from ssl2_bids.voxel_grid import spacing_of
+from ssl2_bids.voxel_grid import same_grid, spacing_of
 from ssl2_bids.workflows.adaptation.cases import RAW, Case
 from ssl2_bids.workflows.adaptation.first_results import stored_probability
 from ssl2_bids.workflows.segmentation_files import PROCESS_AGAIN
@@ -163,25 +163,34 @@ def measures_of(case: Case, card: Card) -> dict[str, dict[str, Any]]:
 def lesion_brightness(case: Case, card: Card) -> dict[str, float]:
     """Median of what the start model marks with confidence over that of normal brain.
 
-    By contrast; empty where little is marked, or where the participant level did not leave the
-    probability of the start model.
+    By contrast; empty where little is marked, where the participant level did not leave the
+    probability of the start model, and where a file cannot be read: what needs the file reports it.
     """
+    try:
+        return _brightness(case, card)
+    except DataError as error:
+        log.info('%s: brightness of lesions not measured: %s', case.name, error)
+        return {}
+
+
+def _brightness(case: Case, card: Card) -> dict[str, float]:
     brain = reorient(read(case.brain_mask))
     probability = stored_probability(case.result, card, brain)
     if isinstance(probability, str):
-        log.info('%s: brightness of lesions not measured: %s', case.name, probability)
-        return {}
+        raise DataError(probability)
     least = expit(logit(card.threshold_for(case.images)) + CONFIDENT)
     marked = probability.data >= least
     normal = (brain.data > 0) & (probability.data < NORMAL)
-    if marked.sum() * float(np.prod(spacing_of(brain.affine))) < LEAST_MARKED or not normal.any():
+    if marked.sum() * brain.voxel_volume < LEAST_MARKED or not normal.any():
         return {}
     found = {}
     for contrast, path in case.images.items():
-        image = reorient(read(path)).data
-        usual = float(np.median(image[normal]))
+        image = reorient(read(path))
+        if not same_grid(image, brain):
+            raise DataError('not on the grid of the brain mask', path=path)
+        usual = float(np.median(image.data[normal]))
         if usual > 0:
-            found[contrast] = float(np.median(image[marked])) / usual
+            found[contrast] = float(np.median(image.data[marked])) / usual
     return found
 
 

@@ -38,3 +38,8 @@ def test_the_brightness_of_what_the_start_model_marks_with_confidence(tmp_path):
     assert measure.lesion_brightness(case, replace(card, name='other')) == {}
     write(Volume(np.minimum(probability, np.float32(0.6)), brain.affine), path)
     assert measure.lesion_brightness(case, card) == {}
+    case.images['FLAIR'].write_bytes(b'no image')
+    write(Volume(probability, brain.affine), path)
+    assert measure.lesion_brightness(case, card) == {}
+    case.brain_mask.unlink()
+    assert measure.lesion_brightness(case, card) == {}
