@@ -164,7 +164,8 @@ def lesion_brightness(case: Case, card: Card) -> dict[str, float]:
     """Median of what the start model marks with confidence over that of normal brain.
 
     By contrast; empty where little is marked, where the participant level did not leave the
-    probability of the start model, and where a file cannot be read: what needs the file reports it.
+    probability of the start model, and where a file cannot be read: whatever needs the file
+    reports it.
     """
     try:
         return _brightness(case, card)
