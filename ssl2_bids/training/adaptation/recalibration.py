@@ -179,4 +179,4 @@ def fit_move(parts: Sequence[Counts]) -> float:
     for weight, one in zip(weights_of(parts), parts, strict=True):
         gained += weight / FULL * one.dice(moves)
     best = np.flatnonzero(gained >= gained.max() - 1e-9)
-    return round(float(moves[best[np.abs(moves[best]).argmin()]]), 6)
+    return round(float(moves[best[np.abs(moves[best]).argmin()]]), 6) + 0.0  # no minus zero
