@@ -6,7 +6,7 @@ Images are magnitudes, signed or complex, of shape (I, J, K). Everything random 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import fft
@@ -79,6 +79,12 @@ class Artefacts:
     motion: MotionDraw | None = None
     spikes: tuple[SpikeDraw, ...] = ()
     kept: tuple[float, float, float] | None = None
+
+    def with_averages(self, averages: float) -> Artefacts:
+        """The same artefacts with the noise of several repetitions that are averaged."""
+        if self.noise is None or averages == 1:
+            return self
+        return replace(self, noise=replace(self.noise, snr=self.noise.snr * averages**0.5))
 
 
 def draw_noise(random: np.random.Generator, snr: Range) -> NoiseDraw:

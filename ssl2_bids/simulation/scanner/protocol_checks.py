@@ -62,7 +62,7 @@ def check_sequence(settings: dict[str, Any], suffix: str, *, path: Path, key: st
         allowed = ' or '.join(KINDS_OF_SUFFIX[suffix])
         raise wrong(path, f'{key}.kind', f'{kind!r} is not {allowed}')
     needed = ('kind', 'tr', *NEEDED_KEYS[kind])
-    known = (*needed, 'bandwidth', 'fat', *OPTIONAL_KEYS[kind])
+    known = (*needed, 'averages', 'bandwidth', 'fat', *OPTIONAL_KEYS[kind])
     where = f' to a sequence of kind {kind}'
     check_keys(settings, known, needed, source_of(path), key=key, where=where)
 
@@ -125,6 +125,7 @@ def fault(protocol: Protocol) -> tuple[str, str] | None:
         (0.5 <= p.efficiency <= 1, 'efficiency', f'{p.efficiency:g} is not between 0.5 and 1'),
         (0 <= p.refocusing <= 2, 'refocusing', f'{p.refocusing:g} is not between 0 and 2'),
         (0 <= p.fat <= 1, 'fat', f'{p.fat:g} is not between 0 and 1'),
+        (0.01 <= p.averages <= 100, 'averages', f'{p.averages:g} is not between 0.01 and 100'),
         (
             p.bandwidth == 0 or 5 <= p.bandwidth <= 5000,
             'bandwidth',

@@ -51,6 +51,8 @@ class Protocol:
         echoes of 180 degrees, 0.5 for long trains of low angles.
     fat : share of the signal of fat and marrow that fat suppression leaves, 1 without.
     bandwidth : Hz per voxel along the readout; 0 for no geometric distortion.
+    averages : repetitions that are averaged: noise is that of the scanner's ``snr`` over the root
+        of it. Below 1 for a sequence with more noise, as of parallel imaging.
     """
 
     kind: str
@@ -68,6 +70,7 @@ class Protocol:
     refocusing: float = 0.75
     fat: float = 1.0
     bandwidth: float = 0.0
+    averages: float = 1.0
 
     @property
     def echo_times(self) -> tuple[float, ...]:
@@ -138,7 +141,7 @@ class Scanner:
     protocols, geometries : by BIDS suffix (``MEGRE`` and ``UNIT1`` stand for all their images).
     snr : range of the ratio of white matter's signal to the noise of one channel of the complex
         image, where the transmit field is nominal and the receive gain 1 (UNIT1: of INV2; MEGRE:
-        of the first echo).
+        of the first echo). Each sequence has it, but for its ``averages``.
     """
 
     name: str

@@ -127,12 +127,13 @@ def scan(
         error = sample(head.off_resonance, head.affine, grid, pose, box=head.box, thin=True)
     middle = (np.array(pose) @ [*head.centre, 1])[:3]
     gain = receive_map(draw.receive, grid.shape, grid.affine, middle)
+    artefacts = draw.artefacts.with_averages(protocol.averages)
     pair = []
     for number, image in enumerate(receive_images(head, protocol, geometry, grid, pose, error)):
         image *= gain
         noisy = apply(
             image,
-            draw.artefacts,
+            artefacts,
             white=white,
             phase_axis=geometry.phase_axis,
             spacing=float(grid.spacing[geometry.phase_axis]),

@@ -226,6 +226,7 @@ FAULTS = [
     ('sequences.T1w.efficiency', 1.2, 'sequences.T1w.efficiency: 1.2 is not between'),
     ('sequences.T1w.fat', -1, 'sequences.T1w.fat: -1 is not between 0 and 1'),
     ('sequences.T1w.bandwidth', 240000, 'sequences.T1w.bandwidth: 240000 is not between'),
+    ('sequences.T1w.averages', 0, 'sequences.T1w.averages: 0 is not between 0.01 and 100'),
     ('sequences.FLAIR.ti', [6.0], 'sequences.FLAIR.ti: 6 s is not below the repetition'),
     ('sequences.FLAIR.ti', [1.65, 2.0], 'sequences.FLAIR.ti: flair has one, not 2'),
     ('sequences.FLAIR.ti', [], 'sequences.FLAIR.ti: flair has one, not 0'),

@@ -361,6 +361,21 @@ def test_scans_repeat_themselves_and_differ_by_draw(lesions, heads):
     assert (other.volume.data != first).any()
 
 
+def test_averages_lower_the_noise_by_their_root(heads):
+    scanner = small(3.0)
+    draw = draw_scan(generator(4), scanner)
+    quiet = replace(draw, artefacts=replace(draw.artefacts, noise=None))
+    images = {}
+    for averages in (1.0, 4.0):
+        protocols = {'T1w': replace(scanner.protocols['T1w'], averages=averages)}
+        (one,) = scan(heads[3.0], replace(scanner, protocols=protocols), 'T1w', draw)
+        images[averages] = one.volume.data.astype(float)
+    (clean,) = scan(heads[3.0], scanner, 'T1w', quiet)
+    bright = clean.volume.data > 300
+    noise = [(image - clean.volume.data)[bright].std() for image in images.values()]
+    assert noise[0] == pytest.approx(2 * noise[1], rel=0.03)
+
+
 def test_shares_of_faults_are_those_asked_for():
     scanner = small(3.0)
     draws = [draw_scan(generator(n), scanner, motion=0.25, spikes=0.5) for n in range(200)]

@@ -40,6 +40,7 @@ from ssl2_bids.workflows.adaptation.twin.measure import NUMBERS, SequenceFacts, 
 DEFAULT_FIELD = 3.0  # T, where no sidecar has one
 SNR_LIMITS = (3.0, 300.0)
 SPREAD_LIMITS = (0.01, 0.6)
+AVERAGES_LIMITS = (0.02, 50.0)
 THICK = 2.0  # mm; a T1w of thicker slices is a spin echo unless its sidecar states otherwise
 FIRST_MISS = 0.6  # of a ratio, before the pilot shows what partial volume adds to fluid
 SUPPRESSED = 0.6  # of white matter; fluid below that is nulled in a FLAIR
@@ -139,14 +140,40 @@ def second_twin(site: Site, first: Twin, pilot: Mapping[str, Mapping[str, Any]])
             wanted[contrast][LESION] = fitted.reached[LESION] * factor
     reference = reference_of(site)
     there, here = site.sequences[reference].measured, pilot.get(reference, {})
-    snr = _noise(first.table['snr'][0], there['snr'], here.get('snr'))
+    drawn = first.table['snr'][0]
+    snr = _noise(drawn, there['snr'], here.get('snr'))
+    averages = {
+        contrast: _averages(drawn, site.sequences, pilot, contrast, reference)
+        for contrast in first.fitted
+        if contrast != reference
+    }
     spread = first.table['receive']['spread']
     spread = (spread[0], spread[1])
     if 'field' in there and 'field' in here:
         factor = spread[0] / max(here['field'][1], 1e-6)
         low, high = (_within(factor * value, SPREAD_LIMITS) for value in there['field'][::2])
         spread = (significant(low, 3), significant(high, 3))
-    return _twin(site, wanted, snr, spread, refused=first.left_out)
+    return _twin(site, wanted, snr, spread, averages=averages, refused=first.left_out)
+
+
+def _averages(
+    drawn: float,
+    sequences: Mapping[str, SequenceFacts],
+    pilot: Mapping[str, Mapping[str, Any]],
+    contrast: str,
+    reference: str,
+) -> float:
+    """Averages with which a contrast has its own noise beside that of the reference; 1 if unknown.
+
+    The medians over people of the two are compared.
+    """
+    if 'snr' not in sequences[contrast].measured:
+        return 1.0
+    own, usual = (
+        _noise(drawn, (sequences[name].measured['snr'][1],) * 3, pilot.get(name, {}).get('snr'))[0]
+        for name in (contrast, reference)
+    )
+    return significant(_within((own / usual) ** 2, AVERAGES_LIMITS), 2)
 
 
 def _noise(
@@ -193,6 +220,7 @@ def _twin(
     spread: tuple[float, float],
     *,
     miss: float = MAX_MISS,
+    averages: Mapping[str, float] | None = None,
     refused: Mapping[str, str] | None = None,
 ) -> Twin:
     strength, bundled = site.field or DEFAULT_FIELD, nearest_scanner(site)
@@ -222,10 +250,13 @@ def _twin(
             left_out[contrast] = str(error.message)
             continue
         fitted[contrast] = made
-        row = sequence_table(made.protocol) | {'geometry': geometry_table(one)}
+        repeated = (averages or {}).get(contrast, 1.0)
+        row = sequence_table(replace(made.protocol, averages=repeated))
+        row['geometry'] = geometry_table(one)
         sequences[one.suffix] = row
         key = f'sequences.{one.suffix}'
         reasons[f'{key}.kind'] = f'start values: {where or source}'
+        reasons[f'{key}.averages'] = 'from the noise of its images beside that of "snr"'
         for name in row:
             if name in made.moved:
                 reasons[f'{key}.{name}'] = 'fitted to the brightness of the tissues'
@@ -326,9 +357,9 @@ def sequence_table(protocol: Protocol) -> dict[str, Any]:
     """The keys that a protocol file has of a sequence."""
     content = to_table(protocol)
     known = ('kind', 'tr', *NEEDED_KEYS[protocol.kind], *OPTIONAL_KEYS[protocol.kind],
-             'fat', 'bandwidth')  # fmt: skip
-    empty = {'nominal_te': 0.0, 'preparation': 0.0, 'bandwidth': 0.0, 'ti': []}
-    return {key: _plain(content[key]) for key in known if not (key in empty and not content[key])}
+             'fat', 'bandwidth', 'averages')  # fmt: skip
+    empty = {'nominal_te': 0.0, 'preparation': 0.0, 'bandwidth': 0.0, 'ti': [], 'averages': 1.0}
+    return {key: content[key] for key in known if content[key] != empty.get(key)}
 
 
 def geometry_table(one: SequenceFacts) -> dict[str, Any]:
@@ -381,10 +412,6 @@ def _toml(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f'[{", ".join(map(_toml, value))}]'
     return json.dumps(value)
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _within(value: float, limits: tuple[float, float]) -> float:

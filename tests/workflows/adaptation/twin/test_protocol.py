@@ -71,6 +71,31 @@ def test_the_second_protocol_corrects_what_the_pilot_shows(tmp_path):
     assert scanner.receive.spread == pytest.approx((0.165, 0.33))  # twice 0.11 by the median
 
 
+def test_each_contrast_has_its_own_noise(tmp_path):
+    quiet = replace(
+        FLAIR, suffix='T1w', written={}, words=('GR', 'IR'), voxel=(1.0, 1.0, 1.0), thickness=0.0,
+        measured={'gm': (0.8,) * 3, 'csf': (0.15,) * 3, 'snr': (45.0,) * 3},
+    )  # fmt: skip
+    site = Site(1.5, 3, {'FLAIR': FLAIR, 'T1w': quiet})
+    pilot = {
+        'FLAIR': {**MEASURED, 'snr': (15.0,) * 3},
+        'T1w': {**quiet.measured, 'snr': (15.0,) * 3},
+    }
+    first = first_twin(site)
+    assert read(first, tmp_path).protocols['T1w'].averages == 1
+    second = second_twin(site, first, pilot)
+    scanner = read(second, tmp_path)
+    assert scanner.protocols['T1w'].averages == pytest.approx(9, rel=0.05)  # (45 / 15) squared
+    assert scanner.protocols['FLAIR'].averages == 1
+    assert 'averages = 9.0  # from the noise of its images' in second.text
+    unknown = {
+        'FLAIR': FLAIR,
+        'T1w': replace(quiet, measured={'gm': (0.8,) * 3, 'csf': (0.15,) * 3}),
+    }
+    again = second_twin(Site(1.5, 3, unknown), first, pilot)
+    assert read(again, tmp_path).protocols['T1w'].averages == 1
+
+
 def test_a_perfect_pilot_changes_no_ratio():
     first = first_twin(SITE)
     second = second_twin(SITE, first, {'FLAIR': MEASURED})
