@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -104,12 +104,18 @@ class Recalibration:
     move : of the logit of the threshold, before the calibration.
     minimum_volume : mm^3; None is that of the start model.
     refused : a move that was fitted and is not made, because a test did not show its gain.
+    least : what the move was at least to be; None without such evidence.
     """
 
     calibration: Calibration = field(default=UNCHANGED)
     move: float = 0.0
     minimum_volume: float | None = None
     refused: float | None = None
+    least: float | None = None
+
+    def at_least(self, move: float | None) -> Recalibration:
+        """With a move that is not below this one; None leaves it."""
+        return self if move is None else replace(self, move=max(self.move, move), least=move)
 
     def with_first_masks(self) -> Recalibration:
         """With the masks of the start model: its threshold and minimum volume stay."""

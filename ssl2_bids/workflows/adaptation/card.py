@@ -37,13 +37,15 @@ def card_content(work: Work, adapted: Adapted, compared: dict[str, Any]) -> dict
         if work.twin:
             people = len(trained_twins(work))
             data += f', by {people} simulated people of a scanner fitted to these scans'
-    elif accepted and work.twin:
+    elif accepted and work.twin and not labelled:
         data += (
             f'; then recalibrated on {len(work.twins)} simulated people of a scanner fitted to '
             f'{len(trained)} scans of a site'
         )
     elif accepted:
         data += f'; then recalibrated on {labelled} labelled scan{"s" * (labelled > 1)} of a site'
+        if work.twin:
+            data += f' and {len(work.twins)} simulated people of a scanner fitted to its scans'
     return (
         kept
         | recalibrated_keys(parent, adapted)
@@ -111,6 +113,7 @@ def recalibrated_keys(parent: Card, adapted: Adapted) -> dict[str, Any]:
             'ThresholdMove': found.move,
             'MinimumLesionVolume': found.minimum_volume,
             **({'RefusedMove': found.refused} if found.refused is not None else {}),
+            **({'LeastMove': found.least} if found.least is not None else {}),
         },
     }
     if parent.thresholds:

@@ -101,8 +101,17 @@ class Near:
         return found
 
 
-def test(work: Work, cases: Sequence[Labelled], probability: Probability) -> Tested:
+def test(
+    work: Work,
+    cases: Sequence[Labelled],
+    probability: Probability,
+    least_move: float | None,
+) -> Tested:
     """Score a network on labelled cases, and its recalibration by all but the one scored.
+
+    Parameters
+    ----------
+    least_move : of the threshold, by evidence beside these labels.
 
     Raises
     ------
@@ -128,7 +137,7 @@ def test(work: Work, cases: Sequence[Labelled], probability: Probability) -> Tes
         marked = np.zeros(near.truth.drawn.shape, bool)
         for number, block in enumerate(near.blocks):
             own = [part for n, part in enumerate(counts[name]) if case.blocks and n != number]
-            fitted = fitting.fit([*others, *own])
+            fitted = fitting.fit([*others, *own]).at_least(least_move)
             marked[block] = near.marked(fitted.mark_from(threshold))[block]
         tables[name] = scoring.score(marked, near.truth, sizes)
     named = [(case.one.case.participant, tables[case.one.case.name]) for case in cases]
@@ -139,6 +148,7 @@ def test(work: Work, cases: Sequence[Labelled], probability: Probability) -> Tes
         smallest = _best_minimum(known, sizes)
         recalibrated[case.one.case.name] = tables[case.one.case.name][smallest]
     fitted = fitting.fit([part for parts in counts.values() for part in parts])
+    fitted = fitted.at_least(least_move)
     if not any(case.blocks for case in cases):
         smallest = _best_minimum(named, sizes)
         if smallest != sizes[0]:

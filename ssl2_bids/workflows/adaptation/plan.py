@@ -91,10 +91,15 @@ class Adaptation:
         return len(self.trained) != 1 or bool(asked)
 
     @property
+    def draws_twin(self) -> bool:
+        """Whether people of a scanner twin are simulated, for a training or a recalibration."""
+        settings = self.settings
+        return settings.strategy == TWIN and (self.trains or settings.rung == RECALIBRATED)
+
+    @property
     def recalibrates_on_twin(self) -> bool:
         """Whether nothing is trained, and people of the scanner twin stand for labels."""
-        settings = self.settings
-        return settings.strategy == TWIN and settings.rung == RECALIBRATED and not self.trained
+        return self.draws_twin and not self.trains and not self.trained
 
     @property
     def folder(self) -> str:
@@ -364,6 +369,6 @@ def describe(adaptation: Adaptation) -> list[str]:
         names += [table, sidecar_path(Path(table)).as_posix()]
     if trains:
         names.append(output_name('group.annotate_figure', desc=name))
-    if adaptation.settings.strategy == TWIN and (trains or adaptation.recalibrates_on_twin):
+    if adaptation.draws_twin:
         names += [output_name(key, desc=name) for key in ('model.twin', 'group.twin_figure')]
     return lines + [f'write  {name}' for name in names]

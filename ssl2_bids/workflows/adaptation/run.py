@@ -8,7 +8,7 @@ import numpy as np
 from torch import nn
 
 from ssl2_bids.errors import UsageError
-from ssl2_bids.settings import BUNDLED
+from ssl2_bids.settings import BUNDLED, RECALIBRATED
 from ssl2_bids.training.adaptation import adapt as training
 from ssl2_bids.training.adaptation.adapt import ALL, LAST
 from ssl2_bids.training.adaptation.decision import (
@@ -36,12 +36,14 @@ from ssl2_bids.workflows.adaptation.state import RUNGS_OF, Work, layers_of, trai
 from ssl2_bids.workflows.adaptation.timing import fit_into_time
 from ssl2_bids.workflows.adaptation.twin.recalibrate import recalibrated_on_twins, trained_twins
 from ssl2_bids.workflows.adaptation.untrained import (
+    AT_LEAST,
     WITHIN,
     Adapted,
     Rung,
     labelled_cases,
     labelled_of,
     make_folds,
+    move_of_twin,
     recalibrate_on_twin,
     test_untrained,
 )
@@ -55,7 +57,8 @@ def run(work: Work) -> Adapted:
     if work.adaptation.recalibrates_on_twin:
         return recalibrate_on_twin(work)
     folds = make_folds(work)
-    rungs, before = test_untrained(work, folds)
+    least_move = move_of_twin(work) if work.twin and work.annotations else None
+    rungs, before = test_untrained(work, folds, least_move)
     peers: list[nn.Module] = []
     if work.trains and settle_time(work, folds):
         trained, peers = test_trained(work, folds, before)
@@ -67,6 +70,9 @@ def run(work: Work) -> Adapted:
         taken, decision = asked[choice.rung], choice.decision
         if work.adaptation.on_slices and taken.rows:
             decision = replace(decision, reason=f'{decision.reason}; {WITHIN}')
+        if least_move and taken.name == RECALIBRATED:
+            raised = AT_LEAST.format(move=least_move)
+            decision = replace(decision, reason=f'{decision.reason}; {raised}')
     else:
         taken, decision = rungs[0], Decision(False, 'the start model was asked for')
     work.show(f'{"accepted" if decision.accepted else "not accepted"}: {decision.reason}')
@@ -143,7 +149,7 @@ def test_trained(
         peers = leave_out(work, folds, layers)
     cases, rungs = labelled_cases(work, folds), []
     for name in names:
-        tested = ladder.test(work, cases, of_files(work, name, cases))
+        tested = ladder.test(work, cases, of_files(work, name, cases), None)
         rows, recalibration = ladder.better_of(cases, tested, before)
         rungs.append(Rung(name, tuple(rows), 0.0, recalibration))
     for number, case in enumerate(cases):

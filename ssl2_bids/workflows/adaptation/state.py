@@ -202,11 +202,8 @@ def with_twin(
     settings = adaptation.settings
     if settings.strategy != TWIN:
         return adaptation, None
-    if not (adaptation.trains or adaptation.recalibrates_on_twin):
-        show(
-            'no scanner twin is drawn: without a training it is for sites without labels '
-            '(--rung recalibrated), and here labels are given'
-        )
+    if not adaptation.draws_twin:
+        show('no scanner twin is drawn: the rung that was asked for is the start model')
         return adaptation, None
     cases = [one.case for one in people]
     try:

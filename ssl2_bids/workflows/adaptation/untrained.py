@@ -34,6 +34,7 @@ WITHIN = 'tested on slices of a single participant: evidence within one person'
 KEPT = 'the threshold of the start model stays'
 NOT_TESTED = 'not tested: a single annotated slice leaves nothing for a test'
 ON_TWIN = 'recalibrated on {people} people of the scanner twin, without a test on real scans'
+AT_LEAST = 'the scanner twin asks for a move of the threshold by at least {move:+.2f}'
 LOWERED = (
     'a lower threshold would mark more by the evidence of simulated lesions alone: '
     'without a label it is not lowered'
@@ -87,7 +88,7 @@ def recalibrate(work: Work) -> Adapted:
 
     On one labelled participant the threshold moves only where the slices left out gain by it.
     """
-    rungs, _ = test_untrained(work, make_folds(work))
+    rungs, _ = test_untrained(work, make_folds(work), None)
     taken = rungs[-1]
     recalibration, pairs = taken.recalibration, scoring.pairs_of(taken.rows)
     reason = decide(pairs, RECALIBRATED).reason if pairs else NOT_TESTED
@@ -111,17 +112,36 @@ def recalibrate(work: Work) -> Adapted:
 
 def recalibrate_on_twin(work: Work) -> Adapted:
     """The start model recalibrated on people of the scanner twin; tested on them alone."""
-    assert work.twin is not None
-    people = of_twin(work)
-    rungs, _ = test_untrained(people, make_folds(people))
-    pairs = scoring.pairs_of(rungs[-1].rows)
+    recalibration, pairs, kept = fit_to_twin(work)
     tested = decide(pairs, RECALIBRATED).reason
-    recalibration, kept = without_labels(rungs[-1].recalibration, pairs)
-    reason = f'{ON_TWIN.format(people=len(people.people))}; on simulated people {tested}{kept}'
+    reason = f'{ON_TWIN.format(people=len(work.twins))}; on simulated people {tested}{kept}'
     work.show(f'accepted: {reason}')
     return Adapted(
         Decision(True, reason), RECALIBRATED, (), work.network, 0.0, recalibration, (), ()
     )
+
+
+def move_of_twin(work: Work) -> float:
+    """What people of the scanner twin ask for the threshold: a move of its logit, 0 or above.
+
+    With few labels this is the least move. At simulated sites the larger one of the two moves,
+    that of one to three labelled people and that of the twin, was better than either alone, than
+    their mean, and than a fit to both together (docs/evidence/adaptation.md).
+    """
+    move = fit_to_twin(work)[0].move
+    work.show(
+        AT_LEAST.format(move=move) if move else 'the scanner twin asks for no higher threshold'
+    )
+    return move
+
+
+def fit_to_twin(work: Work) -> tuple[Recalibration, list[ScorePair], str]:
+    """What is used of a recalibration on people of the twin, their scores, and why not all."""
+    people = of_twin(work)
+    rungs, _ = test_untrained(people, make_folds(people), None)
+    pairs = scoring.pairs_of(rungs[-1].rows)
+    recalibration, kept = without_labels(rungs[-1].recalibration, pairs)
+    return recalibration, pairs, kept
 
 
 def without_labels(fitted: Recalibration, pairs: Sequence[ScorePair]) -> tuple[Recalibration, str]:
@@ -192,11 +212,15 @@ def labelled_cases(work: Work, folds: dict[str, set[str]]) -> list[Labelled]:
 
 
 def test_untrained(
-    work: Work, folds: dict[str, set[str]]
+    work: Work, folds: dict[str, set[str]], least_move: float | None
 ) -> tuple[list[Rung], dict[str, LabelScores]]:
     """The start model and its recalibration; and the scores of the start model.
 
     A single annotated slice has no scores: nothing is left of it for a test.
+
+    Parameters
+    ----------
+    least_move : see :func:`ladder.test`.
     """
     cases, began = labelled_cases(work, folds), time.monotonic()
     if not cases:
@@ -205,7 +229,7 @@ def test_untrained(
         f'recalibration on {len(cases)} labelled sessions, without training: about '
         f'{ladder.expected_seconds(cases):.2g} seconds'
     )
-    tested = ladder.test(work, cases, ladder.first_probability(work))
+    tested = ladder.test(work, cases, ladder.first_probability(work), least_move)
     work.test_seconds = time.monotonic() - began
     minutes = work.test_seconds / 60
     before, shown = tested.plain, [case for case in cases if case.blocks != 1]

@@ -106,6 +106,14 @@ def test_participants_have_equal_weights_with_any_number_of_sessions():
     assert fitting.weights_of([one, one, other]).tolist() == [15, 15, 30]
 
 
+@pytest.mark.parametrize(('least', 'move'), [(None, 0.4), (0.0, 0.4), (1.1, 1.1)])
+def test_a_least_move_is_kept(least, move):
+    found = Recalibration(Calibration(0.9, -0.5), 0.4, 10.0).at_least(least)
+    assert (found.move, found.least) == (move, least)
+    assert found.calibration == Calibration(0.9, -0.5)
+    assert found.minimum_volume == 10.0
+
+
 def test_the_threshold_is_calibrated_like_the_probabilities():
     found = Recalibration(Calibration(0.8, -1.0), move=0.7)
     probability, _ = labelled(3)

@@ -53,11 +53,17 @@ def test_without_measures_the_training_continues_without_a_twin(site):
     assert 'continuing without it' in shown
 
 
-def test_without_a_training_labels_come_first(site):
+def test_a_recalibration_continues_without_a_twin_too(site):
     work, shown = started(replace(site, rung='recalibrated', steps=None))
     assert work.twin is None
     assert len(work.labelled) == 2
-    assert 'no scanner twin is drawn: without a training' in shown
+    assert 'no scanner twin can be made' in shown
+
+
+def test_the_start_model_needs_no_twin(site):
+    work, shown = started(replace(site, rung='bundled', steps=None))
+    assert work.twin is None
+    assert 'no scanner twin is drawn' in shown
 
 
 def test_constant_images_are_named_and_without_labels_this_is_the_end(site):

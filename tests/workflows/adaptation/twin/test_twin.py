@@ -79,6 +79,19 @@ def test_a_site_without_labels_is_recalibrated_on_its_twin(site, monkeypatch):
     assert 'fitted to the lesions of 2 simulated people of a scanner' in page
     assert len(list(out.rglob('*desc-adapted_mask.nii.gz'))) == 2
     assert validate(out) == []
+    # with labels the twin of before gives the least move of the threshold
+    shown.clear()
+    truth = settings.bids_dir / 'derivatives/truth'
+    labelled = replace(settings, labels=(truth,), label='both')
+    assert run_group_level(labelled, show=shown.append) == 0
+    assert any('asks for' in line and line.startswith('the scanner twin') for line in shown)
+    card = json.loads((out / 'models/both/model.json').read_text())
+    found = card['Recalibration']
+    assert found['ThresholdMove'] >= found['LeastMove'] >= 0
+    assert len(card['Evidence']['Labelled']) == 2
+    assert 'labelled scans of a site and 2 simulated people of a scanner' in card['TrainedOn']
+    page = (out / 'group_report.html').read_text()
+    assert 'moves the threshold at least as far up as they ask for' in page
 
 
 @pytest.mark.slow
