@@ -235,7 +235,7 @@ def adapt_site(settings: GroupSettings) -> dict[str, Any]:
     assert adaptation is not None
     work = begin(adaptation, print)
     folds = untrained.make_folds(work)
-    rungs, before = untrained.test_untrained(work, folds)
+    rungs, before = untrained.test_untrained(work, folds, None)
     trained: Sequence[Rung] = ()
     if work.trains:
         running.settle_time(work, folds)

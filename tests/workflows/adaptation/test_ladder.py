@@ -225,7 +225,7 @@ def test_a_case_read_once_near_its_lesions_has_the_scores_of_all_its_voxels(site
     folds = running.make_folds(work)
     cases = running.labelled_cases(work, folds)
     probability = ladder.first_probability(work)
-    tested = ladder.test(work, cases, probability)
+    tested = ladder.test(work, cases, probability, None)
     whole = {}
     for case in cases:
         brain = scoring.brain_of(case.one)
