@@ -125,8 +125,8 @@ def move_of_twin(work: Work) -> float:
     """What people of the scanner twin ask for the threshold: a move of its logit, 0 or above.
 
     With few labels this is the least move. At simulated sites the larger one of the two moves,
-    that of one to three labelled people and that of the twin, was better than either alone, than
-    their mean, and than a fit to both together (docs/evidence/adaptation.md).
+    that of one to three labelled people and that of the twin, was better than either alone and
+    than their mean (docs/evidence/adaptation.md).
     """
     move = fit_to_twin(work)[0].move
     work.show(
