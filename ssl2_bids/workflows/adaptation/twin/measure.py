@@ -23,6 +23,7 @@ from ssl2_bids.networks.calibration import expit, logit
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.raw_grid import RawGrid, read_raw_grid
 from ssl2_bids.sidecar_values import is_number, known
+from ssl2_bids.steps.image_checks import MAX_CJV
 from ssl2_bids.volume import read, reorient
 from ssl2_bids.voxel_grid import same_grid, spacing_of
 from ssl2_bids.workflows.adaptation.cases import RAW, Case
@@ -254,6 +255,12 @@ def _thickness(scans: Sequence[_Scan], longest: float) -> float:
     return round(thickness, 4) if 0 < thickness < longest - 0.02 else 0.0
 
 
+def tissues_separated(metrics: Mapping[str, Any]) -> bool:
+    """Whether grey and white matter were separated, so that their ratio is a measure."""
+    overlap = metrics.get('cjv')
+    return not is_number(overlap) or float(overlap) <= MAX_CJV
+
+
 def measured_of(
     metrics: Sequence[Mapping[str, Any]],
 ) -> dict[str, tuple[float, float, float]]:
@@ -261,11 +268,12 @@ def measured_of(
 
     Parameters
     ----------
-    metrics : what :func:`measures_of` gives for a contrast, one per person.
+    metrics : what :func:`measures_of` gives for a contrast, one per person. The ratio of grey to
+        white matter counts only where the two were separated.
     """
     values: dict[str, list[float]] = {name: [] for name in MEASURES}
     for one in metrics:
-        if is_number(one.get('wm2gm')):
+        if is_number(one.get('wm2gm')) and tissues_separated(one):
             values['gm'].append(1 / float(one['wm2gm']))
         if is_number(one.get('csf2wm')):
             values['csf'].append(float(one['csf2wm']))

@@ -194,6 +194,17 @@ def test_the_kind_of_a_t1w(words, thick, kind, tmp_path):
     assert scanner.protocols['T1w'].kind == kind
 
 
+def test_a_ratio_of_tissues_that_were_not_separated_is_no_measure():
+    rows = [
+        {'wm2gm': 0.8, 'csf2wm': 0.1, 'cjv': 0.6},
+        {'wm2gm': 1.05, 'csf2wm': 0.2, 'cjv': 9.4},
+    ]
+    found = measured_of(rows)
+    assert found['gm'] == (1.25, 1.25, 1.25)
+    assert found['csf'][1] == pytest.approx(0.15)
+    assert 'gm' not in measured_of(rows[1:])
+
+
 def test_measures_are_percentiles_of_what_is_known():
     rows = [{'wm2gm': 0.8, 'csf2wm': 0.1, 'tissue_snr': 20, 'inu_range': None}, {'wm2gm': None}]
     assert measured_of(rows) == {
