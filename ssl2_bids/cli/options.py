@@ -26,6 +26,7 @@ from ssl2_bids.files import check_folder, read_text
 from ssl2_bids.locks import LOCK, locked
 from ssl2_bids.settings import (
     LEVELS,
+    UNTRAINED,
     ParticipantSettings,
     RunSettings,
     foreign_options,
@@ -197,6 +198,8 @@ def _of_adaptation(
             raise UsageError(f'-d labels={more} does not apply with --strategy none')
     else:
         labels += [folder for folder in derivatives.values() if _has_labels(folder)]
+    if arguments.rung in UNTRAINED:
+        _refuse(arguments, {'steps', 'max_time'}, f'with --rung {arguments.rung}')
     if arguments.twin_heads and arguments.strategy != 'twin':
         raise UsageError(
             '--twin-heads is for --strategy twin',

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -95,18 +95,22 @@ def draw_twin(shown: Sequence[Beside], path: Path) -> None:
     write_text(path, sheet(title, rows, note=note, columns=2 * len(TWIN_HEIGHTS)))
 
 
-def section(facts: Mapping[str, Any]) -> dict[str, Any]:
+def section(facts: Mapping[str, Any], labels: Collection[str | None]) -> dict[str, Any]:
     """What the template shows of one adaptation.
 
     Parameters
     ----------
     facts : the content of ``models/<label>/report.json``.
+    labels : of the models that the page has results of.
     """
     rows = facts['Performance']
+    fitted = (facts.get('Recalibration') or {}).get('Recalibration', {})
     columns = [name for name in SCORES if any(_known(row, name) for row in rows)]
     enough = any(entry['P'] is not None for entry in facts['Comparison'].values())
     return {
         'facts': facts,
+        'has_results': facts['Label'] in labels,
+        'first_masks': 'RefusedMove' in fitted,  # the threshold of the start model stays
         'rows': rows,
         'columns': [(name, SCORES[name].title) for name in columns],
         'chart': before_and_after(rows),
@@ -160,7 +164,7 @@ def rung_chart(rungs: Sequence[Mapping[str, Any]]) -> Markup:
         weight = ' font-weight="bold"' if rung['Taken'] else ''
         parts.append(
             f'<g><title>{name}: {dice:.3f}</title>'
-            + (f'<path class="axis" style="stroke-width:1.5" d="{bar}"/>' if error else '')
+            + (f'<path class="line" d="{bar}"/>' if error else '')
             + f'<circle class="point" cx="{x:.1f}" cy="{height(dice):.1f}" '
             f'r="{6 if rung["Taken"] else 4}"/></g>'
             f'<text x="{x:.1f}" y="{HEIGHT - 10}" text-anchor="middle"{weight}>{name}</text>'

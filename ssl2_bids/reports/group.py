@@ -79,6 +79,7 @@ def render(
     """
     shown = [_complete(row) for row in rows]
     models = list(dict.fromkeys(row['model'] for row in shown))
+    labels = {row['model_label'] for row in shown}
     write_page(
         path,
         'group.html',
@@ -93,7 +94,7 @@ def render(
         quality=quality_charts(shown),
         crowded=MANY if is_crowded(shown) else None,
         command=command,
-        adaptations=[section(facts) for facts in adaptations],
+        adaptations=[section(facts, labels) for facts in adaptations],
         to_label=[] if adaptations else _to_label(shown),
         covariates=[c for c in covariates if any(_known(row.get(c)) for row in shown)],
         frequency_figure=frequency_figure,

@@ -285,6 +285,6 @@ def methods(card: Card, contrasts: tuple[str, ...]) -> str:
     if card.normalisation['Type'] == 'median-mad':
         scaling = ' and scaled by median and median absolute deviation within the brain'
     return (
-        f'{images} {"were" if contrasts[1:] else "was"} each interpolated once (linearly) to a '
+        f'{images} {"were each" if contrasts[1:] else "was"} interpolated once (linearly) to a '
         f'{size} mm grid in RAS orientation around the brain, stripped{scaling}.'
     )

@@ -58,9 +58,12 @@ def facts(*, accepted=True, p=None, rows=2, **more):
     } | more
 
 
-def page_of(tmp_path, *given, people=0) -> str:
+def page_of(tmp_path, *given, people=0, label=None) -> str:
     path = tmp_path / 'group_report.html'
-    rows = [{'participant_id': f'sub-{n}', 'volume_mm3': 1e3, 'model': 'm'} for n in range(people)]
+    rows = [
+        {'participant_id': f'sub-{n}', 'volume_mm3': 1e3, 'model': 'm', 'model_label': label}
+        for n in range(people)
+    ]
     group.render(rows, path, version='1', adaptations=given)
     return path.read_text(encoding='utf-8')
 
@@ -82,7 +85,7 @@ def test_half_of_the_change_is_stated(tmp_path):
 
 
 def test_the_page_states_what_became_of_the_model(tmp_path):
-    page = page_of(tmp_path, facts())
+    page = page_of(tmp_path, facts(), people=1, label='mysite')
     assert 'The adapted model is used' in page
     assert '0.400</td><td class="n">0.600' in page
     assert 'Fewer than 6 participants' in page
@@ -91,6 +94,26 @@ def test_the_page_states_what_became_of_the_model(tmp_path):
     assert re.search(r'sub-07.*88.*41\.2', page, re.DOTALL)
     refused = page_of(tmp_path, facts(accepted=False))
     assert 'not accepted: the start model stays in use' in refused
+    unused = page_of(tmp_path, facts(), people=1, label='other')
+    assert 'The adapted model is used' not in unused
+    assert 'no result here is from it' in unused
+
+
+def test_masks_that_stay_have_no_scores_in_use(tmp_path):
+    fitted = {'Scale': 0.9, 'Shift': -0.4, 'ThresholdMove': 0.0, 'MinimumLesionVolume': None}
+    rung = {'Gain': 0.015, 'Interval': [None, None], 'LesionF1': 0.7, 'Minutes': 0.01}
+    rungs = [
+        {**rung, 'Rung': 'bundled', 'Dice': 0.69, 'Recalibrated': False, 'Taken': False},
+        {**rung, 'Rung': 'recalibrated', 'Dice': 0.705, 'Recalibrated': True, 'Taken': True},
+    ]
+    for refused, used in (({'RefusedMove': 0.9}, False), ({}, True)):
+        values = {'Recalibration': fitted | refused, 'Threshold': 0.5}
+        given = facts(Recalibration=values, Rungs=rungs, Rung='recalibrated')
+        page = page_of(tmp_path, given, people=1, label='mysite')
+        assert ('the threshold of the start model stays' in page) is not used
+        assert ('calibration alone</td>' in page) is not used
+        assert ('with the fitted threshold, which is not in use' in page) is not used
+        assert ('The adapted model is used' in page) is used
 
 
 def test_p_values_where_there_are_enough(tmp_path):

@@ -35,8 +35,8 @@ USUAL = ('manual_masks', 'labels', 'lesion_masks', 'manual')  # below BIDS_DIR/d
 OWN = 'bids::'  # URIs of files of the output folder itself
 RAW = 'bids:raw:'
 NO_LESIONS = (
-    'If these participants have no lesions, give --empty-labels negative at group level, or write '
-    '"Manual": true in the JSON files of the labels.'
+    'If these participants have no lesions, write "Manual": true in the JSON files of the labels '
+    '(or, at the group level, give --empty-labels negative).'
 )
 
 

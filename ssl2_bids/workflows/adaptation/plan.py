@@ -15,7 +15,7 @@ from ssl2_bids.bids.provenance import DESCRIPTIONS
 from ssl2_bids.bids.sidecars import is_sloppy
 from ssl2_bids.errors import DataError, NoInputError, UsageError
 from ssl2_bids.networks.cards import CARD_FILE, Card
-from ssl2_bids.networks.weights import find_model
+from ssl2_bids.networks.weights import bundled_models, find_model
 from ssl2_bids.settings import (
     BUNDLED,
     LAST_LAYERS,
@@ -43,7 +43,9 @@ MAX_FOLDS = 5
 SLICES = 'slices'  # value of --folds, and the fold of what is tested so
 TWIN = 'twin'
 WITHOUT_LABELS = ('self_training', TWIN)  # strategies that need none
-TAKEN = {*DESCRIPTIONS, 'annotated', 'change', 'lesion', 'lesions', 'manual'} - {'adapted'}
+TAKEN = {*DESCRIPTIONS, 'annotated', 'change', 'lesion', 'lesions', 'manual', 'default'} - {
+    'adapted'
+}
 
 
 @dataclass(frozen=True)
@@ -142,8 +144,8 @@ def plan_adaptation(settings: GroupSettings, results: Sequence[Result]) -> Adapt
             advice='Give the folder of labels with --labels.',
             path=folders[0],
         )
-    check_label(settings)
     card = find_model(settings.model, settings.output_dir)
+    check_label(settings, card)
     if (
         settings.model
         and card.folder.resolve()
@@ -209,13 +211,26 @@ def _check_version(settings: GroupSettings) -> None:
         )
 
 
-def check_label(settings: GroupSettings) -> None:
+def check_label(settings: GroupSettings, start: Card) -> None:
     """Check that the name of the model is free.
+
+    Parameters
+    ----------
+    start : the model whose results must not be replaced.
 
     Raises
     ------
-    UsageError : it has another meaning in names of outputs.
+    UsageError : it has another meaning in names of outputs, or another model has it.
     """
+    own = {start.label: start.name} | {
+        find_model(name, settings.output_dir).label: name for name in bundled_models()
+    }
+    if settings.label in own:
+        raise UsageError(
+            f'--label {settings.label} is the name of the results of the model '
+            f'{own[settings.label]}',
+            advice='Choose another name.',
+        )
     if settings.label in TAKEN or settings.label.endswith('uncertainty'):
         raise UsageError(
             f'--label {settings.label} has another meaning in names of outputs',

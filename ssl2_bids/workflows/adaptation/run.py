@@ -118,7 +118,7 @@ def settle_time(work: Work, folds: dict[str, set[str]]) -> bool:
     except UsageError as error:
         if not folds or work.adaptation.settings.rung is not None:
             raise
-        work.show(f'no training: {error}; the recalibration needs none and is tested alone')
+        work.show(f'no training: {error} The recalibration needs none and is tested alone.')
         return False
     return True
 

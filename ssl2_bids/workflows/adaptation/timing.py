@@ -106,7 +106,7 @@ def fit_into_time(work: Work, trainings: int) -> AdaptSettings:
         if room < MIN_STEPS:
             least = (MIN_STEPS * rounds * cost.step + beside) / 60
             raise UsageError(
-                f'{most:g} minutes are too few for {trainings * len(costs)} trainings of '
+                f'--max-time {most:g} is too short for {trainings * len(costs)} trainings of '
                 f'{MIN_STEPS} steps each',
                 advice=f'Give --max-time {max(1, int(np.ceil(least)))} or more, fewer --folds, '
                 'or a GPU.',

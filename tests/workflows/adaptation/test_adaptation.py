@@ -681,6 +681,10 @@ def mistakes(case: str, site: GroupSettings) -> GroupSettings:
         return replace(site, strategy='magic')
     elif case == 'name':
         return replace(site, label='preproc')
+    elif case == 'name of a bundled model':
+        return replace(site, label='fast3t')
+    elif case == 'name of the default model':
+        return replace(site, label='default')
     elif case == 'held out without label':
         return replace(site, holdout=('05',))
     elif case == 'all held out':
@@ -709,6 +713,8 @@ def mistakes(case: str, site: GroupSettings) -> GroupSettings:
         ('no label for a strategy', NoInputError, 'needs labels'),
         ('strategy', UsageError, 'magic'),
         ('name', UsageError, 'preproc'),
+        ('name of a bundled model', UsageError, 'the results of the model fast-3t'),
+        ('name of the default model', UsageError, 'another meaning'),
         ('held out without label', UsageError, 'Labelled are: 01, 02'),
         ('all held out', UsageError, 'held out'),
         ('lost image', DataError, 'sub-04_space-T1w_desc-preproc_FLAIR'),

@@ -7,7 +7,8 @@ up again, and a run that was ended resumes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,8 @@ def draw_twin(
             f'only {len(drawn)} of {DRAWN} people of the twin came through the participant level',
             path=folder / 'people',
         )
-    read = read_labels(drawn, replace(settings, empty_labels='negative'))
+    with _without_notes():
+        read = read_labels(drawn, replace(settings, empty_labels='negative'))
     people, _ = cache.prepare_all(
         read.cases, read.annotations, card, folder / 'prepared', digest, simulated=True
     )
@@ -151,7 +153,22 @@ def _draw(
     )
     run_participant_level(participant, show=log.info)
     labels = GroupSettings(raw, out, folder / 'work', labels=(raw / TRUTH,))
-    return find_cases(labels, find_results(out))
+    with _without_notes():
+        return find_cases(labels, find_results(out))
+
+
+@contextmanager
+def _without_notes() -> Iterator[None]:
+    """No notes on the labels of simulated people, whose files this program wrote."""
+
+    def is_error(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.ERROR
+
+    log.addFilter(is_error)
+    try:
+        yield
+    finally:
+        log.removeFilter(is_error)
 
 
 def statistics_of(

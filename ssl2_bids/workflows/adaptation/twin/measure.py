@@ -257,8 +257,7 @@ def _thickness(scans: Sequence[_Scan], longest: float) -> float:
 
 def tissues_separated(metrics: Mapping[str, Any]) -> bool:
     """Whether grey and white matter were separated, so that their ratio is a measure."""
-    overlap = metrics.get('cjv')
-    return not is_number(overlap) or float(overlap) <= MAX_CJV
+    return not is_number(metrics.get('cjv')) or float(metrics['cjv']) <= MAX_CJV
 
 
 def measured_of(
