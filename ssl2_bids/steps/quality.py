@@ -30,7 +30,7 @@ def check_image(image: Volume) -> tuple[Volume, list[str]]:
 
     Raises
     ------
-    DataError : constant, mostly not finite, or a field of view too small for a brain.
+    DataError : constant, of two values, mostly not finite, or a field of view too small for a brain.
     """
     data, warnings = image.data, []
     bad = ~np.isfinite(data)
@@ -43,10 +43,13 @@ def check_image(image: Volume) -> tuple[Volume, list[str]]:
         data = np.where(bad, np.float32(0), data)
         if not surrounds(bad):
             warnings.append(f'{int(bad.sum())} voxels that are not finite were set to 0')
-    if float(data.min()) == float(data.max()):
+    low, high = float(data.min()), float(data.max())
+    advice = 'Convert the image again, or leave it out with --bids-filter-file.'
+    if low == high:
+        raise DataError(f'the image is constant (every voxel is {low:g})', advice=advice)
+    if bool(((data == low) | (data == high)).all()):
         raise DataError(
-            f'the image is constant (every voxel is {float(data.flat[0]):g})',
-            advice='Convert the image again, or leave it out with --bids-filter-file.',
+            f'every voxel is {low:g} or {high:g}: this is a mask, not an image', advice=advice
         )
     data = np.where(np.abs(data) <= NEARLY_ZERO * np.abs(data).max(), np.float32(0), data)
     extent = image.spacing * image.shape

@@ -83,6 +83,11 @@ MISTAKES = [
     (['{data}', '{out}', 'participant', '--boilerplate-only', '--reports-only'], 64, 'exclude'),
     (['{data}', '{out}', 'participant', '--dry-run', '--reports-only'], 64, 'exclude'),
     (['{data}', '{out}', 'participant', '--labels', '{data}'], 64, '--labels does not apply'),
+    (
+        ['{data}', '{out}', 'group', '--rung', 'recalibrated', '--steps', '20'],
+        64,
+        '--steps does not apply with --rung recalibrated',
+    ),
     (['{data}', '{out}', 'participant', '--folds', '3'], 64, 'at participant level'),
     (['{data}', '{out}', 'group', '--labels', '{out}/nope'], 66, 'no such folder of labels'),
     (['{data}', '{out}', 'group', '--folds', '1'], 64, 'slices'),

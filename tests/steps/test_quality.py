@@ -29,6 +29,7 @@ def test_few_bad_voxels_are_repaired_and_reported():
     [
         (np.full((40, 40, 40), np.nan, np.float32), 'not finite'),
         (np.full((40, 40, 40), 3, np.float32), 'constant'),
+        (np.pad(np.full((36, 36, 36), 7, np.float32), 2), 'is 0 or 7: this is a mask'),
         (np.random.default_rng(0).random((40, 40, 4)).astype(np.float32), 'too small'),
     ],
 )
