@@ -30,7 +30,8 @@ def check_image(image: Volume) -> tuple[Volume, list[str]]:
 
     Raises
     ------
-    DataError : constant, of two values, mostly not finite, or a field of view too small for a brain.
+    DataError : constant, of two values, mostly not finite, or a field of view too small for a
+        brain.
     """
     data, warnings = image.data, []
     bad = ~np.isfinite(data)
