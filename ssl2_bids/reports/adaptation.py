@@ -164,7 +164,7 @@ def rung_chart(rungs: Sequence[Mapping[str, Any]]) -> Markup:
         weight = ' font-weight="bold"' if rung['Taken'] else ''
         parts.append(
             f'<g><title>{name}: {dice:.3f}</title>'
-            + (f'<path class="line" d="{bar}"/>' if error else '')
+            + (f'<path class="line error" d="{bar}"/>' if error else '')
             + f'<circle class="point" cx="{x:.1f}" cy="{height(dice):.1f}" '
             f'r="{6 if rung["Taken"] else 4}"/></g>'
             f'<text x="{x:.1f}" y="{HEIGHT - 10}" text-anchor="middle"{weight}>{name}</text>'

@@ -173,7 +173,7 @@ def test_without_time_for_a_training_the_recalibration_is_taken(site, monkeypatc
     code, output = run(replace(site, rung=None, max_minutes=1e-6))
     assert code == 0
     assert 'no training: ' in output
-    assert 'the recalibration needs none' in output
+    assert 'The recalibration needs none' in output
     card = card_of(site)
     assert (card['Accepted'], card['Rung']) == (True, 'recalibrated')
 
