@@ -202,7 +202,7 @@ def reference_of(site: Site) -> str:
     names = ', '.join(site.sequences)
     raise DataError(
         f'brightness of the tissues and noise cannot be measured in any image ({names}): images '
-        'are constant or show no tissues',
+        'are constant, or their tissues cannot be separated',
         advice='Look at the images; the measures are in the files *_quality.json.',
     )
 
