@@ -16,7 +16,7 @@ from ssl2_bids.bids.columns import (
     PERFORMANCE_COLUMNS,
     SPLIT_COLUMNS,
 )
-from ssl2_bids.bids.outputs import output_name, sidecar_path, write_table
+from ssl2_bids.bids.outputs import find_qualities, output_name, sidecar_path, write_table
 from ssl2_bids.errors import DataError
 from ssl2_bids.files import write_json, write_text
 from ssl2_bids.networks.cards import Card
@@ -189,11 +189,22 @@ def twin_files(work: Work) -> dict[str, str]:
     return {'Figure': name, 'Protocol': output_name('model.twin', desc=settings.label)}
 
 
+def typical_first(cases: Sequence[Case], contrast: str) -> list[Case]:
+    """Cases by the distance of their ratio of white to grey matter from the median."""
+    found = {
+        case.name: find_qualities(case.result.names).get(contrast, {}).get('wm2gm')
+        for case in cases
+    }
+    ratios = {name: float(value) for name, value in found.items() if value is not None}
+    middle = float(np.median(list(ratios.values()))) if ratios else 0.0
+    return sorted(cases, key=lambda case: abs(ratios.get(case.name, math.inf) - middle))
+
+
 def _first_readable(
     cases: Sequence[Case], contrast: str
 ) -> tuple[Volume, Volume, np.ndarray] | None:
-    """Image, brain mask and transform from the template, of the first case that has them all."""
-    for case in cases:
+    """Image, brain mask and transform from the template: of the most typical case with them."""
+    for case in typical_first(cases, contrast):
         if contrast in case.images:
             try:
                 return (

@@ -11,6 +11,8 @@ from ssl2_bids.files import write_json
 from ssl2_bids.networks.architectures.fast_unet import FastUNet
 from ssl2_bids.networks.weights import write_model
 from ssl2_bids.settings import GroupSettings
+from ssl2_bids.workflows.adaptation.cases import find_cases
+from ssl2_bids.workflows.adaptation.outputs import typical_first
 from ssl2_bids.workflows.adaptation.plan import plan_adaptation
 from ssl2_bids.workflows.adaptation.state import begin
 
@@ -81,3 +83,13 @@ def test_label_maps_that_are_missing(site, tmp_path):
     work, shown = started(replace(site, twin_heads=tmp_path))
     assert work.twin is None
     assert 'has no images' in shown
+
+
+def test_a_typical_person_is_shown_first(site):
+    cases = find_cases(site, find_results(site.output_dir))
+    for case, ratio in zip(cases, (0.9, 1.3, 1.2), strict=True):
+        path = case.result.names.path('anat.quality', contrast='FLAIR', entities='acq-a')
+        write_json(path, {'Contrast': 'FLAIR', 'wm2gm': ratio})
+    names = [case.participant for case in typical_first(cases, 'FLAIR')]
+    assert names == ['03', '02', '01']
+    assert [case.participant for case in typical_first(cases, 'T2w')] == ['01', '02', '03']
