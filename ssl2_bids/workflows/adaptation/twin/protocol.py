@@ -8,7 +8,6 @@ the second one alone, by what the start model marks with confidence at the site 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -25,17 +24,18 @@ from ssl2_bids.simulation.scanner.fitting import (
     significant,
 )
 from ssl2_bids.simulation.scanner.protocol_checks import (
-    EXTENT_RANGE,
     KINDS_OF_SUFFIX,
-    LEAST_SHARE,
-    NEEDED_KEYS,
-    OPTIONAL_KEYS,
-    VOXEL_RANGE,
     fault,
 )
 from ssl2_bids.simulation.scanner.protocols import FIELDS, Protocol, Scanner, read_scanner
 from ssl2_bids.tables import to_table
 from ssl2_bids.workflows.adaptation.twin.measure import NUMBERS, SequenceFacts, Site
+from ssl2_bids.workflows.adaptation.twin.protocol_file import (
+    geometry_table,
+    protocol_text,
+    sequence_table,
+    within,
+)
 
 DEFAULT_FIELD = 3.0  # T, where no sidecar has one
 SNR_LIMITS = (3.0, 300.0)
@@ -104,7 +104,7 @@ def first_twin(site: Site) -> Twin:
     reference = reference_of(site)
     measured = site.sequences[reference].measured
     bundled = nearest_scanner(site)
-    snr = significant(_within(measured['snr'][1], SNR_LIMITS), 3)
+    snr = significant(within(measured['snr'][1], SNR_LIMITS), 3)
     spread = significant(sum(bundled.receive.spread) / 2, 3)
     return _twin(site, wanted, (snr, snr), (spread, spread), miss=FIRST_MISS)
 
@@ -127,7 +127,7 @@ def second_twin(site: Site, first: Twin, pilot: Mapping[str, Mapping[str, Any]])
             wanted[contrast] = fitted.wanted
             continue
         pure, seen = fitted.reached[GREY] - 1, here[GREY][1] - 1
-        dilution = _within(pure / seen, (1.0, MAX_DILUTION)) if pure * seen > 0 else 1.0
+        dilution = within(pure / seen, (1.0, MAX_DILUTION)) if pure * seen > 0 else 1.0
         grey = fitted.reached[GREY] + dilution * (there[GREY][1] - here[GREY][1])
         fluid = fitted.reached[FLUID]
         if there[FLUID][1] > 1:
@@ -136,7 +136,7 @@ def second_twin(site: Site, first: Twin, pilot: Mapping[str, Mapping[str, Any]])
             fluid += there[FLUID][1] - here[FLUID][1]
         wanted[contrast] = {GREY: max(grey, 0.0), FLUID: max(fluid, 0.0)}
         if LESION in there and LESION in here:
-            factor = _within(there[LESION][1] / here[LESION][1], LESION_LIMITS)
+            factor = within(there[LESION][1] / here[LESION][1], LESION_LIMITS)
             wanted[contrast][LESION] = fitted.reached[LESION] * factor
     reference = reference_of(site)
     there, here = site.sequences[reference].measured, pilot.get(reference, {})
@@ -151,7 +151,7 @@ def second_twin(site: Site, first: Twin, pilot: Mapping[str, Mapping[str, Any]])
     spread = (spread[0], spread[1])
     if 'field' in there and 'field' in here:
         factor = spread[0] / max(here['field'][1], 1e-6)
-        low, high = (_within(factor * value, SPREAD_LIMITS) for value in there['field'][::2])
+        low, high = (within(factor * value, SPREAD_LIMITS) for value in there['field'][::2])
         spread = (significant(low, 3), significant(high, 3))
     return _twin(site, wanted, snr, spread, averages=averages, refused=first.left_out)
 
@@ -173,7 +173,7 @@ def _averages(
         _noise(drawn, (sequences[name].measured['snr'][1],) * 3, pilot.get(name, {}).get('snr'))[0]
         for name in (contrast, reference)
     )
-    return significant(_within((own / usual) ** 2, AVERAGES_LIMITS), 2)
+    return significant(within((own / usual) ** 2, AVERAGES_LIMITS), 2)
 
 
 def _noise(
@@ -184,7 +184,7 @@ def _noise(
     found = []
     for seen in there[::2]:
         noise = max(seen**-2 - anatomy, 0.1 * seen**-2)
-        found.append(significant(_within(noise**-0.5, SNR_LIMITS), 3))
+        found.append(significant(within(noise**-0.5, SNR_LIMITS), 3))
     return found[0], found[1]
 
 
@@ -351,68 +351,3 @@ def with_numbers(start: Protocol, written: Mapping[str, float]) -> Protocol:
         tried = replace(found, **change)
         found = tried if not fault(tried) else found
     return found
-
-
-def sequence_table(protocol: Protocol) -> dict[str, Any]:
-    """The keys that a protocol file has of a sequence."""
-    content = to_table(protocol)
-    known = ('kind', 'tr', *NEEDED_KEYS[protocol.kind], *OPTIONAL_KEYS[protocol.kind],
-             'fat', 'bandwidth', 'averages')  # fmt: skip
-    empty = {'nominal_te': 0.0, 'preparation': 0.0, 'bandwidth': 0.0, 'ti': [], 'averages': 1.0}
-    return {key: content[key] for key in known if content[key] != empty.get(key)}
-
-
-def geometry_table(one: SequenceFacts) -> dict[str, Any]:
-    """The grid of a sequence."""
-    i, j, k = (_within(edge, VOXEL_RANGE) for edge in one.voxel)
-    thick = (i, j, k).index(max(i, j, k))
-    others = [letter for n, letter in enumerate('ijk') if n != thick]
-    phase = one.phase if one.phase in others else others[0]
-    readout = next(letter for letter in others if letter != phase)
-    table: dict[str, Any] = {
-        'axes': one.axes,
-        'voxel': [i, j, k],
-        'extent': [_within(edge, EXTENT_RANGE) for edge in one.extent],
-        'phase': phase,
-        'readout': readout,
-    }
-    if one.thickness:
-        table['thickness'] = max(one.thickness, round(LEAST_SHARE * max(i, j, k) + 1e-4, 4))
-    return table
-
-
-def protocol_text(table: Mapping[str, Any], reasons: Mapping[str, str]) -> str:
-    """A protocol file: TOML, each number with where it comes from.
-
-    Parameters
-    ----------
-    reasons : by dotted key.
-    """
-    lines = [
-        '# A scanner as its unlabelled scans show it, for "ssl2 simulate --protocol". Times in s,',
-        '# angles in degrees, lengths in mm, bandwidth in Hz per voxel.',
-        '',
-    ]
-    sections = {'': {k: v for k, v in table.items() if not isinstance(v, dict)}}
-    sections |= {k: v for k, v in table.items() if isinstance(v, dict) and k != 'sequences'}
-    sections |= {f'sequences.{name}': row for name, row in table['sequences'].items()}
-    for name, rows in sections.items():
-        if name:
-            lines += ['', f'[{name}]']
-        for key, value in rows.items():
-            why = reasons.get(f'{name}.{key}' if name else key, '')
-            lines.append(f'{key} = {_toml(value)}' + (f'  # {why}' if why else ''))
-    return '\n'.join(lines) + '\n'
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, Mapping):
-        inner = ', '.join(f'{key} = {_toml(one)}' for key, one in value.items())
-        return f'{{ {inner} }}'
-    if isinstance(value, list | tuple):
-        return f'[{", ".join(map(_toml, value))}]'
-    return json.dumps(value)
-
-
-def _within(value: float, limits: tuple[float, float]) -> float:
-    return min(max(value, limits[0]), limits[1])
