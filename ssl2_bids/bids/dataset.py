@@ -96,6 +96,25 @@ def participant_labels(bids_dir: Path) -> list[str]:
     return sorted(p.name[4:] for p in bids_dir.glob('sub-?*') if p.is_dir())
 
 
+def is_label(text: str) -> bool:
+    """Whether BIDS allows a text as the label of a participant, a session or another entity."""
+    return bool(re.fullmatch(r'[0-9a-zA-Z+]+', text))
+
+
+def warn_of_labels(units: list[tuple[str, str | None]]) -> None:
+    """Warn of labels that other programs cannot read: the results have the same ones."""
+    names = [f'sub-{p}' for p, _ in units if not is_label(p)]
+    names += [f'sub-{p}/ses-{s}' for p, s in units if s and not is_label(s)]
+    if names:
+        unique = list(dict.fromkeys(names))
+        shown = ', '.join(f'"{name}"' for name in unique[:4])
+        more = f' and {len(unique) - 4} more' if len(unique) > 4 else ''
+        log.warning(
+            '%s%s: BIDS allows only letters and digits in labels. Other programs may not read the '
+            'results; rename the folder and its files in the dataset.', shown, more,
+        )  # fmt: skip
+
+
 def session_labels(bids_dir: Path, participant: str) -> list[str | None]:
     """Labels of a participant's ``ses-*`` folders, sorted.
 
@@ -154,7 +173,8 @@ def select_sessions(
 def _suggest(label: str, present: list[str]) -> str:
     near = difflib.get_close_matches(label, present, n=4, cutoff=0.5) or present[:4]
     more = '' if len(present) <= len(near) else f' (of {len(present)})'
-    return f'There are: {", ".join(near)}{more}.'
+    named = ', '.join(label if is_label(label) else f'"{label}"' for label in near)
+    return f'There are: {named}{more}.'
 
 
 def check_output(bids_dir: Path, output_dir: Path, work_dir: Path, *, probe: bool = True) -> None:

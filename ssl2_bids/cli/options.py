@@ -199,7 +199,10 @@ def _of_adaptation(
     else:
         labels += [folder for folder in derivatives.values() if _has_labels(folder)]
     if arguments.rung in UNTRAINED:
-        _refuse(arguments, {'steps', 'max_time'}, f'with --rung {arguments.rung}')
+        of_training = {'steps', 'max_time'}
+        if arguments.strategy != 'twin':
+            of_training.add('strategy')
+        _refuse(arguments, of_training, f'with --rung {arguments.rung}')
     if arguments.twin_heads and arguments.strategy != 'twin':
         raise UsageError(
             '--twin-heads is for --strategy twin',

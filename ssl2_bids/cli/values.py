@@ -8,6 +8,7 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
+from ssl2_bids.bids.dataset import is_label
 from ssl2_bids.errors import NothingSelectedError, UsageError
 from ssl2_bids.files import read_text
 
@@ -44,7 +45,7 @@ def strip_prefix(
             raise NothingSelectedError('the file has no label', path=path)
     unique = dict.fromkeys(named)
     for label in unique:
-        if label not in known and not re.fullmatch(r'[0-9a-zA-Z+]+', label):
+        if label not in known and not is_label(label):
             raise UsageError(
                 f'"{label}" is not a BIDS label', advice='Labels have letters and digits only.'
             )

@@ -11,6 +11,7 @@ from ssl2_bids.bids.dataset import (
     read_description,
     select_participants,
     select_sessions,
+    warn_of_labels,
 )
 from ssl2_bids.bids.inputs import find_sessions
 from ssl2_bids.errors import NotBidsError, NothingSelectedError
@@ -230,6 +231,19 @@ def test_unknown_participant_and_near_ones(make_dataset):
     root = make_dataset(['sub-lj01/anat/sub-lj01_T1w.nii.gz', 'sub-xx/anat/sub-xx_T1w.nii.gz'])
     with pytest.raises(NothingSelectedError, match='There are: lj01'):
         select_participants(root, ('lj02',))
+
+
+def test_labels_that_other_programs_cannot_read_are_named_once(make_dataset, caplog):
+    names = ['sub-un_der/anat/sub-un_der_T1w.nii.gz', 'sub-a b/ses-1/anat/sub-a b_ses-1_T1w.nii.gz']
+    root = make_dataset([*names, 'sub-a b/ses-x-2/anat/sub-a b_ses-x-2_T1w.nii.gz'])
+    with pytest.raises(NothingSelectedError, match='There are: "a b", "un_der"'):
+        select_participants(root, ('zz',))
+    warn_of_labels(select_sessions(root, select_participants(root, None), None))
+    (text,) = caplog.messages
+    assert '"sub-a b", "sub-un_der", "sub-a b/ses-x-2": BIDS allows only letters' in text
+    caplog.clear()
+    warn_of_labels([('01', None), ('x+y', 'a1')])
+    assert not caplog.messages
 
 
 @pytest.mark.parametrize('content', ['[1, 2]', '"text"', '{"Name": '])

@@ -88,6 +88,11 @@ MISTAKES = [
         64,
         '--steps does not apply with --rung recalibrated',
     ),
+    (
+        ['{data}', '{out}', 'group', '--rung', 'recalibrated', '--strategy', 'fixmatch'],
+        64,
+        '--strategy does not apply with --rung recalibrated',
+    ),
     (['{data}', '{out}', 'participant', '--folds', '3'], 64, 'at participant level'),
     (['{data}', '{out}', 'group', '--labels', '{out}/nope'], 66, 'no such folder of labels'),
     (['{data}', '{out}', 'group', '--folds', '1'], 64, 'slices'),

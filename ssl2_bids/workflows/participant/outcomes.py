@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl2_bids.bids.absent import AbsentResultsError
+from ssl2_bids.bids.outputs import results_beside
 from ssl2_bids.errors import (
     SOME_FAILED,
     SUCCESS,
@@ -66,6 +67,8 @@ def look(
 
     name = plan.session.name
     if plan.session.skipped:
+        if results_beside(plan.names):  # the page describes these, and they stay
+            return Outcome(name, 'skipped', plan.session.skipped)
         content = summary.base_summary(plan, 'skipped', command)
         content['error'] = {'Message': plan.session.skipped}
         summary.write_summary(plan, content)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ssl2_bids.bids.absent import AbsentResultsError, how_to_get, how_to_get_each, is_absent
-from ssl2_bids.bids.dataset import select_participants, select_sessions
+from ssl2_bids.bids.dataset import select_participants, select_sessions, warn_of_labels
 from ssl2_bids.bids.filters import SUFFIXES_OF
 from ssl2_bids.bids.inputs import Session, find_sessions
 from ssl2_bids.bids.outputs import find_summary, output_name, stored_configuration
@@ -57,6 +57,7 @@ def plan_sessions(settings: ParticipantSettings) -> list[Plan]:
     )
     participants = select_participants(settings.bids_dir, settings.participants, settings.excluded)
     units = select_sessions(settings.bids_dir, participants, settings.sessions)
+    warn_of_labels(units)
     plans = _plans(units, card, settings, {}, templates, missing)
     problems = [plan.session.problem for plan in plans if not plan.session.skipped]
     if problems and all(problem in missing.values() for problem in problems):
@@ -307,7 +308,13 @@ def is_runnable(plan: Plan) -> bool:
 
 
 def is_finished(plan: Plan) -> bool:
-    """Whether the result of just these inputs and settings stands, with all its files."""
+    """Whether the result of just these inputs and settings stands, with all its files and its page.
+
+    A later run of other settings that failed has left its own summary, which is to be replaced.
+    """
     if not plan.configuration or stored_configuration(plan.names) != plan.configuration:
+        return False
+    summary = find_summary(plan.names)
+    if summary is not None and summary['status'] != 'done':
         return False
     return all(path.is_file() and path.stat().st_size for path in planned_outputs(plan))

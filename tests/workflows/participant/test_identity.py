@@ -235,6 +235,23 @@ def test_a_rerun_after_each_change(done):
     assert lines_of(done)[1] == 'finished before'
     assert unused.name not in page.read_text()
 
+    # contrasts by mistake that are not there: nothing to do, and the page keeps the result
+    described = page.read_text()
+    code, (outcome,) = run_participant_level(
+        replace(done, contrasts=('T1w',)), show=lambda text: None
+    )
+    assert (code, outcome.status) == (66, 'skipped')
+    assert page.read_text() == described
+
+    # a run that failed has its page, and the next good one gives the page back
+    required = replace(done, require=('t1w',))
+    code, (outcome,) = run_participant_level(required, show=lambda text: None)
+    assert (code, outcome.status) == (66, 'failed')
+    assert '--require' in page.read_text()
+    assert lines_of(done)[1] == 'done'
+    assert '--require' not in page.read_text()
+    assert content() == first
+
     # the image replaced: neither the marker nor nipype's cache may serve the old one
     replace_silently(done.bids_dir / FLAIR, brain_image(seed=7))
     assert lines_of(done)[1] == 'done'
