@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,8 +64,10 @@ MASK = re.compile(
     r'_label-L(?:_desc-(?P<desc>(?!annotated_|change_)[^_]+))?_mask\.nii(?:\.gz)?'
 )
 OWN_RESULT = 'a result of ssl2-bids, not a manual mask (else write "Manual": true in its JSON)'
+_TISSUE = re.compile('^(?:wm|gm|csf)$|(?:white|gr[ae]y).?matter', re.IGNORECASE)
+_OF_SESSION = re.compile(r'sub-[^_]+(_ses-[^_]+)?')
 _LIKE_A_MASK = re.compile(
-    r'^(?!.*(?:brain|annotated|change|label-(?!L_|lesion)|probseg)).*'
+    r'^(?!.*(?:brain|annotated|ambiguous|change|label-(?!L_|lesion)|probseg)).*'
     r'(?:lesion|(?:mask|seg|roi|label)\.)',
     re.IGNORECASE,
 )
@@ -145,8 +148,8 @@ def find_labels(
     found = look_for_labels(folder, participants=participants, pattern=pattern)
     for path, reason in found.left_out:
         log.warning('%s: label left out: %s', path, reason)
-    for path, reason in found.superseded:
-        log.info('%s: not used: %s', path, reason)
+    for text in alike(found.superseded):
+        log.info('%s: not used: %s', folder, text)
     if found.unknown:
         names = ', '.join(path.name for path in found.unknown[:5])
         more = f' and {len(found.unknown) - 5} more' if found.unknown[5:] else ''
@@ -157,6 +160,22 @@ def find_labels(
             more,
         )
     return list(found.labels)
+
+
+def alike(files: Iterable[tuple[Path, str]]) -> list[str]:
+    """File names with what is to be noted of each: one text for all that differ in session alone.
+
+    Parameters
+    ----------
+    files : with the reason, in which names of other files of the same session may stand.
+    """
+    texts: dict[str, list[str]] = defaultdict(list)
+    for path, reason in files:
+        text = f'{path.name}: {reason}'
+        texts[_OF_SESSION.sub(lambda m: 'sub-*' + '_ses-*' * bool(m[1]), text)].append(text)
+    return [
+        same[0] if len(same) == 1 else f'{len(same)} files {text}' for text, same in texts.items()
+    ]
 
 
 def look_for_labels(
@@ -195,7 +214,7 @@ def look_for_labels(
             left_out.append((path, f'{error.path}: {error.message}. {error.advice}'.rstrip('. ')))
             continue
         if label is None:
-            if _LIKE_A_MASK.search(path.name) and not ours:
+            if _LIKE_A_MASK.search(path.name) and not ours and not _of_tissues(path, inheritance):
                 unknown.append(path)
         elif is_own(label.sidecar, ours=ours):
             own += 1
@@ -317,6 +336,14 @@ def _as_label(path: Path, inheritance: Inheritance) -> Label | None:
         extent_path=extent,
         dseg_table=table,
     )
+
+
+def _of_tissues(path: Path, inheritance: Inheritance) -> bool:
+    """Whether a segmentation has a table that names tissues: no lesion mask by another name."""
+    if not path.name.split('.')[0].endswith('_dseg'):
+        return False
+    rows = [row for table in inheritance.files_for(path, '.tsv') for row in read_table(table)]
+    return any(_TISSUE.search(row.get('name', '')) for row in rows)
 
 
 def _session_of_folder(relative: Path) -> str | None:

@@ -234,7 +234,10 @@ def test_unknown_participant_and_near_ones(make_dataset):
 
 
 def test_labels_that_other_programs_cannot_read_are_named_once(make_dataset, caplog):
-    names = ['sub-un_der/anat/sub-un_der_T1w.nii.gz', 'sub-a b/ses-1/anat/sub-a b_ses-1_T1w.nii.gz']
+    names = [
+        'sub-un_der/anat/sub-un_der_T1w.nii.gz',
+        'sub-a b/ses-1/anat/sub-a b_ses-1_T1w.nii.gz',
+    ]
     root = make_dataset([*names, 'sub-a b/ses-x-2/anat/sub-a b_ses-x-2_T1w.nii.gz'])
     with pytest.raises(NothingSelectedError, match='There are: "a b", "un_der"'):
         select_participants(root, ('zz',))

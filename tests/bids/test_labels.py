@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ssl2_bids.bids.label_ranking import session_of
-from ssl2_bids.bids.labels import find_labels, find_masks, look_for_labels
+from ssl2_bids.bids.labels import alike, find_labels, find_masks, look_for_labels
 from ssl2_bids.errors import NoInputError
 
 THREE_VALUES = 'index\tname\tmapping\n0\tnot annotated\tn/a\n1\tlesion\t7\n2\tnot lesion\tn/a\n'
@@ -308,6 +308,28 @@ def test_other_names_are_mentioned_and_other_files_are_not(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         find_labels(tmp_path)
     assert 'not recognised as lesion masks: sub-01_FLAIR_lesions.nii.gz' in caplog.text
+
+
+def test_a_segmentation_of_tissues_is_no_mask_of_an_unknown_name(tmp_path):
+    put_mask(tmp_path)
+    for kind, names in (('tissues', ('air', 'wm', 'gm')), ('wmh', ('background', 'wmh'))):
+        put(tmp_path, f'sub-01/anat/sub-01_seg-{kind}_dseg.nii.gz')
+        rows = ''.join(f'{index}\t{name}\n' for index, name in enumerate(names))
+        put(tmp_path, f'sub-01/anat/sub-01_seg-{kind}_dseg.tsv', f'index\tname\n{rows}')
+    found = look_for_labels(tmp_path)
+    assert [path.name for path in found.unknown] == ['sub-01_seg-wmh_dseg.nii.gz']
+
+
+def test_what_is_noted_of_the_files_of_many_sessions_is_noted_once():
+    files = [
+        (Path(f'sub-{n}_ses-1_label-L_seg.nii'), f'sub-{n}_ses-1_mask.nii goes before')
+        for n in 'abc'
+    ]
+    texts = alike([*files, (Path('sub-a_seg.nii'), 'not used')])
+    assert texts == [
+        '3 files sub-*_ses-*_label-L_seg.nii: sub-*_ses-*_mask.nii goes before',
+        'sub-a_seg.nii: not used',
+    ]
 
 
 def test_masks_beside_one_another_and_sessions_of_folders(tmp_path):

@@ -1,4 +1,4 @@
-"""The mixture that tells white matter, grey matter and fluid apart."""
+"""The mixture of white matter, grey matter, fluid, and what the last two share."""
 
 import numpy as np
 import pytest

@@ -14,7 +14,7 @@ import numpy as np
 
 from ssl2_bids.bids.dataset import unit_name
 from ssl2_bids.bids.label_ranking import session_of
-from ssl2_bids.bids.labels import Label, Mask, find_masks, look_for_labels
+from ssl2_bids.bids.labels import Label, Mask, alike, find_masks, look_for_labels
 from ssl2_bids.bids.outputs import read_sidecar, sidecar_path
 from ssl2_bids.bids.sidecars import is_sloppy
 from ssl2_bids.errors import DataError, NoInputError, Ssl2Error
@@ -166,8 +166,8 @@ def evaluate(
         whose = names_of(dict.fromkeys(made))
         notes.append(f'{whose}: made with --sloppy: the scores have no use')
     notes += [f'{path.name}: left out: {why}' for path, why in (*found.left_out, *unassigned)]
-    notes += [f'{path.name}: not used: {why}' for path, why in found.superseded]
-    notes += [f'{path.name}: not recognised as the name of a mask' for path in found.unknown]
+    notes += alike((path, f'not used: {why}') for path, why in found.superseded)
+    notes += alike((path, 'not recognised as the name of a mask') for path in found.unknown)
     for name in models:
         if unmatched := [unit for unit in drawn if unit not in masks[name]]:
             whose = f' of {name or "the default model"}' if len(models) > 1 else ''

@@ -308,7 +308,7 @@ def is_runnable(plan: Plan) -> bool:
 
 
 def is_finished(plan: Plan) -> bool:
-    """Whether the result of just these inputs and settings stands, with all its files and its page.
+    """Whether the result of just these inputs and settings stands, with its files and page.
 
     A later run of other settings that failed has left its own summary, which is to be replaced.
     """

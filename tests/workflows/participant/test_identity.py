@@ -235,7 +235,7 @@ def test_a_rerun_after_each_change(done):
     assert lines_of(done)[1] == 'finished before'
     assert unused.name not in page.read_text()
 
-    # contrasts by mistake that are not there: nothing to do, and the page keeps the result
+    # a mistyped --contrasts: nothing to do, and the page keeps the result
     described = page.read_text()
     code, (outcome,) = run_participant_level(
         replace(done, contrasts=('T1w',)), show=lambda text: None
