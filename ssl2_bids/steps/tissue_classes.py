@@ -99,10 +99,13 @@ def sample_tissues(
     )
     probability = posterior(values, table, means, spreads)
     small = bool((image.spacing < ERODED).all())
-    classes = {
-        name: _middle(seen & (share > CERTAIN), eroded=small)
-        for name, share in zip(TISSUES, probability, strict=True)
-    }
+    mixed = 1 - probability.sum(axis=0)
+    classes = {}
+    for name, share in zip(TISSUES, probability, strict=True):
+        # the cortex is too thin to lose a voxel on its way to fluid, too
+        around = share if name == 'wm' else share + mixed
+        middle = _middle(seen & (around > CERTAIN), eroded=small)
+        classes[name] = middle & (share > CERTAIN)[..., 1]
     deep = _middle(seen & (table[2] >= DEEP), eroded=True)
     return TissueSample(start, stop, slices, seen, classes, deep)
 
