@@ -17,6 +17,7 @@ import numpy as np
 APART = 8.0  # mm between suggested slices of a brain: thinner gaps show the same lesions
 FADING = 0.5  # what a further slice of the same participant is worth
 PER_CASE = 10  # slices kept of a brain
+PER_SUGGESTION = 2  # sessions that are looked at for each slice to be suggested
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,11 @@ class Suggestion:
     participant: str
     index: int
     gain: float
+
+
+def sessions_asked(number: int, suggestions: int) -> int:
+    """Of how many of a number of sessions models are asked, for so many suggestions."""
+    return min(number, PER_SUGGESTION * suggestions)
 
 
 def expected_error(probabilities: Sequence[np.ndarray]) -> np.ndarray:

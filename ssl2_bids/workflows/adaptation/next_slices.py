@@ -15,6 +15,7 @@ from ssl2_bids.training.adaptation import suggestions as suggesting
 from ssl2_bids.training.adaptation.left_out import probability_of
 from ssl2_bids.training.adaptation.suggestions import SliceGain, Suggestion
 from ssl2_bids.volume import read_grid
+from ssl2_bids.workflows.adaptation.first_results import stored_probability
 from ssl2_bids.workflows.adaptation.prepare import PreparedSession
 from ssl2_bids.workflows.adaptation.state import Work
 from ssl2_bids.workflows.adaptation.untrained import Adapted
@@ -33,13 +34,9 @@ def suggest_slices(work: Work, adapted: Adapted) -> list[Suggestion]:
     if len(networks) == 1:
         networks.append(work.network)
     gains: list[SliceGain] = []
-    for one in work.people:
-        if one.case.participant in work.held:
-            continue
+    for one in _most_uncertain(work):
         found = one.read()
         known = None if found.annotated is None else np.asarray(found.annotated) > 0
-        if known is not None and bool((known | ~(np.asarray(found.brain) > 0)).all()):
-            continue
         maps = []
         for network in networks:
             network.to(device)
@@ -57,6 +54,39 @@ def suggest_slices(work: Work, adapted: Adapted) -> list[Suggestion]:
             )
         np.save(work.folder / f'doubt-{one.case.name}.npy', error.astype(np.float16))
     return suggesting.suggest(gains, most=work.adaptation.settings.suggestions)
+
+
+def _most_uncertain(work: Work) -> list[PreparedSession]:
+    """The sessions with voxels to label; of many those in which the start model is least certain.
+
+    Three models on each of hundreds of people would take longer than their adaptation.
+    """
+    open_ones = [
+        one for one in work.people if one.case.participant not in work.held and _has_unknown(one)
+    ]
+    most = suggesting.sessions_asked(len(open_ones), work.adaptation.settings.suggestions)
+    if most == len(open_ones):
+        return open_ones
+    work.show(f'suggestions: {most} sessions in which the start model is least certain')
+    doubts = {one.case.name: _stored_doubt(work, one) for one in open_ones}
+    chosen = sorted(open_ones, key=lambda one: doubts[one.case.name], reverse=True)[:most]
+    return [one for one in open_ones if one in chosen]
+
+
+def _has_unknown(one: PreparedSession) -> bool:
+    found = one.read()
+    if found.annotated is None:
+        return True
+    return bool(((np.asarray(found.annotated) == 0) & (np.asarray(found.brain) > 0)).any())
+
+
+def _stored_doubt(work: Work, one: PreparedSession) -> float:
+    """Expected error of the probability that the participant level left, mm³; 0 without one."""
+    brain = read_result(one.case.brain_mask, dtype=np.uint8)
+    stored = stored_probability(one.case.result, work.adaptation.card, brain)
+    if isinstance(stored, str):
+        return 0.0
+    return float(np.minimum(stored.data, 1 - stored.data).sum() * np.prod(brain.spacing))
 
 
 def annotate_rows(work: Work, suggested: Sequence[Suggestion]) -> list[dict[str, Any]]:

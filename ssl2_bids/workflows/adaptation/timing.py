@@ -21,6 +21,7 @@ from ssl2_bids.settings import GroupSettings
 from ssl2_bids.training.adaptation import adapt as training
 from ssl2_bids.training.adaptation.adapt import ALL, LAST, AdaptSettings, Cost
 from ssl2_bids.training.adaptation.left_out import MEASURED
+from ssl2_bids.training.adaptation.suggestions import sessions_asked
 from ssl2_bids.workflows.adaptation import torchrun as nodes
 from ssl2_bids.workflows.adaptation.state import RUNGS_OF, Work, layers_of, settings_for
 
@@ -179,10 +180,11 @@ def out_of_memory(error: UnavailableError) -> bool:
 
 
 def inference_seconds(work: Work, cost: Cost) -> float:
-    """Three predictions of all for the suggestions, one for the results; labels for curves.
+    """Three predictions for the suggestions, one of all for the results; labels for curves.
 
     And the scores of each rung.
     """
-    brains = 4 * len(work.people) + (4 + MEASURED) * len(work.labelled)
+    asked = sessions_asked(len(work.people), work.adaptation.settings.suggestions)
+    brains = 3 * asked + len(work.people) + (4 + MEASURED) * len(work.labelled)
     rungs = sum(len(RUNGS_OF[layers]) for layers in layers_of(work))
     return brains * WINDOWS * cost.window + rungs * work.test_seconds

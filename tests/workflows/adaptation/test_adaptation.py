@@ -12,6 +12,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import psutil
 import pytest
@@ -432,6 +433,22 @@ def test_sparse_labels_count_where_they_are(site):
     # the labelled are suggested, too, in slices that no rater has looked at
     suggested = {r['participant_id'] for r in rows_of(site.output_dir / 'group_annotate.tsv')}
     assert 'sub-01' in suggested
+
+
+def test_of_many_people_those_are_asked_about_in_whom_least_is_certain(site):
+    put_labels(site, 1, 2)
+    few = replace(site, steps=10, accept='always', resegment=False, suggestions=1)
+    _, output = run(few)
+    assert 'suggestions: 2 sessions in which the start model is least certain' in output
+    doubts = {}
+    for number in range(3, PEOPLE + 1):
+        (path,) = (site.output_dir / f'sub-{number:02d}').rglob('*T1w_label-L_probseg.nii.gz')
+        found = np.asanyarray(nib.load(path).dataobj)
+        doubts[f'sub-{number:02d}'] = float(np.minimum(found, 1 - found).sum())
+    asked = {path.stem.split('-', 1)[1] for path in site.work_dir.rglob('doubt-*.npy')}
+    assert asked == set(sorted(doubts, key=doubts.get)[-2:])
+    (row,) = rows_of(site.output_dir / 'group_annotate.tsv')
+    assert row['participant_id'] in asked
 
 
 @pytest.mark.slow
