@@ -37,7 +37,7 @@ from ssl2_bids.errors import DataError, NoInputError
 from ssl2_bids.files import check_folder
 from ssl2_bids.steps.annotation import LESION, meaning
 
-log = logging.getLogger(__name__)
+log = logging.getLogger('ssl2_bids')
 
 _HEAD = (
     r'(?P<head>sub-(?P<subject>[^_]+)(?:_ses-(?P<session>[^_]+))?'

@@ -1,6 +1,7 @@
 """From simulated scans without labels to a model trained on people of their twin."""
 
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,7 +54,8 @@ def site(tmp_path, monkeypatch) -> GroupSettings:
     )
 
 
-def test_a_site_without_labels_is_recalibrated_on_its_twin(site, monkeypatch):
+def test_a_site_without_labels_is_recalibrated_on_its_twin(site, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, 'ssl2_bids')
     monkeypatch.setattr(draw, 'DRAWN', 2)
     monkeypatch.setattr(draw, 'LEAST', 2)
     shown: list[str] = []
@@ -61,6 +63,7 @@ def test_a_site_without_labels_is_recalibrated_on_its_twin(site, monkeypatch):
     out = site.output_dir
     assert run_group_level(settings, show=shown.append) == 0
     assert not any(line.startswith('training') for line in shown)
+    assert 'not used' not in caplog.text  # of the simulated people's own files
     card = json.loads((out / 'models/adapted/model.json').read_text())
     assert (card['Rung'], card['Strategy'], card['WeightShare']) == ('recalibrated', 'none', 0)
     assert card['Recalibration']['Scale'] > 0
