@@ -38,6 +38,13 @@ def grid_distance(a: Grid, b: Grid) -> float:
     return float(np.abs(np.linalg.inv(b.affine) @ a.affine @ corners - corners).max())
 
 
+def grid_millimetres(a: Grid, b: Grid) -> float:
+    """How far the corners of two grids of one shape are apart at most, in mm."""
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in a.shape], [1.0])).reshape(4, -1)
+    apart = (a.affine - b.affine) @ corners
+    return float(np.sqrt((apart[:3] ** 2).sum(axis=0)).max())
+
+
 def same_grid(a: Grid, b: Grid) -> bool:
     """Whether two grids have the same shape and, within a tenth of a voxel, the same corners."""
     return grid_distance(a, b) <= GRID_TOLERANCE

@@ -16,7 +16,7 @@ from ssl2_bids.bids.filters import SUFFIXES_OF, describe_filter, matches
 from ssl2_bids.bids.given_datasets import given_images
 from ssl2_bids.bids.inheritance import Inheritance, stem
 from ssl2_bids.bids.scan import Scan
-from ssl2_bids.bids.selection import Choice, choose
+from ssl2_bids.bids.selection import UNASKED, Choice, choose
 from ssl2_bids.contrasts import SIMILAR
 from ssl2_bids.errors import NothingSelectedError, Ssl2Error
 
@@ -308,7 +308,9 @@ def _session(
             return replace(result, problem=choice.problems[0])
         wanted = ' or '.join(' with '.join(alternative) for alternative in required)
         found = ', '.join(channels) or 'no usable image'
-        return replace(result, skipped=f'the model needs {wanted}; found: {found}')
+        unasked = ', '.join(path.name for path, why in choice.dropped if why == UNASKED)
+        more = f'; {UNASKED}: {unasked}' if unasked else ''
+        return replace(result, skipped=f'the model needs {wanted}; found: {found}{more}')
     if all(scan.within for scan in channels.values()):
         return replace(result, skipped='the session has no images of its own')
     if reference and (wanted_suffix := SUFFIXES_OF[reference][0]) not in channels:

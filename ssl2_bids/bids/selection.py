@@ -12,6 +12,8 @@ from ssl2_bids.bids.filters import SUFFIXES_OF
 from ssl2_bids.bids.scan import Scan
 from ssl2_bids.contrasts import KEYS, SIMILAR
 
+UNASKED = 'not among --contrasts'
+
 
 def choose(
     files: list[dict[str, Any]],
@@ -85,7 +87,7 @@ def _why_not(
     picks: dict[str, Scan],
 ) -> str:
     if wanted is not None and key not in wanted:
-        return 'not among --contrasts'
+        return UNASKED
     if suffix not in accepted and SIMILAR.get(suffix) not in accepted:
         return f'the model does not take {suffix}'
     for taken in picks:

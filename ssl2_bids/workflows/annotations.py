@@ -20,7 +20,13 @@ from ssl2_bids.errors import DataError, about
 from ssl2_bids.steps import annotation as annotate
 from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.volume import Volume, read, read_grid, reorient, resample
-from ssl2_bids.voxel_grid import GRID_TOLERANCE, Grid, describe_grid, grid_distance
+from ssl2_bids.voxel_grid import (
+    GRID_TOLERANCE,
+    Grid,
+    describe_grid,
+    grid_distance,
+    grid_millimetres,
+)
 
 log = logging.getLogger('ssl2_bids')
 
@@ -138,8 +144,8 @@ def _misfit(
     label: Label, annotation: Annotation, image: str, grid: Grid, distance: float
 ) -> DataError:
     if np.isfinite(distance):
-        millimetres = distance * float(annotation.label.spacing.max())
-        off = f', {distance:.2g} voxels (up to {millimetres:.2g} mm) away'
+        millimetres = grid_millimetres(annotation.label, grid)
+        off = f', up to {distance:.3g} voxels and {millimetres:.3g} mm away'
         image = f'the nearest, {image},'
     else:
         off = ''

@@ -222,6 +222,12 @@ def test_unknown_filter_keys_are_ignored(make_dataset):
     assert list(found(root, filters={'bold': {'task': 'rest'}})[0].scans) == ['T1w']
 
 
+def test_what_contrasts_leaves_out_is_named_where_nothing_is_left(make_dataset):
+    root = make_dataset(['sub-01/anat/sub-01_FLAIR.nii.gz'])
+    (session,) = found(root, contrasts=('t1w',))
+    assert 'found: no usable image; not among --contrasts: sub-01_FLAIR' in session.skipped
+
+
 def test_spaces_and_unicode_in_paths(make_dataset):
     root = make_dataset(['sub-01/anat/sub-01_T1w.nii.gz'], name='Daten für Müller/π 1')
     assert list(found(root)[0].scans) == ['T1w']

@@ -25,6 +25,7 @@ LEAST_FITTED = 0.01
 MAX_LOSS = 0.02  # of the mean Dice out of fold, where the labels of the fit gain
 LEAST_WITHIN = 0.02  # of the Dice, of any rung, where the cases are of one participant (ibid.)
 MIN_DICE = 0.15  # below it a model does not know these labels: they may be of other scans
+UNKNOWN_LABELS = f'the Dice is below {MIN_DICE:g}: check that the labels belong to these scans'
 MAX_F1_LOSS = 0.05  # of the mean lesion F1: a higher Dice must not cost whole lesions
 
 
@@ -148,6 +149,9 @@ def decide(pairs: Sequence[ScorePair], rung: str = '', *, always: bool = False) 
     fault = ''
     if own is not None:
         scores += f'; Dice with the numbers fitted to all labels: {own[1]:.3f}'
+    if max(dice) < MIN_DICE:
+        fault = UNKNOWN_LABELS
+    elif own is not None:
         if own[1] - own[0] < LEAST_FITTED:
             fault = f'fitted to all labels the Dice increased by less than {LEAST_FITTED:g}'
         elif dice[0] - dice[1] > MAX_LOSS:
@@ -157,7 +161,7 @@ def decide(pairs: Sequence[ScorePair], rung: str = '', *, always: bool = False) 
     elif dice[1] - dice[0] < (least := least_gain(pairs, rung)):
         fault = f'the Dice increased by less than {least:g}'
     if not fault and dice[1] < MIN_DICE:
-        fault = f'the Dice is below {MIN_DICE:g}: check that the labels belong to these scans'
+        fault = UNKNOWN_LABELS
     if not fault and f1 is not None and f1[0] - f1[1] > MAX_F1_LOSS:
         fault = f'the lesion F1 decreased by more than {MAX_F1_LOSS:g}'
     if fault and not always:

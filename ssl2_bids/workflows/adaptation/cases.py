@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import numpy as np
+from scipy import ndimage
 
 from ssl2_bids.bids.dataset import (
     participant_labels,
@@ -27,17 +28,23 @@ from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.volume import resample
 from ssl2_bids.voxel_grid import Grid
 from ssl2_bids.workflows.annotations import place, ras_grid
-from ssl2_bids.workflows.segmentation_files import PROCESS_AGAIN
+from ssl2_bids.workflows.segmentation_files import PROCESS_AGAIN, read_result
 
 log = logging.getLogger('ssl2_bids')
 
 USUAL = ('manual_masks', 'labels', 'lesion_masks', 'manual')  # below BIDS_DIR/derivatives
 OWN = 'bids::'  # URIs of files of the output folder itself
 RAW = 'bids:raw:'
+MOST_OF_BRAIN = 0.25  # marked share from which a mask is none of lesions
+MOST_OUTSIDE = 0.5  # share outside of the brain from which it is not of this image
+FEW_SLICES, MANY_SLICES = 2, 8  # with lesions: of a label, and of the model's mask beside it
+SEVERAL = 3  # lesions; a label with fewer may have no more to draw
 NO_LESIONS = (
     'If these participants have no lesions, write "Manual": true in the JSON files of the labels '
     '(or, at the group level, give --empty-labels negative).'
 )
+
+NO_LESION_AT_ALL = 'Label at least one participant with lesions.'
 
 
 @dataclass(frozen=True)
@@ -183,7 +190,9 @@ def annotation_of(case: Case, bids_dir: Path) -> tuple[Annotation, tuple[Label, 
     grids: dict[str, Grid] = {reference: brain}
     placed = place(case.labels, grids | {path.name: ras_grid(path) for path in raw})
     log.info('label of %s: %s', case.name, placed.note)
+    mask = read_result(case.brain_mask, dtype=np.uint8).data > 0
     if placed.image == reference:
+        _check_place(placed.annotation, mask, placed.labels[0].path)
         return placed.annotation, placed.labels
     contrast = {path.name: contrast for path, contrast in raw.items()}[placed.image]
     xfm = names.path('anat.transform', source=contrast, target=names.reference)
@@ -194,7 +203,50 @@ def annotation_of(case: Case, bids_dir: Path) -> tuple[Annotation, tuple[Label, 
         for volume in (label, extent.with_data(extent.data.astype(np.uint8)))
     ]
     extent = there[1].with_data(there[1].data > 0)
-    return replace(placed.annotation, label=there[0], extent=extent), placed.labels
+    annotation = replace(placed.annotation, label=there[0], extent=extent)
+    _check_place(annotation, mask, placed.labels[0].path)
+    return annotation, placed.labels
+
+
+def _check_place(annotation: Annotation, brain: np.ndarray, path: Path) -> None:
+    """Check that a label marks a part of the brain: brain masks and inverted masks do not.
+
+    Raises
+    ------
+    DataError : it marks most of the brain, or mostly what is not brain.
+    """
+    drawn = annotation.label.data > 0
+    count, inside = np.count_nonzero(drawn), np.count_nonzero(drawn & brain)
+    if inside > MOST_OF_BRAIN * np.count_nonzero(brain) > 0:
+        raise DataError(
+            f'it marks {inside / np.count_nonzero(brain):.0%} of the brain: no mask of lesions',
+            advice='Is it a brain mask, or inverted? Give a mask that is 1 in lesions alone.',
+            path=path,
+        )
+    if count - inside > MOST_OUTSIDE * count:
+        raise DataError(
+            f'{1 - inside / count:.0%} of it lies outside of the brain',
+            advice='Check in a viewer that it lies on the lesions of this image.',
+            path=path,
+        )
+
+
+def _doubt(case: Case, annotation: Annotation) -> str:
+    """Why a label may be of a few slices only although it is stated to be whole; else empty."""
+    drawn = annotation.label.data > 0
+    if not annotation.whole or ndimage.label(drawn)[1] < SEVERAL:
+        return ''
+    marked = read_result(case.result.names.path('anat.mask'), dtype=np.uint8).data > 0
+    for axis in range(3):
+        others = tuple({0, 1, 2} - {axis})
+        number, of_model = (int(part.any(axis=others).sum()) for part in (drawn, marked))
+        if number <= FEW_SLICES and of_model >= MANY_SLICES:
+            return (
+                f'lesions are drawn in {number} of its slices, and the model marks some in '
+                f'{of_model}: if only the first were looked at, the JSON of the label must state '
+                'them (AnnotatedSlices), or all other lesions count as healthy tissue'
+            )
+    return ''
 
 
 def _raw_file(image: Path, bids_dir: Path) -> Path | None:
@@ -221,11 +273,13 @@ class ReadLabels:
     cases : without the labels that were left out.
     annotations : by name of the case.
     refused : why labels cannot be used.
+    notes : case and remark, for the page: on labels that are left out or in doubt.
     """
 
     cases: list[Case]
     annotations: dict[str, Annotation]
     refused: list[DataError]
+    notes: list[tuple[str, str]]
 
 
 def read_labels(cases: Sequence[Case], settings: GroupSettings) -> ReadLabels:
@@ -239,6 +293,7 @@ def read_labels(cases: Sequence[Case], settings: GroupSettings) -> ReadLabels:
     refused: list[DataError] = []
     empty: list[Case] = []
     kept: list[Case] = []
+    notes: list[tuple[str, str]] = []
     for case in cases:
         found = None
         if case.labels:
@@ -247,17 +302,25 @@ def read_labels(cases: Sequence[Case], settings: GroupSettings) -> ReadLabels:
                 case = replace(case, labels=labels)
             except DataError as error:
                 refused.append(error)
+                notes.append((case.name, f'its label is left out: {error.message}'))
                 log.warning('label of %s left out: %s', case.name, error)
             if found and not is_drawn(found) and not is_reviewed(case, found, settings):
                 empty.append(case)
+                notes.append((case.name, 'its label is empty, and is left out as not drawn'))
                 found = None
+            elif found and not is_drawn(found) and found.whole:
+                notes.append((case.name, 'its label is empty: counted as free of lesions'))
+                log.info('label of %s: empty, counted as free of lesions', case.name)
+            elif found and (doubt := _doubt(case, found)):
+                notes.append((case.name, doubt))
+                log.warning('label of %s: %s', case.name, doubt)
         if found is not None:
             annotations[case.name] = found
         kept.append(case if found is not None else replace(case, labels=()))
     if refused and not annotations and not empty:
         raise refused[0]
     _check_empty(empty, annotations)
-    return ReadLabels(kept, annotations, refused)
+    return ReadLabels(kept, annotations, refused, notes)
 
 
 def is_drawn(annotation: Annotation) -> bool:
@@ -267,8 +330,8 @@ def is_drawn(annotation: Annotation) -> bool:
 
 def all_empty(count: int, labels: int, first: Label) -> DataError:
     """The error for labels without lesions."""
-    return DataError(f'all labels are empty ({count} of {labels})', advice=NO_LESIONS,
-                     path=first.path)  # fmt: skip
+    advice = NO_LESION_AT_ALL if first.sidecar.get('Manual') is True else NO_LESIONS
+    return DataError(f'all labels are empty ({count} of {labels})', advice=advice, path=first.path)
 
 
 def _check_empty(empty: Sequence[Case], annotations: dict[str, Annotation]) -> None:
@@ -278,7 +341,7 @@ def _check_empty(empty: Sequence[Case], annotations: dict[str, Annotation]) -> N
     if annotations and not drawn:
         raise DataError(
             'no label has a lesion: an adaptation needs at least one',
-            advice='Label at least one participant with lesions.',
+            advice=NO_LESION_AT_ALL,
         )
     if empty:
         log.warning(

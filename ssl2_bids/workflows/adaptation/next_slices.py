@@ -25,10 +25,15 @@ PEERS = 2  # networks of folds that are asked beside the model: more add little
 SHOWN = 6  # suggestions in the picture
 
 
+def suggests(work: Work) -> bool:
+    """Whether slices are suggested: where there was a training, else there is no time for it."""
+    return work.trains and bool(work.histories)
+
+
 def suggest_slices(work: Work, adapted: Adapted) -> list[Suggestion]:
     """The slices from whose labels most is to be learnt, by what several models make of them."""
     card, device = work.adaptation.card, work.device
-    if not work.trains:  # no images on the grid of the network; plain group suggests participants
+    if not suggests(work):
         return []
     networks = [adapted.network, *adapted.peers[:PEERS]]
     if len(networks) == 1:

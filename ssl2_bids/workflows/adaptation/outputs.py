@@ -36,6 +36,7 @@ from ssl2_bids.workflows.adaptation.next_slices import (
     annotate_rows,
     draw_suggestions,
     suggest_slices,
+    suggests,
 )
 from ssl2_bids.workflows.adaptation.plan import SLICES
 from ssl2_bids.workflows.adaptation.run import FINAL, HOLDOUT
@@ -56,7 +57,7 @@ def write_adapted(work: Work, adapted: Adapted) -> Card:
     write_performance(root, adapted, compared)
     write_history(work)
     suggested = suggest_slices(work, adapted)
-    if work.trains:  # else earlier suggestions stay
+    if suggests(work):  # else earlier suggestions stay
         path = root / output_name('group.annotate')
         write_table(path, annotate_rows(work, suggested), ANNOTATE_COLUMNS)
     write_json(
@@ -160,6 +161,7 @@ def report_facts(
         'Labelled': len(work.annotations),
         'Sessions': len(work.people),
         'LeftOut': [{'name': name, 'reason': reason} for name, reason in work.left_out],
+        'LabelNotes': [{'name': name, 'note': note} for name, note in work.adaptation.label_notes],
         'Performance': rows,
         'Curves': left_out_curves(work.histories),
         'Teacher': 'teacher' in strategies.find(work.training.strategy).extra,

@@ -56,11 +56,13 @@ class Adaptation:
     ----------
     card : the model to start from.
     cases : all sessions, those with labels among them.
+    label_notes : case and remark: on labels that are left out or in doubt.
     """
 
     settings: GroupSettings
     card: Card
     cases: tuple[Case, ...]
+    label_notes: tuple[tuple[str, str], ...] = ()
 
     @property
     def labelled(self) -> list[Case]:
@@ -334,7 +336,7 @@ def check_labels(adaptation: Adaptation) -> tuple[Adaptation, dict[str, Annotati
     UsageError, NoInputError : see :func:`check_folds`.
     """
     found = read_labels(adaptation.cases, adaptation.settings)
-    left = replace(adaptation, cases=tuple(found.cases))
+    left = replace(adaptation, cases=tuple(found.cases), label_notes=tuple(found.notes))
     try:
         check_folds(left)
     except (UsageError, NoInputError):

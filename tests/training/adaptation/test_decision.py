@@ -55,6 +55,8 @@ def test_the_labels_of_its_fit_decide_on_a_recalibration_too():
     assert not decide(one, 'recalibrated').accepted
     unrelated = [ScorePair(name, (0.05, 0.06), fitted=0.09) for name in 'ab']
     assert 'labels belong to these scans' in decide(unrelated, 'recalibrated').reason
+    unrelated = [ScorePair(name, (0.02, 0.02), fitted=0.02) for name in 'ab']
+    assert 'labels belong to these scans' in decide(unrelated, 'recalibrated').reason
 
 
 @pytest.mark.parametrize('rung', ['recalibrated', 'whole'])

@@ -435,6 +435,25 @@ def test_sparse_labels_count_where_they_are(site):
     assert 'sub-01' in suggested
 
 
+def test_a_label_of_one_slice_that_does_not_state_it_is_doubted(site):
+    put_labels(site, 1)
+    marked = nib.load(site.output_dir / 'sub-02/anat/sub-02_space-T1w_label-L_mask.nii.gz')
+    assert (np.asanyarray(marked.dataobj) > 0).any(axis=(0, 1)).sum() >= 8
+    best = SHAPE[2] // 2
+    drawn = np.zeros(SHAPE, bool)
+    drawn[10:20:4, SHAPE[1] // 2, best] = head(2).brain[10:20:4, SHAPE[1] // 2, best]
+    assert drawn.sum() == 3
+    put_label(site.labels[0], '02', drawn)
+    run(replace(site, rung='recalibrated'))
+    page = (site.output_dir / 'group_report.html').read_text()
+    assert 'sub-02: lesions are drawn in 1 of its slices, and the model marks some in' in page
+    put_label(site.labels[0], '02', drawn, AnnotationExtent='slices',
+              AnnotatedSlices={'Axis': 'k', 'Indices': [best]})  # fmt: skip
+    run(replace(site, label='stated', rung='recalibrated'))
+    page = (site.output_dir / 'group_report.html').read_text()
+    assert page.count('lesions are drawn in 1 of its slices') == 1
+
+
 def test_of_many_people_those_are_asked_about_in_whom_least_is_certain(site):
     put_labels(site, 1, 2)
     few = replace(site, steps=10, accept='always', resegment=False, suggestions=1)

@@ -301,6 +301,20 @@ def test_one_lesion_that_the_model_misses_changes_little(site):
     assert 'Calibration' not in card
 
 
+def test_masks_that_are_not_of_lesions_are_left_out_and_the_page_names_them(site):
+    brain = read(site.output_dir / 'sub-03/anat/sub-03_desc-brain_mask.nii.gz').data > 0
+    put_label(site.labels[0], '03', brain)
+    outside = np.zeros_like(brain)
+    outside[:, :, -2:] = ~brain[:, :, -2:]
+    put_label(site.labels[0], '04', outside)
+    code, output = run(site)
+    assert code == 0
+    assert card_of(site)['Evidence']['Labelled'] == ['sub-01', 'sub-02']
+    page = (site.output_dir / 'group_report.html').read_text()
+    assert 'sub-03: its label is left out: it marks 100% of the brain' in page
+    assert 'sub-04: its label is left out: 100% of it lies outside of the brain' in page
+
+
 def test_all_empty_labels_are_named(site):
     for number in (1, 2):
         put_label(site.labels[0], f'{number:02d}', np.zeros(SHAPE))
