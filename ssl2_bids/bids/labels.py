@@ -148,8 +148,8 @@ def find_labels(
     found = look_for_labels(folder, participants=participants, pattern=pattern)
     for path, reason in found.left_out:
         log.warning('%s: label left out: %s', path, reason)
-    for text in alike(found.superseded):
-        log.info('%s: not used: %s', folder, text)
+    for text in alike((path, f'not used: {reason}') for path, reason in found.superseded):
+        log.info('%s: %s', folder, text)
     if found.unknown:
         names = ', '.join(path.name for path in found.unknown[:5])
         more = f' and {len(found.unknown) - 5} more' if found.unknown[5:] else ''

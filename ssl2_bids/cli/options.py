@@ -199,10 +199,13 @@ def _of_adaptation(
     else:
         labels += [folder for folder in derivatives.values() if _has_labels(folder)]
     if arguments.rung in UNTRAINED:
-        of_training = {'steps', 'max_time'}
-        if arguments.strategy != 'twin':
-            of_training.add('strategy')
-        _refuse(arguments, of_training, f'with --rung {arguments.rung}')
+        where = f'with --rung {arguments.rung}'
+        _refuse(arguments, {'steps', 'max_time'}, where)
+        if 'strategy' in arguments.given and arguments.strategy != 'twin':
+            raise UsageError(
+                f'--strategy {arguments.strategy} does not apply {where}, which has no training',
+                advice='Leave it out; only --strategy twin applies.',
+            )
     if arguments.twin_heads and arguments.strategy != 'twin':
         raise UsageError(
             '--twin-heads is for --strategy twin',

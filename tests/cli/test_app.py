@@ -91,7 +91,7 @@ MISTAKES = [
     (
         ['{data}', '{out}', 'group', '--rung', 'recalibrated', '--strategy', 'fixmatch'],
         64,
-        '--strategy does not apply with --rung recalibrated',
+        '--strategy fixmatch does not apply with --rung recalibrated',
     ),
     (['{data}', '{out}', 'participant', '--folds', '3'], 64, 'at participant level'),
     (['{data}', '{out}', 'group', '--labels', '{out}/nope'], 66, 'no such folder of labels'),
