@@ -236,7 +236,10 @@ def _doubt(case: Case, annotation: Annotation) -> str:
     drawn = annotation.label.data > 0
     if not annotation.whole or ndimage.label(drawn)[1] < SEVERAL:
         return ''
-    marked = read_result(case.result.names.path('anat.mask'), dtype=np.uint8).data > 0
+    try:
+        marked = read_result(case.result.names.path('anat.mask'), dtype=np.uint8).data > 0
+    except DataError:  # nothing to compare with
+        return ''
     for axis in range(3):
         others = tuple({0, 1, 2} - {axis})
         number, of_model = (int(part.any(axis=others).sum()) for part in (drawn, marked))

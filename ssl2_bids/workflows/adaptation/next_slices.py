@@ -74,8 +74,8 @@ def _most_uncertain(work: Work) -> list[PreparedSession]:
         return open_ones
     work.show(f'suggestions: {most} sessions in which the start model is least certain')
     doubts = {one.case.name: _stored_doubt(work, one) for one in open_ones}
-    chosen = sorted(open_ones, key=lambda one: doubts[one.case.name], reverse=True)[:most]
-    return [one for one in open_ones if one in chosen]
+    chosen = set(sorted(doubts, key=lambda name: doubts[name], reverse=True)[:most])
+    return [one for one in open_ones if one.case.name in chosen]
 
 
 def _has_unknown(one: PreparedSession) -> bool:
