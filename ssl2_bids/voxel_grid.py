@@ -34,15 +34,19 @@ def grid_distance(a: Grid, b: Grid) -> float:
     """How far the corners of two grids are apart at most, in voxels; infinite if shapes differ."""
     if tuple(a.shape) != tuple(b.shape):
         return math.inf
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in a.shape], [1.0])).reshape(4, -1)
+    corners = _corners(a)
     return float(np.abs(np.linalg.inv(b.affine) @ a.affine @ corners - corners).max())
 
 
 def grid_millimetres(a: Grid, b: Grid) -> float:
     """How far the corners of two grids of one shape are apart at most, in mm."""
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in a.shape], [1.0])).reshape(4, -1)
-    apart = (a.affine - b.affine) @ corners
-    return float(np.sqrt((apart[:3] ** 2).sum(axis=0)).max())
+    apart = ((a.affine - b.affine) @ _corners(a))[:3]
+    return float(np.linalg.norm(apart, axis=0).max())
+
+
+def _corners(grid: Grid) -> np.ndarray:
+    """Voxel coordinates of the eight corners, homogeneous, (4, 8)."""
+    return np.array(np.meshgrid(*[(0, n - 1) for n in grid.shape], [1.0])).reshape(4, -1)
 
 
 def same_grid(a: Grid, b: Grid) -> bool:

@@ -73,9 +73,19 @@ def test_a_third_of_a_voxel_is_accepted_with_the_distance(tmp_path, caplog):
 @pytest.mark.parametrize('distance', [0.5, 3.0])
 def test_half_a_voxel_is_refused_with_the_distance(tmp_path, distance):
     put(tmp_path, moved(distance))
-    with pytest.raises(DataError, match=f'{distance:.2g} voxels .*mm. away') as caught:
+    text = f'up to {distance:.2g} voxels and {distance:.2g} mm away'
+    with pytest.raises(DataError, match=text) as caught:
         place(find_labels(tmp_path), {'T1w': IMAGE})
     assert 'sub-01_label-L_mask.nii.gz' in caught.value.path
+
+
+def test_the_distance_has_the_spacing_of_the_axis_it_lies_along(tmp_path):
+    thick = np.diag([1.0, 1.0, 5.0, 1.0])
+    beside = thick.copy()
+    beside[0, 3] = 20
+    put(tmp_path, beside)
+    with pytest.raises(DataError, match='up to 20 voxels and 20 mm away'):
+        place(find_labels(tmp_path), {'FLAIR': Volume(IMAGE.data, thick)})
 
 
 def test_the_nearest_grid_is_that_of_the_label(tmp_path):

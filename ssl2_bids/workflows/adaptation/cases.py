@@ -217,9 +217,10 @@ def _check_place(annotation: Annotation, brain: np.ndarray, path: Path) -> None:
     """
     drawn = annotation.label.data > 0
     count, inside = np.count_nonzero(drawn), np.count_nonzero(drawn & brain)
-    if inside > MOST_OF_BRAIN * np.count_nonzero(brain) > 0:
+    share = inside / max(np.count_nonzero(brain), 1)
+    if share > MOST_OF_BRAIN:
         raise DataError(
-            f'it marks {inside / np.count_nonzero(brain):.0%} of the brain: no mask of lesions',
+            f'it marks {share:.0%} of the brain: no mask of lesions',
             advice='Is it a brain mask, or inverted? Give a mask that is 1 in lesions alone.',
             path=path,
         )
