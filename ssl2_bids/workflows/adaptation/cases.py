@@ -217,7 +217,7 @@ def _check_place(annotation: Annotation, brain: np.ndarray, path: Path) -> None:
     """
     drawn = annotation.label.data > 0
     count, inside = np.count_nonzero(drawn), np.count_nonzero(drawn & brain)
-    share = inside / max(np.count_nonzero(brain), 1)
+    share = float(inside) / max(int(np.count_nonzero(brain)), 1)
     if share > MOST_OF_BRAIN:
         raise DataError(
             f'it marks {share:.0%} of the brain: no mask of lesions',
