@@ -112,13 +112,14 @@ def section(facts: Mapping[str, Any], labels: Collection[str | None]) -> dict[st
         'has_results': facts['Label'] in labels,
         'first_masks': 'RefusedMove' in fitted,  # the threshold of the start model stays
         'rows': rows,
+        'has_sessions': any(row.get('session_id') for row in rows),
         'columns': [(name, SCORES[name].title) for name in columns],
         'chart': before_and_after(rows),
         'ladder': rung_chart(facts.get('Rungs', [])),
         'curves': line_chart(
             {f'left out of {name}': points for name, points in facts.get('Curves', {}).items()},
             label='steps',
-            side='Dice on participants left out of training',
+            side='Dice of participants left out',
         ),
         'comparison': [
             {'name': SCORES[name].title, **entry}
@@ -146,7 +147,7 @@ def rung_chart(rungs: Sequence[Mapping[str, Any]]) -> Markup:
         return Markup('')
     low = math.floor(20 * min(dice - error for _, dice, error in known)) / 20
     high = math.ceil(20 * max(dice + error for _, dice, error in known) + 1e-9) / 20
-    low, floor, width = max(low, 0.0), HEIGHT - BOTTOM, 440
+    low, floor, width = max(low, 0.0), HEIGHT - BOTTOM, 480
 
     def height(value: float) -> float:
         return floor - (floor - TOP) * (value - low) / (high - low)

@@ -134,6 +134,16 @@ def test_without_labels_or_suggestions_nothing_is_promised(tmp_path):
     assert 'Not used' not in page
 
 
+def test_each_scan_has_both_scores_in_one_cell(tmp_path):
+    page = page_of(tmp_path, facts())
+    assert page.count('<td class="n" data-v="0.6">0.400 → 0.600</td>') == 2
+    table = page[page.index('aria-label="Before and after, each scan"') :]
+    assert '<th>Session</th>' not in table[: table.index('</table>')]
+    one = facts(rows=1)
+    one['Performance'][0]['session_id'] = 'ses-2'
+    assert '<td>ses-2</td><td>1</td>' in page_of(tmp_path, one)
+
+
 def test_two_adaptations_have_a_section_each(tmp_path):
     page = page_of(tmp_path, facts(), facts(Label='other'))
     assert 'id="adaptation-1"' in page

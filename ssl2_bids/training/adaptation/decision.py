@@ -138,7 +138,7 @@ def decide(pairs: Sequence[ScorePair], rung: str = '', *, always: bool = False) 
     if dice is None:
         scores = 'there are no out-of-fold scores'
         return Decision(
-            always, f'{scores}; accepted because of --accept always' if always else scores
+            always, f'{scores}; used because of --accept always' if always else scores
         )
     scores = f'mean out-of-fold Dice: {dice[0]:.3f} before, {dice[1]:.3f} after'
     if f1 is not None:
@@ -167,7 +167,7 @@ def decide(pairs: Sequence[ScorePair], rung: str = '', *, always: bool = False) 
     if fault and not always:
         return Decision(False, f'{fault} ({scores})')
     if fault:
-        return Decision(True, f'accepted because of --accept always, although {fault} ({scores})')
+        return Decision(True, f'used because of --accept always, although {fault} ({scores})')
     return Decision(True, scores)
 
 

@@ -34,7 +34,7 @@ def stored_probability(result: Result, card: Card, brain: Volume) -> Volume | st
     try:
         volume = read_result(path)
     except DataError as error:
-        return f'its probability cannot be read ({error})'
+        return f'its probability cannot be read ({str(error).rstrip(".")})'
     if not same_grid(volume, brain):
         return f'its probability {path.name} is not on the grid of the brain mask'
     values = np.array(volume.data, np.float32, order='K')

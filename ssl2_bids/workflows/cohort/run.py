@@ -295,10 +295,11 @@ def _write_page(
 
 
 def _adaptations(output_dir: Path) -> list[dict[str, Any]]:
-    """The content of the page on each model that was adapted in this output folder."""
+    """The content of the page on each model that was adapted here, the newest first."""
     pattern = output_name('model.report', desc='*')
     found = []
-    for path in finished_files(output_dir, pattern):
+    paths = sorted(finished_files(output_dir, pattern), key=lambda p: p.stat().st_mtime)
+    for path in reversed(paths):
         try:
             found.append(read_sidecar(path))
         except DataError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -349,3 +350,18 @@ def test_what_another_node_is_writing_is_no_result(cohort):
     (figures / '.tmp-node7-12-sub-01_desc-summary_report.json').write_text('{"subj')
     assert run_group_level(cohort, show=lambda text: None) == 0
     assert len(rows_of(cohort)) == 7
+
+
+def test_the_newest_adaptation_stands_first(cohort):
+    facts = {
+        **{'Parent': 'm', 'Accepted': False, 'Reason': 'worse', 'Slices': False},
+        **{'Strategy': 'supervised', 'Steps': 3, 'Device': 'cpu', 'Minutes': 1, 'Labelled': 2},
+        **{'Sessions': 7, 'LeftOut': [], 'Performance': [], 'Comparison': {}, 'Annotate': []},
+    }
+    for label, seconds in (('a', 2000), ('b', 3000), ('c', 1000)):
+        path = cohort.output_dir / 'models' / label / 'report.json'
+        write_json(path, facts | {'Label': label})
+        os.utime(path, (seconds, seconds))
+    assert run_group_level(cohort, show=lambda text: None) == 0
+    page = (cohort.output_dir / 'group_report.html').read_text()
+    assert re.findall(r'<h2>Adaptation to your site: (.)', page) == ['b', 'a', 'c']
