@@ -137,9 +137,7 @@ def decide(pairs: Sequence[ScorePair], rung: str = '', *, always: bool = False) 
     f1 = mean_of_participants([(p.participant, *p.lesion_f1) for p in pairs])
     if dice is None:
         scores = 'there are no out-of-fold scores'
-        return Decision(
-            always, f'{scores}; used because of --accept always' if always else scores
-        )
+        return Decision(always, f'{scores}; used because of --accept always' if always else scores)
     scores = f'mean out-of-fold Dice: {dice[0]:.3f} before, {dice[1]:.3f} after'
     if f1 is not None:
         scores += f'; lesion F1: {f1[0]:.3f} before, {f1[1]:.3f} after'

@@ -283,8 +283,8 @@ def _fit(planned: Calibrating, known: Card | None, show: ShowLine) -> tuple[Card
 
 def describe(planned: Calibrating) -> list[str]:
     """What a dry run prints beside the files of the participant level."""
-    count = len(planned.labels)
-    lines = [f'calibrate  {planned.card.name} on {count} labelled session{"s" if count > 1 else ""}']
+    sessions = 'session' if len(planned.labels) == 1 else 'sessions'
+    lines = [f'calibrate  {planned.card.name} on {len(planned.labels)} labelled {sessions}']
     for unit, labels in planned.labels.items():
         lines += [f'  label  {unit_name(*unit)}: {label.path}' for label in labels]
     names = [output_name(f'model.{name}', desc=CALIBRATED) for name in ('configuration', 'report')]

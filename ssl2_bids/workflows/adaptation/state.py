@@ -34,6 +34,7 @@ from ssl2_bids.training.adaptation.left_out import quality
 from ssl2_bids.training.data.participants import Participant
 from ssl2_bids.training.run import History
 from ssl2_bids.workflows.adaptation import prepare as cache
+from ssl2_bids.workflows.adaptation.cases import label_folders
 from ssl2_bids.workflows.adaptation.configuration import (
     configuration_of,
     training_settings,
@@ -133,6 +134,14 @@ def begin(adaptation: Adaptation, show: ShowLine) -> Work:
         f'adaptation: {len(cases)} sessions, {len(annotations)} of them labelled; device: '
         f'{device}{prepared if trains else ""}'
     )
+    if annotations and not settings.labels:
+        found = [label.path for case in cases for label in case.labels]
+        folders = [
+            str(folder)
+            for folder in label_folders(settings)
+            if any(path.is_relative_to(folder) for path in found)
+        ]
+        show(f'labels: {", ".join(folders)} (found by name; --labels gives another folder)')
     if settings.rung is None and not trains:
         show(
             'one labelled participant: no training; --folds slices also tests trainings, on '

@@ -226,9 +226,8 @@ def test_untrained(
     if not cases:
         return [], {}
     work.show(
-        f'recalibration on {len(cases)} labelled session{"s" if len(cases) > 1 else ""}, without '
-        'training: about '
-        f'{ladder.expected_seconds(cases):.2g} seconds'
+        f'recalibration on {len(cases)} labelled {"session" if len(cases) == 1 else "sessions"}, '
+        f'without training: about {ladder.expected_seconds(cases):.2g} seconds'
     )
     tested = ladder.test(work, cases, ladder.first_probability(work), least_move)
     work.test_seconds = time.monotonic() - began

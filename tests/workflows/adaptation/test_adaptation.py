@@ -671,6 +671,10 @@ def test_usual_folders_are_looked_into(site, caplog):
     assert code == 0
     assert 'give --labels' in caplog.text
     assert not (site.output_dir / 'models').exists()
+    code, output = run(replace(usual, rung='recalibrated'))
+    assert code == 0
+    folder = site.bids_dir / 'derivatives' / 'labels'
+    assert f'labels: {folder} (found by name; --labels gives another folder)' in output
 
 
 def mistakes(case: str, site: GroupSettings) -> GroupSettings:
