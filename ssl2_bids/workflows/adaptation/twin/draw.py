@@ -32,7 +32,12 @@ from ssl2_bids.workflows.adaptation.twin.measure import (
     measured_of,
     measures_of,
 )
-from ssl2_bids.workflows.adaptation.twin.protocol import Twin, first_twin, second_twin
+from ssl2_bids.workflows.adaptation.twin.protocol import (
+    DEFAULT_FIELD,
+    Twin,
+    first_twin,
+    second_twin,
+)
 from ssl2_bids.workflows.heads import image_files
 from ssl2_bids.workflows.simulation.files import TRUTH
 from ssl2_bids.workflows.simulation.plan import MNI
@@ -90,6 +95,11 @@ def draw_twin(
     NoInputError : the folder of label maps is missing or empty.
     """
     site = measure_site(cases, settings.bids_dir, card)
+    if site.field is None:
+        log.warning(
+            'scanner twin: no JSON file of the scans has MagneticFieldStrength; %g T is assumed',
+            DEFAULT_FIELD,
+        )
     first = first_twin(site)
     heads = folder_fingerprint(image_files(settings.twin_heads)) if settings.twin_heads else MNI
     parts = [asdict(site), settings.random_seed, heads, PILOTS, DRAWN, card.identity, __version__]

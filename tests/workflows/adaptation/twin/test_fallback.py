@@ -78,11 +78,12 @@ def test_constant_images_are_named_and_without_labels_this_is_the_end(site):
     assert 'constant' in shown
 
 
-def test_label_maps_that_are_missing(site, tmp_path):
+def test_label_maps_that_are_missing(site, tmp_path, caplog):
     put_qualities(site, wm2gm=0.85, csf2wm=0.1, tissue_snr=20.0, inu_range=0.4)
     work, shown = started(replace(site, twin_heads=tmp_path))
     assert work.twin is None
     assert 'has no images' in shown
+    assert 'MagneticFieldStrength; 3 T is assumed' in caplog.text
 
 
 def test_a_typical_person_is_shown_first(site):
