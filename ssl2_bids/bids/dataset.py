@@ -142,9 +142,18 @@ def select_participants(
             raise NothingSelectedError(
                 f'no participant "{label}" in {bids_dir}', advice=_suggest(label, present)
             )
+    for label in excluded:
+        if label not in present:  # no error: a job may have a part of the dataset only
+            warn_once(
+                f'--exclude-participant-label: no participant "{label}" in {bids_dir}. '
+                f'{_suggest(label, present)}'
+            )
     selected = [p for p in (sorted(wanted) if wanted else present) if p not in excluded]
     if not selected:
-        raise NothingSelectedError('every participant is excluded')
+        raise NothingSelectedError(
+            'every participant is excluded',
+            advice='Leave --exclude-participant-label out, or name others.',
+        )
     return selected
 
 
@@ -172,7 +181,8 @@ def select_sessions(
 
 def _suggest(label: str, present: list[str]) -> str:
     near = difflib.get_close_matches(label, present, n=4, cutoff=0.5) or present[:4]
-    more = '' if len(present) <= len(near) else f' (of {len(present)})'
+    rest = len(present) - len(near)
+    more = f' and {rest} other{"s" if rest > 1 else ""}' if rest > 0 else ''
     named = ', '.join(label if is_label(label) else f'"{label}"' for label in near)
     return f'There are: {named}{more}.'
 

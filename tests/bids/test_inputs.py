@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -237,6 +239,15 @@ def test_unknown_participant_and_near_ones(make_dataset):
     root = make_dataset(['sub-lj01/anat/sub-lj01_T1w.nii.gz', 'sub-xx/anat/sub-xx_T1w.nii.gz'])
     with pytest.raises(NothingSelectedError, match='There are: lj01'):
         select_participants(root, ('lj02',))
+
+
+def test_an_excluded_participant_that_is_not_there_is_named_once(make_dataset, caplog):
+    root = make_dataset([f'sub-0{n}/anat/sub-0{n}_T1w.nii.gz' for n in range(1, 8)])
+    for _ in range(2):
+        assert select_participants(root, None, ('1', '02')) == ['01', '03', '04', '05', '06', '07']
+    (text,) = caplog.messages
+    assert f'--exclude-participant-label: no participant "1" in {root}. There are: 0' in text
+    assert re.search(r'and \d others\.$', text)
 
 
 def test_labels_that_other_programs_cannot_read_are_named_once(make_dataset, caplog):

@@ -80,8 +80,13 @@ def write_history(work: Work) -> None:
 
 
 def write_performance(root: Path, adapted: Adapted, compared: dict[str, Any]) -> None:
-    """``group_performance.tsv``, and its JSON with the comparison."""
+    """``group_performance.tsv``, and its JSON with the comparison.
+
+    An adaptation without labels has no scores: an earlier table stays.
+    """
     path = root / output_name('group.performance')
+    if not adapted.rows and path.is_file():
+        return
     write_table(path, scoring.table_rows(adapted.rows), PERFORMANCE_COLUMNS)
     write_json(
         sidecar_path(path),

@@ -95,6 +95,11 @@ def test_a_site_without_labels_is_recalibrated_on_its_twin(site, monkeypatch, ca
     assert 'labelled scans of a site and 2 simulated people of a scanner' in card['TrainedOn']
     page = (out / 'group_report.html').read_text()
     assert 'moves the threshold at least as far up as they ask for' in page
+    # an adaptation without labels has no scores, and keeps those of before
+    table = (out / 'group_performance.tsv').read_bytes()
+    assert b'sub-01' in table
+    assert run_group_level(replace(settings, label='bare'), show=shown.append) == 0
+    assert (out / 'group_performance.tsv').read_bytes() == table
 
 
 @pytest.mark.slow
