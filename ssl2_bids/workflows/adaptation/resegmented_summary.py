@@ -80,7 +80,7 @@ def write_section(
         'model': card.reference,
         'adaptation': adaptation_facts(card),
         'settings': base['settings'] | {'threshold': found.model['Threshold']},
-        'methods': [*base['methods'], *_sentences(card)],
+        'methods': [*base['methods'], *_sentences(card, float(found.model['Threshold']))],
         'lesions': lesion_rows(found.table),
         'volumes': volume_rows(found.table, brain_volume(brain)),
         'figures': draw(figures, shown, root),
@@ -98,27 +98,46 @@ def write_section(
     write_json(names.path('report.summary'), content)
 
 
-def _sentences(card: Card) -> list[str]:
+def _sentences(card: Card, threshold: float) -> list[str]:
+    if card.content.get('Rung') == RECALIBRATED:
+        return _of_recalibration(card, threshold)
     parent = card.content['Parent']
     how = f'{card.content["Strategy"]}, {card.content["Steps"]} steps'
     if twin := card.content.get('Twin'):
-        how += (
-            f'; trained with {twin["People"]} simulated people of a scanner whose protocol was '
-            f'fitted to unlabelled scans of {twin["Measured"]} participants'
-        )
-    if card.content.get('Rung') == RECALIBRATED:
-        people = len(card.content['Evidence']['Labelled'])
-        masks = f'manual lesion masks of {people} participant{"s" * (people > 1)}'
-        if twin:
-            masks = (
-                f'the lesions of {twin["People"]} simulated people of a scanner whose protocol '
-                f'was fitted to unlabelled scans of {twin["Measured"]} participants'
-            )
-        how = (
-            f'scale and shift of the logit [@guo2017], threshold and minimum lesion volume fitted '
-            f'to {masks}; no training'
-        )
+        how += f'; trained with {_people_of(twin)}'
     return [
         f'The preprocessed images were then segmented again with the model {card.name}, '
         f'which was adapted to the site from {parent["Name"]} {parent["Version"]} ({how}).'
     ]
+
+
+def _of_recalibration(card: Card, threshold: float) -> list[str]:
+    parent, fitted = card.content['Parent'], card.content['Recalibration']
+    count, twin = len(card.content['Evidence']['Labelled']), card.content.get('Twin')
+    masks = f'manual lesion masks of {count} participant{"s" if count > 1 else ""}'
+    of_twin = f'the lesions of {_people_of(twin)}' if twin else ''
+    sentences = [
+        f'The probabilities of {parent["Name"]} {parent["Version"]} were then recalibrated for the '
+        f'site (model {card.name}; no training): the logit was multiplied by '
+        f'{fitted["Scale"]:.2f} and changed by {fitted["Shift"]:.2f} [@guo2017], numbers that were '
+        f'fitted to {masks if count else of_twin}.'
+    ]
+    if fitted['ThresholdMove']:
+        also = f', and moved at least as far up as by {of_twin}' if count and twin else ''
+        sentences.append(
+            f'The threshold was fitted to the same lesions{also}: voxels with a recalibrated '
+            f'probability of at least {threshold:.2f} were classified as lesion.'
+        )
+    else:
+        sentences.append('The threshold of the first segmentation was kept.')
+    if fitted['MinimumLesionVolume']:
+        least = fitted['MinimumLesionVolume']
+        sentences.append(f'Lesions below {least:g} mm³ were left out.')
+    return sentences
+
+
+def _people_of(twin: dict[str, Any]) -> str:
+    return (
+        f'{twin["People"]} simulated people of a scanner whose protocol was fitted to unlabelled '
+        f'scans of {twin["Measured"]} participants'
+    )

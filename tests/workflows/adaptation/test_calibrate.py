@@ -126,7 +126,13 @@ def test_one_labelled_person_is_enough(site, monkeypatch):
     assert 'Model of the site: recalibrated, on manual masks of sub-01' in page
     assert 'This evidence is within one person' in page
     methods = (site.output_dir / 'logs/CITATION.md').read_text()
-    assert 'fitted to manual lesion masks of 1 participant; no training' in methods
+    assert 'fitted to manual lesion masks of 1 participant.' in methods
+    numbers = content['Calibration']
+    assert f'by {numbers["Scale"]:.2f} and changed by {numbers["Shift"]:.2f}' in methods
+    moved = content['Recalibration']['ThresholdMove'] != 0
+    assert ('The threshold of the first segmentation was kept.' in methods) is not moved
+    now = f'recalibrated probability of at least {sidecar["Threshold"]:.2f}'
+    assert (now in methods) is moved
     assert 'On calibration of modern neural networks' in methods
     assert not list(site.output_dir.glob('group_*'))
     assert validate(site.output_dir) == []
