@@ -5,7 +5,7 @@
 
 DATASET is one of ``ssl2 simulate`` with T1w and FLAIR. Scale and shift of each member's logit are
 fitted as at the end of ``ssl2 pretrain``, to all participants but the one that is scored (leave
-one out). Dice and lesion F1 (MSSEG rule) at the model's threshold; log loss in nats and ECE of
+one out). Dice and lesion F1 (rule of MSSEG) at the model's threshold; log loss in nats and ECE of
 brain voxels within 5 mm of the truth or of any member's marks.
 """
 
@@ -31,7 +31,7 @@ from ssl2_bids.training.losses import TINY
 from ssl2_bids.training.pretraining.calibration import UNCHANGED, calibrate_members, looked_at
 from ssl2_bids.training.pretraining.tasks import lesion_f1
 
-COLUMNS = ('Dice', 'lesion F1', 'log loss', 'ECE', 'mL', 'mL, truth')
+COLUMNS = ('Dice', 'F1, MSSEG rule', 'log loss', 'ECE', 'mL', 'mL, truth')
 
 
 def as_patches(one: Brain) -> Patches:

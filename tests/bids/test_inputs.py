@@ -241,7 +241,7 @@ def test_unknown_participant_and_near_ones(make_dataset):
         select_participants(root, ('lj02',))
 
 
-def test_an_excluded_participant_that_is_not_there_is_named_once(make_dataset, caplog):
+def test_an_excluded_participant_that_is_missing_is_named_once(make_dataset, caplog):
     root = make_dataset([f'sub-0{n}/anat/sub-0{n}_T1w.nii.gz' for n in range(1, 8)])
     for _ in range(2):
         assert select_participants(root, None, ('1', '02')) == ['01', '03', '04', '05', '06', '07']

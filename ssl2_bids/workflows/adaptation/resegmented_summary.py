@@ -117,10 +117,10 @@ def _of_recalibration(card: Card, threshold: float) -> list[str]:
     masks = f'manual lesion masks of {count} participant{"s" if count > 1 else ""}'
     of_twin = f'the lesions of {_people_of(twin)}' if twin else ''
     sentences = [
-        f'The probabilities of {parent["Name"]} {parent["Version"]} were then recalibrated for the '
-        f'site (model {card.name}; no training): the logit was multiplied by '
-        f'{fitted["Scale"]:.2f} and changed by {fitted["Shift"]:.2f} [@guo2017], numbers that were '
-        f'fitted to {masks if count else of_twin}.'
+        f'The probabilities of {parent["Name"]} {parent["Version"]} were then recalibrated for '
+        f'the site (model {card.name}; no training): the logit was multiplied by '
+        f'{fitted["Scale"]:.2f} and changed by {fitted["Shift"]:.2f} [@guo2017], fitted to '
+        f'{masks if count else of_twin}.'
     ]
     if fitted['ThresholdMove']:
         also = f', and moved at least as far up as by {of_twin}' if count and twin else ''
