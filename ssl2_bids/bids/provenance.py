@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import platform
 from collections.abc import Mapping
@@ -13,8 +14,11 @@ from typing import Any
 from urllib.parse import quote
 
 from ssl2_bids import __date__, __version__
-from ssl2_bids.bids.dataset import is_own_dataset, read_description, warn_once
+from ssl2_bids.bids.dataset import is_own_dataset, read_description, read_table, warn_once
+from ssl2_bids.errors import DataError
 from ssl2_bids.files import write_json, write_text
+
+log = logging.getLogger('ssl2_bids')
 
 BRAIN_MASKS = 'brainmasks'  # in BIDS URIs, the folder of --brain-mask
 BIDS_VERSION = '1.11.1'
@@ -60,7 +64,10 @@ For research use only: not a medical device, not for diagnosis or treatment.
 
 
 def write_dataset_files(
-    output_dir: Path, bids_dir: Path, links: Mapping[str, Path] | None = None
+    output_dir: Path,
+    bids_dir: Path,
+    links: Mapping[str, Path] | None = None,
+    models: Mapping[str, str] | None = None,
 ) -> None:
     """Write the files of the dataset as a whole; the same bytes whoever writes them.
 
@@ -68,6 +75,7 @@ def write_dataset_files(
     ----------
     links : further datasets by the names that BIDS URIs have for them; those that are linked
         already stay.
+    models : names of models by the ``desc`` of their results; those of before stay.
     """
     path = output_dir / 'dataset_description.json'
     content = describe_dataset(output_dir, bids_dir)
@@ -92,8 +100,9 @@ def write_dataset_files(
         output_dir / 'CHANGES',
         f'{__version__} {__date__}\n  - made by this version of ssl2-bids\n',
     )
-    lines = ['desc_id\tdescription', *(f'desc-{k}\t{v}' for k, v in DESCRIPTIONS.items())]
-    write_text(output_dir / 'descriptions.tsv', '\n'.join(lines) + '\n')
+    table = output_dir / 'descriptions.tsv'
+    lines = [f'{key}\t{value}' for key, value in _meanings(table, models or {}).items()]
+    write_text(table, '\n'.join(['desc_id\tdescription', *lines]) + '\n')
     write_json(
         output_dir / 'descriptions.json',
         {
@@ -102,6 +111,18 @@ def write_dataset_files(
             'description': {'Description': 'meaning of the label'},
         },
     )
+
+
+def _meanings(table: Path, models: Mapping[str, str]) -> dict[str, str]:
+    fixed = {f'desc-{key}': value for key, value in DESCRIPTIONS.items()}
+    try:
+        found = {row.get('desc_id'): row.get('description') for row in read_table(table)}
+    except DataError as error:  # it is written again
+        log.warning('%s', error)
+        found = {}
+    former = {key: value for key, value in found.items() if key and value}
+    now = {f'desc-{key}': f'result of the model {name}' for key, name in models.items() if key}
+    return fixed | {key: value for key, value in sorted((former | now).items()) if key not in fixed}
 
 
 def describe_dataset(output_dir: Path, bids_dir: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from ssl2_bids.bids.dataset import read_table
 from ssl2_bids.bids.provenance import write_dataset_files
 
 
@@ -23,3 +24,17 @@ def test_results_of_another_dataset_in_the_folder_are_named(tmp_path, caplog):
     assert caplog.text == ''
     write_dataset_files(out, other)
     assert 'holds results of another dataset ("Lesion segmentation of One"' in caplog.text
+
+
+def test_the_desc_of_each_model_is_described(tmp_path):
+    one, out = dataset(tmp_path / 'one', 'One'), tmp_path / 'out'
+    out.mkdir()
+    write_dataset_files(out, one, models={'': 'committee-3t', 'tb1': 'committee-3t-tb1'})
+    write_dataset_files(out, one, models={'fast3t': 'fast-3t', 'adapted': 'committee-3t-adapted'})
+    table = read_table(out / 'descriptions.tsv')
+    found = {row['desc_id']: row['description'] for row in table}
+    assert found['desc-tb1'] == 'result of the model committee-3t-tb1'
+    assert found['desc-fast3t'] == 'result of the model fast-3t'
+    assert found['desc-adapted'] == 'result of a model that was adapted to the site'
+    assert 'desc-' not in found
+    assert len(found) == len(table)

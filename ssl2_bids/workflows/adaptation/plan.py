@@ -388,4 +388,10 @@ def describe(adaptation: Adaptation) -> list[str]:
         names.append(output_name('group.annotate_figure', desc=name))
     if adaptation.draws_twin:
         names += [output_name(key, desc=name) for key in ('model.twin', 'group.twin_figure')]
+    card = adaptation.settings.output_dir / adaptation.folder / CARD_FILE
+    if card.is_file() and read_sidecar(card).get('Accepted', True):
+        lines.append(
+            f'note  {adaptation.folder} exists: with the same labels, options and scans it is '
+            'used again; with others the run stops (another --label names another model)'
+        )
     return lines + [f'write  {name}' for name in names]

@@ -103,7 +103,8 @@ def run_group_level(
         finally:
             nodes.send_trainings(None)  # where nothing was trained, the others need not wait
         links = label_links(settings) if adaptation else {}
-        write_dataset_files(settings.output_dir, settings.bids_dir, links)
+        models = {_model(r): str(r.sidecar['Model']['Name']) for r in results}
+        write_dataset_files(settings.output_dir, settings.bids_dir, links, models)
         mapped = _most_used_model(results)
         shown = [r for r in results if _model(r) == mapped]
         frequency, unreadable = write_frequency(settings, shown, mapped)

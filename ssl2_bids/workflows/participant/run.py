@@ -130,7 +130,8 @@ def _process(
     _remove_leftovers(plans, settings.output_dir)
     links = dict(settings.derivatives)
     links |= {BRAIN_MASKS: settings.brain_mask} if settings.brain_mask else {}
-    write_dataset_files(settings.output_dir, settings.bids_dir, links)
+    models = {plan.names.desc: plan.card.name for plan in plans}
+    write_dataset_files(settings.output_dir, settings.bids_dir, links, models)
     for plan in finished:
         show(f'{plan.session.name}: already finished with the same inputs and settings, skipped')
         take_away(plan.names)  # a run that was stopped at its very end did not

@@ -656,6 +656,9 @@ def test_a_dry_run_lists_each_file_of_the_model_and_of_the_cohort(adapted):
     patterns = ('group_*', 'figures/group_*', 'models/adapted/*')
     written = {p.relative_to(root).as_posix() for pattern in patterns for p in root.glob(pattern)}
     assert written == listed
+    assert 'exists: with the same' not in output
+    _, output = run(replace(settings, dry_run=True))
+    assert 'note  models/adapted exists: with the same labels' in output
 
 
 def test_usual_folders_are_looked_into(site, caplog):
