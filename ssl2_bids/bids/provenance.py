@@ -122,7 +122,9 @@ def _meanings(table: Path, models: Mapping[str, str]) -> dict[str, str]:
         found = {}
     former = {key: value for key, value in found.items() if key and value}
     now = {f'desc-{key}': f'result of the model {name}' for key, name in models.items() if key}
-    return fixed | {key: value for key, value in sorted((former | now).items()) if key not in fixed}
+    return fixed | {
+        key: value for key, value in sorted((former | now).items()) if key not in fixed
+    }
 
 
 def describe_dataset(output_dir: Path, bids_dir: Path) -> dict[str, Any]:

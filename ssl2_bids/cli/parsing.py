@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from ssl2_bids.errors import UsageError
 
@@ -13,6 +14,17 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:  # type: ignore[override]
         """Raise the problem as a usage error."""
         raise UsageError(message, advice=f'See {self.prog} --help.')
+
+
+class ToolParser(Parser):
+    """The parser of one of several tools: a mistyped option refers to the help of this tool."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse has it, but nothing is left for the parser of all tools."""
+        found, rest = super().parse_known_args(args, namespace)
+        if rest:
+            self.error(f'unrecognized arguments: {" ".join(rest)}')
+        return found, rest
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from ssl2_bids import __version__
 from ssl2_bids.cli.encoding import ensure_utf8
-from ssl2_bids.cli.parsing import Parser
+from ssl2_bids.cli.parsing import Parser, ToolParser
 from ssl2_bids.cli.tools.evaluate import add_evaluate, show
 from ssl2_bids.cli.tools.export import add_export
 from ssl2_bids.cli.tools.pretrain import add_pretrain
@@ -36,6 +36,7 @@ def build_parser() -> Parser:
     parser.add_argument('--version', action='version', version=f'ssl2 v{__version__}')
     subparsers = parser.add_subparsers(
         title='commands',
+        parser_class=ToolParser,
         metavar='COMMAND',
         dest='command',
         required=True,

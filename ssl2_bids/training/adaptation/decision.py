@@ -133,20 +133,11 @@ def decide(pairs: Sequence[ScorePair], rung: str = '', *, always: bool = False) 
     rung : whose scores they are.
     always : take the adapted model whatever the scores are.
     """
-    dice = mean_of_participants([(p.participant, *p.dice) for p in pairs])
-    f1 = mean_of_participants([(p.participant, *p.lesion_f1) for p in pairs])
+    dice, f1, own = _means(pairs, rung)
+    scores = in_words(pairs, rung)
     if dice is None:
-        scores = 'there are no out-of-fold scores'
         return Decision(always, f'{scores}; used because of --accept always' if always else scores)
-    scores = f'mean out-of-fold Dice: {dice[0]:.3f} before, {dice[1]:.3f} after'
-    if f1 is not None:
-        scores += f'; lesion F1: {f1[0]:.3f} before, {f1[1]:.3f} after'
-    own = None
-    if rung == RECALIBRATED and len({pair.participant for pair in pairs}) > 1:
-        own = mean_of_participants([(p.participant, p.dice[0], p.fitted) for p in pairs])
     fault = ''
-    if own is not None:
-        scores += f'; Dice with the numbers fitted to all labels: {own[1]:.3f}'
     if max(dice) < MIN_DICE:
         fault = UNKNOWN_LABELS
     elif own is not None:
@@ -167,6 +158,31 @@ def decide(pairs: Sequence[ScorePair], rung: str = '', *, always: bool = False) 
     if fault:
         return Decision(True, f'used because of --accept always, although {fault} ({scores})')
     return Decision(True, scores)
+
+
+def in_words(pairs: Sequence[ScorePair], rung: str = '') -> str:
+    """The mean scores before and after, as a decision states them."""
+    dice, f1, own = _means(pairs, rung)
+    if dice is None:
+        return 'there are no out-of-fold scores'
+    words = f'mean out-of-fold Dice: {dice[0]:.3f} before, {dice[1]:.3f} after'
+    if f1 is not None:
+        words += f'; lesion F1: {f1[0]:.3f} before, {f1[1]:.3f} after'
+    if own is not None:
+        words += f'; Dice with the numbers fitted to all labels: {own[1]:.3f}'
+    return words
+
+
+def _means(
+    pairs: Sequence[ScorePair], rung: str
+) -> tuple[tuple[float, float] | None, tuple[float, float] | None, tuple[float, float] | None]:
+    """Before and after: Dice, lesion F1, Dice with the numbers fitted to all labels."""
+    dice = mean_of_participants([(p.participant, *p.dice) for p in pairs])
+    f1 = mean_of_participants([(p.participant, *p.lesion_f1) for p in pairs])
+    own = None
+    if rung == RECALIBRATED and len({pair.participant for pair in pairs}) > 1:
+        own = mean_of_participants([(p.participant, p.dice[0], p.fitted) for p in pairs])
+    return dice, f1, own
 
 
 def least_gain(pairs: Sequence[ScorePair], rung: str) -> float:

@@ -17,6 +17,7 @@ from ssl2_bids.training.adaptation.decision import (
     ScorePair,
     decide,
     gain_of,
+    in_words,
     least_gain,
 )
 from ssl2_bids.training.adaptation.recalibration import Recalibration
@@ -113,7 +114,7 @@ def recalibrate(work: Work) -> Adapted:
 def recalibrate_on_twin(work: Work) -> Adapted:
     """The start model recalibrated on people of the scanner twin; tested on them alone."""
     recalibration, pairs, kept = fit_to_twin(work)
-    tested = decide(pairs, RECALIBRATED).reason
+    tested = in_words(pairs, RECALIBRATED)
     reason = f'{ON_TWIN.format(people=len(work.twins))}; on simulated people {tested}{kept}'
     work.show(f'accepted: {reason}')
     return Adapted(

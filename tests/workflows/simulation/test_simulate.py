@@ -635,6 +635,12 @@ def test_the_command(site, tmp_path, capsys):
     assert main(['simulate', str(tmp_path / 'x'), '--sparse', 'few']) == 64
 
 
+def test_a_mistyped_option_refers_to_the_help_of_its_tool(tmp_path, capsys):
+    assert main(['simulate', str(tmp_path / 'x'), '--fielld', '3']) == 64
+    text = capsys.readouterr().err
+    assert 'unrecognized arguments: --fielld 3. See ssl2 simulate --help.' in text
+
+
 def test_help_names_groups_and_exit_codes(capsys):
     with pytest.raises(SystemExit):
         main(['simulate', '--help'])
