@@ -15,6 +15,14 @@ from typing import Any
 
 SUCCESS = 0
 SOME_FAILED = 1
+ENDING = (  # signals that ask for an end; SIGUSR2 and SIGXCPU are those of some job queues
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGXCPU,
+)
 
 
 class Ssl2Error(Exception):
@@ -67,7 +75,7 @@ def exit_codes() -> dict[int, str]:
     }
     for kind in Ssl2Error.__subclasses__():
         found[kind.exit_code] = ' '.join((inspect.getdoc(kind) or '').split())
-    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM):
+    for number in ENDING:
         found[128 + number] = f'Interrupted by {number.name}.'
     return dict(sorted(found.items()))
 

@@ -13,7 +13,7 @@ from multiprocessing import active_children, get_context, parent_process, resour
 from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
-from ssl2_bids.errors import Ssl2Error
+from ssl2_bids.errors import ENDING, Ssl2Error
 
 Job = TypeVar('Job')
 Made = TypeVar('Made')
@@ -102,7 +102,7 @@ def whole_start() -> Iterator[None]:
         heard.append(number)
 
     resource_tracker.ensure_running()  # its own start would let SIGINT through again
-    asking = (signal.SIGTERM, signal.SIGUSR1)
+    asking = (number for number in ENDING if number != signal.SIGINT)
     former = {n: signal.getsignal(n) for n in asking if callable(signal.getsignal(n))}
     for number in former:
         signal.signal(number, later)

@@ -6,12 +6,13 @@ import argparse
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import Any
 
 from ssl2_bids.cli import options
 from ssl2_bids.cli.encoding import ensure_utf8
 from ssl2_bids.cli.parser import build_parser, check_level
-from ssl2_bids.errors import Ssl2Error
+from ssl2_bids.errors import ENDING, Ssl2Error
 from ssl2_bids.files import FULL, IN_THE_WAY, as_ssl2_error
 from ssl2_bids.locks import LOCK
 
@@ -52,10 +53,11 @@ def main(argv: list[str] | None = None) -> int:
         return error.exit_code
     except (Interrupted, KeyboardInterrupt) as error:
         code = getattr(error, 'exit_code', 128 + signal.SIGINT)
-        print(
-            f'ssl2-bids: interrupted; run the same command again to resume (exit {code})',
-            file=sys.stderr,
-        )
+        with suppress(OSError):  # after SIGHUP the terminal may be closed
+            print(
+                f'ssl2-bids: interrupted; run the same command again to resume (exit {code})',
+                file=sys.stderr,
+            )
         return code
     except BrokenPipeError:  # whoever read our lines has enough of them, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -87,8 +89,9 @@ def _dispatch(level: str, settings: Any, arguments: argparse.Namespace, argv: li
         (settings.work_dir / LOCK).touch()  # --clean-workdir may empty this folder later
     if settings.verbose >= 2:
         os.environ['SSL2_BIDS_NIPYPE_LOG'] = '1'
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, _interrupt)
+    for number in ENDING:
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup asks for SIGHUP
+            signal.signal(number, _interrupt)
     command = options.shown_command(argv, settings)
     with Terminal(settings) as terminal:
         if not settings.dry_run:

@@ -35,8 +35,8 @@ examples:
 
 exit codes: 0 done; 1 some participants failed; 16 not a BIDS dataset; 17 unknown level;
 18 nothing selected; 64 wrong usage; 65 unusable data; 66 missing input; 69 device or model
-not available; 70 internal error; 73 cannot write; 74 disk full; 75 busy; 130, 138, 143
-interrupted"""
+not available; 70 internal error; 73 cannot write; 74 disk full; 75 busy; 129, 130,
+138, 140, 143, 152 interrupted"""
 
 
 def build_parser() -> Parser:

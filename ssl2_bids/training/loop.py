@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from ssl2_bids.errors import ENDING
 from ssl2_bids.files import remove_leftovers
 from ssl2_bids.progress import StepProgress
 from ssl2_bids.training import checkpoint, distributed
@@ -22,7 +23,6 @@ from ssl2_bids.training.run import History, Run, Task, Validate
 
 log = logging.getLogger('ssl2_bids')
 
-STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 CURVES_INTERVAL = 15.0  # s; the curves on disk are not older than that while the run goes well
 
 
@@ -96,8 +96,8 @@ def train(
 ) -> History:
     """Train until the last step, or until a signal; resume from a checkpoint if there is one.
 
-    SIGTERM, SIGUSR1 and SIGINT (Ctrl-C) end the run after the step that they met, which is
-    saved; a second SIGINT does not wait.
+    A signal of ``ENDING`` ends the run after the step that it met, which is saved; a second
+    SIGINT (Ctrl-C) does not wait.
 
     Writes ``curves.csv`` and ``checkpoint-*.pt`` (the last two) into ``folder``. The task's
     predictor holds the averaged weights when all steps are done.
@@ -156,12 +156,12 @@ def train(
             if progress is not None:
                 progress(step, settings.steps, run.latest)
             if stop:
-                history.stopped = max(asked, default=int(STOPPING[0]))
+                history.stopped = max(asked, default=int(ENDING[0]))
                 log.info('stopped by signal %d after step %d', history.stopped, step)
                 break
     # a signal may come after the last step, too, or while the source is closed
     if not history.stopped and distributed.anywhere(bool(asked), device):
-        history.stopped = max(asked, default=int(STOPPING[0]))
+        history.stopped = max(asked, default=int(ENDING[0]))
     if history.step == settings.steps:
         run.conclude()
     return history
@@ -193,7 +193,8 @@ def stop_signals() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         asked.append(number)
 
-    former = {number: signal.signal(number, ask) for number in STOPPING}
+    heard = (number for number in ENDING if signal.getsignal(number) != signal.SIG_IGN)
+    former = {number: signal.signal(number, ask) for number in heard}
     try:
         yield asked
     finally:

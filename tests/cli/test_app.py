@@ -17,7 +17,7 @@ from ssl2_bids.cli import options, values
 from ssl2_bids.cli.app import main
 from ssl2_bids.cli.parser import build_parser
 from ssl2_bids.cli.terminal import Terminal
-from ssl2_bids.errors import SOME_FAILED, SUCCESS, NoInputError, Ssl2Error, UsageError
+from ssl2_bids.errors import ENDING, SOME_FAILED, SUCCESS, NoInputError, Ssl2Error, UsageError
 from ssl2_bids.locks import LOCK
 from ssl2_bids.settings import ParticipantSettings
 from ssl2_bids.workflows.adaptation.plan import asked_for
@@ -284,8 +284,22 @@ def test_the_help_names_every_exit_code():
     text = build_parser().format_help().partition('exit codes:')[2]
     named = {int(number) for number in re.findall(r'\b\d+\b', text)}
     kinds = [Ssl2Error, *Ssl2Error.__subclasses__()]
-    signals = {128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    signals = {128 + number for number in ENDING}
     assert named == {SUCCESS, SOME_FAILED, *(kind.exit_code for kind in kinds), *signals}
+
+
+def test_a_signal_that_nohup_ignores_stays_ignored(dataset, tmp_path, monkeypatch):
+    former = {number: signal.getsignal(number) for number in ENDING}
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert run(dataset, tmp_path / 'out', 'participant', '--dry-run') == SUCCESS
+        heard = {number: signal.getsignal(number) for number in ENDING}
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+    assert heard.pop(signal.SIGHUP) == signal.SIG_IGN
+    assert all(map(callable, heard.values()))
+    assert not set(heard.values()) & set(former.values())
 
 
 def test_a_fault_of_ours_is_called_one(dataset, tmp_path, capsys, monkeypatch):

@@ -134,7 +134,9 @@ def test_a_session_that_another_run_processes_is_left_alone(
 
 @pytest.mark.parametrize('nprocs', [1, 2])
 @pytest.mark.parametrize(
-    ('number', 'code'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=['SIGTERM', 'SIGINT']
+    ('number', 'code'),
+    [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129), (signal.SIGXCPU, 152)],
+    ids=['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGXCPU'],
 )
 def test_signals_end_the_run_and_its_children(dataset, tmp_path, number, code, nprocs):
     words = (dataset, tmp_path / 'out', 'participant', '--sloppy', '-w', tmp_path / 'work')

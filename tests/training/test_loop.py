@@ -119,8 +119,8 @@ def long_run(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ('number', 'workers'),
-    [(signal.SIGUSR1, 0), (signal.SIGTERM, 1), (signal.SIGKILL, 0)],
-    ids=['SIGUSR1', 'SIGTERM to all, worker included', 'SIGKILL'],
+    [(signal.SIGUSR1, 0), (signal.SIGTERM, 1), (signal.SIGXCPU, 1), (signal.SIGKILL, 0)],
+    ids=['SIGUSR1', 'SIGTERM to all, worker included', 'SIGXCPU to all', 'SIGKILL'],
 )
 def test_a_signal_ends_a_real_process_which_resumes_later(tmp_path, long_run, number, workers):
     folder = tmp_path / 'run'

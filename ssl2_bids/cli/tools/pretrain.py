@@ -20,9 +20,9 @@ DESCRIPTION = """\
 Pretrain a network: self-supervised on unlabelled 3T scans and simulated ones, then supervised on
 simulated lesions and labelled scans. Writes a model folder for ssl2-bids --model FOLDER.
 
-CONFIG is a TOML file; its keys are those of docs/reference/training-configuration.md. SIGTERM,
-SIGUSR1 and Ctrl-C save the state and end the run; the same command resumes the
-training, on the same curve."""
+CONFIG is a TOML file; its keys are those of docs/reference/training-configuration.md. Ctrl-C,
+SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU save the state and end the run; the same command
+resumes the training, on the same curve."""
 
 EPILOG = """\
 example:
@@ -34,8 +34,8 @@ on a machine without imaging software:
   ssl2 pretrain pretrain.toml new --data packed   train on a copy of that folder
 
 exit codes: 0 done; 64 wrong usage or configuration; 65 unusable data, or the loss is not a
-number; 66 missing input; 69 device not available; 73 cannot write; 74 disk full; 130, 138, 143
-interrupted by Ctrl-C, SIGUSR1 or SIGTERM, state saved"""
+number; 66 missing input; 69 device not available; 73 cannot write; 74 disk full; 129, 130, 138,
+140, 143, 152 interrupted by a signal, state saved"""
 LINE_INTERVAL = 30.0  # s between lines where there is no terminal
 
 

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-QUIET = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+from ssl2_bids.errors import ENDING
+
 SCALE, MOVE = 0.15, 0.1  # of the intensities of an echo
 
 
@@ -52,7 +53,7 @@ class _Indexed(torch.utils.data.Dataset):
 
 def _begin_worker(_: int) -> None:
     # a batch system signals the whole group: the parent decides when its workers end
-    for number in QUIET:
+    for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
 
 

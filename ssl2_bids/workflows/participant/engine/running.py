@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from ssl2_bids.errors import ENDING
 from ssl2_bids.settings import ParticipantSettings
 from ssl2_bids.workflows.participant.engine.batch import cancel_jobs, make_plugin
 from ssl2_bids.workflows.participant.engine.server import is_serial, start_server
@@ -138,8 +139,7 @@ def _noted_signals(asked: list[int]) -> Iterator[None]:
 
     nipype swallows whatever is raised while one of its interfaces runs, the end of the run too.
     """
-    asking = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-    former = {number: signal.getsignal(number) for number in asking}
+    former = {number: signal.getsignal(number) for number in ENDING}
 
     def note(number: int, frame: FrameType | None) -> None:
         asked.append(number)
