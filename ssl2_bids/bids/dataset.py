@@ -48,7 +48,8 @@ def check_dataset(bids_dir: Path, *, thorough: bool = True) -> None:
     if not description.is_file():
         raise NotBidsError(
             'not a BIDS dataset: dataset_description.json is missing',
-            advice='Give the folder that holds it and the sub-* folders.',
+            advice='Give the folder that holds it and the sub-* folders. If this is that folder, '
+            'write the file: {"Name": "NAME OF THE STUDY", "BIDSVersion": "1.10.0"}.',
             path=bids_dir,
         )
     if not participant_labels(bids_dir):
@@ -63,7 +64,11 @@ def _check_description(path: Path) -> None:
     try:
         content = json.loads(read_text(path))
     except (ValueError, OSError) as error:
-        raise NotBidsError(f'not readable JSON ({error})', path=path) from None
+        raise NotBidsError(
+            f'not readable JSON ({error})',
+            advice='Correct it, or skip this check with --skip-bids-validation.',
+            path=path,
+        ) from None
     if not isinstance(content, dict):
         raise NotBidsError('not an object with keys', path=path)
     missing = [key for key in ('Name', 'BIDSVersion') if key not in content]

@@ -294,13 +294,13 @@ def find_masks(dataset: Path, model: str | None = None) -> list[Mask]:
 
 
 def _images(folder: Path, participants: Iterable[str] | None) -> list[Path]:
-    """NIfTI files below ``sub-*`` or named so; of a pair .nii and .nii.gz the latter alone."""
+    """NIfTI files in folders ``sub-*`` or named so; of a pair .nii and .nii.gz the latter."""
     check_folder(folder)
     wanted = None if participants is None else {f'sub-{p}' for p in participants}
     found: dict[Path, Path] = {}
     for subject in sorted(folder.glob('sub-*')):
         if wanted is None or re.split(r'[_.]', subject.name)[0] in wanted:
-            images = subject.rglob('sub-*.nii*') if subject.is_dir() else [subject]
+            images = subject.rglob('[!.]*.nii*') if subject.is_dir() else [subject]
             for path in sorted(p for p in images if p.name.endswith(('.nii', '.nii.gz'))):
                 found[path.with_name(stem(path))] = path
     return list(found.values())
@@ -312,6 +312,13 @@ def _as_label(path: Path, inheritance: Inheritance) -> Label | None:
     if match is None:
         return None
     part = match.groupdict()
+    folder = path.relative_to(inheritance.root).parts[0]
+    if re.split(r'[_.]', folder)[0] != f'sub-{part["subject"]}':
+        raise DataError(
+            f'it is named after sub-{part["subject"]}, but lies in the folder {folder}',
+            advice='Correct one of both.',
+            path=path,
+        )
     extent = _extent_path(path, part)
     tables = inheritance.files_for(path, '.tsv') if pattern == 6 else []
     for needed in (path, *([extent] if extent else []), *tables):

@@ -198,6 +198,10 @@ def _of_adaptation(
             raise UsageError(f'-d labels={more} does not apply with --strategy none')
     else:
         labels += [folder for folder in derivatives.values() if _has_labels(folder)]
+        if arguments.strategy is not None:
+            from ssl2_bids.training import strategies
+
+            strategies.find(arguments.strategy)
     if arguments.rung in UNTRAINED:
         where = f'with --rung {arguments.rung}'
         _refuse(arguments, {'steps', 'max_time'}, where)

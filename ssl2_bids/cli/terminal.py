@@ -106,6 +106,8 @@ class Terminal:
         if not sys.stderr.isatty():
             if (stage, status) == ('finish', 'end'):  # a job's log shows how far it is
                 log.info('%s: finished', session)
+            elif status == 'failed':
+                log.info('%s: failed; the reason follows at the end', session)
             return
         if self._bar is None:
             self._start_bar()
@@ -115,7 +117,7 @@ class Terminal:
             self._bar.update(self._tasks[session], stage=stage.replace('_', ' '))
         else:
             self._bar.advance(self._tasks[session])
-        if stage == 'finish' and status == 'end':
+        if stage == 'finish' and status in ('end', 'failed'):
             self._bar.update(self._tasks.pop(session), visible=False)
 
     def _start_bar(self) -> None:

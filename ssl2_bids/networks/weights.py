@@ -36,6 +36,7 @@ __all__ = [
     'build_network',
     'bundled_models',
     'check_tensors',
+    'check_weights',
     'find_model',
     'initialise',
     'load_network',
@@ -214,21 +215,37 @@ def read_weights(card: Card) -> Tensors:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    path = check_weights(card)
+    try:
+        return {name: tensor.float() for name, tensor in load_file(path).items()}
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(path, error) from None
+
+
+def check_weights(card: Card) -> Path:
+    """The weights file of a card, after a check of its SHA-256; no tensor is read.
+
+    Raises
+    ------
+    UnavailableError : the file is missing, or not the one that the card describes.
+    """
     path = card.folder / WEIGHTS_FILE
     try:
         digest = sha256(path)
-        if digest != card.sha256:
-            raise UnavailableError(
-                f'its SHA-256 is {digest}, the card has {card.sha256}: the file is damaged or '
-                'from another version',
-                advice=COPY_AGAIN,
-                path=path,
-            )
-        return {name: tensor.float() for name, tensor in load_file(path).items()}
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    if digest != card.sha256:
         raise UnavailableError(
-            f'the weights cannot be read ({error})', advice=COPY_AGAIN, path=path
-        ) from None
+            f'its SHA-256 is {digest}, the card has {card.sha256}: the file is damaged or '
+            'from another version',
+            advice=COPY_AGAIN,
+            path=path,
+        )
+    return path
+
+
+def _unreadable(path: Path, error: Exception) -> UnavailableError:
+    return UnavailableError(f'the weights cannot be read ({error})', advice=COPY_AGAIN, path=path)
 
 
 def check_tensors(network: torch.nn.Module, state: Tensors, card: Card) -> None:

@@ -48,7 +48,7 @@ def only(folder: Path):
     ],
 )  # fmt: skip
 def test_names_met_in_public_data(tmp_path, name, pattern, facts):
-    path = put(tmp_path / 'my labels', f'sub-01/anat/{name}')
+    path = put(tmp_path / 'my labels', f'{name.split("_")[0]}/anat/{name}')
     label = only(tmp_path / 'my labels')
     assert (label.path, label.pattern) == (path, pattern)
     assert {key: getattr(label, key) for key in facts} == facts
@@ -308,6 +308,26 @@ def test_other_names_are_mentioned_and_other_files_are_not(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         find_labels(tmp_path)
     assert 'not recognised as lesion masks: sub-01_FLAIR_lesions.nii.gz' in caplog.text
+
+
+def test_a_name_without_participant_is_mentioned_and_a_hidden_file_is_not(tmp_path):
+    put_mask(tmp_path)
+    put(tmp_path, 'sub-01/anat/01_label-lesion_mask.nii.gz')
+    put(tmp_path, 'sub-01/anat/._sub-01_label-lesion_mask.nii.gz')
+    found = look_for_labels(tmp_path)
+    assert [path.name for path in found.unknown] == ['01_label-lesion_mask.nii.gz']
+    assert len(found.labels) == 1
+    assert not found.left_out
+
+
+def test_a_label_in_the_folder_of_another_participant_is_left_out(tmp_path):
+    put(tmp_path, 'sub-02/anat/sub-03_label-lesion_mask.nii.gz')
+    put(tmp_path, 'sub-04_ses-1/sub-04_ses-1_label-lesion_mask.nii.gz')
+    put(tmp_path, 'sub-05_label-lesion_mask.nii.gz')
+    found = look_for_labels(tmp_path)
+    assert [label.subject for label in found.labels] == ['04', '05']
+    ((_, reason),) = found.left_out
+    assert 'named after sub-03, but lies in the folder sub-02' in reason
 
 
 def test_a_segmentation_of_tissues_is_no_mask_of_an_unknown_name(tmp_path):

@@ -130,6 +130,7 @@ def test_fault(finished, label):
     assert 'Traceback' not in page  # the file is at fault, not the program
     lines = [line for line in done.stderr.splitlines() if line.startswith(f'sub-{label}')]
     assert any(status in line for line in lines), done.stderr
+    assert f'sub-{label}: finished' not in lines
     if status == 'failed':
         assert words in summary['error']['Message']
         assert f'sub-{label}' in summary['error']['File']

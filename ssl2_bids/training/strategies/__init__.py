@@ -41,7 +41,8 @@ def find(name: str) -> type[Strategy]:
     """
     if name not in _CLASSES:
         raise UsageError(
-            f'there is no strategy "{name}"', advice=f'Choose one of {", ".join(_CLASSES)}.'
+            f'there is no strategy "{name}"',
+            advice=f'Choose one of {", ".join(_CLASSES)}, or none.',
         )
     module = import_module(f'{__name__}.{name}')
     found: type[Strategy] = getattr(module, _CLASSES[name])

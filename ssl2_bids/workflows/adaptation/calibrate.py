@@ -30,7 +30,13 @@ from ssl2_bids.bids.sidecars import is_sloppy
 from ssl2_bids.errors import SOME_FAILED, DataError, NoInputError, Ssl2Error, UsageError
 from ssl2_bids.files import write_json
 from ssl2_bids.networks.cards import CARD_FILE, Card
-from ssl2_bids.networks.weights import find_model, load_network, read_card, write_model
+from ssl2_bids.networks.weights import (
+    check_weights,
+    find_model,
+    load_network,
+    read_card,
+    write_model,
+)
 from ssl2_bids.progress import NodeProgress, ShowLine
 from ssl2_bids.settings import (
     CALIBRATED,
@@ -40,11 +46,13 @@ from ssl2_bids.settings import (
     RunSettings,
 )
 from ssl2_bids.workflows.adaptation.cases import (
+    NAMING,
     Case,
     all_empty,
     images_of,
     is_drawn,
     labels_by_unit,
+    without_labels,
 )
 from ssl2_bids.workflows.annotations import read_annotation
 from ssl2_bids.workflows.participant.earlier import current_results
@@ -120,6 +128,7 @@ def plan_calibration(settings: ParticipantSettings) -> Calibrating:
     UsageError : the start model is the calibrated one.
     """
     card = find_model(settings.model, settings.output_dir)
+    check_weights(card)
     if card.label == CALIBRATED:
         raise UsageError(
             f'--calibrate-from writes the model {CALIBRATED}, which is also the start model',
@@ -139,12 +148,7 @@ def plan_calibration(settings: ParticipantSettings) -> Calibrating:
     units = select_sessions(settings.bids_dir, participants, None)
     found = labels_by_unit(own, [(subject, session or '') for subject, session in units])
     if not found:
-        raise NoInputError(
-            'no label of a participant of this dataset was found',
-            advice='Labels are named sub-X[_ses-Y]_..._label-lesion_mask.nii.gz; '
-            'docs/reference/manual-masks.md lists the recognised names.',
-            path=settings.calibrate_from[0],
-        )
+        raise without_labels(settings.calibrate_from, NAMING)
     labels: dict[Unit, list[Label]] = {
         (subject, session or None): drawn for (subject, session), drawn in sorted(found.items())
     }

@@ -21,7 +21,7 @@ from ssl2_bids.bids.dataset import (
 from ssl2_bids.bids.label_ranking import session_of
 from ssl2_bids.bids.labels import Label, find_labels, look_for_labels
 from ssl2_bids.bids.outputs import Result, read_sidecar, sidecar_path
-from ssl2_bids.errors import DataError, NoInputError, UsageError
+from ssl2_bids.errors import DataError, NoInputError, Ssl2Error, UsageError
 from ssl2_bids.itk import from_itk
 from ssl2_bids.settings import GroupSettings
 from ssl2_bids.steps.annotation import Annotation
@@ -44,6 +44,10 @@ NO_LESIONS = (
     '(or, at the group level, give --empty-labels negative).'
 )
 
+NAMING = (
+    'Labels are named sub-X[_ses-Y]_..._label-lesion_mask.nii.gz; '
+    'docs/reference/manual-masks.md lists the recognised names.'
+)
 NO_LESION_AT_ALL = 'Label at least one participant with lesions.'
 
 
@@ -105,13 +109,27 @@ def find_cases(settings: GroupSettings, results: Sequence[Result]) -> list[Case]
         for unit, result in sorted(units.items())
     ]
     if settings.labels and not any(case.labels for case in cases):
-        raise NoInputError(
-            'no label of a processed participant was found',
-            advice='Labels are named sub-X[_ses-Y]_..._label-lesion_mask.nii.gz; '
-            'docs/reference/manual-masks.md lists the recognised names.',
-            path=settings.labels[0],
-        )
+        raise without_labels(settings.labels, NAMING)
     return cases
+
+
+def without_labels(folders: Sequence[Path], advice: str) -> Ssl2Error:
+    """The error that no label of a processed participant is left.
+
+    Parameters
+    ----------
+    advice : what to do where the folders have no label at all.
+    """
+    unusable = [path for folder in folders for path, _ in look_for_labels(folder).left_out]
+    if unusable:
+        return DataError(
+            'no label of a processed participant can be used',
+            advice='Correct those that were left out; the lines above give the reasons.',
+            path=folders[0],
+        )
+    return NoInputError(
+        'no label of a processed participant was found', advice=advice, path=folders[0]
+    )
 
 
 def labels_by_unit(

@@ -15,7 +15,7 @@ from ssl2_bids.bids.provenance import DESCRIPTIONS
 from ssl2_bids.bids.sidecars import is_sloppy
 from ssl2_bids.errors import DataError, NoInputError, UsageError
 from ssl2_bids.networks.cards import CARD_FILE, Card
-from ssl2_bids.networks.weights import bundled_models, find_model
+from ssl2_bids.networks.weights import bundled_models, check_weights, find_model
 from ssl2_bids.settings import (
     BUNDLED,
     LAST_LAYERS,
@@ -31,6 +31,7 @@ from ssl2_bids.workflows.adaptation.cases import (
     has_labels,
     label_folders,
     read_labels,
+    without_labels,
 )
 from ssl2_bids.workflows.participant.sloppy import WARNING
 
@@ -120,10 +121,6 @@ def plan_adaptation(settings: GroupSettings, results: Sequence[Result]) -> Adapt
     """
     if settings.strategy == 'none':
         return None
-    if settings.strategy is not None:
-        from ssl2_bids.training import strategies
-
-        strategies.find(settings.strategy)
     folders = label_folders(settings)
     if not asked_for(settings):
         if with_labels := [folder for folder in folders if has_labels(folder)]:
@@ -141,12 +138,9 @@ def plan_adaptation(settings: GroupSettings, results: Sequence[Result]) -> Adapt
     _check_version(settings)
     cases = find_cases(settings, _usual(results))
     if not any(case.labels for case in cases) and settings.strategy is None:
-        raise NoInputError(
-            'no label of a processed participant was found',
-            advice='Give the folder of labels with --labels.',
-            path=folders[0],
-        )
+        raise without_labels(folders, 'Give the folder of labels with --labels.')
     card = find_model(settings.model, settings.output_dir)
+    check_weights(card)
     check_label(settings, card)
     if (
         settings.model

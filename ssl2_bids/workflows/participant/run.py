@@ -13,6 +13,7 @@ from ssl2_bids.bids.provenance import BRAIN_MASKS, write_dataset_files
 from ssl2_bids.errors import SUCCESS, BusyError, NoInputError, UnavailableError
 from ssl2_bids.files import remove_leftovers
 from ssl2_bids.locks import LOCK, locked
+from ssl2_bids.networks.weights import check_weights
 from ssl2_bids.progress import NodeProgress, ShowLine
 from ssl2_bids.settings import ParticipantSettings
 from ssl2_bids.workflows.participant import sloppy
@@ -66,6 +67,7 @@ def run_participant_level(
         log.warning('results are %s', sloppy.WARNING)
     if settings.dry_run:
         show(describe_plans(plans, settings))
+        _check_weights(plans, settings)
         if any(map(is_runnable, plans)):
             _show_unavailable(settings, show)
         return exit_code([expected_outcome(p) for p in plans]), []
@@ -81,6 +83,7 @@ def run_participant_level(
                 advice='Run the participant level first.',
             )
         return SUCCESS, []
+    _check_weights(plans, settings)  # before hours of preprocessing
     plans = [with_checked_transforms(plan, settings) for plan in plans]
     with _held(plans, settings) as held:
         return _process(held, settings, command=command, show=show, progress=progress)
@@ -186,6 +189,11 @@ def _checked_device(settings: ParticipantSettings) -> str:
     return choose_device(settings.device)
 
 
+def _check_weights(plans: list[Plan], settings: ParticipantSettings) -> None:
+    if any(map(is_runnable, _split(plans, settings.overwrite)[1])):
+        check_weights(plans[0].card)
+
+
 def _show_unavailable(settings: ParticipantSettings, show: ShowLine) -> None:
     """Report a GPU or plugin that is not here; the run may be planned for another machine."""
     if settings.device in ('auto', 'cpu') and not settings.plugin:
@@ -254,9 +262,14 @@ def _run(
         running.forget_failures(folder)
     sessions = {graph.branch_name(plan): plan for plan in plans}
 
+    def failures(session: str) -> bool:
+        return bool(running.failures(graph.branch_folder(sessions[session], settings.work_dir)))
+
     def follow(session: str, stage: str, status: str, stages: int) -> None:
         if progress is not None:
-            progress(sessions[session].session.name, stage, status, stages)
+            failed = stage == graph.LAST and status == 'end' and failures(session)
+            name = sessions[session].session.name
+            progress(name, stage, 'failed' if failed else status, stages)
         if stage == graph.LAST and status == 'end':
             _conclude(sessions[session], settings)
 

@@ -237,6 +237,12 @@ def empty(site: ParticipantSettings) -> ParticipantSettings:
     return site
 
 
+def damaged_sidecar(site: ParticipantSettings) -> ParticipantSettings:
+    (path,) = site.calibrate_from[0].rglob('*.nii.gz')
+    path.with_name(path.name.replace('.nii.gz', '.json')).write_text('{"Manual": tru')
+    return site
+
+
 def not_segmented(site: ParticipantSettings) -> ParticipantSettings:
     result_of(site, '01', 'low').with_name(
         result_of(site, '01', 'low').name.replace('.nii.gz', '.json')
@@ -258,7 +264,8 @@ def itself(site: ParticipantSettings) -> ParticipantSettings:
 @pytest.mark.parametrize(
     ('mistake', 'kind', 'text'),
     [
-        (of_others, NoInputError, 'no label of a participant of this dataset'),
+        (of_others, NoInputError, 'no label of a processed participant was found'),
+        (damaged_sidecar, DataError, 'no label of a processed participant can be used'),
         (empty, DataError, r'all labels are empty \(1 of 1\)'),
         (not_segmented, NoInputError, 'neither selected nor segmented before: sub-01'),
         (damaged, DataError, 'sub-01_label-lesion_mask'),
