@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -45,6 +46,7 @@ from ssl2_bids.settings import (
     ParticipantSettings,
     RunSettings,
 )
+from ssl2_bids.voxel_grid import Grid
 from ssl2_bids.workflows.adaptation.cases import (
     NAMING,
     Case,
@@ -54,7 +56,7 @@ from ssl2_bids.workflows.adaptation.cases import (
     labels_by_unit,
     without_labels,
 )
-from ssl2_bids.workflows.annotations import read_annotation
+from ssl2_bids.workflows.annotations import place, ras_grid, read_annotation
 from ssl2_bids.workflows.participant.earlier import current_results
 from ssl2_bids.workflows.participant.outcomes import Outcome
 from ssl2_bids.workflows.participant.run import run_participant_level
@@ -124,7 +126,7 @@ def plan_calibration(settings: ParticipantSettings) -> Calibrating:
     ------
     NoInputError : no label is of a participant of the dataset, or a labelled participant is
         neither selected nor segmented.
-    DataError : no label can be read, or all are empty.
+    DataError : no label can be read or lies on an image of its session, or all are empty.
     UsageError : the start model is the calibrated one.
     """
     card = find_model(settings.model, settings.output_dir)
@@ -157,6 +159,8 @@ def plan_calibration(settings: ParticipantSettings) -> Calibrating:
     planned = Calibrating(own, card, selected, labels)
     _check_segmented(planned)
     _check_drawn(labels)
+    if not settings.derivatives:  # else the images may lie elsewhere
+        _check_grids(planned)
     return planned
 
 
@@ -178,7 +182,7 @@ def _check_segmented(planned: Calibrating) -> None:
 
 
 def _check_drawn(labels: dict[Unit, list[Label]]) -> None:
-    """Check that a label can be read and has a lesion; its grid is checked when it is used."""
+    """Check that a label can be read and has a lesion."""
     problems, empty = [], []
     for drawn in labels.values():
         for label in drawn:
@@ -189,6 +193,29 @@ def _check_drawn(labels: dict[Unit, list[Label]]) -> None:
             except DataError as error:
                 problems.append(error)
     raise problems[0] if problems and not empty else all_empty(len(empty), len(empty), empty[0])
+
+
+def _check_grids(planned: Calibrating) -> None:
+    """Check that the labels of at least one session lie on a raw image of it."""
+    problems = []
+    for unit, drawn in planned.labels.items():
+        grids = _raw_grids(planned.settings.bids_dir, *unit)
+        try:
+            if grids:
+                place(drawn, grids)
+            return
+        except DataError as error:
+            problems.append(error)
+    raise problems[0]
+
+
+def _raw_grids(bids_dir: Path, subject: str, session: str | None) -> dict[str, Grid]:
+    folder = bids_dir / f'sub-{subject}' / (f'ses-{session}' if session else '') / 'anat'
+    grids: dict[str, Grid] = {}
+    for path in sorted(folder.glob('sub-*.nii*')):
+        with suppress(DataError):  # damaged or absent: the run names it
+            grids[path.name] = ras_grid(path)
+    return grids
 
 
 def _first_results(planned: Calibrating, units: Sequence[Unit]) -> list[Result]:

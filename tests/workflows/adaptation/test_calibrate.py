@@ -243,6 +243,11 @@ def damaged_sidecar(site: ParticipantSettings) -> ParticipantSettings:
     return site
 
 
+def of_another_grid(site: ParticipantSettings) -> ParticipantSettings:
+    put_label(site.calibrate_from[0], '01', head(1).lesion, affine=np.diag([3.0, 3, 3, 1]))
+    return site
+
+
 def not_segmented(site: ParticipantSettings) -> ParticipantSettings:
     result_of(site, '01', 'low').with_name(
         result_of(site, '01', 'low').name.replace('.nii.gz', '.json')
@@ -266,6 +271,7 @@ def itself(site: ParticipantSettings) -> ParticipantSettings:
     [
         (of_others, NoInputError, 'no label of a processed participant was found'),
         (damaged_sidecar, DataError, 'no label of a processed participant can be used'),
+        (of_another_grid, DataError, 'the label fits no image of its session'),
         (empty, DataError, r'all labels are empty \(1 of 1\)'),
         (not_segmented, NoInputError, 'neither selected nor segmented before: sub-01'),
         (damaged, DataError, 'sub-01_label-lesion_mask'),
@@ -285,14 +291,16 @@ def test_mistakes_are_named_before_anything_is_segmented(mistake, kind, text, si
 
 
 def test_what_is_impossible_after_all_leaves_the_first_results(site, caplog, monkeypatch):
-    """A mask of another grid is found when it is laid on the image."""
+    """A mask beside the brain is found once there is a brain mask."""
     before = digests(site.output_dir)
-    put_label(site.calibrate_from[0], '01', head(1).lesion, affine=np.diag([3.0, 3, 3, 1]))
+    outside = np.zeros(SHAPE)
+    outside[0, 0] = 1
+    put_label(site.calibrate_from[0], '01', outside)
     monkeypatch.setattr(calibrating, 'run_participant_level', lambda *given, **named: (0, []))
     code, _ = calibrating.run_calibrated(site)
     assert code == DataError.exit_code
     assert 'not calibrated: ' in caplog.text
-    assert 'fits no image of its session' in caplog.text
+    assert 'lies outside of the brain' in caplog.text
     assert digests(site.output_dir) == before
 
 
