@@ -25,6 +25,16 @@ ENDING = (  # signals that ask for an end; SIGUSR2 and SIGXCPU are those of some
 )
 
 
+def heard_signals() -> tuple[signal.Signals, ...]:
+    """Those of ``ENDING``, without a SIGHUP that nohup lets this process ignore.
+
+    An ignored SIGINT is heard: a shell without job control ignores it for all that it starts in
+    the background, whoever sends it.
+    """
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return tuple(n for n in ENDING if not (ignored and n == signal.SIGHUP))
+
+
 class Ssl2Error(Exception):
     """Base of all errors that a user can correct.
 

@@ -12,7 +12,7 @@ from typing import Any
 from ssl2_bids.cli import options
 from ssl2_bids.cli.encoding import ensure_utf8
 from ssl2_bids.cli.parser import build_parser, check_level
-from ssl2_bids.errors import ENDING, Ssl2Error
+from ssl2_bids.errors import Ssl2Error, heard_signals
 from ssl2_bids.files import FULL, IN_THE_WAY, as_ssl2_error
 from ssl2_bids.locks import LOCK
 
@@ -89,9 +89,8 @@ def _dispatch(level: str, settings: Any, arguments: argparse.Namespace, argv: li
         (settings.work_dir / LOCK).touch()  # --clean-workdir may empty this folder later
     if settings.verbose >= 2:
         os.environ['SSL2_BIDS_NIPYPE_LOG'] = '1'
-    for number in ENDING:
-        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup asks for SIGHUP
-            signal.signal(number, _interrupt)
+    for number in heard_signals():
+        signal.signal(number, _interrupt)
     command = options.shown_command(argv, settings)
     with Terminal(settings) as terminal:
         if not settings.dry_run:

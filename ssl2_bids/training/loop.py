@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ssl2_bids.errors import ENDING
+from ssl2_bids.errors import ENDING, heard_signals
 from ssl2_bids.files import remove_leftovers
 from ssl2_bids.progress import StepProgress
 from ssl2_bids.training import checkpoint, distributed
@@ -193,8 +193,7 @@ def stop_signals() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         asked.append(number)
 
-    heard = (number for number in ENDING if signal.getsignal(number) != signal.SIG_IGN)
-    former = {number: signal.signal(number, ask) for number in heard}
+    former = {number: signal.signal(number, ask) for number in heard_signals()}
     try:
         yield asked
     finally:

@@ -41,10 +41,17 @@ def undisturbed(dataset, run_app, tmp_path_factory) -> tuple[dict[str, str], flo
     return digests(folder / 'out'), time.monotonic() - started
 
 
+def hear() -> None:
+    """Let a program hear what a shell ignores for the tests if they run in its background."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def start(*words: object, **options) -> subprocess.Popen:
     return subprocess.Popen(
-        command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **options
-    )
+        command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        preexec_fn=hear, **options,
+    )  # fmt: skip
 
 
 def kill_all(process: subprocess.Popen) -> None:
@@ -176,7 +183,7 @@ def test_ctrl_c_meets_every_process_of_the_terminal(dataset, tmp_path, nprocs):
 def test_ctrl_c_ends_a_tool_in_a_line(tmp_path):
     code = 'import sys; from ssl2_bids.cli.tools.app import main; sys.exit(main())'
     words = [sys.executable, '-c', code, 'simulate', str(tmp_path / 'data'), '--subjects', '3']
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, preexec_fn=hear)
     deadline = time.monotonic() + 120
     while not (tmp_path / 'data').exists() and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -121,6 +121,10 @@ def plan_adaptation(settings: GroupSettings, results: Sequence[Result]) -> Adapt
     """
     if settings.strategy == 'none':
         return None
+    if settings.strategy is not None:
+        from ssl2_bids.training import strategies
+
+        strategies.find(settings.strategy)
     folders = label_folders(settings)
     if not asked_for(settings):
         if with_labels := [folder for folder in folders if has_labels(folder)]:
