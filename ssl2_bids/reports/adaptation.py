@@ -15,7 +15,7 @@ from ssl2_bids.files import write_text
 from ssl2_bids.metrics.score_names import SCORES
 from ssl2_bids.reports.figures.charts import line_chart
 from ssl2_bids.reports.figures.panels import outline_path, sheet, slice_panel
-from ssl2_bids.reports.figures.scene import AXIAL, cut, prepare
+from ssl2_bids.reports.figures.scene import AXIAL, Scene, cut, prepare
 from ssl2_bids.reports.pages import number
 from ssl2_bids.volume import Volume, reorient
 
@@ -74,13 +74,9 @@ def draw_twin(shown: Sequence[Beside], path: Path) -> None:
     rows = []
     for one in shown:
         row = []
-        people = [
-            (word, prepare(image, brain), from_template)
-            for word, (image, brain, from_template) in (
-                ('site', one.site),
-                ('twin, simulated', one.twin),
-            )
-        ]
+        both = (one.site, one.twin)
+        scenes = _alike([prepare(image, brain) for image, brain, _ in both])
+        people = [('site', scenes[0], one.site[2]), ('twin, simulated', scenes[1], one.twin[2])]
         for height in TWIN_HEIGHTS:
             for word, scene, from_template in people:
                 to_voxels = np.linalg.inv(scene.background.affine) @ from_template
@@ -90,9 +86,27 @@ def draw_twin(shown: Sequence[Beside], path: Path) -> None:
                 head = f'{one.contrast}, {word}'
                 row.append(replace(slice_panel(scene, AXIAL, index), head=head))
         rows.append(row)
-    note = 'Preprocessed images of one participant and of one simulated person, equal heights.'
+    note = (
+        'Preprocessed images of one participant and of one simulated person, equal heights. '
+        'The median of both brains has the same grey.'
+    )
     title = 'The site and its scanner twin'
     write_text(path, sheet(title, rows, note=note, columns=2 * len(TWIN_HEIGHTS)))
+
+
+def _alike(scenes: Sequence[Scene]) -> list[Scene]:
+    """The scenes with one grey value for the median of each brain: intensities have no unit.
+
+    It is the darkest of their own ones, so that no lesion is cut off.
+    """
+    medians = [float(np.median(s.background.data[s.shown])) for s in scenes]
+    greys = [(m - s.limits[0]) / np.ptp(s.limits) for m, s in zip(medians, scenes, strict=True)]
+    if min(greys) <= 0:
+        return list(scenes)
+    return [
+        replace(s, limits=(s.limits[0], s.limits[0] + (m - s.limits[0]) / min(greys)))
+        for m, s in zip(medians, scenes, strict=True)
+    ]
 
 
 def section(facts: Mapping[str, Any], labels: Collection[str | None]) -> dict[str, Any]:

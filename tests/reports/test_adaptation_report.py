@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import re
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ssl2_bids.metrics.score_names import SCORES
 from ssl2_bids.reports import adaptation, group
@@ -230,3 +233,22 @@ def test_slices_of_site_and_twin(tmp_path):
     assert text.count('FLAIR, site') == text.count('FLAIR, twin, simulated') == 4
     # heights of 8 and 32 mm in the template; the nearest slices of 5 mm, and of 4 mm 1 mm higher
     assert re.findall(r'z = ([0-9]+) mm', text) == ['10', '8', '30', '32'] * 2
+
+
+def test_site_and_twin_have_the_same_grey_whatever_lesions_they_have(tmp_path):
+    random = np.random.default_rng(0)
+    brain = np.zeros((40, 40, 40), np.uint8)
+    brain[4:-4, 4:-4, 4:-4] = 1
+    people = []
+    for tissue, lesions in ((100.0, 0.02), (7.0, 0.0)):
+        data = tissue * random.normal(1, 0.1, brain.shape)
+        data[random.random(brain.shape) < lesions] = 4 * tissue
+        image = Volume((data * brain).astype(np.float32), np.eye(4), 'FLAIR')
+        people.append((image, Volume(brain, np.eye(4)), np.eye(4)))
+    adaptation.draw_twin([adaptation.Beside('FLAIR', *people)], tmp_path / 't.svg')
+    text = (tmp_path / 't.svg').read_text(encoding='utf-8')
+    images = re.findall(r'base64,([^"]+)"', text)
+    drawn = [np.array(Image.open(io.BytesIO(base64.b64decode(one)))) for one in images[:2]]
+    site, twin = (np.median(one[one > 0]) for one in drawn)
+    assert site == pytest.approx(twin, abs=4)
+    assert 40 < site < 130
