@@ -9,7 +9,6 @@ The change time cannot be set by a program, so an image replaced under a kept ti
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import threading
 import time
@@ -20,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from ssl2_bids.errors import Ssl2Error
-from ssl2_bids.files import sha256_of, write_json
+from ssl2_bids.files import read_object, sha256_of, write_json
+from ssl2_bids.wording import counted
 
 DIGESTS = 'digests'  # folder of the records below the work folder
 MAX_THREADS = 8  # more do not make a disk faster
@@ -95,7 +95,8 @@ class Digests:
     def summary(self) -> str:
         """How many digests were trusted and how many files were read, in words."""
         return (
-            f'{self.trusted} files unchanged (size, times and inode as before), {self.read} read'
+            f'{counted(self.trusted, "file")} unchanged (size, times and inode as before), '
+            f'{self.read} read'
         )
 
     def save(self) -> None:
@@ -115,9 +116,9 @@ class Digests:
         if self.folder is None:
             return {}
         try:
-            content = json.loads(self._path(folder).read_text(encoding='utf-8'))
+            content = read_object(self._path(folder))
             files = content['Files'] if content['Folder'] == str(folder) else {}
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError):
             return {}
         return files if isinstance(files, dict) else {}
 

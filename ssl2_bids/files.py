@@ -160,6 +160,27 @@ def read_text(path: str | Path) -> str:
         return content.decode('latin-1')
 
 
+def read_object(path: str | Path, **parsing: Any) -> dict[str, Any]:
+    """The JSON object in a file, whoever wrote it.
+
+    Parameters
+    ----------
+    parsing : options of :func:`json.loads`.
+
+    Raises
+    ------
+    OSError : the file cannot be read.
+    ValueError : it is not JSON, or no object.
+    """
+    try:
+        content = json.loads(read_text(path), **parsing)
+    except RecursionError:
+        raise ValueError('nested too deeply') from None
+    if not isinstance(content, dict):
+        raise ValueError('not an object with keys')
+    return content
+
+
 @cache
 def _warn_of_encoding(path: str, encoding: str) -> None:
     log.warning(

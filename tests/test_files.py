@@ -14,6 +14,7 @@ from ssl2_bids.files import (
     PREFIX,
     as_ssl2_error,
     finished_files,
+    read_object,
     read_text,
     remove_leftovers,
     whole_file,
@@ -95,6 +96,24 @@ def test_text_of_other_programs_is_read_with_one_warning(tmp_path, caplog, conte
     assert [read_text(path), read_text(path)] == [text, text]
     assert caplog.text.count('not in UTF-8') == bool(warned)
     assert warned in caplog.text
+
+
+@pytest.mark.parametrize(
+    ('content', 'fault'),
+    [
+        ('[1]', 'not an object'),
+        ('5', 'not an object'),
+        ('', 'Expecting value'),
+        ('[' * 100_000, 'nested too deeply'),
+    ],
+)
+def test_json_that_is_no_object_is_refused(tmp_path, content, fault):
+    path = tmp_path / 'x.json'
+    path.write_text('{"Name": "Köln"}')
+    assert read_object(path) == {'Name': 'Köln'}
+    path.write_text(content)
+    with pytest.raises(ValueError, match=fault):
+        read_object(path)
 
 
 def test_a_listing_sees_finished_names_alone(tmp_path):

@@ -6,7 +6,6 @@ Only folder names and small text files are read, so that a mistake shows at once
 from __future__ import annotations
 
 import difflib
-import json
 import logging
 import re
 from functools import cache
@@ -23,7 +22,14 @@ from ssl2_bids.errors import (
     NothingSelectedError,
     UsageError,
 )
-from ssl2_bids.files import FULL, as_ssl2_error, check_folder, read_text, temporary_path
+from ssl2_bids.files import (
+    FULL,
+    as_ssl2_error,
+    check_folder,
+    read_object,
+    read_text,
+    temporary_path,
+)
 
 log = logging.getLogger('ssl2_bids')
 
@@ -62,15 +68,13 @@ def check_dataset(bids_dir: Path, *, thorough: bool = True) -> None:
 
 def _check_description(path: Path) -> None:
     try:
-        content = json.loads(read_text(path))
+        content = read_object(path)
     except (ValueError, OSError) as error:
         raise NotBidsError(
             f'not readable JSON ({error})',
             advice='Correct it, or skip this check with --skip-bids-validation.',
             path=path,
         ) from None
-    if not isinstance(content, dict):
-        raise NotBidsError('not an object with keys', path=path)
     missing = [key for key in ('Name', 'BIDSVersion') if key not in content]
     if missing:
         raise NotBidsError(
@@ -83,17 +87,20 @@ def _check_description(path: Path) -> None:
 def read_description(folder: Path) -> dict[str, Any]:
     """The content of ``dataset_description.json``, empty where it is missing or unreadable."""
     try:
-        content = json.loads(read_text(folder / 'dataset_description.json'))
+        return read_object(folder / 'dataset_description.json')
     except (ValueError, OSError):
         return {}
-    return content if isinstance(content, dict) else {}
+
+
+def makers_of(folder: Path) -> list[dict[str, Any]]:
+    """The programs that made a dataset: ``GeneratedBy`` of its description, the last one first."""
+    found = read_description(folder).get('GeneratedBy')
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
 
 def is_own_dataset(folder: Path) -> bool:
     """Whether a folder is an output folder of this App."""
-    owners = read_description(folder).get('GeneratedBy')
-    names = [entry.get('Name') for entry in owners or [] if isinstance(entry, dict)]
-    return 'ssl2-bids' in names
+    return any(one.get('Name') == 'ssl2-bids' for one in makers_of(folder))
 
 
 def participant_labels(bids_dir: Path) -> list[str]:
@@ -229,12 +236,11 @@ def check_output(bids_dir: Path, output_dir: Path, work_dir: Path, *, probe: boo
     if probe:
         check_writable(output_dir)
         check_writable(work_dir)
-    owner = read_description(output_dir).get('GeneratedBy')
-    names = [entry.get('Name') for entry in owner or [] if isinstance(entry, dict)]
-    if read_description(output_dir) and 'ssl2-bids' not in names:
+    if read_description(output_dir) and not is_own_dataset(output_dir):
+        names = [str(one.get('Name')) for one in makers_of(output_dir)]
         raise CannotWriteError(
             'the output folder holds a dataset of another tool '
-            f'({", ".join(str(n) for n in names) or "no GeneratedBy"})',
+            f'({", ".join(names) or "no GeneratedBy"})',
             advice='Choose an empty folder.',
             path=output_dir,
         )
@@ -281,10 +287,10 @@ def read_filters(path: Path) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         raise NoInputError('no such filter file', path=path)
     try:
-        content = json.loads(read_text(path))
+        content = read_object(path)
     except ValueError as error:
         raise UsageError(f'the filter file is not readable JSON ({error})', path=path) from None
-    if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
+    if not all(isinstance(v, dict) for v in content.values()):
         raise UsageError(
             'the filter file must map contrast keys to entities',
             advice='For example {"t1w": {"acquisition": "mprage"}}.',

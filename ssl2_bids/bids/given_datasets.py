@@ -16,7 +16,7 @@ from typing import Any
 from ssl2_bids.bids import image_names
 from ssl2_bids.bids.absent import absent_content
 from ssl2_bids.bids.brain_masks import brain_masks_of
-from ssl2_bids.bids.dataset import participant_labels, read_description, warn_once
+from ssl2_bids.bids.dataset import makers_of, participant_labels, read_description, warn_once
 from ssl2_bids.bids.inheritance import Inheritance
 from ssl2_bids.bids.provenance import bids_uri
 from ssl2_bids.errors import DataError, NoInputError, UsageError
@@ -56,9 +56,8 @@ def check_datasets(datasets: Mapping[str, Path], bids_dir: Path, output_dir: Pat
 
 def program_of(root: Path) -> str:
     """The program that made a dataset, with its version; the folder's name where it is unknown."""
-    makers = read_description(root).get('GeneratedBy')
-    first = makers[0] if isinstance(makers, list) and makers else {}
-    if not isinstance(first, dict) or not isinstance(first.get('Name'), str):
+    first = next(iter(makers_of(root)), {})
+    if not isinstance(first.get('Name'), str):
         return root.name
     return f'{first["Name"]} {first.get("Version", "")}'.strip()
 

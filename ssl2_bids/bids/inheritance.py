@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from typing import Any
 
 from ssl2_bids.bids.absent import absent_content, is_absent
 from ssl2_bids.errors import DataError
-from ssl2_bids.files import read_text
+from ssl2_bids.files import read_object
 
 _EXTENSION = re.compile(r'\.nii(\.gz)?$')
 
@@ -37,16 +36,11 @@ def read_sidecar_text(path: Path, root: Path) -> dict[str, Any]:
         raise absent_content(path, root)
     try:
         # Python and MATLAB write NaN and Infinity, which are no JSON: nothing is known there
-        content = json.loads(
-            read_text(path), parse_constant=lambda name: None, parse_float=_finite
-        )
-        if not isinstance(content, dict):
-            raise ValueError('not an object with keys')
-    except (ValueError, OSError, RecursionError) as error:
+        return read_object(path, parse_constant=lambda name: None, parse_float=_finite)
+    except (ValueError, OSError) as error:
         raise DataError(
             f'not readable JSON ({error})', advice='Correct or remove the file.', path=path
         ) from None
-    return content
 
 
 @dataclass

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import logging
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -19,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from ssl2_bids.bids.absent import AbsentResultsError, absent_content, how_to_get, is_absent
+from ssl2_bids.bids.dataset import warn_once
 from ssl2_bids.errors import DataError, Ssl2Error
-from ssl2_bids.files import finished_files, write_text
+from ssl2_bids.files import finished_files, read_object, write_text
 from ssl2_bids.tables import bundled_table
-
-log = logging.getLogger('ssl2_bids')
 
 
 def output_name(kind: str, **entities: str | None) -> str:
@@ -147,26 +145,24 @@ def read_sidecar(path: Path) -> dict[str, Any]:
 
     Raises
     ------
-    DataError : it is not readable JSON.
+    DataError : it is not readable JSON, or no object.
     """
     if is_absent(path):
         raise absent_content(path, path.parent)
     try:
-        content = json.loads(path.read_text(encoding='utf-8'))
+        return read_object(path)
     except (ValueError, OSError) as error:
         raise DataError(
             f'not readable JSON ({error})',
             advice='Run the participant level again with --overwrite.',
             path=path,
         ) from None
-    return dict(content)
 
 
 def stored_configuration(names: UnitNames) -> str:
     """``ConfigurationHash`` of a finished unit, empty if it is not finished."""
     try:
-        content = json.loads(names.done_marker.read_text(encoding='utf-8'))
-        return str(content.get('ConfigurationHash', ''))
+        return str(read_object(names.done_marker).get('ConfigurationHash', ''))
     except (ValueError, OSError):
         return ''
 
@@ -257,38 +253,32 @@ def _as_result(path: Path, output_dir: Path) -> Result | None:
 def find_summaries(output_dir: Path, subject: str) -> list[dict[str, Any]]:
     """Report summaries of a participant, sorted by session and model.
 
-    One that cannot be read is left out with a warning in the log.
+    One that cannot be read is left out with a warning, once in a run.
     """
     folder = (output_dir / output_name('report.summary', subject=subject)).parent
-    found = []
-    for path in finished_files(folder, '*summary_report.json'):
-        try:
-            found.append(read_sidecar(path))
-        except DataError as error:
-            log.warning('%s', error)
-    return found
+    found = (_read_or_warn(path) for path in finished_files(folder, '*summary_report.json'))
+    return [content for content in found if content is not None]
 
 
 def find_visits_summaries(output_dir: Path, subject: str) -> list[dict[str, Any]]:
     """What ``--longitudinal`` left for the page of a participant, sorted by model.
 
-    One that cannot be read is left out with a warning in the log.
+    One that cannot be read is left out with a warning, once in a run.
     """
     folder = (output_dir / output_name('longitudinal.summary', subject=subject)).parent
-    found = []
-    for path in finished_files(folder, '*visits_report.json'):
-        try:
-            found.append(read_sidecar(path))
-        except DataError as error:
-            log.warning('%s', error)
-    return found
+    found = (_read_or_warn(path) for path in finished_files(folder, '*visits_report.json'))
+    return [content for content in found if content is not None]
 
 
 def find_summary(names: UnitNames) -> dict[str, Any] | None:
     """The report summary of a session and model; None where there is none that can be read."""
     path = names.path('report.summary')
+    return _read_or_warn(path) if path.is_file() else None
+
+
+def _read_or_warn(path: Path) -> dict[str, Any] | None:
     try:
-        return read_sidecar(path) if path.is_file() else None
+        return read_sidecar(path)
     except DataError as error:
-        log.warning('%s', error)
+        warn_once(str(error))
         return None

@@ -6,14 +6,20 @@ needs no torch.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl2_bids.errors import DataError, UnavailableError
-from ssl2_bids.files import finished_files, remove_leftovers, sha256, whole_file, write_json
+from ssl2_bids.files import (
+    finished_files,
+    read_object,
+    remove_leftovers,
+    sha256,
+    whole_file,
+    write_json,
+)
 from ssl2_bids.networks.calibration import UNCHANGED, Calibration
 from ssl2_bids.networks.cards import (
     CARD_FILE,
@@ -62,7 +68,7 @@ def read_card(folder: str | Path) -> Card:
     folder = Path(folder)
     path = folder / CARD_FILE
     try:
-        content = json.loads(path.read_text(encoding='utf-8'))
+        content = read_object(path)
     except FileNotFoundError:
         raise UnavailableError(
             'no such file; the folder is not a model',

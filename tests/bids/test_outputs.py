@@ -8,6 +8,8 @@ from importlib.resources import files
 
 import pytest
 
+from ssl2_bids.bids.dataset import is_own_dataset, makers_of
+from ssl2_bids.bids.given_datasets import program_of
 from ssl2_bids.bids.outputs import (
     UnitNames,
     find_results,
@@ -19,6 +21,16 @@ from ssl2_bids.bids.outputs import (
     write_table,
 )
 from ssl2_bids.bids.provenance import BIDSIGNORE, bids_uri, raw_link
+
+
+@pytest.mark.parametrize('found', [5, {}, [], [1], 'ssl2-bids', None])
+def test_a_description_whose_makers_cannot_be_read_has_none(tmp_path, found):
+    path = tmp_path / 'dataset_description.json'
+    path.write_text(json.dumps({'Name': 'x', 'GeneratedBy': found}))
+    assert (makers_of(tmp_path), is_own_dataset(tmp_path)) == ([], False)
+    assert program_of(tmp_path) == tmp_path.name
+    path.write_text(json.dumps({'Name': 'x', 'GeneratedBy': [1, {'Name': 'ssl2-bids'}]}))
+    assert (makers_of(tmp_path), is_own_dataset(tmp_path)) == ([{'Name': 'ssl2-bids'}], True)
 
 
 @pytest.mark.parametrize(

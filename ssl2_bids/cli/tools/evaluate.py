@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ssl2_bids.cli import values
 from ssl2_bids.errors import SOME_FAILED, SUCCESS, DataError, UsageError
 from ssl2_bids.settings import MINIMUM_LESION_VOLUME
+from ssl2_bids.wording import counted
 
 if TYPE_CHECKING:
     from ssl2_bids.workflows.evaluation.run import Evaluation, FailedCase
@@ -218,7 +219,7 @@ def _show_failures(failures: Sequence[FailedCase], done: int) -> int:
     if not failures:
         return SUCCESS
     names = ', '.join(dict.fromkeys(unit_name(f.subject, f.session) for f in failures))
-    show(f'{len(failures)} of {done + len(failures)} cases failed: {names}')
+    show(f'{len(failures)} of {counted(done + len(failures), "case")} failed: {names}')
     return SOME_FAILED if done else DataError.exit_code
 
 

@@ -12,6 +12,7 @@ from ssl2_bids.reports.figures.panels import Panel, outline_path, sheet, slice_p
 from ssl2_bids.reports.figures.scene import AXIAL, PLANES, Box, Plane, Scene, cut, prepare
 from ssl2_bids.volume import Volume, reorient
 from ssl2_bids.voxel_grid import same_grid
+from ssl2_bids.wording import counted
 
 # Light, colour-blind safe on grey (after Okabe and Ito), no grey, no deep blue.
 LESION_COLOURS = (
@@ -99,7 +100,7 @@ def draw_mosaic(
         part = cut(instances.data, AXIAL, index, scene.box)
         seen |= set(np.unique(part).tolist())
         panels.append(slice_panel(scene, AXIAL, index, layers=_outlines(part, instances)))
-    note = f'{instances.found} lesion{"s" * (instances.found != 1)}'
+    note = counted(instances.found, 'lesion')
     missed = instances.found - len(seen) + 1
     if missed:
         note += f', {missed} of them between these slices'

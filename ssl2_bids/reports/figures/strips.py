@@ -14,6 +14,7 @@ from markupsafe import Markup, escape
 from ssl2_bids.contrasts import SUFFIXES
 from ssl2_bids.metrics.quality_names import SHOWN
 from ssl2_bids.reports.pages import number
+from ssl2_bids.wording import counted
 
 WIDTH, HEIGHT = 300, 190
 LEFT, RIGHT, TOP, BOTTOM = 44, 8, 12, 26
@@ -119,7 +120,7 @@ def strip_chart(points: Mapping[str, Sequence[Point]], title: str) -> Markup:
         free -= len(names)
         parts += [*marks, *names]
     flagged = sum(point.flagged for group in points.values() for point in group)
-    summary = f'{title}: {len(values)} images, {flagged} flagged'
+    summary = f'{title}: {counted(len(values), "image")}, {flagged} flagged'
     # every word in it was escaped or made here
     return Markup(  # noqa: S704
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(summary)}">'

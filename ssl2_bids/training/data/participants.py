@@ -8,7 +8,6 @@ in one normalisation, compressed (:func:`save_scan`).
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ssl2_bids.errors import DataError
-from ssl2_bids.files import whole_file, write_json
+from ssl2_bids.files import read_object, whole_file, write_json
 from ssl2_bids.synthesis.appearance import CHANNELS
 from ssl2_bids.training.data.masking import HIGH, LOW
 
@@ -91,7 +90,7 @@ def read_participant(folder: Path) -> Participant:
     DataError : a file is missing or damaged, or their grids differ.
     """
     try:
-        facts = json.loads((folder / FACTS).read_text(encoding='utf-8'))
+        facts = read_object(folder / FACTS)
         arrays = {name: np.load(folder / f'{name}.npy', mmap_mode='r') for name in facts['arrays']}
         found = Participant(
             facts['name'],

@@ -47,6 +47,7 @@ from ssl2_bids.settings import (
     RunSettings,
 )
 from ssl2_bids.voxel_grid import Grid
+from ssl2_bids.wording import counted
 from ssl2_bids.workflows.adaptation.cases import (
     NAMING,
     Case,
@@ -314,8 +315,8 @@ def _fit(planned: Calibrating, known: Card | None, show: ShowLine) -> tuple[Card
 
 def describe(planned: Calibrating) -> list[str]:
     """What a dry run prints beside the files of the participant level."""
-    sessions = 'session' if len(planned.labels) == 1 else 'sessions'
-    lines = [f'calibrate  {planned.card.name} on {len(planned.labels)} labelled {sessions}']
+    sessions = counted(len(planned.labels), 'labelled session')
+    lines = [f'calibrate  {planned.card.name} on {sessions}']
     for unit, labels in planned.labels.items():
         lines += [f'  label  {unit_name(*unit)}: {label.path}' for label in labels]
     names = [output_name(f'model.{name}', desc=CALIBRATED) for name in ('configuration', 'report')]

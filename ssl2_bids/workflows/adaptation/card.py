@@ -10,6 +10,7 @@ from ssl2_bids.files import sha256
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.settings import BUNDLED, RECALIBRATED
 from ssl2_bids.training.adaptation.recalibration import Recalibration
+from ssl2_bids.wording import counted
 from ssl2_bids.workflows.adaptation import scores as scoring
 from ssl2_bids.workflows.adaptation.plan import SLICES, label_links
 from ssl2_bids.workflows.adaptation.run import HOLDOUT, layers_for
@@ -31,19 +32,20 @@ def card_content(work: Work, adapted: Adapted, compared: dict[str, Any]) -> dict
     accepted = adapted.decision.accepted
     trained = [one for one in work.people if one.case.participant not in work.held]
     labelled = sum(one.case.name in work.annotations for one in trained)
+    scans = counted(len(trained), 'scan')
     data = str(parent.content.get('TrainedOn', 'see the parent model'))
     if adapted.share:
-        data += f'; then adapted to {len(trained)} scans of a site, {labelled} of them labelled'
+        data += f'; then adapted to {scans} of a site, {labelled} of them labelled'
         if work.twin:
             people = len(trained_twins(work))
             data += f', by {people} simulated people of a scanner fitted to these scans'
     elif accepted and work.twin and not labelled:
         data += (
             f'; then recalibrated on {len(work.twins)} simulated people of a scanner fitted to '
-            f'{len(trained)} scans of a site'
+            f'{scans} of a site'
         )
     elif accepted:
-        data += f'; then recalibrated on {labelled} labelled scan{"s" * (labelled > 1)} of a site'
+        data += f'; then recalibrated on {counted(labelled, "labelled scan")} of a site'
         if work.twin:
             data += f' and {len(work.twins)} simulated people of a scanner fitted to its scans'
     return (

@@ -15,6 +15,7 @@ from ssl2_bids.training.adaptation import suggestions as suggesting
 from ssl2_bids.training.adaptation.left_out import probability_of
 from ssl2_bids.training.adaptation.suggestions import SliceGain, Suggestion
 from ssl2_bids.volume import read_grid
+from ssl2_bids.wording import counted
 from ssl2_bids.workflows.adaptation.first_results import stored_probability
 from ssl2_bids.workflows.adaptation.prepare import PreparedSession
 from ssl2_bids.workflows.adaptation.state import Work
@@ -72,7 +73,7 @@ def _most_uncertain(work: Work) -> list[PreparedSession]:
     most = suggesting.sessions_asked(len(open_ones), work.adaptation.settings.suggestions)
     if most == len(open_ones):
         return open_ones
-    work.show(f'suggestions: {most} sessions in which the start model is least certain')
+    work.show(f'suggestions: {counted(most, "session")} in which the start model is least certain')
     doubts = {one.case.name: _stored_doubt(work, one) for one in open_ones}
     chosen = set(sorted(doubts, key=lambda name: doubts[name], reverse=True)[:most])
     return [one for one in open_ones if one.case.name in chosen]

@@ -31,6 +31,7 @@ from ssl2_bids.training.adaptation import adapt as training
 from ssl2_bids.training.adaptation.adapt import AdaptSettings
 from ssl2_bids.training.adaptation.left_out import quality
 from ssl2_bids.training.data.participants import read_participant
+from ssl2_bids.wording import counted
 from ssl2_bids.workflows.adaptation import torchrun as nodes
 from ssl2_bids.workflows.adaptation.prepare import PreparedSession
 from ssl2_bids.workflows.adaptation.state import (
@@ -86,7 +87,7 @@ def train_side_by_side(
         for (fold, layers), (people, left_out) in jobs.items()
     ]
     work.show(
-        f'{len(waiting)} trainings, {len(devices)} at a time'
+        f'{counted(len(waiting), "training")}, {len(devices)} at a time'
         + (f' in each of {everywhere} processes' if everywhere > 1 else '')
     )
     if everywhere > 1:

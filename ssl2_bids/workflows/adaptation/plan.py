@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl2_bids import __version__
-from ssl2_bids.bids.dataset import read_description, unit_name
+from ssl2_bids.bids.dataset import makers_of, unit_name
 from ssl2_bids.bids.outputs import Result, output_name, read_sidecar, sidecar_path
 from ssl2_bids.bids.provenance import DESCRIPTIONS
 from ssl2_bids.bids.sidecars import is_sloppy
@@ -24,6 +24,7 @@ from ssl2_bids.settings import (
     UNTRAINED,
     GroupSettings,
 )
+from ssl2_bids.wording import counted
 from ssl2_bids.workflows.adaptation.cases import (
     Case,
     check_holdout,
@@ -201,8 +202,8 @@ def asked_for(settings: GroupSettings) -> bool:
 
 def _check_version(settings: GroupSettings) -> None:
     """Check that the results are of this version: images prepared otherwise look otherwise."""
-    owners = read_description(settings.output_dir).get('GeneratedBy') or [{}]
-    version = str(owners[0].get('Version', __version__)) if isinstance(owners, list) else ''
+    maker = next(iter(makers_of(settings.output_dir)), {})
+    version = str(maker.get('Version', __version__))
     if version.split('.')[:2] != __version__.split('.')[:2]:
         raise DataError(
             f'the results are of ssl2-bids {version or "unknown"}, but this is {__version__}',
@@ -363,7 +364,7 @@ def label_links(settings: GroupSettings) -> dict[str, Path]:
 
 def describe(adaptation: Adaptation) -> list[str]:
     """What a dry run prints."""
-    lines = [f'adapt  {adaptation.card.name} to {len(adaptation.cases)} sessions']
+    lines = [f'adapt  {adaptation.card.name} to {counted(len(adaptation.cases), "session")}']
     for case in adaptation.cases:
         for label in case.labels:
             held = ' (held out)' if case.participant in adaptation.settings.holdout else ''

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 
 from ssl2_bids import __version__
 from ssl2_bids.errors import DataError, NoInputError, about
-from ssl2_bids.files import sha256, write_json
+from ssl2_bids.files import read_object, sha256, write_json
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.steps.network_input import network_input
@@ -176,7 +175,7 @@ def estimated_size(cases: Sequence[Case], card: Card) -> int:
 
 def _taken_up(case: Case, folder: Path, key: str) -> PreparedSession | None:
     try:
-        content = json.loads((folder / MADE).read_text(encoding='utf-8'))
+        content = read_object(folder / MADE)
         if content['Key'] != key:
             return None
         read_participant(folder)

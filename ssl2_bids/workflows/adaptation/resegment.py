@@ -21,6 +21,7 @@ from ssl2_bids.progress import ShowLine
 from ssl2_bids.raw_grid import read_raw_grid
 from ssl2_bids.steps import lesions, regions
 from ssl2_bids.steps.segmentation import segment
+from ssl2_bids.wording import counted
 from ssl2_bids.workflows.adaptation.cases import Case
 from ssl2_bids.workflows.adaptation.first_results import stored_probability
 from ssl2_bids.workflows.adaptation.resegmented_summary import write_section
@@ -75,7 +76,8 @@ def resegment(
     former = cited_sentences(root, subjects)
     todo = [case for case in cases if not is_done(case, card)]
     if len(todo) < len(cases):
-        show(f'{len(cases) - len(todo)} sessions are segmented by {card.label} already')
+        finished = counted(len(cases) - len(todo), 'session')
+        show(f'segmented by {card.label} already: {finished}')
     for number, case in enumerate(todo, start=1):
         try:
             how = segment_case(case, card, network, device=device, start=start)

@@ -33,6 +33,7 @@ from ssl2_bids.training.adaptation.adapt import ALL, LAST, AdaptSettings
 from ssl2_bids.training.adaptation.left_out import quality
 from ssl2_bids.training.data.participants import Participant
 from ssl2_bids.training.run import History
+from ssl2_bids.wording import counted
 from ssl2_bids.workflows.adaptation import prepare as cache
 from ssl2_bids.workflows.adaptation.cases import label_folders
 from ssl2_bids.workflows.adaptation.configuration import (
@@ -131,8 +132,8 @@ def begin(adaptation: Adaptation, show: ShowLine) -> Work:
     size = cache.estimated_size(cases, adaptation.card) if trains else 0
     prepared = f'; prepared images take up to {size / 1e9:.2g} GB in {settings.work_dir}'
     show(
-        f'adaptation: {len(cases)} sessions, {len(annotations)} of them labelled; device: '
-        f'{device}{prepared if trains else ""}'
+        f'adaptation: {counted(len(cases), "session")}, {len(annotations)} of them labelled; '
+        f'device: {device}{prepared if trains else ""}'
     )
     if annotations and not settings.labels:
         found = [label.path for case in cases for label in case.labels]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from ssl2_bids.errors import (
     UnavailableError,
     UsageError,
 )
-from ssl2_bids.files import write_json
+from ssl2_bids.files import read_object, write_json
 from ssl2_bids.networks.inference import is_out_of_memory
 from ssl2_bids.networks.registry import NETWORKS
 from ssl2_bids.settings import GroupSettings
@@ -22,6 +23,7 @@ from ssl2_bids.training.adaptation import adapt as training
 from ssl2_bids.training.adaptation.adapt import ALL, LAST, AdaptSettings, Cost
 from ssl2_bids.training.adaptation.left_out import MEASURED
 from ssl2_bids.training.adaptation.suggestions import sessions_asked
+from ssl2_bids.wording import counted
 from ssl2_bids.workflows.adaptation import torchrun as nodes
 from ssl2_bids.workflows.adaptation.state import RUNGS_OF, Work, layers_of, settings_for
 
@@ -83,15 +85,17 @@ def fit_into_time(work: Work, trainings: int) -> AdaptSettings:
     UnavailableError : the memory is too small even for the smallest batch.
     """
     kept = work.folder / 'steps.json'
-    if kept.is_file():
-        found = json.loads(kept.read_text(encoding='utf-8'))
+    found = _settled(kept)
+    if found:
         work.memory = int(found['PeakMemory'])
         steps = int(found['Steps'])
         batch = {n: found.get(key, getattr(work.training, n)) for n, key in BATCH.items()}
         batch['patch'] = tuple(batch['patch'])
         work.training = replace(work.training, steps=steps, **batch)
         if set(layers_of(work)) <= set(found['Layers']):
-            work.show(f'resuming an adaptation of {trainings} trainings of {steps} steps')
+            work.show(
+                f'resuming an adaptation of {counted(trainings, "training")} of {steps} steps'
+            )
             return work.training
     torch.set_num_threads(threads_for(work.adaptation.settings, devices_of(work, trainings)))
     costs = [cost_of_step(work, layers) for layers in reversed(layers_of(work))]
@@ -115,7 +119,8 @@ def fit_into_time(work: Work, trainings: int) -> AdaptSettings:
         steps = min(steps, int(room))
     minutes = (rounds * steps * cost.step + beside) / 60
     kinds = [
-        f'{trainings} trainings of {steps} steps by {settings_for(work, layers).strategy}'
+        f'{counted(trainings, "training")} of {steps} steps by '
+        f'{settings_for(work, layers).strategy}'
         + (' of the last layers alone' if layers == LAST else '')
         for layers in reversed(layers_of(work))
     ]
@@ -136,6 +141,15 @@ def fit_into_time(work: Work, trainings: int) -> AdaptSettings:
     }
     write_json(kept, settled | batch)
     return replace(work.training, steps=steps)
+
+
+def _settled(kept: Path) -> dict[str, Any]:
+    """What an earlier run settled; empty where that is missing or damaged."""
+    try:
+        found = read_object(kept)
+    except (OSError, ValueError):
+        return {}
+    return found if {'Steps', 'PeakMemory', 'Layers'} <= set(found) else {}
 
 
 def cost_of_step(work: Work, layers: str = ALL) -> Cost:

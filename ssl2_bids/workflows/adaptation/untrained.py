@@ -21,6 +21,7 @@ from ssl2_bids.training.adaptation.decision import (
     least_gain,
 )
 from ssl2_bids.training.adaptation.recalibration import Recalibration
+from ssl2_bids.wording import counted
 from ssl2_bids.workflows.adaptation import ladder
 from ssl2_bids.workflows.adaptation import scores as scoring
 from ssl2_bids.workflows.adaptation.ladder import Labelled
@@ -227,7 +228,7 @@ def test_untrained(
     if not cases:
         return [], {}
     work.show(
-        f'recalibration on {len(cases)} labelled {"session" if len(cases) == 1 else "sessions"}, '
+        f'recalibration on {counted(len(cases), "labelled session")}, '
         f'without training: about {ladder.expected_seconds(cases):.2g} seconds'
     )
     tested = ladder.test(work, cases, ladder.first_probability(work), least_move)

@@ -37,6 +37,7 @@ from ssl2_bids.locks import locked
 from ssl2_bids.progress import ShowLine
 from ssl2_bids.settings import ATLAS_SPACE, RECALIBRATED, GroupSettings
 from ssl2_bids.volume import Volume
+from ssl2_bids.wording import counted
 from ssl2_bids.workflows.adaptation import torchrun as nodes
 from ssl2_bids.workflows.adaptation.plan import (
     Adaptation,
@@ -114,7 +115,8 @@ def run_group_level(
             raise DataError(problems[0]['reason'], path=settings.output_dir)
         write_tables(settings, rows)
         _write_page(settings, rows, frequency, missing + problems, mapped, command)
-    show(f'{len(rows)} results of {len({r["participant_id"] for r in rows})} participants')
+    people = len({row['participant_id'] for row in rows})
+    show(f'{counted(len(rows), "result")} of {counted(people, "participant")}')
     for problem in problems:
         log.error('%s: %s', problem['name'], problem['reason'])
     if missing:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from ssl2_bids.bids.outputs import (
 )
 from ssl2_bids.bids.sidecars import is_sloppy
 from ssl2_bids.errors import DataError, Ssl2Error
+from ssl2_bids.files import read_object
 from ssl2_bids.metrics.cohort import outliers
 from ssl2_bids.processes import side_by_side
 from ssl2_bids.settings import GroupSettings
@@ -177,9 +177,9 @@ def _brain_flags(result: Result) -> list[str]:
     """
     path = sidecar_path(result.names.path('anat.brain_mask'))
     try:
-        flags = json.loads(path.read_text(encoding='utf-8')).get('BrainMaskFlags', [])
+        flags = read_object(path).get('BrainMaskFlags', [])
         return [flag['Text'] for flag in flags if flag['Code'] != 'volume']
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return []  # the numbers of the lesions stand without it
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from ssl2_bids.metrics import comparison
 from ssl2_bids.metrics.lesionwise import SIZE_EDGES
+from ssl2_bids.wording import counted
 
 if TYPE_CHECKING:
     from ssl2_bids.workflows.evaluation.lesion_free import FalsePositives
@@ -180,7 +181,7 @@ def lesions_in_words(cases: Sequence[ComparedCase]) -> str:
     whole = [case.numbers() for case in cases if case.by_size]
     count = sum(numbers['false_lesions'] for numbers in whole)
     volume = sum(numbers['false_volume'] for numbers in whole)
-    return f'{", ".join(parts)}; false are {count:.0f} lesions, {volume:.2f} mL in all'
+    return f'{", ".join(parts)}; false: {counted(round(count), "lesion")}, {volume:.2f} mL in all'
 
 
 def compare(cases: Sequence[ComparedCase], models: Sequence[str | None]) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -12,6 +11,7 @@ from typing import Any
 from ssl2_bids import __version__
 from ssl2_bids.bids.outputs import UnitNames, output_name, sidecar_path, table_path
 from ssl2_bids.bids.provenance import configuration_hash
+from ssl2_bids.files import read_object
 from ssl2_bids.steps.joint_decision import Hysteresis
 from ssl2_bids.steps.lesion_states import NoiseBound
 from ssl2_bids.workflows.longitudinal.visits import Visit, in_order
@@ -106,7 +106,7 @@ def is_finished(plan: LongitudinalPlan) -> bool:
 def stored(plan: LongitudinalPlan) -> dict[str, Any]:
     """The JSON beside the table of lesions; empty without one."""
     try:
-        return dict(json.loads(sidecar_path(plan.table).read_text(encoding='utf-8')))
+        return read_object(sidecar_path(plan.table))
     except (OSError, ValueError):
         return {}
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssl2_bids.files import write_json
+from ssl2_bids.errors import DataError
+from ssl2_bids.files import read_object, write_json
 from ssl2_bids.training.checkpoint import fingerprint
 
 if TYPE_CHECKING:
@@ -17,6 +17,23 @@ if TYPE_CHECKING:
 CONTENTS = 'contents.json'
 PREPARATION = 4  # increased when other values come of the same files
 Digest = Callable[[Path], str]
+
+
+def read_kept(path: Path) -> dict[str, Any]:
+    """The content of a JSON file of a prepared dataset.
+
+    Raises
+    ------
+    DataError : it cannot be read.
+    """
+    try:
+        return read_object(path)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f'not readable JSON ({error})',
+            advice='Remove the prepared dataset, and prepare it again.',
+            path=path,
+        ) from None
 
 
 class Contents:
@@ -35,7 +52,7 @@ class Contents:
         self.known = self.path.is_file()
         self.files: dict[str, dict[str, str]] = {}
         if self.known:
-            self.files = json.loads(self.path.read_text(encoding='utf-8'))
+            self.files = read_kept(self.path)
 
     def has(self, name: str, key: str) -> bool:
         """Whether a file was made from just this, or left out for it."""

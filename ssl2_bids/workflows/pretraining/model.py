@@ -27,6 +27,7 @@ from ssl2_bids.training.pretraining.tasks import (
     whole_scans,
 )
 from ssl2_bids.training.run import CURVES, History, as_csv
+from ssl2_bids.wording import counted
 from ssl2_bids.workflows.pretraining.pack import Packed, labelled_only
 
 FIGURE = 'curves.svg'
@@ -200,5 +201,4 @@ def count_scans(scans: Sequence[Participant], text: str) -> list[str]:
     """How many scans there are, simulated and real ones apart."""
     simulated = sum(scan.simulated for scan in scans)
     kinds = (('simulated', simulated), ('real', len(scans) - simulated))
-    found = [(number, kind, 'scan' if number == 1 else 'scans') for kind, number in kinds]
-    return [f'{number} {kind} {word} {text}' for number, kind, word in found if number]
+    return [f'{counted(number, f"{kind} scan")} {text}' for kind, number in kinds if number]

@@ -7,7 +7,6 @@ have no imaging software.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -23,7 +22,13 @@ from ssl2_bids.synthesis.heads import Head, load_heads, save_heads
 from ssl2_bids.training.checkpoint import fingerprint
 from ssl2_bids.training.data.participants import PREFIX, Participant, load_scans, save_scan
 from ssl2_bids.training.pretraining.config import Config, Data
-from ssl2_bids.workflows.pretraining.contents import CONTENTS, Contents, Digest, session_key
+from ssl2_bids.workflows.pretraining.contents import (
+    CONTENTS,
+    Contents,
+    Digest,
+    read_kept,
+    session_key,
+)
 
 if TYPE_CHECKING:
     from ssl2_bids.bids.inputs import Session
@@ -185,11 +190,11 @@ def is_packed(folder: Path, mark: str) -> bool:
     Raises
     ------
     UsageError : it holds others.
+    DataError : its index is damaged.
     """
     for name in (INDEX, BEGUN):
         if (folder / name).is_file():
-            content = json.loads((folder / name).read_text(encoding='utf-8'))
-            if content.get('Fingerprint') != mark:
+            if read_kept(folder / name).get('Fingerprint') != mark:
                 raise UsageError(
                     'the folder holds a prepared dataset of another configuration',
                     advice='Remove it, or give another folder.',
@@ -338,10 +343,9 @@ def sources(data: Data) -> list[Path]:
 
 def is_simulated(root: Path) -> bool:
     """Whether ``ssl2 simulate`` made a dataset, by its description."""
-    from ssl2_bids.bids.dataset import read_description
+    from ssl2_bids.bids.dataset import makers_of
 
-    content = read_description(root)
-    return any(one.get('Name') == 'ssl2 simulate' for one in content.get('GeneratedBy') or ())
+    return any(one.get('Name') == 'ssl2 simulate' for one in makers_of(root))
 
 
 def find_sessions(root: Path, contrasts: Sequence[str]) -> list[Session]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from ssl2_bids.bids.columns import SIMULATED_PARTICIPANT_COLUMNS
 from ssl2_bids.bids.outputs import write_table
 from ssl2_bids.bids.provenance import BIDS_VERSION, CODE_URL
 from ssl2_bids.errors import CannotWriteError
-from ssl2_bids.files import PREFIX, write_json, write_text
+from ssl2_bids.files import PREFIX, read_object, write_json, write_text
 from ssl2_bids.workflows.simulation.files import MANUAL, TRUTH
 
 DESCRIPTION = 'dataset_description.json'
@@ -122,8 +121,8 @@ def _is_occupied(root: Path) -> bool:
 
 def _generated_by(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding='utf-8')).get('GeneratedBy')
-    except (ValueError, AttributeError, OSError):
+        return read_object(path).get('GeneratedBy')
+    except (ValueError, OSError):
         return None
 
 

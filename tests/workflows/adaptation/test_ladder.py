@@ -214,6 +214,10 @@ def test_the_last_layers_alone_can_be_asked_for(site):
     assert 'resuming' not in output
     _, output = run(replace(site, learning_rate=1e-2, rung='whole', label='v', resegment=False))
     assert 'resuming an adaptation of 3 trainings of 20 steps' in output
+    for path in site.work_dir.rglob('steps.json'):
+        path.write_text('[1]')
+    code, output = run(replace(site, learning_rate=1e-2, rung='whole', label='u', resegment=False))
+    assert (code, 'resuming' in output) == (0, False)
 
 
 def test_a_case_read_once_near_its_lesions_has_the_scores_of_all_its_voxels(site):

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from ssl2_bids.bids.columns import VOLUME_COLUMNS
-from ssl2_bids.bids.outputs import UnitNames, write_table
+from ssl2_bids.bids.outputs import UnitNames, stored_configuration, write_table
 from ssl2_bids.errors import NoInputError
 from ssl2_bids.files import write_json, write_text
 from ssl2_bids.itk import to_itk
@@ -152,6 +152,32 @@ def test_a_damaged_result_is_reported_and_the_others_are_done(cohort):
     assert run_group_level(cohort, show=lambda text: None) == 1
     assert len(rows_of(cohort)) == 6
     assert 'sub-02' in (cohort.output_dir / 'group_report.html').read_text()
+
+
+def test_a_summary_that_is_no_object_costs_its_pages_alone(cohort, caplog):
+    names = UnitNames(cohort.output_dir, '02', None, 'T1w')
+    path = names.path('report.summary')
+    path.parent.mkdir(exist_ok=True)
+    path.write_text('[1]')
+    assert run_group_level(cohort, show=lambda text: None) == 0
+    assert len(rows_of(cohort)) == 7
+    assert caplog.text.count(f'{path.name}: not readable JSON (not an object') == 1
+
+
+def test_a_result_whose_json_is_no_object_costs_that_result(cohort, caplog):
+    names = UnitNames(cohort.output_dir, '02', None, 'T1w')
+    names.done_marker.write_text('[1]')
+    assert stored_configuration(names) == ''
+    assert run_group_level(cohort, show=lambda text: None) == 1
+    assert sorted(rows_of(cohort)) == [f'sub-0{n}' for n in (1, 3, 4, 5, 6, 7)]
+    assert f'{names.done_marker.name}: not readable JSON' in caplog.text
+
+
+def test_one_result_is_counted_in_the_singular(cohort):
+    lines: list[str] = []
+    one = replace(cohort, participants=('02',))
+    assert run_group_level(one, show=lines.append) == 0
+    assert '1 result of 1 participant' in lines
 
 
 def test_no_results(cohort):

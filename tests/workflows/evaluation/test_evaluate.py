@@ -453,7 +453,7 @@ def test_prints_calibration_where_there_is_a_probability(datasets, capsys):
     assert 0 < float(first.split()[-2]) < 1
     assert second.split()[-2:] == ['n/a', 'n/a']
     assert 'lesions detected: 3 to 10 mm^3 0 of 1, ' in err
-    assert 'from 100 mm^3 2 of 2; false are 1 lesions, 0.01 mL in all' in err
+    assert 'from 100 mm^3 2 of 2; false: 1 lesion, 0.01 mL in all' in err
 
 
 def test_compares_models(two_models, tmp_path, capsys):
