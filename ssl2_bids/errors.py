@@ -79,7 +79,8 @@ def about(path: str | Path) -> Iterator[None]:
 def exit_codes() -> dict[int, str]:
     """The meaning of each exit code, from the classes of this module and the signals."""
     found = {
-        SUCCESS: 'All selected participants are finished, now or in an earlier run.',
+        SUCCESS: 'No participant failed: all are finished, now or in an earlier run. A session '
+        'without the contrasts that the model needs was skipped, with a line (66 if all were).',
         SOME_FAILED: 'Some participants failed; see the last lines and `sub-*.html`.',
         Ssl2Error.exit_code: 'Internal error: a bug in ssl2-bids.',
     }

@@ -300,7 +300,10 @@ SPLIT_COLUMNS: dict[str, dict[str, Any]] = {
 }
 
 HISTORY_COLUMNS: dict[str, dict[str, Any]] = {
-    'training': {'Description': 'number of the fold that was left out, or final'},
+    'training': {
+        'Description': 'number of the fold or slices that were left out, or final; last-: of '
+        'the last layers alone'
+    },
     'step': {'Description': 'steps done'},
     'rate': {'Description': 'learning rate'},
     'loss': {'Description': 'mean loss since the last row'},

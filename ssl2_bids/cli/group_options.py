@@ -29,7 +29,8 @@ def add_adaptation(parser: Parser) -> None:
         help='folders with manual lesion masks, named as in BIDS '
         '(sub-01/anat/sub-01_label-lesion_mask.nii.gz), of all or some slices '
         '(if another option of this group is given, the default is labels, manual_masks, '
-        'lesion_masks or manual in BIDS_DIR/derivatives)',
+        'lesion_masks or manual in BIDS_DIR/derivatives); a dataset of -d with lesion masks '
+        'counts too',
     )
     add_option(
         group,

@@ -99,7 +99,7 @@ def settings_for(level: str, arguments: argparse.Namespace) -> RunSettings:
     participants = strip_prefix(arguments.participant_label, 'sub', known)
     excluded = strip_prefix(arguments.exclude_participant_label, 'sub', known) or ()
     dataset.select_participants(bids_dir, participants, excluded)
-    _refuse(arguments, foreign_options(level), f'at {level} level')
+    _refuse(arguments, foreign_options(level) & arguments.given, f'at {level} level')
     _check_alone(arguments)
     derivatives = given_datasets(arguments.derivatives)
     labels = derivatives.pop('labels', None)
@@ -193,7 +193,7 @@ def _of_adaptation(
     labels = _existing_folders([*(arguments.labels or ()), *([more] if more else [])])
     if arguments.strategy == 'none':
         of_adaptation = foreign_options('participant') - {'strategy'}
-        _refuse(arguments, of_adaptation, 'with --strategy none')
+        _refuse(arguments, of_adaptation & arguments.given, 'with --strategy none')
         if more:
             raise UsageError(f'-d labels={more} does not apply with --strategy none')
     else:
@@ -204,7 +204,7 @@ def _of_adaptation(
             strategies.find(arguments.strategy)
     if arguments.rung in UNTRAINED:
         where = f'with --rung {arguments.rung}'
-        _refuse(arguments, {'steps', 'max_time'}, where)
+        _refuse(arguments, {'steps', 'max_time'} & _set_options(arguments), where)
         if 'strategy' in arguments.given and arguments.strategy != 'twin':
             raise UsageError(
                 f'--strategy {arguments.strategy} does not apply {where}, which has no training',
@@ -237,7 +237,7 @@ def _folders_of_labels(arguments: argparse.Namespace) -> tuple[Path, ...]:
     folders = tuple(_existing_folders(arguments.calibrate_from))
     if folders:
         useless = {'threshold', 'sloppy', 'reports_only', 'boilerplate_only'}
-        _refuse(arguments, useless, 'with --calibrate-from')
+        _refuse(arguments, useless & _set_options(arguments), 'with --calibrate-from')
     return folders
 
 
@@ -268,11 +268,17 @@ def _folder_of_masks(path: Path | None) -> Path | None:
     return folder
 
 
+def _set_options(arguments: argparse.Namespace) -> set[str]:
+    """Names of the options that are set, on the command line or by a configuration file."""
+    return {name for name, value in vars(arguments).items() if value not in (None, False)}
+
+
 def _refuse(arguments: argparse.Namespace, names: set[str], where: str) -> None:
     """No option is accepted that does nothing."""
-    for name in sorted(names & arguments.given):
+    for name in sorted(names):
         option = '--' + name.replace('_', '-')
-        raise UsageError(f'{option} does not apply {where}', advice='Leave it out.')
+        source = '' if name in arguments.given else ' (it is in the configuration file)'
+        raise UsageError(f'{option} does not apply {where}{source}', advice='Leave it out.')
 
 
 def _check_alone(arguments: argparse.Namespace) -> None:

@@ -390,6 +390,25 @@ def test_every_option_of_a_run_is_read_back_as_it_was(dataset, tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ('line', 'words', 'fault'),
+    [
+        ('threshold = 0.3', ['participant', '--calibrate-from', '{data}'], '--threshold'),
+        ('steps = 20', ['group', '--rung', 'recalibrated'], '--steps'),
+    ],
+)
+def test_what_excludes_an_option_does_so_from_a_file_too(
+    dataset, tmp_path, capsys, line, words, fault
+):
+    config = tmp_path / 'run.toml'
+    config.write_text(f'[options]\n{line}\n')
+    words = [dataset, tmp_path / 'out', *(w.format(data=dataset) for w in words)]
+    assert run(*words, '--config-file', config) == 64
+    shown = capsys.readouterr().err
+    assert f'{fault} does not apply' in shown
+    assert 'in the configuration file' in shown
+
+
 def test_more_cores_or_memory_than_the_job_has_are_taken_with_a_note(dataset, tmp_path, capsys):
     words = [dataset, tmp_path / 'out', 'participant', '--dry-run', '-w', tmp_path / 'work']
     assert run(*words, '--nprocs', '1', '--mem', '1000') == 0

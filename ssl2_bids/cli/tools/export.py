@@ -16,9 +16,10 @@ Write results of ssl2-bids where other programs look for them.
 
 --to fmriprep    lesion masks on the grid of the raw T1w, as sub-X_label-lesion_roi.nii.gz beside
                  the T1w in BIDS_DIR: fMRIPrep leaves these voxels out when it registers the T1w
-                 to a template. The line *_roi.nii.gz is added to BIDS_DIR/.bidsignore.
+                 to a template. *_roi.nii.gz and *_roi.json are added to BIDS_DIR/.bidsignore.
+                 Not for results made with UNIT1.
 --to filled      the bias-corrected T1w (or UNIT1) with lesions replaced by the white matter
-                 around, as sub-X_desc-lesionfilled_T1w.nii.gz beside the results: for
+                 around, as sub-X_desc-lesionfilled_T1w.nii.gz (_UNIT1) beside the results: for
                  FreeSurfer, CAT12 and other programs that measure tissue volumes.
 --to lesiontrack a list of the sessions that --longitudinal has compared, with images, lesion and
                  brain masks on one grid per participant: OUTPUT_DIR/group_lesiontrack.tsv, for

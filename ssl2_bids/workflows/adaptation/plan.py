@@ -44,6 +44,7 @@ log = logging.getLogger('ssl2_bids')
 MAX_FOLDS = 5
 SLICES = 'slices'  # value of --folds, and the fold of what is tested so
 TWIN = 'twin'
+OF_ADAPTATION = ('accept', 'label', 'empty_labels', 'resegment')  # they do nothing else
 WITHOUT_LABELS = ('self_training', TWIN)  # strategies that need none
 TAKEN = {*DESCRIPTIONS, 'annotated', 'change', 'lesion', 'lesions', 'manual', 'default'} - {
     'adapted'
@@ -187,6 +188,7 @@ def _usual(results: Sequence[Result]) -> list[Result]:
 
 def asked_for(settings: GroupSettings) -> bool:
     """Whether any option asks for an adaptation, which takes hours."""
+    usual = GroupSettings(settings.bids_dir, settings.output_dir, settings.work_dir)
     return bool(
         settings.labels
         or settings.strategy
@@ -195,8 +197,8 @@ def asked_for(settings: GroupSettings) -> bool:
         or settings.steps
         or settings.max_minutes
         or settings.filters.get('labels')
-        or settings.accept == 'always'
         or settings.rung
+        or any(getattr(settings, name) != getattr(usual, name) for name in OF_ADAPTATION)
     )
 
 

@@ -38,8 +38,11 @@ WINDOWS = 12  # of one brain, for the estimate before any was cut into windows
 
 
 def devices_of(work: Work, trainings: int) -> list[str]:
-    """The devices of this process that train at the same time, of trainings all in all."""
-    own = math.ceil(trainings / nodes.processes())
+    """The devices of this process that train at the same time, of trainings all in all.
+
+    One where slices are left out: these trainings run one after another.
+    """
+    own = 1 if work.adaptation.on_slices else math.ceil(trainings / nodes.processes())
     return devices_for(work.adaptation.settings, work.device, own, work.memory)
 
 
@@ -103,7 +106,8 @@ def fit_into_time(work: Work, trainings: int) -> AdaptSettings:
     torch.set_num_threads(work.adaptation.settings.omp_nthreads)
     work.memory = cost.memory
     steps, most = work.training.steps, work.adaptation.settings.max_minutes
-    at_a_time = nodes.processes() * len(devices_of(work, trainings))
+    processes = 1 if work.adaptation.on_slices else nodes.processes()
+    at_a_time = processes * len(devices_of(work, trainings))
     rounds = math.ceil(trainings / at_a_time)
     beside = inference_seconds(work, cost)
     if most is not None:

@@ -91,7 +91,9 @@ def run_group_level(
         show(_describe(settings, results, missing))
         if adaptation:
             show('\n'.join(describe_adaptation(check_labels(adaptation)[0])))
-        return SUCCESS
+        for problem in chosen.damaged:
+            log.error('%s: %s', problem['name'], problem['reason'])
+        return SOME_FAILED if chosen.damaged else SUCCESS
     with _lock(settings.output_dir):
         for folder in ('', 'logs', 'figures'):
             remove_leftovers(settings.output_dir / folder)

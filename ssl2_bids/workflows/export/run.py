@@ -219,11 +219,17 @@ def used_t1(result: Result, *, accepted: tuple[str, ...]) -> tuple[str, str]:
     ------
     DataError : there was none.
     """
-    summary = find_summary(result.names) or {}
-    for row in summary.get('inputs', []):
-        used = row.get('Use') in ('reference', 'channel')
-        if used and row.get('Contrast') in accepted:
+    rows = (find_summary(result.names) or {}).get('inputs', [])
+    used = [row for row in rows if row.get('Use') in ('reference', 'channel')]
+    for row in used:
+        if row.get('Contrast') in accepted:
             return str(row['Contrast']), str(row['File'])
+    if 'UNIT1' in [row.get('Contrast') for row in used]:
+        raise DataError(
+            'the result was made with UNIT1, which goes before T1w',
+            advice='For a mask on a T1w run the participant level with --contrasts t1w flair (and '
+            'others, but not unit1), into another output folder.',
+        )
     raise DataError(
         f'the result was made without {" or ".join(accepted)}',
         advice='Run the participant level with such an image.',

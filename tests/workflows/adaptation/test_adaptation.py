@@ -37,10 +37,10 @@ from ssl2_bids.training.adaptation import adapt as training
 from ssl2_bids.volume import Volume, read, write
 from ssl2_bids.workflows.adaptation import torchrun as nodes
 from ssl2_bids.workflows.adaptation.parallel import take_part
-from ssl2_bids.workflows.adaptation.plan import plan_adaptation
+from ssl2_bids.workflows.adaptation.plan import asked_for, plan_adaptation
 from ssl2_bids.workflows.adaptation.state import Work
 from ssl2_bids.workflows.adaptation.state import begin as begin_work
-from ssl2_bids.workflows.adaptation.timing import fit_into_time
+from ssl2_bids.workflows.adaptation.timing import devices_of, fit_into_time
 from ssl2_bids.workflows.cohort.run import run_group_level
 
 PEOPLE = 6
@@ -479,6 +479,24 @@ def test_a_single_labelled_participant_is_tested_on_slices(site):
     (row,) = rows_of(site.output_dir / 'group_performance.tsv')
     assert row['fold'] == 'slices'
     assert 'Tested on slices' in (site.output_dir / 'group_report.html').read_text()
+
+
+def test_trainings_on_slices_run_one_after_another(site):
+    put_labels(site, 1, 2)
+    assert devices_of(begin(replace(site, nprocs=2)), 6) == ['cpu', 'cpu']
+    shutil.rmtree(site.labels[0])
+    put_labels(site, 1)
+    assert devices_of(begin(replace(site, nprocs=2, folds='slices')), 6) == ['cpu']
+
+
+@pytest.mark.parametrize(
+    ('name', 'value'),
+    [('label', 'x'), ('accept', 'always'), ('empty_labels', 'negative'), ('resegment', False)],
+)
+def test_each_option_of_the_adaptation_asks_for_it(tmp_path, name, value):
+    bare = GroupSettings(tmp_path, tmp_path / 'out', tmp_path / 'work', model='fast-3t')
+    assert not asked_for(bare)
+    assert asked_for(replace(bare, **{name: value}))
 
 
 @pytest.mark.slow

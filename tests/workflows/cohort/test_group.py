@@ -173,6 +173,15 @@ def test_a_result_whose_json_is_no_object_costs_that_result(cohort, caplog):
     assert f'{names.done_marker.name}: not readable JSON' in caplog.text
 
 
+def test_a_dry_run_ends_with_the_code_of_the_run(cohort, caplog):
+    dry = replace(cohort, dry_run=True)
+    assert run_group_level(dry, show=lambda text: None) == 0
+    UnitNames(cohort.output_dir, '02', None, 'T1w').done_marker.write_text('{')
+    assert run_group_level(dry, show=lambda text: None) == 1
+    assert 'not readable JSON' in caplog.text
+    assert not (cohort.output_dir / 'group_lesions.tsv').exists()
+
+
 def test_one_result_is_counted_in_the_singular(cohort):
     lines: list[str] = []
     one = replace(cohort, participants=('02',))

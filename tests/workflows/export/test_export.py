@@ -133,6 +133,18 @@ def test_a_filled_t1w_stands_beside_the_results(results):
     assert validate(results / 'out') == []
 
 
+def test_a_result_made_with_unit1_names_the_way_to_a_mask_on_the_t1w(results, tmp_path, capsys):
+    out, data = tmp_path / 'out', str(results / 'data')
+    shutil.copytree(results / 'out', out)
+    (summary,) = (out / 'sub-t1' / 'figures').glob('*summary_report.json')
+    summary.write_text(summary.read_text().replace('"Contrast": "T1w"', '"Contrast": "UNIT1"'))
+    given = ['--to', 'fmriprep', '--model', label(results), '--participant-label', 't1']
+    assert main(['export', str(out), data, *given]) == 65
+    shown = capsys.readouterr()
+    assert 'made with UNIT1' in shown.out + shown.err
+    assert '--contrasts t1w flair' in shown.out + shown.err
+
+
 @pytest.mark.parametrize(
     ('given', 'code', 'words'),
     [
