@@ -18,13 +18,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ssl2_bids.errors import CannotWriteError, NoInputError, StorageError
+from ssl2_bids.errors import CannotWriteError, NoInputError, Ssl2Error, StorageError
 
 log = logging.getLogger('ssl2_bids')
 
 PREFIX = '.tmp-'
 DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 IN_THE_WAY = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY)
+INTERNAL_ERROR = Ssl2Error.exit_code
+NO_PATHS = (errno.ENAMETOOLONG, errno.ELOOP)
 FULL = (errno.ENOSPC, errno.EDQUOT)  # of an OSError
 ABANDONED = 3600.0  # s; a file that is being written changes more often
 
@@ -50,11 +52,11 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         with open(temporary, 'rb') as stream:
             os.fsync(stream.fileno())
         os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise as_ssl2_error(error, path) from error
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):  # below a file there is nothing to take away
+            temporary.unlink()
+        if isinstance(error, OSError):
+            raise as_ssl2_error(error, path) from error
         raise
 
 
@@ -69,9 +71,9 @@ def check_folder(path: Path, what: str = 'folder', *, advice: str = 'Check the p
     ------
     NoInputError : there is nothing, or a file.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # False for a name that no file can have
         return
-    if path.exists():
+    if os.path.exists(path):
         raise NoInputError(
             f'a file is not a {what}', advice=f'Give the folder, such as {path.parent}.', path=path
         )
@@ -112,10 +114,15 @@ def as_ssl2_error(error: OSError, path: str | Path) -> CannotWriteError | Storag
             path=path,
         )
     if error.errno in IN_THE_WAY:
+        parents = Path(path).parents
         return CannotWriteError(
             f'cannot be written ({error.strerror})',
             advice='Move away the file or folder that has this name.',
-            path=path,
+            path=next((str(one) for one in parents if one.is_file()), path),
+        )
+    if error.errno in NO_PATHS:
+        return CannotWriteError(
+            f'not a path that can be used ({error.strerror})', advice='Give another.', path=path
         )
     if error.errno in FULL:
         return StorageError(
@@ -126,10 +133,21 @@ def as_ssl2_error(error: OSError, path: str | Path) -> CannotWriteError | Storag
     return StorageError(f'writing failed ({error})', path=path)
 
 
+def unforeseen(error: Exception) -> tuple[str, int]:
+    """What a program prints of an error that nothing caught, and its exit code."""
+    if isinstance(error, OSError) and error.errno in (*FULL, *IN_THE_WAY, *NO_PATHS):
+        known = as_ssl2_error(error, error.filename or '')
+        return f'error: {known}', known.exit_code
+    return (
+        f'internal error: {type(error).__name__}: {error}. This is a bug in ssl2-bids',
+        INTERNAL_ERROR,
+    )
+
+
 def write_text(path: str | Path, text: str) -> None:
-    """Write UTF-8 text, whole or not at all."""
+    """Write UTF-8 text, whole or not at all; half of a surrogate pair as its escape."""
     with whole_file(path) as temporary:
-        temporary.write_text(text, encoding='utf-8')
+        temporary.write_text(text, encoding='utf-8', errors='backslashreplace')
 
 
 def write_json(path: str | Path, content: Any) -> None:

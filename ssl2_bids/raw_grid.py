@@ -77,8 +77,8 @@ def onto_raw_axes(volume: Volume, grid: RawGrid) -> Volume:
 def write_on(grid: RawGrid, volume: Volume, path: str | Path, *, dtype: type = np.float32) -> None:
     """Write a volume on a raw grid, whole or not at all; equal data give equal bytes.
 
-    sform, qform and their codes are those of the raw file; where it has one of them, both are
-    that one.
+    sform, qform and their codes are those of the raw file; where it has one of them, or a qform
+    that is no rotation, both are that one.
 
     Parameters
     ----------
@@ -97,6 +97,14 @@ def write_on(grid: RawGrid, volume: Volume, path: str | Path, *, dtype: type = n
         header[name] = grid.header[name]
     if int(header['sform_code']) == 0:
         header.set_sform(grid.affine, int(header['qform_code']))
-    if int(header['qform_code']) == 0:
+    if int(header['qform_code']) == 0 or not _has_rotation(header):
         header.set_qform(grid.affine, int(header['sform_code']), strip_shears=True)
     store(image, path)
+
+
+def _has_rotation(header: nib.Nifti1Header) -> bool:
+    try:
+        header.get_qform()
+    except ValueError:  # a rounded quaternion, longer than 1
+        return False
+    return True

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-import math
 import sys
 import types
 import typing
@@ -76,7 +75,7 @@ def read_toml(path: Path, what: str, error: type[Ssl2Error]) -> dict[str, Any]:
     NoInputError : there is no such file, or it cannot be opened.
     """
     try:
-        return tomllib.loads(path.read_text(encoding='utf-8'))
+        return tomllib.loads(path.read_text(encoding='utf-8-sig'))
     except FileNotFoundError:
         raise NoInputError(f'no such {what}', path=path) from None
     except OSError as problem:
@@ -85,7 +84,7 @@ def read_toml(path: Path, what: str, error: type[Ssl2Error]) -> dict[str, Any]:
             advice='Give the path of a TOML file.',
             path=path,
         ) from None
-    except ValueError as problem:
+    except (ValueError, RecursionError) as problem:
         raise error(
             f'the {what} is not TOML ({problem})', advice='Correct the file.', path=path
         ) from None
@@ -217,8 +216,10 @@ def convert(
         return value
     if hint is Path and isinstance(value, str):
         return source.folder / Path(value).expanduser()
-    if hint is float and type(value) in (int, float) and math.isfinite(value):
+    if hint is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:
         return float(value)
+    if hint is int and type(value) is int and abs(value) > sys.maxsize:
+        raise _wrong(hint, value, source, key)
     if hint in (str, int, bool) and type(value) is hint:
         return value
     raise _wrong(hint, value, source, key)

@@ -67,6 +67,10 @@ def read(path: str | Path, *, contrast: str = '', dtype: type | None = np.float3
             advice='Copy or convert it again.',
             path=path,
         ) from None
+    if data.dtype.fields is not None:
+        raise DataError(
+            'a colour image', advice='Give an image with one number in each voxel.', path=path
+        )
     data = data.reshape(image.shape[:3])
     if dtype is not None:
         data = data.astype(dtype)
@@ -98,6 +102,7 @@ def open_image(path: str | Path) -> nib.Nifti1Image:
         nib.spatialimages.HeaderDataError,
         OSError,
         EOFError,
+        OverflowError,
         ValueError,
         zlib.error,
     ) as error:

@@ -17,6 +17,7 @@ from ssl2_bids.files import (
     read_object,
     read_text,
     remove_leftovers,
+    unforeseen,
     whole_file,
     write_json,
     write_text,
@@ -114,6 +115,27 @@ def test_json_that_is_no_object_is_refused(tmp_path, content, fault):
     path.write_text(content)
     with pytest.raises(ValueError, match=fault):
         read_object(path)
+
+
+def test_a_file_in_the_way_is_named(tmp_path):
+    (tmp_path / 'file').touch()
+    for path in (tmp_path / 'file' / 'x.tsv', tmp_path / 'file' / 'folder' / 'x.tsv'):
+        with pytest.raises(CannotWriteError, match=f'^{tmp_path}/file: .* Move away'):
+            write_text(path, '')
+    with pytest.raises(CannotWriteError, match='File name too long'):
+        write_text(tmp_path / ('x' * 300), '')
+
+
+def test_half_of_a_surrogate_pair_can_be_written(tmp_path):
+    write_text(tmp_path / 'x', 'a\ud800')
+    assert (tmp_path / 'x').read_text() == 'a\\ud800'
+
+
+def test_what_nothing_caught_has_one_line_and_a_code(tmp_path):
+    text, code = unforeseen(OSError(errno.ENOSPC, 'no space', str(tmp_path)))
+    assert ('the disk is full' in text, code) == (True, 74)
+    text, code = unforeseen(KeyError('x'))
+    assert (text.startswith("internal error: KeyError: 'x'"), code) == (True, 70)
 
 
 def test_a_listing_sees_finished_names_alone(tmp_path):

@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from ssl2_bids.bids.headers import read_header
 from ssl2_bids.raw_grid import onto_raw_axes, read_raw_grid, write_on
 from ssl2_bids.volume import Volume, read, reorient
 
@@ -63,6 +64,21 @@ def test_codes_are_kept_and_a_missing_orientation_is_the_other(tmp_path, sform, 
     assert int(header['qform_code']) == (qform or sform)
     assert np.allclose(header.get_sform(), raw.affine, atol=1e-4)
     assert np.allclose(header.get_qform(), raw.affine, atol=1e-4)
+
+
+def test_a_qform_that_is_no_rotation_is_replaced_by_the_sform(tmp_path):
+    """Of a rounded quaternion, longer than 1: nibabel cannot compute its affine."""
+    path = stored(tmp_path)
+    image = nib.load(path)
+    image = nib.Nifti1Image(np.asarray(image.dataobj), None, image.header)
+    image.header['quatern_b'] = image.header['quatern_c'] = image.header['quatern_d'] = 0.57736
+    nib.save(image, path)
+    with pytest.raises(ValueError, match='w2 should be positive'):
+        nib.load(path).get_qform()
+    assert read_header(path).forms_apart == 0
+    raw, result = written(tmp_path, path)
+    assert np.allclose(result.header.get_qform(), raw.affine, atol=1e-4)
+    assert np.allclose(result.header.get_sform(), raw.affine, atol=1e-4)
 
 
 def test_both_are_kept_where_they_disagree(tmp_path):

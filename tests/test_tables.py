@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -85,13 +86,18 @@ def test_files_that_cannot_be_read(tmp_path):
         read_toml(path, 'trip', UsageError)
     with pytest.raises(NoInputError, match='the trip cannot be read'):
         read_toml(tmp_path, 'trip', UsageError)
-    path.write_bytes(b'\xff = 1')
-    with pytest.raises(DataError, match='the trip is not TOML'):
-        read_toml(path, 'trip', DataError)
+    for content in (b'\xff = 1', b'a = ' + b'[' * 5000):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match='the trip is not TOML'):
+            read_toml(path, 'trip', DataError)
+    path.write_bytes(b'\xef\xbb\xbfa = 1')  # as Notepad saves it
+    assert read_toml(path, 'trip', DataError) == {'a': 1}
     assert 'anat' in bundled_table('outputs.toml')
 
 
 def test_what_fits():
+    assert not any(fits(kind, 10**400) for kind in (int, float))
+    assert not any(fits(float, value) for value in (math.nan, math.inf))
     assert fits(tuple[int, int, int], [1, 2, 3])
     assert not fits(tuple[int, int, int], [1, 2, 3.0])
     assert not fits(float, True)

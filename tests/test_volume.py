@@ -54,6 +54,13 @@ def test_equal_data_give_equal_bytes_without_a_time(tmp_path):
     assert gzip.decompress(first)
 
 
+def test_a_colour_image_is_refused(tmp_path):
+    data = np.zeros((4, 5, 6), [('R', 'u1'), ('G', 'u1'), ('B', 'u1')])
+    nib.Nifti1Image(data, np.eye(4)).to_filename(tmp_path / 'x.nii')
+    with pytest.raises(DataError, match='x.nii: a colour image'):
+        read(tmp_path / 'x.nii')
+
+
 def test_a_fourth_axis_of_one_is_dropped(tmp_path):
     nib.Nifti1Image(np.ones((4, 5, 6, 1), np.float32), np.diag([2, 2, 2, 1])).to_filename(
         tmp_path / 'x.nii'

@@ -87,7 +87,8 @@ def _check_description(path: Path) -> None:
 def read_description(folder: Path) -> dict[str, Any]:
     """The content of ``dataset_description.json``, empty where it is missing or unreadable."""
     try:
-        return read_object(folder / 'dataset_description.json')
+        # NaN and Infinity, which are no JSON, cannot be handed on to the results
+        return read_object(folder / 'dataset_description.json', parse_constant=lambda name: None)
     except (ValueError, OSError):
         return {}
 

@@ -95,7 +95,11 @@ def _check_length(path: Path, image: nib.Nifti1Image) -> None:
 
 
 def _forms_apart(header: Any, shape: tuple[int, int, int], affine: np.ndarray) -> float:
-    sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
+    sform = header.get_sform(coded=True)[0]
+    try:
+        qform = header.get_qform(coded=True)[0]
+    except ValueError:  # a rounded quaternion, longer than 1
+        qform = None
     if sform is None or qform is None or not np.isfinite(qform).all():
         return 0.0
     corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape], [1.0])).reshape(4, -1)

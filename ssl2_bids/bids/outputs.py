@@ -23,6 +23,29 @@ from ssl2_bids.errors import DataError, Ssl2Error
 from ssl2_bids.files import finished_files, read_object, write_text
 from ssl2_bids.tables import bundled_table
 
+AGAIN = 'Run the participant level again with --overwrite.'
+Kind = tuple[type | tuple[type, ...], type]  # of a value, and of the members of a list
+OPTIONAL = (dict, type(None))
+# what readers of a summary rely on; a key that is not in NEEDED may be missing
+NEEDED = ('session', 'model', 'configurations')
+SUMMARY: dict[str, Kind] = {
+    'session': ((str, type(None)), object),
+    'status': (str, object),
+    'model': (dict, object),
+    **dict.fromkeys(('methods', 'warnings', 'notes', 'outputs', 'earlier'), (list, str)),
+    **dict.fromkeys(('inputs', 'figures', 'lesions', 'volumes'), (list, dict)),
+    **dict.fromkeys(('settings', 'quality', 'provenance', 'image_quality'), (dict, object)),
+    **dict.fromkeys(('reference', 'adaptation', 'viewer', 'error'), (OPTIONAL, object)),
+}
+VISITS: dict[str, Kind] = {
+    'model': (str, object),
+    'status': (str, object),
+    'configurations': (dict, object),
+    **dict.fromkeys(('methods', 'warnings', 'misfits', 'outputs'), (list, str)),
+    **dict.fromkeys(('visits', 'pairs', 'lesions', 'figures'), (list, dict)),
+    **dict.fromkeys(('viewer', 'error'), (OPTIONAL, object)),
+}
+
 
 def output_name(kind: str, **entities: str | None) -> str:
     """The name of an output relative to the output folder.
@@ -140,8 +163,12 @@ def _cell(value: Any) -> str:
     return f'{value:.10g}' if isinstance(value, float) else str(value)
 
 
-def read_sidecar(path: Path) -> dict[str, Any]:
+def read_sidecar(path: Path, advice: str = AGAIN) -> dict[str, Any]:
     """The content of an output's JSON sidecar.
+
+    Parameters
+    ----------
+    advice : what to do about one that cannot be read.
 
     Raises
     ------
@@ -152,11 +179,13 @@ def read_sidecar(path: Path) -> dict[str, Any]:
     try:
         return read_object(path)
     except (ValueError, OSError) as error:
-        raise DataError(
-            f'not readable JSON ({error})',
-            advice='Run the participant level again with --overwrite.',
-            path=path,
-        ) from None
+        raise DataError(f'not readable JSON ({error})', advice=advice, path=path) from None
+
+
+def sources_of(sidecar: Mapping[str, Any]) -> list[str]:
+    """The BIDS URIs of ``Sources``; none where that is no list of texts."""
+    found = sidecar.get('Sources')
+    return [one for one in found if isinstance(one, str)] if isinstance(found, list) else []
 
 
 def stored_configuration(names: UnitNames) -> str:
@@ -256,7 +285,8 @@ def find_summaries(output_dir: Path, subject: str) -> list[dict[str, Any]]:
     One that cannot be read is left out with a warning, once in a run.
     """
     folder = (output_dir / output_name('report.summary', subject=subject)).parent
-    found = (_read_or_warn(path) for path in finished_files(folder, '*summary_report.json'))
+    paths = finished_files(folder, '*summary_report.json')
+    found = (_read_or_warn(path, SUMMARY) for path in paths)
     return [content for content in found if content is not None]
 
 
@@ -266,19 +296,42 @@ def find_visits_summaries(output_dir: Path, subject: str) -> list[dict[str, Any]
     One that cannot be read is left out with a warning, once in a run.
     """
     folder = (output_dir / output_name('longitudinal.summary', subject=subject)).parent
-    found = (_read_or_warn(path) for path in finished_files(folder, '*visits_report.json'))
+    paths = finished_files(folder, '*visits_report.json')
+    found = (_read_or_warn(path, VISITS) for path in paths)
     return [content for content in found if content is not None]
 
 
 def find_summary(names: UnitNames) -> dict[str, Any] | None:
     """The report summary of a session and model; None where there is none that can be read."""
     path = names.path('report.summary')
-    return _read_or_warn(path) if path.is_file() else None
+    return _read_or_warn(path, SUMMARY) if path.is_file() else None
 
 
-def _read_or_warn(path: Path) -> dict[str, Any] | None:
+def read_visits_summary(path: Path) -> dict[str, Any]:
+    """One of :func:`find_visits_summaries`.
+
+    Raises
+    ------
+    DataError : it is missing, not readable, or has values of other types.
+    """
+    return _read_summary(path, VISITS)
+
+
+def _read_summary(path: Path, kinds: Mapping[str, Kind]) -> dict[str, Any]:
+    content = read_sidecar(path)
+    for key, (kind, inner) in kinds.items():
+        if key not in content and key not in NEEDED:
+            continue
+        value = content.get(key)
+        parts = value if isinstance(value, list) else ()
+        if not isinstance(value, kind) or not all(isinstance(one, inner) for one in parts):
+            raise DataError(f'"{key}" is missing or of another type', advice=AGAIN, path=path)
+    return content
+
+
+def _read_or_warn(path: Path, kinds: Mapping[str, Kind]) -> dict[str, Any] | None:
     try:
-        return read_sidecar(path)
+        return _read_summary(path, kinds)
     except DataError as error:
         warn_once(str(error))
         return None

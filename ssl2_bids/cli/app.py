@@ -13,10 +13,8 @@ from ssl2_bids.cli import options
 from ssl2_bids.cli.encoding import ensure_utf8
 from ssl2_bids.cli.parser import build_parser, check_level
 from ssl2_bids.errors import Ssl2Error, heard_signals
-from ssl2_bids.files import FULL, IN_THE_WAY, as_ssl2_error
+from ssl2_bids.files import INTERNAL_ERROR, unforeseen
 from ssl2_bids.locks import LOCK
-
-INTERNAL_ERROR = 70
 
 
 class Interrupted(BaseException):
@@ -65,16 +63,10 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
-        if isinstance(error, OSError) and error.errno in (*FULL, *IN_THE_WAY):
-            known = as_ssl2_error(error, error.filename or '')
-            print(f'ssl2-bids: error: {known}', file=sys.stderr)
-            return known.exit_code
-        print(
-            f'ssl2-bids: internal error: {type(error).__name__}: {error}. This is a bug in '
-            'ssl2-bids; run the command again with --debug and report the output.',
-            file=sys.stderr,
-        )
-        return INTERNAL_ERROR
+        text, code = unforeseen(error)
+        advice = '; run the command again with --debug and report the output.'
+        print(f'ssl2-bids: {text}{advice if code == INTERNAL_ERROR else ""}', file=sys.stderr)
+        return code
 
 
 def _dispatch(level: str, settings: Any, arguments: argparse.Namespace, argv: list[str]) -> int:

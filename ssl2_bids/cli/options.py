@@ -296,7 +296,7 @@ def _read_plugin(path: Path) -> dict[str, Any]:
         raise NoInputError('no such plugin file', path=path)
     try:
         content = yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UsageError(f'not readable YAML ({error})', path=path) from None
     if not isinstance(content, dict) or 'plugin' not in content:
         raise UsageError(

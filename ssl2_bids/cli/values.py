@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ssl2_bids.bids.dataset import is_label
 from ssl2_bids.errors import NothingSelectedError, UsageError
-from ssl2_bids.files import read_text
+from ssl2_bids.files import NO_PATHS, read_text
 
 LEAST_MEMORY = 0.1  # GB
 RESERVED = ('raw', 'brainmasks')  # names of other datasets in BIDS URIs
@@ -79,8 +79,28 @@ def datasets(words: list[str] | None) -> dict[str, Path]:
 
 
 def absolute(path: Path) -> Path:
-    """An absolute path; ``~`` is the home folder, links stay."""
-    return Path(os.path.abspath(os.path.expanduser(path)))
+    """An absolute path; ``~`` is the home folder, links stay.
+
+    Raises
+    ------
+    UsageError : no file can have this name, or links lead round in a circle.
+    """
+    found = os.path.abspath(os.path.expanduser(path))
+    try:
+        found.encode()
+        os.stat(found)
+    except UnicodeEncodeError:
+        raise UsageError('the path is not in UTF-8', advice='Rename it.', path=found) from None
+    except ValueError as error:
+        raise UsageError(f'not a path ({error})', path=repr(found)) from None
+    except OSError as error:
+        if error.errno in NO_PATHS:
+            raise UsageError(
+                f'not a path that can be used ({error.strerror})',
+                advice='Give another.',
+                path=found,
+            ) from None
+    return Path(found)
 
 
 def number(text: str) -> float:

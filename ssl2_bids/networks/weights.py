@@ -6,6 +6,7 @@ needs no torch.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -151,7 +152,7 @@ def find_model(name: str | None, output_dir: Path) -> Card:
     if name in bundled_models():
         return read_card(BUNDLED / name)
     for folder in (site / name, Path(name)):
-        if name and folder.is_dir():
+        if name and os.path.isdir(folder):  # False for a name that no file can have
             return read_card(folder.absolute())  # steps run in folders of their own
     adapted = [path.parent.name for path in finished_files(site, f'*/{CARD_FILE}')]
     raise UnavailableError(

@@ -409,6 +409,23 @@ def test_what_excludes_an_option_does_so_from_a_file_too(
     assert 'in the configuration file' in shown
 
 
+def test_a_path_that_no_file_can_have_is_named(dataset, tmp_path, capsys):
+    for one, other in (('a', 'b'), ('b', 'a')):
+        (tmp_path / one).symlink_to(tmp_path / other)
+    long = 'x' * 300
+    for words, part in (
+        ((dataset, tmp_path / long, 'participant'), 'File name too long'),
+        ((tmp_path / long, tmp_path / 'out', 'participant'), 'File name too long'),
+        ((dataset, tmp_path / 'a', 'participant'), 'symbolic links'),
+        ((dataset, tmp_path / 'out', 'participant', '-w', tmp_path / 'a' / 'w'), 'symbolic links'),
+        ((dataset, tmp_path / 'd\udce9', 'group'), 'not in UTF-8'),
+    ):
+        assert run(*words) == 64
+        assert part in capsys.readouterr().err
+    assert run(dataset, tmp_path / 'out', 'participant', '--model', long) == 69
+    assert f"no model '{long}'" in capsys.readouterr().err
+
+
 def test_more_cores_or_memory_than_the_job_has_are_taken_with_a_note(dataset, tmp_path, capsys):
     words = [dataset, tmp_path / 'out', 'participant', '--dry-run', '-w', tmp_path / 'work']
     assert run(*words, '--nprocs', '1', '--mem', '1000') == 0
@@ -574,6 +591,9 @@ def test_clean_workdir_spares_a_folder_where_no_run_has_worked(tmp_path):
         ('plugin: SLURM\nplugin_args: 3\n', 64, 'plugin_args'),
         ('plugin: MultiProc\nplugin_args: {n_procs: 0}\n', 64, 'n_procs'),
         ('plugin: SLURM\nplugin_args: {template: /nope/x.sh}\n', 66, '/nope/x.sh'),
+        ('plugin: 2024-13-45\n', 64, 'not readable YAML'),
+        ('plugin: SLURM\nx: 0x_\n', 64, 'not readable YAML'),
+        ('plugin: ' + '[' * 3000 + '\n', 64, 'not readable YAML'),
     ],
 )
 def test_faults_of_a_plugin_file_are_named(dataset, tmp_path, capsys, text, code, part):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import signal
+import traceback
 from collections.abc import Callable, Sequence
 
 from ssl2_bids import __version__
@@ -17,6 +18,7 @@ from ssl2_bids.cli.tools.export import add_export
 from ssl2_bids.cli.tools.pretrain import add_pretrain
 from ssl2_bids.cli.tools.simulate import add_simulate
 from ssl2_bids.errors import Ssl2Error
+from ssl2_bids.files import INTERNAL_ERROR, unforeseen
 
 DESCRIPTION = 'Tools for the BIDS App ssl2-bids (for segmentation see ssl2-bids --help).'
 
@@ -57,6 +59,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Ssl2Error as error:
         show(f'error: {error}')
         return error.exit_code
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        text, code = unforeseen(error)
+        if code == INTERNAL_ERROR:
+            traceback.print_exc()
+            text += '; report it with the lines above.'
+        show(text)
+        return code
     except KeyboardInterrupt:
         show('interrupted; run the same command again to resume')
         return 128 + signal.SIGINT

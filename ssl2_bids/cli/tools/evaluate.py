@@ -189,7 +189,9 @@ def _run_lesion_free(
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Stop where options contradict one another."""
+    """Stop where options contradict one another, or a result cannot be written."""
+    from ssl2_bids.bids.dataset import check_writable
+
     if args.output and args.output.suffix != '.tsv':
         raise UsageError('the name of the output table must end in .tsv', path=args.output)
     if args.labels is None and not args.lesion_free:
@@ -203,6 +205,9 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError(
             '--compare needs two different models', advice='For example: --compare default mine.'
         )
+    for folder in (args.output and args.output.parent, args.figures):
+        if folder:
+            check_writable(folder)
 
 
 def _models(labels: Sequence[str]) -> tuple[str | None, ...]:

@@ -145,7 +145,7 @@ def check(config: Config) -> None:
     UsageError : naming the key.
     """
     kind = config.network.get('Type')
-    if kind not in NETWORKS:
+    if not isinstance(kind, str) or kind not in NETWORKS:
         raise UsageError(
             f'the key "network.Type" is {kind!r}',
             advice=f'Known are: {", ".join(sorted(NETWORKS))}.',

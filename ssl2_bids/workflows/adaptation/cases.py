@@ -20,7 +20,7 @@ from ssl2_bids.bids.dataset import (
 )
 from ssl2_bids.bids.label_ranking import session_of
 from ssl2_bids.bids.labels import Label, find_labels, look_for_labels
-from ssl2_bids.bids.outputs import Result, read_sidecar, sidecar_path
+from ssl2_bids.bids.outputs import Result, read_sidecar, sidecar_path, sources_of
 from ssl2_bids.errors import DataError, NoInputError, Ssl2Error, UsageError
 from ssl2_bids.itk import from_itk
 from ssl2_bids.settings import GroupSettings
@@ -174,7 +174,7 @@ def images_of(result: Result) -> dict[str, Path]:
     DataError : the sidecar of its probability does not name them, or they are gone.
     """
     sidecar = sidecar_path(result.names.path('anat.probability'))
-    sources = read_sidecar(sidecar).get('Sources', []) if sidecar.is_file() else []
+    sources = sources_of(read_sidecar(sidecar)) if sidecar.is_file() else []
     root = result.names.root
     paths = [root / unquote(uri.removeprefix(OWN)) for uri in sources if uri.startswith(OWN)]
     missing = [path for path in paths if not path.is_file()]
@@ -273,7 +273,7 @@ def _doubt(case: Case, annotation: Annotation) -> str:
 
 def _raw_file(image: Path, bids_dir: Path) -> Path | None:
     """The raw file that an image was made from."""
-    for uri in read_sidecar(sidecar_path(image)).get('Sources', []):
+    for uri in sources_of(read_sidecar(sidecar_path(image))):
         path = bids_dir / unquote(uri.removeprefix(RAW))
         if uri.startswith(RAW) and path.is_file():
             return path

@@ -47,7 +47,7 @@ from ssl2_bids.workflows.adaptation.plan import (
 )
 from ssl2_bids.workflows.adaptation.plan import describe as describe_adaptation
 from ssl2_bids.workflows.cohort.frequency import write_frequency
-from ssl2_bids.workflows.cohort.tables import cohort_rows, write_tables
+from ssl2_bids.workflows.cohort.tables import cohort_rows, name_of_model, write_tables
 from ssl2_bids.workflows.participant.earlier import current_results
 
 log = logging.getLogger('ssl2_bids')
@@ -106,7 +106,7 @@ def run_group_level(
         finally:
             nodes.send_trainings(None)  # where nothing was trained, the others need not wait
         links = label_links(settings) if adaptation else {}
-        models = {_model(r): str(r.sidecar['Model']['Name']) for r in results}
+        models = {_model(r): name for r in results if (name := name_of_model(r.sidecar))}
         write_dataset_files(settings.output_dir, settings.bids_dir, links, models)
         mapped = _most_used_model(results)
         shown = [r for r in results if _model(r) == mapped]
@@ -216,6 +216,10 @@ def _lock(output_dir: Path) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
+# what the page shows of a report.json
+REPORT = {'Label': str, 'Performance': list, 'Comparison': dict}
+
+
 def _model(result: Result) -> str:
     return result.names.desc
 
@@ -306,7 +310,10 @@ def _adaptations(output_dir: Path) -> list[dict[str, Any]]:
     paths = sorted(finished_files(output_dir, pattern), key=lambda p: p.stat().st_mtime)
     for path in reversed(paths):
         try:
-            found.append(read_sidecar(path))
+            content = read_sidecar(path)
+            if not all(isinstance(content.get(key), kind) for key, kind in REPORT.items()):
+                raise DataError('not the report of an adaptation', path=path)
+            found.append(content)
         except DataError as error:
             log.warning('%s', error)
     return found

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,12 @@ def _row(result: Result) -> dict[str, Any]:
     names, sidecar = result.names, result.sidecar
     summary = find_summary(names) or {}
     path = names.path('anat.volumes')
+    if not name_of_model(sidecar) or not isinstance(sidecar.get('Channels'), list):
+        raise DataError(
+            'Model or Channels is missing, or of another type',
+            advice=PROCESS_AGAIN,
+            path=names.done_marker,
+        )
     try:
         volumes = _volumes(path)
         whole = {k: _value(v) for k, v in volumes['all'].items() if k != 'name'}
@@ -99,13 +107,19 @@ def _row(result: Result) -> dict[str, Any]:
             row[f'{region}_volume_mm3'] = _value(volumes[region]['volume_mm3'])
         row['sessions_apart'], changes = _changes(result)
         row |= changes
-    except (OSError, KeyError, ValueError, csv.Error) as error:
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise DataError(
             f'a damaged or missing result ({error})',
             advice=PROCESS_AGAIN,
             path=path,
         ) from None
     return row
+
+
+def name_of_model(sidecar: Mapping[str, Any]) -> str:
+    """The name of the model in the JSON of a result; empty where that is damaged."""
+    model = sidecar.get('Model')
+    return str(model.get('Name', '')) if isinstance(model, dict) else ''
 
 
 def _volumes(path: Path) -> dict[str, dict[str, str]]:
@@ -155,7 +169,7 @@ def _value(text: str) -> float | int | None:
     if text in ('n/a', ''):
         return None
     number = float(text)
-    if not number >= 0:
+    if not 0 <= number < math.inf:
         raise ValueError(f'{text} is no count and no volume')
     return int(number) if number.is_integer() and '.' not in text else number
 
@@ -165,7 +179,7 @@ def _field(names: UnitNames, summary: dict[str, Any]) -> float | None:
     for one in (
         [summary] if summary.get('reference') else find_summaries(names.root, names.subject)
     ):
-        if one['session'] == names.session and one['reference']:
+        if one['session'] == names.session and one.get('reference'):
             return one['reference'].get('MagneticFieldStrength')
     return None
 

@@ -23,7 +23,7 @@ from ssl2_bids.bids.provenance import bids_uri
 from ssl2_bids.bids.sidecars import is_sloppy
 from ssl2_bids.contrasts import SIMILAR
 from ssl2_bids.errors import DataError, NoInputError, Ssl2Error, about
-from ssl2_bids.files import remove_leftovers, write_json, write_text
+from ssl2_bids.files import read_text, remove_leftovers, write_json, write_text
 from ssl2_bids.raw_grid import read_raw_grid, write_on
 from ssl2_bids.steps.lesion_filling import fill_lesions
 from ssl2_bids.volume import Volume, reorient, resample
@@ -252,7 +252,7 @@ def lesions_on(result: Result, contrast: str, grid: Grid) -> Volume:
         return mask
     path = names.path('anat.transform', source=contrast, target=names.reference)
     try:
-        pull = from_itk(path.read_text(encoding='utf-8'))
+        pull = from_itk(read_text(path))
     except OSError as error:
         raise DataError(
             f'cannot be read ({error.strerror})',
@@ -266,7 +266,7 @@ def lesions_on(result: Result, contrast: str, grid: Grid) -> Volume:
 def ignore(bids_dir: Path, pattern: str) -> None:
     """Add a line to ``.bidsignore`` of a dataset, once."""
     path = bids_dir / '.bidsignore'
-    lines = path.read_text(encoding='utf-8').splitlines() if path.is_file() else []
+    lines = read_text(path).splitlines() if path.is_file() else []
     if pattern not in lines:
         write_text(path, '\n'.join([*lines, pattern]) + '\n')
 

@@ -9,8 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from ssl2_bids import __version__
-from ssl2_bids.bids.outputs import UnitNames, output_name, sidecar_path, table_path
+from ssl2_bids.bids.outputs import (
+    UnitNames,
+    output_name,
+    read_visits_summary,
+    sidecar_path,
+    table_path,
+)
 from ssl2_bids.bids.provenance import configuration_hash
+from ssl2_bids.errors import DataError
 from ssl2_bids.files import read_object
 from ssl2_bids.steps.joint_decision import Hysteresis
 from ssl2_bids.steps.lesion_states import NoiseBound
@@ -99,6 +106,10 @@ def planned_outputs(plan: LongitudinalPlan) -> list[Path]:
 def is_finished(plan: LongitudinalPlan) -> bool:
     """Whether the result of just these sessions and settings stands, with all its files."""
     if stored(plan).get('ConfigurationHash') != plan.configuration:
+        return False
+    try:
+        read_visits_summary(plan.summary)
+    except DataError:
         return False
     return all(path.is_file() and path.stat().st_size for path in planned_outputs(plan))
 

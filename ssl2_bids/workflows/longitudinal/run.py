@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ssl2_bids.bids.outputs import read_sidecar, sidecar_path
+from ssl2_bids.bids.outputs import read_visits_summary, sidecar_path
 from ssl2_bids.errors import SOME_FAILED, Ssl2Error
 from ssl2_bids.files import remove_leftovers, write_json
 from ssl2_bids.processes import side_by_side
@@ -56,7 +56,7 @@ def run_longitudinal(
         elif settings.dry_run:
             show(_planned(plan, finished=is_finished(plan) and not settings.overwrite))
         elif is_finished(plan) and not settings.overwrite:
-            doubt = _doubt(read_sidecar(plan.summary))
+            doubt = _doubt(read_visits_summary(plan.summary))
             same = 'sessions compared already with the same results, skipped'
             show(f'sub-{subject}: {same}{f"; {doubt}" if doubt else ""}')
         else:
@@ -168,7 +168,7 @@ def _planned(plan: LongitudinalPlan, *, finished: bool) -> str:
 
 def described(plan: LongitudinalPlan) -> str:
     """The line on a participant that was compared, without its label."""
-    summary = read_sidecar(plan.summary)
+    summary = read_visits_summary(plan.summary)
     if doubt := _doubt(summary):
         return doubt
     parts = []
@@ -194,7 +194,7 @@ def _outputs_before(plan: LongitudinalPlan) -> list[str]:
     if not plan.summary.is_file():
         return []
     try:
-        summary = read_sidecar(plan.summary)
+        summary = read_visits_summary(plan.summary)
     except Ssl2Error:
         return []
     figures = [figure['File'] for figure in summary.get('figures', [])]

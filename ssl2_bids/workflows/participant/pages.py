@@ -48,7 +48,8 @@ def cited_sentences(output_dir: Path, subjects: Iterable[str]) -> list[str]:
         for find in (find_summaries, find_visits_summaries)
         for summary in find(output_dir, subject)
     ]
-    return list(dict.fromkeys(text for summary in summaries for text in summary['methods']))
+    texts = (text for summary in summaries for text in summary.get('methods', ()))
+    return list(dict.fromkeys(texts))
 
 
 def update_citation(output_dir: Path, subjects: set[str], former: list[str]) -> None:
@@ -96,10 +97,10 @@ def write_citation(
     sentences: dict[str, None] = {}
     for subject in sorted(subjects):
         for summary in find_summaries(output_dir, subject):
-            if (subject, summary['session'], summary['model']['Label']) not in renewed:
-                sentences.update(dict.fromkeys(summary['methods']))
+            if (subject, summary['session'], summary['model'].get('Label')) not in renewed:
+                sentences.update(dict.fromkeys(summary.get('methods', ())))
         for summary in find_visits_summaries(output_dir, subject):
-            sentences.update(dict.fromkeys(summary['methods']))
+            sentences.update(dict.fromkeys(summary.get('methods', ())))
         for names, methods in expected.items():
             if names.subject == subject:
                 sentences.update(dict.fromkeys(methods))

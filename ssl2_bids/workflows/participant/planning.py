@@ -315,6 +315,6 @@ def is_finished(plan: Plan) -> bool:
     if not plan.configuration or stored_configuration(plan.names) != plan.configuration:
         return False
     summary = find_summary(plan.names)
-    if summary is not None and summary['status'] != 'done':
+    if summary is None or summary.get('status') != 'done':
         return False
     return all(path.is_file() and path.stat().st_size for path in planned_outputs(plan))

@@ -19,6 +19,8 @@ from ssl2_bids.workflows.simulation.labels import Labelling
 from ssl2_bids.workflows.simulation.plan import MNI, SimulationPlan, fingerprint
 from ssl2_bids.workflows.simulation.run import anatomies, begin, simulate_participant
 
+ADVICE = 'Give the JSON of a lesion mask that ssl2 simulate wrote.'
+
 
 def simulate_again(
     record: Path, output_dir: Path, *, labels: Path | None = None, lesion_masks: Path | None = None
@@ -38,7 +40,7 @@ def simulate_again(
     NoInputError : a folder is needed and was not given.
     """
     plan, number, draw = read_record(Path(record), Path(output_dir))
-    made = read_sidecar(Path(record))['Simulation']['Settings']
+    made = read_sidecar(Path(record), ADVICE)['Simulation']['Settings']
     if made['Anatomy'] != MNI:
         path = None if labels is None else Path(labels) / str(made['Anatomy'])
         check_same(path, made['AnatomySha256'], '--labels', sha256)
@@ -68,7 +70,7 @@ def read_record(record: Path, root: Path) -> tuple[SimulationPlan, int, Particip
     if not record.is_file():
         raise NoInputError('no such file', advice='Give the JSON of a true mask.', path=record)
     try:
-        made = read_sidecar(record)['Simulation']
+        made = read_sidecar(record, ADVICE)['Simulation']
         settings, number, version = made['Settings'], int(made['Number']), made['Version']
         draw = from_table(ParticipantDraw, made['Draws'], Source(record), key='Draws')
         plan = SimulationPlan(

@@ -334,6 +334,7 @@ BAD = [
     ('[supervised]\naverage = 1', '"supervised.average"', 'below 1'),
     ('[self_supervised]\npretext = "jigsaw"', 'jigsaw', 'masked or tang'),
     ('[self_supervised]\npretext = "tang"\nview = 128', 'larger than the patch', 'smaller'),
+    ('[network]\nType = ["unet"]', '"network.Type" is', 'fast_unet'),
     ('[network]\nType = "net"', '"network.Type" is \'net\'', 'fast_unet'),
     ('[network]\nType = "fast_unet"\nDepth = 3', '"network.Depth" is unknown', 'Channels'),
     ('[data]\nreal = 1.5', '"data.real" is 1.5', '0 to below 1'),

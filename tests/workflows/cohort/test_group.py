@@ -164,6 +164,33 @@ def test_a_summary_that_is_no_object_costs_its_pages_alone(cohort, caplog):
     assert caplog.text.count(f'{path.name}: not readable JSON (not an object') == 1
 
 
+@pytest.mark.parametrize(
+    'change',
+    [{'model': 5}, {'methods': [1]}, {'inputs': 5}, {'reference': []}, {'status': None}],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_summary_of_other_types_costs_its_pages_alone(cohort, caplog, change):
+    add_summary(UnitNames(cohort.output_dir, '02', None, 'T1w'), 'x', **change)
+    assert run_group_level(cohort, show=lambda text: None) == 0
+    assert len(rows_of(cohort)) == 7
+    assert f'"{next(iter(change))}" is missing or of another type' in caplog.text
+
+
+@pytest.mark.parametrize('change', [{'Model': 5}, {'Model': {}}, {'Channels': 5}], ids=str)
+def test_a_result_without_its_model_costs_that_result(cohort, caplog, change):
+    path = UnitNames(cohort.output_dir, '02', None, 'T1w').done_marker
+    write_json(path, json.loads(path.read_text()) | change)
+    assert run_group_level(cohort, show=lambda text: None) == 1
+    assert sorted(rows_of(cohort)) == [f'sub-0{n}' for n in (1, 3, 4, 5, 6, 7)]
+    assert f'{path.name}: Model or Channels is missing' in caplog.text
+
+
+def test_a_damaged_report_of_an_adaptation_is_left_out(cohort, caplog):
+    write_text(cohort.output_dir / 'models' / 'mine' / 'report.json', '{}')
+    assert run_group_level(cohort, show=lambda text: None) == 0
+    assert 'report.json: not the report of an adaptation' in caplog.text
+
+
 def test_a_result_whose_json_is_no_object_costs_that_result(cohort, caplog):
     names = UnitNames(cohort.output_dir, '02', None, 'T1w')
     names.done_marker.write_text('[1]')

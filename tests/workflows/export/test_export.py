@@ -133,6 +133,15 @@ def test_a_filled_t1w_stands_beside_the_results(results):
     assert validate(results / 'out') == []
 
 
+def test_another_line_of_bidsignore_may_be_in_any_encoding(results, tmp_path):
+    data = tmp_path / 'data'
+    shutil.copytree(results / 'data', data)
+    (data / '.bidsignore').write_bytes(b'extra_caf\xe9/\n')
+    given = ['--to', 'fmriprep', '--model', label(results), '--participant-label', 't1']
+    assert main(['export', str(results / 'out'), str(data), *given]) == 0
+    assert (data / '.bidsignore').read_text().splitlines() == ['extra_café/', *IGNORED]
+
+
 def test_a_result_made_with_unit1_names_the_way_to_a_mask_on_the_t1w(results, tmp_path, capsys):
     out, data = tmp_path / 'out', str(results / 'data')
     shutil.copytree(results / 'out', out)

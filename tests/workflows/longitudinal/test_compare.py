@@ -116,6 +116,12 @@ def test_all_that_was_planned_is_written_with_sidecars(plan):
     } <= {path.name for path in written}
     assert all(path.parent.name == 'anat' for path in written)
     assert is_finished(plan)
+    text = plan.summary.read_text()
+    for damaged in ('{', '{}', '{"model": 5, "configurations": {}}'):
+        plan.summary.write_text(damaged)
+        assert not is_finished(plan)
+    plan.summary.write_text(text)
+    assert is_finished(plan)
 
 
 def test_only_the_new_lesion_changes(plan):

@@ -17,7 +17,7 @@ import nibabel as nib
 import numpy as np
 
 from ssl2_bids.bids.inheritance import Inheritance
-from ssl2_bids.bids.outputs import find_qualities
+from ssl2_bids.bids.outputs import find_qualities, sources_of
 from ssl2_bids.errors import DataError
 from ssl2_bids.networks.calibration import expit, logit
 from ssl2_bids.networks.cards import Card
@@ -197,9 +197,9 @@ def _brightness(case: Case, card: Card) -> dict[str, float]:
 
 
 def _raw_file(quality: Mapping[str, Any], bids_dir: Path) -> Path | None:
-    for uri in quality.get('Sources', []):
-        path = bids_dir / unquote(str(uri).removeprefix(RAW))
-        if str(uri).startswith(RAW) and path.is_file():
+    for uri in sources_of(quality):
+        path = bids_dir / unquote(uri.removeprefix(RAW))
+        if uri.startswith(RAW) and path.is_file():
             return path
     return None
 
