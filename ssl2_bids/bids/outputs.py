@@ -26,7 +26,7 @@ from ssl2_bids.tables import bundled_table
 AGAIN = 'Run the participant level again with --overwrite.'
 Kind = tuple[type | tuple[type, ...], type]  # of a value, and of the members of a list
 OPTIONAL = (dict, type(None))
-# what readers of a summary rely on; a key that is not in NEEDED may be missing
+# what the code takes from a summary; a key that is not in NEEDED may be missing
 NEEDED = ('session', 'model', 'configurations')
 SUMMARY: dict[str, Kind] = {
     'session': ((str, type(None)), object),

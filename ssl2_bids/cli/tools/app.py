@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except BrokenPipeError:
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  the last resort
         text, code = unforeseen(error)
         if code == INTERNAL_ERROR:
             traceback.print_exc()
