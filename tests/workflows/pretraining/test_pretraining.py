@@ -210,10 +210,12 @@ class TestPreparation:
         )
         with pytest.raises(UsageError, match='another configuration'):
             pack(read_config(other), folder)
-        for name in ('contents.json', 'pack.json'):
+        for name in ('pack.json', 'contents.json'):
+            text = (folder / name).read_text()
             (folder / name).write_text('[1]')
             with pytest.raises(DataError, match=rf'{name}: not readable JSON .* Remove the'):
                 pack(config, folder)
+            (folder / name).write_text(text)
 
     def test_another_image_or_label_of_an_old_name_is_prepared_again(self, make_dataset, tmp_path):
         image = brain_image()
