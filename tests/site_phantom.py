@@ -8,6 +8,7 @@ Everything is on 4 mm voxels, so that a network of a few thousand weights trains
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from ssl2_bids.bids.sidecars import image_sidecar, segmentation_sidecar
 from ssl2_bids.files import write_json, write_text
 from ssl2_bids.itk import to_itk
 from ssl2_bids.networks.architectures.fast_unet import FastUNet
+from ssl2_bids.networks.cards import Card
 from ssl2_bids.networks.weights import load_network, read_card, write_model
 from ssl2_bids.settings import ATLAS_SPACE
 from ssl2_bids.steps.network_input import network_input
@@ -124,6 +126,16 @@ def make_model(folder: Path) -> Path:
     trained, _ = adapt(network, people, settings, folder / 'training', device='cpu')
     write_model(folder / 'phantom-3t', trained, CARD)
     return folder / 'phantom-3t'
+
+
+def make_low_model(folder: Path, shift: float, card: Mapping[str, object] = CARD) -> Card:
+    """That of :func:`make_model` with a probability that is too low: the logit has a shift."""
+    network = load_network(read_card(make_model(folder)))
+    last = [value for name, value in network.named_parameters() if name.endswith('bias')][-1]
+    assert last.shape == (1,)
+    with torch.no_grad():
+        last += shift
+    return write_model(folder / 'low', network, dict(card))
 
 
 def make_site(root: Path, model: Path, people: int, *, first_seed: int = 0) -> tuple[Path, Path]:

@@ -9,8 +9,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from ssl2_bids.bids.outputs import AGAIN, find_summary
 from ssl2_bids.bids.provenance import BRAIN_MASKS, write_dataset_files
-from ssl2_bids.errors import SUCCESS, BusyError, NoInputError, UnavailableError
+from ssl2_bids.errors import (
+    SOME_FAILED,
+    SUCCESS,
+    BusyError,
+    DataError,
+    NoInputError,
+    UnavailableError,
+)
 from ssl2_bids.files import remove_leftovers
 from ssl2_bids.locks import LOCK, locked
 from ssl2_bids.networks.weights import check_weights
@@ -75,14 +83,7 @@ def run_participant_level(
         _write_boilerplate(plans, settings, show)
         return exit_code([expected_outcome(p) for p in plans]), []
     if settings.reports_only:
-        pages = write_pages(settings.output_dir, {p.session.subject for p in plans})
-        if not pages:
-            raise NoInputError(
-                'there are no results to report on',
-                path=settings.output_dir,
-                advice='Run the participant level first.',
-            )
-        return SUCCESS, []
+        return _write_pages_again(plans, settings)
     _check_weights(plans, settings)  # before hours of preprocessing
     plans = [with_checked_transforms(plan, settings) for plan in plans]
     with _held(plans, settings) as held:
@@ -163,6 +164,28 @@ def _process(
         write_pages(settings.output_dir, subjects)
         update_citation(settings.output_dir, subjects, former)
     return exit_code(outcomes), outcomes
+
+
+def _write_pages_again(
+    plans: list[Plan], settings: ParticipantSettings
+) -> tuple[int, list[Outcome]]:
+    """The pages from the summaries there are; sessions whose summary is damaged have failed."""
+    pages = write_pages(settings.output_dir, {plan.session.subject for plan in plans})
+    damaged = []
+    for plan in plans:
+        path = plan.names.path('report.summary')
+        if path.is_file() and find_summary(plan.names) is None:
+            reason = f'{path.name} cannot be read. {AGAIN}'
+            damaged.append(Outcome(plan.session.name, 'failed', reason, DataError.exit_code))
+    if damaged:
+        return SOME_FAILED if pages else exit_code(damaged), damaged
+    if not pages:
+        raise NoInputError(
+            'there are no results to report on',
+            path=settings.output_dir,
+            advice='Run the participant level first.',
+        )
+    return SUCCESS, []
 
 
 def _write_boilerplate(plans: list[Plan], settings: ParticipantSettings, show: ShowLine) -> None:

@@ -9,16 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from running_app import digests, validate
-from site_phantom import CARD, SHAPE, add_person, head, make_model, put_label
+from site_phantom import CARD, SHAPE, add_person, head, make_low_model, put_label
 
 from ssl2_bids.bids.outputs import UnitNames, read_sidecar
 from ssl2_bids.bids.provenance import write_dataset_files
 from ssl2_bids.errors import DataError, NoInputError, UsageError
 from ssl2_bids.files import write_json, write_text
 from ssl2_bids.networks.cards import Card
-from ssl2_bids.networks.weights import find_model, load_network, read_card, write_model
+from ssl2_bids.networks.weights import find_model, load_network
 from ssl2_bids.settings import ParticipantSettings
 from ssl2_bids.volume import read
 from ssl2_bids.workflows.adaptation import calibrate as calibrating
@@ -31,13 +30,8 @@ SHIFT = -2.0  # of the logit of the start model
 
 @pytest.fixture(scope='module')
 def card(tmp_path_factory) -> Card:
-    """A model that gives lesions a probability that is too low."""
-    root = tmp_path_factory.mktemp('model')
-    network = load_network(read_card(make_model(root)))
-    last = [value for name, value in network.named_parameters() if name.endswith('bias')][-1]
-    with torch.no_grad():
-        last += SHIFT
-    return write_model(root / 'low', network, {**CARD, 'Label': 'low'})
+    folder = tmp_path_factory.mktemp('model')
+    return make_low_model(folder, SHIFT, {**CARD, 'Label': 'low'})
 
 
 @pytest.fixture(scope='module')

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from running_app import validate
-from site_phantom import CARD, SHAPE, add_person, head, make_model, make_site, put_label
+from site_phantom import SHAPE, add_person, head, make_low_model, make_site, put_label
 
 from ssl2_bids.bids.outputs import find_results, read_sidecar
 from ssl2_bids.errors import DataError, UsageError
@@ -24,7 +24,6 @@ from ssl2_bids.networks.weights import (
     load_network,
     read_card,
     read_weights,
-    write_model,
 )
 from ssl2_bids.reports.adaptation import rung_chart
 from ssl2_bids.settings import GroupSettings
@@ -47,15 +46,7 @@ SHIFT = -3.0  # of the logit of the start model
 
 @pytest.fixture(scope='module')
 def model(tmp_path_factory) -> Path:
-    """A model that gives lesions a probability that is too low."""
-    root = tmp_path_factory.mktemp('model')
-    network = load_network(read_card(make_model(root)))
-    last = [value for name, value in network.named_parameters() if name.endswith('bias')][-1]
-    assert last.shape == (1,)
-    with torch.no_grad():
-        last += SHIFT
-    write_model(root / 'low', network, CARD)
-    return root / 'low'
+    return make_low_model(tmp_path_factory.mktemp('model'), SHIFT).folder
 
 
 @pytest.fixture(scope='module')

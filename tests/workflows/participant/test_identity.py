@@ -336,3 +336,20 @@ def test_leftovers_of_other_jobs_are_no_summaries(settings):
     (folder / f'{PREFIX}node7-12-sub-01_desc-summary_report.json').write_text('{"subj')
     (folder / '._sub-01_desc-summary_report.json').write_bytes(b'\0\5\26\7')
     assert find_summaries(settings.output_dir, '01') == []
+
+
+def test_pages_alone_of_a_damaged_summary_are_a_failure(make_dataset, tmp_path):
+    root = make_dataset({'sub-01/anat/sub-01_FLAIR.nii': b'', 'sub-02/anat/sub-02_FLAIR.nii': b''})
+    asked = replace(settings_of(root, tmp_path), reports_only=True)
+    with pytest.raises(NoInputError, match='no results to report on'):
+        run_participant_level(asked)
+    run_participant_level(replace(asked, reports_only=False))  # both fail, and have a summary
+    assert run_participant_level(asked) == (0, [])
+    names = [plan.names.path('report.summary') for plan in plan_sessions(asked)]
+    names[0].write_text('{"subj')
+    code, (outcome,) = run_participant_level(asked)
+    assert (code, outcome.name, outcome.status) == (1, 'sub-01', 'failed')
+    assert names[0].name in outcome.reason
+    names[1].write_text('[]')
+    code, outcomes = run_participant_level(asked)
+    assert (code, len(outcomes)) == (65, 2)
