@@ -56,6 +56,8 @@ def main(out: Path) -> None:
         found['sparse'] = [tensor.grad for tensor in sparse]
         found['anywhere'] = distributed.anywhere(rank == 1, torch.device(device))
         found['contrast'] = contrast_loss(*contrast_parts(rank))
+        if rank == 0:  # as in a validation, which the first process does alone
+            found['alone'] = contrast_loss(*contrast_parts(None), alone=True)
 
         def stop(done: int, steps: int, latest: object) -> None:
             if rank == 1 and done == 2:  # only one of them hears it

@@ -76,6 +76,12 @@ class Card:
         return bool(self.network['Type'] == 'committee')
 
     @property
+    def fitted_minimum_volume(self) -> float:
+        """The minimum lesion volume in mm^3 that a site asks for; 0 where none was fitted."""
+        own = (self.content.get('Recalibration') or {}).get('MinimumLesionVolume')
+        return float(self.content.get('SiteMinimumLesionVolume') or own or 0)
+
+    @property
     def reference(self) -> dict[str, str]:
         """Entries on the model in sidecars and pages: name, label, version and SHA-256."""
         return {

@@ -41,7 +41,8 @@ class Task(Protocol):
     """What is trained: its modules, the loss of a batch, and what is shipped in the end.
 
     A task with a state beyond its modules (generators, optimisers of its own) also has
-    ``state() -> dict`` and ``load_state(dict)``.
+    ``state() -> dict`` and ``load_state(dict)``. One that makes its own generators has ``part``:
+    of the batches that are accumulated to a step, the number of the one at hand.
     """
 
     def modules(self) -> dict[str, nn.Module]: ...
@@ -204,6 +205,8 @@ class Run:
             self.waited += time.monotonic() - began
         seed = seed_of(self.settings.seed, rank, step, part)
         torch.manual_seed(seed)  # of the echo's intensities
+        if hasattr(self.task, 'part'):
+            self.task.part = part
         batch = echo_batch(self.batch, mirror=echo % 2 == 1) if echo else self.batch
         loss, scalars = (self._first_loss if self.unseen else self._loss)(batch, seed)
         (loss / self.settings.accumulate).backward()

@@ -128,9 +128,15 @@ def mean_over_processes_(values: Sequence[Tensor]) -> None:
             value /= distributed.world_size()
 
 
-def generator(seed: int, step: int, device: torch.device) -> torch.Generator:
-    """The random numbers of one step of this process."""
-    state = np.random.SeedSequence((seed, distributed.rank(), step)).generate_state(2, np.uint32)
+def generator(seed: int, step: int, device: torch.device, part: int = 0) -> torch.Generator:
+    """The random numbers of one step of this process, or of a part of it.
+
+    Parameters
+    ----------
+    part : number of the batch, where several are accumulated to a step.
+    """
+    entropy = (seed, distributed.rank(), step, *([part] if part else []))
+    state = np.random.SeedSequence(entropy).generate_state(2, np.uint32)
     return torch.Generator(device).manual_seed(int(state[0]) << 31 | int(state[1]) >> 1)
 
 
@@ -204,6 +210,9 @@ STAGES: dict[str, dict[str, Callable[[Any], list[nn.Module]]]] = {
 }
 
 
+WITH_STAGES = frozenset({'fast_unet', 'residual_unet', 'swin_unetr'})  # the same, in a card
+
+
 def stages(network: nn.Module, part: str) -> list[nn.Module]:
     """The modules of a network that end its ``encoder``, or are the levels of its ``decoder``.
 
@@ -252,6 +261,8 @@ class Strategy:
 
     Settings: ClassVar[type[StrategySettings]] = StrategySettings
     extra: ClassVar[frozenset[str]] = frozenset()  # of 'teacher', 'peer', 'heads', 'critic'
+    part = 0  # of the batches that are accumulated to a step, the number of this one
+    networks: ClassVar[frozenset[str]] = frozenset()  # types that it can do with; empty: all
 
     student: nn.Module
     teacher: nn.Module
@@ -297,7 +308,7 @@ class Strategy:
         scalars: Scalars = {'labelled': labelled.detach(), 'weight': weight}
         if weight == 0 or len(b.xu) == 0:
             return labelled, scalars
-        random = generator(self.cfg.seed, step, b.xu.device)
+        random = generator(self.cfg.seed, step, b.xu.device, self.part)
         unlabelled, more = self.unlabelled(b, step, random)
         return labelled + weight * unlabelled, {
             **scalars,

@@ -54,8 +54,9 @@ def read_lesion_masks(folder: Path) -> tuple[list[np.ndarray], np.ndarray]:
 
 
 def name_of(path: Path) -> str:
-    """The participant's label, or the file's name without endings."""
-    return path.name.split('_')[0].split('.')[0].removeprefix('sub-')
+    """The participant's label, of a name as in BIDS; else the file's name without endings."""
+    name = path.name.split('.')[0]
+    return name.split('_')[0].removeprefix('sub-') if name.startswith('sub-') else name
 
 
 def heads_from_label_maps(

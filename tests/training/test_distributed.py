@@ -75,6 +75,7 @@ def test_views_of_both_processes_are_each_others_negatives(two):
     whole = contrast_loss(*contrast_parts(None))
     halves = [found['contrast'] for found in two[1]]
     assert torch.allclose(torch.stack(halves).mean(), whole, atol=1e-6)
+    assert torch.allclose(two[1][0]['alone'], whole, atol=1e-6)
 
 
 def test_alone_nothing_is_sent():

@@ -168,6 +168,11 @@ def check(config: Config) -> None:
         sizes[f'{name}.patch'] = stage.patch
         if stage.pretext == 'tang' and name == 'self_supervised':
             sizes[f'{name}.view'] = (stage.view,) * 3
+            if kind == 'committee':
+                raise UsageError(
+                    f'"{name}.pretext" is "tang": it trains one encoder, a committee has several',
+                    advice='Give pretext = "masked", or train the members one by one.',
+                )
     for name, size in sizes.items():
         if any(edge < 1 or edge % multiple for edge in size):
             raise UsageError(

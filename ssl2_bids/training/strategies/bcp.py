@@ -49,7 +49,7 @@ class BidirectionalCopyPaste(Strategy):
         weight = self.cfg.weight(step)
         if not self.cfg.mixing or len(b.xl) == 0:
             return super().loss(b, step)
-        random = generator(self.cfg.seed, step, b.xl.device)
+        random = generator(self.cfg.seed, step, b.xl.device, self.part)
         if weight == 0 or len(b.xu) == 0:
             labelled = self.labelled_mixes(b, random)
             return labelled, {'labelled': labelled.detach(), 'weight': weight}

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ssl2_bids.training.losses import balanced_mean
 from ssl2_bids.training.strategy import (
+    WITH_STAGES,
     Batch,
     Scalars,
     Strategy,
@@ -53,6 +54,7 @@ class CrossConsistency(Strategy):
     """Student and three copies of its decoder."""
 
     extra = frozenset({'heads'})
+    networks = WITH_STAGES
     Settings = CrossConsistencySettings
     cfg: CrossConsistencySettings
     heads: nn.ModuleList

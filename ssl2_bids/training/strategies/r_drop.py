@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ssl2_bids.training.losses import balanced_mean, relative_entropy
 from ssl2_bids.training.strategy import (
+    WITH_STAGES,
     Batch,
     Scalars,
     Strategy,
@@ -36,6 +37,7 @@ class DropoutSettings(StrategySettings):
 class RegularisedDropout(Strategy):
     """One network; nothing beside it."""
 
+    networks = WITH_STAGES
     Settings = DropoutSettings
     cfg: DropoutSettings
 

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from ssl2_bids.training.losses import balanced_mean, relative_entropy
 from ssl2_bids.training.strategy import (
+    WITH_STAGES,
     Batch,
     Scalars,
     Strategy,
@@ -39,6 +40,7 @@ class PyramidConsistency(Strategy):
     """Student and a 1 x 1 x 1 convolution on each of its finest decoder levels."""
 
     extra = frozenset({'heads'})
+    networks = WITH_STAGES
     Settings = PyramidSettings
     cfg: PyramidSettings
     heads: nn.ModuleList

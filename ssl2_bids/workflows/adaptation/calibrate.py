@@ -30,6 +30,7 @@ from ssl2_bids.bids.provenance import configuration_hash
 from ssl2_bids.bids.sidecars import is_sloppy
 from ssl2_bids.errors import SOME_FAILED, DataError, NoInputError, Ssl2Error, UsageError
 from ssl2_bids.files import write_json
+from ssl2_bids.locks import locked
 from ssl2_bids.networks.cards import CARD_FILE, Card
 from ssl2_bids.networks.weights import (
     check_weights,
@@ -237,26 +238,36 @@ def calibrate(planned: Calibrating, show: ShowLine) -> bool:
     DataError, UsageError : no label can be used.
     NoInputError : no labelled participant has a result.
     """
-    from ssl2_bids.workflows.adaptation.resegment import resegment
+    from ssl2_bids.workflows.adaptation.resegment import is_done, resegment
 
     root = planned.settings.output_dir
     known = _stored_card(planned)
     card, device = _fit(planned, known, show)
-    units = list(planned.selected)
-    if known and known.identity != card.identity:  # no result of another calibration stays
-        others = [r for r in find_results(root, []) if r.names.desc == CALIBRATED]
-        units += [(r.names.subject, r.names.session) for r in others]
-    cases, complete = [], True
-    for result in _first_results(planned, list(dict.fromkeys(units))):
-        try:
-            cases.append(Case(result, images_of(result)))
-        except DataError as error:
-            log.error('%s', error)
-            complete = False
-    failures = resegment(
-        cases, card, load_network(card, device), device=device, show=show, start=planned.card
-    )
+    # no result of another calibration stays, not even one that an interrupted run left; of jobs
+    # that run side by side one alone sees to those that no job has selected
+    with locked(root / output_name('model.lock', desc=CALIBRATED), [CALIBRATED]) as busy:
+        others = [] if busy else _calibrated(root)
+        cases, complete = [], True
+        for result in _first_results(planned, list(dict.fromkeys([*planned.selected, *others]))):
+            try:
+                case = Case(result, images_of(result))
+            except DataError as error:
+                log.error('%s', error)
+                complete = False
+                continue
+            unit = (result.names.subject, result.names.session)
+            if unit in planned.selected or not is_done(case, card):
+                cases.append(case)
+        failures = resegment(
+            cases, card, load_network(card, device), device=device, show=show, start=planned.card
+        )
     return complete and not failures
+
+
+def _calibrated(root: Path) -> list[Unit]:
+    """The sessions with a second result, of this calibration or another one."""
+    names = [result.names for result in find_results(root, [])]
+    return [(one.subject, one.session) for one in names if one.desc == CALIBRATED]
 
 
 def _stored_card(planned: Calibrating) -> Card | None:

@@ -21,7 +21,7 @@ from ssl2_bids.workflows.adaptation.untrained import Adapted
 
 LEFT_BEHIND = (
     'Evaluation', 'Validation', 'Stages', 'Steps', 'BatchSize', 'Patch', 'Label',
-    'Seed', 'Sha256',
+    'Seed', 'Sha256', 'Twin', 'Recalibration',
 )  # fmt: skip
 
 
@@ -33,6 +33,8 @@ def card_content(work: Work, adapted: Adapted, compared: dict[str, Any]) -> dict
     trained = [one for one in work.people if one.case.participant not in work.held]
     labelled = sum(one.case.name in work.annotations for one in trained)
     scans = counted(len(trained), 'scan')
+    if parent.fitted_minimum_volume:
+        kept['SiteMinimumLesionVolume'] = parent.fitted_minimum_volume
     data = str(parent.content.get('TrainedOn', 'see the parent model'))
     if adapted.share:
         data += f'; then adapted to {scans} of a site, {labelled} of them labelled'
@@ -124,7 +126,7 @@ def recalibrated_keys(parent: Card, adapted: Adapted) -> dict[str, Any]:
             for channels, value in parent.thresholds
         ]
     if found.minimum_volume is not None:
-        keys['MinimumLesionVolume'] = found.minimum_volume
+        keys['MinimumLesionVolume'] = keys['SiteMinimumLesionVolume'] = found.minimum_volume
     return keys
 
 

@@ -23,10 +23,12 @@ from ssl2_bids.bids.labels import Label, find_labels, look_for_labels
 from ssl2_bids.bids.outputs import Result, read_sidecar, sidecar_path, sources_of
 from ssl2_bids.errors import DataError, NoInputError, Ssl2Error, UsageError
 from ssl2_bids.itk import from_itk
+from ssl2_bids.networks.cards import Card
 from ssl2_bids.settings import GroupSettings
 from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.volume import resample
 from ssl2_bids.voxel_grid import Grid
+from ssl2_bids.workflows.adaptation.first_results import is_made_by
 from ssl2_bids.workflows.annotations import place, ras_grid
 from ssl2_bids.workflows.segmentation_files import PROCESS_AGAIN, read_result
 
@@ -90,8 +92,14 @@ def has_labels(folder: Path) -> bool:
         return False
 
 
-def find_cases(settings: GroupSettings, results: Sequence[Result]) -> list[Case]:
+def find_cases(
+    settings: GroupSettings, results: Sequence[Result], card: Card | None = None
+) -> list[Case]:
     """The sessions to adapt to, each with its labels.
+
+    Parameters
+    ----------
+    card : of the start model; of several results of a session its own is taken.
 
     Raises
     ------
@@ -101,7 +109,8 @@ def find_cases(settings: GroupSettings, results: Sequence[Result]) -> list[Case]
     units: dict[tuple[str, str], Result] = {}
     # the default model's first; results of adapted models last
     second = {id(r): r.sidecar.get('FirstResult', r.names.desc) != r.names.desc for r in results}
-    for result in sorted(results, key=lambda r: (second[id(r)], r.names.desc)):
+    other = {id(r): card is not None and not is_made_by(r, card) for r in results}
+    for result in sorted(results, key=lambda r: (second[id(r)], other[id(r)], r.names.desc)):
         units.setdefault((result.names.subject, result.names.session or ''), result)
     drawn = labels_by_unit(settings, list(units))
     cases = [
@@ -342,6 +351,7 @@ def read_labels(cases: Sequence[Case], settings: GroupSettings) -> ReadLabels:
     if refused and not annotations and not empty:
         raise refused[0]
     _check_empty(empty, annotations)
+    _check_lesions_to_fit(kept, annotations, settings.holdout)
     return ReadLabels(kept, annotations, refused, notes)
 
 
@@ -370,6 +380,17 @@ def _check_empty(empty: Sequence[Case], annotations: dict[str, Annotation]) -> N
             'empty labels, ignored as not drawn: %s. %s',
             ', '.join(c.name for c in empty),
             NO_LESIONS,
+        )
+
+
+def _check_lesions_to_fit(
+    cases: Sequence[Case], annotations: dict[str, Annotation], holdout: Sequence[str]
+) -> None:
+    names = [c.name for c in cases if c.name in annotations and c.participant not in holdout]
+    if names and not any(is_drawn(annotations[name]) for name in names):
+        raise DataError(
+            'no label has a lesion but those that are held out: an adaptation needs at least one',
+            advice='Hold out other participants.',
         )
 
 

@@ -26,7 +26,7 @@ def stored_probability(result: Result, card: Card, brain: Volume) -> Volume | st
     path = result.names.path('anat.probability')
     made_by = result.sidecar.get('Model')
     own = card.reference
-    if not isinstance(made_by, dict) or any(made_by.get(k) != own[k] for k in IDENTITY):
+    if not is_made_by(result, card):
         name = made_by.get('Name') if isinstance(made_by, dict) else None
         return f'the probability in the output folder is of {name or "an unknown model"}'
     if _calibration_of(result) != card.calibration:
@@ -43,6 +43,12 @@ def stored_probability(result: Result, card: Card, brain: Volume) -> Volume | st
     np.clip(values, 0, 1, out=values)
     values *= brain.data > 0
     return volume.with_data(values)
+
+
+def is_made_by(result: Result, card: Card) -> bool:
+    """Whether a result is of this model, as its sidecar has it."""
+    made_by, own = result.sidecar.get('Model'), card.reference
+    return isinstance(made_by, dict) and all(made_by.get(key) == own[key] for key in IDENTITY)
 
 
 def _calibration_of(result: Result) -> Calibration | None:

@@ -361,7 +361,12 @@ def _blocks(case: Labelled, truth: Truth) -> list[tuple[slice | np.ndarray, ...]
 def block_count(work: Work, one: PreparedSession) -> int:
     """How many parts the slices of a single labelled participant are left out in; 1: too few."""
     inside = (work.annotations[one.case.name].extent.data > 0) & (scoring.brain_of(one).data > 0)
-    return max(1, min(MAX_FOLDS, int(inside.any(axis=(0, 1)).sum())))
+    slices = int(inside.any(axis=(0, 1)).sum())
+    if work.trains:  # thin slices are fewer on the network's grid
+        found = one.read()
+        seen = (np.asarray(found.annotated) > 0) & (np.asarray(found.brain) > 0)
+        slices = min(slices, int(seen.any(axis=(0, 1)).sum()))
+    return max(1, min(MAX_FOLDS, slices))
 
 
 def too_few_slices(one: PreparedSession, annotated: int, parts: int) -> DataError:

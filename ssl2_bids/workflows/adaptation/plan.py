@@ -142,12 +142,14 @@ def plan_adaptation(settings: GroupSettings, results: Sequence[Result]) -> Adapt
             path=settings.bids_dir / 'derivatives',
         )
     _check_version(settings)
-    cases = find_cases(settings, _usual(results))
+    usual = _usual(results)
+    card = find_model(settings.model, settings.output_dir)
+    cases = find_cases(settings, usual, card)
     if not any(case.labels for case in cases) and settings.strategy is None:
         raise without_labels(folders, 'Give the folder of labels with --labels.')
-    card = find_model(settings.model, settings.output_dir)
     check_weights(card)
     check_label(settings, card)
+    _check_network(settings, card)
     if (
         settings.model
         and card.folder.resolve()
@@ -161,6 +163,22 @@ def plan_adaptation(settings: GroupSettings, results: Sequence[Result]) -> Adapt
     adaptation = Adaptation(settings, card, tuple(cases))
     check_folds(adaptation)
     return adaptation
+
+
+def _check_network(settings: GroupSettings, card: Card) -> None:
+    """Check that the strategy can do with the network of the model."""
+    if settings.strategy is None:
+        return
+    from ssl2_bids.training import strategies
+
+    known, kind = strategies.find(settings.strategy).networks, card.network['Type']
+    if known and kind not in known:
+        raise UsageError(
+            f'--strategy {settings.strategy} does not work with a network of the type {kind} '
+            f'(the model {card.name})',
+            advice='Choose another strategy, or a model of one network with --model, for '
+            'instance fast-3t.',
+        )
 
 
 def _usual(results: Sequence[Result]) -> list[Result]:

@@ -82,6 +82,7 @@ def prepare(
     if annotation is not None:
         shape = (given.brain.shape[0], given.brain.shape[1], given.brain.shape[2])
         label, extent = onto_model_grid(annotation, given.affine, shape)
+    (folder / MADE).unlink(missing_ok=True)  # of other arrays than those that follow
     write_participant(
         Participant(
             name=case.name,
@@ -162,10 +163,17 @@ def prepare_all(
     return made, left_out
 
 
-def estimated_size(cases: Sequence[Case], card: Card) -> int:
-    """Bytes that the prepared cases will take at most: the whole reference at the card's size."""
+def estimated_size(cases: Sequence[Case], card: Card, folder: Path) -> int:
+    """Bytes that cases to prepare will take at most: the whole reference at the card's size.
+
+    Parameters
+    ----------
+    folder : where they are prepared; those that were prepared before take no more.
+    """
     total = 0.0
     for case in cases:
+        if (folder / case.name / MADE).is_file():
+            continue
         shape, affine = read_grid(case.brain_mask)
         volume = np.prod(shape) * voxel_volume_of(affine)
         masks = 3 if case.labels else 1

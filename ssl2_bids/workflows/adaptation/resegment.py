@@ -170,8 +170,7 @@ def _threshold(case: Case, card: Card) -> float:
 def _minimum_volume(case: Case, card: Card) -> float:
     """That of the first result, so that both can be compared, or the site's, if larger."""
     first = float(case.result.sidecar.get('MinimumLesionVolume', card.minimum_lesion_volume))
-    site = card.content.get('Recalibration', {}).get('MinimumLesionVolume')
-    return first if site is None else max(first, float(site))
+    return max(first, card.fitted_minimum_volume)
 
 
 def _configuration(case: Case, card: Card) -> str:

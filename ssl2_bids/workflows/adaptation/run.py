@@ -9,6 +9,7 @@ from torch import nn
 
 from ssl2_bids.errors import UsageError
 from ssl2_bids.settings import BUNDLED, RECALIBRATED
+from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.training.adaptation import adapt as training
 from ssl2_bids.training.adaptation.adapt import ALL, LAST
 from ssl2_bids.training.adaptation.decision import (
@@ -17,7 +18,9 @@ from ssl2_bids.training.adaptation.decision import (
     choose,
 )
 from ssl2_bids.training.adaptation.recalibration import Recalibration
+from ssl2_bids.training.data.participants import Participant
 from ssl2_bids.training.data.views import AXIAL
+from ssl2_bids.volume import Volume
 from ssl2_bids.workflows.adaptation import ladder
 from ssl2_bids.workflows.adaptation import scores as scoring
 from ssl2_bids.workflows.adaptation.ladder import Probability
@@ -232,16 +235,13 @@ def leave_slices_out(work: Work, folds: dict[str, set[str]], layers: str) -> lis
     # other sessions of the person would show the same lesions
     others = [other.read() for other in seen_of(work, {one.case.participant}, layers)]
     found = one.read()
-    extent, drawn = np.asarray(found.annotated) > 0, np.asarray(found.label) > 0
-    inside = extent & (np.asarray(found.brain) > 0)
-    annotated = np.asarray(inside.any(axis=(0, 1)))
+    annotation, brain = work.annotations[one.case.name], scoring.brain_of(one)
     try:
-        lesion = np.asarray((drawn & inside).sum(axis=(0, 1)))
-        blocks = training.slice_folds(annotated, lesion, len(folds))
+        blocks = slice_blocks(annotation, brain, found, one.affine, len(folds))
     except ValueError:
-        raise ladder.too_few_slices(one, int(annotated.sum()), len(folds)) from None
+        raise ladder.too_few_slices(one, ladder.block_count(work, one), len(folds)) from None
     networks = []
-    probabilities = {rung: np.zeros(extent.shape, np.float32) for rung in RUNGS_OF[layers]}
+    probabilities = {rung: np.zeros(found.brain.shape, np.float32) for rung in RUNGS_OF[layers]}
     for name, block in zip(folds, blocks, strict=True):
         seen = [*others, training.without_slices(found, block)]
         network = train_one(work, name, seen, layers=layers)
@@ -256,6 +256,43 @@ def leave_slices_out(work: Work, folds: dict[str, set[str]], layers: str) -> lis
     for rung, probability in probabilities.items():
         keep(prediction_file(work, one, SLICES, rung), probability)
     return networks
+
+
+def slice_blocks(
+    annotation: Annotation, brain: Volume, found: Participant, affine: np.ndarray, folds: int
+) -> list[np.ndarray]:
+    """The axial slices of the network's grid that each fold leaves out.
+
+    Of acquired slices that are thicker than those of the network each belongs to one fold: all
+    slices of the network that it is nearest to show the same tissue.
+
+    Parameters
+    ----------
+    annotation, brain : on the reference's grid.
+    found : the same participant on the network's grid.
+    affine : (4, 4), voxel indices of that grid to RAS+ mm.
+
+    Raises
+    ------
+    ValueError : there are fewer annotated slices than folds.
+    """
+    inside = (annotation.extent.data > 0) & (brain.data > 0)
+    acquired = np.asarray(inside.any(axis=(0, 1)))
+    seen = (np.asarray(found.annotated) > 0) & (np.asarray(found.brain) > 0)
+    annotated = np.asarray(seen.any(axis=(0, 1)))
+    slices = np.flatnonzero(annotated)
+    if acquired.sum() < len(slices):
+        lesion = np.asarray(((annotation.label.data > 0) & inside).sum(axis=(0, 1)))
+        parts = training.slice_folds(acquired, lesion, folds)
+        forward = np.linalg.inv(brain.affine) @ affine
+        places = forward[AXIAL, AXIAL] * slices + forward[AXIAL, 3]
+        known = np.flatnonzero(acquired)
+        nearest = known[np.abs(places[:, None] - known).argmin(axis=1)]
+        blocks = [slices[np.isin(nearest, part)] for part in parts]
+        if all(len(block) for block in blocks):
+            return blocks
+    lesion = np.asarray(((np.asarray(found.label) > 0) & seen).sum(axis=(0, 1)))
+    return training.slice_folds(annotated, lesion, folds)
 
 
 def score_held(

@@ -129,7 +129,9 @@ def begin(adaptation: Adaptation, show: ShowLine) -> Work:
     adaptation, annotations = check_labels(adaptation)
     cases = adaptation.cases
     trains = adaptation.trains
-    size = cache.estimated_size(cases, adaptation.card) if trains else 0
+    root = settings.work_dir / 'adaptation'
+    place = root / 'people' / f'{adaptation.card.name}-{adaptation.card.sha256[:8]}'
+    size = cache.estimated_size(cases, adaptation.card, place) if trains else 0
     prepared = f'; prepared images take up to {size / 1e9:.2g} GB in {settings.work_dir}'
     show(
         f'adaptation: {counted(len(cases), "session")}, {len(annotations)} of them labelled; '
@@ -148,13 +150,11 @@ def begin(adaptation: Adaptation, show: ShowLine) -> Work:
             'one labelled participant: no training; --folds slices also tests trainings, on '
             'slices of this participant'
         )
-    root = settings.work_dir / 'adaptation'
     root.mkdir(parents=True, exist_ok=True)
-    key = f'{adaptation.card.name}-{adaptation.card.sha256[:8]}'
     digests = Digests(settings.work_dir / DIGESTS)
     _check_space(settings, size)
     people, lost = cache.prepare_all(
-        cases, annotations, adaptation.card, root / 'people' / key, digests.of, arrays=trains
+        cases, annotations, adaptation.card, place, digests.of, arrays=trains
     )
     digests.save()
     log.info('content of the preprocessed images: %s', digests.summary())
@@ -171,7 +171,7 @@ def begin(adaptation: Adaptation, show: ShowLine) -> Work:
         one.case.result.sidecar.get('MinimumLesionVolume', adaptation.card.minimum_lesion_volume)
         for one in people
     ]
-    minimum_volume = float(min(smallest))
+    minimum_volume = max(float(min(smallest)), adaptation.card.fitted_minimum_volume)
     keys = {one.case.name: one.key for one in people}
     keys |= {f'twin {one.case.name}': one.key for one in twin.people} if twin else {}
     trainings = trainings_of(adaptation, chosen, keys, minimum_volume)

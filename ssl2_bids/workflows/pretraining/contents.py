@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ssl2_bids.bids.labels import Label
 
 CONTENTS = 'contents.json'
-PREPARATION = 4  # increased when other values come of the same files
+PREPARATION = 5  # increased when other values come of the same files
 Digest = Callable[[Path], str]
 
 
@@ -86,7 +86,10 @@ def session_key(session: Session, labels: Sequence[Label], strip: str, digest: D
     OSError : a file cannot be read.
     """
     images = {c: [digest(p) for p in scan.sources] for c, scan in session.scans.items()}
-    stripped = {c: scan.metadata.get('SkullStripped') for c, scan in session.scans.items()}
+    used = {
+        c: [scan.metadata.get('SkullStripped'), scan.field_strength]
+        for c, scan in session.scans.items()
+    }
     drawn: list[Any] = [
         [
             digest(one.path),
@@ -98,4 +101,4 @@ def session_key(session: Session, labels: Sequence[Label], strip: str, digest: D
         ]
         for one in labels
     ]
-    return fingerprint([PREPARATION, images, stripped, session.reference, strip, drawn])
+    return fingerprint([PREPARATION, images, used, session.reference, strip, drawn])

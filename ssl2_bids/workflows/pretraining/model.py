@@ -139,7 +139,7 @@ def card_content(
         'MinimumLesionVolume': MINIMUM_LESION_VOLUME,
         'Window': list(config.window),
         'Overlap': config.overlap,
-        'TrainedOn': trained_on(packed),
+        'TrainedOn': trained_on(packed, unlabelled='self_supervised' in stages(config)),
         'Seed': config.seed,
         'Stages': {
             name: training_of(config, name, history) for name, history in histories.items()
@@ -156,12 +156,13 @@ def card_content(
     return content | ({'License': config.licence} if config.licence else {})
 
 
-def trained_on(packed: Packed, *, labels: bool = True) -> str:
+def trained_on(packed: Packed, *, labels: bool = True, unlabelled: bool = True) -> str:
     """The data in a sentence; simulated and real are separate.
 
     Parameters
     ----------
     labels : whether they were looked at.
+    unlabelled : whether a stage saw scans without labels.
     """
     parts = []
     if packed.heads:
@@ -172,7 +173,7 @@ def trained_on(packed: Packed, *, labels: bool = True) -> str:
             'lesions'
         )
     used = packed.labelled if labels else ()
-    without = [scan for scan in packed.scans if scan not in used]
+    without = [scan for scan in packed.scans if unlabelled and scan not in used]
     parts += count_scans(without, 'without labels') + count_scans(used, 'with labels')
     return '; '.join(parts)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl2_bids.digests import DIGESTS, Digests
-from ssl2_bids.errors import NoInputError, NothingSelectedError, Ssl2Error, UsageError
+from ssl2_bids.errors import DataError, NoInputError, NothingSelectedError, Ssl2Error, UsageError
 from ssl2_bids.files import write_json
 from ssl2_bids.progress import NameProgress
 from ssl2_bids.synthesis.appearance import CHANNELS
@@ -110,7 +110,16 @@ def load_packed(folder: Path) -> Packed:
         path = folder / part / HEADS
         heads.append(load_heads(path) if path.is_file() else ())
         scans.append(load_scans(folder / part))
-    contents = {name: one['Key'] for name, one in Contents(folder, folder / INDEX).files.items()}
+    known = Contents(folder, folder / INDEX)
+    names = {scan.name for group in scans for scan in group}
+    for name in known.files.keys() - names - {HEADS}:
+        if not known.reason(name):
+            raise DataError(
+                f'the prepared dataset is not complete: {PREFIX}{name}.npz is missing',
+                advice=f'Copy it again, or remove {CONTENTS} to train on what is there.',
+                path=folder,
+            )
+    contents = {name: one['Key'] for name, one in known.files.items()}
     return Packed(heads[0], scans[0], heads[1], scans[1], contents)
 
 
@@ -225,7 +234,8 @@ def pack_heads(work: Preparation) -> None:
     key = fingerprint(
         [[(path.name, work.digest(path)) for path in files], held_out, data.validation]
     )
-    if contents.has(HEADS, key):
+    there = not files or any(path.is_file() for path in done)
+    if contents.has(HEADS, key) and (there or contents.reason(HEADS)):
         work.left_out += contents.reason(HEADS).splitlines()
         return
     contents.forget(HEADS)

@@ -151,15 +151,6 @@ def run_stage(
     stage = stages(config)[name]
     make = self_supervised_stage if name == 'self_supervised' else supervised_stage
     task, batches, validate = make(config, stage, packed, network, device)
-    parts: list[Any] = [
-        {key: value for key, value in asdict(stage).items() if key != 'loop'},
-        config.network,
-        config.seed,
-    ]
-    start = read_card(config.start).identity if config.start is not None else None
-    parts += [asdict(config.randomisation), packed.names(), config.data.real, start]
-    if name == 'supervised':
-        parts.append(curve_settings(config.self_supervised.loop))
     history = train(
         task,
         batches,
@@ -168,9 +159,25 @@ def run_stage(
         device=device,
         validate=validate,
         progress=progress and (lambda done, steps, latest: progress(name, done, steps, latest)),
-        identity=checkpoint.fingerprint(parts),
+        identity=identity_of(name, config, packed),
     )
     return Ready(task.predictor(), history)
+
+
+def identity_of(name: str, config: Config, packed: Packed) -> str:
+    """What a stage must have in common with its checkpoints: settings, data, and its start."""
+    stage = stages(config)[name]
+    start = read_card(config.start).identity if config.start is not None else None
+    parts: list[Any] = [_settings(stage), config.network, config.seed, start]
+    parts += [asdict(config.randomisation), packed.names(), config.data.real]
+    if name == 'supervised' and 'self_supervised' in stages(config):
+        before = config.self_supervised
+        parts += [_settings(before), curve_settings(before.loop)]
+    return checkpoint.fingerprint(parts)
+
+
+def _settings(stage: StageSettings) -> dict[str, Any]:
+    return {key: value for key, value in asdict(stage).items() if key != 'loop'}
 
 
 def new(config: Config, outputs: int, network: nn.Module | None) -> nn.Module:

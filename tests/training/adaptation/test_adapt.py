@@ -9,10 +9,15 @@ from tiny_training import person, tiny_network
 
 from ssl2_bids.errors import UsageError
 from ssl2_bids.networks.registry import NETWORKS, new_network
+from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.training import strategies
 from ssl2_bids.training.adaptation import adapt
 from ssl2_bids.training.adaptation.adapt import AdaptSettings
 from ssl2_bids.training.data.participants import Participant
+from ssl2_bids.training.strategy import STAGES
+from ssl2_bids.volume import Volume
+from ssl2_bids.workflows.adaptation.run import slice_blocks
+from ssl2_bids.workflows.annotations import onto_model_grid
 
 SETTINGS = AdaptSettings('mean_teacher', 6, 1e-2, (16, 16, 16), 2, 2)
 
@@ -52,6 +57,31 @@ def test_blocks_where_all_lesions_are_in_one_slice():
     assert [len(block) for block in blocks] == [3, 3, 3, 3]
     with pytest.raises(ValueError, match='12 annotated'):
         adapt.slice_folds(np.ones(12, bool), lesion, 13)
+
+
+@pytest.mark.parametrize(
+    ('thickness', 'drawn', 'folds'),
+    [(5.0, range(10, 23, 3), 5), (4.0, range(12, 20), 5), (3.0, range(20, 26), 5)],
+)
+def test_no_acquired_slice_is_in_two_blocks(thickness, drawn, folds):
+    count = round(150 / thickness)
+    lesion, extent = np.zeros((40, 40, count), np.uint8), np.zeros((40, 40, count), bool)
+    for number, k in enumerate(drawn):
+        extent[:, :, k] = True
+        lesion[10 : 16 + number % 3, 10:16, k] = 1
+    affine = np.diag([1, 1, thickness, 1])
+    annotation = Annotation(Volume(lesion, affine), Volume(extent, affine))
+    brain = Volume(np.ones(extent.shape, np.uint8), affine)
+    label, annotated = onto_model_grid(annotation, np.eye(4), (40, 40, 150))
+    found = Participant('a', np.zeros((1, 40, 40, 150), np.float32), (True,),
+                        np.ones((40, 40, 150), np.uint8), label, annotated)  # fmt: skip
+    blocks = slice_blocks(annotation, brain, found, np.eye(4), folds)
+    assert np.array_equal(np.sort(np.concatenate(blocks)), np.flatnonzero(annotated.any((0, 1))))
+    # of two that are equally near the lower one
+    acquired = [set(np.ceil(block / thickness - 0.5).astype(int)) for block in blocks]
+    assert all(len(block) for block in acquired)
+    for number, block in enumerate(acquired):
+        assert not block & set().union(*acquired[number + 1 :])
 
 
 def test_slices_left_out_are_seen_by_no_patch():
@@ -195,3 +225,12 @@ def test_a_training_of_the_last_layers_leaves_the_others_as_they_are(tmp_path):
     ]
     assert any(of_last and other for of_last, other in moved)
     assert not any(other and not of_last for of_last, other in moved)
+
+
+@pytest.mark.parametrize('kind', NETWORKS)
+def test_networks_whose_stages_are_known(kind):
+    description = {'Type': kind, 'InputChannels': 2, 'OutputChannels': 1, **SMALL[kind]}
+    known = type(new_network(description)).__name__ in STAGES
+    for name in strategies.available():
+        networks = strategies.find(name).networks
+        assert not networks or (kind in networks) is known

@@ -40,6 +40,16 @@ def images(n: int = 2, edge: int = 32, seed: int = 0) -> Unlabelled:
 
 
 class TestMasks:
+    def test_accumulated_batches_of_a_step_have_masks_of_their_own(self):
+        network, seen = tiny_network(outputs=2), []
+        task = MaskedAutoencoding(network)
+        network.register_forward_hook(lambda _, given, __: seen.append(given[0].detach()))
+        for task.part in (0, 1, 0):
+            task.loss(images(), 5)
+        first, second, again = seen
+        assert not torch.equal(first, second)
+        assert torch.equal(first, again)
+
     def test_the_share_is_drawn_for_each_sample_and_blocks_are_whole(self):
         masks = block_masks((40, 2, 32, 32, 32), random=seeded(), block=8)
         shares = masks.mean(dim=(2, 3, 4))
@@ -236,6 +246,19 @@ NETWORKS = [
     ({'Type': 'fast_unet', 'Channels': [4, 8], 'FullResolutionChannels': 2}, 32, 8, 4),
     ({'Type': 'residual_unet', 'Channels': [4, 8, 12]}, 32, 12, 4),
     ({'Type': 'swin_unetr', 'FeatureSize': 12, 'Bottleneck': 'thin'}, 64, 192, 32),
+    (
+        {
+            'Type': 'swin_unet',
+            'Channels': [4, 6, 8, 12],
+            'FullResolutionChannels': 2,
+            'Depths': [2, 1, 1],
+            'Heads': [2, 2, 3],
+            'AttentionWindow': 3,
+        },
+        48,
+        12,
+        16,
+    ),
 ]
 
 

@@ -334,6 +334,12 @@ BAD = [
     ('[supervised]\naverage = 1', '"supervised.average"', 'below 1'),
     ('[self_supervised]\npretext = "jigsaw"', 'jigsaw', 'masked or tang'),
     ('[self_supervised]\npretext = "tang"\nview = 128', 'larger than the patch', 'smaller'),
+    (
+        '[network]\nType = "committee"\nMembers = [{ Type = "swin_unet" }, { Type = "swin_unet" }]'
+        '\n[self_supervised]\npretext = "tang"',
+        '"self_supervised.pretext" is "tang"',
+        'one by one',
+    ),
     ('[network]\nType = ["unet"]', '"network.Type" is', 'fast_unet'),
     ('[network]\nType = "net"', '"network.Type" is \'net\'', 'fast_unet'),
     ('[network]\nType = "fast_unet"\nDepth = 3', '"network.Depth" is unknown', 'Channels'),

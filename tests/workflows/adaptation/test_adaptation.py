@@ -18,24 +18,36 @@ import psutil
 import pytest
 import torch
 from running_app import command, digests, validate
-from site_phantom import AFFINE, SHAPE, VOXEL, head, make_model, make_site, put_label
+from site_phantom import (
+    AFFINE,
+    SHAPE,
+    VOXEL,
+    add_person,
+    head,
+    make_model,
+    make_site,
+    put_label,
+)
 
 from ssl2_bids.bids.dataset import read_description
-from ssl2_bids.bids.outputs import UnitNames, read_sidecar
+from ssl2_bids.bids.outputs import UnitNames, find_results, read_sidecar
 from ssl2_bids.bids.provenance import write_dataset_files
 from ssl2_bids.errors import (
     DataError,
     NoInputError,
     Ssl2Error,
+    StorageError,
     UnavailableError,
     UsageError,
 )
 from ssl2_bids.files import write_json
-from ssl2_bids.networks.weights import find_model, read_weights
+from ssl2_bids.networks.weights import find_model, load_network, read_card, read_weights
 from ssl2_bids.settings import GroupSettings
 from ssl2_bids.training.adaptation import adapt as training
 from ssl2_bids.volume import Volume, read, write
+from ssl2_bids.workflows.adaptation import prepare as preparing
 from ssl2_bids.workflows.adaptation import torchrun as nodes
+from ssl2_bids.workflows.adaptation.cases import find_cases
 from ssl2_bids.workflows.adaptation.parallel import take_part
 from ssl2_bids.workflows.adaptation.plan import asked_for, plan_adaptation
 from ssl2_bids.workflows.adaptation.state import Work
@@ -740,6 +752,12 @@ def mistakes(case: str, site: GroupSettings) -> GroupSettings:
         return replace(site, labels=(), strategy='bcp')
     elif case == 'strategy':
         return replace(site, strategy='magic')
+    elif case == 'strategy for another network':
+        return replace(site, model='committee-3t', strategy='cct')
+    elif case == 'lesions held out':
+        for number in ('01', '03'):
+            put_label(folder, number, np.zeros(SHAPE), Manual=True)
+        return replace(site, holdout=('02',))
     elif case == 'name':
         return replace(site, label='preproc')
     elif case == 'name of a bundled model':
@@ -773,6 +791,8 @@ def mistakes(case: str, site: GroupSettings) -> GroupSettings:
         ('no label', NoInputError, 'no label of a processed participant'),
         ('no label for a strategy', NoInputError, 'needs labels'),
         ('strategy', UsageError, 'magic'),
+        ('strategy for another network', UsageError, 'a network of the type committee'),
+        ('lesions held out', DataError, 'no label has a lesion but those that are held out'),
         ('name', UsageError, 'preproc'),
         ('name of a bundled model', UsageError, 'the results of the model fast-3t'),
         ('name of the default model', UsageError, 'another meaning'),
@@ -876,3 +896,42 @@ def test_stopped_and_killed_it_resumes_to_the_same_model(nprocs, place, site, mo
     assert weights[0] == weights[1]
     tables = [(tmp_path / o / 'group_performance.tsv').read_bytes() for o in ('out', 'straight')]
     assert tables[0] == tables[1]
+
+
+def test_labels_are_those_of_the_last_run_even_if_one_before_it_was_killed(site, monkeypatch):
+    put_labels(site, 1, 2)
+    first = {one.case.name: np.array(one.read().label) for one in begin(site).labelled}
+    put_label(site.labels[0], '02', head(3).lesion & head(2).brain)
+    with monkeypatch.context() as patched:
+        patched.setattr(preparing, 'write_json', killed)
+        with pytest.raises(KeyboardInterrupt):
+            begin(site)
+    put_labels(site, 1, 2)
+    for one in begin(site).labelled:
+        assert np.array_equal(one.read().label, first[one.case.name])
+
+
+def killed(*given, **named):
+    """Ends the run where a file would be written."""
+    raise KeyboardInterrupt
+
+
+def test_what_is_prepared_needs_no_more_space(site, monkeypatch):
+    put_labels(site, 1, 2)
+    full = shutil.disk_usage(site.work_dir)._replace(free=0)
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: full)
+    with pytest.raises(StorageError, match='GB for prepared images'):
+        begin(site)
+    monkeypatch.undo()
+    begin(site)
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: full)
+    begin(site)
+
+
+def test_of_several_first_results_that_of_the_start_model_is_taken(site):
+    other = replace(read_card(Path(site.model)), name='other', label='other')
+    add_person(site.bids_dir, site.output_dir, '01', head(1), other, load_network(other))
+    results = find_results(site.output_dir)
+    for card, expected in ((None, ''), (read_card(Path(site.model)), ''), (other, 'other')):
+        cases = find_cases(replace(site, labels=()), results, card)
+        assert [case.result.names.desc for case in cases] == [expected, *[''] * (PEOPLE - 1)]

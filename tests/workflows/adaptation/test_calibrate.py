@@ -163,6 +163,33 @@ def test_a_second_run_changes_nothing_and_another_label_everything(site):
     assert digests(site.output_dir) != before
 
 
+def test_an_interruption_leaves_no_result_of_a_former_calibration_for_good(site, monkeypatch):
+    run(site)
+    put_label(site.calibrate_from[0], '01', np.roll(head(1).lesion, 3, axis=0) & head(1).brain)
+    one = replace(site, participants=('02',))
+    done: list[str] = []
+
+    def until_the_second(case, *given, **named):
+        done.append(case.name)
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        return segmenting_one(case, *given, **named)
+
+    segmenting_one = segmenting.segment_case
+    with monkeypatch.context() as patched:
+        patched.setattr(segmenting, 'segment_case', until_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            run(one)
+    complete, output = run(one)
+    assert complete
+    assert '(3 of 3)' in output
+    card = find_model('calibrated', site.output_dir)
+    for number in range(1, PEOPLE + 1):
+        path = result_of(site, f'0{number}')
+        sidecar = read_sidecar(path.with_name(path.name.replace('.nii.gz', '.json')))
+        assert sidecar['Calibration']['Shift'] == card.calibration.shift
+
+
 def test_only_the_selected_get_a_second_result(site):
     run(replace(site, participants=('02',)))
     assert result_of(site, '02').is_file()

@@ -434,3 +434,21 @@ def test_the_table_and_the_plot_of_rungs():
     heights = [float(y) for y in re.findall(r'cy="([\d.]+)"', chart)]
     assert heights[1] < heights[0]
     assert rung_chart(rungs[:1]) == ''
+
+
+def test_a_model_of_an_adapted_model_has_its_minimum_volume_and_not_its_twin(site):
+    always = replace(site, accept='always')
+    run(always)
+    first = site.output_dir / 'models' / 'adapted' / 'model.json'
+    content = json.loads(first.read_text(encoding='utf-8'))
+    content |= {'Twin': {'People': 16, 'Measured': 8}, 'MinimumLesionVolume': 200.0}
+    content['SiteMinimumLesionVolume'] = 200.0
+    write_json(first, content)
+    run(replace(always, model=str(first.parent), label='two'))
+    card = read_card(site.output_dir / 'models' / 'two')
+    assert 'Twin' not in card.content
+    assert card.fitted_minimum_volume == card.minimum_lesion_volume == 200
+    sidecar = read_sidecar(site.output_dir / (
+        'sub-03/anat/sub-03_space-T1w_label-L_desc-two_mask.json'))  # fmt: skip
+    assert sidecar['MinimumLesionVolume'] == 200
+    assert 'simulated people' not in (site.output_dir / 'logs/CITATION.md').read_text()

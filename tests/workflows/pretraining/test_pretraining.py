@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -29,8 +30,10 @@ from ssl2_bids.training.data.participants import from_bytes
 from ssl2_bids.training.pretraining.calibration import calibrate_members
 from ssl2_bids.training.pretraining.config import read_config
 from ssl2_bids.volume import Volume
+from ssl2_bids.workflows.heads import name_of
 from ssl2_bids.workflows.pretraining.model import trained_on, whole_validation
-from ssl2_bids.workflows.pretraining.pack import load_packed, pack
+from ssl2_bids.workflows.pretraining.pack import Packed, load_packed, pack
+from ssl2_bids.workflows.pretraining.run import identity_of
 
 FLAIR = CHANNELS.index('FLAIR')
 ONLY_FLAIR = tuple(channel == 'FLAIR' for channel in CHANNELS)
@@ -174,6 +177,9 @@ class TestPreparation:
         assert [scan.simulated for scan in packed.scans + packed.validation_scans] == [True, True]
         assert trained_on(packed) == '1 simulated scan with labels'
         assert trained_on(packed, labels=False) == '1 simulated scan without labels'
+        unlabelled = replace(packed, scans=(replace(packed.scans[0], label=None),))
+        assert trained_on(unlabelled) == '1 simulated scan without labels'
+        assert trained_on(unlabelled, unlabelled=False) == ''
         validation = whole_validation(config, packed, 'cpu')
         assert len(validation.volumes) == 1
         assert int(validation.volumes[0].label.sum()) == packed.validation_scans[0].label.sum()
@@ -245,11 +251,20 @@ class TestPreparation:
         assert packed_now() == ['sub-02']
         (data / f'{names[1]}_FLAIR.json').write_text('{"SkullStripped": true}')
         assert packed_now() == ['sub-02']
+        (data / f'{names[1]}_FLAIR.json').write_text(
+            '{"SkullStripped": true, "MagneticFieldStrength": 7}'
+        )
+        assert packed_now() == ['sub-02']  # another correction of the bias field
         shutil.rmtree(data / 'sub-03')
         assert packed_now() == []
         assert [scan.person for scan in load_packed(folder).scans] == ['00-sub-01', '00-sub-02']
         data.rename(tmp_path / 'gone')  # it moves to where its sources are missing
         assert packed_now() == []
+        (folder / 'train' / 'scan-00-sub-02.npz').unlink()  # a copy that ended early
+        with pytest.raises(DataError, match='not complete: scan-00-sub-02.npz is missing'):
+            load_packed(folder)
+        (folder / 'contents.json').unlink()
+        assert [scan.person for scan in load_packed(folder).scans] == ['00-sub-01']
 
     def test_another_label_map_makes_other_heads(self, label_maps, tmp_path):
         maps = tmp_path / 'maps'
@@ -263,6 +278,15 @@ class TestPreparation:
         shutil.copy(maps / 'sub-01_dseg.nii.gz', maps / 'sub-04_dseg.nii.gz')
         pack(config, tmp_path / 'packed', progress=shown.append)
         assert shown == ['01', '02', '03', '04']
+        heads = tmp_path / 'packed' / 'train' / 'heads.npz'
+        heads.unlink()
+        pack(config, tmp_path / 'packed')
+        assert heads.is_file()
+
+    def test_label_maps_that_are_not_named_as_in_bids_are_people_of_their_own(self, tmp_path):
+        for name in ('training_seg_01.nii.gz', 'training_seg_02.nii.gz'):
+            assert name_of(tmp_path / name) == name.partition('.')[0]
+        assert name_of(tmp_path / 'sub-07_seg.nii.gz') == '07'
 
     def test_mistakes_are_named(self, make_dataset, tmp_path):
         empty = make_dataset(['sub-01/anat/sub-01_PDw.nii.gz'])
@@ -495,3 +519,14 @@ def test_a_contrast_that_cannot_be_used_costs_itself(make_dataset, tmp_path):
     pack(read_config(path), tmp_path / 'packed')
     (scan,) = load_packed(tmp_path / 'packed').scans
     assert scan.present == ONLY_FLAIR
+
+
+def test_a_stage_is_another_where_the_one_before_it_is(tmp_path):
+    def identity(first: str) -> str:
+        stages = f'[self_supervised]\n{first}\n[supervised]\nsteps = 2'
+        config = read_config(configuration(tmp_path, 'label_maps = ["maps"]', stages=stages))
+        return identity_of('supervised', config, Packed((), (), (), ()))
+
+    starts = ['steps = 2', 'steps = 3', 'steps = 2\nbatch = 3', 'steps = 2\npretext = "tang"']
+    assert len(set(map(identity, starts))) == 4
+    assert identity('steps = 0') == identity('steps = 0\nbatch = 3')

@@ -13,7 +13,12 @@ PROJECTION = 512
 
 
 def contrast_loss(
-    first: Tensor, second: Tensor, person: Tensor, *, temperature: float = TEMPERATURE
+    first: Tensor,
+    second: Tensor,
+    person: Tensor,
+    *,
+    alone: bool = False,
+    temperature: float = TEMPERATURE,
 ) -> Tensor:
     """NT-Xent (Chen et al., arXiv 2002.05709) whose negatives are other people alone.
 
@@ -23,6 +28,7 @@ def contrast_loss(
     ----------
     first, second : (N, P), two views; row by row of one place.
     person : (N,); views of one person are not pushed apart.
+    alone : whether other processes compute no such loss now.
 
     Returns
     -------
@@ -30,13 +36,14 @@ def contrast_loss(
     """
     n = len(person)
     own = functional.normalize(torch.cat([first, second]).float(), dim=1)
-    all_vectors = distributed.gather(own)
-    people = distributed.gather(torch.cat([person, person]))
+    persons = torch.cat([person, person])
+    all_vectors = own if alone else distributed.gather(own)
+    people = persons if alone else distributed.gather(persons)
     likeness = own @ all_vectors.T / temperature
     row = torch.arange(2 * n, device=own.device)
-    offset = 2 * n * distributed.rank()
+    offset = 0 if alone else 2 * n * distributed.rank()
     partner = offset + row.roll(n)
-    negative = torch.cat([person, person])[:, None] != people[None]
+    negative = persons[:, None] != people[None]
     negative[row, partner] = True
     likeness = likeness.masked_fill(~negative, float('-inf'))
     return functional.cross_entropy(likeness, partner)
@@ -58,6 +65,8 @@ class Contrast(nn.Module):
         """(N, 512) from features (N, F, d, h, w)."""
         return self.project(features.float().mean(dim=(2, 3, 4)))
 
-    def loss(self, first: Tensor, second: Tensor, person: Tensor) -> dict[str, Tensor]:
+    def loss(
+        self, first: Tensor, second: Tensor, person: Tensor, *, alone: bool = False
+    ) -> dict[str, Tensor]:
         """See :func:`contrast_loss`; the views' features (N, F, d, h, w)."""
-        return {'contrast': contrast_loss(self(first), self(second), person)}
+        return {'contrast': contrast_loss(self(first), self(second), person, alone=alone)}

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssl2_bids.networks.architectures.swin_unet import SwinUNet
+
 
 class _Reached(Exception):  # no error
     """The features are there: the decoder need not run."""
@@ -23,6 +25,8 @@ def deepest(network: nn.Module) -> nn.Module:
         stages = getattr(network, name, None)
         if isinstance(stages, nn.ModuleList):
             return stages[-1]
+    if isinstance(network, SwinUNet):
+        return network.encoder
     transformer = getattr(network, 'swinViT', None)
     if isinstance(transformer, nn.Module):
         return transformer

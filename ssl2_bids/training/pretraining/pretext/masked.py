@@ -95,11 +95,14 @@ class MaskedAutoencoding:
     Attributes
     ----------
     network : (N, C, D, H, W) to the same shape; members of a committee learn side by side.
-    seed : of masks and disturbances, which are a function of it, the process and the step.
+    seed : of masks and disturbances, which are a function of it, the process, the step and the
+        part.
+    part : see Task.
     """
 
     network: nn.Module
     seed: int = 0
+    part: int = 0
 
     def modules(self) -> dict[str, nn.Module]:
         """All that is optimised."""
@@ -107,7 +110,7 @@ class MaskedAutoencoding:
 
     def loss(self, batch: Unlabelled, step: int) -> tuple[Tensor, dict[str, Any]]:
         """See :func:`masked_loss`."""
-        random = generator(self.seed, step, batch.image.device)
+        random = generator(self.seed, step, batch.image.device, self.part)
         return masked_reconstruction(self.network, batch, random)
 
     def after_step(self, step: int) -> None:

@@ -34,6 +34,8 @@ class Tang:
     seed : of crops, rotations and cut-outs.
     """
 
+    part = 0  # see Task
+
     def __init__(self, network: nn.Module, *, channels: int, view: int, seed: int = 0):
         self.network, self.view, self.seed = network, view, seed
         features, factor = bottleneck_size(network, channels, view)
@@ -50,14 +52,24 @@ class Tang:
 
     def loss(self, batch: Unlabelled, step: int) -> tuple[Tensor, dict[str, Any]]:
         """The sum of the three losses, and each of them."""
-        terms = self.terms(self.network, batch, generator(self.seed, step, CPU))
+        terms = self.terms(self.network, batch, generator(self.seed, step, CPU, self.part))
         named = {name: term.detach() for name, term in terms.items()}
         return torch.stack(list(terms.values())).sum(), named
 
     def terms(
-        self, network: nn.Module, batch: Unlabelled, random: torch.Generator
+        self,
+        network: nn.Module,
+        batch: Unlabelled,
+        random: torch.Generator,
+        *,
+        alone: bool = False,
     ) -> dict[str, Tensor]:
-        """The three losses; inpainting and rotation are means over both views."""
+        """The three losses; inpainting and rotation are means over both views.
+
+        Parameters
+        ----------
+        alone : whether other processes compute no loss now.
+        """
         sums: dict[str, Tensor] = {}
         seen = []
         for _ in range(2):
@@ -74,7 +86,7 @@ class Tang:
             for name, term in both.items():
                 sums[name] = sums.get(name, torch.zeros((), device=term.device)) + term / 2
             seen.append(features)
-        return {**sums, **self.contrast.loss(seen[0], seen[1], batch.person)}
+        return {**sums, **self.contrast.loss(seen[0], seen[1], batch.person, alone=alone)}
 
     def after_step(self, step: int) -> None:
         """Nothing."""
@@ -101,7 +113,8 @@ class HeldOutViews:
             for number, batch in enumerate(self.batches):
                 there = Unlabelled(*(part.to(self.device) for part in batch))
                 random = generator(self.task.seed + 1, number, CPU)
-                for name, term in self.task.terms(network, there, random).items():
+                terms = self.task.terms(network, there, random, alone=True)
+                for name, term in terms.items():
                     sums[name] = sums.get(name, 0.0) + float(term)
         return {f'validation_{name}': s / len(self.batches) for name, s in sums.items()}
 
