@@ -918,7 +918,7 @@ def killed(*given, **named):
 
 def test_what_is_prepared_needs_no_more_space(site, monkeypatch):
     put_labels(site, 1, 2)
-    full = shutil.disk_usage(site.work_dir)._replace(free=0)
+    full = shutil.disk_usage(site.output_dir)._replace(free=0)
     monkeypatch.setattr(shutil, 'disk_usage', lambda path: full)
     with pytest.raises(StorageError, match='GB for prepared images'):
         begin(site)

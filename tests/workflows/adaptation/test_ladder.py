@@ -451,4 +451,3 @@ def test_a_model_of_an_adapted_model_has_its_minimum_volume_and_not_its_twin(sit
     sidecar = read_sidecar(site.output_dir / (
         'sub-03/anat/sub-03_space-T1w_label-L_desc-two_mask.json'))  # fmt: skip
     assert sidecar['MinimumLesionVolume'] == 200
-    assert 'simulated people' not in (site.output_dir / 'logs/CITATION.md').read_text()
