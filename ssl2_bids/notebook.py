@@ -138,7 +138,7 @@ def preprocess(
 
     scans = [steps.check_image(reorient(one)) for one in (image, *inversions)]
     made = steps.prepare_contrast([scans[0].image], [one.image for one in scans[1:]])
-    mask, _, found = steps.brain_mask(
+    mask, _, found, _ = steps.brain_mask(
         made.image,
         mode=skull_strip,
         stripped=None,
@@ -352,7 +352,7 @@ def simulate_head(
     )
     from ssl2_bids.simulation.scanner.protocols import read_scanner
     from ssl2_bids.simulation.scanner.scan import scan
-    from ssl2_bids.workflows.simulation.plan import tissue_maps
+    from ssl2_bids.workflows.simulation.plan import MNI_SIZE, tissue_maps
 
     scanner = read_scanner(field=field)
     unknown = sorted(set(contrasts) - set(scanner.protocols))
@@ -362,7 +362,8 @@ def simulate_head(
             advice=f'Choose from {", ".join(sorted(scanner.protocols))}.',
         )
     reference = contrasts[0]
-    draw = draw_participant(seed, 1, scanner, Habits(load=load), contrasts=contrasts)
+    habits = Habits(size=MNI_SIZE, load=load)
+    draw = draw_participant(seed, 1, scanner, habits, contrasts=contrasts)
     (visit,) = make_visits(draw, tissue_maps(), scanner)
     scans = draw.visits[0].scans
     images = {}

@@ -159,6 +159,8 @@ def draw_participant(
     for visit in range(sessions):
         random = np.random.default_rng([seed, number, visit])
         changes = draw_changes(random) if visit else None
+        if not habits.load:  # a healthy person stays one
+            changes = None
         scans = {
             suffix: draw_scan(
                 np.random.default_rng([seed, number, visit, *suffix.encode()]),

@@ -93,7 +93,7 @@ def next_visit(
             patch = resized
         if kind != 'vanished':
             changed.append(_with_change(patch, patch.lesion.index, kind))
-    number = max((lesion.index for lesion in lesions.table), default=0)
+    number = max([lesions.highest, *(lesion.index for lesion in lesions.table)])
     for _ in range(changes.new):
         for _ in range(TRIES):
             volume, place = painter.draw_size(NEW_SIZES[1])
@@ -110,7 +110,7 @@ def next_visit(
     later = compose(lesions.healthy, around, tuple(changed))
     if lesions.mimics is not None:
         later = with_mimics(later, lesions.mimics)
-    return replace(later, table=later.table + gone)
+    return replace(later, table=later.table + gone, highest=number)
 
 
 def draw_fates(

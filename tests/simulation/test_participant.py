@@ -110,3 +110,9 @@ def test_knowledge_agrees_with_what_was_painted(visits):
         brain = head.brain.sum() * np.prod(head.spacing)
         assert known.brain.sum() * known.grid.voxel_volume == pytest.approx(brain, rel=0.03)
     assert first.volume_ml == pytest.approx(1.5, rel=0.1)
+
+
+def test_who_has_no_lesions_gets_none_later():
+    habits = Habits(load=0.0, spread=0.0)
+    draws = [draw_participant(1, n, small(3), habits, sessions=2) for n in range(20)]
+    assert all(draw.visits[1].changes is None for draw in draws)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from label_phantom import label_head
@@ -93,6 +95,14 @@ def test_a_third_visit_continues_the_second(second):
     third = next_visit(second, Changes(new=1), generator(9))
     assert third.count == second.count + 1
     assert len({p.lesion.index for p in third.patches}) == third.count
+
+
+def test_a_number_is_given_once(first):
+    last = first.table[-1].index
+    without = replace(first, table=first.table[:-1], patches=first.patches[:-1], highest=last)
+    later = next_visit(without, Changes(new=1), generator(9))
+    assert [one.index for one in later.table if one.change == 'new'] == [last + 1]
+    assert later.highest == last + 1
 
 
 def test_visits_repeat_themselves_and_keep_the_mimics(first):

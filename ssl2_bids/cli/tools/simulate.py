@@ -123,6 +123,7 @@ def _add_dataset(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         '--contrasts',
         nargs='+',
+        action='extend',
         metavar='SUFFIX',
         help='T1w, FLAIR, T2w, T2starw, MEGRE and, at 7 T, UNIT1 with the inversion images of '
         'MP2RAGE (default: FLAIR, and UNIT1 at 7 T, else T1w; with --protocol all of its '
@@ -238,6 +239,14 @@ def run_simulate(args: argparse.Namespace) -> int:
     """Run ``ssl2 simulate`` and return its exit code."""
     if args.again:
         return run_again(args)
+    if not args.labelled and (args.sparse, args.encoding) != (
+        args.usual('sparse'),
+        args.usual('encoding'),
+    ):
+        raise UsageError(
+            '--sparse and --encoding are for labels, but no participant is labelled',
+            advice='Give --labelled N, or leave them out.',
+        )
     from rich.console import Console
     from rich.progress import Progress
 

@@ -48,6 +48,7 @@ class PaintedLesions:
     pulsation : None, or the share 0 to 1 of the fluid's signal that escapes the inversion.
     mimics : None, or the draw of the lesion mimics.
     healthy, around, patches : what they were made from.
+    highest : number of any lesion at this or a former visit.
     """
 
     anatomy: Anatomy
@@ -62,6 +63,7 @@ class PaintedLesions:
     ignore: np.ndarray | None = None
     pulsation: np.ndarray | None = None
     mimics: Any = None
+    highest: int = 0
 
     @property
     def count(self) -> int:

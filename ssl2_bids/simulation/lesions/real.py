@@ -102,14 +102,17 @@ def read_shapes(folder: str | Path) -> LesionShapes:
             advice='Give a folder of binary masks in MNI152 space.',
             path=folder,
         )
+    short = [path.name.split('_')[0].removesuffix('.nii.gz') for path in paths]
+    if len(set(short)) < len(paths):  # not one mask of each patient
+        short = [path.name.removesuffix('.nii.gz') for path in paths]
     components: list[Component] = []
-    for path in paths:
+    for path, patient in zip(paths, short, strict=True):
         mask = reorient(read(path, dtype=None))
         if not np.isin(np.unique(mask.data), (0, 1)).all():
             raise DataError(
                 'the mask has other values than 0 and 1', advice='Binarise it.', path=path
             )
-        components += components_of(mask, path.name.split('_')[0].removesuffix('.nii.gz'))
+        components += components_of(mask, patient)
     components.sort(key=lambda c: (c.volume, c.patient, c.number))
     return LesionShapes(tuple(components), np.array([c.volume for c in components]))
 

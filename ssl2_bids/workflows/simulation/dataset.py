@@ -8,6 +8,7 @@ from typing import Any
 
 from ssl2_bids import __version__
 from ssl2_bids.bids.columns import SIMULATED_PARTICIPANT_COLUMNS
+from ssl2_bids.bids.dataset import read_table
 from ssl2_bids.bids.outputs import write_table
 from ssl2_bids.bids.provenance import BIDS_VERSION, CODE_URL
 from ssl2_bids.errors import CannotWriteError
@@ -149,14 +150,16 @@ def write_participants(root: Path, anatomies: Mapping[str, str]) -> None:
 
     Parameters
     ----------
-    anatomies : name of the template of each, by folder (``sub-01``).
+    anatomies : name of the template of each, by folder (``sub-01``); that of others stays.
     """
+    path = root / 'participants.tsv'
+    known = {row['participant_id']: row.get('anatomy') for row in read_table(path)}
     rows = [
         {
             'participant_id': folder.name,
             'group': 'simulated',
-            'anatomy': anatomies.get(folder.name),
+            'anatomy': anatomies.get(folder.name) or known.get(folder.name),
         }
         for folder in sorted(root.glob('sub-*'))
     ]
-    write_table(root / 'participants.tsv', rows, SIMULATED_PARTICIPANT_COLUMNS)
+    write_table(path, rows, SIMULATED_PARTICIPANT_COLUMNS)

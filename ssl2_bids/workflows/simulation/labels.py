@@ -67,6 +67,11 @@ def check_labelling(labelling: Labelling, subjects: int) -> None:
             f'{labelling.sparse:g} is not a share of slices',
             advice='Give a number above 0 and up to 1, for example 0.1.',
         )
+    if abs(labelling.every * labelling.sparse - 1) > 0.15:
+        raise UsageError(
+            f'{labelling.sparse:g} of the slices cannot be drawn: every n-th is',
+            advice='Give 1, 0.5, 0.33, 0.25 or less.',
+        )
     if labelling.encoding not in ENCODINGS:
         raise UsageError(
             f'"{labelling.encoding}" is not an encoding of labels',
@@ -192,4 +197,5 @@ def protocol(labelling: Labelling) -> str:
     """What was drawn, in words."""
     if labelling.every == 1:
         return 'All lesions of the brain'
-    return f'All lesions in every {labelling.every}th axial slice of the brain'
+    ordinal = {2: '2nd', 3: '3rd'}.get(labelling.every, f'{labelling.every}th')
+    return f'All lesions in every {ordinal} axial slice of the brain'

@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 from known_head import known_head
@@ -82,6 +84,14 @@ def test_masks_are_split_into_lesions(shapes):
     assert (largest.patient, largest.number) == ('p02', 1)
     np.testing.assert_allclose(largest.centre, (-27, -30, 32), atol=0.3)
     assert largest.volume == pytest.approx(4 / 3 * np.pi * 4 * 14 * 5, rel=0.05)
+
+
+def test_masks_whose_names_begin_alike_are_of_different_patients(folder, tmp_path):
+    for number, path in enumerate(sorted(folder.glob('*.nii.gz')), start=1):
+        shutil.copy(path, tmp_path / f'patient_{number:02d}.nii.gz')
+    found = read_shapes(tmp_path).components
+    assert {one.patient for one in found} == {'patient_01', 'patient_02'}
+    assert len({(one.patient, one.number) for one in found}) == len(found) == 6
 
 
 def test_folders_without_usable_masks_are_refused(tmp_path):

@@ -14,6 +14,7 @@ from label_phantom import label_head
 from scipy import ndimage
 
 from ssl2_bids.atlas import read_atlas
+from ssl2_bids.bids.dataset import read_table
 from ssl2_bids.bids.labels import find_labels
 from ssl2_bids.cli.tools.app import main
 from ssl2_bids.errors import CannotWriteError, DataError, NoInputError, UsageError
@@ -22,6 +23,7 @@ from ssl2_bids.steps.annotation import Annotation, read_label_values
 from ssl2_bids.volume import read, reorient, resample
 from ssl2_bids.voxel_grid import same_grid
 from ssl2_bids.workflows.simulation import run as workflow
+from ssl2_bids.workflows.simulation.dataset import write_participants
 from ssl2_bids.workflows.simulation.labels import labelled_numbers
 from ssl2_bids.workflows.simulation.plan import tissue_maps
 from ssl2_bids.workflows.simulation.replay import simulate_again
@@ -543,6 +545,7 @@ def test_output_that_is_a_file_is_refused(tmp_path):
         ({'labelled': 2}, 'labelled'),
         ({'sparse': 0.0}, 'slices'),
         ({'sparse': 1.5}, 'slices'),
+        ({'sparse': 0.7}, 'every n-th'),
         ({'encoding': 'drawing'}, 'drawing'),
         ({'whole_head': True}, 'skull'),
         ({'motion': 1.5}, 'motion'),
@@ -633,6 +636,8 @@ def test_the_command(site, tmp_path, capsys):
     assert (tmp_path / 'again' / name).read_bytes() == (tmp_path / 'out' / name).read_bytes()
     assert main([*words[:2], '--seed', '2']) == 73
     assert main(['simulate', str(tmp_path / 'x'), '--sparse', 'few']) == 64
+    assert main(['simulate', str(tmp_path / 'x'), '--sparse', '0.1']) == 64
+    assert main(['simulate', str(tmp_path / 'x'), '--encoding', 'dseg']) == 64
 
 
 def test_a_mistyped_option_refers_to_the_help_of_its_tool(tmp_path, capsys):
@@ -699,3 +704,12 @@ def test_real_heads_of_each_scanner(tmp_path, field, names):
     assert_valid(tmp_path)
     for sidecar in (tmp_path / TRUTH).glob('sub-*/anat/*label-L_mask.json'):
         assert 1000 < json.loads(sidecar.read_text())['LesionVolumeMm3'] < 40000
+
+
+def test_who_is_not_made_again_keeps_the_anatomy(tmp_path):
+    for name in ('sub-01', 'sub-02'):
+        (tmp_path / name).mkdir()
+    write_participants(tmp_path, {'sub-01': 'a', 'sub-02': 'b'})
+    write_participants(tmp_path, {'sub-01': 'c'})
+    rows = read_table(tmp_path / 'participants.tsv')
+    assert [row['anatomy'] for row in rows] == ['c', 'b']
