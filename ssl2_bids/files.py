@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import errno
+import fnmatch
 import hashlib
 import json
 import logging
@@ -218,6 +219,23 @@ def sha256_of(stream: BinaryIO) -> str:
     while block := stream.read(2**20):
         digest.update(block)
     return digest.hexdigest()
+
+
+def files_below(folder: Path, pattern: str) -> list[Path]:
+    """Files below a folder by a pattern of their names, sorted.
+
+    Links to folders are followed, each folder once; ``Path.rglob`` does not follow them.
+    """
+    seen: set[str] = set()
+    found: list[Path] = []
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        found += [Path(place) / name for name in fnmatch.filter(names, pattern)]
+    return sorted(found)
 
 
 def finished_files(folder: Path, pattern: str) -> list[Path]:

@@ -13,6 +13,7 @@ from ssl2_bids.files import (
     ABANDONED,
     PREFIX,
     as_ssl2_error,
+    files_below,
     finished_files,
     read_object,
     read_text,
@@ -143,3 +144,16 @@ def test_a_listing_sees_finished_names_alone(tmp_path):
         write_text(tmp_path / name, '')
     assert [p.name for p in finished_files(tmp_path, '*.json')] == ['a.json']
     assert [p.name for p in finished_files(tmp_path, '**/*.json')] == ['a.json', 'e.json']
+
+
+def test_files_below_linked_folders_are_found_once(tmp_path):
+    folder = tmp_path / 'sub-01'
+    (tmp_path / 'elsewhere').mkdir()
+    (tmp_path / 'elsewhere' / 'a.nii').touch()
+    folder.mkdir()
+    (folder / 'anat').symlink_to(tmp_path / 'elsewhere')
+    (folder / 'loop').symlink_to(folder)
+    (folder / 'b.nii').touch()
+    found = files_below(folder, '*.nii')
+    assert [path.relative_to(folder).as_posix() for path in found] == ['anat/a.nii', 'b.nii']
+    assert files_below(tmp_path / 'nowhere', '*') == []

@@ -11,6 +11,7 @@ from ssl2_bids.bids.absent import absent_content, is_absent
 from ssl2_bids.bids.image_names import is_native
 from ssl2_bids.bids.provenance import BRAIN_MASKS
 from ssl2_bids.errors import DataError
+from ssl2_bids.files import files_below
 from ssl2_bids.raw_grid import RawGrid, read_raw_grid, upright
 from ssl2_bids.volume import pointer_of
 from ssl2_bids.voxel_grid import describe_grid, same_grid
@@ -52,7 +53,7 @@ def brain_masks_of(folder: Path, subject: str, session: str | None) -> list[Path
     """
     own = folder / f'sub-{subject}'
     found = [*folder.glob(f'sub-{subject}_*.nii*')]
-    found += own.rglob(f'sub-{subject}_*.nii*') if own.is_dir() else []
+    found += files_below(own, f'sub-{subject}_*.nii*')
     found = [path for path in found if path.parent.name not in OF_OTHERS]
     named = [(path, NAME.fullmatch(path.name)) for path in sorted(found)]
     masks = [
@@ -132,7 +133,8 @@ def unlike_masks(folder: Path, subject: str) -> list[Path]:
     ----------
     folder : that of ``--brain-mask``.
     """
-    found = [*folder.glob(f'sub-{subject}_*.nii*'), *(folder / f'sub-{subject}').rglob('*.nii*')]
+    found = [*folder.glob(f'sub-{subject}_*.nii*')]
+    found += files_below(folder / f'sub-{subject}', '*.nii*')
     return sorted(
         path
         for path in found

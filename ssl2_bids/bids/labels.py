@@ -34,7 +34,7 @@ from ssl2_bids.bids.filters import LONG_NAMES, entities_agree
 from ssl2_bids.bids.inheritance import Inheritance, stem
 from ssl2_bids.bids.label_ranking import those_that_count
 from ssl2_bids.errors import DataError, NoInputError
-from ssl2_bids.files import check_folder
+from ssl2_bids.files import check_folder, files_below
 from ssl2_bids.steps.annotation import LESION, meaning
 
 log = logging.getLogger('ssl2_bids')
@@ -300,7 +300,7 @@ def _images(folder: Path, participants: Iterable[str] | None) -> list[Path]:
     found: dict[Path, Path] = {}
     for subject in sorted(folder.glob('sub-*')):
         if wanted is None or re.split(r'[_.]', subject.name)[0] in wanted:
-            images = subject.rglob('[!.]*.nii*') if subject.is_dir() else [subject]
+            images = files_below(subject, '[!.]*.nii*') if subject.is_dir() else [subject]
             for path in sorted(p for p in images if p.name.endswith(('.nii', '.nii.gz'))):
                 found[path.with_name(stem(path))] = path
     return list(found.values())

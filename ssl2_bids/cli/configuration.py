@@ -82,6 +82,8 @@ def _validate(parser: Parser, action: argparse.Action, value: Any, path: Path) -
         if isinstance(value, dict) or (several and action.nargs is None):
             raise UsageError('one value is needed')
         texts = [str(one) for one in (value if several else [value])]
+        if '' in texts:
+            raise UsageError('it is empty')
         words = [option, *texts] if several else [f'{option}={texts[0]}']
         arguments = parser.parse_args(['bids', 'out', 'participant', *words])
     except UsageError as error:

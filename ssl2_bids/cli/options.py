@@ -9,6 +9,7 @@ import os
 import shlex
 import shutil
 import tempfile
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
@@ -45,7 +46,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     ------
     UsageError : wrong options or values.
     """
-    if '' in argv:
+    if '' in argv or any(one.startswith('--') and one.endswith('=') for one in argv):
         raise UsageError(
             'an argument is empty',
             advice='Is a variable of the shell not set? "." is this folder.',
@@ -71,16 +72,24 @@ def _names_given(argv: list[str]) -> set[str]:
 
 
 def options_record(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The options of a run as TOML can hold them: without those that are not set."""
+    """The options of a run as TOML can hold them: without those that are not set.
+
+    Paths are absolute, so that the record means the same in every folder.
+    """
     own = ('given', 'notes', 'resources')
     values = {k: v for k, v in vars(arguments).items() if k not in own and v is not None}
+    if arguments.derivatives:
+        named = given_datasets(arguments.derivatives)
+        values['derivatives'] = [f'{name}={path}' for name, path in named.items()]
+    if arguments.model and '/' in arguments.model:
+        values['model'] = absolute(Path(arguments.model))
     return {k: _as_text(v) for k, v in sorted(values.items())}
 
 
 def _as_text(value: Any) -> Any:
     if isinstance(value, list):
         return [_as_text(one) for one in value]
-    return str(value) if isinstance(value, Path) else value
+    return str(absolute(value)) if isinstance(value, Path) else value
 
 
 def settings_for(level: str, arguments: argparse.Namespace) -> RunSettings:
@@ -116,7 +125,7 @@ def settings_for(level: str, arguments: argparse.Namespace) -> RunSettings:
         'work_dir': work_dir,
         'participants': participants,
         'excluded': excluded,
-        'sessions': strip_prefix(arguments.session_label, 'ses'),
+        'sessions': strip_prefix(arguments.session_label, 'ses', _sessions(arguments, bids_dir)),
         'filters': dataset.read_filters(arguments.bids_filter_file)
         if arguments.bids_filter_file
         else {},
@@ -127,7 +136,7 @@ def settings_for(level: str, arguments: argparse.Namespace) -> RunSettings:
         'memory_gb': memory_gb,
     }
     if level == 'group':
-        made |= _of_adaptation(arguments, labels, derivatives)
+        made |= _of_adaptation(arguments, labels, derivatives, known)
     else:
         made['plugin'] = _read_plugin(arguments.use_plugin) if arguments.use_plugin else None
         made['brain_mask'] = _folder_of_masks(arguments.brain_mask)
@@ -176,7 +185,10 @@ def _direct_values(kind: type[RunSettings], arguments: argparse.Namespace) -> di
 
 
 def _of_adaptation(
-    arguments: argparse.Namespace, more: Path | None, derivatives: dict[str, Path]
+    arguments: argparse.Namespace,
+    more: Path | None,
+    derivatives: dict[str, Path],
+    known: Collection[str],
 ) -> dict[str, Any]:
     """The settings of an adaptation that are not the value of an option.
 
@@ -184,6 +196,7 @@ def _of_adaptation(
     ----------
     more : a folder of labels beside those of ``--labels``.
     derivatives : other datasets; those that have manual masks are folders of labels too.
+    known : labels of the participants.
 
     Raises
     ------
@@ -220,9 +233,17 @@ def _of_adaptation(
         'twin_heads': _existing_folders([arguments.twin_heads])[0]
         if arguments.twin_heads
         else None,
-        'holdout': strip_prefix(arguments.holdout_label, 'sub') or (),
+        'holdout': strip_prefix(arguments.holdout_label, 'sub', known) or (),
         'resegment': not arguments.no_resegment,
     }
+
+
+def _sessions(arguments: argparse.Namespace, bids_dir: Path) -> set[str]:
+    """The labels of all sessions, where some were asked for."""
+    if not arguments.session_label:
+        return set()
+    people = dataset.participant_labels(bids_dir)
+    return {s for one in people for s in dataset.session_labels(bids_dir, one) if s is not None}
 
 
 def _existing_folders(paths: list[Path] | None) -> list[Path]:

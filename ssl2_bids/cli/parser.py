@@ -121,6 +121,7 @@ def _add_selection(parser: Parser) -> None:
         group,
         '--contrasts',
         nargs='+',
+        action='extend',
         choices=KEYS,
         metavar='KEY',
         help=f'use these contrasts only: {", ".join(KEYS)} (default: all channels of the model)',
@@ -129,6 +130,7 @@ def _add_selection(parser: Parser) -> None:
         group,
         '--require',
         nargs='+',
+        action='extend',
         choices=KEYS,
         metavar='KEY',
         help='a session where one of these contrasts cannot be used fails; by default it is '
@@ -255,7 +257,7 @@ def _add_other(parser: Parser) -> None:
         '--verbose',
         action='count',
         default=0,
-        help='print more messages; can be repeated',
+        help='print all messages; -vv also those of nipype',
     )
     add_option(
         group,

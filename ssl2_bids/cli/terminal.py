@@ -51,7 +51,7 @@ class Terminal:
     def __enter__(self) -> Terminal:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(logging.Formatter('%(message)s'))
-        handler.setLevel(max(logging.DEBUG, 20 - 5 * self.settings.verbose))
+        handler.setLevel(max(logging.DEBUG, 20 - 10 * self.settings.verbose))
         self._add(handler)
         log.setLevel(logging.DEBUG)
         log.propagate = False

@@ -62,6 +62,11 @@ def datasets(words: list[str] | None) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for word in words or ():
         name, sign, rest = word.partition('=')
+        if sign and not rest:
+            raise UsageError(
+                f'-d {word} names no folder',
+                advice='Is a variable of the shell not set? "." is this folder.',
+            )
         path = absolute(Path(rest if sign and '/' not in name else word))
         name = name if sign and '/' not in name else path.name
         advice = 'Give another name: -d NAME=PATH.'

@@ -65,6 +65,8 @@ MISTAKES = [
     (['{data}', '{out}', 'participant', '-d', 'x={data}'], 64, 'is the dataset itself'),
     (['{data}', '{out}', 'participant', '-d', 'raw={data}'], 64, 'is reserved'),
     (['{data}', '{out}', 'participant', '-d', 'a b={data}'], 64, 'not a name'),
+    (['{data}', '{out}', 'participant', '-d', 'fmriprep='], 64, 'names no folder'),
+    (['{data}', '{out}', 'participant', '--work-dir='], 64, 'an argument is empty'),
     (['{data}', '{out}', 'participant', '-d', 'x={data}', 'x=/'], 64, 'another dataset "x"'),
     (['{data}', '{out}', 'participant', '-d', 'labels={data}'], 64, 'at participant level'),
     (['{data}', '{out}', 'group', '-d', 'labels={data}/nope'], 66, 'folder of labels'),
@@ -219,6 +221,40 @@ def test_a_former_adaptation_can_be_run_again_from_its_file(dataset, tmp_path):
     again = [dataset, tmp_path / 'out', 'group', '--config-file', tmp_path / 'former.toml']
     made = options.settings_for('group', options.parse([str(w) for w in again]))
     assert (made.labels, made.folds) == ((tmp_path / 'labels',), 3)
+
+
+def test_a_record_means_the_same_in_every_folder(dataset, tmp_path, monkeypatch):
+    import tomli_w
+
+    (tmp_path / 'masks').mkdir()
+    monkeypatch.chdir(tmp_path)
+    words = [str(dataset), 'out', 'participant', '--brain-mask', 'masks', '-w', 'work']
+    former = options.options_record(options.parse(words))
+    (tmp_path / 'former.toml').write_text(tomli_w.dumps({'options': former}))
+    monkeypatch.chdir('/')
+    again = [str(dataset), str(tmp_path / 'out'), 'participant']
+    made = options.settings_for(
+        'participant', options.parse([*again, '--config-file', str(tmp_path / 'former.toml')])
+    )
+    assert (made.brain_mask, made.work_dir) == (tmp_path / 'masks', tmp_path / 'work')
+
+
+def test_options_that_take_several_words_can_be_repeated(dataset, tmp_path):
+    words = [str(dataset), str(tmp_path / 'out'), 'participant']
+    for option in ('--contrasts', '--require'):
+        given = options.parse([*words, option, 't1w', option, 'flair'])
+        assert getattr(given, option[2:]) == ['t1w', 'flair']
+
+
+def test_sessions_of_the_dataset_are_taken_as_they_are(make_dataset, tmp_path, monkeypatch):
+    names = ('2020-01-01', 'pre')
+    dataset = make_dataset([f'sub-01/ses-{s}/anat/sub-01_ses-{s}_FLAIR.nii.gz' for s in names])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'pre').write_text('another')
+    for name in names:
+        words = [dataset, tmp_path / 'out', 'participant', '--session-label', name]
+        made = options.settings_for('participant', options.parse([str(w) for w in words]))
+        assert made.sessions == (name,)
 
 
 def test_labels_from_a_file(dataset, tmp_path, capsys):

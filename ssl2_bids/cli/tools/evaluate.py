@@ -79,6 +79,7 @@ def add_evaluate(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         '--compare',
         nargs='+',
+        action='extend',
         metavar='LABEL',
         help='compare the first of these models with each of the others',
     )

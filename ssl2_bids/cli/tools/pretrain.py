@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl2_bids.cli import values
-from ssl2_bids.errors import SUCCESS
+from ssl2_bids.errors import SUCCESS, UsageError
 from ssl2_bids.progress import StageProgress
 
 DESCRIPTION = """\
@@ -74,6 +74,11 @@ def run_pretrain(args: argparse.Namespace) -> int:
 
     logging.basicConfig(format='ssl2: %(message)s', level=logging.WARNING)
     logging.getLogger('ssl2_bids').setLevel(logging.INFO)
+    if args.pack and args.data:
+        raise UsageError(
+            '--pack prepares the data of the configuration; --data names data that are prepared',
+            advice='Give one of both.',
+        )
     if args.pack:
         place = workflow.pack_data(args.config, args.output, progress=_show_prepared)
         _show(f'prepared dataset: {place}')

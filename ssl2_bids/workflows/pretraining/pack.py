@@ -234,7 +234,7 @@ def pack_heads(work: Preparation) -> None:
     key = fingerprint(
         [[(path.name, work.digest(path)) for path in files], held_out, data.validation]
     )
-    there = not files or any(path.is_file() for path in done)
+    there = not files or done[0].is_file()  # the training's
     if contents.has(HEADS, key) and (there or contents.reason(HEADS)):
         work.left_out += contents.reason(HEADS).splitlines()
         return

@@ -443,6 +443,11 @@ class TestRun:
         (start / 'model.json').write_text(json.dumps(card | {'Threshold': 0.123}))
         assert main(['pretrain', *words]) == 64  # another model to start from, in the same place
 
+    def test_prepared_data_are_not_prepared(self, prepared_heads, tmp_path):
+        packed, path = prepared_heads
+        words = ['pretrain', str(path), str(tmp_path / 'x'), '--pack', '--data', str(packed)]
+        assert main(words) == 64
+
     def test_members_of_a_committee_are_calibrated(self, prepared_heads, tmp_path):
         packed, _ = prepared_heads
         member = '{ Type = "fast_unet", Channels = [4, 8], FullResolutionChannels = 2 }'
