@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from ssl2_bids import sidecar_values
 from ssl2_bids.bids import preference
 from ssl2_bids.bids.choosing import Choosing
+from ssl2_bids.bids.inheritance import stem
 from ssl2_bids.bids.scan import Scan
 from ssl2_bids.voxel_grid import same_grid
 
@@ -18,6 +20,7 @@ MAX_ECHO = 0.060  # s; later echoes hold little signal at 7T
 
 def pick_t2starw(choosing: Choosing, found: list[dict[str, Any]]) -> Scan:
     """A single T2starw, else the echoes of a T2starw, else those of a MEGRE."""
+    found = _without_copies(choosing, found)
     single = [f for f in found if f['suffix'] == 'T2starw' and 'echo' not in f]
     if single:
         choosing.drop([f for f in found if f not in single], 'a single T2starw is used')
@@ -36,6 +39,16 @@ def pick_t2starw(choosing: Choosing, found: list[dict[str, Any]]) -> Scan:
     return _pick_echoes(choosing, sorted(group, key=_echo))
 
 
+def _without_copies(choosing: Choosing, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of an image stored as .nii and as .nii.gz one file, as for other contrasts."""
+    kept: dict[Path, dict[str, Any]] = {}
+    for file in preference.in_order(found, choosing.headers):
+        first = kept.setdefault(file['path'].with_name(stem(file['path'])), file)
+        if first is not file:
+            choosing.drop([file], f'{first["path"].name} is used')
+    return [f for f in found if any(f is one for one in kept.values())]
+
+
 def _pick_echoes(choosing: Choosing, group: list[dict[str, Any]]) -> Scan:
     known = _have_times(choosing, group)
     early = [
@@ -51,8 +64,12 @@ def _pick_echoes(choosing: Choosing, group: list[dict[str, Any]]) -> Scan:
             choosing.warnings.append(f'{name} was left out: not on the grid of the first echo')
     pick = choosing.scan('T2starw', together[0])
     seconds = [f['metadata'].get('EchoTime') for f in together]
+    metadata = pick.metadata
+    if len(together) > 1:  # the mean of several has no echo time of its own
+        metadata = {k: v for k, v in pick.metadata.items() if k != 'EchoTime'}
     return replace(
         pick,
+        metadata=metadata,
         paths=tuple(f['path'] for f in together),
         echo_times=tuple(map(float, seconds)) if known else (),
     )

@@ -11,9 +11,10 @@ from ssl2_bids.bids.dataset import optional_table
 def acquisition_time(
     bids_dir: Path, subject: str, session: str | None, contrast: str
 ) -> str | None:
-    """``acq_time`` of ``sessions.tsv``, else that of an image in ``scans.tsv``; None if unknown.
+    """``acq_time`` of ``sessions.tsv``, else of an image in ``scans.tsv``; None if unknown.
 
-    A time that can be read goes before one that cannot.
+    The image of this contrast goes before the others, for a contrast may be computed from them. A
+    time that can be read goes before one that cannot.
 
     Parameters
     ----------
@@ -27,9 +28,9 @@ def acquisition_time(
             found.append(_known(row.get('acq_time')))
     folder = bids_dir / person / (f'ses-{session}' if session else '')
     scans = folder / (f'{person}_ses-{session}_scans.tsv' if session else f'{person}_scans.tsv')
-    for row in optional_table(scans, 'filename'):
-        if f'_{contrast}.' in row.get('filename', ''):
-            found.append(_known(row.get('acq_time')))
+    rows = [row for row in optional_table(scans, 'filename') if row.get('filename')]
+    rows.sort(key=lambda row: f'_{contrast}.' not in row['filename'])
+    found += [_known(row.get('acq_time')) for row in rows]
     known = [text for text in found if text]
     return next((text for text in known if as_date(text)), known[0] if known else None)
 

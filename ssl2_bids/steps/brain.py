@@ -184,14 +184,17 @@ def extract_brain(image: Volume, *, threads: int = 1) -> Volume:
     return Volume(np.asarray(mask, np.uint8), image.affine)
 
 
-def methods(brain_only: bool, *, in_inv2: bool = False) -> list[str]:
+def methods(brain_only: bool, contrast: str, *, in_inv2: bool = False) -> list[str]:
     """The methods sentences.
 
     Parameters
     ----------
+    contrast : of the image.
     in_inv2 : the brain of UNIT1 was looked for in INV2.
     """
     if brain_only:
-        return ['The images showed the brain only; their foreground was used as the brain mask.']
-    extracted = ['The brain was extracted from each image with deepbet [@fisch2024].']
-    return [*extracted, 'The brain of UNIT1 was extracted from INV2.'] if in_inv2 else extracted
+        return [
+            f'The {contrast} image showed the brain only; its foreground was used as brain mask.'
+        ]
+    source = 'INV2' if in_inv2 else f'the {contrast} image'
+    return [f'The brain of {contrast} was extracted from {source} with deepbet [@fisch2024].']

@@ -43,7 +43,7 @@ def segment_jointly(
     evidence: np.ndarray,
     grid: Volume,
     *,
-    threshold: float,
+    threshold: float | Sequence[float],
     minimum_volume: float,
     hysteresis: Hysteresis = USUAL,
     noise: NoiseBound = USUAL_NOISE,
@@ -55,7 +55,7 @@ def segment_jointly(
     probabilities : (V, I, J, K), 0 to 1, on one grid.
     evidence : (V - 1, I, J, K), see ``visit_matching.change_evidence``.
     grid : the brain on that grid, above 0 is inside; nothing outside it is a lesion.
-    threshold : of a visit alone.
+    threshold : of a visit alone; one for all, or one for each.
     minimum_volume : mm^3; what is smaller at a visit is no lesion there.
 
     Raises
@@ -63,9 +63,14 @@ def segment_jointly(
     DataError : more lesions than can be numbered.
     """
     volume = grid.voxel_volume
-    relevant = (grid.data > 0) & (probabilities.max(axis=0) >= threshold / FLOOR)
+    levels = np.broadcast_to(np.asarray(threshold, float), len(probabilities))
+    relevant = np.zeros(probabilities.shape[1:], bool)
+    for probability, level in zip(probabilities, levels, strict=True):
+        relevant |= probability >= level / FLOOR
+    relevant &= grid.data > 0
     odds = np.full(probabilities.shape, -hysteresis.cap, np.float32)
-    odds[:, relevant] = log_odds(probabilities[:, relevant], threshold, hysteresis.cap)
+    for row, probability, level in zip(odds, probabilities, levels, strict=True):
+        row[relevant] = log_odds(probability[relevant], float(level), hysteresis.cap)
     masks = np.zeros(probabilities.shape, bool)
     masks[:, relevant] = decide(odds[:, relevant], evidence[:, relevant], hysteresis)
     sizes = {'voxel_volume': volume, 'minimum_volume': minimum_volume}
@@ -140,12 +145,14 @@ def _small_step(
     return None
 
 
-def methods(threshold: float) -> str:
-    """The methods sentence."""
+def methods(thresholds: Sequence[float]) -> str:
+    """The methods sentence; thresholds by visit."""
+    named = ' and '.join(f'{value:g}' for value in sorted(set(thresholds)))
+    of_each = ', depending on the contrasts of the visit' if len(set(thresholds)) > 1 else ''
     return (
         'Lesions of all visits were segmented together: at each voxel the sequence of lesion and '
         'no lesion was chosen that has the largest sum of log odds of the lesion probabilities '
-        f'(against {threshold:g}), less a price for each change that the difference of the '
+        f'(against {named}{of_each}), less a price for each change that the difference of the '
         'intensity-matched images lowers. A lesion counts as new, enlarging, shrinking or '
         'resolved only if its volume changes by more than the noise of simulated rescans of an '
         'unchanged brain.'

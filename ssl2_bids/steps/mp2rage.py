@@ -189,8 +189,8 @@ def remove_background_noise(unit1: Volume, inv1: Volume, inv2: Volume) -> tuple[
 
     Returns
     -------
-    UNIT1 from 0 (background) to 4095, and the noise level found, 0 if the background was
-    zero already (then nothing but the scale changed).
+    UNIT1 from 0 (background) to 4095, and the noise level found, 0 if the background of INV2 was
+    zero already (then the common background of both inversion images is set to zero).
 
     Raises
     ------
@@ -210,8 +210,10 @@ def remove_background_noise(unit1: Volume, inv1: Volume, inv2: Volume) -> tuple[
             # a voxel's own noise makes its sign jump: nothing is smoothed, only suppressed
             uni[slab] = (s1 * s2 - b) / (s1**2 + s2**2 + 2 * b)
     stored = np.clip((uni + 0.5) * FULL_SCALE, 0, FULL_SCALE).astype(np.float32)
-    stored = np.where(constant_background(unit1.data), np.float32(0), stored)
-    return unit1.with_data(stored), level
+    background = constant_background(unit1.data)
+    if level <= 0:  # the air was taken away there
+        background |= constant_background(inv1.data) & constant_background(inv2.data)
+    return unit1.with_data(np.where(background, np.float32(0), stored)), level
 
 
 def is_noisy(unit1: Volume) -> bool:
@@ -233,7 +235,10 @@ def smooth_for_masking(unit1: Volume) -> Volume:
 def methods(level: float) -> str:
     """The methods sentence."""
     if level <= 0:
-        return 'The background of the UNIT1 image was already zero and was left unchanged.'
+        return (
+            'The background of the inversion images was zero, and was set to zero in the UNIT1 '
+            'image too; nothing else of the image was changed.'
+        )
     return (
         'The background noise of the UNIT1 image was removed with the robust combination of '
         'the two inversion images [@obrien2014; @marques2010], applied where the second inversion '

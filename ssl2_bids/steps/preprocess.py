@@ -178,7 +178,7 @@ def brain_mask(
     stripped: bool | None,
     source: Volume | None = None,
     threads: int = 1,
-) -> tuple[Volume, bool, list[str]]:
+) -> tuple[Volume, bool, list[str], bool]:
     """The brain mask of a prepared image.
 
     Parameters
@@ -192,7 +192,7 @@ def brain_mask(
     Returns
     -------
     Mask, uint8, on the same grid; whether the image showed the brain only; what is doubtful about
-    that.
+    that; whether the brain was extracted from ``source``.
 
     Raises
     ------
@@ -206,13 +206,15 @@ def brain_mask(
         brain_only, doubts = found.brain_only, list(found.warnings)
         if brain_only or source is None:
             mask = found.mask
+    in_source = False
     if mask is None:
-        if source is not None and not brain.is_brain_only(source, threads=threads):
+        in_source = source is not None and not brain.is_brain_only(source, threads=threads)
+        if source is not None and in_source:
             image = source
         elif image.contrast == 'UNIT1' and mp2rage.is_noisy(image):
             image = mp2rage.smooth_for_masking(image)
         mask = brain.extract_brain(image, threads=threads)
-    return mask, brain_only, doubts
+    return mask, brain_only, doubts, in_source
 
 
 def shows_brain_only(image: Volume, *, mode: str, stripped: bool | None) -> bool:

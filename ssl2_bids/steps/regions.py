@@ -11,6 +11,7 @@ from ssl2_bids.volume import Volume, resample, thin
 from ssl2_bids.voxel_grid import Box, bounding_box, shift_affine
 
 NEAR = 3.0  # mm; how far from ventricle or cortex a lesion still counts as touching it
+LIMIT = NEAR + 1e-3
 EVEN = 0.5  # probability from which on a voxel belongs to a structure
 
 
@@ -87,14 +88,9 @@ def part_around(instances: Volume) -> Box:
     return bounding_box(inside, _margin(instances))
 
 
-def _limit(grid: Volume) -> float:
-    """Distance in mm at which a lesion touches; voxels that are neighbours always do."""
-    return max(NEAR, float(grid.spacing.max())) + 1e-3
-
-
 def _margin(grid: Volume) -> np.ndarray:
-    """The same in voxels of each axis."""
-    return np.ceil(_limit(grid) / grid.spacing).astype(int)
+    """Voxels of each axis within which a lesion touches."""
+    return np.ceil(LIMIT / grid.spacing).astype(int)
 
 
 def assign_regions(instances: Volume, maps: dict[str, Volume]) -> list[str]:
@@ -125,7 +121,7 @@ def assign_regions(instances: Volume, maps: dict[str, Volume]) -> list[str]:
     """
     first = next(iter(maps.values()))
     start = np.array([s.start for s in _box_of(first, instances)])
-    limit, margin = _limit(instances), _margin(instances)
+    margin = _margin(instances)
     regions = []
     for index, box in enumerate(ndimage.find_objects(instances.data.astype(np.int32)), start=1):
         low = np.maximum([s.start for s in box] - margin, start)
@@ -137,7 +133,7 @@ def assign_regions(instances: Volume, maps: dict[str, Volume]) -> list[str]:
         there = tuple(slice(a, b) for a, b in zip(low - start, high - start, strict=True))
         lesion = instances.data[here] == index
         local = {name: volume.data[there] for name, volume in maps.items()}
-        regions.append(region_of(lesion, local, spacing=instances.spacing, limit=limit))
+        regions.append(region_of(lesion, local, spacing=instances.spacing))
     return regions
 
 
@@ -153,9 +149,7 @@ def _cropped(volume: Volume, box: Box) -> Volume:
     return Volume(volume.data[box], affine, volume.contrast)
 
 
-def region_of(
-    lesion: np.ndarray, maps: dict[str, np.ndarray], *, spacing: np.ndarray, limit: float
-) -> str:
+def region_of(lesion: np.ndarray, maps: dict[str, np.ndarray], *, spacing: np.ndarray) -> str:
     """The region of one lesion in the box around it; see :func:`assign_regions`."""
     if not lesion.any():
         return 'deep-white-matter'
@@ -163,9 +157,10 @@ def region_of(
     below = share['cerebellum'] + share['brainstem']
     if below > sum(share.values()) - below:
         return 'infratentorial'
-    distance = ndimage.distance_transform_edt(~lesion, sampling=spacing)
+    near = ndimage.distance_transform_edt(~lesion, sampling=spacing) <= LIMIT
+    near |= ndimage.binary_dilation(lesion)  # the next slice, however thick
     for name, region in (('ventricles', 'periventricular'), ('cortex', 'juxtacortical')):
-        if (distance[maps[name] >= EVEN] <= limit).any():
+        if near[maps[name] >= EVEN].any():
             return region
     return 'deep-white-matter'
 

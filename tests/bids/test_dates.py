@@ -35,7 +35,12 @@ def test_sessions_tsv_goes_first_if_it_has_a_date(dataset, stated, expected):
 
 def test_what_cannot_be_read_is_kept_for_the_message(dataset):
     (dataset / 'sub-01' / 'sub-01_sessions.tsv').write_text('session_id\tacq_time\nses-1\tsoon\n')
-    found = acquisition_time(dataset, '01', '1', 'T1w')  # no time of this image
+    (dataset / 'sub-01' / 'ses-1' / 'sub-01_ses-1_scans.tsv').unlink()
+    found = acquisition_time(dataset, '01', '1', 'T1w')
     assert found == 'soon'
     assert as_date(found) is None
     assert acquisition_time(dataset, '01', '2', 'T1w') is None
+
+
+def test_the_time_of_a_computed_image_is_that_of_another_one_of_its_session(dataset):
+    assert acquisition_time(dataset, '01', '1', 'UNIT1') == '2021-05-31T10:00:00'

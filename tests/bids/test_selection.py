@@ -83,6 +83,21 @@ def test_inversions_of_another_acquisition_are_not_taken(tmp_path):
     assert any('background noise' in text for text in choice.warnings)
 
 
+def test_echoes_stored_twice_count_once_and_their_mean_has_no_echo_time(tmp_path):
+    times = {f'echo-{n}_MEGRE': {'EchoTime': 0.005 * n} for n in (1, 2, 3)}
+    files = entries(tmp_path, *times, metadata=times)
+    for file in list(files):
+        plain = file['path'].with_suffix('')
+        SMALL.to_filename(plain)
+        files.append({**file, 'path': plain})
+    choice = chosen(files)
+    (pick,) = choice.picked
+    assert len(pick.paths) == 3
+    assert pick.echo_times == (0.005, 0.01, 0.015)
+    assert 'EchoTime' not in pick.metadata
+    assert sum('is used' in why for _, why in choice.dropped) == 3
+
+
 def test_late_echoes_are_left_out(tmp_path):
     times = {'echo-1_MEGRE': {'EchoTime': 0.02}, 'echo-2_MEGRE': {'EchoTime': 0.07}}
     choice = chosen(entries(tmp_path, *times, metadata=times))

@@ -49,7 +49,7 @@ def test_a_small_part_of_a_head_whose_air_is_zero_is_no_brain():
     assert not found.brain_only
     assert found.warnings == (brain.IS_HEAD,)
     assert found.mask.data.sum() < 0.7 * (part.data > 0).sum()
-    mask, brain_only, doubts = preprocess.brain_mask(part, mode='auto', stripped=None)
+    mask, brain_only, doubts, _ = preprocess.brain_mask(part, mode='auto', stripped=None)
     assert (brain_only, doubts) == (False, [brain.IS_HEAD])
     assert np.array_equal(mask.data, found.mask.data)
 

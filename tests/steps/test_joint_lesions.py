@@ -6,7 +6,7 @@ import numpy as np
 from visits_phantom import BALLS as SHAPE
 from visits_phantom import balls
 
-from ssl2_bids.steps.joint_lesions import segment_jointly
+from ssl2_bids.steps.joint_lesions import methods, segment_jointly
 from ssl2_bids.steps.lesion_identities import number_lesions
 from ssl2_bids.steps.lesion_states import STATES, NoiseBound, change_map
 from ssl2_bids.volume import Volume
@@ -108,3 +108,17 @@ def test_no_lesion_at_all():
     found = jointly([np.zeros(SHAPE), np.zeros(SHAPE)])
     assert found.lesions == ()
     assert not found.instances.any()
+
+
+def test_each_visit_has_its_own_threshold():
+    lesion = balls(((6, 6, 6), 3))
+    stack = np.stack([np.where(lesion, p, 0.002) for p in (0.05, 0.30)]).astype(np.float32)
+    grid = Volume(np.ones(SHAPE, np.uint8), np.eye(4))
+    for order in (1, -1):
+        found = segment_jointly(
+            stack[::order], np.zeros((1, *SHAPE), np.float32), grid,
+            threshold=[0.1, 0.5][::order], minimum_volume=3.0, noise=NOISE,
+        )  # fmt: skip
+        assert not found.instances.any()
+    assert 'against 0.1 and 0.5, depending on' in methods([0.5, 0.1, 0.5])
+    assert 'against 0.5)' in methods([0.5, 0.5])

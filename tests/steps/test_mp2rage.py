@@ -57,11 +57,25 @@ def test_beta_of_the_reference_values():
     assert uni == pytest.approx([0.207, -0.167], abs=2e-3)
 
 
-def test_a_stripped_image_is_only_brought_to_scale():
+def test_a_stripped_image_is_brought_to_scale_and_its_background_is_zero():
     unit1, inv1, inv2 = head(noise=0.0)
     clean, level = mp2rage.remove_background_noise(unit1, inv1, inv2)
     assert level == 0
-    assert np.allclose(clean.data, unit1.data, atol=1)
+    inside = inv2.data > 0
+    assert np.allclose(clean.data[inside], unit1.data[inside], atol=1)
+    assert not clean.data[~inside].any()
+
+
+def test_noise_goes_where_the_air_of_the_inversion_images_is_zero():
+    unit1, inv1, inv2 = head(noise=0.0005)
+    air = np.ones(unit1.shape, bool)
+    air[8:32, 8:32, 8:32] = False
+    first, second = (one.with_data(np.where(air, 0, one.data)) for one in (inv1, inv2))
+    clean, level = mp2rage.remove_background_noise(unit1, first, second)
+    assert level == 0
+    assert not clean.data[air].any()
+    assert np.allclose(clean.data[~air], unit1.data[~air], atol=1)
+    assert 'set to zero in the UNIT1' in mp2rage.methods(level)
 
 
 @pytest.mark.parametrize(

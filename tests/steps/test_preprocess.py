@@ -22,7 +22,7 @@ def phantom(contrast: str = 'FLAIR', scale: float = 1.0) -> Volume:
 )
 def test_the_mask_of_a_stripped_image_is_its_foreground(mode, stripped, brain_only):
     image = phantom()
-    mask, found, _ = preprocess.brain_mask(image, mode=mode, stripped=stripped)
+    mask, found, *_ = preprocess.brain_mask(image, mode=mode, stripped=stripped)
     assert found is brain_only
     assert np.array_equal(mask.data > 0, image.data > 0)
 

@@ -175,3 +175,14 @@ def test_a_real_mask_has_all_kinds(shared_data: Path):
 
 def test_methods_cite_the_definitions():
     assert '[@thompson2018; @filippi2019]' in methods()
+
+
+def test_thick_slices_make_nothing_near_within_a_slice():
+    grid = Volume(np.zeros((30, 5, 5), np.uint16), np.diag([0.5, 0.5, 5.0, 1.0]))
+    names = ('ventricles', 'cortex', 'cerebellum', 'brainstem')
+    maps = {name: grid.with_data(np.zeros(grid.shape, np.float32)) for name in names}
+    maps['ventricles'].data[:5] = 1
+    for place, region in ((10, 'periventricular'), (13, 'deep-white-matter')):  # 3 and 4.5 mm
+        data = grid.data.copy()
+        data[place, 2, 2] = 1
+        assert assign_regions(grid.with_data(data), maps) == [region]

@@ -172,7 +172,7 @@ def time_line(points: Sequence[tuple[float, float, str]], *, label: str, side: s
     if len(points) < 2:
         return Markup('')
     first, last = points[0][0], points[-1][0]
-    top = max(max(y for _, y, _ in points) * 1.1, 1e-9)
+    top = max(y for _, y, _ in points) * 1.1 or 1.0  # without any lesion
     step = next(edge for edge in _edges(top / 60, top) if top / edge <= 6)
     floor, width = HEIGHT - BOTTOM, WIDTH - LEFT - RIGHT - 60
 

@@ -155,7 +155,7 @@ def _rows(summary: dict[str, Any], names: UnitNames) -> Iterator[dict[str, Any]]
             'visit': number,
             'time': round(visit['years'], 4),
             'time_years': round(visit['years'], 4),
-            'date': visit['time'].partition('T')[0],
+            'date': date.date().isoformat() if (date := as_date(visit['time'])) else '',
             **{key: one.relative_to(names.root).as_posix() for key, one in found.items()},
         }
 

@@ -48,7 +48,8 @@ def write_results(plan: LongitudinalPlan, space: WithinSpace, found: JointLesion
     path = plan.path('brain_mask')
     write(brain, path, dtype=np.uint8)
     sources = [_uri(plan, visit.plan.names.path('anat.brain_mask')) for visit in plan.visits]
-    _write_mask_sidecar(plan, path, 'Brain', 'Brain at all sessions.', sources)
+    more = {'SpaceHash': plan.space}
+    _write_mask_sidecar(plan, path, 'Brain', f'Brain at all sessions. {SPACE}', sources, more)
     everywhere = space.grid.with_data(found.instances.max(axis=0))
     names = _regions(plan, space, everywhere)
     for number, visit in enumerate(plan.visits):
@@ -82,7 +83,7 @@ def _write_images(plan: LongitudinalPlan, visit: Visit, space: WithinSpace, numb
             description=f'{contrast} image of ses-{visit.label}, resampled once from the voxels '
             'of its scan; intensities matched between the sessions outside lesions.',
             sources=sources,
-            spatial_reference=SPACE,
+            spatial_reference=_space(plan),
             skull_stripped=False,
         )
         sidecar.pop('SkullStripped')
@@ -173,7 +174,7 @@ def write_lesion_table(
     keys = {
         'Description': 'Lesions of several sessions, followed over time.',
         'Sources': [_uri(plan, plan.path('instances', visit)) for visit in plan.visits],
-        'SpatialReference': SPACE,
+        'SpatialReference': _space(plan),
         'Hysteresis': _camel(asdict(Hysteresis())),
         'NoiseBound': _camel(asdict(noise))
         | {
@@ -224,6 +225,10 @@ def _regions(plan: LongitudinalPlan, space: WithinSpace, everywhere: Volume) -> 
     )
 
 
+def _space(plan: LongitudinalPlan) -> str:
+    return _uri(plan, plan.path('brain_mask'))
+
+
 def _uri(plan: LongitudinalPlan, path: Path) -> str:
     return bids_uri(path, plan.names.root)
 
@@ -237,7 +242,11 @@ def _write_mask_sidecar(
     more: dict[str, Any] | None = None,
 ) -> None:
     sidecar = segmentation_sidecar(
-        kind, description=description, sources=sources, spatial_reference=SPACE, model=more
+        kind,
+        description=description,
+        sources=sources,
+        spatial_reference=_space(plan),
+        model=more,
     )
     _write_json(plan, sidecar_path(path), sidecar)
 

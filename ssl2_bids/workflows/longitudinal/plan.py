@@ -37,6 +37,7 @@ class LongitudinalPlan:
     left_out : sessions without a result, with the reason.
     remarks : on the order of the visits.
     configuration : hash of all that decides the result.
+    space : hash of what decides the space between the visits, which all models share.
     """
 
     subject: str
@@ -44,6 +45,7 @@ class LongitudinalPlan:
     left_out: dict[str, str] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     configuration: str = ''
+    space: str = ''
 
     @property
     def names(self) -> UnitNames:
@@ -81,8 +83,14 @@ def make_plan(subject: str, plans: Sequence[Plan], left_out: dict[str, str]) -> 
         'hysteresis': asdict(Hysteresis()),
         'noise': asdict(NoiseBound()),
     }
+    of_space = [parts['seed'], *([v.label, v.plan.preprocessing] for v in visits)]
     return LongitudinalPlan(
-        subject, tuple(visits), left_out, tuple(remarks), configuration_hash(parts)
+        subject,
+        tuple(visits),
+        left_out,
+        tuple(remarks),
+        configuration_hash(parts),
+        configuration_hash({'space': of_space}),
     )
 
 
@@ -107,6 +115,8 @@ def is_finished(plan: LongitudinalPlan) -> bool:
     """Whether the result of just these sessions and settings stands, with all its files."""
     if stored(plan).get('ConfigurationHash') != plan.configuration:
         return False
+    if _of(plan.path('brain_mask')).get('SpaceHash', plan.space) != plan.space:
+        return False  # another model has compared other sessions in it
     try:
         read_visits_summary(plan.summary)
     except DataError:
@@ -116,8 +126,12 @@ def is_finished(plan: LongitudinalPlan) -> bool:
 
 def stored(plan: LongitudinalPlan) -> dict[str, Any]:
     """The JSON beside the table of lesions; empty without one."""
+    return _of(plan.table)
+
+
+def _of(path: Path) -> dict[str, Any]:
     try:
-        return read_object(sidecar_path(plan.table))
+        return read_object(sidecar_path(path))
     except (OSError, ValueError):
         return {}
 

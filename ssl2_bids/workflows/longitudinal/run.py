@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from ssl2_bids.bids.outputs import read_visits_summary, sidecar_path
+from ssl2_bids.bids.outputs import find_visits_summaries, read_visits_summary, sidecar_path
 from ssl2_bids.errors import SOME_FAILED, Ssl2Error
 from ssl2_bids.files import remove_leftovers, write_json
 from ssl2_bids.processes import side_by_side
@@ -48,7 +49,9 @@ def run_longitudinal(
     """
     if settings.reports_only or settings.boilerplate_only:
         return code
-    plans = [_plan_of(subject, one) for subject, one in _by_subject(settings).items()]
+    # the sessions are finished now: --overwrite is for their comparison
+    by_subject = _by_subject(replace(settings, overwrite=False))
+    plans = [_plan_of(subject, one) for subject, one in by_subject.items()]
     todo = []
     for subject, plan in plans:
         if plan is None or len(plan.visits) < 2:
@@ -89,8 +92,8 @@ def compare(plan: LongitudinalPlan) -> str:
     -------
     Why that failed; empty where it did not. The page has the reason too.
     """
+    former = _outputs_before(plan)
     try:
-        former = _outputs_before(plan)
         sidecar_path(plan.table).unlink(missing_ok=True)  # the sign that all is there
         remove_leftovers(plan.table.parent)
         settings = plan.visits[0].plan.settings
@@ -99,7 +102,7 @@ def compare(plan: LongitudinalPlan) -> str:
             space.probabilities,
             space.evidence,
             space.grid.with_data(space.brain.astype(np.uint8)),
-            threshold=settings.threshold or 0.5,
+            threshold=[visit.plan.settings.threshold or 0.5 for visit in plan.visits],
             minimum_volume=settings.min_lesion_volume or 0.0,
             noise=space.noise,
         )
@@ -111,7 +114,7 @@ def compare(plan: LongitudinalPlan) -> str:
         _take_away(plan, former, summary)
     except Exception as error:  # noqa: BLE001  others continue; the page has the reason
         failure = describe_failure(error, 'comparison of sessions')
-        summary = base_summary(plan, 'failed') | {'error': failure}
+        summary = base_summary(plan, 'failed') | {'error': failure, 'former': former}
         try:
             write_json(plan.summary, summary)
         except Ssl2Error as again:
@@ -198,14 +201,16 @@ def _outputs_before(plan: LongitudinalPlan) -> list[str]:
     except Ssl2Error:
         return []
     figures = [figure['File'] for figure in summary.get('figures', [])]
-    return [*summary.get('outputs', []), *figures]
+    return [*summary.get('outputs', []), *figures, *summary.get('former', [])]
 
 
 def _take_away(plan: LongitudinalPlan, former: list[str], summary: dict[str, Any]) -> None:
     """Remove what an earlier comparison of other sessions wrote, and this one did not."""
     root = plan.names.root
     now = {*summary['outputs'], *(figure['File'] for figure in summary['figures'])}
-    for name in set(former) - now:
+    others = [one for one in find_visits_summaries(root, plan.subject) if one != summary]
+    kept = {name for one in others for name in one.get('outputs', [])}  # of other models
+    for name in set(former) - now - kept:
         path = root / name
         if path.is_relative_to(root / f'sub-{plan.subject}') and '..' not in path.parts:
             path.unlink(missing_ok=True)

@@ -58,7 +58,7 @@ def finished_summary(
         'methods': [
             midpoint.methods(len(plan.visits)),
             visit_matching.methods(),
-            joint_lesions.methods(plan.visits[0].plan.settings.threshold or 0.5),
+            joint_lesions.methods([v.plan.settings.threshold or 0.5 for v in plan.visits]),
         ],
         'viewer': _write_viewer(plan, space, found),
         'outputs': [p.relative_to(plan.names.root).as_posix() for p in planned_outputs(plan)],

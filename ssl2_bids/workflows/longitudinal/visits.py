@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -78,7 +79,7 @@ def in_order(plans: list[Plan]) -> tuple[list[Visit], list[str]]:
         )
         for plan in plans
     ]
-    visits.sort(key=lambda visit: visit.label)
+    visits.sort(key=lambda visit: _by_number(visit.label))
     dates = {visit.label: visit.date for visit in visits}
     if None in dates.values():
         unread = [not_a_date(v.label, v.time) for v in visits if v.time and not v.date]
@@ -98,6 +99,12 @@ def in_order(plans: list[Plan]) -> tuple[list[Visit], list[str]]:
         if a.date == b.date
     ]
     return by_date, remarks
+
+
+def _by_number(label: str) -> list[tuple[bool, int, str]]:
+    """A key that puts M2 before M12."""
+    parts = [part for part in re.split(r'(\d+)', label) if part]
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]
 
 
 def years_between(one: Visit, other: Visit) -> float | None:

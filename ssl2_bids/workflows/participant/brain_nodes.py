@@ -50,7 +50,7 @@ def find_brain(
             'find_brain', warnings, methods, contrast=contrast, brain_only=brain_only
         )
         return {'mask': here('mask.nii'), 'facts': facts}
-    mask, brain_only, doubts = preprocess.brain_mask(
+    mask, brain_only, doubts, in_source = preprocess.brain_mask(
         volume,
         mode=mode,
         stripped=stripped,
@@ -58,7 +58,7 @@ def find_brain(
         threads=threads,
     )
     write(mask, 'mask.nii', dtype=np.uint8)
-    methods = brain_step.methods(brain_only, in_inv2=bool(source))
+    methods = brain_step.methods(brain_only, contrast, in_inv2=in_source)
     facts = write_facts(  # the doubts become flags of the image
         'find_brain', [], methods, contrast=contrast, brain_only=brain_only, doubts=doubts
     )

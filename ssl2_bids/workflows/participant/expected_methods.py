@@ -77,7 +77,7 @@ def _brain(plan: Plan, contrast: str) -> list[str]:
     if plan.brain_mask and plan.brain_mask.contrast == contrast:
         return [brain.GIVEN]
     in_inv2 = plan.session.scans[contrast].has_inversions
-    return brain.methods(_is_brain_only(plan, contrast), in_inv2=in_inv2)
+    return brain.methods(_is_brain_only(plan, contrast), contrast, in_inv2=in_inv2)
 
 
 def _is_brain_only(plan: Plan, contrast: str) -> bool:

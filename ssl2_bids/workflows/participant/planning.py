@@ -11,11 +11,17 @@ from ssl2_bids.bids.absent import AbsentResultsError, how_to_get, how_to_get_eac
 from ssl2_bids.bids.dataset import select_participants, select_sessions, warn_of_labels
 from ssl2_bids.bids.filters import SUFFIXES_OF
 from ssl2_bids.bids.inputs import Session, find_sessions
-from ssl2_bids.bids.outputs import find_summary, output_name, stored_configuration
+from ssl2_bids.bids.outputs import (
+    find_summary,
+    output_name,
+    sidecar_path,
+    stored_configuration,
+)
 from ssl2_bids.bids.template_spaces import Template, TemplateSpace, missing_templates
 from ssl2_bids.contrasts import SIMILAR, SUFFIXES
 from ssl2_bids.digests import DIGESTS, Digests
 from ssl2_bids.errors import DataError, NoInputError, UnavailableError
+from ssl2_bids.files import read_object
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.networks.weights import find_model
 from ssl2_bids.settings import ParticipantSettings
@@ -307,6 +313,15 @@ def is_runnable(plan: Plan) -> bool:
     return not plan.session.skipped and plan.session.problem is None
 
 
+def _has_its_images(plan: Plan) -> bool:
+    """Whether the preprocessed images are those of this plan: all models share them."""
+    try:
+        mask = read_object(sidecar_path(plan.names.path('anat.brain_mask')))
+    except (OSError, ValueError):
+        return False
+    return bool(mask.get('PreprocessingHash', plan.preprocessing) == plan.preprocessing)
+
+
 def is_finished(plan: Plan) -> bool:
     """Whether the result of just these inputs and settings stands, with its files and page.
 
@@ -315,6 +330,6 @@ def is_finished(plan: Plan) -> bool:
     if not plan.configuration or stored_configuration(plan.names) != plan.configuration:
         return False
     summary = find_summary(plan.names)
-    if summary is None or summary.get('status') != 'done':
+    if summary is None or summary.get('status') != 'done' or not _has_its_images(plan):
         return False
     return all(path.is_file() and path.stat().st_size for path in planned_outputs(plan))

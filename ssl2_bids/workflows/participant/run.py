@@ -144,8 +144,10 @@ def _process(
     former = cited_sentences(settings.output_dir, subjects)
     ended: Exception | None = None
     try:
+        asked = settings
         while runnable:
-            ended = _run(runnable, settings, device=device, command=command, progress=progress)
+            ended = _run(runnable, asked, device=device, command=command, progress=progress)
+            asked = replace(settings, overwrite=False)  # what the first pass made is kept
             # nipype's message on failed nodes is not needed: their own files have the reason
             again = not settings.stop_on_first_crash
             runnable = _again(runnable, plans, settings) if again else []

@@ -103,7 +103,8 @@ def test_all_that_was_planned_is_written_with_sidecars(plan):
     images = [path for path in written if path.name.endswith('.nii.gz')]
     for path in images:
         sidecar = json.loads(sidecar_path(path).read_text())
-        assert 'Space between the sessions' in sidecar['SpatialReference']
+        space = 'bids::sub-01/anat/sub-01_space-within_desc-brain_mask.nii.gz'
+        assert sidecar['SpatialReference'] == space
         assert sidecar['Sources']
     grids = {(nib.load(p).shape, nib.load(p).affine.tobytes()) for p in images}
     assert len(grids) == 1
@@ -122,6 +123,22 @@ def test_all_that_was_planned_is_written_with_sidecars(plan):
         assert not is_finished(plan)
     plan.summary.write_text(text)
     assert is_finished(plan)
+    space = sidecar_path(plan.path('brain_mask'))
+    text = space.read_text()
+    assert 'Space between the sessions' in json.loads(text)['Description']
+    write_json(space, json.loads(text) | {'SpaceHash': 'of other sessions'})  # by another model
+    assert not is_finished(plan)
+    space.write_text(text)
+    assert is_finished(plan)
+
+
+def test_labels_without_dates_are_ordered_by_their_numbers(folder):
+    labels = ('M12', 'M2', 'M0')
+    plans = [
+        replace(visit.plan, session=replace(visit.plan.session, session=label))
+        for visit, label in zip(plan_of(folder).visits, labels, strict=True)
+    ]
+    assert [visit.label for visit in in_order(plans)[0]] == ['M0', 'M2', 'M12']
 
 
 def test_only_the_new_lesion_changes(plan):
@@ -196,6 +213,7 @@ def test_a_damaged_file_is_named_and_nothing_looks_finished(plan, folder):
         summary = json.loads(plan.summary.read_text())
         assert summary['status'] == 'failed'
         assert 'truncated or damaged' in summary['error']['Message']
+        assert plan.table.relative_to(folder / 'out').as_posix() in summary['former']
         assert 'again with --overwrite' in problem
         rows = flagged_rows(plan, folder)
         assert all('comparison of the sessions failed' in row['flags'][-1] for row in rows)

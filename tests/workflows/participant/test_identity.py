@@ -215,6 +215,19 @@ def test_a_result_that_lost_a_file_is_not_finished(done, tmp_path, emptied, end)
     assert not is_finished(plan)
 
 
+def test_a_result_whose_images_another_model_replaced_is_not_finished(done, tmp_path):
+    shutil.copytree(done.output_dir, tmp_path / 'out')
+    (plan,) = plan_sessions(replace(done, output_dir=tmp_path / 'out'))
+    path = tmp_path / 'out/sub-01/anat/sub-01_desc-brain_mask.json'
+    content = json.loads(path.read_text())
+    assert content['PreprocessingHash'] == plan.preprocessing
+    write_json(path, content | {'PreprocessingHash': 'of other settings'})
+    assert not is_finished(plan)
+    del content['PreprocessingHash']  # of an earlier version
+    write_json(path, content)
+    assert is_finished(plan)
+
+
 def test_a_rerun_after_each_change(done):
     """The steps of one story, for each run costs seconds."""
     preprocessed = done.output_dir / 'sub-01/anat/sub-01_desc-preproc_FLAIR.nii.gz'
