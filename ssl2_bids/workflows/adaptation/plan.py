@@ -382,6 +382,17 @@ def label_links(settings: GroupSettings) -> dict[str, Path]:
     return links | {named[folder]: folder for folder in outside if folder in named}
 
 
+def note_on_existing(adaptation: Adaptation) -> str:
+    """What becomes of an accepted model of this name; empty where there is none."""
+    card = adaptation.settings.output_dir / adaptation.folder / CARD_FILE
+    if not card.is_file() or not read_sidecar(card).get('Accepted', True):
+        return ''
+    return (
+        f'{adaptation.folder} exists: with the same labels, options and scans it is used again; '
+        'with others the run stops (another --label names another model)'
+    )
+
+
 def describe(adaptation: Adaptation) -> list[str]:
     """What a dry run prints."""
     lines = [f'adapt  {adaptation.card.name} to {counted(len(adaptation.cases), "session")}']
@@ -407,10 +418,6 @@ def describe(adaptation: Adaptation) -> list[str]:
         names.append(output_name('group.annotate_figure', desc=name))
     if adaptation.draws_twin:
         names += [output_name(key, desc=name) for key in ('model.twin', 'group.twin_figure')]
-    card = adaptation.settings.output_dir / adaptation.folder / CARD_FILE
-    if card.is_file() and read_sidecar(card).get('Accepted', True):
-        lines.append(
-            f'note  {adaptation.folder} exists: with the same labels, options and scans it is '
-            'used again; with others the run stops (another --label names another model)'
-        )
+    if stands := note_on_existing(adaptation):
+        lines.append(f'note  {stands}')
     return lines + [f'write  {name}' for name in names]

@@ -47,6 +47,7 @@ from ssl2_bids.workflows.adaptation.plan import (
     check_existing,
     check_labels,
     fold_count,
+    note_on_existing,
 )
 from ssl2_bids.workflows.adaptation.prepare import PreparedSession
 from ssl2_bids.workflows.adaptation.twin.draw import DrawnTwin, draw_twin
@@ -215,6 +216,8 @@ def with_twin(
     if not adaptation.draws_twin:
         show('no scanner twin is drawn: the rung that was asked for is the start model')
         return adaptation, None
+    if stands := note_on_existing(adaptation):  # whether they are the same is known afterwards
+        show(stands)
     cases = [one.case for one in people]
     try:
         twin = draw_twin(settings, cases, adaptation.card, root, digests.of, show)

@@ -76,6 +76,10 @@ def test_constant_images_are_named_and_without_labels_this_is_the_end(site):
     assert 'Label a few participants' in caught.value.advice
     _, shown = started(site)
     assert 'constant' in shown
+    assert 'models/adapted exists' not in shown
+    write_json(site.output_dir / 'models' / 'adapted' / 'model.json', {'Accepted': True})
+    _, shown = started(site)
+    assert shown.index('models/adapted exists: with the same') < shown.index('constant')
 
 
 def test_label_maps_that_are_missing(site, tmp_path, caplog):
