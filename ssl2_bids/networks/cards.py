@@ -179,7 +179,7 @@ CARD_KEYS: dict[str, tuple[Any, Callable[[Any], bool], str]] = {
     'Sha256': (
         str,
         lambda v: re.fullmatch('[0-9a-f]{64}', v) is not None,
-        '64 hexadecimal digits',
+        '64 hexadecimal digits in small letters',
     ),
 }
 

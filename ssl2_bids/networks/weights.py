@@ -191,12 +191,7 @@ def load_network(card: Card, device: str | torch.device = 'cpu') -> torch.nn.Mod
     """
     import torch
 
-    if card.content.get('Output', LESION) != LESION:
-        raise UnavailableError(
-            f'{card.name} was trained to fill in images, not to mark lesions',
-            advice='Give this model as "start" to ssl2 pretrain, and give the result here.',
-            path=card.folder / CARD_FILE,
-        )
+    check_output(card)
     state = read_weights(card)
     with torch.random.fork_rng(devices=[]):
         network = build_network(card)
@@ -212,21 +207,44 @@ def load_network(card: Card, device: str | torch.device = 'cpu') -> torch.nn.Mod
     return network.eval()
 
 
+def check_output(card: Card) -> None:
+    """Check that a model marks lesions.
+
+    Raises
+    ------
+    UnavailableError : it fills in images, as after self-supervised training.
+    """
+    if card.content.get('Output', LESION) != LESION:
+        raise UnavailableError(
+            f'{card.name} was trained to fill in images, not to mark lesions',
+            advice='Give this model as "start" to ssl2 pretrain, and give the result here.',
+            path=card.folder / CARD_FILE,
+        )
+
+
 def read_weights(card: Card) -> Tensors:
     """Read the tensors of a card's weights file in float32, after a check of its SHA-256.
 
     Raises
     ------
-    UnavailableError : the file is missing, or not the one that the card describes.
+    UnavailableError : the file is missing, not the one that the card describes, or has values
+        that are not numbers.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     path = check_weights(card)
     try:
-        return {name: tensor.float() for name, tensor in load_file(path).items()}
+        state = {name: tensor.float() for name, tensor in load_file(path).items()}
     except (OSError, SafetensorError) as error:
         raise _unreadable(path, error) from None
+    if broken := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
+        raise UnavailableError(
+            f'the weights have values that are not finite numbers, in {", ".join(broken[:3])}',
+            advice=COPY_AGAIN,
+            path=path,
+        )
+    return state
 
 
 def check_weights(card: Card) -> Path:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ssl2_bids.errors import UnavailableError
 from ssl2_bids.networks.architectures.committee import Committee
 from ssl2_bids.networks.calibration import UNCHANGED, calibrate
 from ssl2_bids.networks.cards import Card
@@ -101,6 +102,11 @@ def segment(
         batch_size=GPU_BATCH if on_gpu and not low_memory else 1,
         progress=progress,
     )
+    if not all(bool(one.isfinite().all()) for one in maps):
+        raise UnavailableError(
+            f'the network of {card.name} gives values that are not finite numbers',
+            advice='Choose another model with --model, or another --device.',
+        )
     result, *others = (_in_brain(one, given.affine, brain_mask) for one in maps)
     result = result.with_data(calibrate(result.data, card.calibration))
     doubt = None

@@ -344,6 +344,15 @@ def test_weights_are_checked_before_any_image(dataset, tmp_path, capsys, fault, 
     assert not list((tmp_path / 'out').rglob('*.nii.gz'))
 
 
+def test_a_model_that_marks_nothing_is_refused_in_a_dry_run(dataset, tmp_path, capsys):
+    model = Path(shutil.copytree(BUNDLED / 'fast-3t', tmp_path / 'model'))
+    card = json.loads((model / 'model.json').read_text())
+    (model / 'model.json').write_text(json.dumps(card | {'Output': 'image'}))
+    words = [dataset, tmp_path / 'out', 'participant', '--model', model]
+    assert run(*words, '--dry-run') == run(*words) == 69
+    assert 'not to mark lesions' in capsys.readouterr().err
+
+
 def test_a_signal_that_nohup_ignores_stays_ignored(dataset, tmp_path):
     former = {number: signal.signal(number, signal.SIG_DFL) for number in ENDING}
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -261,6 +261,14 @@ def test_tensors_that_do_not_fit_are_named(model):
         assert reason in info.value.message
 
 
+def test_weights_that_are_not_numbers_are_named(model):
+    state = load_file(model / 'weights.safetensors')
+    state['out.bias'][:] = float('nan')
+    store(model, state)
+    with pytest.raises(UnavailableError, match='not finite numbers, in out.bias'):
+        load_network(read_card(model))
+
+
 def test_a_file_that_is_not_safetensors_is_refused(model):
     path = model / 'weights.safetensors'
     path.write_bytes(b'version https://git-lfs.github.com/spec/v1\n')

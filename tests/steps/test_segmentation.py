@@ -10,7 +10,7 @@ import torch
 from running_app import PROJECT
 from scipy import ndimage
 
-from ssl2_bids.errors import NoInputError
+from ssl2_bids.errors import NoInputError, UnavailableError
 from ssl2_bids.networks.calibration import Calibration
 from ssl2_bids.networks.weights import find_model, load_network
 from ssl2_bids.steps.segmentation import entropy, methods, segment, smaller_window
@@ -215,6 +215,15 @@ def test_bfloat16_hardly_changes_the_mask(straight, card, network):
     result = segment(images, {}, mask, card, network, precision='bfloat16')
     found, exact = result.probability.data >= 0.5, straight.probability.data >= 0.5
     assert 2 * (found & exact).sum() / (found.sum() + exact.sum()) > 0.97
+
+
+def test_a_network_that_gives_no_numbers_finds_no_healthy_brain(card):
+    images, mask, _ = little_brain(np.eye(4))
+    broken = load_network(card)
+    with torch.no_grad():
+        next(broken.parameters()).fill_(float('inf'))
+    with pytest.raises(UnavailableError, match='not finite numbers'):
+        segment(images, {}, mask, card, broken, precision='float32')
 
 
 def test_missing_contrasts_stop_before_the_network(card):

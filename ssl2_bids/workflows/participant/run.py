@@ -21,7 +21,7 @@ from ssl2_bids.errors import (
 )
 from ssl2_bids.files import remove_leftovers
 from ssl2_bids.locks import LOCK, locked
-from ssl2_bids.networks.weights import check_weights
+from ssl2_bids.networks.weights import check_output, check_weights
 from ssl2_bids.progress import NodeProgress, ShowLine
 from ssl2_bids.settings import ParticipantSettings
 from ssl2_bids.workflows.participant import sloppy
@@ -216,6 +216,7 @@ def _checked_device(settings: ParticipantSettings) -> str:
 
 def _check_weights(plans: list[Plan], settings: ParticipantSettings) -> None:
     if any(map(is_runnable, _split(plans, settings.overwrite)[1])):
+        check_output(plans[0].card)
         check_weights(plans[0].card)
 
 

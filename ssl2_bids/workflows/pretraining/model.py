@@ -169,7 +169,7 @@ def trained_on(packed: Packed, *, labels: bool = True, unlabelled: bool = True) 
         real = sum(head.t1w is not None for head in packed.heads)
         more = f' ({real} with their real T1w scan)' if real else ''
         parts.append(
-            f'images simulated on the anatomy of {len(packed.heads)} people{more} with painted '
+            f'images simulated on the anatomy of {_people(len(packed.heads))}{more} with painted '
             'lesions'
         )
     used = packed.labelled if labels else ()
@@ -194,8 +194,12 @@ def validated_on(packed: Packed) -> str:
     """The data of validation in a sentence."""
     parts = count_scans(labelled_only(packed.validation_scans), 'with labels, not trained on')
     if people := len(packed.validation_heads):
-        parts.append(f'one simulated scan each on the anatomy of {people} people not trained on')
+        parts.append(f'one simulated scan each on the anatomy of {_people(people)} not trained on')
     return '; '.join(parts)
+
+
+def _people(count: int) -> str:
+    return f'{count} {"person" if count == 1 else "people"}'
 
 
 def count_scans(scans: Sequence[Participant], text: str) -> list[str]:

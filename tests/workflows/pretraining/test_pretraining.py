@@ -323,7 +323,7 @@ class TestRun:
         assert card.channels == CHANNELS
         assert card.required == (('FLAIR',), ('T1w',))
         assert 0.1 <= card.threshold <= 0.7
-        assert 'anatomy of 1 people' in card.content['Validation']['Data']
+        assert 'anatomy of 1 person not' in card.content['Validation']['Data']
         assert 'anatomy of 2 people' in card.content['TrainedOn']
         assert card.content['Stages']['self_supervised']['Pretext'] == 'masked'
         shape = (40, 40, 40)
