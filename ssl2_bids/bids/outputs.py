@@ -163,6 +163,14 @@ def _cell(value: Any) -> str:
     return f'{value:.10g}' if isinstance(value, float) else str(value)
 
 
+def sidecar_if_any(path: Path) -> dict[str, Any]:
+    """The JSON beside an image or table; empty where there is none that can be read."""
+    try:
+        return read_object(sidecar_path(path))
+    except (OSError, ValueError):
+        return {}
+
+
 def read_sidecar(path: Path, advice: str = AGAIN) -> dict[str, Any]:
     """The content of an output's JSON sidecar.
 

@@ -13,12 +13,11 @@ from ssl2_bids.bids.outputs import (
     UnitNames,
     output_name,
     read_visits_summary,
-    sidecar_path,
+    sidecar_if_any,
     table_path,
 )
 from ssl2_bids.bids.provenance import configuration_hash
 from ssl2_bids.errors import DataError
-from ssl2_bids.files import read_object
 from ssl2_bids.steps.joint_decision import Hysteresis
 from ssl2_bids.steps.lesion_states import NoiseBound
 from ssl2_bids.workflows.longitudinal.visits import Visit, in_order
@@ -115,7 +114,7 @@ def is_finished(plan: LongitudinalPlan) -> bool:
     """Whether the result of just these sessions and settings stands, with all its files."""
     if stored(plan).get('ConfigurationHash') != plan.configuration:
         return False
-    if _of(plan.path('brain_mask')).get('SpaceHash', plan.space) != plan.space:
+    if sidecar_if_any(plan.path('brain_mask')).get('SpaceHash', plan.space) != plan.space:
         return False  # another model has compared other sessions in it
     try:
         read_visits_summary(plan.summary)
@@ -126,14 +125,7 @@ def is_finished(plan: LongitudinalPlan) -> bool:
 
 def stored(plan: LongitudinalPlan) -> dict[str, Any]:
     """The JSON beside the table of lesions; empty without one."""
-    return _of(plan.table)
-
-
-def _of(path: Path) -> dict[str, Any]:
-    try:
-        return read_object(sidecar_path(path))
-    except (OSError, ValueError):
-        return {}
+    return sidecar_if_any(plan.table)
 
 
 def page_of(plan: LongitudinalPlan) -> str:

@@ -13,12 +13,13 @@ from ssl2_bids.bids.given_datasets import program_of
 from ssl2_bids.bids.outputs import (
     UnitNames,
     join_entities,
+    sidecar_if_any,
     sidecar_path,
 )
 from ssl2_bids.bids.provenance import BRAIN_MASKS, bids_uri
 from ssl2_bids.bids.sidecars import image_sidecar, map_keys, segmentation_sidecar
 from ssl2_bids.errors import DataError
-from ssl2_bids.files import read_object, write_json, write_text
+from ssl2_bids.files import write_json, write_text
 from ssl2_bids.raw_grid import RawGrid, read_raw_grid, write_on
 from ssl2_bids.settings import ATLAS_SPACE, ATLAS_URI
 from ssl2_bids.volume import Volume, read, resample, write
@@ -168,18 +169,10 @@ def _write_brain_mask(plan: Plan, results: Results, mask: Volume, grid: RawGrid)
     )
     if given:
         del sidecar['Manual']
-        stated = _stated(given.path).get('Manual')
+        stated = sidecar_if_any(given.path).get('Manual')
         sidecar |= {'Manual': stated} if isinstance(stated, bool) else {}
     more = {'BrainMaskFlags': results.brain_flags, 'PreprocessingHash': plan.preprocessing}
     _write_sidecar(plan, path, sidecar | more)
-
-
-def _stated(path: Path) -> dict[str, Any]:
-    """The JSON beside an image; empty where there is none that can be read."""
-    try:
-        return read_object(sidecar_path(path))
-    except (OSError, ValueError):
-        return {}
 
 
 def _write_images(plan: Plan, results: Results, grid: RawGrid) -> None:

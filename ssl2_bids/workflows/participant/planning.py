@@ -14,14 +14,13 @@ from ssl2_bids.bids.inputs import Session, find_sessions
 from ssl2_bids.bids.outputs import (
     find_summary,
     output_name,
-    sidecar_path,
+    sidecar_if_any,
     stored_configuration,
 )
 from ssl2_bids.bids.template_spaces import Template, TemplateSpace, missing_templates
 from ssl2_bids.contrasts import SIMILAR, SUFFIXES
 from ssl2_bids.digests import DIGESTS, Digests
 from ssl2_bids.errors import DataError, NoInputError, UnavailableError
-from ssl2_bids.files import read_object
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.networks.weights import find_model
 from ssl2_bids.settings import ParticipantSettings
@@ -315,11 +314,10 @@ def is_runnable(plan: Plan) -> bool:
 
 def _has_its_images(plan: Plan) -> bool:
     """Whether the preprocessed images are those of this plan: all models share them."""
-    try:
-        mask = read_object(sidecar_path(plan.names.path('anat.brain_mask')))
-    except (OSError, ValueError):
-        return False
-    return bool(mask.get('PreprocessingHash', plan.preprocessing) == plan.preprocessing)
+    mask = sidecar_if_any(plan.names.path('anat.brain_mask'))
+    return bool(mask) and bool(
+        mask.get('PreprocessingHash', plan.preprocessing) == plan.preprocessing
+    )
 
 
 def is_finished(plan: Plan) -> bool:
