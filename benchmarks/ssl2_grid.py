@@ -253,8 +253,9 @@ def pack(options: argparse.Namespace) -> None:
     """All people of a dataset, with the truth, into one small file each."""
     # here, for they need imaging software
     from ssl2_bids.bids.outputs import find_results
-    from ssl2_bids.workflows.adaptation.cases import find_cases, read_labels
+    from ssl2_bids.workflows.adaptation.cases import find_cases
     from ssl2_bids.workflows.adaptation.prepare import prepare
+    from ssl2_bids.workflows.adaptation.read_labels import read_labels
 
     root = options.bids_dir.absolute()
     settings = GroupSettings(

@@ -12,6 +12,7 @@ from typing import Any
 from ssl2_bids.cli import options
 from ssl2_bids.cli.encoding import ensure_utf8
 from ssl2_bids.cli.parser import build_parser, check_level
+from ssl2_bids.cli.work_folder import clean
 from ssl2_bids.errors import Ssl2Error, heard_signals
 from ssl2_bids.files import INTERNAL_ERROR, unforeseen
 from ssl2_bids.locks import LOCK
@@ -76,7 +77,7 @@ def _dispatch(level: str, settings: Any, arguments: argparse.Namespace, argv: li
     _container_environment(settings.work_dir)
     helps = level == 'group' and rank() > 0  # torchrun has started several processes
     if settings.clean_workdir and not settings.dry_run and not helps:
-        options.clean(settings)
+        clean(settings)
     if not settings.dry_run:
         (settings.work_dir / LOCK).touch()  # --clean-workdir may empty this folder later
     if settings.verbose >= 2:

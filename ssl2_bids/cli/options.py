@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import getpass
-import hashlib
 import os
 import shlex
-import shutil
-import tempfile
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import fields
@@ -21,14 +17,12 @@ from ssl2_bids.cli.configuration import read_config
 from ssl2_bids.cli.parser import build_parser, check_level
 from ssl2_bids.cli.values import absolute, strip_prefix
 from ssl2_bids.cli.values import datasets as given_datasets
-from ssl2_bids.digests import DIGESTS
-from ssl2_bids.errors import CannotWriteError, NoInputError, UsageError
+from ssl2_bids.cli.work_folder import usual_work_dir
+from ssl2_bids.errors import NoInputError, UsageError
 from ssl2_bids.files import check_folder, read_text
-from ssl2_bids.locks import LOCK, locked
 from ssl2_bids.settings import (
     LEVELS,
     UNTRAINED,
-    ParticipantSettings,
     RunSettings,
     foreign_options,
     option_of,
@@ -102,7 +96,7 @@ def settings_for(level: str, arguments: argparse.Namespace) -> RunSettings:
     kind = LEVELS[check_level(level)]
     bids_dir, output_dir = absolute(arguments.bids_dir), absolute(arguments.output_dir)
     dataset.check_dataset(bids_dir, thorough=not arguments.skip_bids_validation)
-    work_dir = absolute(arguments.work_dir or _default_work_dir(bids_dir, output_dir))
+    work_dir = absolute(arguments.work_dir or usual_work_dir(bids_dir, output_dir))
     dataset.check_output(bids_dir, output_dir, work_dir, probe=not arguments.dry_run)
     known = dataset.participant_labels(bids_dir)
     participants = strip_prefix(arguments.participant_label, 'sub', known)
@@ -334,58 +328,6 @@ def _read_plugin(path: Path) -> dict[str, Any]:
     if template and '\n' not in template and not os.path.isfile(template):
         raise NoInputError(f'no such template of a batch script: {template}', path=path)
     return {key: content[key] for key in ('plugin', 'plugin_args') if key in content}
-
-
-def _default_work_dir(bids_dir: Path, output_dir: Path) -> Path:
-    """The same folder for the same dataset, output and user, so that a rerun finds its cache."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = str(os.getuid())
-    text = f'{bids_dir.resolve()}\n{output_dir.resolve()}'
-    key = hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()[:10]
-    try:
-        folder = Path(tempfile.gettempdir())
-    except FileNotFoundError:
-        raise CannotWriteError(
-            'there is no folder for temporary files that can be written',
-            advice='Give a work folder with -w, or --tmpfs /tmp for a read-only container.',
-        ) from None
-    return folder / f'ssl2-bids-{user}-{key}'
-
-
-def clean(settings: RunSettings) -> None:
-    """Empty the work folder; of participants that were named, at participant level, theirs alone.
-
-    Jobs on other participants may share the work folder: what another run uses stays. So does
-    everything in a folder without the lock file of a former run.
-
-    Raises
-    ------
-    CannotWriteError : that is not permitted.
-    """
-    work_dir = settings.work_dir
-    if not (work_dir / LOCK).exists():
-        return  # no run has worked here
-    shared = [work_dir / 'adaptation', work_dir / DIGESTS, *(work_dir / 'crash').glob('tmp*')]
-    patterns = ['sub_*']
-    if isinstance(settings, ParticipantSettings) and settings.participants:
-        shared = []
-        patterns = [
-            pattern
-            for label in settings.participants
-            for pattern in (f'sub_{label}', f'sub_{label}_ses_*')
-        ]
-    found = [f for pattern in patterns for f in (work_dir / 'participant').glob(pattern)]
-    sessions = [folder for folder in found if folder.is_dir()]
-    with locked(work_dir / LOCK, [folder.name for folder in sessions]) as busy:
-        folders = [folder for folder in sessions if folder.name not in busy]
-        try:
-            for folder in folders + ([] if busy else shared):
-                if folder.exists():
-                    shutil.rmtree(folder)
-        except OSError as error:
-            raise CannotWriteError(f'cannot be emptied ({error})', path=work_dir) from None
 
 
 def shown_command(argv: list[str], settings: RunSettings) -> str:

@@ -606,7 +606,7 @@ def test_the_shown_command_names_the_folders_of_datasets(dataset, tmp_path):
     [((), []), (('01',), ['sub_010', 'sub_02', 'sub_02_ses_1']), (('02', '010'), ['sub_01'])],
 )
 def test_clean_workdir_spares_participants_of_other_jobs(tmp_path, labels, left):
-    from ssl2_bids.cli.options import clean
+    from ssl2_bids.cli.work_folder import clean
     from ssl2_bids.settings import ParticipantSettings
 
     for name in ('sub_01', 'sub_010', 'sub_02', 'sub_02_ses_1'):
@@ -617,7 +617,7 @@ def test_clean_workdir_spares_participants_of_other_jobs(tmp_path, labels, left)
 
 
 def test_clean_workdir_spares_a_folder_where_no_run_has_worked(tmp_path):
-    from ssl2_bids.cli.options import clean
+    from ssl2_bids.cli.work_folder import clean
 
     mine = [tmp_path / 'work' / name / 'notes.txt' for name in ('participant', 'crash', 'sub_01')]
     for path in mine:

@@ -19,6 +19,9 @@ def test_each_curve_has_a_panel_with_its_range():
     words = [[t.text for t in panel.findall(f'{SVG}text')] for panel in panels]
     assert [w[0] for w in words] == ['loss <first>', 'score', 'flat']
     assert words[0][1:] == ['0.5', '2', '1', '4']
+    # one value, one number at the axis
+    assert words[1][1:] == ['0.25', '4']
+    assert words[2][1:] == ['3', '0', '9']
     points = panels[0].find(f'{SVG}polyline').attrib['points'].split()
     heights = [float(point.split(',')[1]) for point in points]
     assert heights == sorted(heights)  # downwards in SVG, as the loss falls

@@ -72,11 +72,13 @@ def panel(name: str, points: Sequence[tuple[float, float]]) -> str:
         f'<text class="name" x="{LEFT}" y="{TOP - 10}">{escape(name)}</text>',
         f'<path class="axis" d="M{LEFT} {TOP}V{floor}H{WIDTH - RIGHT}"/>',
     ]
-    for value in (low, high):
+    # a curve of one value has one number at each axis, beside its height
+    for value in (low, high) if max(ys) > min(ys) else (ys[0],):
         height = at(left, value)[1] + 4
         text = f'{value:.3g}'
         parts.append(f'<text x="{LEFT - 6}" y="{height:.0f}" text-anchor="end">{text}</text>')
-    for value, anchor in ((left, 'start'), (right, 'end')):
+    ends = ((left, 'start'), (right, 'end')) if right > left else ((left, 'middle'),)
+    for value, anchor in ends:
         place = at(value, low)[0]
         parts.append(
             f'<text x="{place:.0f}" y="{floor + 16}" text-anchor="{anchor}">{value:g}</text>'

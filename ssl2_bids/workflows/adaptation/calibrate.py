@@ -52,12 +52,11 @@ from ssl2_bids.wording import counted
 from ssl2_bids.workflows.adaptation.cases import (
     NAMING,
     Case,
-    all_empty,
     images_of,
-    is_drawn,
     labels_by_unit,
     without_labels,
 )
+from ssl2_bids.workflows.adaptation.read_labels import all_empty, is_drawn
 from ssl2_bids.workflows.annotations import place, ras_grid, read_annotation
 from ssl2_bids.workflows.participant.earlier import current_results
 from ssl2_bids.workflows.participant.outcomes import Outcome

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssl2_bids import __version__
 from ssl2_bids.bids.dataset import makers_of, unit_name
-from ssl2_bids.bids.outputs import Result, output_name, read_sidecar, sidecar_path
+from ssl2_bids.bids.outputs import Result, output_name, read_sidecar
 from ssl2_bids.bids.provenance import DESCRIPTIONS
 from ssl2_bids.bids.sidecars import is_sloppy
 from ssl2_bids.errors import DataError, NoInputError, UsageError
@@ -20,20 +20,18 @@ from ssl2_bids.settings import (
     BUNDLED,
     LAST_LAYERS,
     RECALIBRATED,
-    RUNGS,
     UNTRAINED,
     GroupSettings,
 )
-from ssl2_bids.wording import counted
 from ssl2_bids.workflows.adaptation.cases import (
     Case,
     check_holdout,
     find_cases,
     has_labels,
     label_folders,
-    read_labels,
     without_labels,
 )
+from ssl2_bids.workflows.adaptation.read_labels import read_labels
 from ssl2_bids.workflows.participant.sloppy import WARNING
 
 if TYPE_CHECKING:
@@ -391,33 +389,3 @@ def note_on_existing(adaptation: Adaptation) -> str:
         f'{adaptation.folder} exists: with the same labels, options and scans it is used again; '
         'with others the run stops (another --label names another model)'
     )
-
-
-def describe(adaptation: Adaptation) -> list[str]:
-    """What a dry run prints."""
-    lines = [f'adapt  {adaptation.card.name} to {counted(len(adaptation.cases), "session")}']
-    for case in adaptation.cases:
-        for label in case.labels:
-            held = ' (held out)' if case.participant in adaptation.settings.holdout else ''
-            lines.append(f'label  {case.name}{held}: {label.path}')
-    name, trains = adaptation.settings.label, adaptation.trains
-    rungs = RUNGS if trains else UNTRAINED
-    lines.append(f'rungs  {adaptation.settings.rung or ", ".join(rungs)}')
-    tables = [
-        output_name('model.history', desc=name),
-        output_name('model.splits', desc=name),
-        output_name('group.performance'),
-    ]
-    if trains:
-        tables.append(output_name('group.annotate'))
-    names = [output_name('model.configuration', desc=name), output_name('model.report', desc=name)]
-    names += [f'{adaptation.folder}/{CARD_FILE}', f'{adaptation.folder}/weights.safetensors']
-    for table in tables:
-        names += [table, sidecar_path(Path(table)).as_posix()]
-    if trains:
-        names.append(output_name('group.annotate_figure', desc=name))
-    if adaptation.draws_twin:
-        names += [output_name(key, desc=name) for key in ('model.twin', 'group.twin_figure')]
-    if stands := note_on_existing(adaptation):
-        lines.append(f'note  {stands}')
-    return lines + [f'write  {name}' for name in names]

@@ -39,13 +39,13 @@ from ssl2_bids.settings import ATLAS_SPACE, RECALIBRATED, GroupSettings
 from ssl2_bids.volume import Volume
 from ssl2_bids.wording import counted
 from ssl2_bids.workflows.adaptation import torchrun as nodes
+from ssl2_bids.workflows.adaptation.description import describe as describe_adaptation
 from ssl2_bids.workflows.adaptation.plan import (
     Adaptation,
     check_labels,
     label_links,
     plan_adaptation,
 )
-from ssl2_bids.workflows.adaptation.plan import describe as describe_adaptation
 from ssl2_bids.workflows.cohort.frequency import write_frequency
 from ssl2_bids.workflows.cohort.tables import cohort_rows, name_of_model, write_tables
 from ssl2_bids.workflows.participant.earlier import current_results

@@ -23,8 +23,9 @@ from ssl2_bids.settings import GroupSettings, ParticipantSettings
 from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.training.checkpoint import fingerprint
 from ssl2_bids.workflows.adaptation import prepare as cache
-from ssl2_bids.workflows.adaptation.cases import Case, find_cases, read_labels
+from ssl2_bids.workflows.adaptation.cases import Case, find_cases
 from ssl2_bids.workflows.adaptation.prepare import PreparedSession
+from ssl2_bids.workflows.adaptation.read_labels import read_labels
 from ssl2_bids.workflows.adaptation.twin.measure import (
     MEASURES,
     Site,

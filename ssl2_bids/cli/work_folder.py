@@ -1,0 +1,67 @@
+"""The work folder of a run: where it lies if none is given, and how it is emptied."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from ssl2_bids.digests import DIGESTS
+from ssl2_bids.errors import CannotWriteError
+from ssl2_bids.locks import LOCK, locked
+from ssl2_bids.settings import ParticipantSettings, RunSettings
+
+
+def usual_work_dir(bids_dir: Path, output_dir: Path) -> Path:
+    """The same folder for the same dataset, output and user, so that a rerun finds its cache."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    text = f'{bids_dir.resolve()}\n{output_dir.resolve()}'
+    key = hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()[:10]
+    try:
+        folder = Path(tempfile.gettempdir())
+    except FileNotFoundError:
+        raise CannotWriteError(
+            'there is no folder for temporary files that can be written',
+            advice='Give a work folder with -w, or --tmpfs /tmp for a read-only container.',
+        ) from None
+    return folder / f'ssl2-bids-{user}-{key}'
+
+
+def clean(settings: RunSettings) -> None:
+    """Empty the work folder; of participants that were named, at participant level, theirs alone.
+
+    Jobs on other participants may share the work folder: what another run uses stays. So does
+    everything in a folder without the lock file of a former run.
+
+    Raises
+    ------
+    CannotWriteError : that is not permitted.
+    """
+    work_dir = settings.work_dir
+    if not (work_dir / LOCK).exists():
+        return  # no run has worked here
+    shared = [work_dir / 'adaptation', work_dir / DIGESTS, *(work_dir / 'crash').glob('tmp*')]
+    patterns = ['sub_*']
+    if isinstance(settings, ParticipantSettings) and settings.participants:
+        shared = []
+        patterns = [
+            pattern
+            for label in settings.participants
+            for pattern in (f'sub_{label}', f'sub_{label}_ses_*')
+        ]
+    found = [f for pattern in patterns for f in (work_dir / 'participant').glob(pattern)]
+    sessions = [folder for folder in found if folder.is_dir()]
+    with locked(work_dir / LOCK, [folder.name for folder in sessions]) as busy:
+        folders = [folder for folder in sessions if folder.name not in busy]
+        try:
+            for folder in folders + ([] if busy else shared):
+                if folder.exists():
+                    shutil.rmtree(folder)
+        except OSError as error:
+            raise CannotWriteError(f'cannot be emptied ({error})', path=work_dir) from None

@@ -1,0 +1,234 @@
+"""The labels of a site, each on the grid of its participant's reference image."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+from scipy import ndimage
+
+from ssl2_bids.bids.labels import Label
+from ssl2_bids.bids.outputs import read_sidecar, sidecar_path, sources_of
+from ssl2_bids.errors import DataError
+from ssl2_bids.itk import from_itk
+from ssl2_bids.settings import GroupSettings
+from ssl2_bids.steps.annotation import Annotation
+from ssl2_bids.volume import resample
+from ssl2_bids.voxel_grid import Grid
+from ssl2_bids.workflows.adaptation.cases import RAW, Case
+from ssl2_bids.workflows.annotations import place, ras_grid
+from ssl2_bids.workflows.segmentation_files import read_result
+
+log = logging.getLogger('ssl2_bids')
+
+MOST_OF_BRAIN = 0.25  # marked share from which a mask is none of lesions
+MOST_OUTSIDE = 0.5  # share outside of the brain from which it is not of this image
+FEW_SLICES, MANY_SLICES = 2, 8  # with lesions: of a label, and of the model's mask beside it
+SEVERAL = 3  # lesions; a label with fewer may have no more to draw
+NO_LESIONS = (
+    'If these participants have no lesions, write "Manual": true in the JSON files of the labels '
+    '(or, at the group level, give --empty-labels negative).'
+)
+NO_LESION_AT_ALL = 'Label at least one participant with lesions.'
+
+
+def annotation_of(case: Case, bids_dir: Path) -> tuple[Annotation, tuple[Label, ...]]:
+    """The label of a case on the grid of its reference, and the masks that it was joined from.
+
+    Nothing is interpolated: it lies on that grid, or is brought there from the grid of another
+    image of the session by nearest neighbours, its annotated extent likewise.
+
+    Raises
+    ------
+    DataError : it lies on neither; both grids are named.
+    """
+    names = case.result.names
+    brain = ras_grid(case.brain_mask)
+    reference = case.images[names.reference].name
+    raw = {
+        path: contrast
+        for contrast, image in case.images.items()
+        if contrast != names.reference and (path := _raw_file(image, bids_dir))
+    }
+    grids: dict[str, Grid] = {reference: brain}
+    placed = place(case.labels, grids | {path.name: ras_grid(path) for path in raw})
+    log.info('label of %s: %s', case.name, placed.note)
+    mask = read_result(case.brain_mask, dtype=np.uint8).data > 0
+    if placed.image == reference:
+        _check_place(placed.annotation, mask, placed.labels[0].path)
+        return placed.annotation, placed.labels
+    contrast = {path.name: contrast for path, contrast in raw.items()}[placed.image]
+    xfm = names.path('anat.transform', source=contrast, target=names.reference)
+    transform = from_itk(xfm.read_text(encoding='utf-8'))
+    label, extent = placed.annotation.label, placed.annotation.extent
+    there = [
+        resample(volume, brain.affine, brain.shape, transform=transform, order=0)
+        for volume in (label, extent.with_data(extent.data.astype(np.uint8)))
+    ]
+    extent = there[1].with_data(there[1].data > 0)
+    annotation = replace(placed.annotation, label=there[0], extent=extent)
+    _check_place(annotation, mask, placed.labels[0].path)
+    return annotation, placed.labels
+
+
+def _check_place(annotation: Annotation, brain: np.ndarray, path: Path) -> None:
+    """Check that a label marks a part of the brain: brain masks and inverted masks do not.
+
+    Raises
+    ------
+    DataError : it marks most of the brain, or mostly what is not brain.
+    """
+    drawn = annotation.label.data > 0
+    count, inside = np.count_nonzero(drawn), np.count_nonzero(drawn & brain)
+    share = float(inside) / max(int(np.count_nonzero(brain)), 1)
+    if share > MOST_OF_BRAIN:
+        raise DataError(
+            f'it marks {share:.0%} of the brain: no mask of lesions',
+            advice='Is it a brain mask, or inverted? Give a mask that is 1 in lesions alone.',
+            path=path,
+        )
+    if count - inside > MOST_OUTSIDE * count:
+        raise DataError(
+            f'{1 - inside / count:.0%} of it lies outside of the brain',
+            advice='Check in a viewer that it lies on the lesions of this image.',
+            path=path,
+        )
+
+
+def _doubt(case: Case, annotation: Annotation) -> str:
+    """Why a label may be of a few slices only although it is stated to be whole; else empty."""
+    drawn = annotation.label.data > 0
+    if not annotation.whole or ndimage.label(drawn)[1] < SEVERAL:
+        return ''
+    try:
+        marked = read_result(case.result.names.path('anat.mask'), dtype=np.uint8).data > 0
+    except DataError:  # nothing to compare with
+        return ''
+    for axis in range(3):
+        others = tuple({0, 1, 2} - {axis})
+        number, of_model = (int(part.any(axis=others).sum()) for part in (drawn, marked))
+        if number <= FEW_SLICES and of_model >= MANY_SLICES:
+            return (
+                f'lesions are drawn in {number} of its slices, and the model marks some in '
+                f'{of_model}: if only the first were looked at, the JSON of the label must state '
+                'them (AnnotatedSlices), or all other lesions count as healthy tissue'
+            )
+    return ''
+
+
+def _raw_file(image: Path, bids_dir: Path) -> Path | None:
+    """The raw file that an image was made from."""
+    for uri in sources_of(read_sidecar(sidecar_path(image))):
+        path = bids_dir / unquote(uri.removeprefix(RAW))
+        if uri.startswith(RAW) and path.is_file():
+            return path
+    return None
+
+
+def is_reviewed(case: Case, annotation: Annotation, settings: GroupSettings) -> bool:
+    """Whether a label without lesions means that the participant has none."""
+    manual = all(label.sidecar.get('Manual') is True for label in case.labels)
+    return settings.empty_labels == 'negative' or manual or not annotation.whole
+
+
+@dataclass(frozen=True)
+class ReadLabels:
+    """The labels of a site after they were read.
+
+    Attributes
+    ----------
+    cases : without the labels that were left out.
+    annotations : by name of the case.
+    refused : why labels cannot be used.
+    notes : case and remark, for the page: on labels that are left out or in doubt.
+    """
+
+    cases: list[Case]
+    annotations: dict[str, Annotation]
+    refused: list[DataError]
+    notes: list[tuple[str, str]]
+
+
+def read_labels(cases: Sequence[Case], settings: GroupSettings) -> ReadLabels:
+    """Read every label; one that cannot be used, or is empty without confirmation, is left out.
+
+    Raises
+    ------
+    DataError : none can be used, or all of them are empty.
+    """
+    annotations: dict[str, Annotation] = {}
+    refused: list[DataError] = []
+    empty: list[Case] = []
+    kept: list[Case] = []
+    notes: list[tuple[str, str]] = []
+    for case in cases:
+        found = None
+        if case.labels:
+            try:
+                found, labels = annotation_of(case, settings.bids_dir)
+                case = replace(case, labels=labels)
+            except DataError as error:
+                refused.append(error)
+                notes.append((case.name, f'its label is left out: {error.message}'))
+                log.warning('label of %s left out: %s', case.name, error)
+            if found and not is_drawn(found) and not is_reviewed(case, found, settings):
+                empty.append(case)
+                notes.append((case.name, 'its label is empty, and is left out as not drawn'))
+                found = None
+            elif found and not is_drawn(found) and found.whole:
+                notes.append((case.name, 'its label is empty: counted as free of lesions'))
+                log.info('label of %s: empty, counted as free of lesions', case.name)
+            elif found and (doubt := _doubt(case, found)):
+                notes.append((case.name, doubt))
+                log.warning('label of %s: %s', case.name, doubt)
+        if found is not None:
+            annotations[case.name] = found
+        kept.append(case if found is not None else replace(case, labels=()))
+    if refused and not annotations and not empty:
+        raise refused[0]
+    _check_empty(empty, annotations)
+    _check_lesions_to_fit(kept, annotations, settings.holdout)
+    return ReadLabels(kept, annotations, refused, notes)
+
+
+def is_drawn(annotation: Annotation) -> bool:
+    """Whether a label has a lesion."""
+    return bool(annotation.label.data.any())
+
+
+def all_empty(count: int, labels: int, first: Label) -> DataError:
+    """The error for labels without lesions."""
+    advice = NO_LESION_AT_ALL if first.sidecar.get('Manual') is True else NO_LESIONS
+    return DataError(f'all labels are empty ({count} of {labels})', advice=advice, path=first.path)
+
+
+def _check_empty(empty: Sequence[Case], annotations: dict[str, Annotation]) -> None:
+    drawn = any(is_drawn(annotation) for annotation in annotations.values())
+    if empty and not drawn:
+        raise all_empty(len(empty), len(empty) + len(annotations), empty[0].labels[0])
+    if annotations and not drawn:
+        raise DataError(
+            'no label has a lesion: an adaptation needs at least one',
+            advice=NO_LESION_AT_ALL,
+        )
+    if empty:
+        log.warning(
+            'empty labels, ignored as not drawn: %s. %s',
+            ', '.join(c.name for c in empty),
+            NO_LESIONS,
+        )
+
+
+def _check_lesions_to_fit(
+    cases: Sequence[Case], annotations: dict[str, Annotation], holdout: Sequence[str]
+) -> None:
+    names = [c.name for c in cases if c.name in annotations and c.participant not in holdout]
+    if names and not any(is_drawn(annotations[name]) for name in names):
+        raise DataError(
+            'no label has a lesion but those that are held out: an adaptation needs at least one',
+            advice='Hold out other participants.',
+        )
