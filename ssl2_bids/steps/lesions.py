@@ -14,6 +14,7 @@ from ssl2_bids.volume import Volume
 NEIGHBOURS = np.ones((3, 3, 3), bool)  # 26: lesions that touch at a corner are one
 REGIONS = ('periventricular', 'juxtacortical', 'infratentorial', 'deep-white-matter')
 MAX_LESIONS = np.iinfo(np.uint16).max
+MAX_LOAD = 0.2  # share of the brain; the 200 mL of very heavy loads stay below
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,26 @@ def sum_lesions(name: str, lesions: Sequence[Lesion], brain_volume_mm3: float) -
         brain_volume_mm3,
         total / brain_volume_mm3 if brain_volume_mm3 > 0 else None,
     )
+
+
+def is_plausible(load: float | None) -> bool:
+    """Whether a share of the brain can be that of lesions; one that is not known can."""
+    return load is None or load <= MAX_LOAD
+
+
+def doubts(load: float | None) -> list[str]:
+    """A warning where a segmentation marks more of the brain than lesions can be.
+
+    Parameters
+    ----------
+    load : lesion volume over brain volume, or None where the latter is 0.
+    """
+    if load is None or is_plausible(load):
+        return []
+    return [
+        f'{load:.0%} of the brain are segmented as lesions: more than lesions can be; check the '
+        'images, the brain mask and the model before this mask is used'
+    ]
 
 
 def methods(threshold: float, minimum_volume: float) -> str:

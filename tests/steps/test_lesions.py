@@ -10,6 +10,7 @@ import pytest
 from ssl2_bids.errors import DataError
 from ssl2_bids.steps.lesions import (
     REGIONS,
+    doubts,
     find_lesions,
     label_instances,
     methods,
@@ -144,3 +145,9 @@ def test_regions_must_match_the_lesions(probability):
 def test_methods_give_the_numbers():
     assert '0.45' in methods(0.45, 3.0)
     assert '3 mm³' in methods(0.45, 3.0)
+
+
+def test_a_load_that_cannot_be_is_doubted():
+    (warning,) = doubts(0.79)
+    assert warning.startswith('79% of the brain')
+    assert doubts(0.12) == doubts(None) == []

@@ -13,6 +13,7 @@ from ssl2_bids.files import write_json
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.reports import viewer
 from ssl2_bids.settings import RECALIBRATED
+from ssl2_bids.steps.lesions import doubts
 from ssl2_bids.volume import Volume
 from ssl2_bids.workflows.adaptation.cases import Case
 from ssl2_bids.workflows.participant.earlier import earlier_files
@@ -76,13 +77,17 @@ def write_section(
         names.path('anat.mask'),
     ]
     (base,) = first[:1]
+    rows = volume_rows(found.table, brain_volume(brain))
+    of_first = doubts(base['volumes'][0]['lesion_load'])
     content: dict[str, Any] = base | {
         'model': card.reference,
         'adaptation': adaptation_facts(card),
         'settings': base['settings'] | {'threshold': found.model['Threshold']},
         'methods': [*base['methods'], *_sentences(card, float(found.model['Threshold']))],
         'lesions': lesion_rows(found.table),
-        'volumes': volume_rows(found.table, brain_volume(brain)),
+        'volumes': rows,
+        'warnings': [w for w in base['warnings'] if w not in of_first]
+        + doubts(rows[0]['lesion_load']),
         'figures': draw(figures, shown, root),
         'viewer': base['viewer']
         and base['viewer']

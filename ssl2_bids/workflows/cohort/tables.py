@@ -29,7 +29,7 @@ from ssl2_bids.metrics.cohort import outliers
 from ssl2_bids.processes import side_by_side
 from ssl2_bids.settings import GroupSettings
 from ssl2_bids.steps import quality
-from ssl2_bids.steps.lesions import REGIONS
+from ssl2_bids.steps.lesions import REGIONS, is_plausible
 from ssl2_bids.workflows.participant.sloppy import WARNING
 from ssl2_bids.workflows.segmentation_files import PROCESS_AGAIN
 
@@ -234,6 +234,7 @@ def _flag(rows: list[dict[str, Any]]) -> None:
         millilitres = (row['brain_volume_mm3'] or 0) / 1000
         row['flags'] = [WARNING] if row['sloppy'] else []
         row['flags'] += [] if low <= millilitres <= high else ['brain volume implausible']
+        row['flags'] += [] if is_plausible(row['lesion_load']) else ['lesion load implausible']
         row['flags'] += row['brain_mask_flags'] + _image_flags(row['images'])
         row['flags'] += row['sessions_apart']
     for model in {row['model'] for row in rows}:

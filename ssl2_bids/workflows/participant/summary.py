@@ -14,6 +14,7 @@ from ssl2_bids.bids.provenance import software_versions
 from ssl2_bids.files import write_json
 from ssl2_bids.reports import viewer
 from ssl2_bids.reports.figures import session as figures
+from ssl2_bids.steps.lesions import doubts
 from ssl2_bids.volume import Volume, read, read_grid, resample
 from ssl2_bids.workflows.participant import sloppy
 from ssl2_bids.workflows.participant.derivatives import Results
@@ -140,7 +141,9 @@ def finished_summary(
             'the field strength is unknown: no MagneticFieldStrength in the sidecars and no '
             '--field-strength'
         )
+    rows = volume_rows(table, volume)
     summary['warnings'] += [w for f in facts for w in f['warnings']]
+    summary['warnings'] += doubts(rows[0]['lesion_load'])
     summary['settings'] |= {
         'device': results.device,
         'channels seen by the model': ', '.join(results.channels),
@@ -149,7 +152,7 @@ def finished_summary(
     return summary | {
         'methods': list(dict.fromkeys(methods)),
         'lesions': lesion_rows(table),
-        'volumes': volume_rows(table, volume),
+        'volumes': rows,
         'brain_volume_mm3': round(volume, 1),
         'brain_mask_flags': results.brain_flags,
         'quality': {k: v for f in facts for k, v in f.get('quality', {}).items()},

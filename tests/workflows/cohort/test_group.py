@@ -100,6 +100,14 @@ def test_rows_remarks_and_covariates(cohort):
     assert any('sub-08' in line for line in shown)
 
 
+def test_a_lesion_load_that_cannot_be_is_remarked(cohort):
+    add_result(cohort.output_dir, '08', 400_000)
+    assert run_group_level(cohort, show=lambda text: None) == 0
+    rows = rows_of(cohort)
+    assert 'lesion load implausible' in rows['sub-08']['quality']
+    assert 'load' not in rows['sub-07']['quality']
+
+
 def test_columns_and_remarks_on_the_quality_of_images(cohort):
     flag = {'Code': 'noise', 'Value': 2.1, 'Threshold': 5.0, 'Text': 'noise: only 2.1 times'}
     for label, flags in (('01', []), ('02', [flag])):
