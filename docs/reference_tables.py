@@ -287,7 +287,7 @@ def model_json() -> str:
     """The keys of ``model.json``: what is needed, from the check; what they mean, from Card."""
     meanings = documented_attributes(cards.Card)
     needed = {key: wanted for key, (_, _, wanted) in cards.CARD_KEYS.items()}
-    text = '| key | value | meaning |\n| --- | --- | --- |\n'
+    text = 'Required keys:\n\n| key | value | meaning |\n| --- | --- | --- |\n'
     for key, wanted in needed.items():
         meaning = meanings[snake_case(key)]
         text += f'| `{key}` | {sentence(escape(wanted))} | {sentence(meaning)} |\n'

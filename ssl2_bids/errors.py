@@ -81,7 +81,8 @@ def exit_codes() -> dict[int, str]:
     found = {
         SUCCESS: 'No participant failed: all are finished, now or in an earlier run. A session '
         'without the contrasts that the model needs was skipped, with a line (66 if all were).',
-        SOME_FAILED: 'Some participants failed; see the last lines and `sub-*.html`.',
+        SOME_FAILED: 'Some participants failed, or all did for different reasons; see the last '
+        'lines and `sub-*.html`. With 73 or 74 at one of them the run ends with that code.',
         Ssl2Error.exit_code: 'Internal error: a bug in ssl2-bids.',
     }
     for kind in Ssl2Error.__subclasses__():

@@ -20,7 +20,7 @@ from typing import Any
 from ssl2_bids.bids.absent import AbsentResultsError, absent_content, how_to_get, is_absent
 from ssl2_bids.bids.dataset import warn_once
 from ssl2_bids.errors import DataError, Ssl2Error
-from ssl2_bids.files import finished_files, read_object, write_text
+from ssl2_bids.files import files_below, finished_files, read_object, write_text
 from ssl2_bids.tables import bundled_table
 
 AGAIN = 'Run the participant level again with --overwrite.'
@@ -230,7 +230,7 @@ def find_results(output_dir: Path, damaged: list[Ssl2Error] | None = None) -> li
     DataError, AbsentResultsError : a result cannot be read, and ``damaged`` is None.
     """
     found = []
-    for path in finished_files(output_dir, 'sub-*/**/*_label-L*_mask.json'):
+    for path in _result_files(output_dir):
         try:
             result = _as_result(path, output_dir)
         except (DataError, AbsentResultsError) as error:
@@ -241,6 +241,20 @@ def find_results(output_dir: Path, damaged: list[Ssl2Error] | None = None) -> li
         if result is not None:
             found.append(result)
     return found
+
+
+def _result_files(output_dir: Path) -> list[Path]:
+    """The JSON files of masks in the folders of participants; linked folders are followed."""
+    found = [
+        path
+        for folder in output_dir.glob('sub-*')
+        for path in files_below(folder, '*_label-L*_mask.json')
+    ]
+    return sorted(
+        path
+        for path in found
+        if not any(part[0] == '.' for part in path.relative_to(output_dir).parts)
+    )
 
 
 def find_qualities(names: UnitNames) -> dict[str, dict[str, Any]]:
@@ -307,6 +321,18 @@ def find_visits_summaries(output_dir: Path, subject: str) -> list[dict[str, Any]
     paths = finished_files(folder, '*visits_report.json')
     found = (_read_or_warn(path, VISITS) for path in paths)
     return [content for content in found if content is not None]
+
+
+def damaged_summaries(output_dir: Path, subject: str) -> list[Path]:
+    """The summaries of a participant's sessions and comparisons that cannot be read."""
+    folder = (output_dir / output_name('report.summary', subject=subject)).parent
+    kinds = (('*summary_report.json', SUMMARY), ('*visits_report.json', VISITS))
+    return [
+        path
+        for pattern, keys in kinds
+        for path in finished_files(folder, pattern)
+        if _read_or_warn(path, keys) is None
+    ]
 
 
 def find_summary(names: UnitNames) -> dict[str, Any] | None:

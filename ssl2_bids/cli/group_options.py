@@ -39,8 +39,8 @@ def add_adaptation(parser: Parser) -> None:
         help='how scans without labels are used: supervised (not at all), mean_teacher, fixmatch, '
         'bcp, ... (all: docs/how-to/adapt.md); self_training and twin need no labels; none: '
         'tables without training '
-        '(default: mean_teacher below 10 labelled participants, else supervised; none without '
-        'labels)',
+        '(default: mean_teacher below 10 labelled participants where anything is not labelled, '
+        'else supervised; none without labels)',
     )
     add_option(
         group,

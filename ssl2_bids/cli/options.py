@@ -29,6 +29,7 @@ from ssl2_bids.settings import (
 )
 
 REPLACING = ('boilerplate_only', 'dry_run', 'reports_only')  # another task than the processing
+LABELS = ('participant_label', 'exclude_participant_label', 'session_label', 'holdout_label')
 MEMORY_SHARE = 0.9  # of the memory of the job; the rest is for other processes of it
 MAX_THREADS = 8  # of one segmentation; more stall each other on windows of 96^3
 
@@ -75,9 +76,23 @@ def options_record(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.derivatives:
         named = given_datasets(arguments.derivatives)
         values['derivatives'] = [f'{name}={path}' for name, path in named.items()]
-    if arguments.model and '/' in arguments.model:
-        values['model'] = absolute(Path(arguments.model))
+    if arguments.model and '/' in str(path := _place_of_model(arguments)):
+        values['model'] = path
+    for name in LABELS:
+        if name in values and len(values[name]) == 1 and os.path.isfile(values[name][0]):
+            values[name] = [str(absolute(Path(values[name][0])))]
     return {k: _as_text(v) for k, v in sorted(values.items())}
+
+
+def _place_of_model(arguments: argparse.Namespace) -> str:
+    """The name of a bundled or adapted model, or the path of another one."""
+    from ssl2_bids.networks.weights import bundled_models
+
+    name = arguments.model
+    adapted = absolute(arguments.output_dir) / 'models' / name
+    if name in bundled_models() or adapted.is_dir() or not os.path.isdir(name):
+        return str(name)
+    return str(absolute(Path(name)))
 
 
 def _as_text(value: Any) -> Any:

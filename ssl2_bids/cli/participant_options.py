@@ -107,7 +107,8 @@ def add_preprocessing(parser: Parser) -> None:
         '--field-strength',
         type=values.positive,
         metavar='T',
-        help='field strength in tesla for the report, used if the sidecars have none',
+        help='field strength in tesla where the sidecars have none: for the correction of '
+        'inhomogeneity, the checks and the report',
     )
     add_option(
         group,

@@ -128,8 +128,8 @@ METRICS: dict[str, Metric] = {
     ),
     'registration_rotation': _own('angle of the rotation of the registration', units='degrees'),
     'distortion_median': _own(
-        'at 7T: length of the smooth displacement that the rigid registration leaves over, median '
-        'of the brain; 0.3 where there is none',
+        'from 5 T on: length of the smooth displacement that the rigid registration leaves over, '
+        'median of the brain; 0.3 where there is none',
         units='mm',
     ),
     'distortion_high': _own('the same, 95th percentile of the brain', 'Distortion', 'mm'),

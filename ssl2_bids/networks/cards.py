@@ -28,7 +28,8 @@ class Card:
     Attributes
     ----------
     name, version : of the model.
-    label : BIDS ``desc-`` label of its outputs, letters and digits; empty for the default model.
+    label : BIDS ``desc-`` label of its outputs, letters and digits; in the card of a model it may
+        be missing (then those of its name); empty here for the bundled default.
     network : ``Type`` of the network and its parameters.
     channels : names of the input channels, in order.
     required : alternatives; all channels of at least one alternative are required.
@@ -36,7 +37,7 @@ class Card:
     normalisation : ``Type`` and its parameters.
     threshold : lowest probability of a lesion voxel.
     thresholds : thresholds for sets of channels with another one.
-    calibration : of the logit of the probability that the windows give.
+    calibration : of the logit of the probability on the grid of the reference image.
     minimum_lesion_volume : in mm^3.
     window, overlap : sliding window in voxels, and overlap of neighbouring windows, 0 to 1.
     sha256 : of the weights file, in hexadecimal digits.
@@ -216,6 +217,11 @@ def check_card(content: Any, path: Path, *, network_types: Mapping[str, NetworkT
         raise bad_card(
             path, '"Thresholds" is not a list of objects with "Channels" and a "Threshold"'
         )
+    if 'SiteMinimumLesionVolume' in content and not _is_possible(
+        'MinimumLesionVolume', content['SiteMinimumLesionVolume']
+    ):
+        wanted = CARD_KEYS['MinimumLesionVolume'][2]
+        raise bad_card(path, f'"SiteMinimumLesionVolume" is not {wanted}')
     if 'Calibration' in content and not _is_calibration(content['Calibration']):
         raise bad_card(path, '"Calibration" is not an object with a "Scale" above 0 and a "Shift"')
     named = {name for one in content.get('Thresholds', []) for name in one['Channels']}

@@ -190,7 +190,7 @@ def remove_background_noise(unit1: Volume, inv1: Volume, inv2: Volume) -> tuple[
     Returns
     -------
     UNIT1 from 0 (background) to 4095, and the noise level found, 0 if the background of INV2 was
-    zero already (then the common background of both inversion images is set to zero).
+    zero already (then the background of INV2 is set to zero).
 
     Raises
     ------
@@ -212,7 +212,7 @@ def remove_background_noise(unit1: Volume, inv1: Volume, inv2: Volume) -> tuple[
     stored = np.clip((uni + 0.5) * FULL_SCALE, 0, FULL_SCALE).astype(np.float32)
     background = constant_background(unit1.data)
     if level <= 0:  # the air was taken away there
-        background |= constant_background(inv1.data) & constant_background(inv2.data)
+        background |= constant_background(inv2.data)
     return unit1.with_data(np.where(background, np.float32(0), stored)), level
 
 
@@ -236,8 +236,8 @@ def methods(level: float) -> str:
     """The methods sentence."""
     if level <= 0:
         return (
-            'The background of the inversion images was zero, and was set to zero in the UNIT1 '
-            'image too; nothing else of the image was changed.'
+            'The background of the second inversion image was zero, and was set to zero in the '
+            'UNIT1 image too; nothing else of the image was changed.'
         )
     return (
         'The background noise of the UNIT1 image was removed with the robust combination of '

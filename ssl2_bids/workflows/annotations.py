@@ -34,6 +34,10 @@ REFUSED = 0.5  # of a voxel; from here on a voxel of the label lies in another o
 HALF = 0.5  # share of a voxel that must be lesion
 
 
+class MisfitError(DataError):
+    """A label is on the grid of none of the images."""
+
+
 @dataclass(frozen=True)
 class Placed:
     """The masks of one session joined, on the grid of one image.
@@ -142,14 +146,14 @@ def _how_joined(labels: Sequence[Label]) -> str:
 
 def _misfit(
     label: Label, annotation: Annotation, image: str, grid: Grid, distance: float
-) -> DataError:
+) -> MisfitError:
     if np.isfinite(distance):
         millimetres = grid_millimetres(annotation.label, grid)
         off = f', up to {distance:.3g} voxels and {millimetres:.3g} mm away'
         image = f'the nearest, {image},'
     else:
         off = ''
-    return DataError(
+    return MisfitError(
         'the label fits no image of its session: with RAS axes it has '
         f'{describe_grid(annotation.label, axes=False)}; {image} has '
         f'{describe_grid(grid, axes=False)}{off}',

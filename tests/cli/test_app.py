@@ -228,7 +228,10 @@ def test_a_record_means_the_same_in_every_folder(dataset, tmp_path, monkeypatch)
 
     (tmp_path / 'masks').mkdir()
     monkeypatch.chdir(tmp_path)
+    (tmp_path / 'people.txt').write_text('01\n')
+    shutil.copytree(BUNDLED / 'fast-3t', tmp_path / 'mine')
     words = [str(dataset), 'out', 'participant', '--brain-mask', 'masks', '-w', 'work']
+    words += ['--participant-label', 'people.txt', '--model', 'mine']
     former = options.options_record(options.parse(words))
     (tmp_path / 'former.toml').write_text(tomli_w.dumps({'options': former}))
     monkeypatch.chdir('/')
@@ -237,6 +240,7 @@ def test_a_record_means_the_same_in_every_folder(dataset, tmp_path, monkeypatch)
         'participant', options.parse([*again, '--config-file', str(tmp_path / 'former.toml')])
     )
     assert (made.brain_mask, made.work_dir) == (tmp_path / 'masks', tmp_path / 'work')
+    assert (made.participants, made.model) == (('01',), str(tmp_path / 'mine'))
 
 
 def test_options_that_take_several_words_can_be_repeated(dataset, tmp_path):

@@ -159,6 +159,10 @@ def test_a_calibration_is_part_of_what_a_model_is(model):
     plain = read_card(model)
     assert plain.calibration == (1, 0)
     assert 'Calibration' not in plain.identity
+    edit(model, SiteMinimumLesionVolume='many')
+    with pytest.raises(UnavailableError, match='"SiteMinimumLesionVolume" is not a volume'):
+        read_card(model)
+    edit(model, SiteMinimumLesionVolume=None)
     edit(model, Calibration={'Scale': 0.7, 'Shift': -1})
     card = read_card(model)
     assert card.calibration == (0.7, -1)

@@ -76,6 +76,9 @@ def test_noise_goes_where_the_air_of_the_inversion_images_is_zero():
     assert not clean.data[air].any()
     assert np.allclose(clean.data[~air], unit1.data[~air], atol=1)
     assert 'set to zero in the UNIT1' in mp2rage.methods(level)
+    clean, level = mp2rage.remove_background_noise(unit1, inv1, second)  # noise in INV1 alone
+    assert level == 0
+    assert not clean.data[air].any()
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ from ssl2_bids.files import write_json
 from ssl2_bids.locks import locked
 from ssl2_bids.networks.cards import CARD_FILE, Card
 from ssl2_bids.networks.weights import (
+    check_output,
     check_weights,
     find_model,
     load_network,
@@ -131,6 +132,7 @@ def plan_calibration(settings: ParticipantSettings) -> Calibrating:
     UsageError : the start model is the calibrated one.
     """
     card = find_model(settings.model, settings.output_dir)
+    check_output(card)
     check_weights(card)
     if card.label == CALIBRATED:
         raise UsageError(
@@ -230,7 +232,7 @@ def calibrate(planned: Calibrating, show: ShowLine) -> bool:
 
     Returns
     -------
-    Whether all sessions with a first result have a second one.
+    Whether all selected sessions with a first result have a second one.
 
     Raises
     ------
@@ -248,14 +250,15 @@ def calibrate(planned: Calibrating, show: ShowLine) -> bool:
         others = [] if busy else _calibrated(root)
         cases, complete = [], True
         for result in _first_results(planned, list(dict.fromkeys([*planned.selected, *others]))):
+            unit = (result.names.subject, result.names.session)
+            selected = unit in planned.selected
             try:
                 case = Case(result, images_of(result))
             except DataError as error:
-                log.error('%s', error)
-                complete = False
+                log.log(logging.ERROR if selected else logging.WARNING, '%s', error)
+                complete = complete and not selected
                 continue
-            unit = (result.names.subject, result.names.session)
-            if unit in planned.selected or not is_done(case, card):
+            if selected or not is_done(case, card):
                 cases.append(case)
         failures = resegment(
             cases, card, load_network(card, device), device=device, show=show, start=planned.card

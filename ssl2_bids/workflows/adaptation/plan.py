@@ -15,7 +15,7 @@ from ssl2_bids.bids.provenance import DESCRIPTIONS
 from ssl2_bids.bids.sidecars import is_sloppy
 from ssl2_bids.errors import DataError, NoInputError, UsageError
 from ssl2_bids.networks.cards import CARD_FILE, Card
-from ssl2_bids.networks.weights import bundled_models, check_weights, find_model
+from ssl2_bids.networks.weights import bundled_models, check_output, check_weights, find_model
 from ssl2_bids.settings import (
     BUNDLED,
     LAST_LAYERS,
@@ -145,6 +145,7 @@ def plan_adaptation(settings: GroupSettings, results: Sequence[Result]) -> Adapt
     cases = find_cases(settings, usual, card)
     if not any(case.labels for case in cases) and settings.strategy is None:
         raise without_labels(folders, 'Give the folder of labels with --labels.')
+    check_output(card)
     check_weights(card)
     check_label(settings, card)
     _check_network(settings, card)

@@ -78,12 +78,20 @@ def write_section(
     ]
     (base,) = first[:1]
     rows = volume_rows(found.table, brain_volume(brain))
-    of_first = doubts(base['volumes'][0]['lesion_load'])
+    of_first = [text for row in base['volumes'][:1] for text in doubts(row['lesion_load'])]
     content: dict[str, Any] = base | {
         'model': card.reference,
         'adaptation': adaptation_facts(card),
-        'settings': base['settings'] | {'threshold': found.model['Threshold']},
-        'methods': [*base['methods'], *_sentences(card, float(found.model['Threshold']))],
+        'settings': base['settings']
+        | {
+            'threshold': found.model['Threshold'],
+            'minimum lesion volume (mm^3)': found.model['MinimumLesionVolume'],
+        },
+        'methods': [
+            *base['methods'],
+            *_sentences(card, float(found.model['Threshold'])),
+            *_of_minimum(card, float(found.model['MinimumLesionVolume'])),
+        ],
         'lesions': lesion_rows(found.table),
         'volumes': rows,
         'warnings': [w for w in base['warnings'] if w not in of_first]
@@ -135,10 +143,12 @@ def _of_recalibration(card: Card, threshold: float) -> list[str]:
         )
     else:
         sentences.append('The threshold of the first segmentation was kept.')
-    if fitted['MinimumLesionVolume']:
-        least = fitted['MinimumLesionVolume']
-        sentences.append(f'Lesions below {least:g} mm³ were left out.')
     return sentences
+
+
+def _of_minimum(card: Card, least: float) -> list[str]:
+    """The sentence on a minimum volume that was fitted at the site, by this model or before."""
+    return [f'Lesions below {least:g} mm³ were left out.'] if card.fitted_minimum_volume else []
 
 
 def _people_of(twin: dict[str, Any]) -> str:

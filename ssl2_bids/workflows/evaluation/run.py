@@ -23,7 +23,7 @@ from ssl2_bids.settings import MINIMUM_LESION_VOLUME
 from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.steps.lesions import label_instances
 from ssl2_bids.volume import Volume
-from ssl2_bids.workflows.annotations import place, ras_grid
+from ssl2_bids.workflows.annotations import MisfitError, place, ras_grid
 from ssl2_bids.workflows.evaluation import segmented
 
 
@@ -323,7 +323,14 @@ def _match_grids(
         str(mask.path): mask
         for mask in sorted(masks, key=lambda m: (m.space not in spaces, m.path))
     }
-    placed = place(labels, {path: ras_grid(Path(path)) for path in by_path})
+    try:
+        placed = place(labels, {path: ras_grid(Path(path)) for path in by_path})
+    except MisfitError as error:
+        error.advice = (
+            'A label is compared on the grid of a mask: run the participant level with '
+            '--output-spaces and the contrast that the label was drawn on.'
+        )
+        raise
     mask = by_path[placed.image]
     return mask, segmented.read_mask(mask.path), placed.annotation, placed.labels
 

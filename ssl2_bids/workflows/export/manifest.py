@@ -15,6 +15,7 @@ from ssl2_bids.bids.outputs import (
     find_visits_summaries,
     output_name,
     read_sidecar,
+    sidecar_if_any,
     sidecar_path,
     write_table,
 )
@@ -111,7 +112,15 @@ def _check(summary: dict[str, Any], names: UnitNames, results: Sequence[Result])
             advice=AGAIN,
             path=where,
         )
-    if is_sloppy(read_sidecar(sidecar_path(names.path('longitudinal.lesions')))):
+    table = read_sidecar(sidecar_path(names.path('longitudinal.lesions')))
+    space = table.get('SpaceHash')
+    if sidecar_if_any(names.path('longitudinal.brain_mask')).get('SpaceHash', space) != space:
+        raise DataError(
+            'the images of the comparison were replaced by those of another model',
+            advice=AGAIN,
+            path=where,
+        )
+    if is_sloppy(table):
         raise DataError(f'the result was {WARNING}', advice=AGAIN, path=where)
     dated = f'Write acq_time of all sessions into sub-{names.subject}_sessions.tsv of the '
     dated += f'raw dataset. {AGAIN}'

@@ -184,6 +184,7 @@ def write_lesion_table(
         },
         **({'Warnings': list(doubts)} if doubts else {}),
         'ConfigurationHash': plan.configuration,
+        'SpaceHash': plan.space,
         **_mark(plan),
     }
     rows = long_rows(plan, found, region_names)

@@ -49,8 +49,9 @@ def run_longitudinal(
     """
     if settings.reports_only or settings.boilerplate_only:
         return code
-    # the sessions are finished now: --overwrite is for their comparison
-    by_subject = _by_subject(replace(settings, overwrite=False))
+    # after a run the sessions are finished: --overwrite is for their comparison
+    later = settings if settings.dry_run else replace(settings, overwrite=False)
+    by_subject = _by_subject(later)
     plans = [_plan_of(subject, one) for subject, one in by_subject.items()]
     todo = []
     for subject, plan in plans:
@@ -92,7 +93,7 @@ def compare(plan: LongitudinalPlan) -> str:
     -------
     Why that failed; empty where it did not. The page has the reason too.
     """
-    former = _outputs_before(plan)
+    former, figures = _outputs_before(plan), list[str]()
     try:
         sidecar_path(plan.table).unlink(missing_ok=True)  # the sign that all is there
         remove_leftovers(plan.table.parent)
@@ -108,13 +109,17 @@ def compare(plan: LongitudinalPlan) -> str:
         )
         region_names = write_results(plan, space, found)
         summary = finished_summary(plan, space, found, region_names)
+        figures = [figure['File'] for figure in summary['figures']]
         write_json(plan.summary, summary)
         doubts = [*summary['misfits'], *summary['warnings']]
         write_lesion_table(plan, found, region_names, space.noise, doubts)
         _take_away(plan, former, summary)
     except Exception as error:  # noqa: BLE001  others continue; the page has the reason
         failure = describe_failure(error, 'comparison of sessions')
-        summary = base_summary(plan, 'failed') | {'error': failure, 'former': former}
+        root = plan.names.root  # what this attempt has written may be taken away later, too
+        written = [path.relative_to(root).as_posix() for path in planned_outputs(plan)]
+        summary = base_summary(plan, 'failed')
+        summary |= {'error': failure, 'former': list(dict.fromkeys([*former, *written, *figures]))}
         try:
             write_json(plan.summary, summary)
         except Ssl2Error as again:

@@ -80,11 +80,11 @@ def in_order(plans: list[Plan]) -> tuple[list[Visit], list[str]]:
         for plan in plans
     ]
     visits.sort(key=lambda visit: _by_number(visit.label))
-    dates = {visit.label: visit.date for visit in visits}
-    if None in dates.values():
+    dated = [(visit.date, place) for place, visit in enumerate(visits) if visit.date]
+    if len(dated) < len(visits):
         unread = [not_a_date(v.label, v.time) for v in visits if v.time and not v.date]
         return visits, [f'{text}; there are no changes per year' for text in unread]
-    by_date = sorted(visits, key=lambda visit: (dates[visit.label], visit.label))
+    by_date = [visits[place] for _, place in sorted(dated)]  # of one date by number
     remarks = []
     if by_date != visits:
         named = ', '.join(f'ses-{visit.label} ({visit.time})' for visit in by_date)

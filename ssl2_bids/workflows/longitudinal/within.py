@@ -228,7 +228,13 @@ def _unlike_times(one: Visit, other: Visit, contrast: str) -> str:
     """The times of a sequence that differ, with their values."""
     found = []
     for key in TIMES:
-        values = [v.plan.session.scans[contrast].metadata.get(key) for v in (one, other)]
+        scans = [v.plan.session.scans[contrast] for v in (one, other)]
+        values = [scan.metadata.get(key) for scan in scans]
+        if key == 'EchoTime':  # a mean of several echoes has their times alone
+            values = [
+                sum(scan.echo_times) / len(scan.echo_times) if scan.echo_times else value
+                for scan, value in zip(scans, values, strict=True)
+            ]
         known = [float(v) for v in values if isinstance(v, int | float) and v > 0]
         if len(known) == len(values) and max(known) / min(known) > UNLIKE:
             found.append(f'{key} ' + ' and '.join(f'{v:.4g}' for v in known) + ' s')

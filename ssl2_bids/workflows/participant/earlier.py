@@ -20,6 +20,7 @@ from ssl2_bids.bids.outputs import (
     find_summaries,
     find_summary,
     results_beside,
+    sidecar_if_any,
     sidecar_path,
 )
 from ssl2_bids.errors import NoInputError
@@ -129,8 +130,10 @@ def _belongs_to(name: str, subject: str) -> bool:
 def current_results(results: Sequence[Result]) -> tuple[list[Result], list[tuple[Result, str]]]:
     """One result for each participant, session and model; the others with the reason.
 
-    A result counts if it is the one that the session's summary speaks of. One that was segmented
-    again from the images of another counts as long as that one does.
+    A result counts if it is the one that the session's summary speaks of, and if the images
+    beside it are those that it was made from: all models share them, and another model may have
+    replaced them. One that was segmented again from the images of another counts as long as that
+    one does.
     """
     units: dict[tuple[str, str | None, str], list[Result]] = defaultdict(list)
     for result in results:
@@ -139,6 +142,8 @@ def current_results(results: Sequence[Result]) -> tuple[list[Result], list[tuple
     left_out: list[tuple[Result, str]] = []
     for group in units.values():
         chosen = _chosen(group)
+        if chosen and not _is_second(chosen) and not _has_its_images(chosen):
+            chosen = None
         kept += [r for r in group if r is chosen]
         left_out += [(r, f'{OUT_OF_DATE}; {AGAIN}') for r in group if r is not chosen]
     images = {_images_of(r) for r in kept if not _is_second(r)}
@@ -146,6 +151,13 @@ def current_results(results: Sequence[Result]) -> tuple[list[Result], list[tuple
         kept.remove(result)
         left_out.append((result, f'{OUT_OF_DATE}; adapt again'))
     return kept, left_out
+
+
+def _has_its_images(result: Result) -> bool:
+    """Whether the images that all models share are those that a first result was made from."""
+    mine = result.sidecar.get('PreprocessingHash')
+    mask = sidecar_if_any(result.names.path('anat.brain_mask'))
+    return bool(mask.get('PreprocessingHash', mine) == mine)
 
 
 def _is_second(result: Result) -> bool:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from ssl2_bids.bids.outputs import AGAIN, find_summary
+from ssl2_bids.bids.outputs import AGAIN, damaged_summaries
 from ssl2_bids.bids.provenance import BRAIN_MASKS, write_dataset_files
 from ssl2_bids.errors import (
     SOME_FAILED,
@@ -171,14 +171,13 @@ def _process(
 def _write_pages_again(
     plans: list[Plan], settings: ParticipantSettings
 ) -> tuple[int, list[Outcome]]:
-    """The pages from the summaries there are; sessions whose summary is damaged have failed."""
+    """The pages from the summaries there are; a summary that cannot be read is a failure."""
     pages = write_pages(settings.output_dir, {plan.session.subject for plan in plans})
     damaged = []
-    for plan in plans:
-        path = plan.names.path('report.summary')
-        if path.is_file() and find_summary(plan.names) is None:
+    for subject in sorted({plan.session.subject for plan in plans}):
+        for path in damaged_summaries(settings.output_dir, subject):
             reason = f'{path.name} cannot be read. {AGAIN}'
-            damaged.append(Outcome(plan.session.name, 'failed', reason, DataError.exit_code))
+            damaged.append(Outcome(f'sub-{subject}', 'failed', reason, DataError.exit_code))
     if damaged:
         return SOME_FAILED if pages else exit_code(damaged), damaged
     if not pages:

@@ -62,9 +62,24 @@ class Contents:
         """Why a file was left out; empty for one that was made."""
         return self.files.get(name, {}).get('LeftOut', '')
 
-    def keep(self, name: str, key: str, *, left_out: str = '') -> None:
-        """Write down what a file was made from, or why there is none."""
-        self.files[name] = {'Key': key} | ({'LeftOut': left_out} if left_out else {})
+    def parts(self, name: str) -> list[str]:
+        """The folders that have a file of this name, where these were written down."""
+        return self.files.get(name, {}).get('Parts', '').split()
+
+    def keep(
+        self, name: str, key: str, *, left_out: str = '', parts: Collection[str] = ()
+    ) -> None:
+        """Write down what a file was made from, or why there is none.
+
+        Parameters
+        ----------
+        parts : folders that have a file of this name.
+        """
+        self.files[name] = (
+            {'Key': key}
+            | ({'LeftOut': left_out} if left_out else {})
+            | ({'Parts': ' '.join(parts)} if parts else {})
+        )
         write_json(self.path, dict(sorted(self.files.items())))
 
     def forget(self, name: str) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 from ssl2_bids.files import write_text
 from ssl2_bids.networks.architectures.committee import Committee
 from ssl2_bids.networks.cards import IMAGE, LESION
-from ssl2_bids.networks.weights import write_model
+from ssl2_bids.networks.weights import read_card, write_model
 from ssl2_bids.reports.figures.curves import curves_svg
 from ssl2_bids.settings import MINIMUM_LESION_VOLUME
 from ssl2_bids.synthesis.appearance import CHANNELS
@@ -110,7 +110,7 @@ def write_start(
     """Write what the first stage came to, as a model to start from: it marks no lesions."""
     content = card_content(config, packed, {'self_supervised': history}, 0.5, {})
     content['Network']['OutputChannels'] = len(CHANNELS)
-    seen = trained_on(packed, labels=False)
+    seen = _start_data(config) + trained_on(packed, labels=False)
     write_model(folder, network, content | {'Output': IMAGE, 'TrainedOn': seen})
 
 
@@ -139,7 +139,8 @@ def card_content(
         'MinimumLesionVolume': MINIMUM_LESION_VOLUME,
         'Window': list(config.window),
         'Overlap': config.overlap,
-        'TrainedOn': trained_on(packed, unlabelled='self_supervised' in stages(config)),
+        'TrainedOn': _start_data(config)
+        + trained_on(packed, unlabelled='self_supervised' in stages(config)),
         'Seed': config.seed,
         'Stages': {
             name: training_of(config, name, history) for name, history in histories.items()
@@ -154,6 +155,14 @@ def card_content(
             **{name: round(value, 4) for name, value in scores.items()},
         }
     return content | ({'License': config.licence} if config.licence else {})
+
+
+def _start_data(config: Config) -> str:
+    """What the model that the training begins from was trained on, if it begins from one."""
+    if not config.start:
+        return ''
+    card = read_card(config.start)
+    return f'{card.content.get("TrainedOn", f"the data of {card.name}")}; then '
 
 
 def trained_on(packed: Packed, *, labels: bool = True, unlabelled: bool = True) -> str:

@@ -112,13 +112,19 @@ def load_packed(folder: Path) -> Packed:
         scans.append(load_scans(folder / part))
     known = Contents(folder, folder / INDEX)
     names = {scan.name for group in scans for scan in group}
-    for name in known.files.keys() - names - {HEADS}:
-        if not known.reason(name):
-            raise DataError(
-                f'the prepared dataset is not complete: {PREFIX}{name}.npz is missing',
-                advice=f'Copy it again, or remove {CONTENTS} to train on what is there.',
-                path=folder,
-            )
+    missing = [
+        f'{PREFIX}{name}.npz'
+        for name in known.files.keys() - names - {HEADS}
+        if not known.reason(name)
+    ]
+    parts = known.parts(HEADS)
+    missing += [f'{part}/{HEADS}' for part in parts if not (folder / part / HEADS).is_file()]
+    if missing:
+        raise DataError(
+            f'the prepared dataset is not complete: {min(missing)} is missing',
+            advice=f'Copy it again, or remove {CONTENTS} to train on what is there.',
+            path=folder,
+        )
     contents = {name: one['Key'] for name, one in known.files.items()}
     return Packed(heads[0], scans[0], heads[1], scans[1], contents)
 
@@ -189,7 +195,7 @@ def check_names(data: Data) -> None:
         raise NothingSelectedError(
             f'no participant is named {", ".join(missing)}',
             advice='"hold_out" and "validation" name participants as in the file names (sub-X or '
-            'X).',
+            f'X). There are: {", ".join(sorted(known)) or "none"}.',
         )
 
 
@@ -234,7 +240,9 @@ def pack_heads(work: Preparation) -> None:
     key = fingerprint(
         [[(path.name, work.digest(path)) for path in files], held_out, data.validation]
     )
-    there = not files or done[0].is_file()  # the training's
+    there = not files or all(
+        (work.folder / part / HEADS).is_file() for part in contents.parts(HEADS) or (TRAIN,)
+    )
     if contents.has(HEADS, key) and (there or contents.reason(HEADS)):
         work.left_out += contents.reason(HEADS).splitlines()
         return
@@ -262,7 +270,8 @@ def pack_heads(work: Preparation) -> None:
     for path, group in zip(done, (kept, apart), strict=True):
         if group:
             save_heads(path, group)
-    contents.keep(HEADS, key, left_out='\n'.join(refused))
+    parts = [path.parent.name for path in done if path.is_file()]
+    contents.keep(HEADS, key, left_out='\n'.join(refused), parts=parts)
 
 
 def pack_dataset(work: Preparation, root: Path, labels: Path | None, number: int) -> None:

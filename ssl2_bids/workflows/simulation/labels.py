@@ -197,5 +197,6 @@ def protocol(labelling: Labelling) -> str:
     """What was drawn, in words."""
     if labelling.every == 1:
         return 'All lesions of the brain'
-    ordinal = {2: '2nd', 3: '3rd'}.get(labelling.every, f'{labelling.every}th')
+    last = 0 if labelling.every % 100 in (11, 12, 13) else labelling.every % 10
+    ordinal = f'{labelling.every}{ {1: "st", 2: "nd", 3: "rd"}.get(last, "th") }'
     return f'All lesions in every {ordinal} axial slice of the brain'

@@ -190,6 +190,17 @@ def test_an_interruption_leaves_no_result_of_a_former_calibration_for_good(site,
         assert sidecar['Calibration']['Shift'] == card.calibration.shift
 
 
+def test_images_that_another_participant_lost_do_not_fail_a_run_on_one(site, caplog):
+    run(site)
+    lost = next((site.output_dir / 'sub-04/anat').glob('*desc-preproc_FLAIR.nii.gz'))
+    lost.unlink()
+    complete, _ = run(replace(site, participants=('02',)))
+    assert complete
+    assert [r.levelname for r in caplog.records if lost.name in r.getMessage()] == ['WARNING']
+    complete, _ = run(site)
+    assert not complete
+
+
 def test_only_the_selected_get_a_second_result(site):
     run(replace(site, participants=('02',)))
     assert result_of(site, '02').is_file()

@@ -451,3 +451,7 @@ def test_a_model_of_an_adapted_model_has_its_minimum_volume_and_not_its_twin(sit
     sidecar = read_sidecar(site.output_dir / (
         'sub-03/anat/sub-03_space-T1w_label-L_desc-two_mask.json'))  # fmt: skip
     assert sidecar['MinimumLesionVolume'] == 200
+    path = site.output_dir / 'sub-03' / 'figures' / 'sub-03_desc-twosummary_report.json'
+    summary = json.loads(path.read_text(encoding='utf-8'))
+    assert summary['settings']['minimum lesion volume (mm^3)'] == 200
+    assert 'Lesions below 200 mm³ were left out.' in summary['methods']

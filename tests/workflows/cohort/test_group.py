@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from ssl2_bids.bids.columns import VOLUME_COLUMNS
-from ssl2_bids.bids.outputs import UnitNames, stored_configuration, write_table
+from ssl2_bids.bids.outputs import UnitNames, sidecar_path, stored_configuration, write_table
 from ssl2_bids.errors import NoInputError
 from ssl2_bids.files import write_json, write_text
 from ssl2_bids.itk import to_itk
@@ -409,6 +409,20 @@ def test_a_damaged_marker_costs_its_participant_alone(cohort):
     assert run_group_level(cohort, show=lambda text: None) == 1
     assert sorted(rows_of(cohort)) == [f'sub-0{n}' for n in (1, 3, 4, 5, 6, 7)]
     assert 'sub-02' in (cohort.output_dir / 'group_report.html').read_text()
+
+
+def test_a_result_whose_images_another_model_replaced_is_left_out(cohort):
+    names = UnitNames(cohort.output_dir, '02', None, 'T1w')
+    marker = json.loads(names.done_marker.read_text())
+    write_json(names.done_marker, marker | {'PreprocessingHash': 'of one model'})
+    mask = sidecar_path(names.path('anat.brain_mask'))
+    write_json(mask, {'PreprocessingHash': 'of one model'})
+    assert run_group_level(cohort, show=lambda text: None) == 0
+    assert 'sub-02' in rows_of(cohort)
+    write_json(mask, {'PreprocessingHash': 'of another'})
+    assert run_group_level(cohort, show=lambda text: None) == 0
+    assert 'sub-02' not in rows_of(cohort)
+    assert 'earlier choice of images' in (cohort.output_dir / 'group_report.html').read_text()
 
 
 def test_what_another_node_is_writing_is_no_result(cohort):

@@ -102,6 +102,7 @@ def test_label_on_another_grid_is_refused_with_both_grids(datasets):
     assert 'sub-01_space-FLAIR_label-L_mask.nii.gz' in text
     assert 'origin (-10.00, -20.00, 5.50)' in text
     assert 'origin (-10.00, -20.00, 5.00)' in text
+    assert '--output-spaces' in failure.error.advice
 
 
 def test_mask_in_the_space_of_the_label_is_chosen(datasets):

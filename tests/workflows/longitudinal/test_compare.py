@@ -22,13 +22,14 @@ from ssl2_bids.networks.weights import find_model, load_network
 from ssl2_bids.settings import GroupSettings, ParticipantSettings
 from ssl2_bids.workflows.cohort.tables import cohort_rows
 from ssl2_bids.workflows.export.manifest import export_manifest
+from ssl2_bids.workflows.longitudinal import run as running
 from ssl2_bids.workflows.longitudinal.plan import (
     LongitudinalPlan,
     is_finished,
     make_plan,
     planned_outputs,
 )
-from ssl2_bids.workflows.longitudinal.run import compare, described
+from ssl2_bids.workflows.longitudinal.run import compare, described, run_longitudinal
 from ssl2_bids.workflows.longitudinal.visits import Visit, in_order, years_between
 from ssl2_bids.workflows.longitudinal.within import _differences
 from ssl2_bids.workflows.participant.pages import write_pages
@@ -139,6 +140,15 @@ def test_labels_without_dates_are_ordered_by_their_numbers(folder):
         for visit, label in zip(plan_of(folder).visits, labels, strict=True)
     ]
     assert [visit.label for visit in in_order(plans)[0]] == ['M0', 'M2', 'M12']
+    table = folder / 'data' / 'sub-01' / 'sub-01_sessions.tsv'
+    day = '2021-06-01T00:00:00'
+    table.write_text('session_id\tacq_time\n' + ''.join(f'ses-{s}\t{day}\n' for s in labels))
+    try:
+        visits, remarks = in_order(plans)
+    finally:
+        table.unlink()
+    assert [visit.label for visit in visits] == ['M0', 'M2', 'M12']
+    assert not any('another order' in text for text in remarks)
 
 
 def test_only_the_new_lesion_changes(plan):
@@ -221,6 +231,38 @@ def test_a_damaged_file_is_named_and_nothing_looks_finished(plan, folder):
         path.write_bytes(whole)
     assert compare(plan) == ''
     assert is_finished(plan)
+
+
+def test_what_a_comparison_wrote_before_it_failed_is_taken_away_later(folder, monkeypatch):
+    def fail(*given, **named):
+        raise OSError('the disk is full')
+
+    made = plan_of(folder)
+    make_fresh(made)
+    with monkeypatch.context() as patched:
+        patched.setattr(running, 'write_lesion_table', fail)
+        assert compare(made)
+    assert made.path('mask', made.visits[2]).is_file()
+    assert compare(plan_of(folder, '1', '2')) == ''
+    names = [path.name for path in made.table.parent.iterdir()]
+    assert not [name for name in names if 'ses-3_space-within' in name or 'ses2ses3' in name]
+    assert not [p.name for p in made.summary.parent.glob('*_long.svg') if 'ses3' in p.name]
+    assert compare(plan_of(folder)) == ''
+
+
+def make_fresh(plan: LongitudinalPlan) -> None:
+    """Remove all that an earlier comparison has left."""
+    for path in [*planned_outputs(plan), plan.summary]:
+        path.unlink(missing_ok=True)
+        if path.suffix != '.txt':
+            sidecar_path(path).unlink(missing_ok=True)
+
+
+def test_a_dry_run_with_overwrite_plans_as_the_run_will(plan, folder):
+    asked = replace(plan.visits[0].plan.settings, dry_run=True, overwrite=True, sloppy=True)
+    shown: list[str] = []
+    assert run_longitudinal(asked, 0, show=shown.append) == 0
+    assert 'compare ses-1, ses-2, ses-3' in shown[0]
 
 
 def test_order_by_dates(folder):
@@ -324,6 +366,13 @@ def test_another_protocol_on_the_same_scanner_is_named(folder):
     assert 'a and b: the protocols of FLAIR differ (EchoTime 0.1 and 0.13 s)' in text
     assert 'too small' in noise
     assert _differences(one, timed(other, 0.13), 'a and b') == []
+
+    def echoes(visit: Visit, *times: float) -> Visit:
+        scan = visit.plan.session.scans['FLAIR']
+        return with_scan(visit, replace(scan, metadata={}, echo_times=times))
+
+    text, _ = _differences(echoes(one, 0.004, 0.006), echoes(other, 0.01, 0.01), 'a and b')
+    assert 'EchoTime 0.005 and 0.01 s' in text
 
 
 def with_scan(visit: Visit, scan: Scan) -> Visit:

@@ -366,3 +366,11 @@ def test_pages_alone_of_a_damaged_summary_are_a_failure(make_dataset, tmp_path):
     names[1].write_text('[]')
     code, outcomes = run_participant_level(asked)
     assert (code, len(outcomes)) == (65, 2)
+    for path in names:
+        path.unlink()
+    second = names[0].with_name('sub-01_desc-adaptedsummary_report.json')
+    second.write_text('{"subj')
+    visits = names[0].with_name('sub-01_desc-visits_report.json')
+    visits.write_text('{"subj')
+    code, outcomes = run_participant_level(asked)
+    assert {o.reason.split()[0] for o in outcomes} == {second.name, visits.name}

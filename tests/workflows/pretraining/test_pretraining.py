@@ -279,9 +279,30 @@ class TestPreparation:
         pack(config, tmp_path / 'packed', progress=shown.append)
         assert shown == ['01', '02', '03', '04']
         heads = tmp_path / 'packed' / 'train' / 'heads.npz'
-        heads.unlink()
-        pack(config, tmp_path / 'packed')
-        assert heads.is_file()
+        for path in (heads, tmp_path / 'packed' / 'validation' / 'heads.npz'):
+            path.unlink()  # a copy that ended early
+            with pytest.raises(DataError, match=r'not complete: \w+/heads.npz is missing'):
+                load_packed(tmp_path / 'packed')
+            pack(config, tmp_path / 'packed')
+            assert path.is_file()
+
+    def test_heads_of_validation_alone_are_prepared_once(self, label_maps, make_dataset, tmp_path):
+        maps = tmp_path / 'maps'
+        maps.mkdir()
+        shutil.copy(label_maps / 'sub-02_dseg.nii.gz', maps)
+        scans = make_dataset(['sub-11/anat/sub-11_T1w.nii.gz'])
+        config = read_config(
+            configuration(
+                tmp_path,
+                f'label_maps = ["{maps}"]\nvalidation = ["sub-02"]\nunlabelled = ["{scans}"]',
+            )
+        )
+        shown: list[str] = []
+        pack(config, tmp_path / 'packed', progress=shown.append)
+        assert '02' in shown
+        shown.clear()
+        pack(config, tmp_path / 'packed', progress=shown.append)
+        assert '02' not in shown
 
     def test_label_maps_that_are_not_named_as_in_bids_are_people_of_their_own(self, tmp_path):
         for name in ('training_seg_01.nii.gz', 'training_seg_02.nii.gz'):
@@ -303,8 +324,9 @@ class TestPreparation:
 
     def test_an_unknown_participant_is_named(self, label_maps, tmp_path):
         data = f'label_maps = ["{label_maps}"]\nhold_out = ["sub-77"]'
-        with pytest.raises(NothingSelectedError, match='no participant is named sub-77'):
+        with pytest.raises(NothingSelectedError, match='no participant is named sub-77') as raised:
             pack(read_config(configuration(tmp_path, data)), tmp_path / 'packed')
+        assert 'There are: 01, 02, 03' in raised.value.advice
         assert not (tmp_path / 'packed').exists()  # before anything is prepared
 
 
@@ -440,6 +462,9 @@ class TestRun:
         assert 'inpainting,rotation,contrast' in head
         assert not (tmp_path / 'out' / 'model.json').exists()
         card = json.loads((start / 'model.json').read_text())
+        first = tmp_path / 'out' / 'self_supervised' / 'model' / 'model.json'
+        trained_on = json.loads(first.read_text())['TrainedOn']
+        assert trained_on.startswith(f'{card["TrainedOn"]}; then images simulated')
         (start / 'model.json').write_text(json.dumps(card | {'Threshold': 0.123}))
         assert main(['pretrain', *words]) == 64  # another model to start from, in the same place
 
