@@ -210,3 +210,15 @@ def put_label(
     if sidecar:
         path.with_name(f'{unit}_label-lesion_mask.json').write_text(json.dumps(sidecar))
     return path
+
+
+def summarise(out: Path, subject: str, card: Card) -> None:
+    """The summary that the participant level leaves of a session (the phantoms have none)."""
+    names = UnitNames(out, subject, None, 'T1w', card.label)
+    content = {
+        'subject': subject, 'session': None, 'status': 'done', 'model': card.reference,
+        'settings': {'threshold': 0.5}, 'warnings': [], 'methods': ['Phantoms were segmented.'],
+        'viewer': None, 'reference': None, 'figures': [], 'lesions': [], 'volumes': [],
+        'outputs': [], 'provenance': {},
+    }  # fmt: skip
+    write_json(names.path('report.summary'), content)

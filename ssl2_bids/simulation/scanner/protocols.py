@@ -22,6 +22,7 @@ from ssl2_bids.simulation.scanner.protocol_checks import (
 from ssl2_bids.tables import bundled_table, check_keys, convert, from_table, read_toml
 
 FIELDS = {1.5: '1.5t.toml', 3.0: '3t.toml', 7.0: '7t.toml'}  # bundled scanners by field in T
+WITH_PHASE = ('mp2rage', 'megre')  # kinds of sequences that have phase images
 NEEDED = ('name', 'field', 'sequences')
 TABLES = ('snr', 'tissues', 'transmit', 'off_resonance', 'receive')  # can be left out
 

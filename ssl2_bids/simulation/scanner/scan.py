@@ -30,7 +30,7 @@ from ssl2_bids.simulation.scanner.grids import (
     sample,
     voxel_steps,
 )
-from ssl2_bids.simulation.scanner.protocols import Geometry, Protocol, Scanner
+from ssl2_bids.simulation.scanner.protocols import WITH_PHASE, Geometry, Protocol, Scanner
 from ssl2_bids.simulation.scanner.rendering import FATS, HeadInScanner, render
 from ssl2_bids.simulation.scanner.sequences import signals, stored_uniform, uniform
 from ssl2_bids.volume import Volume
@@ -117,7 +117,7 @@ def scan(
     protocol, geometry = scanner.protocols[suffix], scanner.geometries[suffix]
     grid = grid_of(head, scanner, suffix, draw)
     pose = draw.placement.pose
-    several = protocol.kind in ('mp2rage', 'megre')
+    several = protocol.kind in WITH_PHASE
     white = white_signal(protocol, head.field)
     inside: np.ndarray | bool = True
     if not whole_head and protocol.kind != 'mp2rage':

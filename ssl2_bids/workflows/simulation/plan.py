@@ -19,7 +19,7 @@ from ssl2_bids.simulation.anatomy.label_maps import from_label_map, read_label_m
 from ssl2_bids.simulation.anatomy.tissue_maps import from_mni_maps
 from ssl2_bids.simulation.lesions.real import LesionShapes, read_shapes
 from ssl2_bids.simulation.participant import MAX_LOAD, Habits
-from ssl2_bids.simulation.scanner.protocols import Scanner, read_scanner
+from ssl2_bids.simulation.scanner.protocols import WITH_PHASE, Scanner, read_scanner
 from ssl2_bids.voxel_grid import bounding_box, shift_affine, start_of
 from ssl2_bids.workflows.heads import image_files
 from ssl2_bids.workflows.simulation.files import VisitNames
@@ -193,6 +193,21 @@ def make_plan(
     )
     plan.shapes()
     return plan
+
+
+def check_phase(plan: SimulationPlan) -> None:
+    """Check that phase images are asked for where there are any.
+
+    Raises
+    ------
+    UsageError : no sequence of the plan has phase images.
+    """
+    kinds = {plan.scanner.protocols[suffix].kind for suffix in plan.contrasts}
+    if plan.phase and not kinds.intersection(WITH_PHASE):
+        raise UsageError(
+            f'none of {", ".join(plan.contrasts)} has phase images',
+            advice='Add UNIT1 or MEGRE to --contrasts, or leave --phase out.',
+        )
 
 
 def check_numbers(seed: int, sessions: int, habits: Habits) -> None:

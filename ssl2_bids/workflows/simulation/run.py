@@ -39,6 +39,7 @@ from ssl2_bids.workflows.simulation.labels import (
 from ssl2_bids.workflows.simulation.plan import (
     MNI,
     SimulationPlan,
+    check_phase,
     fingerprint,
     make_plan,
     settings_of,
@@ -116,6 +117,7 @@ def simulate(
         whole_head=whole_head,
         phase=phase,
     )
+    check_phase(plan)
     plan = replace(plan, settings=settings_of(plan, own_protocol=protocol is not None))
     numbers = range(1, subjects + 1)
     chosen = labelled_numbers(seed, subjects, labelled)

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from running_app import digests, validate
-from site_phantom import CARD, SHAPE, add_person, head, make_low_model, put_label
+from site_phantom import CARD, SHAPE, add_person, head, make_low_model, put_label, summarise
 
-from ssl2_bids.bids.outputs import UnitNames, read_sidecar
+from ssl2_bids.bids.outputs import read_sidecar
 from ssl2_bids.bids.provenance import write_dataset_files
 from ssl2_bids.errors import DataError, NoInputError, UsageError
 from ssl2_bids.files import write_json, write_text
@@ -47,18 +47,6 @@ def fresh(card, tmp_path_factory) -> Path:
                    load_network(card))  # fmt: skip
         summarise(root / 'out', f'0{number}', card)
     return root
-
-
-def summarise(out: Path, subject: str, card: Card) -> None:
-    """The summary that the participant level leaves of a session (the phantoms have none)."""
-    names = UnitNames(out, subject, None, 'T1w', card.label)
-    content = {
-        'subject': subject, 'session': None, 'status': 'done', 'model': card.reference,
-        'settings': {'threshold': 0.5}, 'warnings': [], 'methods': ['Phantoms were segmented.'],
-        'viewer': None, 'reference': None, 'figures': [], 'lesions': [], 'volumes': [],
-        'outputs': [], 'provenance': {},
-    }  # fmt: skip
-    write_json(names.path('report.summary'), content)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from running_app import validate
-from site_phantom import SHAPE, add_person, head, make_low_model, make_site, put_label
+from site_phantom import SHAPE, add_person, head, make_low_model, make_site, put_label, summarise
 
 from ssl2_bids.bids.outputs import find_results, read_sidecar
 from ssl2_bids.errors import DataError, UsageError
@@ -438,6 +438,7 @@ def test_the_table_and_the_plot_of_rungs():
 
 def test_a_model_of_an_adapted_model_has_its_minimum_volume_and_not_its_twin(site):
     always = replace(site, accept='always')
+    summarise(site.output_dir, '03', replace(read_card(Path(always.model)), label=''))
     run(always)
     first = site.output_dir / 'models' / 'adapted' / 'model.json'
     content = json.loads(first.read_text(encoding='utf-8'))

@@ -462,7 +462,7 @@ class TestRun:
         assert 'inpainting,rotation,contrast' in head
         assert not (tmp_path / 'out' / 'model.json').exists()
         card = json.loads((start / 'model.json').read_text())
-        first = tmp_path / 'out' / 'self_supervised' / 'model' / 'model.json'
+        first = tmp_path / 'out' / 'self_supervised' / 'model.json'
         trained_on = json.loads(first.read_text())['TrainedOn']
         assert trained_on.startswith(f'{card["TrainedOn"]}; then images simulated')
         (start / 'model.json').write_text(json.dumps(card | {'Threshold': 0.123}))

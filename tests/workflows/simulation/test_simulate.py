@@ -548,6 +548,7 @@ def test_output_that_is_a_file_is_refused(tmp_path):
         ({'sparse': 0.7}, 'every n-th'),
         ({'encoding': 'drawing'}, 'drawing'),
         ({'whole_head': True}, 'skull'),
+        ({'phase': True}, 'phase images'),
         ({'motion': 1.5}, 'motion'),
         ({'spikes': -0.1}, 'spikes'),
     ],
