@@ -111,10 +111,15 @@ def given_brain_mask(
     # the very grid of one image counts before the reordered grid of another
     for reordered in (False, True):
         for contrast, own in owns.items():
-            for path, grid in grids:
-                pair = (upright(grid), upright(own)) if reordered else (grid, own)
-                if same_grid(*pair):
-                    return GivenMask(path, contrast, folder, dataset)
+            on_it = [
+                path
+                for path, grid in grids
+                if same_grid(*((upright(grid), upright(own)) if reordered else (grid, own)))
+            ]
+            if on_it:  # runs share their grid, and the head has moved between them
+                image_name = fits[contrast].name
+                best = min(on_it, key=lambda path: _contradictions(path.name, image_name))
+                return GivenMask(best, contrast, folder, dataset)
     if not masks:
         return None
     reference, image = next(iter(fits.items()))
@@ -124,6 +129,13 @@ def given_brain_mask(
         advice=f'Resample it to {image.name}, or leave it out of {option}.',
         path=masks[0],
     )
+
+
+def _contradictions(mask: str, image: str) -> int:
+    """How many entities of acquisition both names have, with different values."""
+    pattern = re.compile(r'_(acq|ce|rec|run|echo)-([0-9a-zA-Z]+)')
+    one, other = dict(pattern.findall(mask)), dict(pattern.findall(image))
+    return sum(one[key].lstrip('0') != other[key].lstrip('0') for key in one.keys() & other)
 
 
 def unlike_masks(folder: Path, subject: str) -> list[Path]:

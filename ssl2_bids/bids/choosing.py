@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ class Choice:
     problems : of the files that cannot be used at all.
     given_problems : of those among the files of ``-d``.
     absent : images of contrasts that would be used, and sidecars, whose content is absent.
+    broken : files whose headers cannot be read, and why.
     """
 
     picked: tuple[Scan, ...]
@@ -43,6 +44,7 @@ class Choice:
     problems: tuple[DataError, ...] = ()
     given_problems: tuple[DataError, ...] = ()
     absent: tuple[Path, ...] = ()
+    broken: Mapping[Path, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -59,6 +61,7 @@ class Choosing:
     problems: list[DataError] = field(default_factory=list)
     given_problems: list[DataError] = field(default_factory=list)
     absent: set[Path] = field(default_factory=set)
+    broken: dict[Path, str] = field(default_factory=dict)
 
     def choice(self) -> Choice:
         """What was decided; a file that is used for one contrast was not dropped for another."""
@@ -72,6 +75,7 @@ class Choosing:
             tuple(self.problems),
             tuple(self.given_problems),
             tuple(sorted(self.absent)),
+            self.broken,
         )
 
     def drop(self, files: Sequence[dict[str, Any]], reason: str) -> None:
@@ -188,6 +192,7 @@ class Choosing:
                     self.headers[path] = read_header(path)
             except DataError as error:
                 self.drop([file], f'cannot be used: {error.message}')
+                self.broken[path] = error.message
                 self.problems.append(error)
                 if pointer_of(path):
                     self.absent.add(path)

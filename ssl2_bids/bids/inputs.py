@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,6 +42,7 @@ class Session:
     dropped : pairs of file and reason.
     warnings : remarks on the choice, for the report.
     unusable : files left out because a run found that their voxels cannot be used, and why.
+    broken : files left out because their headers cannot be read, and why.
     absent : images that would be used and sidecars, whose content was not downloaded.
     skipped : why there is nothing to do (images lacking), else empty.
     problem : what makes it impossible (an unreadable file), else None.
@@ -53,6 +55,7 @@ class Session:
     dropped: tuple[tuple[Path, str], ...] = ()
     warnings: tuple[str, ...] = ()
     unusable: dict[Path, str] = field(default_factory=dict)
+    broken: Mapping[Path, str] = field(default_factory=dict)
     absent: tuple[Path, ...] = ()
     skipped: str = ''
     problem: Ssl2Error | None = None
@@ -211,7 +214,7 @@ def _warn_of_spelling(
             wrong.setdefault(image['suffix'], []).extend([] if asked else [image['path']])
     for subject, session in units:
         parent = bids_dir / f'sub-{subject}' / (f'ses-{session}' if session else '')
-        for folder in parent.iterdir() if parent.is_dir() else ():
+        for folder in _folders_of(parent):
             if folder.name not in FOLDERS and folder.name.lower() in FOLDERS and folder.is_dir():
                 wrong.setdefault(folder.name, []).append(folder)
     for name, paths in ((name, paths) for name, paths in wrong.items() if paths):
@@ -232,13 +235,22 @@ def _belongs(path: Path, label: str, session: str | None) -> bool:
     return False
 
 
+def _folders_of(parent: Path) -> list[Path]:
+    """What a folder of a participant or session has; nothing where it cannot be read."""
+    try:
+        return sorted(parent.iterdir()) if parent.is_dir() else []
+    except PermissionError as error:
+        log.warning('%s: cannot be read (%s)', error.filename, error.strerror)
+        return []
+
+
 def _listed(subject: Path) -> dict[Path, list[Path]]:
     """Images in ``anat`` and ``fmap`` of a participant and of its sessions, by folder."""
     return {
         folder: sorted(folder.glob('sub-*.nii*'))
         for parent in (subject, *sorted(subject.glob('ses-*')))
         for folder in (parent / name for name in FOLDERS)
-        if folder.is_dir()
+        if os.path.isdir(folder)  # False also where that is not permitted
     }
 
 
@@ -297,7 +309,14 @@ def _session(
 ) -> Session:
     scans = {scan.contrast: scan for scan in choice.picked}
     result = Session(
-        subject, session, scans, '', choice.dropped, choice.warnings, absent=choice.absent
+        subject,
+        session,
+        scans,
+        '',
+        choice.dropped,
+        choice.warnings,
+        broken=choice.broken,
+        absent=choice.absent,
     )
     if choice.given_problems:
         return replace(result, problem=choice.given_problems[0])

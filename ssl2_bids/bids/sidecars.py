@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ssl2_bids import sidecar_values
+
 SLOPPY = 'Sloppy'  # key of results of --sloppy
 # keys of raw sidecars that stay true after reorientation and bias correction
 KEPT = (
@@ -39,11 +41,19 @@ def image_sidecar(
         'Sources': sources,
         'SpatialReference': spatial_reference,
         'SkullStripped': skull_stripped,
-    } | kept_metadata(raw)
+    } | {
+        key: value
+        for key, value in kept_metadata(raw).items()
+        if value is not None
+        and not (key in sidecar_values.LIMITS and sidecar_values.faults(raw, key))
+    }
 
 
 def kept_metadata(raw: dict[str, Any]) -> dict[str, Any]:
-    """What of a raw image's metadata stands in the sidecar of its preprocessed image too."""
+    """What of a raw image's metadata stands in the sidecar of its preprocessed image too.
+
+    There without values that are missing, or that no scan can have.
+    """
     return {key: raw[key] for key in KEPT if key in raw}
 
 

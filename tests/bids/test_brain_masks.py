@@ -57,6 +57,16 @@ def test_the_grid_decides_and_the_reference_goes_first(tmp_path):
     assert given_brain_mask(masks, '02', None, images) is None
 
 
+def test_of_masks_on_one_grid_that_of_the_run_is_used(tmp_path):
+    images = {'T1w': store(tmp_path / 'raw' / 'sub-01_run-2_T1w.nii.gz', 1.0)}
+    masks = tmp_path / 'masks'
+    for run in ('1', '2'):
+        store(masks / f'sub-01_run-{run}_desc-brain_mask.nii.gz', 1.0)
+    found = given_brain_mask(masks, '01', None, images)
+    assert found is not None
+    assert found.path.name == 'sub-01_run-2_desc-brain_mask.nii.gz'
+
+
 @pytest.mark.parametrize('axes', ['LAS', 'PIR', 'SLP'])
 def test_the_order_of_the_axes_may_differ(tmp_path, axes):
     images = {'T1w': store(tmp_path / 'raw' / 'sub-01_T1w.nii.gz', 1.0, axes)}

@@ -6,6 +6,7 @@ import json
 
 from ssl2_bids.bids.dataset import read_table
 from ssl2_bids.bids.provenance import write_dataset_files
+from ssl2_bids.bids.sidecars import image_sidecar
 
 
 def dataset(folder, name):
@@ -38,3 +39,12 @@ def test_the_desc_of_each_model_is_described(tmp_path):
     assert found['desc-adapted'] == 'result of a model that was adapted to the site'
     assert 'desc-' not in found
     assert len(found) == len(table)
+
+
+def test_a_sidecar_repeats_no_value_that_cannot_be_meant():
+    raw = {'MagneticFieldStrength': 30000, 'EchoTime': None, 'RepetitionTime': 2.3}
+    made = image_sidecar(
+        raw, description='x', sources=[], spatial_reference='orig', skull_stripped=False
+    )
+    assert made['RepetitionTime'] == 2.3
+    assert not {'MagneticFieldStrength', 'EchoTime'} & made.keys()

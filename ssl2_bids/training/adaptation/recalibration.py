@@ -179,7 +179,13 @@ def fit_calibration(parts: Sequence[Counts]) -> Calibration:
 
 
 def fit_move(parts: Sequence[Counts]) -> float:
-    """The move of the threshold with the highest Dice, less what a move costs."""
+    """The move of the threshold with the highest Dice, less what a move costs.
+
+    Participants without lesions have no part in it: their Dice is 1 for an empty mask and else 0,
+    so a few of them would ask for masks that are empty in patients too.
+    """
+    ill = {one.participant for one in parts if one.drawn}
+    parts = [one for one in parts if one.participant in ill]
     moves = np.arange(-MAX_MOVE, MAX_MOVE + WIDTH / 2, WIDTH)
     gained = -MOVE_COST * moves**2
     for weight, one in zip(weights_of(parts), parts, strict=True):

@@ -59,7 +59,7 @@ from ssl2_bids.workflows.adaptation.cases import (
 )
 from ssl2_bids.workflows.adaptation.read_labels import all_empty, is_drawn
 from ssl2_bids.workflows.annotations import place, ras_grid, read_annotation
-from ssl2_bids.workflows.participant.earlier import current_results
+from ssl2_bids.workflows.current_results import current_results
 from ssl2_bids.workflows.participant.outcomes import Outcome
 from ssl2_bids.workflows.participant.run import run_participant_level
 

@@ -39,7 +39,7 @@ def stored_probability(result: Result, card: Card, brain: Volume) -> Volume | st
         return f'its probability {path.name} is not on the grid of the brain mask'
     values = np.array(volume.data, np.float32, order='K')
     if not np.isfinite(values.sum()):
-        np.nan_to_num(values, copy=False)
+        return f'its probability {path.name} has values that are not numbers'
     np.clip(values, 0, 1, out=values)
     values *= brain.data > 0
     return volume.with_data(values)

@@ -354,7 +354,8 @@ def check_labels(adaptation: Adaptation) -> tuple[Adaptation, dict[str, Annotati
     UsageError, NoInputError : see :func:`check_folds`.
     """
     found = read_labels(adaptation.cases, adaptation.settings)
-    left = replace(adaptation, cases=tuple(found.cases), label_notes=tuple(found.notes))
+    notes = [*found.notes, *_seen_before(adaptation, found.cases)]
+    left = replace(adaptation, cases=tuple(found.cases), label_notes=tuple(notes))
     try:
         check_folds(left)
     except (UsageError, NoInputError):
@@ -362,6 +363,20 @@ def check_labels(adaptation: Adaptation) -> tuple[Adaptation, dict[str, Annotati
             raise found.refused[0] from None
         raise
     return left, found.annotations
+
+
+def _seen_before(adaptation: Adaptation, cases: Sequence[Case]) -> list[tuple[str, str]]:
+    """A remark on each labelled case whose label the start model was adapted to."""
+    card = adaptation.card
+    seen = (card.content.get('Evidence') or {}).get('Labelled') or ()
+    text = (
+        f'the start model {card.name} was adapted to labels of this participant: its scores are '
+        'too high, and what is gained is not seen'
+    )
+    names = [c.name for c in cases if c.labels and f'sub-{c.participant}' in seen]
+    for name in names:
+        log.warning('%s: %s', name, text)
+    return [(name, text) for name in names]
 
 
 def fold_count(adaptation: Adaptation) -> int:

@@ -114,8 +114,26 @@ def write_section(
 def _sentences(card: Card, threshold: float) -> list[str]:
     if card.content.get('Rung') == RECALIBRATED:
         return _of_recalibration(card, threshold)
+    return [*_of_training(card), *_of_numbers(card, threshold)]
+
+
+def _of_numbers(card: Card, threshold: float) -> list[str]:
+    """The sentence on scale, shift and threshold that a trained model has from the labels too."""
+    fitted = card.content.get('Recalibration')
+    if not fitted:
+        return []
+    return [
+        f'The logit of its probability was multiplied by {fitted["Scale"]:.2f} and changed by '
+        f'{fitted["Shift"]:.2f} [@guo2017], fitted to the same labels; voxels with a probability '
+        f'of at least {threshold:.2f} were classified as lesion.'
+    ]
+
+
+def _of_training(card: Card) -> list[str]:
     parent = card.content['Parent']
     how = f'{card.content["Strategy"]}, {card.content["Steps"]} steps'
+    if 0 < (share := card.content.get('WeightShare', 1)) < 1:
+        how += f'; its weights are {share:.0%} of the way from those of the latter'
     if twin := card.content.get('Twin'):
         how += f'; trained with {_people_of(twin)}'
     return [

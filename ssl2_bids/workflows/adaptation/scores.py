@@ -145,7 +145,11 @@ def reference_volume(annotation: Annotation) -> float:
 
 
 def pairs_of(rows: Sequence[Row]) -> list[ScorePair]:
-    """What the decision looks at: out-of-fold cases alone."""
+    """What the decision looks at: out-of-fold cases with lesions alone.
+
+    The Dice of a case without lesions is 1 or 0, for a single voxel: a few such cases would
+    outweigh all others.
+    """
     return [
         ScorePair(
             row.participant,
@@ -153,15 +157,19 @@ def pairs_of(rows: Sequence[Row]) -> list[ScorePair]:
             (_or_nan(row.before.lesion_f1), _or_nan(row.after.lesion_f1)),
             row.fitted,
         )
-        for row in rows
-        if row.fold != 'holdout'
+        for row in tested_rows(rows)
     ]
+
+
+def tested_rows(rows: Sequence[Row]) -> list[Row]:
+    """The rows that evidence rests on: out of fold, with lesions."""
+    return [row for row in rows if row.fold != 'holdout' and row.reference_volume > 0]
 
 
 def compare_metrics(rows: Sequence[Row], *, seed: int) -> dict[str, dict[str, Any]]:
     """Before and after for each metric: means over participants, and p where there are enough."""
     found = {}
-    chosen = [row for row in rows if row.fold != 'holdout']
+    chosen = tested_rows(rows)
     for metric in SCORES:
         values = [
             [_or_nan(getattr(side, metric)) for side in (row.before, row.after)] for row in chosen

@@ -24,7 +24,7 @@ from ssl2_bids.errors import (
     UsageError,
 )
 from ssl2_bids.files import remove_leftovers
-from ssl2_bids.networks.weights import load_network
+from ssl2_bids.networks.weights import bundled_models, load_network
 from ssl2_bids.progress import ShowLine
 from ssl2_bids.settings import HALF_WAY, LAST_LAYERS, WHOLE, GroupSettings
 from ssl2_bids.steps.annotation import Annotation
@@ -218,7 +218,9 @@ def with_twin(
         return adaptation, None
     if stands := note_on_existing(adaptation):  # whether they are the same is known afterwards
         show(stands)
-    cases = [one.case for one in people]
+    cases = [one.case for one in people if one.case.participant not in settings.holdout]
+    if settings.model and settings.model not in bundled_models():  # found from any folder
+        settings = replace(settings, model=str(adaptation.card.folder))
     try:
         twin = draw_twin(settings, cases, adaptation.card, root, digests.of, show)
     except (DataError, NoInputError, UsageError) as error:

@@ -48,7 +48,7 @@ from ssl2_bids.workflows.adaptation.plan import (
 )
 from ssl2_bids.workflows.cohort.frequency import write_frequency
 from ssl2_bids.workflows.cohort.tables import cohort_rows, name_of_model, write_tables
-from ssl2_bids.workflows.participant.earlier import current_results
+from ssl2_bids.workflows.current_results import current_results
 
 log = logging.getLogger('ssl2_bids')
 

@@ -9,13 +9,18 @@ from pathlib import Path
 
 import numpy as np
 
-from ssl2_bids.bids.labels import Mask, find_masks
+from ssl2_bids.bids.labels import Mask
 from ssl2_bids.errors import NoInputError, Ssl2Error
 from ssl2_bids.settings import MINIMUM_LESION_VOLUME
 from ssl2_bids.steps.lesions import label_instances
 from ssl2_bids.volume import Volume
 from ssl2_bids.workflows.evaluation.run import FailedCase, by_unit, names_of
-from ssl2_bids.workflows.evaluation.segmented import brain_of, read_mask
+from ssl2_bids.workflows.evaluation.segmented import (
+    brain_of,
+    current_masks,
+    out_of_date,
+    read_mask,
+)
 
 
 @dataclass(frozen=True)
@@ -76,9 +81,9 @@ def look_for_false_lesions(
     ------
     NoInputError : the folder is missing, or has no mask of these participants and models.
     """
-    brains, failures = [], []
+    brains, failures, old = [], [], out_of_date(predictions)
     for model in models:
-        masks = by_unit(find_masks(predictions, model))
+        masks = by_unit(current_masks(predictions, model, old))
         chosen = {u: m for u, m in masks.items() if participants is None or u[0] in participants}
         if not chosen:
             raise NoInputError(

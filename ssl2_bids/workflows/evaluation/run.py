@@ -14,7 +14,7 @@ import numpy as np
 
 from ssl2_bids.bids.dataset import unit_name
 from ssl2_bids.bids.label_ranking import session_of
-from ssl2_bids.bids.labels import Label, Mask, alike, find_masks, look_for_labels
+from ssl2_bids.bids.labels import Label, Mask, alike, look_for_labels
 from ssl2_bids.bids.outputs import read_sidecar, sidecar_path
 from ssl2_bids.bids.sidecars import is_sloppy
 from ssl2_bids.errors import DataError, NoInputError, Ssl2Error
@@ -142,7 +142,8 @@ def evaluate(
     NoInputError : a folder is missing, or no session has both a mask and a label.
     """
     models = (model,) if model is None or isinstance(model, str) else tuple(model)
-    masks = {name: by_unit(find_masks(predictions, name)) for name in models}
+    old = segmented.out_of_date(predictions)
+    masks = {name: by_unit(segmented.current_masks(predictions, name, old)) for name in models}
     found = look_for_labels(labels, participants=participants)
     drawn, unassigned = _by_session(found.labels, masks)
     pairs = [(name, unit) for unit in drawn for name in models if unit in masks[name]]
@@ -168,6 +169,7 @@ def evaluate(
     notes += [f'{path.name}: left out: {why}' for path, why in (*found.left_out, *unassigned)]
     notes += alike((path, f'not used: {why}') for path, why in found.superseded)
     notes += alike((path, 'not recognised as the name of a mask') for path in found.unknown)
+    notes += [f'{unit_name(*unit)}: not compared: {why}' for (unit, _), why in old.items()]
     for name in models:
         if unmatched := [unit for unit in drawn if unit not in masks[name]]:
             whose = f' of {name or "the default model"}' if len(models) > 1 else ''

@@ -2,17 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from ssl2_bids.bids.labels import Mask
-from ssl2_bids.bids.outputs import UnitNames
-from ssl2_bids.errors import DataError, about
+from ssl2_bids.bids.dataset import is_own_dataset
+from ssl2_bids.bids.labels import Mask, find_masks
+from ssl2_bids.bids.outputs import UnitNames, find_results
+from ssl2_bids.errors import DataError, NoInputError, about
 from ssl2_bids.steps import annotation
 from ssl2_bids.volume import Volume, read, reorient
 from ssl2_bids.voxel_grid import same_grid
+from ssl2_bids.workflows.current_results import current_results
+
+Unit = tuple[str, str]  # participant and session, the latter empty where there is none
+
+
+def out_of_date(predictions: Path) -> dict[tuple[Unit, str], str]:
+    """The results of an output folder that no longer count, by session and model, with the reason.
+
+    These are results of former images or settings. In a folder that the App did not write there
+    are none.
+    """
+    if not is_own_dataset(predictions):
+        return {}
+    _, left_out = current_results(find_results(predictions, []))
+    return {
+        ((one.names.subject, one.names.session or ''), one.names.desc): why
+        for one, why in left_out
+    }
+
+
+def current_masks(
+    predictions: Path, model: str | None, old: Mapping[tuple[Unit, str], str]
+) -> list[Mask]:
+    """The masks of a model, without those of results that no longer count.
+
+    Raises
+    ------
+    NoInputError : there is no such folder, or no mask of this model in it that counts.
+    """
+    masks = find_masks(predictions, model)
+    kept = [m for m in masks if ((m.subject, m.session or ''), m.desc or '') not in old]
+    if not kept:
+        raise NoInputError(
+            f'no mask counts: {next(iter(old.values()))}',
+            advice='Run the participant level again.',
+            path=predictions,
+        )
+    return kept
 
 
 def read_mask(path: Path) -> Volume:

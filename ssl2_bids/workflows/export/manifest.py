@@ -21,8 +21,8 @@ from ssl2_bids.bids.outputs import (
 )
 from ssl2_bids.bids.sidecars import is_sloppy
 from ssl2_bids.errors import DataError, NoInputError, Ssl2Error
+from ssl2_bids.workflows.current_results import current_results
 from ssl2_bids.workflows.export.run import T1_LIKE, Exported
-from ssl2_bids.workflows.participant.earlier import current_results
 from ssl2_bids.workflows.participant.sloppy import WARNING
 
 AGAIN = 'Run the participant level with --longitudinal again.'

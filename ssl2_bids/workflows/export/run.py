@@ -27,8 +27,8 @@ from ssl2_bids.files import read_text, remove_leftovers, write_json, write_text
 from ssl2_bids.raw_grid import read_raw_grid, write_on
 from ssl2_bids.steps.lesion_filling import fill_lesions
 from ssl2_bids.volume import Volume, reorient, resample
-from ssl2_bids.voxel_grid import Grid
-from ssl2_bids.workflows.participant.earlier import current_results
+from ssl2_bids.voxel_grid import Grid, same_grid
+from ssl2_bids.workflows.current_results import current_results
 from ssl2_bids.workflows.participant.sloppy import WARNING
 from ssl2_bids.workflows.segmentation_files import PROCESS_AGAIN, read_result
 
@@ -249,6 +249,13 @@ def lesions_on(result: Result, contrast: str, grid: Grid) -> Volume:
     mask = read_result(names.path('anat.mask'), dtype=np.uint8)
     empty = reorient(Volume(np.zeros(grid.shape, np.uint8), grid.affine))
     if contrast == names.reference:
+        if not same_grid(mask, empty):
+            raise DataError(
+                f'the {contrast} is on another grid than the mask that was made from it: the raw '
+                'image was replaced',
+                advice=PROCESS_AGAIN,
+                path=names.path('anat.mask'),
+            )
         return mask
     path = names.path('anat.transform', source=contrast, target=names.reference)
     try:

@@ -7,29 +7,22 @@ one are taken away once the new ones stand, and nothing else.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ssl2_bids.bids.absent import how_to_get_each
 from ssl2_bids.bids.outputs import (
-    Result,
     UnitNames,
     find_summaries,
     find_summary,
     results_beside,
-    sidecar_if_any,
     sidecar_path,
 )
 from ssl2_bids.errors import NoInputError
 from ssl2_bids.files import write_json
 from ssl2_bids.workflows.participant.plan import Plan, described_inputs, file_name
-
-OUT_OF_DATE = 'the result is from an earlier choice of images or settings'
-AGAIN = 'run the participant level again'
-USED = ('reference', 'channel')  # of the inputs that a summary lists: these made the result
 
 
 class KeptResultError(NoInputError):
@@ -61,17 +54,19 @@ def kept(plan: Plan) -> Plan:
     Content that is absent for a while, or a damaged copy of an image, is no choice of the user.
     """
     session = plan.session
-    if plan.settings.overwrite or not (session.absent or session.unusable):
+    cannot = {**session.broken, **session.unusable}
+    if plan.settings.overwrite or not (session.absent or cannot):
         return plan
     if not results_beside(plan.names):
         return plan
     summary = find_summary(plan.names) or {}
-    used = {row['File'] for row in summary.get('inputs', ()) if row['Use'] in USED}
+    made_from = result_inputs(summary)
+    used = {row['File'] for row in made_from if row['Use'] != 'dropped'}
     lost = [p for p in session.absent if p.suffix == '.json' or file_name(plan, p) in used]
     reasons = [f'the content of {path.name} is absent' for path in lost]
-    bad = {p: why for p, why in session.unusable.items() if file_name(plan, p) in used}
+    bad = {p: why for p, why in cannot.items() if file_name(plan, p) in used}
     reasons += [f'{path.name}: {why}' for path, why in bad.items()]
-    if summary.get('status') != 'done' or not reasons:
+    if not reasons:
         return plan
     get = how_to_get_each(plan.settings.datasets, lost)
     problem = KeptResultError(
@@ -80,6 +75,12 @@ def kept(plan: Plan) -> Plan:
         advice=f'{get} Or segment without it: --overwrite.'.strip(),
     )
     return replace(plan, session=replace(session, problem=problem, skipped=''))
+
+
+def result_inputs(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the result of a session was made from, though a later run has failed; or nothing."""
+    key = 'inputs' if summary.get('status') == 'done' else 'result_inputs'
+    return list(summary.get(key) or ())
 
 
 def withdraw(names: UnitNames) -> None:
@@ -125,55 +126,3 @@ def take_away(names: UnitNames) -> None:
 def _belongs_to(name: str, subject: str) -> bool:
     parts = PurePosixPath(name).parts
     return len(parts) > 1 and parts[0] == f'sub-{subject}' and '..' not in parts
-
-
-def current_results(results: Sequence[Result]) -> tuple[list[Result], list[tuple[Result, str]]]:
-    """One result for each participant, session and model; the others with the reason.
-
-    A result counts if it is the one that the session's summary speaks of, and if the images
-    beside it are those that it was made from: all models share them, and another model may have
-    replaced them. One that was segmented again from the images of another counts as long as that
-    one does.
-    """
-    units: dict[tuple[str, str | None, str], list[Result]] = defaultdict(list)
-    for result in results:
-        units[result.names.subject, result.names.session, result.names.desc].append(result)
-    kept: list[Result] = []
-    left_out: list[tuple[Result, str]] = []
-    for group in units.values():
-        chosen = _chosen(group)
-        if chosen and not _is_second(chosen) and not _has_its_images(chosen):
-            chosen = None
-        kept += [r for r in group if r is chosen]
-        left_out += [(r, f'{OUT_OF_DATE}; {AGAIN}') for r in group if r is not chosen]
-    images = {_images_of(r) for r in kept if not _is_second(r)}
-    for result in [r for r in kept if _is_second(r) and _images_of(r) not in images]:
-        kept.remove(result)
-        left_out.append((result, f'{OUT_OF_DATE}; adapt again'))
-    return kept, left_out
-
-
-def _has_its_images(result: Result) -> bool:
-    """Whether the images that all models share are those that a first result was made from."""
-    mine = result.sidecar.get('PreprocessingHash')
-    mask = sidecar_if_any(result.names.path('anat.brain_mask'))
-    return bool(mask.get('PreprocessingHash', mine) == mine)
-
-
-def _is_second(result: Result) -> bool:
-    """Whether a result was segmented from the preprocessed images of another model's."""
-    return result.sidecar.get('FirstResult', result.names.desc) != result.names.desc
-
-
-def _images_of(result: Result) -> tuple[str, str | None, str | None]:
-    names = result.names
-    return names.subject, names.session, result.sidecar.get('PreprocessingHash')
-
-
-def _chosen(group: list[Result]) -> Result | None:
-    """The result of a session and model that its summary speaks of; without one the newest."""
-    summary = find_summary(group[0].names) or {}
-    configuration = summary.get('provenance', {}).get('configuration')
-    if configuration is None:
-        return max(group, key=lambda r: r.names.done_marker.stat().st_mtime_ns)
-    return next((r for r in group if r.sidecar['ConfigurationHash'] == configuration), None)

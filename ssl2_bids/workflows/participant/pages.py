@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -13,15 +14,21 @@ from ssl2_bids.bids.outputs import (
     find_visits_summaries,
     output_name,
 )
+from ssl2_bids.errors import Ssl2Error
 from ssl2_bids.files import write_text
 
 if TYPE_CHECKING:
     from ssl2_bids.reports.participant import Summary
     from ssl2_bids.reports.visits import VisitsSummary
 
+log = logging.getLogger('ssl2_bids')
+
 
 def write_pages(output_dir: Path, subjects: set[str]) -> list[Path]:
-    """Write the page of each participant from its summaries; the pages written."""
+    """Write the page of each participant from its summaries; the pages written.
+
+    One that fails is named in the log; results and other pages do not depend on it.
+    """
     from ssl2_bids.reports import participant
 
     pages = []
@@ -29,14 +36,21 @@ def write_pages(output_dir: Path, subjects: set[str]) -> list[Path]:
         summaries = find_summaries(output_dir, subject)
         if summaries:
             page = output_dir / output_name('report.page', subject=subject)
-            participant.render(
-                cast('list[Summary]', summaries),
-                page,
-                subject=subject,
-                version=__version__,
-                visits=cast('list[VisitsSummary]', find_visits_summaries(output_dir, subject)),
-            )
-            pages.append(page)
+            visits = find_visits_summaries(output_dir, subject)
+            try:
+                participant.render(
+                    cast('list[Summary]', summaries),
+                    page,
+                    subject=subject,
+                    version=__version__,
+                    visits=cast('list[VisitsSummary]', visits),
+                )
+            except Ssl2Error:
+                raise
+            except Exception:  # a summary of another version: the results stand
+                log.exception('%s was not written', page.name)
+            else:
+                pages.append(page)
     return pages
 
 

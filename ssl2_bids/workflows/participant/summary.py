@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ssl2_bids.bids.given_datasets import program_of
+from ssl2_bids.bids.outputs import find_summary
 from ssl2_bids.bids.provenance import software_versions
 from ssl2_bids.files import write_json
 from ssl2_bids.reports import viewer
@@ -18,7 +19,7 @@ from ssl2_bids.steps.lesions import doubts
 from ssl2_bids.volume import Volume, read, read_grid, resample
 from ssl2_bids.workflows.participant import sloppy
 from ssl2_bids.workflows.participant.derivatives import Results
-from ssl2_bids.workflows.participant.earlier import earlier_files
+from ssl2_bids.workflows.participant.earlier import earlier_files, result_inputs
 from ssl2_bids.workflows.participant.engine.task import read_json
 from ssl2_bids.workflows.participant.plan import (
     Plan,
@@ -112,6 +113,8 @@ def base_summary(plan: Plan, status: str, command: str) -> dict[str, Any]:
         'image_quality': {},
         'outputs': [],
         'earlier': earlier_files(plan.names),
+        # a failed run leaves the result of the one before, made from these
+        'result_inputs': result_inputs(find_summary(plan.names) or {}),
         'provenance': {
             'command': command,
             'configuration': plan.configuration,

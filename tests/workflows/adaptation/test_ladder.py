@@ -446,6 +446,8 @@ def test_a_model_of_an_adapted_model_has_its_minimum_volume_and_not_its_twin(sit
     content['SiteMinimumLesionVolume'] = 200.0
     write_json(first, content)
     run(replace(always, model=str(first.parent), label='two'))
+    page = (site.output_dir / 'group_report.html').read_text(encoding='utf-8')
+    assert 'was adapted to labels of this participant: its scores are too high' in page
     card = read_card(site.output_dir / 'models' / 'two')
     assert 'Twin' not in card.content
     assert card.fitted_minimum_volume == card.minimum_lesion_volume == 200
@@ -456,3 +458,15 @@ def test_a_model_of_an_adapted_model_has_its_minimum_volume_and_not_its_twin(sit
     summary = json.loads(path.read_text(encoding='utf-8'))
     assert summary['settings']['minimum lesion volume (mm^3)'] == 200
     assert 'Lesions below 200 mm³ were left out.' in summary['methods']
+
+
+def test_people_without_lesions_ask_for_no_empty_masks(site):
+    """A few of them have Dice 1 with empty masks: this is no reason to lose patients' lesions."""
+    for number in (3, 4):
+        put_label(site.labels[0], f'{number:02d}', np.zeros(SHAPE, bool), Manual=True)
+    code, output = run(replace(site, accept='always'))
+    assert code == 0, output
+    for number in (1, 2):
+        folder = site.output_dir / f'sub-0{number}' / 'anat'
+        (path,) = folder.glob('*_label-L_desc-adapted_mask.nii.gz')
+        assert read(path).data.any()

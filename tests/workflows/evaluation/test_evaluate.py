@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ssl2_bids.bids.outputs import UnitNames, sidecar_path
 from ssl2_bids.cli.tools.app import main
 from ssl2_bids.errors import DataError, NoInputError
+from ssl2_bids.files import write_json
 from ssl2_bids.volume import Volume, read, reorient, resample, write
 from ssl2_bids.workflows.evaluation.lesion_free import look_for_false_lesions
 from ssl2_bids.workflows.evaluation.run import evaluate
@@ -78,6 +80,26 @@ def test_scores_of_each_case(datasets):
     assert (second.voxels.dice, second.voxels.hausdorff_95, second.msseg.f1) == (1, 0, 1)
     assert result.failures == ()
     assert result.notes == ('labelled, but without a mask: sub-04',)
+
+
+def test_a_result_of_former_images_is_not_compared_and_named(datasets):
+    pred, manual = datasets
+    write_json(
+        pred / 'dataset_description.json',
+        {'Name': 'x', 'DatasetType': 'derivative', 'GeneratedBy': [{'Name': 'ssl2-bids'}]},
+    )
+    names = UnitNames(pred, '01', None, 'FLAIR')
+    write_json(names.done_marker, {'ConfigurationHash': 'a', 'PreprocessingHash': 'of one'})
+    mask = sidecar_path(names.path('anat.brain_mask'))
+    write_json(mask, {'PreprocessingHash': 'of one'})
+    assert [case.subject for case in evaluate(pred, manual).cases] == ['01', '02']
+    write_json(mask, {'PreprocessingHash': 'of another'})
+    result = evaluate(pred, manual)
+    assert [case.subject for case in result.cases] == ['02']
+    assert any(
+        note.startswith('sub-01: not compared: the result is from an earlier choice')
+        for note in result.notes
+    )
 
 
 def test_small_lesions_are_left_out_of_lesion_scores_alone(datasets):

@@ -169,6 +169,17 @@ def test_what_cannot_be_exported_is_named(results, capsys, given, code, words):
     assert words in shown.out + shown.err
 
 
+def test_a_raw_image_that_was_replaced_ends_no_other_export(results, tmp_path, capsys):
+    shutil.copytree(results / 'data', tmp_path / 'data')
+    path = tmp_path / 'data' / 'sub-t1' / 'anat' / 'sub-t1_T1w.nii.gz'
+    image = nib.load(path)
+    image.slicer[:, :, 2:].to_filename(path)
+    given = ['--to', 'fmriprep', '--model', label(results)]
+    assert main(['export', str(results / 'out'), str(tmp_path / 'data'), *given]) == 65
+    shown = capsys.readouterr()
+    assert 'the raw image was replaced' in shown.out + shown.err
+
+
 def test_resampled_images_are_not_filled(results, capsys):
     given = [str(results / 'on-flair'), str(results / 'data'), '--to', 'filled']
     given += ['--model', label(results), '--participant-label', 't1']

@@ -87,9 +87,14 @@ def test_a_result_stays_where_an_image_it_was_made_from_is_lost_for_a_while(
         if how == 'absent':
             flair.symlink_to('../../.git/annex/objects/x')
         else:
-            flair.write_bytes(content[: len(content) // 2])
+            flair.write_bytes(content[: {'damaged': len(content) // 2, 'no header': 20}[how]])
 
-    for how, text in (('absent', f'in {dataset}: datalad get'), ('damaged', '--overwrite')):
+    cases = (
+        ('absent', f'in {dataset}: datalad get'),
+        ('damaged', '--overwrite'),
+        ('no header', '--overwrite'),
+    )
+    for how, text in cases:
         lose(how)
         caplog.clear()
         with caplog.at_level(logging.INFO, 'ssl2_bids'):
@@ -99,6 +104,15 @@ def test_a_result_stays_where_an_image_it_was_made_from_is_lost_for_a_while(
         assert text in caplog.text
         assert digests(results) == before
         assert run(dataset, tmp_path, 'group') == 0  # the result counts
+
+    # a failed run in between does not end this protection
+    flair.unlink()
+    flair.write_bytes(content)
+    assert run(dataset, tmp_path, '--sloppy', '--require', 't2w') == 66
+    lose('absent')
+    masks = {path: path.read_bytes() for path in results.rglob('*_mask.nii.gz')}
+    assert run(dataset, tmp_path, '--sloppy') == 66
+    assert {path: path.read_bytes() for path in results.rglob('*_mask.nii.gz')} == masks
 
     # asked for, it is replaced; and an image that is taken away is another choice
     assert run(dataset, tmp_path, '--sloppy', '--overwrite') == 0

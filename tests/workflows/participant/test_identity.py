@@ -19,6 +19,7 @@ from ssl2_bids.files import PREFIX, write_json
 from ssl2_bids.networks.weights import find_model
 from ssl2_bids.settings import GroupSettings, ParticipantSettings
 from ssl2_bids.workflows.cohort.run import run_group_level
+from ssl2_bids.workflows.participant.pages import write_pages
 from ssl2_bids.workflows.participant.planning import is_finished, plan_sessions
 from ssl2_bids.workflows.participant.run import run_participant_level
 
@@ -323,12 +324,11 @@ def test_a_rerun_after_each_change(done):
     assert lines_of(replace(added, overwrite=True))[1] == 'done'
     assert nib.load(prepared).shape == brain_image().shape
 
-    # the T1w becomes unreadable: the former result is of an image that has disappeared
+    # the T1w becomes unreadable: a damaged copy is no choice, so the result stays and counts
     (done.bids_dir / T1W).write_bytes(b'')
     code, (outcome,) = run_participant_level(added, show=lambda text: None)
-    assert (code, outcome.status) == (65, 'failed')
-    with pytest.raises(NoInputError, match='earlier choice of images or settings'):
-        rows_of(added)
+    assert (code, outcome.status) == (66, 'failed')
+    assert len(rows_of(added)) == 1
 
 
 def test_a_file_that_changes_under_way_is_not_taken(settings):
@@ -374,3 +374,16 @@ def test_pages_alone_of_a_damaged_summary_are_a_failure(make_dataset, tmp_path):
     visits.write_text('{"subj')
     code, outcomes = run_participant_level(asked)
     assert {o.reason.split()[0] for o in outcomes} == {second.name, visits.name}
+
+
+def test_a_page_that_cannot_be_made_is_named_and_ends_nothing(done, tmp_path, caplog):
+    shutil.copytree(done.output_dir, tmp_path / 'out')
+    settings = replace(done, output_dir=tmp_path / 'out')
+    path = next(settings.output_dir.glob('sub-*/figures/*summary_report.json'))
+    whole = path.read_text()
+    content = json.loads(whole)
+    path.write_text(json.dumps(content | {'methods': ['Of another version [@gone1999].']}))
+    assert write_pages(settings.output_dir, {content['subject']}) == []
+    path.write_text(whole)
+    assert f'sub-{content["subject"]}.html was not written' in caplog.text
+    assert write_pages(settings.output_dir, {content['subject']})

@@ -240,13 +240,15 @@ class ResilientMultiProc(MultiProcPlugin):
                 'the process was killed, most often for lack of memory',
                 advice='Try --low-mem, fewer --nprocs, or ask for more memory.',
             )
-            if not self.stopping:
-                write_json(Path(node.output_dir()) / FAILURE, describe_failure(broken, node.name))
-            self._taskresult[taskid] = {
+            self._taskresult[taskid] = {  # first: without it nipype waits for ever
                 'result': None,
                 'traceback': traceback.format_exception(error),
                 'taskid': taskid,
             }
+            if not self.stopping:
+                failure = describe_failure(broken, node.name)
+                with suppress(Ssl2Error, OSError):  # the disk may be full, too
+                    write_json(Path(node.output_dir()) / FAILURE, failure)
 
     def _renew_pool(self) -> None:
         from concurrent.futures import ProcessPoolExecutor
