@@ -53,6 +53,7 @@ from ssl2_bids.workflows.adaptation.plan import asked_for, plan_adaptation
 from ssl2_bids.workflows.adaptation.state import Work
 from ssl2_bids.workflows.adaptation.state import begin as begin_work
 from ssl2_bids.workflows.adaptation.timing import devices_of, fit_into_time
+from ssl2_bids.workflows.annotations import MisfitError
 from ssl2_bids.workflows.cohort.run import run_group_level
 
 PEOPLE = 6
@@ -778,7 +779,7 @@ def mistakes(case: str, site: GroupSettings) -> GroupSettings:
 @pytest.mark.parametrize(
     ('case', 'kind', 'text'),
     [
-        ('off the grid', DataError, r'origin \(-63.00.*origin \(-66.00'),
+        ('off the grid', MisfitError, r'origin \(-63.00.*origin \(-66.00'),
         ('all empty', DataError, 'all labels are empty'),
         ('all free of lesions', DataError, 'no label has a lesion'),
         ('too many folds', UsageError, '--folds 2'),
