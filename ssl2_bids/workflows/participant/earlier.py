@@ -64,7 +64,7 @@ def kept(plan: Plan) -> Plan:
     used = {row['File'] for row in made_from if row['Use'] != 'dropped'}
     lost = [p for p in session.absent if p.suffix == '.json' or file_name(plan, p) in used]
     reasons = [f'the content of {path.name} is absent' for path in lost]
-    bad = {p: why for p, why in cannot.items() if file_name(plan, p) in used}
+    bad = {p: w for p, w in cannot.items() if file_name(plan, p) in used and p not in lost}
     reasons += [f'{path.name}: {why}' for path, why in bad.items()]
     if not reasons:
         return plan

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from ssl2_bids.bids.outputs import AGAIN, damaged_summaries
+from ssl2_bids.bids.outputs import AGAIN, damaged_summaries, find_summaries, output_name
 from ssl2_bids.bids.provenance import BRAIN_MASKS, write_dataset_files
 from ssl2_bids.errors import (
     SOME_FAILED,
@@ -177,6 +177,12 @@ def _write_pages_again(
     for subject in sorted({plan.session.subject for plan in plans}):
         for path in damaged_summaries(settings.output_dir, subject):
             reason = f'{path.name} cannot be read. {AGAIN}'
+            damaged.append(Outcome(f'sub-{subject}', 'failed', reason, DataError.exit_code))
+    made = {page.name for page in pages}
+    for subject in sorted({plan.session.subject for plan in plans}):
+        page = output_name('report.page', subject=subject)
+        if page not in made and find_summaries(settings.output_dir, subject):
+            reason = f'{page} cannot be made: see the log. {AGAIN}'
             damaged.append(Outcome(f'sub-{subject}', 'failed', reason, DataError.exit_code))
     if damaged:
         return SOME_FAILED if pages else exit_code(damaged), damaged

@@ -384,6 +384,8 @@ def test_a_page_that_cannot_be_made_is_named_and_ends_nothing(done, tmp_path, ca
     content = json.loads(whole)
     path.write_text(json.dumps(content | {'methods': ['Of another version [@gone1999].']}))
     assert write_pages(settings.output_dir, {content['subject']}) == []
+    code, (outcome,) = run_participant_level(replace(settings, reports_only=True))
+    assert (code, outcome.status) == (65, 'failed')
     path.write_text(whole)
     assert f'sub-{content["subject"]}.html was not written' in caplog.text
     assert write_pages(settings.output_dir, {content['subject']})
