@@ -52,7 +52,7 @@ def image_sidecar(
 def kept_metadata(raw: dict[str, Any]) -> dict[str, Any]:
     """What of a raw image's metadata stands in the sidecar of its preprocessed image too.
 
-    There without values that are missing, or that no scan can have.
+    :func:`image_sidecar` leaves out values that are missing, or that no scan can have.
     """
     return {key: raw[key] for key in KEPT if key in raw}
 

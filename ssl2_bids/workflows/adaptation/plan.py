@@ -31,7 +31,7 @@ from ssl2_bids.workflows.adaptation.cases import (
     label_folders,
     without_labels,
 )
-from ssl2_bids.workflows.adaptation.read_labels import read_labels
+from ssl2_bids.workflows.adaptation.read_labels import read_labels, seen_before
 from ssl2_bids.workflows.participant.sloppy import WARNING
 
 if TYPE_CHECKING:
@@ -354,7 +354,7 @@ def check_labels(adaptation: Adaptation) -> tuple[Adaptation, dict[str, Annotati
     UsageError, NoInputError : see :func:`check_folds`.
     """
     found = read_labels(adaptation.cases, adaptation.settings)
-    notes = [*found.notes, *_seen_before(adaptation, found.cases)]
+    notes = [*found.notes, *seen_before(adaptation.card, found.cases)]
     left = replace(adaptation, cases=tuple(found.cases), label_notes=tuple(notes))
     try:
         check_folds(left)
@@ -363,20 +363,6 @@ def check_labels(adaptation: Adaptation) -> tuple[Adaptation, dict[str, Annotati
             raise found.refused[0] from None
         raise
     return left, found.annotations
-
-
-def _seen_before(adaptation: Adaptation, cases: Sequence[Case]) -> list[tuple[str, str]]:
-    """A remark on each labelled case whose label the start model was adapted to."""
-    card = adaptation.card
-    seen = (card.content.get('Evidence') or {}).get('Labelled') or ()
-    text = (
-        f'the start model {card.name} was adapted to labels of this participant: its scores are '
-        'too high, and what is gained is not seen'
-    )
-    names = [c.name for c in cases if c.labels and f'sub-{c.participant}' in seen]
-    for name in names:
-        log.warning('%s: %s', name, text)
-    return [(name, text) for name in names]
 
 
 def fold_count(adaptation: Adaptation) -> int:

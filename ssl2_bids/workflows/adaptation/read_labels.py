@@ -15,6 +15,7 @@ from ssl2_bids.bids.labels import Label
 from ssl2_bids.bids.outputs import read_sidecar, sidecar_path, sources_of
 from ssl2_bids.errors import DataError
 from ssl2_bids.itk import from_itk
+from ssl2_bids.networks.cards import Card
 from ssl2_bids.settings import GroupSettings
 from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.volume import resample
@@ -232,3 +233,21 @@ def _check_lesions_to_fit(
             'no label has a lesion but those that are held out: an adaptation needs at least one',
             advice='Hold out other participants.',
         )
+
+
+def seen_before(card: Card, cases: Sequence[Case]) -> list[tuple[str, str]]:
+    """A remark, with the case, on each label that the start model was adapted to.
+
+    Parameters
+    ----------
+    card : of the start model.
+    """
+    seen = (card.content.get('Evidence') or {}).get('Labelled') or ()
+    text = (
+        f'the start model {card.name} was adapted to labels of this participant: its scores are '
+        'too high, and what is gained is not seen'
+    )
+    names = [case.name for case in cases if case.labels and f'sub-{case.participant}' in seen]
+    for name in names:
+        log.warning('%s: %s', name, text)
+    return [(name, text) for name in names]
