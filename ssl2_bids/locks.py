@@ -16,6 +16,7 @@ from ssl2_bids.files import as_ssl2_error
 log = logging.getLogger('ssl2_bids')
 
 LOCK = 'participant.lock'  # in the work folder; each session is a name
+ADAPTATION_LOCK = 'adaptation.lock'  # in the work folder
 BUSY = (errno.EACCES, errno.EAGAIN)
 
 

@@ -243,13 +243,21 @@ def find_results(output_dir: Path, damaged: list[Ssl2Error] | None = None) -> li
     return found
 
 
-def _result_files(output_dir: Path) -> list[Path]:
-    """The JSON files of masks in the folders of participants; linked folders are followed."""
-    found = [
-        path
-        for folder in output_dir.glob('sub-*')
-        for path in files_below(folder, '*_label-L*_mask.json')
-    ]
+def sessions_with_mask(output_dir: Path, desc: str) -> list[tuple[str, str | None]]:
+    """Participants and sessions with a mask of a model, finished or not.
+
+    Parameters
+    ----------
+    desc : label of the model.
+    """
+    files = _result_files(output_dir, f'*_label-L_desc-{desc}_mask.nii.gz')
+    matches = (MASK_NAME.fullmatch(file.name.replace('.nii.gz', '.json')) for file in files)
+    return list(dict.fromkeys((m['subject'], m['session']) for m in matches if m))
+
+
+def _result_files(output_dir: Path, pattern: str = '*_label-L*_mask.json') -> list[Path]:
+    """Such files in the folders of participants; linked folders are followed."""
+    found = [path for folder in output_dir.glob('sub-*') for path in files_below(folder, pattern)]
     return sorted(
         path
         for path in found

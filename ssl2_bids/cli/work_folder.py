@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ssl2_bids.digests import DIGESTS
 from ssl2_bids.errors import CannotWriteError
-from ssl2_bids.locks import LOCK, locked
+from ssl2_bids.locks import ADAPTATION_LOCK, LOCK, locked
 from ssl2_bids.settings import ParticipantSettings, RunSettings
 
 
@@ -46,10 +46,11 @@ def clean(settings: RunSettings) -> None:
     work_dir = settings.work_dir
     if not (work_dir / LOCK).exists():
         return  # no run has worked here
-    shared = [work_dir / 'adaptation', work_dir / DIGESTS, *(work_dir / 'crash').glob('tmp*')]
+    shared = [work_dir / DIGESTS, *(work_dir / 'crash').glob('tmp*')]
+    trainings = [work_dir / 'adaptation']
     patterns = ['sub_*']
     if isinstance(settings, ParticipantSettings) and settings.participants:
-        shared = []
+        shared = trainings = []
         patterns = [
             pattern
             for label in settings.participants
@@ -57,10 +58,15 @@ def clean(settings: RunSettings) -> None:
         ]
     found = [f for pattern in patterns for f in (work_dir / 'participant').glob(pattern)]
     sessions = [folder for folder in found if folder.is_dir()]
-    with locked(work_dir / LOCK, [folder.name for folder in sessions]) as busy:
+    with (
+        locked(work_dir / LOCK, [folder.name for folder in sessions]) as busy,
+        locked(work_dir / ADAPTATION_LOCK, ['adaptation']) as adapting,
+    ):
         folders = [folder for folder in sessions if folder.name not in busy]
+        folders += [] if busy else shared
+        folders += [] if busy or adapting else trainings
         try:
-            for folder in folders + ([] if busy else shared):
+            for folder in folders:
                 if folder.exists():
                     shutil.rmtree(folder)
         except OSError as error:

@@ -26,12 +26,12 @@ def current_results(results: Sequence[Result]) -> tuple[list[Result], list[tuple
     left_out: list[tuple[Result, str]] = []
     for group in units.values():
         chosen = _chosen(group)
-        if chosen and not _is_second(chosen) and not _has_its_images(chosen):
+        if chosen and not is_second(chosen) and not _has_its_images(chosen):
             chosen = None
         kept += [r for r in group if r is chosen]
         left_out += [(r, f'{OUT_OF_DATE}; {AGAIN}') for r in group if r is not chosen]
-    images = {_images_of(r) for r in kept if not _is_second(r)}
-    for result in [r for r in kept if _is_second(r) and _images_of(r) not in images]:
+    images = {_images_of(r) for r in kept if not is_second(r)}
+    for result in [r for r in kept if is_second(r) and _images_of(r) not in images]:
         kept.remove(result)
         left_out.append((result, f'{OUT_OF_DATE}; adapt again'))
     return kept, left_out
@@ -44,7 +44,7 @@ def _has_its_images(result: Result) -> bool:
     return bool(mask.get('PreprocessingHash', mine) == mine)
 
 
-def _is_second(result: Result) -> bool:
+def is_second(result: Result) -> bool:
     """Whether a result was segmented from the preprocessed images of another model's."""
     return result.sidecar.get('FirstResult', result.names.desc) != result.names.desc
 

@@ -21,9 +21,9 @@ from ssl2_bids.bids.labels import Label
 from ssl2_bids.bids.outputs import (
     Result,
     UnitNames,
-    find_results,
     output_name,
     results_beside,
+    sessions_with_mask,
     sidecar_path,
 )
 from ssl2_bids.bids.provenance import configuration_hash
@@ -57,6 +57,7 @@ from ssl2_bids.workflows.adaptation.cases import (
     labels_by_unit,
     without_labels,
 )
+from ssl2_bids.workflows.adaptation.former_calibrations import remove_former, segmented_by
 from ssl2_bids.workflows.adaptation.read_labels import all_empty, is_drawn
 from ssl2_bids.workflows.annotations import place, ras_grid, read_annotation
 from ssl2_bids.workflows.current_results import current_results
@@ -247,11 +248,15 @@ def calibrate(planned: Calibrating, show: ShowLine) -> bool:
     # no result of another calibration stays, not even one that an interrupted run left; of jobs
     # that run side by side one alone sees to those that no job has selected
     with locked(root / output_name('model.lock', desc=CALIBRATED), [CALIBRATED]) as busy:
-        others = [] if busy else _calibrated(root)
+        others = [] if busy else sessions_with_mask(root, CALIBRATED)
+        others = [unit for unit in others if unit not in planned.selected]
         cases, complete = [], True
-        for result in _first_results(planned, list(dict.fromkeys([*planned.selected, *others]))):
+        for result in _first_results(planned, [*planned.selected, *others]):
             unit = (result.names.subject, result.names.session)
             selected = unit in planned.selected
+            if segmented_by(card, root, unit):
+                show(f'{unit_name(*unit)}: segmented by {card.label} at the participant level')
+                continue
             try:
                 case = Case(result, images_of(result))
             except DataError as error:
@@ -263,13 +268,9 @@ def calibrate(planned: Calibrating, show: ShowLine) -> bool:
         failures = resegment(
             cases, card, load_network(card, device), device=device, show=show, start=planned.card
         )
+        without = [unit for unit in others if not _first_results(planned, [unit])]
+        remove_former(root, without, card, planned.card.name)
     return complete and not failures
-
-
-def _calibrated(root: Path) -> list[Unit]:
-    """The sessions with a second result, of this calibration or another one."""
-    names = [result.names for result in find_results(root, [])]
-    return [(one.subject, one.session) for one in names if one.desc == CALIBRATED]
 
 
 def _stored_card(planned: Calibrating) -> Card | None:

@@ -22,6 +22,7 @@ from ssl2_bids.errors import DataError, NoInputError, Ssl2Error, UsageError
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.settings import GroupSettings
 from ssl2_bids.workflows.adaptation.first_results import is_made_by
+from ssl2_bids.workflows.current_results import is_second
 from ssl2_bids.workflows.segmentation_files import PROCESS_AGAIN
 
 log = logging.getLogger('ssl2_bids')
@@ -91,9 +92,8 @@ def find_cases(
     """
     units: dict[tuple[str, str], Result] = {}
     # the default model's first; results of adapted models last
-    second = {id(r): r.sidecar.get('FirstResult', r.names.desc) != r.names.desc for r in results}
     other = {id(r): card is not None and not is_made_by(r, card) for r in results}
-    for result in sorted(results, key=lambda r: (second[id(r)], other[id(r)], r.names.desc)):
+    for result in sorted(results, key=lambda r: (is_second(r), other[id(r)], r.names.desc)):
         units.setdefault((result.names.subject, result.names.session or ''), result)
     drawn = labels_by_unit(settings, list(units))
     cases = [

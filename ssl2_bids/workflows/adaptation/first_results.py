@@ -29,7 +29,7 @@ def stored_probability(result: Result, card: Card, brain: Volume) -> Volume | st
     if not is_made_by(result, card):
         name = made_by.get('Name') if isinstance(made_by, dict) else None
         return f'the probability in the output folder is of {name or "an unknown model"}'
-    if _calibration_of(result) != card.calibration:
+    if calibration_of(result) != card.calibration:
         return f'the probability in the output folder is of another calibration of {own["Name"]}'
     try:
         volume = read_result(path)
@@ -51,7 +51,7 @@ def is_made_by(result: Result, card: Card) -> bool:
     return isinstance(made_by, dict) and all(made_by.get(key) == own[key] for key in IDENTITY)
 
 
-def _calibration_of(result: Result) -> Calibration | None:
+def calibration_of(result: Result) -> Calibration | None:
     """How the probability of a result was calibrated; None where the sidecar cannot be read so."""
     found = result.sidecar.get('Calibration')
     if found is None:

@@ -33,7 +33,7 @@ from ssl2_bids.errors import (
     Ssl2Error,
 )
 from ssl2_bids.files import finished_files, remove_leftovers
-from ssl2_bids.locks import locked
+from ssl2_bids.locks import ADAPTATION_LOCK, locked
 from ssl2_bids.progress import ShowLine
 from ssl2_bids.settings import ATLAS_SPACE, RECALIBRATED, GroupSettings
 from ssl2_bids.volume import Volume
@@ -100,7 +100,8 @@ def run_group_level(
         lost: list[dict[str, str]] = []
         try:
             if adaptation:
-                lost = _adapt(adaptation, show)
+                with _lock_work(settings.work_dir):
+                    lost = _adapt(adaptation, show)
                 chosen = _select(settings, set(units))
                 results, missing = chosen.results, _missing(units, chosen, settings.output_dir)
         finally:
@@ -214,6 +215,19 @@ def _lock(output_dir: Path) -> Iterator[None]:
             )
         yield
         path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _lock_work(work_dir: Path) -> Iterator[None]:
+    """Hold the part of the work folder in which prepared scans and trainings lie."""
+    with locked(work_dir / ADAPTATION_LOCK, ['adaptation']) as busy:
+        if busy:
+            raise BusyError(
+                'another adaptation works in this work folder',
+                advice='Give another folder with -w, or wait until the other run has ended.',
+                path=work_dir,
+            )
+        yield
 
 
 # what the page shows of a report.json

@@ -111,16 +111,30 @@ def take_away(names: UnitNames) -> None:
     summary = find_summary(names)
     if not summary or summary['status'] != 'done' or not summary.get('earlier'):
         return
+    _unlink(names, summary['earlier'])
+    write_json(names.path('report.summary'), summary | {'earlier': []})
+
+
+def take_away_result(names: UnitNames) -> None:
+    """Take away the result of a session and model; what other models share stays."""
+    withdraw(names)
+    if summary := find_summary(names):
+        _unlink(names, files_of(summary))
+        names.path('report.viewer').unlink(missing_ok=True)
+        names.path('report.summary').unlink()
+
+
+def _unlink(names: UnitNames, files: Iterable[str]) -> None:
+    """Delete files of a session, but for those of its results by other models."""
     others = [
         other
         for other in find_summaries(names.root, names.subject)
         if other['session'] == names.session and other['model']['Label'] != names.desc
     ]
     kept = {name for other in others for name in files_of(other)}
-    for name in summary['earlier']:
+    for name in files:
         if name not in kept and _belongs_to(name, names.subject):
             (names.root / name).unlink(missing_ok=True)
-    write_json(names.path('report.summary'), summary | {'earlier': []})
 
 
 def _belongs_to(name: str, subject: str) -> bool:

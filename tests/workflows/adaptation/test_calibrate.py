@@ -12,10 +12,10 @@ import pytest
 from running_app import digests, validate
 from site_phantom import CARD, SHAPE, add_person, head, make_low_model, put_label, summarise
 
-from ssl2_bids.bids.outputs import read_sidecar
+from ssl2_bids.bids.outputs import read_sidecar, sidecar_path
 from ssl2_bids.bids.provenance import write_dataset_files
 from ssl2_bids.errors import DataError, NoInputError, UsageError
-from ssl2_bids.files import write_json, write_text
+from ssl2_bids.files import sha256, write_json, write_text
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.networks.weights import find_model, load_network
 from ssl2_bids.settings import ParticipantSettings
@@ -79,6 +79,11 @@ def result_of(settings: ParticipantSettings, subject: str, desc: str = 'calibrat
 def dice_of(path: Path, truth: np.ndarray) -> float:
     found = read(path).data > 0
     return 2 * (found & truth).sum() / (found.sum() + truth.sum())
+
+
+def digests_of(settings: ParticipantSettings, *patterns: str) -> dict[str, str]:
+    found = [path for pattern in patterns for path in settings.output_dir.rglob(pattern)]
+    return {path.name: sha256(path) for path in found if path.is_file()}
 
 
 def no_network_runs(monkeypatch) -> None:
@@ -176,6 +181,71 @@ def test_an_interruption_leaves_no_result_of_a_former_calibration_for_good(site,
         path = result_of(site, f'0{number}')
         sidecar = read_sidecar(path.with_name(path.name.replace('.nii.gz', '.json')))
         assert sidecar['Calibration']['Shift'] == card.calibration.shift
+
+
+def test_an_end_within_a_session_leaves_no_result_of_a_former_calibration(site, monkeypatch):
+    run(site)
+    put_label(site.calibrate_from[0], '01', np.roll(head(1).lesion, 3, axis=0) & head(1).brain)
+    one = replace(site, participants=('02',))
+    write = segmenting.write_segmentation
+
+    def until_the_third(segmentation):
+        if segmentation.names.subject == '03':
+            raise KeyboardInterrupt
+        return write(segmentation)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(segmenting, 'write_segmentation', until_the_third)
+        with pytest.raises(KeyboardInterrupt):
+            run(one)
+    assert not sidecar_path(result_of(site, '03')).exists()
+    complete, _ = run(one)
+    assert complete
+    card = find_model('calibrated', site.output_dir)
+    for number in range(1, PEOPLE + 1):
+        sidecar = read_sidecar(sidecar_path(result_of(site, f'0{number}')))
+        assert sidecar['Calibration']['Shift'] == card.calibration.shift
+
+
+def test_another_start_model_leaves_no_result_of_a_former_calibration(site, tmp_path, caplog):
+    run(site)
+    other = make_low_model(tmp_path / 'other', SHIFT / 2, {**CARD, 'Label': 'other'})
+    for number in (1, 2):
+        add_person(site.bids_dir, site.output_dir, f'0{number}', head(number), other,
+                   load_network(other))  # fmt: skip
+        summarise(site.output_dir, f'0{number}', other)
+    first = digests_of(site, '*desc-low*', '*desc-preproc*', '*desc-brain*')
+    complete, _ = run(replace(site, model=str(other.folder), participants=('01', '02')))
+    assert complete
+    for number in (1, 2):
+        assert read_sidecar(sidecar_path(result_of(site, f'0{number}')))['FirstResult'] == 'other'
+    assert not list(site.output_dir.rglob('sub-0[34]*desc-calibrated*'))
+    assert digests_of(site, '*desc-low*', '*desc-preproc*', '*desc-brain*') == first
+    (message,) = [r.getMessage() for r in caplog.records if 'removed' in r.getMessage()]
+    assert 'earlier calibration of sub-03, sub-04' in message
+    assert 'calibrated' not in (site.output_dir / 'sub-03.html').read_text()
+
+
+def test_what_the_participant_level_made_with_the_calibrated_model_stays(site, caplog):
+    run(replace(site, participants=('01', '02')))
+    card = find_model('calibrated', site.output_dir)
+    for number in (3, 4):
+        add_person(site.bids_dir, site.output_dir, f'0{number}', head(number), card,
+                   load_network(card))  # fmt: skip
+    made = digests_of(site, 'sub-0[34]*desc-calibrated*')
+    complete, output = run(replace(site, participants=('03',)))
+    assert complete
+    assert 'sub-03: segmented by calibrated at the participant level' in output
+    assert digests_of(site, 'sub-0[34]*desc-calibrated*') == made
+    put_label(site.calibrate_from[0], '01', np.roll(head(1).lesion, 3, axis=0) & head(1).brain)
+    for path in site.output_dir.glob('sub-04/anat/*label-L_desc-low_*'):
+        path.unlink()
+    complete, _ = run(replace(site, participants=('03',)))
+    assert complete
+    (message,) = [r.getMessage() for r in caplog.records if '--model calibrated' in r.getMessage()]
+    assert 'of an earlier calibration: the results of sub-04' in message
+    assert result_of(site, '04').is_file()
+    assert read_sidecar(sidecar_path(result_of(site, '03')))['FirstResult'] == 'low'
 
 
 def test_images_that_another_participant_lost_do_not_fail_a_run_on_one(site, caplog):

@@ -1,0 +1,72 @@
+"""Results by a calibrated model that no run of the present calibration has made."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from ssl2_bids.bids.dataset import unit_name
+from ssl2_bids.bids.outputs import Result, UnitNames, results_beside
+from ssl2_bids.networks.cards import Card
+from ssl2_bids.workflows.adaptation.first_results import calibration_of, is_made_by
+from ssl2_bids.workflows.current_results import current_results, is_second
+from ssl2_bids.workflows.participant.earlier import take_away_result
+from ssl2_bids.workflows.participant.pages import write_pages
+
+log = logging.getLogger('ssl2_bids')
+
+Unit = tuple[str, str | None]  # labels of participant and session
+
+
+def segmented_by(card: Card, root: Path, unit: Unit) -> bool:
+    """Whether the participant level itself has segmented a session with this calibrated model."""
+    found = results_beside(UnitNames(root, *unit, desc=card.label))
+    return any(not is_second(r) and _is_of(r, card) for r in current_results(found)[0])
+
+
+def remove_former(root: Path, units: Iterable[Unit], card: Card, start: str) -> None:
+    """Remove the results of another calibration, and their files; pages are written again.
+
+    What the participant level has made with a calibrated model stays, with a warning.
+
+    Parameters
+    ----------
+    units : sessions that the start model has not segmented.
+    card : of the calibrated model.
+    start : name of the start model.
+    """
+    removed, left = [], []
+    for unit in units:
+        names = UnitNames(root, *unit, desc=card.label)
+        former = [result for result in results_beside(names) if not _is_of(result, card)]
+        if all(is_second(result) for result in former):
+            removed += [unit] if former else []
+        else:
+            left.append(unit_name(*unit))
+    for unit in removed:
+        take_away_result(UnitNames(root, *unit, desc=card.label))
+    write_pages(root, {subject for subject, _ in removed})
+    if removed:
+        log.warning(
+            'removed: the results of an earlier calibration of %s, which %s has not segmented',
+            ', '.join(unit_name(*unit) for unit in removed),
+            start,
+        )
+    if left:
+        log.warning(
+            'of an earlier calibration: the results of %s; run the participant level on them '
+            'again with --model %s',
+            ', '.join(left),
+            card.label,
+        )
+
+
+def _is_of(result: Result, card: Card) -> bool:
+    """Whether a result is of this calibration of this model."""
+    thresholds = {card.threshold, *(value for _, value in card.thresholds)}
+    return (
+        is_made_by(result, card)
+        and calibration_of(result) == card.calibration
+        and result.sidecar.get('Threshold') in thresholds
+    )
