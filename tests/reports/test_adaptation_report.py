@@ -87,6 +87,20 @@ def test_half_of_the_change_is_stated(tmp_path):
     assert 'of the way' not in page_of(tmp_path, facts(accepted=False, WeightShare=0.0))
 
 
+def test_each_threshold_of_a_model_with_several_is_stated(tmp_path):
+    fitted = {'Scale': 0.8, 'Shift': -0.1, 'ThresholdMove': 0.1, 'MinimumLesionVolume': None}
+    numbers = {'Threshold': 0.61, 'Recalibration': fitted}
+    page = page_of(tmp_path, facts(Recalibration=numbers))
+    assert 'the threshold is 0.61 of these probabilities.' in page
+    sets = [
+        {'Channels': ['FLAIR'], 'Threshold': 0.7},
+        {'Channels': ['FLAIR', 'T1w'], 'Threshold': 0.55},
+    ]
+    page = page_of(tmp_path, facts(Recalibration={**numbers, 'Thresholds': sets}))
+    each = 'of these probabilities (0.70 with FLAIR; 0.55 with FLAIR and T1w)'
+    assert f'the threshold is 0.61 {each}.' in page
+
+
 def test_the_page_states_what_became_of_the_model(tmp_path):
     page = page_of(tmp_path, facts(), people=1, label='mysite')
     assert 'The adapted model is used' in page

@@ -9,6 +9,7 @@ from ssl2_bids.bids.provenance import bids_uri, software_versions
 from ssl2_bids.files import sha256
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.settings import BUNDLED, RECALIBRATED
+from ssl2_bids.training.adaptation.adapt import LAST
 from ssl2_bids.training.adaptation.recalibration import Recalibration
 from ssl2_bids.wording import counted
 from ssl2_bids.workflows.adaptation import scores as scoring
@@ -37,6 +38,8 @@ def card_content(work: Work, adapted: Adapted, compared: dict[str, Any]) -> dict
         kept['SiteMinimumLesionVolume'] = parent.fitted_minimum_volume
     data = str(parent.content.get('TrainedOn', 'see the parent model'))
     if adapted.share:
+        if layers_for(adapted.rung) == LAST:
+            scans = counted(labelled, 'scan')
         data += f'; then adapted to {scans} of a site, {labelled} of them labelled'
         if work.twin:
             people = len(trained_twins(work))

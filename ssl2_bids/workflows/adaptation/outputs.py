@@ -24,7 +24,7 @@ from ssl2_bids.networks.weights import write_model
 from ssl2_bids.reports import adaptation as pictures
 from ssl2_bids.settings import BUNDLED
 from ssl2_bids.training import strategies
-from ssl2_bids.training.adaptation.adapt import curves
+from ssl2_bids.training.adaptation.adapt import LAST, curves
 from ssl2_bids.training.adaptation.left_out import DICE
 from ssl2_bids.training.adaptation.suggestions import Suggestion
 from ssl2_bids.training.run import History
@@ -165,6 +165,8 @@ def report_facts(
         'Slices': work.adaptation.on_slices,
         'Labelled': len(work.annotations),
         'Sessions': len(work.people),
+        'HeldOut': sum(one.case.participant in work.held for one in work.people),
+        'LastLayers': any(name.startswith(f'{LAST}-') for name in work.histories),
         'LeftOut': [{'name': name, 'reason': reason} for name, reason in work.left_out],
         'LabelNotes': [{'name': name, 'note': note} for name, note in work.adaptation.label_notes],
         'Performance': rows,

@@ -419,6 +419,9 @@ def test_whoever_is_left_out_is_seen_by_no_training(site, monkeypatch):
     rows = rows_of(site.output_dir / 'group_performance.tsv')
     assert [row['fold'] for row in rows if row['participant_id'] == 'sub-03'] == ['holdout']
     assert not list(site.output_dir.rglob('*desc-adapted_mask*'))  # --no-resegment
+    page = (site.output_dir / 'group_report.html').read_text(encoding='utf-8')
+    assert f'with {PEOPLE} scans, 3 of them labelled and 1 held out, seen by no training' in page
+    assert '(last layers: supervised, on labelled scans alone)' in page
 
 
 def test_sparse_labels_count_where_they_are(site):

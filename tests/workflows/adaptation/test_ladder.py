@@ -188,6 +188,10 @@ def test_the_last_layers_alone_can_be_asked_for(site):
     assert '3 trainings of 20 steps by supervised of the last layers alone' in output
     card = card_of(site)
     assert (card['Rung'], card['Strategy'], card['Steps']) == ('last-layers', 'supervised', 20)
+    labelled = len(card['Labels'])
+    assert card['TrainedOn'].endswith(
+        f'then adapted to {labelled} scans of a site, {labelled} of them labelled'
+    )
     assert [rung['Rung'] for rung in card['Rungs']] == ['bundled', 'recalibrated', 'last-layers']
     start = read_weights(read_card(Path(site.model)))
     trained = read_weights(find_model('adapted', site.output_dir))
