@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ssl2_bids import __version__
 from ssl2_bids.bids.outputs import (
@@ -13,9 +13,11 @@ from ssl2_bids.bids.outputs import (
     find_summaries,
     find_visits_summaries,
     output_name,
+    results_beside,
 )
 from ssl2_bids.errors import Ssl2Error
 from ssl2_bids.files import write_text
+from ssl2_bids.workflows.current_results import current_results
 
 if TYPE_CHECKING:
     from ssl2_bids.reports.participant import Summary
@@ -33,7 +35,7 @@ def write_pages(output_dir: Path, subjects: set[str]) -> list[Path]:
 
     pages = []
     for subject in sorted(subjects):
-        summaries = find_summaries(output_dir, subject)
+        summaries = _with_out_of_date(output_dir, subject)
         if summaries:
             page = output_dir / output_name('report.page', subject=subject)
             visits = find_visits_summaries(output_dir, subject)
@@ -52,6 +54,27 @@ def write_pages(output_dir: Path, subjects: set[str]) -> list[Path]:
             else:
                 pages.append(page)
     return pages
+
+
+def _with_out_of_date(root: Path, subject: str) -> list[dict[str, Any]]:
+    """The summaries of a participant; of results that do not count any more with a warning."""
+    summaries = find_summaries(root, subject)
+    done = [
+        UnitNames(root, subject, one['session'], desc=one['model']['Label'])
+        for one in summaries
+        if one.get('status') == 'done'
+    ]
+    found = [result for names in done for result in results_beside(names)]
+    counts, left_out = current_results(found)
+    current = {(r.names.session, r.names.desc) for r in counts}
+    reasons = {(r.names.session, r.names.desc): reason for r, reason in left_out}
+    keys = [(one['session'], one['model']['Label']) for one in summaries]
+    return [
+        one | {'warnings': [reasons[key], *one['warnings']]}
+        if key in reasons and key not in current
+        else one
+        for one, key in zip(summaries, keys, strict=True)
+    ]
 
 
 def cited_sentences(output_dir: Path, subjects: Iterable[str]) -> list[str]:

@@ -19,6 +19,7 @@ from ssl2_bids.files import PREFIX, write_json
 from ssl2_bids.networks.weights import find_model
 from ssl2_bids.settings import GroupSettings, ParticipantSettings
 from ssl2_bids.workflows.cohort.run import run_group_level
+from ssl2_bids.workflows.current_results import OUT_OF_DATE
 from ssl2_bids.workflows.participant.pages import write_pages
 from ssl2_bids.workflows.participant.planning import is_finished, plan_sessions
 from ssl2_bids.workflows.participant.run import run_participant_level
@@ -224,9 +225,13 @@ def test_a_result_whose_images_another_model_replaced_is_not_finished(done, tmp_
     assert content['PreprocessingHash'] == plan.preprocessing
     write_json(path, content | {'PreprocessingHash': 'of other settings'})
     assert not is_finished(plan)
+    (page,) = write_pages(tmp_path / 'out', {'01'})
+    assert OUT_OF_DATE in page.read_text(encoding='utf-8')
     del content['PreprocessingHash']  # of an earlier version
     write_json(path, content)
     assert is_finished(plan)
+    write_pages(tmp_path / 'out', {'01'})
+    assert OUT_OF_DATE not in page.read_text(encoding='utf-8')
 
 
 def test_a_rerun_after_each_change(done):
