@@ -21,6 +21,7 @@ from ssl2_bids.bids.template_spaces import Template, TemplateSpace, missing_temp
 from ssl2_bids.contrasts import SIMILAR, SUFFIXES
 from ssl2_bids.digests import DIGESTS, Digests
 from ssl2_bids.errors import DataError, NoInputError, UnavailableError
+from ssl2_bids.files import as_ssl2_error
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.networks.weights import find_model
 from ssl2_bids.settings import ParticipantSettings
@@ -201,7 +202,11 @@ def _with_results_here(plan: Plan, settings: ParticipantSettings) -> Plan:
     if not is_runnable(plan) or settings.overwrite:
         return plan
     files = [plan.names.done_marker, *planned_outputs(plan)]
-    absent = [path for path in files if is_absent(path)]
+    try:
+        absent = [path for path in files if is_absent(path)]
+    except OSError as error:  # a folder without the permission to look into it
+        path = Path(error.filename or settings.output_dir)
+        return replace(plan, session=replace(plan.session, problem=as_ssl2_error(error, path)))
     if not absent:
         return plan
     problem = AbsentResultsError(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+from pathlib import Path
 
 import pytest
 from running_app import digests
@@ -184,3 +186,19 @@ def test_files_of_the_whole_dataset(dataset, tmp_path, capsys, caplog, name):
         assert run(dataset, tmp_path, '--dry-run') == 16
         text = capsys.readouterr().err
     assert f'in {dataset}: datalad get {name}' in text
+
+
+def test_a_folder_of_results_without_permission_is_named(dataset, tmp_path, capsys, monkeypatch):
+    is_link = Path.is_symlink
+
+    def refuse(self):  # the tests may run as root, who may look into any folder
+        if self.parent == tmp_path / 'out' / 'sub-01' / 'anat':
+            raise PermissionError(errno.EACCES, 'Permission denied', str(self))
+        return is_link(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, 'is_symlink', refuse)
+        assert run(dataset, tmp_path, '--sloppy', '--contrasts', 'flair') == 73
+    text = capsys.readouterr().err
+    assert 'cannot be written (Permission denied)' in text
+    assert 'sub-01/anat' in text
