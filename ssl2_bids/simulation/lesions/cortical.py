@@ -64,7 +64,7 @@ def shape(
     around: Surroundings,
     random: np.random.Generator,
 ) -> np.ndarray:
-    """The shape of a cortical lesion; as :func:`lesion_shapes.shape`.
+    """The shape of a cortical lesion; as :func:`shapes.shape`.
 
     Parameters
     ----------
