@@ -113,7 +113,7 @@ def _onto_nearest(label: Label, grids: Mapping[str, Grid]) -> tuple[str, Annotat
     Of images on one grid the one of its name is used, else the first.
     """
     annotation = read_annotation(label)
-    named = [n for n in grids if n in (label.kept_suffix, label.space)]
+    named = [name for name in grids if _is_named(label, name)]
     order = [*named, *(n for n in grids if n not in named)]
     apart = {name: grid_distance(annotation.label, grids[name]) for name in order}
     near = [name for name in order if apart[name] <= GRID_TOLERANCE]
@@ -134,6 +134,13 @@ def _onto_nearest(label: Label, grids: Mapping[str, Grid]) -> tuple[str, Annotat
         extent=replace(annotation.extent, affine=affine),
     )
     return image, moved
+
+
+def _is_named(label: Label, image: str) -> bool:
+    """Whether the name of a label has the contrast or the space of an image."""
+    parts = Path(image).name.split('.')[0].split('_')
+    wanted = {label.kept_suffix, label.space} - {None}
+    return any(parts[-1] == one or f'space-{one}' in parts[:-1] for one in wanted)
 
 
 def _how_joined(labels: Sequence[Label]) -> str:

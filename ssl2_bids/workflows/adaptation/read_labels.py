@@ -37,11 +37,16 @@ NO_LESIONS = (
 NO_LESION_AT_ALL = 'Label at least one participant with lesions.'
 
 
-def annotation_of(case: Case, bids_dir: Path) -> tuple[Annotation, tuple[Label, ...]]:
-    """The label of a case on the grid of its reference, and the masks that it was joined from.
+def annotation_of(case: Case, bids_dir: Path) -> tuple[Annotation, tuple[Label, ...], bool]:
+    """The label of a case on the grid of its reference, the masks it was joined from, its extent.
 
     Nothing is interpolated: it lies on that grid, or is brought there from the grid of another
-    image of the session by nearest neighbours, its annotated extent likewise.
+    image of the session by nearest neighbours, its annotated extent likewise. A label of the whole
+    of such an image is whole where that image holds the brain.
+
+    Returns
+    -------
+    The third is whether the label was of the whole of the image that it was drawn on.
 
     Raises
     ------
@@ -61,7 +66,7 @@ def annotation_of(case: Case, bids_dir: Path) -> tuple[Annotation, tuple[Label, 
     mask = read_result(case.brain_mask, dtype=np.uint8).data > 0
     if placed.image == reference:
         _check_place(placed.annotation, mask, placed.labels[0].path)
-        return placed.annotation, placed.labels
+        return placed.annotation, placed.labels, placed.annotation.whole
     contrast = {path.name: contrast for path, contrast in raw.items()}[placed.image]
     xfm = names.path('anat.transform', source=contrast, target=names.reference)
     transform = from_itk(xfm.read_text(encoding='utf-8'))
@@ -70,10 +75,13 @@ def annotation_of(case: Case, bids_dir: Path) -> tuple[Annotation, tuple[Label, 
         resample(volume, brain.affine, brain.shape, transform=transform, order=0)
         for volume in (label, extent.with_data(extent.data.astype(np.uint8)))
     ]
-    extent = there[1].with_data(there[1].data > 0)
+    known = there[1].data > 0
+    if placed.annotation.whole and known[mask].all():
+        known = np.ones_like(known)
+    extent = there[1].with_data(known)
     annotation = replace(placed.annotation, label=there[0], extent=extent)
     _check_place(annotation, mask, placed.labels[0].path)
-    return annotation, placed.labels
+    return annotation, placed.labels, placed.annotation.whole
 
 
 def _check_place(annotation: Annotation, brain: np.ndarray, path: Path) -> None:
@@ -130,10 +138,15 @@ def _raw_file(image: Path, bids_dir: Path) -> Path | None:
     return None
 
 
-def is_reviewed(case: Case, annotation: Annotation, settings: GroupSettings) -> bool:
-    """Whether a label without lesions means that the participant has none."""
+def is_reviewed(case: Case, settings: GroupSettings, *, whole: bool) -> bool:
+    """Whether a label without lesions means that the participant has none.
+
+    Parameters
+    ----------
+    whole : the label does not state which part of its image was annotated.
+    """
     manual = all(label.sidecar.get('Manual') is True for label in case.labels)
-    return settings.empty_labels == 'negative' or manual or not annotation.whole
+    return settings.empty_labels == 'negative' or manual or not whole
 
 
 @dataclass(frozen=True)
@@ -167,20 +180,20 @@ def read_labels(cases: Sequence[Case], settings: GroupSettings) -> ReadLabels:
     kept: list[Case] = []
     notes: list[tuple[str, str]] = []
     for case in cases:
-        found = None
+        found, whole = None, True
         if case.labels:
             try:
-                found, labels = annotation_of(case, settings.bids_dir)
+                found, labels, whole = annotation_of(case, settings.bids_dir)
                 case = replace(case, labels=labels)
             except DataError as error:
                 refused.append(error)
                 notes.append((case.name, f'its label is left out: {error.message}'))
                 log.warning('label of %s left out: %s', case.name, error)
-            if found and not is_drawn(found) and not is_reviewed(case, found, settings):
+            if found and not is_drawn(found) and not is_reviewed(case, settings, whole=whole):
                 empty.append(case)
                 notes.append((case.name, 'its label is empty, and is left out as not drawn'))
                 found = None
-            elif found and not is_drawn(found) and found.whole:
+            elif found and not is_drawn(found) and whole:
                 notes.append((case.name, 'its label is empty: counted as free of lesions'))
                 log.info('label of %s: empty, counted as free of lesions', case.name)
             elif found and (doubt := _doubt(case, found)):

@@ -40,7 +40,8 @@ from ssl2_bids.errors import (
     UnavailableError,
     UsageError,
 )
-from ssl2_bids.files import write_json
+from ssl2_bids.files import write_json, write_text
+from ssl2_bids.itk import to_itk
 from ssl2_bids.networks.weights import find_model, load_network, read_card, read_weights
 from ssl2_bids.settings import GroupSettings
 from ssl2_bids.training.adaptation import adapt as training
@@ -542,6 +543,37 @@ def test_a_label_drawn_on_another_raw_image(site):
     # nearest neighbours of halves: at most the outermost voxels are others
     truth = head(1).lesion
     assert 2 * (moved & truth).sum() / (moved.sum() + truth.sum()) > 0.99
+
+
+def test_a_label_of_a_smaller_image_that_holds_the_brain_is_whole(site, caplog):
+    """Else an empty mask would count as reviewed, and no lesion F1 would be known."""
+    cut = AFFINE.copy()
+    cut[:3, 3] += AFFINE[:3, :3] @ [1, 1, 1]
+    inner = (slice(1, -1),) * 3
+    for number in (1, 2, 3):
+        assert not np.pad(head(number).brain[inner], 1)[~head(number).brain].any()
+        raw = site.bids_dir / f'sub-0{number}/anat/sub-0{number}_FLAIR.nii.gz'
+        write(Volume(head(number).flair[inner], cut), raw)
+    for number, lesion in ((1, head(1).lesion), (2, np.zeros(SHAPE)), (3, head(3).lesion)):
+        put_label(site.labels[0], f'0{number}', lesion[inner], affine=cut)
+    work = begin(site)
+    assert sorted(work.annotations) == ['sub-01', 'sub-03']
+    assert all(annotation.whole for annotation in work.annotations.values())
+    assert 'empty labels, ignored as not drawn: sub-02' in caplog.text
+
+
+def test_of_two_images_on_one_grid_a_label_is_of_the_one_in_its_name(site):
+    """The person moved between them: by two voxels."""
+    moved = np.eye(4)
+    moved[0, 3] = 2 * VOXEL
+    names = UnitNames(site.output_dir, '01', None, 'T1w')
+    write_text(names.path('anat.transform', source='FLAIR', target='T1w'), to_itk(moved))
+    on_flair = np.roll(head(1).lesion, round(moved[0, 3] / AFFINE[0, 0]), axis=0)
+    path = put_label(site.labels[0], '01', on_flair)
+    path.rename(path.with_name('sub-01_FLAIR_label-lesion_seg.nii.gz'))
+    put_labels(site, 2)
+    work = begin(site)
+    assert np.array_equal(work.annotations['sub-01'].label.data > 0, head(1).lesion)
 
 
 @pytest.mark.parametrize('dry_run', [True, False])
