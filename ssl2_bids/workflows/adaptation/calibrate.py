@@ -268,8 +268,7 @@ def calibrate(planned: Calibrating, show: ShowLine) -> bool:
         failures = resegment(
             cases, card, load_network(card, device), device=device, show=show, start=planned.card
         )
-        without = [unit for unit in others if not _first_results(planned, [unit])]
-        remove_former(root, without, card, planned.card.name)
+        remove_former(root, [*planned.selected, *others], card)
     return complete and not failures
 
 

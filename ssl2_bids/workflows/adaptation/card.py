@@ -98,7 +98,7 @@ def evidence_of(work: Work, adapted: Adapted) -> dict[str, Any]:
     left_out = SLICES if work.adaptation.on_slices else 'participants'
     return {
         'Labelled': sorted(labelled),
-        'LeftOut': left_out if adapted.rows else 'nothing',
+        'LeftOut': left_out if any(row.fold != HOLDOUT for row in adapted.rows) else 'nothing',
         'Dice': [dice['Before'], dice['After']],
         'LesionF1': [f1['Before'], f1['After']],
     }

@@ -7,12 +7,19 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ssl2_bids.bids.dataset import unit_name
-from ssl2_bids.bids.outputs import Result, UnitNames, results_beside
+from ssl2_bids.bids.outputs import (
+    Result,
+    UnitNames,
+    find_summaries,
+    find_summary,
+    output_name,
+    results_beside,
+)
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.workflows.adaptation.first_results import calibration_of, is_made_by
 from ssl2_bids.workflows.current_results import current_results, is_second
 from ssl2_bids.workflows.participant.earlier import take_away_result
-from ssl2_bids.workflows.participant.pages import write_pages
+from ssl2_bids.workflows.participant.pages import cited_sentences, update_citation, write_pages
 
 log = logging.getLogger('ssl2_bids')
 
@@ -25,33 +32,39 @@ def segmented_by(card: Card, root: Path, unit: Unit) -> bool:
     return any(not is_second(r) and _is_of(r, card) for r in current_results(found)[0])
 
 
-def remove_former(root: Path, units: Iterable[Unit], card: Card, start: str) -> None:
-    """Remove the results of another calibration, and their files; pages are written again.
+def remove_former(root: Path, units: Iterable[Unit], card: Card) -> None:
+    """Remove what another calibration has left of sessions that the present one did not segment.
 
-    What the participant level has made with a calibrated model stays, with a warning.
+    Pages and citations are written again. What the participant level has made with a calibrated
+    model stays, with a warning.
 
     Parameters
     ----------
-    units : sessions that the start model has not segmented.
     card : of the calibrated model.
-    start : name of the start model.
     """
     removed, left = [], []
     for unit in units:
         names = UnitNames(root, *unit, desc=card.label)
-        former = [result for result in results_beside(names) if not _is_of(result, card)]
-        if all(is_second(result) for result in former):
-            removed += [unit] if former else []
-        else:
+        found = results_beside(names)
+        if any(_is_of(result, card) for result in found):
+            continue
+        if not all(is_second(result) for result in found):
             left.append(unit_name(*unit))
+        elif found or find_summary(names):
+            removed.append(unit)
+    subjects = {subject for subject, _ in removed}
+    former = cited_sentences(root, subjects)
     for unit in removed:
         take_away_result(UnitNames(root, *unit, desc=card.label))
-    write_pages(root, {subject for subject, _ in removed})
     if removed:
+        for subject in subjects - {one for one in subjects if find_summaries(root, one)}:
+            (root / output_name('report.page', subject=subject)).unlink(missing_ok=True)
+        write_pages(root, subjects)
+        update_citation(root, subjects, former)
         log.warning(
-            'removed: the results of an earlier calibration of %s, which %s has not segmented',
+            'removed: the results of an earlier calibration of %s, which the present one has not '
+            'segmented',
             ', '.join(unit_name(*unit) for unit in removed),
-            start,
         )
     if left:
         log.warning(
@@ -63,10 +76,13 @@ def remove_former(root: Path, units: Iterable[Unit], card: Card, start: str) -> 
 
 
 def _is_of(result: Result, card: Card) -> bool:
-    """Whether a result is of this calibration of this model."""
+    """Whether a result is of this calibration of this model.
+
+    At the participant level the user may have given another threshold.
+    """
     thresholds = {card.threshold, *(value for _, value in card.thresholds)}
     return (
         is_made_by(result, card)
         and calibration_of(result) == card.calibration
-        and result.sidecar.get('Threshold') in thresholds
+        and (not is_second(result) or result.sidecar.get('Threshold') in thresholds)
     )

@@ -36,7 +36,7 @@ def write_section(
 ) -> None:
     """Write the summary of a second result, its figures and the volumes of its viewer.
 
-    Nothing is written where the first result has no summary.
+    Nothing is written where the first result has no summary; one of a former result is removed.
 
     Parameters
     ----------
@@ -52,6 +52,7 @@ def write_section(
         and summary['model']['Label'] == case.result.names.desc
     ]
     if not first:
+        names.path('report.summary').unlink(missing_ok=True)
         return
     reference = names.reference
     shown = Shown({reference: images[reference]} | images, found.instances, brain)

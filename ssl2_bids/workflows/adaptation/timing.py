@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -103,6 +104,9 @@ def fit_into_time(work: Work, trainings: int) -> AdaptSettings:
     torch.set_num_threads(threads_for(work.adaptation.settings, devices_of(work, trainings)))
     costs = [cost_of_step(work, layers) for layers in reversed(layers_of(work))]
     cost = replace(costs[0], step=sum(one.step for one in costs))
+    batch = {key: getattr(work.training, name) for name, key in BATCH.items()}
+    if any(found.get(key, _as_json(value)) != _as_json(value) for key, value in batch.items()):
+        _forget_trainings(work)
     torch.set_num_threads(work.adaptation.settings.omp_nthreads)
     work.memory = cost.memory
     steps, most = work.training.steps, work.adaptation.settings.max_minutes
@@ -136,7 +140,6 @@ def fit_into_time(work: Work, trainings: int) -> AdaptSettings:
         'loses at most '
         f'{work.training.checkpoint_minutes:g} minutes; the same command resumes'
     )
-    batch = {key: getattr(work.training, name) for name, key in BATCH.items()}
     settled = {
         'Steps': steps,
         'SecondsPerStep': cost.step,
@@ -145,6 +148,21 @@ def fit_into_time(work: Work, trainings: int) -> AdaptSettings:
     }
     write_json(kept, settled | batch)
     return replace(work.training, steps=steps)
+
+
+def _forget_trainings(work: Work) -> None:
+    """Remove trainings with a batch that the memory is too small for, and what came of them."""
+    folders = [path for path in work.folder.glob('training-*') if path.is_dir()]
+    for folder in folders:
+        shutil.rmtree(folder)
+    for path in work.folder.glob('probability-*.npy'):
+        path.unlink()
+    if folders:
+        work.show(f'{counted(len(folders), "training")} with a larger batch: made again')
+
+
+def _as_json(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _settled(kept: Path) -> dict[str, Any]:

@@ -88,18 +88,19 @@ class Adapted:
 def recalibrate(work: Work) -> Adapted:
     """The start model recalibrated, whatever the test gives: that is stated as evidence.
 
-    On one labelled participant the threshold moves only where the slices left out gain by it.
+    With lesions of one participant alone the threshold moves only where what was left out of it
+    gains by that.
     """
     rungs, _ = test_untrained(work, make_folds(work), None)
     taken = rungs[-1]
     recalibration, pairs = taken.recalibration, scoring.pairs_of(taken.rows)
     reason = decide(pairs, RECALIBRATED).reason if pairs else NOT_TESTED
-    if work.adaptation.on_slices:
-        if gain_of(pairs) < LEAST_WITHIN:
-            recalibration = recalibration.with_first_masks()
-            reason = f'{reason}; {KEPT}'
-        if pairs:
-            reason = f'{reason}; {WITHIN}'
+    of_one = work.adaptation.on_slices or len({pair.participant for pair in pairs}) < 2
+    if of_one and gain_of(pairs) < LEAST_WITHIN:
+        recalibration = recalibration.with_first_masks()
+        reason = f'{reason}; {KEPT}'
+    if work.adaptation.on_slices and pairs:
+        reason = f'{reason}; {WITHIN}'
     return Adapted(
         Decision(True, reason),
         taken.name,

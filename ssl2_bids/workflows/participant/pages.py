@@ -14,9 +14,10 @@ from ssl2_bids.bids.outputs import (
     find_visits_summaries,
     output_name,
     results_beside,
+    sidecar_path,
 )
 from ssl2_bids.errors import Ssl2Error
-from ssl2_bids.files import write_text
+from ssl2_bids.files import finished_files, write_text
 from ssl2_bids.workflows.current_results import current_results
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from ssl2_bids.reports.visits import VisitsSummary
 
 log = logging.getLogger('ssl2_bids')
+
+WITHDRAWN = 'the last run could not finish this result: what is shown is of an earlier one'
 
 
 def write_pages(output_dir: Path, subjects: set[str]) -> list[Path]:
@@ -35,13 +38,13 @@ def write_pages(output_dir: Path, subjects: set[str]) -> list[Path]:
 
     pages = []
     for subject in sorted(subjects):
-        summaries = _with_out_of_date(output_dir, subject)
+        page = output_dir / output_name('report.page', subject=subject)
+        summaries = find_summaries(output_dir, subject)
         if summaries:
-            page = output_dir / output_name('report.page', subject=subject)
             visits = find_visits_summaries(output_dir, subject)
             try:
                 participant.render(
-                    cast('list[Summary]', summaries),
+                    cast('list[Summary]', _with_out_of_date(output_dir, subject, summaries)),
                     page,
                     subject=subject,
                     version=__version__,
@@ -56,25 +59,39 @@ def write_pages(output_dir: Path, subjects: set[str]) -> list[Path]:
     return pages
 
 
-def _with_out_of_date(root: Path, subject: str) -> list[dict[str, Any]]:
+def _with_out_of_date(
+    root: Path, subject: str, summaries: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
     """The summaries of a participant; of results that do not count any more with a warning."""
-    summaries = find_summaries(root, subject)
-    done = [
-        UnitNames(root, subject, one['session'], desc=one['model']['Label'])
+    names = [
+        UnitNames(root, subject, one['session'], desc=one['model'].get('Label', ''))
         for one in summaries
-        if one.get('status') == 'done'
     ]
-    found = [result for names in done for result in results_beside(names)]
-    counts, left_out = current_results(found)
+    try:
+        found = {key: results_beside(key) for key in names}
+    except OSError as error:  # a folder without the permission to look into it
+        log.warning('sub-%s: results cannot be looked at (%s)', subject, error)
+        return summaries
+    counts, left_out = current_results([r for results in found.values() for r in results])
     current = {(r.names.session, r.names.desc) for r in counts}
     reasons = {(r.names.session, r.names.desc): reason for r, reason in left_out}
-    keys = [(one['session'], one['model']['Label']) for one in summaries]
-    return [
-        one | {'warnings': [reasons[key], *one['warnings']]}
-        if key in reasons and key not in current
-        else one
-        for one, key in zip(summaries, keys, strict=True)
-    ]
+    shown = []
+    for one, key in zip(summaries, names, strict=True):
+        reason = ''
+        if one.get('status') == 'done' and (key.session, key.desc) not in current:
+            reason = reasons.get((key.session, key.desc), '')
+            if not found[key] and _was_withdrawn(key):
+                reason = WITHDRAWN
+        shown.append(one | {'warnings': [reason, *one.get('warnings', ())]} if reason else one)
+    return shown
+
+
+def _was_withdrawn(names: UnitNames) -> bool:
+    """Whether a mask of a model lies here without its JSON file, which is written last."""
+    desc = f'_desc-{names.desc}' if names.desc else ''
+    masks = finished_files(names.done_marker.parent, f'*_label-L{desc}_mask.nii.gz')
+    sidecars = [sidecar_path(path) for path in masks]
+    return not all(path.exists() or path.is_symlink() for path in sidecars)
 
 
 def cited_sentences(output_dir: Path, subjects: Iterable[str]) -> list[str]:

@@ -421,7 +421,7 @@ def test_whoever_is_left_out_is_seen_by_no_training(site, monkeypatch):
     assert [row['fold'] for row in rows if row['participant_id'] == 'sub-03'] == ['holdout']
     assert not list(site.output_dir.rglob('*desc-adapted_mask*'))  # --no-resegment
     page = (site.output_dir / 'group_report.html').read_text(encoding='utf-8')
-    assert f'with {PEOPLE} scans, 3 of them labelled and 1 held out, seen by no training' in page
+    assert f'with {PEOPLE} scans, 3 of them labelled, of which 1 is held out and seen by' in page
     assert '(last layers: supervised, on labelled scans alone)' in page
 
 
@@ -698,6 +698,34 @@ def test_too_little_memory_makes_batches_smaller_and_a_rerun_keeps_them(site, mo
     again = begin(site)
     assert again.training.labelled == patches
     assert fit_into_time(again, 1) == settled
+
+
+def test_trainings_of_a_batch_that_is_too_large_are_made_again(site, monkeypatch):
+    """Last layers alone first; then all layers, for which the memory is too small."""
+    put_labels(site, 1, 2)
+    first = begin(replace(site, rung='last-layers'))
+    fit_into_time(first, 3)
+    made = first.folder / 'training-last-1'
+    made.mkdir()
+    predicted = first.folder / 'probability-sub-01-1-last-layers.npy'
+    predicted.touch()
+    fit_into_time(begin(site), 3)
+    assert made.is_dir()
+    assert predicted.is_file()
+    (first.folder / 'steps.json').unlink()
+    fit_into_time(begin(replace(site, rung='last-layers')), 3)
+    original = training.probe
+
+    def small_memory(network, people, settings, **options):
+        if settings.layers == training.ALL and settings.labelled > 1:
+            error = UnavailableError('the training stopped')
+            raise error from torch.cuda.OutOfMemoryError('CUDA out of memory.')
+        return original(network, people, settings, **options)
+
+    monkeypatch.setattr(training, 'probe', small_memory)
+    fit_into_time(begin(site), 3)
+    assert not made.exists()
+    assert not predicted.exists()
 
 
 def test_a_dry_run_names_labels_and_files(site):

@@ -12,7 +12,7 @@ import pytest
 from running_app import digests, validate
 from site_phantom import CARD, SHAPE, add_person, head, make_low_model, put_label, summarise
 
-from ssl2_bids.bids.outputs import read_sidecar, sidecar_path
+from ssl2_bids.bids.outputs import UnitNames, find_results, read_sidecar, sidecar_path
 from ssl2_bids.bids.provenance import write_dataset_files
 from ssl2_bids.errors import DataError, NoInputError, UsageError
 from ssl2_bids.files import sha256, write_json, write_text
@@ -23,6 +23,7 @@ from ssl2_bids.volume import read
 from ssl2_bids.workflows.adaptation import calibrate as calibrating
 from ssl2_bids.workflows.adaptation import resegment as segmenting
 from ssl2_bids.workflows.adaptation.calibrate import calibrate, describe, plan_calibration
+from ssl2_bids.workflows.current_results import current_results
 
 PEOPLE = 4
 SHIFT = -2.0  # of the logit of the start model
@@ -84,6 +85,10 @@ def dice_of(path: Path, truth: np.ndarray) -> float:
 def digests_of(settings: ParticipantSettings, *patterns: str) -> dict[str, str]:
     found = [path for pattern in patterns for path in settings.output_dir.rglob(pattern)]
     return {path.name: sha256(path) for path in found if path.is_file()}
+
+
+def citation_of(settings: ParticipantSettings) -> list[str]:
+    return (settings.output_dir / 'logs/CITATION.md').read_text(encoding='utf-8').splitlines()
 
 
 def no_network_runs(monkeypatch) -> None:
@@ -224,6 +229,40 @@ def test_another_start_model_leaves_no_result_of_a_former_calibration(site, tmp_
     (message,) = [r.getMessage() for r in caplog.records if 'removed' in r.getMessage()]
     assert 'earlier calibration of sub-03, sub-04' in message
     assert 'calibrated' not in (site.output_dir / 'sub-03.html').read_text()
+    (kept,) = {one for one in citation_of(site) if 'changed by' in one}
+    card = find_model('calibrated', site.output_dir)
+    assert f'changed by {card.calibration.shift:.2f}' in kept
+
+
+@pytest.mark.parametrize('participants', [None, ('01', '02')])
+def test_a_session_that_cannot_be_segmented_again_keeps_no_former_result(
+    site, participants, caplog
+):
+    """Selected or not: a preprocessed image is lost, or a transform that is needed for it."""
+    run(site)
+    put_label(site.calibrate_from[0], '01', np.roll(head(1).lesion, 3, axis=0) & head(1).brain)
+    next((site.output_dir / 'sub-04/anat').glob('*desc-preproc_FLAIR.nii.gz')).unlink()
+    for path in (site.output_dir / 'sub-03/anat').glob('*MNI*_xfm.*'):
+        path.unlink()
+    complete, _ = run(replace(site, participants=participants))
+    assert not complete
+    assert not list(site.output_dir.rglob('sub-0[34]*desc-calibrated*'))
+    assert 'earlier calibration of sub-03, sub-04' in caplog.text
+    assert len(list(site.output_dir.rglob('sub-0*_label-L_desc-calibrated_mask.json'))) == 2
+
+
+def test_a_result_whose_first_one_failed_later_counts(site):
+    """Its summary is not written again; that of the former calibration does not speak for it."""
+    run(site)
+    names = UnitNames(site.output_dir, '03', None, 'T1w', 'low')
+    summary = read_sidecar(names.path('report.summary'))
+    write_json(names.path('report.summary'), summary | {'status': 'failed'})
+    put_label(site.calibrate_from[0], '01', np.roll(head(1).lesion, 3, axis=0) & head(1).brain)
+    run(site)
+    counts, _ = current_results(find_results(site.output_dir))
+    assert sorted(r.names.subject for r in counts if r.names.desc == 'calibrated') == [
+        f'0{number}' for number in range(1, PEOPLE + 1)
+    ]
 
 
 def test_what_the_participant_level_made_with_the_calibrated_model_stays(site, caplog):
@@ -232,6 +271,8 @@ def test_what_the_participant_level_made_with_the_calibrated_model_stays(site, c
     for number in (3, 4):
         add_person(site.bids_dir, site.output_dir, f'0{number}', head(number), card,
                    load_network(card))  # fmt: skip
+    path = sidecar_path(result_of(site, '04'))
+    write_json(path, read_sidecar(path) | {'Threshold': 0.9})  # participant --threshold
     made = digests_of(site, 'sub-0[34]*desc-calibrated*')
     complete, output = run(replace(site, participants=('03',)))
     assert complete
@@ -285,6 +326,19 @@ def test_a_single_slice_moves_no_threshold_and_the_page_states_that_nothing_was_
     page = (site.output_dir / 'sub-03.html').read_text()
     assert '<strong>Not tested:</strong>' in page
     assert 'no test shows that it helps' in page
+
+
+def test_a_participant_without_lesions_beside_one_slice_moves_no_threshold(site):
+    best = int(head(1).lesion.sum(axis=(0, 1)).argmax())
+    drawn = np.zeros(SHAPE, bool)
+    drawn[:, :, best] = head(1).lesion[:, :, best]
+    slices = {'Axis': 'k', 'Indices': [best]}
+    put_label(site.calibrate_from[0], '01', drawn, AnnotatedSlices=slices)
+    put_label(site.calibrate_from[0], '02', np.zeros(SHAPE), Manual=True)
+    run(site)
+    card = content_of(site)
+    assert card['Recalibration']['ThresholdMove'] == 0
+    assert 'the threshold of the start model stays' in card['Reason']
 
 
 def test_one_lesion_that_the_model_misses_changes_no_mask(site):

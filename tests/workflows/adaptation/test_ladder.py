@@ -354,10 +354,16 @@ def test_a_single_slice_leaves_nothing_for_a_test(site, monkeypatch):
     code, _ = run(replace(site, accept='always', resegment=False))
     assert code == 0
     assert card_of(site)['Recalibration']['Shift'] > 0
-    assert (
-        'Not tested: a single annotated slice'
-        in (site.output_dir / 'group_report.html').read_text()
-    )
+    untested = 'Not tested: a single annotated slice'
+    assert untested in (site.output_dir / 'group_report.html').read_text()
+    put_label(site.labels[0], '02', head(2).lesion)
+    held = replace(site, accept='always', resegment=False, holdout=('02',), label='held')
+    assert run(held)[0] == 0
+    evidence = read_sidecar(site.output_dir / 'models/held/model.json')['Evidence']
+    assert (evidence['Labelled'], evidence['LeftOut']) == (['sub-01'], 'nothing')
+    page = (site.output_dir / 'group_report.html').read_text()
+    assert page.count(untested) == 2
+    assert 'Tested on slices' not in page
 
 
 def test_two_sessions_of_a_single_participant_are_both_used(site):

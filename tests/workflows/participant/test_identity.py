@@ -20,7 +20,7 @@ from ssl2_bids.networks.weights import find_model
 from ssl2_bids.settings import GroupSettings, ParticipantSettings
 from ssl2_bids.workflows.cohort.run import run_group_level
 from ssl2_bids.workflows.current_results import OUT_OF_DATE
-from ssl2_bids.workflows.participant.pages import write_pages
+from ssl2_bids.workflows.participant.pages import WITHDRAWN, write_pages
 from ssl2_bids.workflows.participant.planning import is_finished, plan_sessions
 from ssl2_bids.workflows.participant.run import run_participant_level
 
@@ -232,6 +232,14 @@ def test_a_result_whose_images_another_model_replaced_is_not_finished(done, tmp_
     assert is_finished(plan)
     write_pages(tmp_path / 'out', {'01'})
     assert OUT_OF_DATE not in page.read_text(encoding='utf-8')
+    assert WITHDRAWN not in page.read_text(encoding='utf-8')
+    plan.names.done_marker.unlink()  # as a run does that is about to write the result again
+    write_pages(tmp_path / 'out', {'01'})
+    assert WITHDRAWN in page.read_text(encoding='utf-8')
+    summary = json.loads(plan.names.path('report.summary').read_text())
+    del summary['model']['Label'], summary['warnings']  # of an earlier version
+    write_json(plan.names.path('report.summary'), summary)
+    assert write_pages(tmp_path / 'out', {'01'}) == [page]
 
 
 def test_a_rerun_after_each_change(done):
