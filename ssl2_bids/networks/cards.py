@@ -129,6 +129,22 @@ def _is_typed(value: dict[str, Any]) -> bool:
     return isinstance(value.get('Type'), str)
 
 
+def _is_normalisation(value: dict[str, Any]) -> bool:
+    """Whether the entries of a known type are possible; unknown types are named later."""
+    clip: Any = value.get('Clip')
+    return _is_typed(value) and (
+        value['Type'] != 'median-mad'
+        or (
+            fits(tuple[float, float], clip)
+            and -1e6 < clip[0] < clip[1] < 1e6
+            and fits(float, value.get('Divide'))
+            and 0 < value['Divide'] < 1e6
+            and fits(float, value.get('Background'))
+            and abs(value['Background']) < 1e6
+        )
+    )
+
+
 def _are_thresholds(value: Any) -> bool:
     return isinstance(value, list) and all(
         isinstance(one, dict)
@@ -172,10 +188,15 @@ CARD_KEYS: dict[str, tuple[Any, Callable[[Any], bool], str]] = {
         'a list of lists of names',
     ),
     'VoxelSize': (THREE, lambda v: all(0.05 < n < 20 for n in v), 'three lengths in mm'),
-    'Normalisation': (dict[str, Any], _is_typed, 'an object with a "Type"'),
+    'Normalisation': (
+        dict[str, Any],
+        _is_normalisation,
+        'an object with a "Type"; of median-mad with "Clip" (two numbers, the lower one first), '
+        '"Divide" (above 0) and "Background"',
+    ),
     'Threshold': (float, lambda v: 0 < v < 1, 'a number between 0 and 1'),
     'MinimumLesionVolume': (float, lambda v: 0 <= v < 1e6, 'a volume in mm^3'),
-    'Window': (COUNTS, lambda v: min(v) > 0, 'three numbers of voxels'),
+    'Window': (COUNTS, lambda v: 0 < min(v) <= max(v) <= 1024, 'three numbers of voxels'),
     'Overlap': (float, lambda v: 0 <= v < 1, 'a share from 0 to below 1'),
     'Sha256': (
         str,

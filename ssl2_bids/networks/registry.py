@@ -154,6 +154,12 @@ NETWORKS: dict[str, NetworkType] = {
 }
 
 
+# what impossible parameters raise
+NOT_BUILT = (
+    TypeError, ValueError, LookupError, RuntimeError, AttributeError, ArithmeticError, MemoryError,
+)  # fmt: skip
+
+
 def new_network(description: Mapping[str, Any], *, seed: int | None = None) -> torch.nn.Module:
     """Build a network from the entry ``Network`` of a card, with random weights.
 
@@ -164,7 +170,8 @@ def new_network(description: Mapping[str, Any], *, seed: int | None = None) -> t
 
     Raises
     ------
-    KeyError, TypeError, ValueError, RuntimeError : a parameter is missing, unknown or impossible.
+    KeyError : a parameter is missing or unknown.
+    NOT_BUILT : one is impossible.
     """
     import torch
 

@@ -6,6 +6,7 @@ needs no torch.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -32,7 +33,7 @@ from ssl2_bids.networks.cards import (
     check_card,
 )
 from ssl2_bids.networks.initialisation import Loaded, Tensors, initialise, match
-from ssl2_bids.networks.registry import NETWORKS, new_network
+from ssl2_bids.networks.registry import NETWORKS, NOT_BUILT, new_network
 
 if TYPE_CHECKING:
     import torch
@@ -53,6 +54,8 @@ __all__ = [
     'read_weights',
     'write_model',
 ]
+
+log = logging.getLogger('ssl2_bids')
 
 DEFAULT_MODEL = 'committee-3t'
 BUNDLED = Path(__file__).resolve().parent.parent / 'resources' / 'weights'
@@ -153,13 +156,28 @@ def find_model(name: str | None, output_dir: Path) -> Card:
         return read_card(BUNDLED / name)
     for folder in (site / name, Path(name)):
         if name and os.path.isdir(folder):  # False for a name that no file can have
-            return read_card(folder.absolute())  # steps run in folders of their own
+            card = read_card(folder.absolute())  # steps run in folders of their own
+            _warn_of_copy(card)
+            return card
     adapted = [path.parent.name for path in finished_files(site, f'*/{CARD_FILE}')]
     raise UnavailableError(
         f'there is no model {name!r}: bundled are {", ".join(bundled_models()) or "none"}; '
         f'in {site} there {"are " + ", ".join(adapted) if adapted else "is none"}',
         advice=f'Give one of these names, or the path of a folder with {CARD_FILE}.',
     )
+
+
+def _warn_of_copy(card: Card) -> None:
+    """A changed copy of a bundled model would write its results over those of the latter."""
+    for name in bundled_models():
+        own = read_card(BUNDLED / name)
+        if own.label == card.label and own.identity != card.identity:
+            log.warning(
+                '%s: this model differs from the bundled %s, and its results have the same names; '
+                'give it another "Name" and "Label"',
+                card.folder / CARD_FILE,
+                name,
+            )
 
 
 def build_network(card: Card, *, seed: int | None = None) -> torch.nn.Module:
@@ -174,7 +192,7 @@ def build_network(card: Card, *, seed: int | None = None) -> torch.nn.Module:
         return new_network(card.network, seed=seed)
     except KeyError as error:
         raise bad_card(path, f'"Network": {error.args[0]!r} is missing or unknown') from None
-    except (TypeError, ValueError, RuntimeError, AttributeError, ArithmeticError) as error:
+    except NOT_BUILT as error:
         raise bad_card(path, f'"Network" cannot be built ({error})') from None
 
 

@@ -109,7 +109,7 @@ def read(path: Path) -> dict[str, Any]:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(
             f'the checkpoint cannot be read ({reason})',
-            advice='Remove it: the run resumes from the checkpoint before.',
+            advice='Remove it: the run resumes from the checkpoint before, if there is one.',
             path=path,
         ) from None
     if not isinstance(content, dict) or content.get('format') != FORMAT:

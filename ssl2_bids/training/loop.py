@@ -83,6 +83,28 @@ FREE = frozenset(
 )
 
 
+def check_resumable(settings: LoopSettings, folder: Path, identity: str) -> None:
+    """Check that the newest checkpoint of a folder, if there is one, is of this run.
+
+    Parameters
+    ----------
+    identity : as for :func:`train`.
+
+    Raises
+    ------
+    UsageError : it is of another one.
+    DataError : every checkpoint is damaged.
+    """
+    found = checkpoint.newest(folder)
+    if found is not None:
+        path, content = found
+        checkpoint.check_identity(content, _identity_of_run(settings, identity), path)
+
+
+def _identity_of_run(settings: LoopSettings, identity: str) -> str:
+    return checkpoint.fingerprint([curve_settings(settings), identity])
+
+
 def train(
     task: Task,
     batches: Batches,
@@ -117,7 +139,7 @@ def train(
     StorageError, CannotWriteError : the disk is full, or not writable; checkpoints are kept.
     """
     device = torch.device(device)
-    identity = checkpoint.fingerprint([curve_settings(settings), identity])
+    identity = _identity_of_run(settings, identity)
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
     run = Run(task, settings, folder, device, identity)

@@ -246,8 +246,8 @@ class Run:
         if self.watched is not None and not math.isfinite(float(self.watched)):
             raise DataError(
                 f'the loss or its gradient is not a number (step {self.history.step})',
-                advice='Lower the learning rate, or use precision float32; the last good '
-                'checkpoint is kept, and the run resumes from it.',
+                advice='Start again in another folder with a lower learning rate'
+                + (', or with precision = "float32".' if self.bfloat16 else '.'),
                 path=self.folder,
             )
         self.watched = None

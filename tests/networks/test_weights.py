@@ -96,6 +96,10 @@ def test_a_missing_key_is_named_with_its_file(model, key):
         ('VoxelSize', [1.0, 1.0]),
         ('VoxelSize', [1.0, 1.0, 0]),
         ('Normalisation', {}),
+        ('Normalisation', {'Type': 'median-mad', 'Clip': [8, -6], 'Divide': 3, 'Background': 0}),
+        ('Normalisation', {'Type': 'median-mad', 'Clip': [-6, 8], 'Divide': 0, 'Background': 0}),
+        ('Normalisation', {'Type': 'median-mad', 'Clip': [-6, 8], 'Divide': 3}),
+        ('Window', [16000, 16000, 16000]),
         ('Threshold', '0.5'),
         ('Threshold', 1.5),
         ('Threshold', True),
@@ -112,6 +116,27 @@ def test_an_impossible_value_is_named(model, key, value):
     reason = 'Multiple' if isinstance(value, dict) and 'Multiple' in value else f'"{key}"'
     with pytest.raises(UnavailableError, match=reason):
         read_card(model)
+
+
+def test_a_network_without_levels_is_named(model):
+    card = read_card(model)
+    edit(model, Network=card.network | {'Channels': []})
+    with pytest.raises(UnavailableError, match='"Network"'):
+        load_network(read_card(model))
+
+
+def test_a_changed_copy_of_a_bundled_model_is_named(tmp_path, caplog):
+    copy = tmp_path / 'copy'
+    shutil.copytree(BUNDLED / 'fast-3t', copy)
+    find_model(str(copy), tmp_path)
+    assert not caplog.records
+    edit(copy, VoxelSize=[2.0, 2.0, 2.0])
+    find_model(str(copy), tmp_path)
+    assert 'differs from the bundled fast-3t' in caplog.text
+    caplog.clear()
+    edit(copy, Name='coarse')
+    find_model(str(copy), tmp_path)
+    assert not caplog.records
 
 
 def test_an_unknown_network_is_refused_with_the_known_ones(model):
@@ -333,7 +358,7 @@ def card_content(kind, **network):
         'Channels': ['FLAIR', 'T1w'],
         'Required': [['FLAIR']],
         'VoxelSize': [1.0, 1.0, 1.0],
-        'Normalisation': {'Type': 'median-mad'},
+        'Normalisation': {'Type': 'median-mad', 'Clip': [-6, 8], 'Divide': 3, 'Background': 0},
         'Threshold': 0.5,
         'MinimumLesionVolume': 3,
         'Window': [64, 32, 32],

@@ -33,9 +33,9 @@ on a machine without imaging software:
   ssl2 pretrain pretrain.toml out --pack        prepare the data in out/packed
   ssl2 pretrain pretrain.toml new --data packed   train on a copy of that folder
 
-exit codes: 0 done; 64 wrong usage or configuration; 65 unusable data, or the loss is not a
-number; 66 missing input; 69 device not available; 73 cannot write; 74 disk full; 129, 130, 138,
-140, 143, 152 interrupted by a signal, state saved"""
+exit codes: 0 done; 18 a participant is unknown; 64 wrong usage or configuration; 65 unusable
+data, or the loss is not a number; 66 missing input; 69 device not available; 73 cannot write; 74
+disk full; 129, 130, 138, 140, 143, 152 interrupted by a signal, state saved"""
 LINE_INTERVAL = 30.0  # s between lines where there is no terminal
 
 
@@ -95,6 +95,9 @@ def run_pretrain(args: argparse.Namespace) -> int:
     if not outcome.finished:
         _show('interrupted; run the same command again to resume')
         return 128 + outcome.stopped
+    if outcome.folder != args.output:
+        _show(f'a start for other trainings, which marks no lesions, is in {outcome.folder}')
+        return SUCCESS
     _show(f'the model is in {outcome.folder}')
     return SUCCESS
 

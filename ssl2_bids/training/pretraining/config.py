@@ -8,11 +8,12 @@ from typing import Any
 
 from ssl2_bids.errors import UsageError
 from ssl2_bids.networks.registry import NETWORKS
+from ssl2_bids.synthesis.appearance import CHANNELS
 from ssl2_bids.synthesis.ranges import Randomisation
 from ssl2_bids.tables import BESIDE, Source, check_keys, from_table, read_toml
 from ssl2_bids.training.loop import LoopSettings
+from ssl2_bids.training.pretraining.limits import check_values
 
-PRETEXTS = ('masked', 'tang')
 FAST_UNET = {
     'Type': 'fast_unet',
     'OutputChannels': 1,
@@ -144,6 +145,19 @@ def check(config: Config) -> None:
     ------
     UsageError : naming the key.
     """
+    check_values(config)
+    check_values(config.data, 'data.')
+    check_values(config.randomisation, 'randomisation.')
+    if config.randomisation.faintest > config.randomisation.brightest:
+        raise UsageError(
+            '"randomisation.faintest" is larger than "randomisation.brightest"',
+            advice='Exchange them.',
+        )
+    if not config.required or not set(config.required) <= set(CHANNELS):
+        raise UsageError(
+            f'the key "required" is {list(config.required)}',
+            advice=f'Name one or more of {", ".join(CHANNELS)}.',
+        )
     kind = config.network.get('Type')
     if not isinstance(kind, str) or kind not in NETWORKS:
         raise UsageError(
@@ -157,14 +171,21 @@ def check(config: Config) -> None:
     )
     try:
         multiple = NETWORKS[kind].multiple(config.network)
-    except ValueError as error:
+    except (ValueError, TypeError, LookupError) as error:
         raise UsageError(
             f'the table "network" is not a valid network ({error})',
             advice='Give each member its "Type" and the parameters of that type.',
         ) from None
+    inputs = config.network.get('InputChannels', len(CHANNELS))
+    if inputs != len(CHANNELS):
+        raise UsageError(
+            f'the key "network.InputChannels" is {inputs!r}',
+            advice=f'Leave it out: the training has {len(CHANNELS)} channels.',
+        )
     sizes = {'window': config.window}
+    for name in ('self_supervised', 'supervised'):
+        _check_stage(name, getattr(config, name))
     for name, stage in stages(config).items():
-        _check_stage(name, stage)
         sizes[f'{name}.patch'] = stage.patch
         if stage.pretext == 'tang' and name == 'self_supervised':
             sizes[f'{name}.view'] = (stage.view,) * 3
@@ -179,49 +200,31 @@ def check(config: Config) -> None:
                 f'the key "{name}" is {" x ".join(map(str, size))}',
                 advice=f'{kind} needs multiples of {multiple}.',
             )
+        if all(edge == multiple for edge in size):
+            raise UsageError(
+                f'the key "{name}" is {" x ".join(map(str, size))}, and too small',
+                advice=f'At its coarsest {kind} would see one voxel: give a larger one.',
+            )
     data = config.data
-    for where, share in (('data.real', data.real), ('overlap', config.overlap)):
-        if not 0 <= share < 1:
-            raise UsageError(f'the key "{where}" is {share}', advice='Give 0 to below 1.')
+    if both := {one.removeprefix('sub-') for one in data.hold_out} & {
+        one.removeprefix('sub-') for one in data.validation
+    }:
+        raise UsageError(
+            f'"data.hold_out" and "data.validation" both name {", ".join(sorted(both))}',
+            advice='Leave these participants out of one of both.',
+        )
     if data.labels and len(data.labels) != len(data.labelled):
         raise UsageError(
             f'"data.labels" has {len(data.labels)} folders, "data.labelled" {len(data.labelled)}',
             advice='Give one folder of labels for each dataset.',
-        )
-    if not 0 < config.randomisation.rater_share <= 0.5:
-        raise UsageError(
-            f'the key "randomisation.rater_share" is {config.randomisation.rater_share}',
-            advice='Give a share above 0 and at most 0.5.',
-        )
-    if data.skull_strip not in ('auto', 'skip', 'force'):
-        raise UsageError(
-            f'the key "data.skull_strip" is {data.skull_strip!r}',
-            advice='Give auto, skip or force.',
         )
     if not stages(config):
         raise UsageError('both stages have 0 steps', advice='Give one of them some.')
 
 
 def _check_stage(name: str, stage: StageSettings) -> None:
-    loop = stage.loop
-    above_zero = ('learning_rate', 'clip', 'accumulate', 'echo', 'log_every')
-    for key in above_zero:
-        if not getattr(loop, key) > 0:
-            raise UsageError(
-                f'the key "{name}.{key}" is {getattr(loop, key)}', advice='Give more than 0.'
-            )
-    if stage.batch < 1:
-        raise UsageError(f'the key "{name}.batch" is {stage.batch}', advice='Give 1 or more.')
-    if stage.pretext not in PRETEXTS:
-        raise UsageError(
-            f'the key "{name}.pretext" is {stage.pretext!r}',
-            advice=f'Give {" or ".join(PRETEXTS)}.',
-        )
-    if not 0 <= loop.average < 1 or not 0 <= loop.warm_up <= 1:
-        raise UsageError(
-            f'"{name}.average" is {loop.average}, "{name}.warm_up" {loop.warm_up}',
-            advice='Both are shares: from 0, the first below 1.',
-        )
+    check_values(stage.loop, f'{name}.')
+    check_values(stage, f'{name}.')
     if stage.pretext == 'tang' and stage.view > min(stage.patch):
         raise UsageError(
             f'the key "{name}.view" is {stage.view}, larger than the patch',

@@ -53,6 +53,13 @@ class Contents:
         self.files: dict[str, dict[str, str]] = {}
         if self.known:
             self.files = read_kept(self.path)
+            for name, entry in self.files.items():
+                if not isinstance(entry, dict) or not isinstance(entry.get('Key'), str):
+                    raise DataError(
+                        f'the entry {name!r} has no "Key"',
+                        advice='Copy the prepared dataset again, or prepare it again.',
+                        path=self.path,
+                    )
 
     def has(self, name: str, key: str) -> bool:
         """Whether a file was made from just this, or left out for it."""

@@ -8,7 +8,8 @@ have no imaging software.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,9 +144,9 @@ def pack(config: Config, folder: Path, *, progress: NameProgress | None = None) 
     NothingSelectedError : a participant of the hold-out or validation is unknown.
     """
     data = config.data
-    mark = fingerprint(asdict(data))
+    mark = mark_of(data, folder)
     contents = Contents(folder, folder / INDEX)
-    if is_packed(folder, mark):
+    if is_packed(folder, {mark, fingerprint(asdict(data))}):
         absent = [root for root in sources(data) if not root.exists()]
         if absent or not contents.known:
             why = f'{absent[0]} is missing' if absent else f'there is no {CONTENTS}'
@@ -199,8 +200,24 @@ def check_names(data: Data) -> None:
         )
 
 
-def is_packed(folder: Path, mark: str) -> bool:
+def mark_of(data: Data, folder: Path) -> str:
+    """What identifies the data of a configuration, wherever the program was started."""
+    place = folder.resolve()
+
+    def relative(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return [relative(one) for one in value]
+        return os.path.relpath(value.resolve(), place) if isinstance(value, Path) else value
+
+    return fingerprint({name: relative(value) for name, value in vars(data).items()})
+
+
+def is_packed(folder: Path, marks: Collection[str]) -> bool:
     """Whether a folder holds just these data, ready.
+
+    Parameters
+    ----------
+    marks : of the data, now and in earlier versions.
 
     Raises
     ------
@@ -209,7 +226,7 @@ def is_packed(folder: Path, mark: str) -> bool:
     """
     for name in (INDEX, BEGUN):
         if (folder / name).is_file():
-            if read_kept(folder / name).get('Fingerprint') != mark:
+            if read_kept(folder / name).get('Fingerprint') not in marks:
                 raise UsageError(
                     'the folder holds a prepared dataset of another configuration',
                     advice='Remove it, or give another folder.',

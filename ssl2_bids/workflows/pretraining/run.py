@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
-from ssl2_bids.errors import NoInputError, UsageError
-from ssl2_bids.files import whole_file
-from ssl2_bids.networks.registry import new_network
+from ssl2_bids.errors import NoInputError, UsageError, about
+from ssl2_bids.networks.registry import NETWORKS, NOT_BUILT, new_network
 from ssl2_bids.networks.weights import read_card, read_weights
 from ssl2_bids.progress import NameProgress, StageProgress
 from ssl2_bids.synthesis.appearance import CHANNELS
 from ssl2_bids.training import checkpoint, distributed
-from ssl2_bids.training.loop import curve_settings, train
+from ssl2_bids.training.data.participants import Participant
+from ssl2_bids.training.loop import check_resumable, curve_settings, train
 from ssl2_bids.training.pretraining.batches import BatchSource, LabelledBatches, UnlabelledBatches
 from ssl2_bids.training.pretraining.config import Config, StageSettings, read_config, stages
 from ssl2_bids.training.pretraining.pretext.masked import HeldOut, MaskedAutoencoding, Unlabelled
 from ssl2_bids.training.pretraining.pretext.tang import Tang
 from ssl2_bids.training.pretraining.tasks import SupervisedStage, start_from
 from ssl2_bids.training.run import History, Task, Validate
+from ssl2_bids.workflows.pretraining.kept_config import keep_config
 from ssl2_bids.workflows.pretraining.model import conclude, whole_validation, write_start
-from ssl2_bids.workflows.pretraining.pack import Packed, load_packed, pack
+from ssl2_bids.workflows.pretraining.pack import Packed, load_packed, pack, plain
 
 log = logging.getLogger('ssl2_bids')
 
-CONFIG, PACKED = 'config.toml', 'packed'
+PACKED = 'packed'
 HELD_OUT_BATCHES = 8  # of the self-supervised stage's validation
 HELD_OUT_SEED = 1_000_003  # added to the seed: validation sees none of the training's samples
 
@@ -41,6 +42,7 @@ class Pretrained:
     Attributes
     ----------
     folder : of the model, if ``finished``; else a signal ended the run, and it can be resumed.
+        Without a supervised stage the model is a start for other trainings alone.
     stopped : number of that signal.
     """
 
@@ -56,8 +58,9 @@ def pack_data(path: Path, folder: Path, *, progress: NameProgress | None = None)
     ------
     Ssl2Error : as :func:`read_config` and :func:`ssl2_bids.workflows.pretraining.pack.pack`.
     """
-    place = folder / PACKED
-    pack(read_config(path), place, progress=progress)
+    place, config = folder / PACKED, read_config(path)
+    check_network(config)
+    pack(config, place, progress=progress)
     return place
 
 
@@ -89,15 +92,21 @@ def pretrain(
         :func:`ssl2_bids.training.loop.train`.
     """
     config = read_config(path)
+    check_network(config)
     with distributed.group(device) as device:
         first = distributed.rank() == 0
-        if first:
+        if first and data is None:
             folder.mkdir(parents=True, exist_ok=True)
-            keep_config(path, folder)
-            if data is None:
-                pack(config, folder / PACKED, progress=preparing)
+            pack(config, folder / PACKED, progress=preparing)
         distributed.wait_for_all()
         packed = load_packed(data or folder / PACKED)
+        check_people(config, packed, data or folder / PACKED)
+        if first:
+            check_checkpoints(config, packed, folder)
+            if not packed.validation_heads and not packed.validation_scans:
+                log.warning('no participant is left for validation: the threshold is not fitted')
+            folder.mkdir(parents=True, exist_ok=True)
+            keep_config(path, folder)
         network, histories = None, {}
         for name in stages(config):
             if is_passed(name, config, folder):
@@ -112,7 +121,8 @@ def pretrain(
         if first and network is not None:
             conclude(config, packed, folder, network, histories, device)
         distributed.wait_for_all()
-    return Pretrained(folder, True)
+    alone = 'supervised' not in stages(config)
+    return Pretrained(folder / 'self_supervised' if alone else folder, True)
 
 
 def is_passed(name: str, config: Config, folder: Path) -> bool:
@@ -122,12 +132,59 @@ def is_passed(name: str, config: Config, folder: Path) -> bool:
     return moved and not checkpoint.checkpoints(folder / name)
 
 
-def keep_config(path: Path, folder: Path) -> None:
-    """Put the configuration beside the result."""
-    if path.resolve() == (folder / CONFIG).resolve():
-        return
-    with whole_file(folder / CONFIG) as temporary:
-        shutil.copyfile(path, temporary)
+def check_network(config: Config) -> None:
+    """Check that the network can be built and run, before the work of an hour.
+
+    Raises
+    ------
+    UsageError : naming the key or the table.
+    """
+    network = new(config, 1, None).train()
+    edge = 2 * NETWORKS[config.network['Type']].multiple(config.network)
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            network(torch.zeros(1, len(CHANNELS), edge, edge, edge))
+    except NOT_BUILT as error:
+        raise _no_network(error) from None
+
+
+def check_people(config: Config, packed: Packed, place: Path) -> None:
+    """Check that a prepared dataset leaves out whom the configuration leaves out.
+
+    Raises
+    ------
+    UsageError : naming the participants.
+    """
+    train = {plain(head.name) for head in packed.heads} | {_subject(s) for s in packed.scans}
+    held = {plain(head.name) for head in packed.validation_heads}
+    held |= {_subject(scan) for scan in packed.validation_scans}
+    for key, found in (('hold_out', train | held), ('validation', train)):
+        wrong = sorted({plain(label) for label in getattr(config.data, key)} & found)
+        if wrong:
+            among = 'in it' if key == 'hold_out' else 'among those that are trained on'
+            raise UsageError(
+                f'"data.{key}" names {", ".join(wrong)}, but the prepared dataset has these '
+                f'participants {among}',
+                advice='Prepare it again with this configuration (--pack).',
+                path=place,
+            )
+
+
+def _subject(scan: Participant) -> str:
+    """The participant of a prepared scan, whose person is named ``00-sub-X``."""
+    return plain(scan.person.split('-', 1)[-1])
+
+
+def check_checkpoints(config: Config, packed: Packed, folder: Path) -> None:
+    """Check that the checkpoints in a folder are of this configuration, before it changes.
+
+    Raises
+    ------
+    UsageError : a stage was started with another one.
+    """
+    for name, stage in stages(config).items():
+        loop = replace(stage.loop, seed=config.seed)
+        check_resumable(loop, folder / name, identity_of(name, config, packed))
 
 
 @dataclass(frozen=True)
@@ -191,13 +248,22 @@ def new(config: Config, outputs: int, network: nn.Module | None) -> nn.Module:
     described = {'InputChannels': len(CHANNELS), **config.network, 'OutputChannels': outputs}
     try:
         made = new_network(described, seed=config.seed)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UsageError(f'the table "network" is not a valid network ({error})') from None
+    except NOT_BUILT as error:
+        raise _no_network(error) from None
     if network is not None:
         start_from(made, network.state_dict())
     elif config.start is not None:
-        start_from(made, read_weights(read_card(config.start)))
+        with about(config.start):
+            start_from(made, read_weights(read_card(config.start)))
     return made
+
+
+def _no_network(error: Exception) -> UsageError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return UsageError(
+        f'the table "network" describes no network that can be built ({reason})',
+        advice='Compare its keys with docs/reference/training-configuration.md.',
+    )
 
 
 def source_settings(
@@ -228,7 +294,8 @@ def check_source(source: BatchSource, stage: str) -> None:
     if not source.heads and not source.scans:
         raise NoInputError(
             f'there are no training data for the {stage} stage',
-            advice='Name label_maps, healthy or heads, or datasets of scans, in "data".',
+            advice='Name label_maps, healthy or heads, or datasets of scans, in "data", and leave '
+            'some of their participants out of "hold_out" and "validation".',
         )
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from label_phantom import label_head
 from phantoms import brain_image
+from running_app import digests
 
 from ssl2_bids.cli.tools import pretrain as pretrain_tool
 from ssl2_bids.cli.tools.app import main
@@ -518,6 +519,78 @@ class TestRun:
         words = [str(path), str(tmp_path / 'out'), '--device', 'cpu', '--data', str(packed)]
         assert main(['pretrain', *words]) == 64
         assert 'FullResolutionChannels' in capsys.readouterr().err
+
+    @pytest.mark.parametrize('network', ['Channels = []', 'Channels = [4, "x", 4]'])
+    def test_an_impossible_network_is_named_before_anything_is_prepared(
+        self, label_maps, tmp_path, capsys, network
+    ):
+        path = tmp_path / 'c.toml'
+        path.write_text(
+            f'[network]\nType = "fast_unet"\nFullResolutionChannels = 2\n{network}\n'
+            f'[data]\nlabel_maps = ["{label_maps}"]\n' + STAGES
+        )
+        words = [str(path), str(tmp_path / 'out'), '--device', 'cpu', '--pack']
+        assert main(['pretrain', *words]) == 64
+        assert 'network' in capsys.readouterr().err
+        assert not (tmp_path / 'out' / 'packed').exists()
+
+    def test_a_resume_that_is_refused_changes_nothing(
+        self, prepared_heads, finished, tmp_path, capsys
+    ):
+        packed, path = prepared_heads
+        shutil.copytree(finished, tmp_path / 'out')
+        other = tmp_path / 'other.toml'
+        other.write_text('seed = 7\n' + path.read_text())
+        before = digests(tmp_path / 'out')
+        words = [str(tmp_path / 'out'), '--device', 'cpu', '--data', str(packed)]
+        assert main(['pretrain', str(other), *words]) == 64
+        assert 'started with another configuration' in capsys.readouterr().err
+        assert digests(tmp_path / 'out') == before
+        assert main(['pretrain', str(tmp_path / 'out' / 'config.toml'), *words]) == 0
+
+    @pytest.mark.parametrize(
+        ('key', 'value', 'message'),
+        [('hold_out', '03', 'participants in it'), ('validation', '01', 'trained on')],
+    )
+    def test_a_prepared_dataset_leaves_out_whom_the_configuration_leaves_out(
+        self, prepared_heads, tmp_path, capsys, key, value, message
+    ):
+        packed, _ = prepared_heads
+        path = configuration(tmp_path, f'{key} = ["{value}"]')
+        words = [str(path), str(tmp_path / 'out'), '--device', 'cpu', '--data', str(packed)]
+        assert main(['pretrain', *words]) == 64
+        text = capsys.readouterr().err
+        assert f'"data.{key}" names {value}' in text
+        assert message in text
+
+    def test_the_same_data_are_found_from_any_folder_and_by_the_copy_of_the_configuration(
+        self, label_maps, tmp_path, monkeypatch, capsys
+    ):
+        shutil.copytree(label_maps, tmp_path / 'maps')
+        stages = '[self_supervised]\nsteps = 1\npatch = [32, 32, 32]\n[supervised]\nsteps = 0'
+        configuration(tmp_path, 'label_maps = ["maps"]', stages=stages)
+        monkeypatch.chdir(tmp_path)
+        assert main(['pretrain', 'c.toml', 'out', '--device', 'cpu']) == 0
+        shown = capsys.readouterr().err
+        assert 'prepared 01' in shown
+        assert 'which marks no lesions, is in out/self_supervised' in shown
+        assert '"../maps"' in (tmp_path / 'out' / 'config.toml').read_text()
+        monkeypatch.chdir(tmp_path / 'maps')
+        for words in (
+            ['../c.toml', '../out'],
+            [str(tmp_path / 'c.toml'), str(tmp_path / 'out')],
+            ['../out/config.toml', '../out'],
+        ):
+            assert main(['pretrain', *words, '--device', 'cpu']) == 0
+        assert 'prepared 01' not in capsys.readouterr().err
+
+    def test_a_damaged_list_of_contents_is_named(self, prepared_heads, tmp_path, capsys):
+        packed, path = prepared_heads
+        shutil.copytree(packed, tmp_path / 'packed')
+        (tmp_path / 'packed' / 'contents.json').write_text('{"heads.npz": 3}')
+        words = [str(path), str(tmp_path / 'o'), '--data', str(tmp_path / 'packed')]
+        assert main(['pretrain', *words, '--device', 'cpu']) == 65
+        assert 'contents.json' in capsys.readouterr().err
 
 
 def test_an_image_that_cannot_be_read_is_named(make_dataset, tmp_path):
