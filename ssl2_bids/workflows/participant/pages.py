@@ -38,9 +38,9 @@ def write_pages(output_dir: Path, subjects: set[str]) -> list[Path]:
 
     pages = []
     for subject in sorted(subjects):
-        page = output_dir / output_name('report.page', subject=subject)
         summaries = find_summaries(output_dir, subject)
         if summaries:
+            page = output_dir / output_name('report.page', subject=subject)
             visits = find_visits_summaries(output_dir, subject)
             try:
                 participant.render(
