@@ -279,6 +279,13 @@ def find_qualities(names: UnitNames) -> dict[str, dict[str, Any]]:
     return found
 
 
+def is_result_absent(names: UnitNames) -> bool:
+    """Whether a mask of a session and model, or its JSON file, is a link without content."""
+    desc = f'_desc-{names.desc}' if names.desc else ''
+    folder = names.done_marker.parent
+    return any(is_absent(path) for path in finished_files(folder, f'*_label-L{desc}_mask.*'))
+
+
 def results_beside(names: UnitNames) -> list[Result]:
     """Finished results of a session and model, whatever reference's grid they lie on.
 

@@ -6,6 +6,7 @@ needs no torch.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import re
@@ -172,12 +173,15 @@ def _warn_of_copy(card: Card) -> None:
     for name in bundled_models():
         own = read_card(BUNDLED / name)
         if own.label == card.label and own.identity != card.identity:
-            log.warning(
-                '%s: this model differs from the bundled %s, and its results have the same names; '
-                'give it another "Name" and "Label"',
-                card.folder / CARD_FILE,
-                name,
+            _warn_once(
+                f'{card.folder / CARD_FILE}: this model differs from the bundled {name}, and its '
+                'results have the same names; give it another "Name" and "Label"'
             )
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    log.warning('%s', text)
 
 
 def build_network(card: Card, *, seed: int | None = None) -> torch.nn.Module:

@@ -225,7 +225,8 @@ def check(config: Config) -> None:
 def _check_stage(name: str, stage: StageSettings) -> None:
     check_values(stage.loop, f'{name}.')
     check_values(stage, f'{name}.')
-    if stage.pretext == 'tang' and stage.view > min(stage.patch):
+    active = name == 'self_supervised' and stage.loop.steps > 0
+    if active and stage.pretext == 'tang' and stage.view > min(stage.patch):
         raise UsageError(
             f'the key "{name}.view" is {stage.view}, larger than the patch',
             advice='Give a smaller edge, so that the two views differ.',

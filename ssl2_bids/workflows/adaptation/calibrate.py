@@ -21,6 +21,7 @@ from ssl2_bids.bids.labels import Label
 from ssl2_bids.bids.outputs import (
     Result,
     UnitNames,
+    is_result_absent,
     output_name,
     results_beside,
     sessions_with_mask,
@@ -247,9 +248,11 @@ def calibrate(planned: Calibrating, show: ShowLine) -> bool:
     card, device = _fit(planned, known, show)
     # no result of another calibration stays, not even one that an interrupted run left; of jobs
     # that run side by side one alone sees to those that no job has selected
-    with locked(root / output_name('model.lock', desc=CALIBRATED), [CALIBRATED]) as busy:
-        others = [] if busy else sessions_with_mask(root, CALIBRATED)
-        others = [unit for unit in others if unit not in planned.selected]
+    others = [u for u in sessions_with_mask(root, CALIBRATED) if u not in planned.selected]
+    held = [CALIBRATED, *(unit_name(*unit) for unit in (*planned.selected, *others))]
+    with locked(root / output_name('model.lock', desc=CALIBRATED), held) as busy:
+        others = [u for u in others if not {CALIBRATED, unit_name(*u)} & busy]
+        own = [unit for unit in planned.selected if unit_name(*unit) not in busy]
         cases, complete = [], True
         for result in _first_results(planned, [*planned.selected, *others]):
             unit = (result.names.subject, result.names.session)
@@ -263,12 +266,15 @@ def calibrate(planned: Calibrating, show: ShowLine) -> bool:
                 log.log(logging.ERROR if selected else logging.WARNING, '%s', error)
                 complete = complete and not selected
                 continue
-            if selected or not is_done(case, card):
+            done = is_done(case, card)
+            if not done and is_result_absent(UnitNames(root, *unit, desc=CALIBRATED)):
+                log.warning('%s: its content is absent: left as it is', unit_name(*unit))
+            elif selected or not done:
                 cases.append(case)
         failures = resegment(
             cases, card, load_network(card, device), device=device, show=show, start=planned.card
         )
-        remove_former(root, [*planned.selected, *others], card)
+        remove_former(root, [*own, *others], card)
     return complete and not failures
 
 

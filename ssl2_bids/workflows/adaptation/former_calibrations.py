@@ -12,6 +12,7 @@ from ssl2_bids.bids.outputs import (
     UnitNames,
     find_summaries,
     find_summary,
+    is_result_absent,
     output_name,
     results_beside,
 )
@@ -46,7 +47,7 @@ def remove_former(root: Path, units: Iterable[Unit], card: Card) -> None:
     for unit in units:
         names = UnitNames(root, *unit, desc=card.label)
         found = results_beside(names)
-        if any(_is_of(result, card) for result in found):
+        if is_result_absent(names) or any(_is_of(result, card) for result in found):
             continue
         if not all(is_second(result) for result in found):
             left.append(unit_name(*unit))

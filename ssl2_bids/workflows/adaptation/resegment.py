@@ -91,8 +91,11 @@ def resegment(
 
 
 def is_done(case: Case, card: Card) -> bool:
-    """Whether this model's result stands."""
-    return stored_configuration(_names(case, card)) == _configuration(case, card)
+    """Whether this model's result stands, here or as a link without content."""
+    names = _names(case, card)
+    mask = names.path('anat.mask')
+    stands = mask.is_file() or mask.is_symlink()
+    return stands and stored_configuration(names) == _configuration(case, card)
 
 
 def segment_case(

@@ -16,7 +16,7 @@ from ssl2_bids.settings import RECALIBRATED
 from ssl2_bids.steps.lesions import doubts
 from ssl2_bids.volume import Volume
 from ssl2_bids.workflows.adaptation.cases import Case
-from ssl2_bids.workflows.participant.earlier import earlier_files
+from ssl2_bids.workflows.participant.earlier import earlier_files, take_away_section
 from ssl2_bids.workflows.participant.planned_outputs import (
     VIEWED,
     Figure,
@@ -52,7 +52,7 @@ def write_section(
         and summary['model']['Label'] == case.result.names.desc
     ]
     if not first:
-        names.path('report.summary').unlink(missing_ok=True)
+        take_away_section(names)
         return
     reference = names.reference
     shown = Shown({reference: images[reference]} | images, found.instances, brain)

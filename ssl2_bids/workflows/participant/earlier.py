@@ -116,10 +116,17 @@ def take_away(names: UnitNames) -> None:
 
 
 def take_away_result(names: UnitNames) -> None:
-    """Take away the result of a session and model; what other models share stays."""
+    """Take away the second result of a session, by a model with a label."""
     withdraw(names)
+    for path in names.done_marker.parent.glob(f'*_desc-{names.desc}_*'):
+        path.unlink(missing_ok=True)
+    take_away_section(names)
+
+
+def take_away_section(names: UnitNames) -> None:
+    """Take away the summary of a session and model, and what the page shows by it."""
     if summary := find_summary(names):
-        _unlink(names, files_of(summary))
+        _unlink(names, [name for name in files_of(summary) if '/figures/' in name])
         names.path('report.viewer').unlink(missing_ok=True)
         names.path('report.summary').unlink()
 

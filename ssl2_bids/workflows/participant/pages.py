@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,13 +13,14 @@ from ssl2_bids.bids.outputs import (
     UnitNames,
     find_summaries,
     find_visits_summaries,
+    is_result_absent,
     output_name,
     results_beside,
     sidecar_path,
 )
 from ssl2_bids.errors import Ssl2Error
 from ssl2_bids.files import finished_files, write_text
-from ssl2_bids.workflows.current_results import current_results
+from ssl2_bids.workflows.current_results import current_results, is_second
 
 if TYPE_CHECKING:
     from ssl2_bids.reports.participant import Summary
@@ -75,6 +77,17 @@ def _with_out_of_date(
     counts, left_out = current_results([r for results in found.values() for r in results])
     current = {(r.names.session, r.names.desc) for r in counts}
     reasons = {(r.names.session, r.names.desc): reason for r, reason in left_out}
+    first = {
+        (r.names.session, r.names.desc): replace(key, desc=r.sidecar['FirstResult'])
+        for key, results in found.items()
+        for r in results
+        if is_second(r)
+    }
+    reasons = {
+        key: reason
+        for key, reason in reasons.items()
+        if key not in first or not is_result_absent(first[key])
+    }
     shown = []
     for one, key in zip(summaries, names, strict=True):
         reason = ''

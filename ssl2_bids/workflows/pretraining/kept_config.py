@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 from ssl2_bids.errors import UsageError
 from ssl2_bids.files import whole_file
-from ssl2_bids.tables import read_toml
-from ssl2_bids.training.pretraining.config import Data
+from ssl2_bids.tables import Source, from_table, read_toml
+from ssl2_bids.training.pretraining.config import Config, Data, read_config
 
 CONFIG = 'config.toml'
 
@@ -25,12 +26,15 @@ def keep_config(path: Path, folder: Path) -> None:
     if path.resolve() == copy.resolve():
         return
     text = path.read_text(encoding='utf-8-sig')
+    moved = text
     for name in _relative_paths(path):
-        moved = os.path.relpath((path.parent / name).resolve(), folder.resolve())
+        there = os.path.relpath(path.parent / name, folder)
         for quote in ('"', "'"):
-            text = text.replace(f'{quote}{name}{quote}', f'{quote}{moved}{quote}')
+            moved = moved.replace(f'{quote}{name}{quote}', f'{quote}{there}{quote}')
     with whole_file(copy) as temporary:
-        temporary.write_text(text, encoding='utf-8')
+        temporary.write_text(moved, encoding='utf-8')
+        if not _are_equal(path, temporary, folder):  # a path is also another value
+            temporary.write_text(text, encoding='utf-8')
 
 
 def _relative_paths(path: Path) -> list[str]:
@@ -42,4 +46,27 @@ def _relative_paths(path: Path) -> list[str]:
         if 'Path' in str(one.type) and one.name in data:
             value = data[one.name]
             named += value if isinstance(value, list) else [value]
-    return sorted({name for name in named if not Path(name).is_absolute()}, key=len, reverse=True)
+    relative = {name for name in named if not Path(name).expanduser().is_absolute()}
+    return sorted(relative, key=len, reverse=True)
+
+
+def _are_equal(path: Path, copy: Path, folder: Path) -> bool:
+    """Whether a copy, read as if it lay in a folder, has the same values and paths."""
+    try:
+        table = read_toml(copy, 'configuration', UsageError)
+        source = Source(copy, UsageError, folder=folder)
+        moved = from_table(Config, table, source, default=Config())
+    except UsageError:
+        return False
+    return _absolute(moved) == _absolute(read_config(path))
+
+
+def _absolute(value: Any) -> Any:
+    """A configuration with absolute paths."""
+    if isinstance(value, Path):
+        return os.path.abspath(value)
+    if isinstance(value, tuple):
+        return [_absolute(one) for one in value]
+    if is_dataclass(value):
+        return {one.name: _absolute(getattr(value, one.name)) for one in fields(value)}
+    return value

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -144,9 +144,9 @@ def pack(config: Config, folder: Path, *, progress: NameProgress | None = None) 
     NothingSelectedError : a participant of the hold-out or validation is unknown.
     """
     data = config.data
-    mark = mark_of(data, folder)
+    marks = marks_of(data, folder)
     contents = Contents(folder, folder / INDEX)
-    if is_packed(folder, {mark, fingerprint(asdict(data))}):
+    if is_packed(folder, marks):
         absent = [root for root in sources(data) if not root.exists()]
         if absent or not contents.known:
             why = f'{absent[0]} is missing' if absent else f'there is no {CONTENTS}'
@@ -158,7 +158,7 @@ def pack(config: Config, folder: Path, *, progress: NameProgress | None = None) 
             advice='Name label_maps, heads, healthy, unlabelled or labelled.',
         )
     check_names(data)
-    write_json(folder / BEGUN, {'Fingerprint': mark})
+    write_json(folder / BEGUN, marks)
     digests = Digests(folder / DIGESTS)
     work = Preparation(data, folder, progress, contents, digests.of)
     pack_heads(work)
@@ -171,7 +171,7 @@ def pack(config: Config, folder: Path, *, progress: NameProgress | None = None) 
     log.info('content of the data to prepare: %s', digests.summary())
     for text in work.left_out:
         log.warning('left out: %s', text)
-    write_json(folder / INDEX, {'Fingerprint': mark, 'LeftOut': work.left_out})
+    write_json(folder / INDEX, marks | {'LeftOut': work.left_out})
 
 
 def check_names(data: Data) -> None:
@@ -200,24 +200,27 @@ def check_names(data: Data) -> None:
         )
 
 
-def mark_of(data: Data, folder: Path) -> str:
-    """What identifies the data of a configuration, wherever the program was started."""
-    place = folder.resolve()
+def marks_of(data: Data, folder: Path) -> dict[str, str]:
+    """What identifies the data of a configuration: paths as given, and from the folder on.
+
+    The former stays where the folder moves, the latter wherever the program is started.
+    """
 
     def relative(value: Any) -> Any:
         if isinstance(value, tuple):
             return [relative(one) for one in value]
-        return os.path.relpath(value.resolve(), place) if isinstance(value, Path) else value
+        return os.path.relpath(value, folder) if isinstance(value, Path) else value
 
-    return fingerprint({name: relative(value) for name, value in vars(data).items()})
+    from_folder = {name: relative(value) for name, value in vars(data).items()}
+    return {'Fingerprint': fingerprint(asdict(data)), 'FromFolder': fingerprint(from_folder)}
 
 
-def is_packed(folder: Path, marks: Collection[str]) -> bool:
+def is_packed(folder: Path, marks: Mapping[str, str]) -> bool:
     """Whether a folder holds just these data, ready.
 
     Parameters
     ----------
-    marks : of the data, now and in earlier versions.
+    marks : of the data, one of which must be that of the folder.
 
     Raises
     ------
@@ -226,7 +229,8 @@ def is_packed(folder: Path, marks: Collection[str]) -> bool:
     """
     for name in (INDEX, BEGUN):
         if (folder / name).is_file():
-            if read_kept(folder / name).get('Fingerprint') not in marks:
+            kept = read_kept(folder / name)
+            if not any(kept.get(key) == mark for key, mark in marks.items()):
                 raise UsageError(
                     'the folder holds a prepared dataset of another configuration',
                     advice='Remove it, or give another folder.',

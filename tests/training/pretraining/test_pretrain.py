@@ -389,6 +389,12 @@ class TestConfig:
         assert config.supervised.loop.clip == Config().supervised.loop.clip
         assert config.supervised.patch == (16, 16, 16)
 
+    def test_the_view_of_a_stage_without_steps_does_not_matter(self, tmp_path):
+        path = tmp_path / 'c.toml'
+        stage = 'pretext = "tang"\npatch = [32, 32, 32]'
+        path.write_text(f'[self_supervised]\nsteps = 0\n{stage}')
+        assert list(stages(read_config(path))) == ['supervised']
+
     def test_an_empty_file_is_a_configuration(self, tmp_path):
         path = tmp_path / 'c.toml'
         path.write_text('')

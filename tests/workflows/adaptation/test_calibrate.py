@@ -23,7 +23,8 @@ from ssl2_bids.volume import read
 from ssl2_bids.workflows.adaptation import calibrate as calibrating
 from ssl2_bids.workflows.adaptation import resegment as segmenting
 from ssl2_bids.workflows.adaptation.calibrate import calibrate, describe, plan_calibration
-from ssl2_bids.workflows.current_results import current_results
+from ssl2_bids.workflows.current_results import OUT_OF_DATE, current_results
+from ssl2_bids.workflows.participant.pages import write_pages
 
 PEOPLE = 4
 SHIFT = -2.0  # of the logit of the start model
@@ -251,6 +252,31 @@ def test_a_session_that_cannot_be_segmented_again_keeps_no_former_result(
     assert len(list(site.output_dir.rglob('sub-0*_label-L_desc-calibrated_mask.json'))) == 2
 
 
+@pytest.mark.parametrize('content', ['own', 'of the participant level'])
+def test_results_whose_content_is_absent_stay(site, content):
+    """As in a clone of DataLad: images are links without content, JSON files are there."""
+    run(site)
+    if content != 'own':
+        card = find_model('calibrated', site.output_dir)
+        add_person(site.bids_dir, site.output_dir, '03', head(3), card, load_network(card))
+    for path in (site.output_dir / 'sub-03').rglob('*desc-calibrated*.nii.gz'):
+        path.unlink()
+        path.symlink_to('../../.git/annex/objects/x')
+    before = {path: path.is_symlink() or path.read_bytes() for path in
+              site.output_dir.rglob('*sub-03*') if not path.is_dir()}  # fmt: skip
+    complete, _ = run(replace(site, participants=('02',)))
+    assert complete
+    assert before == {path: path.is_symlink() or path.read_bytes() for path in before}
+
+
+def test_a_page_does_not_call_a_result_out_of_date_whose_first_one_is_absent(site):
+    run(site)
+    result_of(site, '03', 'low').unlink()
+    result_of(site, '03', 'low').symlink_to('../../.git/annex/objects/x')
+    write_pages(site.output_dir, {'03'})
+    assert OUT_OF_DATE not in (site.output_dir / 'sub-03.html').read_text()
+
+
 def test_a_result_whose_first_one_failed_later_counts(site):
     """Its summary is not written again; that of the former calibration does not speak for it."""
     run(site)
@@ -259,6 +285,7 @@ def test_a_result_whose_first_one_failed_later_counts(site):
     write_json(names.path('report.summary'), summary | {'status': 'failed'})
     put_label(site.calibrate_from[0], '01', np.roll(head(1).lesion, 3, axis=0) & head(1).brain)
     run(site)
+    assert not (site.output_dir / 'sub-03/figures/sub-03_desc-calibratedlesions_T1w.svg').exists()
     counts, _ = current_results(find_results(site.output_dir))
     assert sorted(r.names.subject for r in counts if r.names.desc == 'calibrated') == [
         f'0{number}' for number in range(1, PEOPLE + 1)

@@ -32,6 +32,7 @@ from ssl2_bids.training.pretraining.calibration import calibrate_members
 from ssl2_bids.training.pretraining.config import read_config
 from ssl2_bids.volume import Volume
 from ssl2_bids.workflows.heads import name_of
+from ssl2_bids.workflows.pretraining.kept_config import keep_config
 from ssl2_bids.workflows.pretraining.model import trained_on, whole_validation
 from ssl2_bids.workflows.pretraining.pack import Packed, load_packed, pack
 from ssl2_bids.workflows.pretraining.run import identity_of
@@ -583,6 +584,40 @@ class TestRun:
         ):
             assert main(['pretrain', *words, '--device', 'cpu']) == 0
         assert 'prepared 01' not in capsys.readouterr().err
+
+    def test_a_prepared_dataset_may_move_with_its_training(self, label_maps, tmp_path):
+        stages = '[self_supervised]\nsteps = 1\npatch = [32, 32, 32]\n[supervised]\nsteps = 0'
+        path = configuration(tmp_path, f'label_maps = ["{label_maps}"]', stages=stages)
+        words = ['--device', 'cpu']
+        assert main(['pretrain', str(path), str(tmp_path / 'out'), '--pack', *words]) == 0
+        (tmp_path / 'deep').mkdir()
+        (tmp_path / 'out').rename(tmp_path / 'deep' / 'new')
+        new = tmp_path / 'deep' / 'new'
+        assert main(['pretrain', str(path), str(new), *words]) == 0
+        before = digests(new)
+        other = tmp_path / 'other.toml'
+        other.write_text('seed = 7\n' + path.read_text())
+        assert main(['pretrain', str(other), str(new), *words]) == 64
+        assert digests(new) == before
+
+    def test_data_are_prepared_without_the_model_to_start_from(self, label_maps, tmp_path):
+        path = configuration(tmp_path, f'label_maps = ["{label_maps}"]')
+        path.write_text('start = "elsewhere"\n' + path.read_text())
+        assert main(['pretrain', str(path), str(tmp_path / 'out'), '--pack']) == 0
+        assert main(['pretrain', str(path), str(tmp_path / 'out'), '--device', 'cpu']) == 69
+
+    @pytest.mark.parametrize(
+        ('text', 'kept'),
+        [
+            ('name = "maps"\n[data]\nlabel_maps = ["maps"]', '["maps"]'),
+            ('[data]\nlabel_maps = ["~/maps", \'heads\']', '["~/maps", \'../heads\']'),
+        ],
+    )
+    def test_the_copy_of_a_configuration_has_equal_values(self, tmp_path, text, kept):
+        (tmp_path / 'c.toml').write_text(text)
+        (tmp_path / 'out').mkdir()
+        keep_config(tmp_path / 'c.toml', tmp_path / 'out')
+        assert f'label_maps = {kept}' in (tmp_path / 'out' / 'config.toml').read_text()
 
     def test_a_damaged_list_of_contents_is_named(self, prepared_heads, tmp_path, capsys):
         packed, path = prepared_heads
