@@ -98,7 +98,7 @@ def pretrain(
         first = distributed.rank() == 0
         if first and data is None:
             if any(checkpoint.checkpoints(folder / name) for name in stages(config)):
-                check_before_packing(config, folder)
+                check_before_preparing(config, folder)
             folder.mkdir(parents=True, exist_ok=True)
             pack(config, folder / PACKED, progress=preparing)
         distributed.wait_for_all()
@@ -190,7 +190,7 @@ def check_checkpoints(config: Config, packed: Packed, folder: Path) -> None:
         check_resumable(loop, folder / name, identity_of(name, config, packed))
 
 
-def check_before_packing(config: Config, folder: Path) -> None:
+def check_before_preparing(config: Config, folder: Path) -> None:
     """Check the checkpoints with the dataset as it is, which the preparation may change.
 
     Raises
