@@ -21,7 +21,9 @@ BUSY = (errno.EACCES, errno.EAGAIN)
 
 
 @contextmanager
-def locked(path: Path, names: Sequence[str]) -> Iterator[set[str]]:
+def locked(
+    path: Path, names: Sequence[str], *, waited_for: Sequence[str] = ()
+) -> Iterator[set[str]]:
     """Hold names in a lock file until the block ends.
 
     A name is one byte of the file, far behind its end, with a record lock of POSIX: one open file
@@ -32,6 +34,7 @@ def locked(path: Path, names: Sequence[str]) -> Iterator[set[str]]:
     Parameters
     ----------
     path : of the lock file, which is made and stays.
+    waited_for : names that are held before the others, as soon as another process lets go.
 
     Returns
     -------
@@ -48,9 +51,10 @@ def locked(path: Path, names: Sequence[str]) -> Iterator[set[str]]:
         raise as_ssl2_error(error, path) from None
     busy = set()
     try:
-        for name in names:
+        for name in (*sorted(waited_for), *names):
+            at_once = 0 if name in waited_for else fcntl.LOCK_NB
             try:
-                fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _place(name))
+                fcntl.lockf(stream, fcntl.LOCK_EX | at_once, 1, _place(name))
             except OSError as error:
                 if error.errno in BUSY:
                     busy.add(name)

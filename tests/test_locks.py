@@ -7,12 +7,16 @@ import fcntl
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 from ssl2_bids.locks import locked
 
 HOLD = """
 import sys
+import threading
+import time
 from pathlib import Path
 from ssl2_bids.locks import locked
 with locked(Path(sys.argv[1]), sys.argv[2:]) as busy:
@@ -43,6 +47,16 @@ def test_names_are_busy_until_their_process_ends(tmp_path):
         first.wait()
         with locked(path, ['a', 'b']) as busy:
             assert busy == set()
+
+
+def test_names_that_are_waited_for_are_held_when_the_other_process_lets_go(tmp_path):
+    with hold(tmp_path / 'lock', 'a', 'b') as first:
+        assert first.stdout.readline() == '[]\n'
+        threading.Timer(0.5, first.kill).start()
+        began = time.monotonic()
+        with locked(tmp_path / 'lock', ['b', 'c'], waited_for=['a']) as busy:
+            assert time.monotonic() - began > 0.3
+            assert busy == set()  # the process has ended, with both of its names
 
 
 def test_thousands_of_names_need_one_open_file(tmp_path):

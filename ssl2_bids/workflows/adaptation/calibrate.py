@@ -85,6 +85,7 @@ class Calibrating:
     card: Card
     selected: tuple[Unit, ...]
     labels: dict[Unit, list[Label]]
+    overwrite: bool = False
 
     def names(self, unit: Unit) -> UnitNames:
         """The names of a session's first results."""
@@ -161,7 +162,7 @@ def plan_calibration(settings: ParticipantSettings) -> Calibrating:
     }
     chosen = select_participants(settings.bids_dir, settings.participants, settings.excluded)
     selected = tuple(select_sessions(settings.bids_dir, chosen, settings.sessions))
-    planned = Calibrating(own, card, selected, labels)
+    planned = Calibrating(own, card, selected, labels, settings.overwrite)
     _check_segmented(planned)
     _check_drawn(labels)
     if not settings.derivatives:  # else the images may lie elsewhere
@@ -249,11 +250,16 @@ def calibrate(planned: Calibrating, show: ShowLine) -> bool:
     # no result of another calibration stays, not even one that an interrupted run left; of jobs
     # that run side by side one alone sees to those that no job has selected
     others = [u for u in sessions_with_mask(root, CALIBRATED) if u not in planned.selected]
-    held = [CALIBRATED, *(unit_name(*unit) for unit in (*planned.selected, *others))]
-    with locked(root / output_name('model.lock', desc=CALIBRATED), held) as busy:
+    held = [CALIBRATED, *(unit_name(*unit) for unit in others)]
+    own = [unit_name(*unit) for unit in planned.selected]
+    lock = root / output_name('model.lock', desc=CALIBRATED)
+    with locked(lock, held, waited_for=own) as busy:
         others = [u for u in others if not {CALIBRATED, unit_name(*u)} & busy]
-        own = [unit for unit in planned.selected if unit_name(*unit) not in busy]
         cases, complete = [], True
+
+        def second(unit: Unit) -> UnitNames:
+            return UnitNames(root, *unit, desc=CALIBRATED)
+
         for result in _first_results(planned, [*planned.selected, *others]):
             unit = (result.names.subject, result.names.session)
             selected = unit in planned.selected
@@ -267,14 +273,22 @@ def calibrate(planned: Calibrating, show: ShowLine) -> bool:
                 complete = complete and not selected
                 continue
             done = is_done(case, card)
-            if not done and is_result_absent(UnitNames(root, *unit, desc=CALIBRATED)):
-                log.warning('%s: its content is absent: left as it is', unit_name(*unit))
+            if not done and not planned.overwrite and is_result_absent(second(unit)):
+                log.log(
+                    logging.ERROR if selected else logging.WARNING,
+                    '%s: the content of its result by %s is absent, and it stays. Get it in %s, '
+                    'or give --overwrite.',
+                    unit_name(*unit),
+                    CALIBRATED,
+                    root,
+                )
+                complete = complete and not selected
             elif selected or not done:
                 cases.append(case)
         failures = resegment(
             cases, card, load_network(card, device), device=device, show=show, start=planned.card
         )
-        remove_former(root, [*own, *others], card)
+        remove_former(root, [*planned.selected, *others], card)
     return complete and not failures
 
 

@@ -7,12 +7,14 @@ one are taken away once the new ones stand, and nothing else.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ssl2_bids.bids.absent import how_to_get_each
+from ssl2_bids.bids.dataset import unit_name
 from ssl2_bids.bids.outputs import (
     UnitNames,
     find_summaries,
@@ -21,8 +23,13 @@ from ssl2_bids.bids.outputs import (
     sidecar_path,
 )
 from ssl2_bids.errors import NoInputError
-from ssl2_bids.files import write_json
+from ssl2_bids.files import finished_files, write_json
 from ssl2_bids.workflows.participant.plan import Plan, described_inputs, file_name
+
+OF_A_RESULT = (  # of the names of a result's files
+    r'_space-(?!within_)[0-9a-zA-Z+]+_(label-L|seg-lesions)_desc-{desc}'
+    r'_(mask|probseg|dseg|morph)\.(nii\.gz|json|tsv)'
+)
 
 
 class KeptResultError(NoInputError):
@@ -118,15 +125,18 @@ def take_away(names: UnitNames) -> None:
 def take_away_result(names: UnitNames) -> None:
     """Take away the second result of a session, by a model with a label."""
     withdraw(names)
-    for path in names.done_marker.parent.glob(f'*_desc-{names.desc}_*'):
-        path.unlink(missing_ok=True)
+    unit = unit_name(names.subject, names.session)
+    own = re.compile(f'{re.escape(unit)}{OF_A_RESULT.format(desc=re.escape(names.desc))}')
+    for path in finished_files(names.done_marker.parent, f'{unit}_space-*'):
+        if own.fullmatch(path.name):
+            path.unlink(missing_ok=True)
     take_away_section(names)
 
 
 def take_away_section(names: UnitNames) -> None:
     """Take away the summary of a session and model, and what the page shows by it."""
     if summary := find_summary(names):
-        _unlink(names, [name for name in files_of(summary) if '/figures/' in name])
+        _unlink(names, files_of(summary))
         names.path('report.viewer').unlink(missing_ok=True)
         names.path('report.summary').unlink()
 

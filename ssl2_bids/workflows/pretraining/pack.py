@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,8 +145,9 @@ def pack(config: Config, folder: Path, *, progress: NameProgress | None = None) 
     """
     data = config.data
     marks = marks_of(data, folder)
+    former = fingerprint(asdict(data))  # what earlier versions have written, paths as given
     contents = Contents(folder, folder / INDEX)
-    if is_packed(folder, marks):
+    if is_packed(folder, marks, former):
         absent = [root for root in sources(data) if not root.exists()]
         if absent or not contents.known:
             why = f'{absent[0]} is missing' if absent else f'there is no {CONTENTS}'
@@ -201,26 +202,32 @@ def check_names(data: Data) -> None:
 
 
 def marks_of(data: Data, folder: Path) -> dict[str, str]:
-    """What identifies the data of a configuration: paths as given, and from the folder on.
+    """What identifies the data of a configuration: with absolute paths, and from the folder on.
 
-    The former stays where the folder moves, the latter wherever the program is started.
+    The former stays where the folder moves, the latter where all is moved together.
     """
 
-    def relative(value: Any) -> Any:
+    def changed(value: Any, change: Callable[[Path], str]) -> Any:
         if isinstance(value, tuple):
-            return [relative(one) for one in value]
-        return os.path.relpath(value, folder) if isinstance(value, Path) else value
+            return [changed(one, change) for one in value]
+        return change(value) if isinstance(value, Path) else value
 
-    from_folder = {name: relative(value) for name, value in vars(data).items()}
-    return {'Fingerprint': fingerprint(asdict(data)), 'FromFolder': fingerprint(from_folder)}
+    def mark(change: Callable[[Path], str]) -> str:
+        return fingerprint({name: changed(value, change) for name, value in vars(data).items()})
+
+    return {
+        'Fingerprint': mark(os.path.abspath),
+        'FromFolder': mark(lambda path: os.path.relpath(path, folder)),
+    }
 
 
-def is_packed(folder: Path, marks: Mapping[str, str]) -> bool:
+def is_packed(folder: Path, marks: Mapping[str, str], former: str) -> bool:
     """Whether a folder holds just these data, ready.
 
     Parameters
     ----------
     marks : of the data, one of which must be that of the folder.
+    former : mark of earlier versions.
 
     Raises
     ------
@@ -230,7 +237,8 @@ def is_packed(folder: Path, marks: Mapping[str, str]) -> bool:
     for name in (INDEX, BEGUN):
         if (folder / name).is_file():
             kept = read_kept(folder / name)
-            if not any(kept.get(key) == mark for key, mark in marks.items()):
+            alike = any(kept.get(key) == mark for key, mark in marks.items())
+            if not alike and (kept.get('Fingerprint') != former or 'FromFolder' in kept):
                 raise UsageError(
                     'the folder holds a prepared dataset of another configuration',
                     advice='Remove it, or give another folder.',

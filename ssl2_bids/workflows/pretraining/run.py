@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ssl2_bids.errors import DataError, NoInputError, UsageError, about
+from ssl2_bids.errors import NoInputError, UsageError, about
 from ssl2_bids.networks.registry import NETWORKS, NOT_BUILT, new_network
 from ssl2_bids.networks.weights import read_card, read_weights
 from ssl2_bids.progress import NameProgress, StageProgress
@@ -97,8 +96,6 @@ def pretrain(
     with distributed.group(device) as device:
         first = distributed.rank() == 0
         if first and data is None:
-            if any(checkpoint.checkpoints(folder / name) for name in stages(config)):
-                check_before_preparing(config, folder)
             folder.mkdir(parents=True, exist_ok=True)
             pack(config, folder / PACKED, progress=preparing)
         distributed.wait_for_all()
@@ -188,17 +185,6 @@ def check_checkpoints(config: Config, packed: Packed, folder: Path) -> None:
     for name, stage in stages(config).items():
         loop = replace(stage.loop, seed=config.seed)
         check_resumable(loop, folder / name, identity_of(name, config, packed))
-
-
-def check_before_preparing(config: Config, folder: Path) -> None:
-    """Check the checkpoints with the dataset as it is, which the preparation may change.
-
-    Raises
-    ------
-    UsageError : a stage was started with another configuration.
-    """
-    with suppress(NoInputError, DataError):  # the preparation begins or names what is wrong
-        check_checkpoints(config, load_packed(folder / PACKED), folder)
 
 
 @dataclass(frozen=True)

@@ -220,12 +220,14 @@ def test_another_start_model_leaves_no_result_of_a_former_calibration(site, tmp_
         add_person(site.bids_dir, site.output_dir, f'0{number}', head(number), other,
                    load_network(other))  # fmt: skip
         summarise(site.output_dir, f'0{number}', other)
+    mine = result_of(site, '03').with_name('sub-03_corrected_desc-calibrated_mask.nii.gz')
+    shutil.copy(result_of(site, '03'), mine)
     first = digests_of(site, '*desc-low*', '*desc-preproc*', '*desc-brain*')
     complete, _ = run(replace(site, model=str(other.folder), participants=('01', '02')))
     assert complete
     for number in (1, 2):
         assert read_sidecar(sidecar_path(result_of(site, f'0{number}')))['FirstResult'] == 'other'
-    assert not list(site.output_dir.rglob('sub-0[34]*desc-calibrated*'))
+    assert list(site.output_dir.rglob('sub-0[34]*desc-calibrated*')) == [mine]
     assert digests_of(site, '*desc-low*', '*desc-preproc*', '*desc-brain*') == first
     (message,) = [r.getMessage() for r in caplog.records if 'removed' in r.getMessage()]
     assert 'earlier calibration of sub-03, sub-04' in message
@@ -267,6 +269,13 @@ def test_results_whose_content_is_absent_stay(site, content):
     complete, _ = run(replace(site, participants=('02',)))
     assert complete
     assert before == {path: path.is_symlink() or path.read_bytes() for path in before}
+    put_label(site.calibrate_from[0], '01', np.roll(head(1).lesion, 3, axis=0) & head(1).brain)
+    complete, _ = run(site)
+    assert not complete
+    assert before == {path: path.is_symlink() or path.read_bytes() for path in before}
+    complete, _ = run(replace(site, overwrite=True))
+    assert complete
+    assert not result_of(site, '03').is_symlink()
 
 
 def test_a_page_does_not_call_a_result_out_of_date_whose_first_one_is_absent(site):

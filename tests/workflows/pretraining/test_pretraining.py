@@ -594,11 +594,35 @@ class TestRun:
         (tmp_path / 'out').rename(tmp_path / 'deep' / 'new')
         new = tmp_path / 'deep' / 'new'
         assert main(['pretrain', str(path), str(new), *words]) == 0
-        before = digests(new)
+        kept = (new / 'config.toml').read_bytes(), digests(new / 'self_supervised')
         other = tmp_path / 'other.toml'
         other.write_text('seed = 7\n' + path.read_text())
         assert main(['pretrain', str(other), str(new), *words]) == 64
-        assert digests(new) == before
+        assert ((new / 'config.toml').read_bytes(), digests(new / 'self_supervised')) == kept
+
+    def test_data_that_were_changed_for_a_while_resume(self, label_maps, tmp_path):
+        shutil.copytree(label_maps, tmp_path / 'maps')
+        stages = '[self_supervised]\nsteps = 1\npatch = [32, 32, 32]\n[supervised]\nsteps = 0'
+        path = configuration(tmp_path, 'label_maps = ["maps"]', stages=stages)
+        words = ['pretrain', str(path), str(tmp_path / 'out'), '--device', 'cpu']
+        assert main(words) == 0
+        more = tmp_path / 'maps' / 'sub-04_dseg.nii.gz'
+        shutil.copy(tmp_path / 'maps' / 'sub-01_dseg.nii.gz', more)
+        assert main(words) == 64
+        more.unlink()
+        assert main(words) == 0
+
+    def test_data_of_another_project_are_not_replaced(self, label_maps, tmp_path, monkeypatch):
+        for name in ('a', 'b'):
+            shutil.copytree(label_maps, tmp_path / name / 'maps')
+            configuration(tmp_path / name, 'label_maps = ["maps"]')
+        (tmp_path / 'b/maps/sub-03_dseg.nii.gz').unlink()
+        monkeypatch.chdir(tmp_path / 'a')
+        assert main(['pretrain', 'c.toml', '../out', '--pack']) == 0
+        before = digests(tmp_path / 'out')
+        monkeypatch.chdir(tmp_path / 'b')
+        assert main(['pretrain', 'c.toml', '../out', '--pack']) == 64
+        assert digests(tmp_path / 'out') == before
 
     def test_data_are_prepared_without_the_model_to_start_from(self, label_maps, tmp_path):
         path = configuration(tmp_path, f'label_maps = ["{label_maps}"]')
@@ -609,7 +633,7 @@ class TestRun:
     @pytest.mark.parametrize(
         ('text', 'kept'),
         [
-            ('name = "maps"\n[data]\nlabel_maps = ["maps"]', '["maps"]'),
+            ('name = "maps"\n[data]\nlabel_maps = ["maps"]', '[\n    "../maps",\n]'),
             ('[data]\nlabel_maps = ["~/maps", \'heads\']', '["~/maps", \'../heads\']'),
         ],
     )
@@ -617,7 +641,9 @@ class TestRun:
         (tmp_path / 'c.toml').write_text(text)
         (tmp_path / 'out').mkdir()
         keep_config(tmp_path / 'c.toml', tmp_path / 'out')
-        assert f'label_maps = {kept}' in (tmp_path / 'out' / 'config.toml').read_text()
+        copy = (tmp_path / 'out' / 'config.toml').read_text()
+        assert f'label_maps = {kept}' in copy
+        assert ('name = "maps"' in copy) == ('name' in text)
 
     def test_a_damaged_list_of_contents_is_named(self, prepared_heads, tmp_path, capsys):
         packed, path = prepared_heads
