@@ -58,8 +58,9 @@ def remove_former(root: Path, units: Iterable[Unit], card: Card) -> None:
     for unit in removed:
         take_away_result(UnitNames(root, *unit, desc=card.label))
     if removed:
-        for subject in subjects - {one for one in subjects if find_summaries(root, one)}:
-            (root / output_name('report.page', subject=subject)).unlink(missing_ok=True)
+        for subject in subjects:
+            if not find_summaries(root, subject):
+                (root / output_name('report.page', subject=subject)).unlink(missing_ok=True)
         write_pages(root, subjects)
         update_citation(root, subjects, former)
         log.warning(

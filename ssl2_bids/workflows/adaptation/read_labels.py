@@ -38,7 +38,7 @@ NO_LESION_AT_ALL = 'Label at least one participant with lesions.'
 
 
 def annotation_of(case: Case, bids_dir: Path) -> tuple[Annotation, tuple[Label, ...], bool]:
-    """The label of a case on the grid of its reference, the masks it was joined from, its extent.
+    """The label of a case on the grid of its reference, and the masks that it was joined from.
 
     Nothing is interpolated: it lies on that grid, or is brought there from the grid of another
     image of the session by nearest neighbours, its annotated extent likewise. A label of the whole
@@ -46,7 +46,7 @@ def annotation_of(case: Case, bids_dir: Path) -> tuple[Annotation, tuple[Label, 
 
     Returns
     -------
-    The third is whether the label was of the whole of the image that it was drawn on.
+    Label, masks, and whether the label was of the whole of the image that it was drawn on.
 
     Raises
     ------

@@ -134,7 +134,7 @@ def take_away_result(names: UnitNames) -> None:
 
 
 def take_away_section(names: UnitNames) -> None:
-    """Take away the summary of a session and model, and what the page shows by it."""
+    """Take away the summary of a session and model, and the files that it names."""
     if summary := find_summary(names):
         _unlink(names, files_of(summary))
         names.path('report.viewer').unlink(missing_ok=True)

@@ -28,7 +28,7 @@ from ssl2_bids.training.pretraining.tasks import (
 )
 from ssl2_bids.training.run import CURVES, History, as_csv
 from ssl2_bids.wording import counted
-from ssl2_bids.workflows.pretraining.pack import Packed, labelled_only
+from ssl2_bids.workflows.pretraining.prepared import Packed, labelled_only
 
 FIGURE = 'curves.svg'
 TIMING = ('seconds', 'waited')

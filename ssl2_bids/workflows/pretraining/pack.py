@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl2_bids.digests import DIGESTS, Digests
-from ssl2_bids.errors import DataError, NoInputError, NothingSelectedError, Ssl2Error, UsageError
+from ssl2_bids.errors import NoInputError, NothingSelectedError, Ssl2Error, UsageError
 from ssl2_bids.files import write_json
 from ssl2_bids.progress import NameProgress
 from ssl2_bids.synthesis.appearance import CHANNELS
 from ssl2_bids.synthesis.heads import Head, load_heads, save_heads
 from ssl2_bids.training.checkpoint import fingerprint
-from ssl2_bids.training.data.participants import PREFIX, Participant, load_scans, save_scan
+from ssl2_bids.training.data.participants import PREFIX, save_scan
 from ssl2_bids.training.pretraining.config import Config, Data
 from ssl2_bids.workflows.pretraining.contents import (
     CONTENTS,
@@ -30,6 +30,7 @@ from ssl2_bids.workflows.pretraining.contents import (
     read_kept,
     session_key,
 )
+from ssl2_bids.workflows.pretraining.prepared import HEADS, INDEX, TRAIN, VALIDATION, plain
 
 if TYPE_CHECKING:
     from ssl2_bids.bids.inputs import Session
@@ -37,32 +38,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger('ssl2_bids')
 
-HEADS = 'heads.npz'
-INDEX, BEGUN = 'pack.json', 'packing.json'
-TRAIN, VALIDATION = 'train', 'validation'
-
-
-@dataclass(frozen=True)
-class Packed:
-    """What training gets: heads and scans, to learn from and to validate with."""
-
-    heads: tuple[Head, ...]
-    scans: tuple[Participant, ...]
-    validation_heads: tuple[Head, ...]
-    validation_scans: tuple[Participant, ...]
-    contents: Mapping[str, str] = field(default_factory=dict)  # by file, hash of its sources
-
-    @property
-    def labelled(self) -> tuple[Participant, ...]:
-        """The scans to learn from that have a label."""
-        return labelled_only(self.scans)
-
-    def names(self) -> list[list[str]]:
-        """What identifies a set of data."""
-        heads = [[head.name for head in group] for group in (self.heads, self.validation_heads)]
-        scans = [[scan.name for scan in group] for group in (self.scans, self.validation_scans)]
-        contents = [[f'{name} {key}' for name, key in sorted(self.contents.items())]]
-        return heads + scans + (contents if self.contents else [])
+BEGUN = 'packing.json'
 
 
 @dataclass
@@ -85,49 +61,6 @@ class Preparation:
     contents: Contents
     digest: Digest
     left_out: list[str] = field(default_factory=list)
-
-
-def labelled_only(scans: Sequence[Participant]) -> tuple[Participant, ...]:
-    """Those of some scans that have a label."""
-    return tuple(scan for scan in scans if scan.label is not None)
-
-
-def load_packed(folder: Path) -> Packed:
-    """Read a prepared dataset.
-
-    Raises
-    ------
-    NoInputError : the preparation was not finished, or this is no prepared dataset.
-    DataError : a file is damaged.
-    """
-    if not (folder / INDEX).is_file():
-        raise NoInputError(
-            f'not a prepared dataset: {INDEX} is missing',
-            advice='Make one with ssl2 pretrain CONFIG OUT --pack.',
-            path=folder,
-        )
-    heads, scans = [], []
-    for part in (TRAIN, VALIDATION):
-        path = folder / part / HEADS
-        heads.append(load_heads(path) if path.is_file() else ())
-        scans.append(load_scans(folder / part))
-    known = Contents(folder, folder / INDEX)
-    names = {scan.name for group in scans for scan in group}
-    missing = [
-        f'{PREFIX}{name}.npz'
-        for name in known.files.keys() - names - {HEADS}
-        if not known.reason(name)
-    ]
-    parts = known.parts(HEADS)
-    missing += [f'{part}/{HEADS}' for part in parts if not (folder / part / HEADS).is_file()]
-    if missing:
-        raise DataError(
-            f'the prepared dataset is not complete: {min(missing)} is missing',
-            advice=f'Copy it again, or remove {CONTENTS} to train on what is there.',
-            path=folder,
-        )
-    contents = {name: one['Key'] for name, one in known.files.items()}
-    return Packed(heads[0], scans[0], heads[1], scans[1], contents)
 
 
 def pack(config: Config, folder: Path, *, progress: NameProgress | None = None) -> None:
@@ -246,11 +179,6 @@ def is_packed(folder: Path, marks: Mapping[str, str], former: str) -> bool:
                 )
             return name == INDEX
     return False
-
-
-def plain(label: str) -> str:
-    """A participant's label without ``sub-``."""
-    return label.removeprefix('sub-')
 
 
 def pack_heads(work: Preparation) -> None:

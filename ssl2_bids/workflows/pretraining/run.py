@@ -26,7 +26,8 @@ from ssl2_bids.training.pretraining.tasks import SupervisedStage, start_from
 from ssl2_bids.training.run import History, Task, Validate
 from ssl2_bids.workflows.pretraining.kept_config import keep_config
 from ssl2_bids.workflows.pretraining.model import conclude, whole_validation, write_start
-from ssl2_bids.workflows.pretraining.pack import Packed, load_packed, pack, plain
+from ssl2_bids.workflows.pretraining.pack import pack
+from ssl2_bids.workflows.pretraining.prepared import Packed, load_packed, plain
 
 log = logging.getLogger('ssl2_bids')
 

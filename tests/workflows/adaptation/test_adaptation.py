@@ -32,7 +32,9 @@ from site_phantom import (
 from ssl2_bids.bids.dataset import read_description
 from ssl2_bids.bids.outputs import UnitNames, find_results, read_sidecar
 from ssl2_bids.bids.provenance import write_dataset_files
+from ssl2_bids.cli.work_folder import clean
 from ssl2_bids.errors import (
+    BusyError,
     DataError,
     NoInputError,
     Ssl2Error,
@@ -42,6 +44,7 @@ from ssl2_bids.errors import (
 )
 from ssl2_bids.files import write_json, write_text
 from ssl2_bids.itk import to_itk
+from ssl2_bids.locks import ADAPTATION_LOCK, LOCK
 from ssl2_bids.networks.weights import find_model, load_network, read_card, read_weights
 from ssl2_bids.settings import GroupSettings
 from ssl2_bids.training.adaptation import adapt as training
@@ -354,6 +357,29 @@ def test_tables_alone_keep_telling_of_the_adaptation(adapted):
     assert code == 0
     assert 'adaptation' not in output
     assert 'What to label next' in (settings.output_dir / 'group_report.html').read_text()
+
+
+def test_two_adaptations_do_not_share_a_work_folder(site):
+    """The other one, with another output folder, is a process that holds the lock."""
+    put_labels(site, 1, 2)
+    held = (
+        'import sys; from pathlib import Path; from ssl2_bids.locks import locked\n'
+        'with locked(Path(sys.argv[1]), ["adaptation"]): print("held", flush=True); input()'
+    )
+    lock = site.work_dir / ADAPTATION_LOCK
+    words = [sys.executable, '-c', held, str(lock)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b'held\n'
+        with pytest.raises(BusyError, match='another adaptation works in this work folder'):
+            run(site)
+        assert not (site.work_dir / 'adaptation').exists()
+        (site.work_dir / LOCK).touch()
+        (site.work_dir / 'adaptation').mkdir()
+        clean(site)
+        assert (site.work_dir / 'adaptation').is_dir()
+        other.communicate(b'\n')
+    clean(site)
+    assert not (site.work_dir / 'adaptation').exists()
 
 
 def test_labels_of_other_people_are_no_help_and_are_refused(site, model):

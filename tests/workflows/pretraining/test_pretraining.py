@@ -34,7 +34,8 @@ from ssl2_bids.volume import Volume
 from ssl2_bids.workflows.heads import name_of
 from ssl2_bids.workflows.pretraining.kept_config import keep_config
 from ssl2_bids.workflows.pretraining.model import trained_on, whole_validation
-from ssl2_bids.workflows.pretraining.pack import Packed, load_packed, pack
+from ssl2_bids.workflows.pretraining.pack import pack
+from ssl2_bids.workflows.pretraining.prepared import Packed, load_packed
 from ssl2_bids.workflows.pretraining.run import identity_of
 
 FLAIR = CHANNELS.index('FLAIR')
