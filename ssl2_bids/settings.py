@@ -138,7 +138,7 @@ class AdaptationPreset:
     unlabelled: int
 
 
-# Few steps: with two labelled people 1500 were worse than 200 (docs/evidence/adaptation.md). A GPU
+# Few steps: with two labelled people 1500 were worse than 200 (docs/evidence/strategies.md). A GPU
 # makes a step of six larger patches in a fraction of a second. The time is measured and printed
 # first.
 ADAPTATION = {

@@ -129,7 +129,7 @@ def move_of_twin(work: Work) -> float:
 
     With few labels this is the least move. At simulated sites the larger one of the two moves,
     that of one to three labelled people and that of the twin, was better than either alone and
-    than their mean (docs/evidence/adaptation.md).
+    than their mean (docs/evidence/scanner-twin.md).
     """
     move = fit_to_twin(work)[0].move
     work.show(
@@ -153,7 +153,7 @@ def without_labels(fitted: Recalibration, pairs: Sequence[ScorePair]) -> tuple[R
     The threshold moves only upwards, and only if simulated people who were left out gain by it.
     That a model marks too much is seen in tissue without lesions, which site and twin have in
     common. That it marks too little is seen in lesions alone, and those of the twin are drawn:
-    at simulated sites each lower threshold made masks worse (docs/evidence/adaptation.md).
+    at simulated sites each lower threshold made masks worse (docs/evidence/scanner-twin.md).
     """
     if fitted.move < 0:
         return fitted.with_first_masks(), f'; {LOWERED}; {KEPT}'
