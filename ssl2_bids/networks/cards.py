@@ -130,18 +130,16 @@ def _is_typed(value: dict[str, Any]) -> bool:
 
 
 def _is_normalisation(value: dict[str, Any]) -> bool:
-    """Whether the entries of a known type are possible; unknown types are named later."""
     clip: Any = value.get('Clip')
-    return _is_typed(value) and (
-        value['Type'] != 'median-mad'
-        or (
-            fits(tuple[float, float], clip)
-            and -1e6 < clip[0] < clip[1] < 1e6
-            and fits(float, value.get('Divide'))
-            and 0 < value['Divide'] < 1e6
-            and fits(float, value.get('Background'))
-            and abs(value['Background']) < 1e6
-        )
+    return (
+        value.get('Type') == 'median-mad'
+        and value.get('Region', 'brain') == 'brain'
+        and fits(tuple[float, float], clip)
+        and -1e6 < clip[0] < clip[1] < 1e6
+        and fits(float, value.get('Divide'))
+        and 0 < value['Divide'] < 1e6
+        and fits(float, value.get('Background'))
+        and abs(value['Background']) < 1e6
     )
 
 
@@ -191,8 +189,8 @@ CARD_KEYS: dict[str, tuple[Any, Callable[[Any], bool], str]] = {
     'Normalisation': (
         dict[str, Any],
         _is_normalisation,
-        'an object with a "Type"; of median-mad with "Clip" (two numbers, the lower one first), '
-        '"Divide" (above 0) and "Background"',
+        'an object with "Type" (median-mad), "Clip" (two numbers, the lower one first), "Divide" '
+        '(above 0) and "Background"',
     ),
     'Threshold': (float, lambda v: 0 < v < 1, 'a number between 0 and 1'),
     'MinimumLesionVolume': (float, lambda v: 0 <= v < 1e6, 'a volume in mm^3'),

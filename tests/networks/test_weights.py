@@ -29,6 +29,8 @@ from ssl2_bids.networks.weights import (
     write_model,
 )
 
+NORMALISATION = {'Type': 'median-mad', 'Clip': [-6, 8], 'Divide': 3, 'Background': 0}
+
 
 @pytest.fixture
 def model(tmp_path):
@@ -96,9 +98,11 @@ def test_a_missing_key_is_named_with_its_file(model, key):
         ('VoxelSize', [1.0, 1.0]),
         ('VoxelSize', [1.0, 1.0, 0]),
         ('Normalisation', {}),
-        ('Normalisation', {'Type': 'median-mad', 'Clip': [8, -6], 'Divide': 3, 'Background': 0}),
-        ('Normalisation', {'Type': 'median-mad', 'Clip': [-6, 8], 'Divide': 0, 'Background': 0}),
-        ('Normalisation', {'Type': 'median-mad', 'Clip': [-6, 8], 'Divide': 3}),
+        ('Normalisation', NORMALISATION | {'Type': 'z-score'}),
+        ('Normalisation', NORMALISATION | {'Region': 'head'}),
+        ('Normalisation', NORMALISATION | {'Clip': [8, -6]}),
+        ('Normalisation', NORMALISATION | {'Divide': 0}),
+        ('Normalisation', NORMALISATION | {'Background': None}),
         ('Window', [16000, 16000, 16000]),
         ('Threshold', '0.5'),
         ('Threshold', 1.5),
@@ -358,7 +362,7 @@ def card_content(kind, **network):
         'Channels': ['FLAIR', 'T1w'],
         'Required': [['FLAIR']],
         'VoxelSize': [1.0, 1.0, 1.0],
-        'Normalisation': {'Type': 'median-mad', 'Clip': [-6, 8], 'Divide': 3, 'Background': 0},
+        'Normalisation': NORMALISATION,
         'Threshold': 0.5,
         'MinimumLesionVolume': 3,
         'Window': [64, 32, 32],
