@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from ssl2_bids.steps.annotation import NOT_ANNOTATED, meaning
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ssl2_bids.bids.labels import Label
 
 _CONSENSUS = re.compile('consensus', re.IGNORECASE)
@@ -47,6 +49,20 @@ def those_that_count(labels: Sequence[Label]) -> tuple[list[Label], list[tuple[L
         if pattern(label) != pattern(first)
     ]
     return [label for label in kept if pattern(label) == pattern(first)], left_out
+
+
+def ranked(
+    units: Mapping[tuple[str, str], Sequence[Label]],
+) -> tuple[dict[tuple[str, str], list[Label]], list[tuple[Path, str]]]:
+    """The masks of each session that are used, and the files of the others with the reason.
+
+    Masks come to a session from names with and without it, and from several folders.
+    """
+    counting, superseded = {}, []
+    for unit, labels in units.items():
+        counting[unit], others = those_that_count(labels)
+        superseded += [(label.path, f'not used: {reason}') for label, reason in others]
+    return counting, superseded
 
 
 def session_of(label: Label, sessions: Mapping[str, Sequence[str | None]]) -> tuple[str, str]:

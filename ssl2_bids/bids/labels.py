@@ -60,8 +60,8 @@ LAYOUTS = tuple(
     )
 )
 MASK = re.compile(
-    r'sub-(?P<subject>[^_]+)(?:_ses-(?P<session>[^_]+))?_space-(?P<space>[^_]+)(?:_res-[^_]+)?'
-    r'_label-L(?:_desc-(?P<desc>(?!annotated_|change_)[^_]+))?_mask\.nii(?:\.gz)?'
+    r'sub-(?P<subject>[^_]+)(?:_ses-(?P<session>[^_]+))?_space-(?P<space>(?!within_)[^_]+)'
+    r'(?:_res-[^_]+)?_label-L(?:_desc-(?P<desc>(?!annotated_|change_)[^_]+))?_mask\.nii(?:\.gz)?'
 )
 OWN_RESULT = 'a result of ssl2-bids, not a manual mask (else write "Manual": true in its JSON)'
 _TISSUE = re.compile('^(?:wm|gm|csf)$|(?:white|gr[ae]y).?matter', re.IGNORECASE)
@@ -264,6 +264,8 @@ def is_own(sidecar: Mapping[str, Any], *, ours: bool = False) -> bool:
 def find_masks(dataset: Path, model: str | None = None) -> list[Mask]:
     """Find the lesion masks of one model in an output folder of this App.
 
+    Those whose content is absent (see :func:`~ssl2_bids.bids.absent.is_absent`) are among them.
+
     Parameters
     ----------
     model : label of the model (``desc-``); None is the default bundled one, without ``desc-``.
@@ -275,7 +277,7 @@ def find_masks(dataset: Path, model: str | None = None) -> list[Mask]:
     masks = []
     for path in _images(dataset, None):
         match = MASK.fullmatch(path.name)
-        if match and path.exists():
+        if match:
             masks.append(
                 Mask(match['subject'], match['session'], match['space'], match['desc'], path)
             )

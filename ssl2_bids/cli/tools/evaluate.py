@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl2_bids.cli import values
-from ssl2_bids.errors import SOME_FAILED, SUCCESS, DataError, UsageError
+from ssl2_bids.errors import (
+    SOME_FAILED,
+    SUCCESS,
+    CannotWriteError,
+    DataError,
+    StorageError,
+    UsageError,
+)
 from ssl2_bids.settings import MINIMUM_LESION_VOLUME
 from ssl2_bids.wording import counted
 
@@ -45,7 +52,9 @@ interval, and p of a sign permutation test, adjusted by Holm for several models;
 participants. p is not adjusted for several scores: choose the score before the comparison.
 
 exit codes: 0 done; 1 some cases failed; 64 wrong usage; 65 all failed; 66 nothing to compare;
-73 cannot write"""
+73 cannot write; 74 disk full"""
+
+WRITING = {CannotWriteError.exit_code, StorageError.exit_code}
 
 
 def add_evaluate(subparsers: argparse._SubParsersAction) -> None:
@@ -132,6 +141,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
     models = tuple(dict.fromkeys((*_models(args.model or []), *compared))) or (None,)
     if args.lesion_free:
         return _run_lesion_free(args, models, participants)
+    from ssl2_bids.bids.dataset import unit_name
     from ssl2_bids.bids.outputs import write_table
     from ssl2_bids.workflows.evaluation import scores
     from ssl2_bids.workflows.evaluation.run import evaluate
@@ -154,9 +164,12 @@ def run_evaluate(args: argparse.Namespace) -> int:
         if args.output:
             path = args.output.with_name(f'{args.output.stem}_comparison.tsv')
             write_table(path, rows, scores.COMPARISON_COLUMNS)
-    for note in result.notes:
-        show(f'note: {note}')
-    return _show_failures(result.failures, len(result.cases))
+    _show_notes(result.notes)
+    for case in result.undrawn:
+        show(f'{unit_name(case.subject, case.session)}: compared, without a figure: {case.error}')
+    code = _show_failures(result.failures, len(result.cases))
+    full = {case.error.exit_code for case in result.undrawn} & WRITING
+    return max(full) if full else code or (SOME_FAILED if result.undrawn else SUCCESS)
 
 
 def _run_lesion_free(
@@ -186,6 +199,7 @@ def _run_lesion_free(
     _print([[*_unit_headings(models), *(c[0] for c in columns.values())], *rows], models)
     if args.output and result.brains:
         write_table(args.output, *scores.lesion_free_table(result.brains))
+    _show_notes(result.notes)
     return _show_failures(result.failures, len(result.brains))
 
 
@@ -215,6 +229,11 @@ def _models(labels: Sequence[str]) -> tuple[str | None, ...]:
     """Labels of models; None is the default bundled one."""
     plain = (label.removeprefix('desc-') for label in labels)
     return tuple(dict.fromkeys(None if label in ('', 'default') else label for label in plain))
+
+
+def _show_notes(notes: Sequence[str]) -> None:
+    for note in notes:
+        show(f'note: {note}')
 
 
 def _show_failures(failures: Sequence[FailedCase], done: int) -> int:

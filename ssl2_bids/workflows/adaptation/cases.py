@@ -15,8 +15,8 @@ from ssl2_bids.bids.dataset import (
     session_labels,
     unit_name,
 )
-from ssl2_bids.bids.label_ranking import session_of
-from ssl2_bids.bids.labels import Label, find_labels, look_for_labels
+from ssl2_bids.bids.label_ranking import ranked, session_of
+from ssl2_bids.bids.labels import Label, alike, find_labels, look_for_labels
 from ssl2_bids.bids.outputs import Result, read_sidecar, sidecar_path, sources_of
 from ssl2_bids.errors import DataError, NoInputError, Ssl2Error, UsageError
 from ssl2_bids.networks.cards import Card
@@ -155,7 +155,10 @@ def labels_by_unit(
             log.warning('%s: label left out: %s', one.path, reason)
         else:
             found.setdefault((one.subject, session), []).append(one)
-    return found
+    counting, others = ranked(found)
+    for text in alike(others):
+        log.info('%s', text)
+    return counting
 
 
 def images_of(result: Result) -> dict[str, Path]:

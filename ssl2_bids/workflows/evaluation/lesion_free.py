@@ -14,12 +14,20 @@ from ssl2_bids.errors import NoInputError, Ssl2Error
 from ssl2_bids.settings import MINIMUM_LESION_VOLUME
 from ssl2_bids.steps.lesions import label_instances
 from ssl2_bids.volume import Volume
-from ssl2_bids.workflows.evaluation.run import FailedCase, by_unit, names_of
+from ssl2_bids.workflows.evaluation.run import (
+    SLOPPY,
+    FailedCase,
+    by_unit,
+    is_made_sloppily,
+    names_of,
+)
 from ssl2_bids.workflows.evaluation.segmented import (
     brain_of,
     current_masks,
+    grids_of,
     out_of_date,
     read_mask,
+    superseded_notes,
 )
 
 
@@ -56,10 +64,11 @@ class FalsePositives:
 
 @dataclass(frozen=True)
 class LesionFree:
-    """The brains looked at, and those that failed."""
+    """The brains looked at, those that failed, and remarks."""
 
     brains: tuple[FalsePositives, ...]
     failures: tuple[FailedCase, ...]
+    notes: tuple[str, ...] = ()
 
 
 def look_for_false_lesions(
@@ -81,7 +90,10 @@ def look_for_false_lesions(
     ------
     NoInputError : the folder is missing, or has no mask of these participants and models.
     """
-    brains, failures, old = [], [], out_of_date(predictions)
+    old = out_of_date(predictions)
+    brains, failures, notes = [], [], superseded_notes(old, models, participants)
+    seen: set[str] = set()
+    made_sloppily: list[tuple[str, str]] = []
     for model in models:
         masks = by_unit(current_masks(predictions, model, old))
         chosen = {u: m for u, m in masks.items() if participants is None or u[0] in participants}
@@ -91,12 +103,18 @@ def look_for_false_lesions(
                 advice=f'There are masks of: {names_of(masks)}.',
                 path=predictions,
             )
+        seen |= {subject for subject, _ in chosen}
+        made_sloppily += [unit for unit, found in chosen.items() if is_made_sloppily(found)]
         for unit, found in chosen.items():
             try:
                 brains.append(_measure(found, minimum_volume))
             except Ssl2Error as error:
                 failures.append(FailedCase(unit[0], unit[1] or None, error, model))
-    return LesionFree(tuple(brains), tuple(failures))
+    if made_sloppily:
+        notes.append(f'{names_of(dict.fromkeys(made_sloppily))}: {SLOPPY}')
+    if absent := sorted(set(participants or ()) - seen):
+        notes.append(f'no mask of the participants {", ".join(absent)}')
+    return LesionFree(tuple(brains), tuple(failures), tuple(notes))
 
 
 def spread(brains: Sequence[FalsePositives]) -> dict[str, tuple[float, float, float]]:
@@ -114,7 +132,10 @@ def spread(brains: Sequence[FalsePositives]) -> dict[str, tuple[float, float, fl
 def _measure(masks: list[Mask], minimum_volume: float) -> FalsePositives:
     """Of several grids that with the brain mask is measured: it is the one of the reference."""
     volumes: list[tuple[Mask, Volume, Volume | None]] = []
+    readable = grids_of(masks)
     for mask in sorted(masks, key=lambda m: (m.space.startswith('MNI'), str(m.path))):
+        if str(mask.path) not in readable:
+            continue
         volume = read_mask(mask.path)
         volumes.append((mask, volume, brain_of(mask, volume)))
     mask, volume, brain = next((v for v in volumes if v[2] is not None), volumes[0])

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ssl2_bids.bids.dataset import unit_name
-from ssl2_bids.bids.label_ranking import session_of
+from ssl2_bids.bids.label_ranking import ranked, session_of
 from ssl2_bids.bids.labels import Label, Mask, alike, look_for_labels
 from ssl2_bids.bids.outputs import read_sidecar, sidecar_path
 from ssl2_bids.bids.sidecars import is_sloppy
@@ -23,8 +23,10 @@ from ssl2_bids.settings import MINIMUM_LESION_VOLUME
 from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.steps.lesions import label_instances
 from ssl2_bids.volume import Volume
-from ssl2_bids.workflows.annotations import MisfitError, place, ras_grid
+from ssl2_bids.workflows.annotations import MisfitError, place
 from ssl2_bids.workflows.evaluation import segmented
+
+SLOPPY = 'made with --sloppy: the scores have no use'
 
 
 @dataclass(frozen=True)
@@ -111,11 +113,17 @@ class FailedCase:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The cases compared, those that failed, and remarks on the numbers."""
+    """The cases compared, those that failed, and remarks on the numbers.
+
+    Attributes
+    ----------
+    undrawn : cases that were compared, and whose figure could not be made.
+    """
 
     cases: tuple[ComparedCase, ...]
     failures: tuple[FailedCase, ...]
     notes: tuple[str, ...]
+    undrawn: tuple[FailedCase, ...] = ()
 
 
 def evaluate(
@@ -146,6 +154,7 @@ def evaluate(
     masks = {name: by_unit(segmented.current_masks(predictions, name, old)) for name in models}
     found = look_for_labels(labels, participants=participants)
     drawn, unassigned = _by_session(found.labels, masks)
+    drawn, others = ranked(drawn)
     pairs = [(name, unit) for unit in drawn for name in models if unit in masks[name]]
     if not pairs:
         among = f' among the participants {", ".join(participants)}' if participants else ''
@@ -154,27 +163,34 @@ def evaluate(
             f'no session has both a mask and a label{among}',
             advice=f'{predictions} has masks of: {names_of(known)}. {_labelled(labels)}',
         )
-    cases, failures = [], []
+    cases, failures, undrawn = [], [], []
     for name, unit in pairs:
         try:
-            cases.append(_compare(masks[name][unit], drawn[unit], minimum_volume, figures))
+            matched = _match_grids(masks[name][unit], drawn[unit])
+            cases.append(_compare(matched, minimum_volume))
         except Ssl2Error as error:
             failures.append(FailedCase(unit[0], unit[1] or None, error, name))
+            continue
+        if figures is not None:
+            try:
+                _draw(cases[-1], matched, figures)
+            except Ssl2Error as error:
+                undrawn.append(FailedCase(unit[0], unit[1] or None, error, name))
     cases.sort(key=lambda case: models.index(case.model))
     notes = _notes(cases, drawn)
-    made = [unit for name, unit in pairs if _is_sloppy(masks[name][unit])]
-    if made:
-        whose = names_of(dict.fromkeys(made))
-        notes.append(f'{whose}: made with --sloppy: the scores have no use')
+    if made := [unit for name, unit in pairs if is_made_sloppily(masks[name][unit])]:
+        notes.append(f'{names_of(dict.fromkeys(made))}: {SLOPPY}')
     notes += [f'{path.name}: left out: {why}' for path, why in (*found.left_out, *unassigned)]
-    notes += alike((path, f'not used: {why}') for path, why in found.superseded)
+    notes += alike([*((path, f'not used: {why}') for path, why in found.superseded), *others])
     notes += alike((path, 'not recognised as the name of a mask') for path in found.unknown)
-    notes += [f'{unit_name(*unit)}: not compared: {why}' for (unit, _), why in old.items()]
+    notes += segmented.superseded_notes(old, models, participants)
+    if absent := sorted(set(participants or ()) - {subject for subject, _ in drawn}):
+        notes.append(f'no label of the participants {", ".join(absent)}')
     for name in models:
         if unmatched := [unit for unit in drawn if unit not in masks[name]]:
             whose = f' of {name or "the default model"}' if len(models) > 1 else ''
             notes.append(f'labelled, but without a mask{whose}: {names_of(unmatched)}')
-    return Evaluation(tuple(cases), tuple(failures), tuple(notes))
+    return Evaluation(tuple(cases), tuple(failures), tuple(notes), tuple(undrawn))
 
 
 def _by_session(
@@ -223,10 +239,8 @@ def names_of(units: Iterable[tuple[str, str]]) -> str:
     return ', '.join(names[:10]) + (f' and {len(names) - 10} more' if names[10:] else '')
 
 
-def _compare(
-    masks: list[Mask], labels: list[Label], minimum_volume: float, figures: Path | None
-) -> ComparedCase:
-    mask, prediction, annotation, raters = _match_grids(masks, labels)
+def _compare(matched: Matched, minimum_volume: float) -> ComparedCase:
+    mask, prediction, annotation, raters = matched
     reference, extent = annotation.label.data, annotation.extent.data
     spacing = prediction.spacing
     voxels = voxelwise.compare(reference, prediction.data, spacing=spacing, extent=extent)
@@ -243,7 +257,7 @@ def _compare(
         confirmed = np.unique(found[drawn > 0])
         false_volume = float((~np.isin(found, [0, *confirmed])).sum()) * voxel_volume
     brain = segmented.brain_of(mask, prediction)
-    case = ComparedCase(
+    return ComparedCase(
         subject=mask.subject,
         session=mask.session,
         model=mask.desc,
@@ -259,9 +273,6 @@ def _compare(
         prediction=mask.path,
         labels=tuple(label.path for label in raters),
     )
-    if figures is not None:
-        _draw(case, mask, prediction, annotation, brain, figures)
-    return case
 
 
 def _calibration(
@@ -292,16 +303,10 @@ def _normalised_dice(prediction: Volume, annotation: Annotation, brain: Volume |
     )
 
 
-def _draw(
-    case: ComparedCase,
-    mask: Mask,
-    prediction: Volume,
-    annotation: Annotation,
-    brain: Volume | None,
-    folder: Path,
-) -> None:
+def _draw(case: ComparedCase, matched: Matched, folder: Path) -> None:
     from ssl2_bids.reports.figures.evaluation import draw_case
 
+    mask, prediction, annotation, _ = matched
     image, name = segmented.image_of(mask, prediction) or (None, 'no image on this grid')
     whose = f', {case.model}' if case.model else ''
     draw_case(
@@ -311,14 +316,15 @@ def _draw(
         folder / re.sub(r'\.nii(\.gz)?$', '.svg', mask.path.name),
         title=f'{unit_name(case.subject, case.session)}{whose}: Dice {case.voxels.dice:.3f}',
         image_name=name,
-        brain=brain,
+        brain=segmented.brain_of(mask, prediction),
         annotated=annotation.extent,
     )
 
 
-def _match_grids(
-    masks: list[Mask], labels: list[Label]
-) -> tuple[Mask, Volume, Annotation, Sequence[Label]]:
+Matched = tuple[Mask, Volume, Annotation, Sequence[Label]]
+
+
+def _match_grids(masks: list[Mask], labels: list[Label]) -> Matched:
     """The mask and image's labels that lie on one grid; nothing is interpolated."""
     spaces = {label.space for label in labels}
     by_path = {
@@ -326,7 +332,7 @@ def _match_grids(
         for mask in sorted(masks, key=lambda m: (m.space not in spaces, m.path))
     }
     try:
-        placed = place(labels, {path: ras_grid(Path(path)) for path in by_path})
+        placed = place(labels, segmented.grids_of(list(by_path.values())))
     except MisfitError as error:
         error.advice = (
             'A label is compared on the grid of a mask: run the participant level with '
@@ -337,7 +343,7 @@ def _match_grids(
     return mask, segmented.read_mask(mask.path), placed.annotation, placed.labels
 
 
-def _is_sloppy(masks: Sequence[Mask]) -> bool:
+def is_made_sloppily(masks: Sequence[Mask]) -> bool:
     """Whether a run with ``--sloppy`` made any of the masks; unreadable sidecars state nothing."""
     for mask in masks:
         with suppress(DataError):

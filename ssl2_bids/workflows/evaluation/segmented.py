@@ -2,41 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ssl2_bids.bids.dataset import is_own_dataset
+from ssl2_bids.bids.absent import absent_content, is_absent
+from ssl2_bids.bids.dataset import is_own_dataset, unit_name
 from ssl2_bids.bids.labels import Mask, find_masks
-from ssl2_bids.bids.outputs import UnitNames, find_results
+from ssl2_bids.bids.outputs import Result, UnitNames, find_results
 from ssl2_bids.errors import DataError, NoInputError, about
 from ssl2_bids.steps import annotation
 from ssl2_bids.volume import Volume, read, reorient
 from ssl2_bids.voxel_grid import same_grid
+from ssl2_bids.workflows.annotations import RasGrid, ras_grid
 from ssl2_bids.workflows.current_results import current_results
 
 Unit = tuple[str, str]  # participant and session, the latter empty where there is none
+OldResults = Mapping[tuple[Unit, str], tuple[str, frozenset[str]]]
 
 
-def out_of_date(predictions: Path) -> dict[tuple[Unit, str], str]:
-    """The results of an output folder that no longer count, by session and model, with the reason.
+def out_of_date(predictions: Path) -> OldResults:
+    """The results of an output folder that no longer count, by session and model.
 
     These are results of former images or settings. In a folder that the App did not write there
     are none.
+
+    Returns
+    -------
+    The reason, and the references on whose grids these results are: empty where no result of
+    this session and model counts, so that its masks on other grids do not either.
     """
     if not is_own_dataset(predictions):
         return {}
-    _, left_out = current_results(find_results(predictions, []))
-    return {
-        ((one.names.subject, one.names.session or ''), one.names.desc): why
-        for one, why in left_out
-    }
+    current, left_out = current_results(find_results(predictions, []))
+    known = {_key(one) for one in current}
+    old: dict[tuple[Unit, str], tuple[str, frozenset[str]]] = {}
+    for one, why in left_out:
+        _, former = old.get(_key(one), ('', frozenset()))
+        on = former | {one.names.reference} if _key(one) in known else frozenset()
+        old[_key(one)] = (why, on)
+    return old
 
 
-def current_masks(
-    predictions: Path, model: str | None, old: Mapping[tuple[Unit, str], str]
-) -> list[Mask]:
+def _key(result: Result) -> tuple[Unit, str]:
+    names = result.names
+    return (names.subject, names.session or ''), names.desc
+
+
+def superseded_notes(
+    old: OldResults, models: Sequence[str | None], participants: Iterable[str] | None
+) -> list[str]:
+    """A line on each session that has no result that counts, of those that were asked for."""
+    wanted = None if participants is None else set(participants)
+    asked = {model or '': f', {model or "the default model"}' for model in models}
+    if len(asked) == 1:
+        asked = dict.fromkeys(asked, '')
+    return [
+        f'{unit_name(*unit)}{asked[desc]}: left out: {why}'
+        for (unit, desc), (why, on) in old.items()
+        if not on and desc in asked and (wanted is None or unit[0] in wanted)
+    ]
+
+
+def current_masks(predictions: Path, model: str | None, old: OldResults) -> list[Mask]:
     """The masks of a model, without those of results that no longer count.
 
     Raises
@@ -44,14 +73,40 @@ def current_masks(
     NoInputError : there is no such folder, or no mask of this model in it that counts.
     """
     masks = find_masks(predictions, model)
-    kept = [m for m in masks if ((m.subject, m.session or ''), m.desc or '') not in old]
+    kept = [mask for mask in masks if not _is_old(mask, old)]
     if not kept:
         raise NoInputError(
-            f'no mask counts: {next(iter(old.values()))}',
+            f'no mask counts: {next(iter(old.values()))[0]}',
             advice='Run the participant level again.',
             path=predictions,
         )
     return kept
+
+
+def _is_old(mask: Mask, old: OldResults) -> bool:
+    found = old.get(((mask.subject, mask.session or ''), mask.desc or ''))
+    return found is not None and (not found[1] or mask.space in found[1])
+
+
+def grids_of(masks: Sequence[Mask]) -> dict[str, RasGrid]:
+    """The grids of a session's masks, by path; of several one that is damaged is left out.
+
+    Raises
+    ------
+    DataError : none can be read, or the content of all is absent.
+    """
+    grids: dict[str, RasGrid] = {}
+    first: DataError | None = None
+    for mask in masks:
+        try:
+            if is_absent(mask.path):
+                raise absent_content(mask.path, mask.path.parent)
+            grids[str(mask.path)] = ras_grid(mask.path)
+        except DataError as error:
+            first = first or error
+    if not grids and first:
+        raise first
+    return grids
 
 
 def read_mask(path: Path) -> Volume:

@@ -238,8 +238,8 @@ def pack_dataset(work: Preparation, root: Path, labels: Path | None, number: int
     ------
     NoInputError : no session can be used; the reasons stand in the message.
     """
-    from ssl2_bids.bids.label_ranking import session_of
-    from ssl2_bids.bids.labels import find_labels
+    from ssl2_bids.bids.label_ranking import ranked, session_of
+    from ssl2_bids.bids.labels import alike, find_labels
     from ssl2_bids.workflows.pretraining.sessions import pack_session
 
     data, folder, contents = work.data, work.folder, work.contents
@@ -257,6 +257,9 @@ def pack_dataset(work: Preparation, root: Path, labels: Path | None, number: int
             work.left_out.append(f'{label.path}: {reason}')
         elif not reason:
             drawn.setdefault((label.subject, place), []).append(label)
+    drawn, others = ranked(drawn)
+    for text in alike(others):
+        log.info('%s', text)
     packed, reasons, names = 0, [], []
     for session in sessions:
         if session.subject in held_out:

@@ -1,6 +1,7 @@
 import csv
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from ssl2_bids.bids.outputs import UnitNames, sidecar_path
 from ssl2_bids.cli.tools.app import main
-from ssl2_bids.errors import DataError, NoInputError
+from ssl2_bids.errors import DataError, NoInputError, StorageError
 from ssl2_bids.files import write_json
 from ssl2_bids.volume import Volume, read, reorient, resample, write
 from ssl2_bids.workflows.evaluation.lesion_free import look_for_false_lesions
@@ -82,12 +83,15 @@ def test_scores_of_each_case(datasets):
     assert result.notes == ('labelled, but without a mask: sub-04',)
 
 
+def as_output_folder(pred: Path) -> None:
+    """Make a folder one that ssl2-bids wrote."""
+    made = {'Name': 'x', 'DatasetType': 'derivative', 'GeneratedBy': [{'Name': 'ssl2-bids'}]}
+    write_json(pred / 'dataset_description.json', made)
+
+
 def test_a_result_of_former_images_is_not_compared_and_named(datasets):
     pred, manual = datasets
-    write_json(
-        pred / 'dataset_description.json',
-        {'Name': 'x', 'DatasetType': 'derivative', 'GeneratedBy': [{'Name': 'ssl2-bids'}]},
-    )
+    as_output_folder(pred)
     names = UnitNames(pred, '01', None, 'FLAIR')
     write_json(names.done_marker, {'ConfigurationHash': 'a', 'PreprocessingHash': 'of one'})
     mask = sidecar_path(names.path('anat.brain_mask'))
@@ -96,10 +100,88 @@ def test_a_result_of_former_images_is_not_compared_and_named(datasets):
     write_json(mask, {'PreprocessingHash': 'of another'})
     result = evaluate(pred, manual)
     assert [case.subject for case in result.cases] == ['02']
-    assert any(
-        note.startswith('sub-01: not compared: the result is from an earlier choice')
-        for note in result.notes
-    )
+    left_out = 'sub-01: left out: the result is from an earlier choice'
+    assert any(note.startswith(left_out) for note in result.notes)
+    (brain,) = look_for_false_lesions(pred, participants=['01', '03']).brains
+    assert brain.subject == '03'
+    notes = look_for_false_lesions(pred, participants=['01', '03', '99']).notes
+    assert notes[0].startswith(left_out)
+    assert notes[1] == 'no mask of the participants 01, 99'
+    others = evaluate(pred, manual, participants=['02', '99']).notes
+    assert others == ('no label of the participants 99',)
+    put_mask(pred, 'sub-02_ses-A', lesions(LARGE), desc='_desc-mine')
+    assert not [note for note in evaluate(pred, manual, model='mine').notes if left_out in note]
+    notes = evaluate(pred, manual, model=(None, 'mine')).notes
+    assert any('sub-01, the default model: left out: ' in note for note in notes)
+
+
+def test_an_old_result_on_another_grid_leaves_the_new_one_alone(datasets):
+    pred, manual = datasets
+    as_output_folder(pred)
+    for space, configuration in (('T1w', 'old'), ('FLAIR', 'new')):
+        put_mask(pred, 'sub-01', lesions(LARGE, STRAY), space=space)
+        write_json(
+            UnitNames(pred, '01', None, space).done_marker,
+            {'ConfigurationHash': configuration, 'PreprocessingHash': configuration},
+        )
+    os.utime(UnitNames(pred, '01', None, 'T1w').done_marker, (1, 1))
+    result = evaluate(pred, manual, participants=['01'])
+    assert [case.space for case in result.cases] == ['FLAIR']
+    assert result.notes == ()
+
+
+def test_masks_of_names_with_and_without_the_session_are_ranked_together(datasets):
+    pred, manual = datasets
+    put_label(manual, 'sub-02', lesions(SMALL), Manual=False)
+    result = evaluate(pred, manual, participants=['02'])
+    (case,) = result.cases
+    assert case.voxels.dice == 1
+    assert [path.name for path in case.labels] == ['sub-02_ses-A_label-lesion_mask.nii.gz']
+    assert any('automatic mask' in note for note in result.notes)
+
+
+@pytest.mark.parametrize('space', ['MNI152NLin2009cAsym', 'within'])
+def test_a_damaged_mask_on_another_grid_does_not_matter(datasets, space):
+    pred, manual = datasets
+    put_mask(pred, 'sub-01', lesions(LARGE), space=space)
+    path = pred / f'sub-01/anat/sub-01_space-{space}_label-L_mask.nii.gz'
+    path.write_bytes(b'no image')
+    result = evaluate(pred, manual, participants=['01'])
+    assert [case.space for case in result.cases] == ['FLAIR']
+    assert [one.space for one in look_for_false_lesions(pred, participants=['01']).brains] == [
+        'FLAIR'
+    ]
+
+
+def test_a_mask_without_content_is_named_with_the_command(datasets):
+    pred, manual = datasets
+    path = pred / 'sub-01/anat/sub-01_space-FLAIR_label-L_mask.nii.gz'
+    path.unlink()
+    path.symlink_to(pred / '.git/annex/objects/absent')
+    result = evaluate(pred, manual)
+    assert [case.subject for case in result.cases] == ['02']
+    (failure,) = result.failures
+    assert 'its content is absent' in str(failure.error)
+    assert 'datalad get' in str(failure.error)
+
+
+def test_a_figure_that_cannot_be_made_costs_no_score(datasets, tmp_path, capsys, monkeypatch):
+    pred, manual = datasets
+    path = pred / 'sub-01/anat/sub-01_desc-preproc_FLAIR.nii.gz'
+    path.write_bytes(b'no image')
+    figures = ['--figures', str(tmp_path / 'figures')]
+    assert main(['evaluate', str(pred), str(manual), *figures]) == 1
+    printed, said = capsys.readouterr()
+    assert 'mean of 2' in printed
+    assert 'sub-01: compared, without a figure: ' in said
+    assert path.name in said
+
+    def full(*given, **named):
+        raise StorageError('the disk is full', path=tmp_path)
+
+    monkeypatch.setattr('ssl2_bids.reports.figures.evaluation.draw_case', full)
+    assert main(['evaluate', str(pred), str(manual), *figures]) == StorageError.exit_code
+    assert 'mean of 2' in capsys.readouterr().out
 
 
 def test_small_lesions_are_left_out_of_lesion_scores_alone(datasets):
