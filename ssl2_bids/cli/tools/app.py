@@ -6,7 +6,9 @@ Nothing heavy is imported until a command runs, so that help and usage errors ar
 from __future__ import annotations
 
 import argparse
+import os
 import signal
+import sys
 import traceback
 from collections.abc import Callable, Sequence
 
@@ -59,8 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Ssl2Error as error:
         show(f'error: {error}')
         return error.exit_code
-    except BrokenPipeError:
-        raise
+    except BrokenPipeError:  # whoever read our lines has enough of them, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except Exception as error:  # noqa: BLE001  the last resort
         text, code = unforeseen(error)
         if code == INTERNAL_ERROR:

@@ -6,6 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from ssl2_bids.workflows.participant.sloppy import WARNING
 from ssl2_bids.workflows.segmentation_files import PROCESS_AGAIN
 
 TOGETHER = 16  # results that a process reads at once
+CHANGED = 'results have changed since the sessions were compared: run --longitudinal again'
 COVARIATES = ('age', 'sex', 'group')
 
 
@@ -139,6 +141,8 @@ def _volumes(path: Path) -> dict[str, dict[str, str]]:
 def _changes(result: Result) -> tuple[list[str], dict[str, Any]]:
     """What ``--longitudinal`` found since the session before; nothing where that is outdated.
 
+    It is outdated if the result of any session that was compared is another one now.
+
     Returns
     -------
     Why changes are withheld, as flags; and the changes.
@@ -150,6 +154,8 @@ def _changes(result: Result) -> tuple[list[str], dict[str, Any]]:
             continue
         if known.get(names.session) != result.sidecar['ConfigurationHash']:
             continue
+        if any(_configuration(names, one) not in (None, known[one]) for one in known):
+            return [CHANGED], {}
         if summary['status'] == 'doubtful':
             return list(summary['misfits']), {}
         if summary['status'] == 'failed':
@@ -163,6 +169,13 @@ def _changes(result: Result) -> tuple[list[str], dict[str, Any]]:
                     'lesion_change_mm3': pair['volume_change_mm3'],
                 }
     return [], {}
+
+
+def _configuration(names: UnitNames, session: str) -> str | None:
+    """The configuration of a session's result by the same model now; None if unknown."""
+    summary = find_summary(replace(names, session=session)) or {}
+    found = summary.get('provenance', {}).get('configuration')
+    return str(found) if found is not None else None
 
 
 def _value(text: str) -> float | int | None:
@@ -220,11 +233,15 @@ def _covariates(
     found: dict[str, Any] = {name: person.get(name) for name in COVARIATES}
     for row in optional_table(bids_dir / subject / f'{subject}_sessions.tsv', 'session_id'):
         if session and row.get('session_id', '').strip().removeprefix('ses-') == session:
-            found |= {name: row[name] for name in COVARIATES if row.get(name)}
+            found |= {name: row[name] for name in COVARIATES if _is_known(row.get(name))}
     found['acq_time'] = acquisition_time(
         bids_dir, result.names.subject, session, result.names.reference
     )
-    return {k: None if v in (None, 'n/a', '') else v for k, v in found.items()}
+    return {k: v if _is_known(v) else None for k, v in found.items()}
+
+
+def _is_known(value: str | None) -> bool:
+    return value is not None and value.strip() not in ('', 'n/a')
 
 
 def _flag(rows: list[dict[str, Any]]) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ssl2_bids.bids.columns import MANIFEST_COLUMNS
+from ssl2_bids.bids.dataset import participant_labels
 from ssl2_bids.bids.dates import as_date, not_a_date
 from ssl2_bids.bids.outputs import (
     Result,
@@ -21,8 +24,9 @@ from ssl2_bids.bids.outputs import (
 )
 from ssl2_bids.bids.sidecars import is_sloppy
 from ssl2_bids.errors import DataError, NoInputError, Ssl2Error
+from ssl2_bids.files import read_text
 from ssl2_bids.workflows.current_results import current_results
-from ssl2_bids.workflows.export.run import T1_LIKE, Exported
+from ssl2_bids.workflows.export.run import T1_LIKE, Exported, unreadable
 from ssl2_bids.workflows.participant.sloppy import WARNING
 
 AGAIN = 'Run the participant level with --longitudinal again.'
@@ -33,6 +37,8 @@ def export_manifest(
     results_dir: Path, *, model: str = '', participants: tuple[str, ...] | None = None
 ) -> list[Exported]:
     """Write the list of visits, with paths relative to the results.
+
+    Of a list of the same model the rows of other participants than those asked for stay.
 
     A row has a visit: images, lesion mask and brain mask, all in the space between the visits of
     the participant. The columns are those of lesiontrack 0.2, mscard 0.1 and msdataqc 0.1.
@@ -47,9 +53,11 @@ def export_manifest(
     ------
     NoInputError : no participant of these was compared with this model.
     """
-    current, _ = current_results(find_results(results_dir))
+    errors: list[Ssl2Error] = []
+    current, _ = current_results(find_results(results_dir, errors))
     of_model = [one for one in current if one.names.desc == model]
-    subjects = sorted({one.names.subject for one in of_model})
+    damaged = {subject: error for (subject, _), error in unreadable(errors, model)}
+    subjects = participant_labels(results_dir)
     if participants is not None:
         subjects = [one for one in subjects if one in participants]
     summaries = [
@@ -66,23 +74,48 @@ def export_manifest(
             path=results_dir,
         )
     path = results_dir / output_name('group.lesiontrack')
-    rows: list[dict[str, Any]] = []
+    rows = [] if participants is None else _former_rows(path, model, participants)
     done: list[Exported] = []
     for summary in summaries:
         names = UnitNames(results_dir, summary['subject'], None, desc=model)
         name = f'sub-{summary["subject"]}'
         try:
+            if summary['subject'] in damaged:
+                raise damaged[summary['subject']]
             _check(summary, names, of_model)
             rows += list(_rows(summary, names))
             done.append(Exported(name, path))
         except Ssl2Error as error:
             done.append(Exported(name, None, error))
+    compared = {summary['subject'] for summary in summaries}
+    for label in dict.fromkeys(participants or ()):
+        if label not in compared:
+            absent = NoInputError('no sessions were compared with this model', advice=AGAIN)
+            done.append(Exported(f'sub-{label}', None, absent))
     if rows:
-        write_table(path, rows, MANIFEST_COLUMNS)
+        write_table(path, sorted(rows, key=lambda row: row['subject']), MANIFEST_COLUMNS)
     else:  # a former list names results that are no longer there
         for one in (path, sidecar_path(path)):
             one.unlink(missing_ok=True)
     return done
+
+
+def _former_rows(path: Path, model: str, participants: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of other participants in a list of the same model that was written before."""
+    if not path.is_file():
+        return []
+    rows = csv.DictReader(io.StringIO(read_text(path)), delimiter='\t')
+    kept = []
+    for row in rows:
+        subject, session = (
+            (row.get(key) or '').partition('-')[2] for key in ('subject', 'session')
+        )
+        names = UnitNames(path.parent, subject, None, desc=model)
+        mask = names.path('longitudinal.mask', session=session).relative_to(path.parent)
+        if row.get('mask') == mask.as_posix() and subject not in participants:
+            known = {key: row.get(key) or '' for key in MANIFEST_COLUMNS}
+            kept.append({key: '' if value == 'n/a' else value for key, value in known.items()})
+    return kept
 
 
 def _check(summary: dict[str, Any], names: UnitNames, results: Sequence[Result]) -> None:
@@ -133,7 +166,8 @@ def _check(summary: dict[str, Any], names: UnitNames, results: Sequence[Result])
             'the date of a session is not known, and the list needs the time between sessions',
             advice=dated,
         )
-    if len(set(years)) != len(years):
+    days = [date.date() for visit in summary['visits'] if (date := as_date(visit['time']))]
+    if len(set(days)) != len(years):
         raise DataError(
             'two sessions have the same date, and the list needs the time between sessions',
             advice=f'Correct acq_time in sub-{names.subject}_sessions.tsv. {AGAIN}',

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ssl2_bids.bids.absent import absent_content, is_absent
 from ssl2_bids.bids.dataset import unit_name
 from ssl2_bids.bids.labels import is_own
 from ssl2_bids.bids.outputs import (
+    MASK_NAME,
     Result,
     find_results,
     find_summary,
@@ -58,6 +60,9 @@ def export(
 ) -> list[Exported]:
     """Export the results of a model, session by session.
 
+    A session whose result is damaged or out of date is among those that failed, and so is a
+    participant without a result.
+
     Parameters
     ----------
     results_dir : output folder of ssl2-bids.
@@ -72,20 +77,53 @@ def export(
     ------
     NoInputError : there are no results of this model and these participants.
     """
-    found, _ = current_results(find_results(results_dir))
-    chosen = [
-        one
-        for one in found
-        if one.names.desc == model and (participants is None or one.names.subject in participants)
-    ]
-    if not chosen:
+    chosen, left_out = _choose(results_dir, model, participants)
+    if not chosen and not left_out:
         raise NoInputError(
             'there are no finished results to export',
             advice='Run the participant level first, or name another model or participant.',
             path=results_dir,
         )
     write = {'fmriprep': write_roi, 'filled': write_filled}[kind]
-    return list(_each(chosen, bids_dir, write))
+    return [*_each(chosen, bids_dir, write), *left_out]
+
+
+def _choose(
+    results_dir: Path, model: str, participants: tuple[str, ...] | None
+) -> tuple[list[Result], list[Exported]]:
+    """The results of a model that count, and the sessions without one, each with the reason."""
+    errors: list[Ssl2Error] = []
+    current, old = current_results(find_results(results_dir, errors))
+    reasons: dict[tuple[str, str | None], Ssl2Error] = {}
+    for one, why in old:
+        if one.names.desc == model:
+            unit = one.names.subject, one.names.session
+            reasons[unit] = DataError(why, path=one.names.done_marker)
+    reasons |= dict(unreadable(errors, model))
+    chosen = [one for one in current if one.names.desc == model]
+    for one in chosen:
+        reasons.pop((one.names.subject, one.names.session), None)
+    if participants is not None:
+        chosen = [one for one in chosen if one.names.subject in participants]
+        reasons = {unit: why for unit, why in reasons.items() if unit[0] in participants}
+        known = {one.names.subject for one in chosen} | {subject for subject, _ in reasons}
+        for label in dict.fromkeys(participants):
+            if label not in known:
+                reasons[label, None] = NoInputError(
+                    'no finished result of this model',
+                    advice='Run the participant level first, or name another model.',
+                )
+    return chosen, [Exported(unit_name(*unit), None, why) for unit, why in reasons.items()]
+
+
+def unreadable(
+    errors: Sequence[Ssl2Error], model: str
+) -> list[tuple[tuple[str, str | None], Ssl2Error]]:
+    """The sessions whose results of a model cannot be read, from the errors of their files."""
+    matches = [(MASK_NAME.fullmatch(Path(error.path or '').name), error) for error in errors]
+    return [
+        ((m['subject'], m['session']), e) for m, e in matches if m and (m['desc'] or '') == model
+    ]
 
 
 def _each(
@@ -203,6 +241,8 @@ def raw_t1(result: Result, bids_dir: Path, *, accepted: tuple[str, ...]) -> tupl
             advice='Run the participant level without -d.',
         )
     path = bids_dir / name
+    if is_absent(path):
+        raise absent_content(path, bids_dir)
     if not path.is_file():
         raise DataError(
             'the raw image of the result is missing',

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import defaultdict
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ssl2_bids.bids.outputs import find_visits_summaries, read_visits_summary, sidecar_path
-from ssl2_bids.errors import SOME_FAILED, Ssl2Error
+from ssl2_bids.errors import SOME_FAILED, CannotWriteError, DataError, Ssl2Error, StorageError
 from ssl2_bids.files import remove_leftovers, write_json
 from ssl2_bids.processes import side_by_side
 from ssl2_bids.progress import ShowLine
 from ssl2_bids.settings import ParticipantSettings
 from ssl2_bids.steps.joint_lesions import segment_jointly
+from ssl2_bids.volume import read_grid
 from ssl2_bids.workflows.longitudinal.files import write_lesion_table, write_results
 from ssl2_bids.workflows.longitudinal.plan import (
     LongitudinalPlan,
@@ -32,6 +35,9 @@ from ssl2_bids.workflows.participant.plan import Plan
 
 log = logging.getLogger('ssl2_bids')
 
+WRITING = {CannotWriteError.exit_code, StorageError.exit_code}
+PROCESS, VOXEL = 0.4e9, 40.0  # bytes of a process, and of a voxel of each visit
+
 
 def run_longitudinal(
     settings: ParticipantSettings, code: int, *, show: ShowLine = log.info
@@ -45,7 +51,8 @@ def run_longitudinal(
 
     Returns
     -------
-    The exit code of both: 1 where all sessions were done and a comparison failed.
+    The exit code of both: 1 where all sessions were done and a comparison failed, that of a full
+    or unwritable disk where one was met.
     """
     if settings.reports_only or settings.boilerplate_only:
         return code
@@ -70,28 +77,54 @@ def run_longitudinal(
     root = settings.output_dir
     subjects = {plan.subject for plan in todo}
     former = cited_sentences(root, subjects)
-    failed = False
-    nprocs = 1 if settings.low_mem else settings.nprocs
+    codes = set()
     try:
-        for place, problem in side_by_side(compare, todo, nprocs=nprocs):
+        for place, failure in side_by_side(compare, todo, nprocs=_at_once(todo, settings)):
             plan = todo[place]
-            if problem:
-                log.error('sub-%s: sessions not compared: %s', plan.subject, problem)
-                failed = True
+            if failure:
+                log.error('sub-%s: sessions not compared: %s', plan.subject, failure.text)
+                codes.add(failure.exit_code)
             else:
                 show(f'sub-{plan.subject}: {described(plan)}')
             write_pages(root, {plan.subject})
     finally:
         update_citation(root, subjects, former)
-    return code or (SOME_FAILED if failed else code)
+    if code not in WRITING and (full := codes & WRITING):
+        return max(full)
+    return code or (SOME_FAILED if codes else code)
 
 
-def compare(plan: LongitudinalPlan) -> str:
+def _at_once(plans: list[LongitudinalPlan], settings: ParticipantSettings) -> int:
+    """How many participants are compared at a time, with the memory that the run has."""
+    if settings.low_mem:
+        return 1
+    needed = max(map(memory_of, plans))
+    return max(1, min(settings.nprocs, int(settings.memory_gb * 1e9 / needed)))
+
+
+def memory_of(plan: LongitudinalPlan) -> float:
+    """Bytes of a comparison, about: measured with two visits of 7.7 million voxels (0.95 GB)."""
+    voxels = 0.0
+    for visit in plan.visits:
+        with suppress(DataError):  # the comparison names the file
+            voxels += math.prod(read_grid(visit.plan.names.path('anat.brain_mask'))[0])
+    return PROCESS + VOXEL * voxels
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a comparison failed, and the exit code of that."""
+
+    text: str
+    exit_code: int
+
+
+def compare(plan: LongitudinalPlan) -> Failure | None:
     """Compare the sessions of one participant and write all results.
 
     Returns
     -------
-    Why that failed; empty where it did not. The page has the reason too.
+    Why that failed; None where it did not. The page has the reason too.
     """
     former, figures = _outputs_before(plan), list[str]()
     try:
@@ -125,8 +158,9 @@ def compare(plan: LongitudinalPlan) -> str:
         except Ssl2Error as again:
             log.error('%s', again)
         about = f'{failure["File"]}: ' if failure['File'] else ''
-        return f'{about}{failure["Message"].rstrip(".")}. {failure["Advice"]}'.strip()
-    return ''
+        text = f'{about}{failure["Message"].rstrip(".")}. {failure["Advice"]}'.strip()
+        return Failure(text, failure['ExitCode'])
+    return None
 
 
 def _by_subject(settings: ParticipantSettings) -> dict[str, list[Plan]]:

@@ -16,7 +16,7 @@ from ssl2_bids.steps.lesion_states import STATES, TrackedLesion
 from ssl2_bids.volume import Volume
 from ssl2_bids.workflows.longitudinal.files import in_state
 from ssl2_bids.workflows.longitudinal.plan import LongitudinalPlan, planned_outputs
-from ssl2_bids.workflows.longitudinal.visits import Visit, years_between
+from ssl2_bids.workflows.longitudinal.visits import Visit, on_one_day, years_between
 from ssl2_bids.workflows.longitudinal.within import WithinSpace
 
 PICTURES = 8  # of each pair of sessions: those that changed most
@@ -110,12 +110,13 @@ def changed(found: JointLesions, gap: int) -> list[TrackedLesion]:
 def _pair(found: JointLesions, gap: int, before: Visit, after: Visit) -> dict[str, Any]:
     counts = {state: len(in_state(found.lesions, gap, state)) for state in STATES}
     years = years_between(before, after)
+    rated = years and not on_one_day(before, after)
     return {
         'before': before.label,
         'after': after.label,
         'years': None if years is None else round(years, 3),
         **counts,
-        'new_per_year': round(counts['new'] / years, 2) if years and years > 0 else None,
+        'new_per_year': round(counts['new'] / years, 2) if years and rated else None,
         'volume_change_mm3': round(sum(one.changes[gap] for one in found.lesions), 2),
         'new_volume_mm3': round(
             sum(one.volumes[gap + 1] for one in in_state(found.lesions, gap, 'new')), 2

@@ -83,7 +83,9 @@ def in_order(plans: list[Plan]) -> tuple[list[Visit], list[str]]:
     dated = [(visit.date, place) for place, visit in enumerate(visits) if visit.date]
     if len(dated) < len(visits):
         unread = [not_a_date(v.label, v.time) for v in visits if v.time and not v.date]
-        return visits, [f'{text}; there are no changes per year' for text in unread]
+        if dated != sorted(dated):
+            unread.append('the known dates of the sessions are in another order than their labels')
+        return visits, [f'{text}; not all changes are given per year' for text in unread]
     by_date = [visits[place] for _, place in sorted(dated)]  # of one date by number
     remarks = []
     if by_date != visits:
@@ -96,7 +98,7 @@ def in_order(plans: list[Plan]) -> tuple[list[Visit], list[str]]:
         f'ses-{a.label} and ses-{b.label} have the same date: correct acq_time if it is wrong; '
         'there are no changes per year'
         for a, b in pairwise(by_date)
-        if a.date == b.date
+        if on_one_day(a, b)
     ]
     return by_date, remarks
 
@@ -107,9 +109,17 @@ def _by_number(label: str) -> list[tuple[bool, int, str]]:
     return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]
 
 
+def on_one_day(one: Visit, other: Visit) -> bool:
+    """Whether two visits have the same date, at any time: nothing can be given per year."""
+    return bool(one.date and other.date and one.date.date() == other.date.date())
+
+
 def years_between(one: Visit, other: Visit) -> float | None:
-    """Time between two visits in years of 365.25 days; None where a date is unknown."""
-    if one.date is None or other.date is None:
+    """Time from a visit to a later one in years of 365.25 days.
+
+    None where a date is unknown, or the second one is before the first.
+    """
+    if one.date is None or other.date is None or other.date < one.date:
         return None
     return (other.date - one.date).total_seconds() / (365.25 * 86_400)
 

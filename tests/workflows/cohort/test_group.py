@@ -284,6 +284,53 @@ def test_sessions_are_matched_with_and_without_prefix_in_any_encoding(tmp_path, 
     assert [(row['age'], row['group']) for row in rows] == [('40', 'ä'), ('41', 'ö')]
 
 
+def test_an_unknown_value_of_a_session_leaves_that_of_the_participant(tmp_path, make_dataset):
+    root = make_dataset(
+        {
+            'participants.tsv': 'participant_id\tage\tgroup\nsub-1\t40\tMS\n',
+            'sub-1/ses-a/anat': None,
+            'sub-1/sub-1_sessions.tsv': 'session_id\tage\tgroup\nses-a\tn/a\t\n',
+        }
+    )
+    add_result(tmp_path / 'out', '1', 9.0, session='a')
+    settings = GroupSettings(root, tmp_path / 'out', tmp_path / 'w')
+    assert run_group_level(settings, show=lambda text: None) == 0
+    (row,) = rows_of(settings).values()
+    assert (row['age'], row['group']) == ('40', 'MS')
+
+
+def test_changes_are_withheld_where_any_session_was_segmented_again(tmp_path, make_dataset):
+    root = make_dataset({'sub-1/ses-a/anat': None, 'sub-1/ses-b/anat': None})
+    out = tmp_path / 'out'
+    first, second = (add_result(out, '1', 9.0, session=session) for session in 'ab')
+    for names in (first, second):
+        add_summary(names, 'x')
+    pair = {'before': 'a', 'after': 'b', 'new': 7, 'new_per_year': 7.0, 'enlarging': 0}
+    compared = {
+        'subject': '1',
+        'session': None,
+        'model': '',
+        'status': 'done',
+        'configurations': {'a': 'x', 'b': 'x'},
+        'pairs': [pair | {'volume_change_mm3': 99.0}],
+    }
+    write_json(UnitNames(out, '1', None).path('longitudinal.summary'), compared)
+    settings = GroupSettings(root, out, tmp_path / 'w')
+
+    def row_of_second() -> dict[str, str]:
+        assert run_group_level(settings, show=lambda text: None) == 0
+        with open(out / 'group_lesions.tsv', newline='') as stream:
+            return list(csv.DictReader(stream, delimiter='\t'))[1]
+
+    assert row_of_second()['new_lesions'] == '7'
+    sidecar = json.loads(first.done_marker.read_text())
+    write_json(first.done_marker, sidecar | {'ConfigurationHash': 'new'})
+    add_summary(first, 'new')
+    row = row_of_second()
+    assert row['new_lesions'] == row['lesion_change_mm3'] == 'n/a'
+    assert 'results have changed since the sessions were compared' in row['quality']
+
+
 @pytest.mark.parametrize('kept', ['', 'index', 'row', 'rows', 'value'])
 def test_a_table_of_volumes_that_was_cut_costs_that_result(cohort, caplog, kept):
     path = UnitNames(cohort.output_dir, '02', None, 'T1w').path('anat.volumes')

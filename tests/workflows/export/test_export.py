@@ -158,7 +158,11 @@ def test_a_result_made_with_unit1_names_the_way_to_a_mask_on_the_t1w(results, tm
     ('given', 'code', 'words'),
     [
         (['--to', 'filled', '--participant-label', 'flair'], 65, 'made without T1w or UNIT1'),
-        (['--to', 'filled', '--participant-label', 'nobody'], 66, 'no finished results'),
+        (
+            ['--to', 'filled', '--participant-label', 'nobody'],
+            66,
+            'sub-nobody: no finished result of',
+        ),
         (['--to', 'spm'], 64, "invalid choice: 'spm'"),
     ],
 )
@@ -178,6 +182,41 @@ def test_a_raw_image_that_was_replaced_ends_no_other_export(results, tmp_path, c
     assert main(['export', str(results / 'out'), str(tmp_path / 'data'), *given]) == 65
     shown = capsys.readouterr()
     assert 'the raw image was replaced' in shown.out + shown.err
+
+
+def test_sessions_that_cannot_be_exported_are_named_and_end_no_other(results, tmp_path, capsys):
+    shutil.copytree(results / 'on-flair', tmp_path / 'out')
+    shutil.copytree(results / 'data', tmp_path / 'data')
+    desc, anat = label(results), tmp_path / 'out' / 'sub-flair' / 'anat'
+    damaged = anat / f'sub-flair_space-FLAIR_label-L_desc-{desc}_mask.json'
+    whole = damaged.read_text()
+    damaged.write_text('{')
+    given = ['export', str(tmp_path / 'out'), str(tmp_path / 'data'), '--to', 'fmriprep']
+    given += ['--model', desc]
+    assert main([*given, '--participant-label', 't1', '99']) == 1
+    shown = ''.join(capsys.readouterr())
+    assert 'sub-t1: ' in shown
+    assert 'sub-99: no finished result of this model' in shown
+    assert 'sub-flair' not in shown  # it was not asked for
+    assert main(given) == 1
+    shown = ''.join(capsys.readouterr())
+    assert damaged.name in shown
+    assert 'sub-t1_label-lesion_roi.nii.gz' in shown
+    damaged.write_text(whole)
+    mask = next(anat.glob('*desc-brain_mask.json'))
+    mask.write_text(json.dumps(json.loads(mask.read_text()) | {'PreprocessingHash': 'other'}))
+    assert main(given) == 1
+    assert 'the result is from an earlier choice' in ''.join(capsys.readouterr())
+
+
+def test_a_raw_image_without_content_is_named_with_the_command(results, tmp_path, capsys):
+    shutil.copytree(results / 'data', tmp_path / 'data')
+    path = tmp_path / 'data' / 'sub-t1' / 'anat' / 'sub-t1_T1w.nii.gz'
+    path.unlink()
+    path.symlink_to(tmp_path / 'data' / '.git' / 'annex' / 'objects' / 'absent')
+    given = ['--to', 'fmriprep', '--model', label(results)]
+    assert main(['export', str(results / 'out'), str(tmp_path / 'data'), *given]) == 65
+    assert 'datalad get' in ''.join(capsys.readouterr())
 
 
 def test_resampled_images_are_not_filled(results, capsys):

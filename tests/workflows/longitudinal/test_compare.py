@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,12 @@ from ssl2_bids.workflows.longitudinal.plan import (
     planned_outputs,
 )
 from ssl2_bids.workflows.longitudinal.run import compare, described, run_longitudinal
-from ssl2_bids.workflows.longitudinal.visits import Visit, in_order, years_between
+from ssl2_bids.workflows.longitudinal.visits import (
+    Visit,
+    in_order,
+    on_one_day,
+    years_between,
+)
 from ssl2_bids.workflows.longitudinal.within import _differences
 from ssl2_bids.workflows.participant.pages import write_pages
 from ssl2_bids.workflows.participant.planning import plan_sessions
@@ -89,7 +96,7 @@ def plan_of(folder: Path, *sessions: str, subject: str = '01') -> LongitudinalPl
 def plan(folder: Path) -> LongitudinalPlan:
     """All three sessions, compared."""
     made = plan_of(folder)
-    assert compare(made) == ''
+    assert compare(made) is None
     return made
 
 
@@ -201,15 +208,15 @@ def test_the_session_results_stay_alone(plan, folder):
 
 def test_same_bytes_again_and_fewer_sessions_replace_more(plan, folder):
     before = {path: path.read_bytes() for path in planned_outputs(plan)}
-    assert compare(plan_of(folder)) == ''
+    assert compare(plan_of(folder)) is None
     assert {path: path.read_bytes() for path in planned_outputs(plan)} == before
     fewer = plan_of(folder, '1', '2')
     assert not is_finished(fewer)
-    assert compare(fewer) == ''
+    assert compare(fewer) is None
     names = [path.name for path in fewer.table.parent.iterdir()]
     assert not [name for name in names if 'ses-3' in name or 'ses2ses3' in name]
     assert not [p.name for p in fewer.summary.parent.glob('*_long.svg') if 'ses3' in p.name]
-    assert compare(plan_of(folder)) == ''
+    assert compare(plan_of(folder)) is None
 
 
 def test_a_damaged_file_is_named_and_nothing_looks_finished(plan, folder):
@@ -218,18 +225,18 @@ def test_a_damaged_file_is_named_and_nothing_looks_finished(plan, folder):
     path.write_bytes(whole[: len(whole) // 2])
     try:
         problem = compare(plan)
-        assert path.name in problem
+        assert path.name in problem.text
         assert not is_finished(plan)
         summary = json.loads(plan.summary.read_text())
         assert summary['status'] == 'failed'
         assert 'truncated or damaged' in summary['error']['Message']
         assert plan.table.relative_to(folder / 'out').as_posix() in summary['former']
-        assert 'again with --overwrite' in problem
+        assert 'again with --overwrite' in problem.text
         rows = flagged_rows(plan, folder)
         assert all('comparison of the sessions failed' in row['flags'][-1] for row in rows)
     finally:
         path.write_bytes(whole)
-    assert compare(plan) == ''
+    assert compare(plan) is None
     assert is_finished(plan)
 
 
@@ -243,11 +250,11 @@ def test_what_a_comparison_wrote_before_it_failed_is_taken_away_later(folder, mo
         patched.setattr(running, 'write_lesion_table', fail)
         assert compare(made)
     assert made.path('mask', made.visits[2]).is_file()
-    assert compare(plan_of(folder, '1', '2')) == ''
+    assert compare(plan_of(folder, '1', '2')) is None
     names = [path.name for path in made.table.parent.iterdir()]
     assert not [name for name in names if 'ses-3_space-within' in name or 'ses2ses3' in name]
     assert not [p.name for p in made.summary.parent.glob('*_long.svg') if 'ses3' in p.name]
-    assert compare(plan_of(folder)) == ''
+    assert compare(plan_of(folder)) is None
 
 
 def make_fresh(plan: LongitudinalPlan) -> None:
@@ -287,14 +294,72 @@ def test_order_by_dates(folder):
         assert [v.label for v in visits] == ['1', '2', '3']
         (remark,) = remarks
         assert 'acq_time of ses-1 is "spring", and not a date such as 2021-05-31T10' in remark
+        day = '2021-06-01T{}:00'
+        table.write_text(
+            f'session_id\tacq_time\nses-1\t{day.format("10:00")}\nses-2\t{day.format("10:20")}\n'
+            'ses-3\t2022-06-01\n'
+        )
+        visits, remarks = in_order(plans)
+        assert [on_one_day(a, b) for a, b in pairwise(visits)] == [True, False]
+        assert ['have the same date' in remark for remark in remarks] == [True]
+        table.write_text('session_id\tacq_time\nses-1\t2021-06-01\nses-2\t2020-06-01\n')
+        visits, remarks = in_order(plans)
+        assert [v.label for v in visits] == ['1', '2', '3']
+        assert 'the known dates of the sessions are in another order' in remarks[0]
+        assert years_between(visits[0], visits[1]) is None
     finally:
         table.unlink()
+
+
+def test_the_day_of_a_second_scan_gives_no_rate(folder):
+    table = folder / 'data' / 'sub-01' / 'sub-01_sessions.tsv'
+    table.write_text(
+        'session_id\tacq_time\nses-1\t2021-06-01T10:00:00\nses-2\t2021-06-01T10:20:00\n'
+        'ses-3\t2022-06-01T10:00:00\n'
+    )
+    try:
+        made = plan_of(folder)
+        assert compare(made) is None
+        first, second = json.loads(made.summary.read_text())['pairs']
+        assert (first['new'], first['new_per_year']) == (1, None)
+        assert second['new_per_year'] == 0
+        flagged_rows(made, folder)  # the comparison names the results as they are
+        (done,) = export_manifest(folder / 'out', model=made.names.desc, participants=('01',))
+        assert 'two sessions have the same date' in str(done.error)
+    finally:
+        table.unlink()
+    assert compare(plan_of(folder)) is None
+
+
+def test_the_memory_of_a_run_limits_the_comparisons_at_a_time(plan):
+    settings = replace(plan.visits[0].plan.settings, nprocs=16)
+    needed = running.memory_of(plan)
+    assert needed == running.PROCESS + running.VOXEL * len(plan.visits) * np.prod(SHAPE)
+    for given, expected in (({'memory_gb': 2.0}, int(2e9 / needed)), ({'memory_gb': 0.1}, 1)):
+        assert running._at_once([plan], replace(settings, **given)) == expected
+    assert running._at_once([plan], replace(settings, memory_gb=2.0, low_mem=True)) == 1
+
+
+def test_a_full_disk_gives_its_exit_code(plan, monkeypatch):
+    def full(*given, **named):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    settings = plan.visits[0].plan.settings
+    monkeypatch.setattr(running, 'bring_together', full)
+    # the phantoms' results are of no run, so that of no session there is a finished one
+    monkeypatch.setattr(running, '_plan_of', lambda subject, plans: (subject, plan))
+    monkeypatch.setattr(running, 'is_finished', lambda plan: False)
+    assert run_longitudinal(settings, 0) == 74
+    assert run_longitudinal(settings, 1) == 74
+    assert run_longitudinal(settings, 73) == 73
+    monkeypatch.undo()
+    assert compare(plan) is None
 
 
 def test_another_person_scanner_and_order_of_dates_are_named(folder):
     plan = plan_of(folder, subject='02')
     assert [visit.label for visit in plan.visits] == ['2', '1']
-    assert compare(plan) == ''
+    assert compare(plan) is None
     summary = json.loads(plan.summary.read_text())
     warnings = ' '.join(summary['warnings'])
     assert 'another order than their labels' in warnings
@@ -307,7 +372,7 @@ def test_another_person_scanner_and_order_of_dates_are_named(folder):
 def test_changes_between_people_are_withheld_everywhere(folder):
     plan = plan_of(folder, subject='02')
     if not is_finished(plan):
-        assert compare(plan) == ''
+        assert compare(plan) is None
     summary = json.loads(plan.summary.read_text())
     assert summary['status'] == 'doubtful'
     (misfit,) = summary['misfits']
