@@ -11,6 +11,7 @@ from ssl2_bids import sidecar_values
 from ssl2_bids.bids import image_names, mp2rage_parts, preference
 from ssl2_bids.bids.absent import ABSENT, absent_content, is_absent
 from ssl2_bids.bids.filters import LONG_NAMES, SUFFIXES_OF, matches
+from ssl2_bids.bids.given_datasets import GivenFileError
 from ssl2_bids.bids.headers import Header, read_header
 from ssl2_bids.bids.mp2rage_parts import Roles
 from ssl2_bids.bids.scan import Companion, Scan
@@ -117,7 +118,7 @@ class Choosing:
                 self.headers[path] = read_header(path)
             except DataError as error:
                 advice = f'{error.advice} Without -d {file["dataset"]} it is not needed.'.strip()
-                problem = DataError(error.message, path=path, advice=advice)
+                problem = GivenFileError(error.message, path=path, advice=advice)
                 self.given_problems.append(problem)
                 return []
         self.drop(files[1:], 'another dataset or image of -d has priority')
@@ -144,6 +145,7 @@ class Choosing:
             metadata=common | file['metadata'],
             dataset=file['dataset'],
             within=file['within'],
+            shared=file['shared'],
             corrected=file.get('desc') == 'preproc',
             channel=channel,
         )

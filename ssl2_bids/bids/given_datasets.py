@@ -62,6 +62,15 @@ def program_of(root: Path) -> str:
     return f'{first["Name"]} {first.get("Version", "")}'.strip()
 
 
+class GivenFileError(DataError):
+    """A file of ``-d`` or ``--brain-mask`` cannot be used."""
+
+
+def given_file_error(error: DataError) -> GivenFileError:
+    """An error as one of a file that was given."""
+    return GivenFileError(error.message, advice=error.advice, path=error.path)
+
+
 def shown_name(path: Path, datasets: Mapping[str, Path], bids_dir: Path) -> str:
     """A file of the raw dataset relative to it, one of another dataset as its BIDS URI."""
     around = {name: root for name, root in datasets.items() if path.is_relative_to(root)}
@@ -116,18 +125,23 @@ def given_images(
     subject: str,
     session: str | None,
     entities_of: Callable[[Path], dict[str, str]],
+    *,
+    several: bool = True,
 ) -> list[dict[str, Any]]:
     """The images that a session may take from the datasets, in the order of these.
 
     Parameters
     ----------
     entities_of : gives the entities of a path below a dataset, by long names.
+    several : whether the participant has several sessions. fMRIPrep leaves the session out of
+        the name of a T1w from several images, of one session too.
 
     Returns
     -------
     Entities, ``path``, ``metadata`` and ``sidecar_problems`` of each, as for raw images, with
     ``dataset`` (its name), ``root`` (its folder), ``within`` (the file is the participant's, not
-    the session's) and ``mask`` (the dataset has a brain mask of the session).
+    the session's), ``shared`` (and there are several sessions) and
+    ``mask`` (the dataset has a brain mask of the session).
     """
     found = []
     for name, root in datasets.items():
@@ -152,6 +166,7 @@ def given_images(
                         entities_of(path.relative_to(root))
                         | {'path': path, 'metadata': metadata, 'sidecar_problems': problems}
                         | {'dataset': name, 'root': root, 'within': within, 'mask': mask}
+                        | {'shared': within and several}
                     )
     return found
 

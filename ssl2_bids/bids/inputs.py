@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ssl2_bids.bids.database import listed_images
-from ssl2_bids.bids.dataset import read_description, unit_name
+from ssl2_bids.bids.dataset import read_description, session_labels, unit_name
 from ssl2_bids.bids.filters import SUFFIXES_OF, describe_filter, matches
 from ssl2_bids.bids.given_datasets import given_images
 from ssl2_bids.bids.inheritance import Inheritance, stem
@@ -103,7 +103,7 @@ def find_sessions(
     files = _images(bids_dir, sorted({subject for subject, _ in units}), listed)
     if not unusable:
         _warn_of_spelling(bids_dir, units, files, filters)
-    given = _given_images(derivatives or {}, units)
+    given = _given_images(bids_dir, derivatives or {}, units)
     unused = _unused_filters(files, filters)
 
     def sessions_by(filters: dict[str, dict[str, Any]]) -> Iterator[Session]:
@@ -189,13 +189,20 @@ def _reported(items: Sequence[Item], text: str) -> Iterator[Item]:
 
 
 def _given_images(
-    derivatives: Mapping[str, Path], units: list[tuple[str, str | None]]
+    bids_dir: Path, derivatives: Mapping[str, Path], units: list[tuple[str, str | None]]
 ) -> dict[tuple[str, str | None], list[dict[str, Any]]]:
     """The images of ``-d``, by participant and session."""
     if not derivatives:
         return {}
     entities_of = _entity_parser()
-    return {unit: given_images(derivatives, *unit, entities_of) for unit in units}
+    several = {
+        subject: len(session_labels(bids_dir, subject)) > 1
+        for subject in dict.fromkeys(subject for subject, _ in units)
+    }
+    return {
+        unit: given_images(derivatives, *unit, entities_of, several=several[unit[0]])
+        for unit in units
+    }
 
 
 def _warn_of_spelling(
@@ -330,7 +337,7 @@ def _session(
         unasked = ', '.join(path.name for path, why in choice.dropped if why == UNASKED)
         more = f'; {UNASKED}: {unasked}' if unasked else ''
         return replace(result, skipped=f'the model needs {wanted}; found: {found}{more}')
-    if all(scan.within for scan in channels.values()):
+    if all(scan.shared for scan in channels.values()):
         return replace(result, skipped='the session has no images of its own')
     if reference and (wanted_suffix := SUFFIXES_OF[reference][0]) not in channels:
         for problem in choice.problems:  # it is there, but cannot be used
@@ -339,7 +346,7 @@ def _session(
         return replace(result, skipped=f'no {wanted_suffix} image, which --reference requires')
     chosen = SUFFIXES_OF[reference][0] if reference else choose_reference(channels)
     warnings = list(choice.warnings)
-    if (template := scans.get('T1w')) and template.within and template.channel:
+    if (template := scans.get('T1w')) and template.shared and template.channel:
         warnings.append(
             f'the T1w of {template.dataset} is one image of all sessions: changes between '
             'sessions are averaged in it'
@@ -362,7 +369,7 @@ def choose_reference(scans: dict[str, Scan]) -> str:
         return 'UNIT1'
     if 'T1w' not in scans:
         return 'FLAIR' if 'FLAIR' in scans else next(iter(scans))
-    if scans['T1w'].within:
+    if scans['T1w'].shared:
         return 'T1w'
     if 'FLAIR' in scans:
         t1w, flair = max(scans['T1w'].spacing), max(scans['FLAIR'].spacing)

@@ -86,10 +86,18 @@ def write_dataset_files(
             f'"{content["Name"]}"): results of participants with equal labels are replaced. For '
             'another dataset give another output folder'
         )
-    former = before.get('DatasetLinks')
+    found = before.get('DatasetLinks')
+    former = found if isinstance(found, dict) else {}
     more = {name: raw_link(output_dir, folder) for name, folder in (links or {}).items()}
+    for name, link in more.items():
+        if former.get(name, link) != link:
+            warn_once(
+                f'{output_dir}: the dataset {name} was {former[name]} and is now {link}. If it is '
+                'another one, the Sources of earlier results are wrong: give it another name '
+                '(-d NAME=FOLDER), or use another output folder'
+            )
     content['DatasetLinks'] = {
-        **(former if isinstance(former, dict) else {}),
+        **former,
         **content['DatasetLinks'],
         **more,
     }

@@ -41,7 +41,8 @@ class Scan:
     spacing : voxel edges in mm, from the header; empty if it cannot be read.
     echo_times : s, of several echoes, if known for all.
     dataset : name of the dataset of ``-d`` that it comes from; empty for a raw image.
-    within : whether it is the image of all sessions, in a space of the participant.
+    within : whether its name has no session, so that it lies in a space of the participant.
+    shared : whether it is that of several sessions.
     corrected : whether the fields of the coils were corrected already.
     channel : whether it is an input of the model; else a brain mask lies on it.
     """
@@ -55,6 +56,7 @@ class Scan:
     echo_times: tuple[float, ...] = ()
     dataset: str = ''
     within: bool = False
+    shared: bool = False
     corrected: bool = False
     channel: bool = True
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 HOME = 'TEMPLATEFLOW_HOME'
 ARCHIVE = 'https://templateflow.s3.amazonaws.com'
 MODIFIER = re.compile(r'(res|cohort)-0*(\d+)')
+MASK_SUFFIX = '_desc-brain_mask.nii.gz'
 EXTENSIONS = ['.nii.gz', '.nii']
 
 
@@ -192,7 +193,9 @@ def missing_templates(spaces: Sequence[TemplateSpace]) -> UnavailableError:
     home, offered = templateflow_home(), offered_spaces()
     unknown = [space for space in spaces if space.name not in offered]
     wrong = [space for space in spaces if _is_wrong(space, offered.get(space.name, set()))]
-    rest = [space for space in spaces if space not in (*unknown, *wrong)]
+    masks = offered_spaces(MASK_SUFFIX)
+    bare = [s for s in spaces if offered.get(s.name) and not masks[s.name] and s not in wrong]
+    rest = [space for space in spaces if space not in (*unknown, *wrong, *bare)]
     message = f'the output space "{spaces[0]}" is not available'
     message += ''.join(f', nor is "{space}"' for space in spaces[1:])
     if rest:
@@ -202,6 +205,8 @@ def missing_templates(spaces: Sequence[TemplateSpace]) -> UnavailableError:
     for space in wrong:
         names = sorted(str(TemplateSpace(space.name, *one)) for one in offered[space.name])
         advice.append(f'TemplateFlow has {space.name} as {", ".join(names)}.')
+    for space in bare:
+        advice.append(f'TemplateFlow has no brain mask of {space.name}, which results need.')
     advice.append(f'Other output spaces: {", ".join(("anat", *SUFFIXES, ATLAS_SPACE))}.')
     linked = [path for space in rest for path in _absent_files(space, home)]
     if linked:
@@ -229,11 +234,17 @@ def _absent_files(space: TemplateSpace, home: Path) -> list[Path]:
     ]
 
 
-def offered_spaces() -> dict[str, set[tuple[int | None, int | None]]]:
+def offered_spaces(
+    suffix: str = '_T1w.nii.gz',
+) -> dict[str, set[tuple[int | None, int | None]]]:
     """Cohort and resolution of each T1w in TemplateFlow's archive, by template.
 
     The list comes with the client. Templates that are only in the folder of this machine have an
     empty set: nothing is known of their archive.
+
+    Parameters
+    ----------
+    suffix : end of the file names, for the brain masks :data:`MASK_SUFFIX`.
     """
     package = find_spec('templateflow')
     assert package is not None
@@ -244,7 +255,7 @@ def offered_spaces() -> dict[str, set[tuple[int | None, int | None]]]:
         for name in archive.namelist():
             path = Path(name)
             numbers = found.setdefault(path.parts[0].removeprefix('tpl-'), set())
-            if path.name.endswith('_T1w.nii.gz') and '_desc-' not in path.name:
+            if path.name.endswith(suffix) and '_desc-' not in path.name.removesuffix(suffix):
                 numbers.add((_number(path, 'cohort'), _number(path, 'res')))
     for folder in templateflow_home().glob('tpl-*'):
         found.setdefault(folder.name.removeprefix('tpl-'), set())
@@ -275,9 +286,11 @@ def command_that_gets(spaces: Sequence[TemplateSpace], home: Path) -> str:
         'from templateflow import api, conf',
         'conf.update(local=True, overwrite=False, silent=True)',
     ]
+    offered = offered_spaces()
     for space in spaces:
         chosen = '' if space.cohort is None else f'cohort={space.cohort}, '
-        chosen += f'resolution={space.resolution or 1}, '
+        if space.resolution or (space.cohort, None) not in offered.get(space.name, set()):
+            chosen += f'resolution={space.resolution or 1}, '
         for kind in ("suffix='T1w', desc=None", "suffix='mask', desc='brain'"):
             code.append(f"api.get('{space.name}', {chosen}{kind}, raise_empty=True)")
     return f'{HOME}={home} python -c "{"; ".join(code)}"'

@@ -100,7 +100,7 @@ def add_preprocessing(parser: Parser) -> None:
         metavar='PATH',
         help='folder with brain masks to use instead of those of ssl2-bids, named '
         'sub-*[_ses-*][_space-*]_desc-brain_mask.nii.gz, each on the grid of a raw image of its '
-        'session; the brain is extracted where there is none',
+        'session; where there is none, those of -d are used, else the brain is extracted',
     )
     add_option(
         group,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 MISSING = '–'
+SMALLEST = 5e-5  # share from which on a percentage with two decimals is not zero
 THIN = '\N{NARROW NO-BREAK SPACE}'
 
 
@@ -99,13 +100,17 @@ def cubic_millimetres(volume: Any) -> str:
 def percent(share: Any) -> str:
     """A share (0 to 1) as a percentage with two decimals, without the sign."""
     value = number(share)
+    if value is not None and 0 < value < SMALLEST:
+        return '< 0.01'
     return MISSING if value is None else f'{value * 100:.2f}'
 
 
 def count(value: Any) -> str:
-    """A whole number."""
+    """A whole number; the median of whole numbers has a decimal if it lies between two."""
     result = number(value)
-    return MISSING if result is None else group_digits(f'{result:.0f}')
+    if result is None:
+        return MISSING
+    return group_digits(f'{result:.0f}' if result == round(result) else f'{result:.1f}')
 
 
 def decimals(value: Any, places: int = 1) -> str:

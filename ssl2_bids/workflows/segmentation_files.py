@@ -98,6 +98,12 @@ def model_keys(
     }
 
 
+def keys_of_model(keys: dict[str, Any]) -> dict[str, Any]:
+    """Those of a result without its hashes, which only the mask on the reference has."""
+    hashes = ('PreprocessingHash', 'ConfigurationHash')
+    return {key: value for key, value in keys.items() if key not in hashes}
+
+
 def calibration_keys(card: Card) -> dict[str, Any]:
     """The sidecar key on the calibration of a model that was recalibrated at a site."""
     if 'Recalibration' not in card.content and card.calibration == UNCHANGED:

@@ -78,7 +78,12 @@ def quality_charts(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, Ma
 
 def is_crowded(rows: Sequence[Mapping[str, Any]]) -> bool:
     """Whether a contrast has so many images that a chart cannot show each as a point."""
-    counts = Counter(contrast for row in rows for contrast in row['images'])
+    images = {
+        (row['participant_id'], row['session_id'], contrast)
+        for row in rows
+        for contrast in row['images']
+    }
+    counts = Counter(contrast for *_, contrast in images)
     return max(counts.values(), default=0) > MANY
 
 

@@ -50,6 +50,7 @@ from ssl2_bids.workflows.participant.templates import (
 from ssl2_bids.workflows.segmentation_files import (
     PROCESS_AGAIN,
     SegmentationFiles,
+    keys_of_model,
     lesion_mask,
     model_keys,
     write_segmentation,
@@ -118,7 +119,7 @@ def write_derivatives(plan: Plan, results: Results) -> dict[str, Any]:
     )
     sidecar = write_segmentation(found)
     for space in extra_spaces(plan):
-        _write_mask_elsewhere(plan, results, lesion_mask(found.instances), space)
+        _write_mask_elsewhere(plan, results, found, space)
     write_in_templates(_for_templates(plan, found), plan.templates, results.templates)
     return sidecar
 
@@ -135,6 +136,7 @@ def _for_templates(plan: Plan, found: SegmentationFiles) -> Reference:
         probability=_own(names, names.path('anat.probability')),
         instances=_own(names, names.path('anat.instances')),
         mark=sloppy.mark(plan.settings),
+        model=keys_of_model(found.model),
     )
 
 
@@ -287,7 +289,10 @@ def template_transform(names: UnitNames) -> np.ndarray:
         ) from None
 
 
-def _write_mask_elsewhere(plan: Plan, results: Results, mask: Volume, space: str) -> None:
+def _write_mask_elsewhere(
+    plan: Plan, results: Results, found: SegmentationFiles, space: str
+) -> None:
+    mask = lesion_mask(found.instances)
     path = plan.names.path('anat.mask', space=space)
     if space == ATLAS_SPACE:
         from ssl2_bids.steps.template import template
@@ -304,6 +309,7 @@ def _write_mask_elsewhere(plan: Plan, results: Results, mask: Volume, space: str
         description=f'Lesion mask on the grid of {space}.',
         sources=[_own(plan.names, plan.names.path('anat.mask'))],
         spatial_reference=ATLAS_URI if space == ATLAS_SPACE else _raw(plan, space)[0],
+        model=keys_of_model(found.model),
     )
     _write_sidecar(plan, path, sidecar)
 

@@ -15,13 +15,17 @@ from typing import Any
 
 from ssl2_bids.bids.absent import how_to_get_each
 from ssl2_bids.bids.dataset import unit_name
+from ssl2_bids.bids.given_datasets import GivenFileError
 from ssl2_bids.bids.outputs import (
     UnitNames,
     find_summaries,
     find_summary,
     results_beside,
+    sidecar_if_any,
     sidecar_path,
+    sources_of,
 )
+from ssl2_bids.bids.provenance import BRAIN_MASKS, bids_uri
 from ssl2_bids.errors import NoInputError
 from ssl2_bids.files import finished_files, write_json
 from ssl2_bids.workflows.participant.plan import Plan, described_inputs, file_name
@@ -30,6 +34,9 @@ OF_A_RESULT = (  # of the names of a result's files
     r'_space-(?!within_)[0-9a-zA-Z+]+_(label-L|seg-lesions)_desc-{desc}'
     r'_(mask|probseg|dseg|morph)\.(nii\.gz|json|tsv)'
 )
+
+
+STAYS = 'the result that is there was made with what cannot be used now'
 
 
 class KeptResultError(NoInputError):
@@ -62,11 +69,16 @@ def kept(plan: Plan) -> Plan:
     """
     session = plan.session
     cannot = {**session.broken, **session.unusable}
-    if plan.settings.overwrite or not (session.absent or cannot):
+    given = session.problem if isinstance(session.problem, GivenFileError) else None
+    if plan.settings.overwrite or not (session.absent or cannot or given):
         return plan
     if not results_beside(plan.names):
         return plan
     summary = find_summary(plan.names) or {}
+    if given and given.path and _is_made_with(plan, summary, Path(given.path)):
+        reason = f'{STAYS} ({Path(given.path).name}: {given.message}), and stays'
+        problem = KeptResultError(reason, advice=given.advice)
+        return replace(plan, session=replace(session, problem=problem, skipped=''))
     made_from = result_inputs(summary)
     used = {row['File'] for row in made_from if row['Use'] != 'dropped'}
     lost = [p for p in session.absent if p.suffix == '.json' or file_name(plan, p) in used]
@@ -77,11 +89,26 @@ def kept(plan: Plan) -> Plan:
         return plan
     get = how_to_get_each(plan.settings.datasets, lost)
     problem = KeptResultError(
-        f'the result that is there was made with what cannot be used now ({"; ".join(reasons)}), '
-        'and stays',
-        advice=f'{get} Or segment without it: --overwrite.'.strip(),
+        f'{STAYS} ({"; ".join(reasons)}), and stays',
+        advice=f'{get}{". " if get else ""}Or segment without it: --overwrite.',
     )
     return replace(plan, session=replace(session, problem=problem, skipped=''))
+
+
+def _is_made_with(plan: Plan, summary: dict[str, Any], path: Path) -> bool:
+    """Whether a result was made with a file of ``-d`` or ``--brain-mask``, by what it states."""
+    folders = dict(plan.settings.derivatives)
+    if plan.settings.brain_mask:
+        folders[BRAIN_MASKS] = plan.settings.brain_mask
+    sources = {row['File'] for row in result_inputs(summary) if row['Use'] != 'dropped'}
+    for name in summary.get('outputs') or ():
+        if name.endswith(('_desc-brain_mask.nii.gz', '_xfm.h5')):
+            sources.update(sources_of(sidecar_if_any(plan.names.root / name)))
+    return any(
+        bids_uri(path, root, name) in sources
+        for name, root in folders.items()
+        if path.is_relative_to(root)
+    )
 
 
 def result_inputs(summary: dict[str, Any]) -> list[dict[str, Any]]:

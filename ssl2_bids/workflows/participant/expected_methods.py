@@ -12,7 +12,12 @@ from ssl2_bids.bids.given_datasets import program_of
 from ssl2_bids.workflows.participant import sloppy
 from ssl2_bids.workflows.participant.distortion import distorted_contrasts
 from ssl2_bids.workflows.participant.plan import Plan, channels_of, field_strength, is_stripped
-from ssl2_bids.workflows.participant.summary import in_order, methods_of, taken_results
+from ssl2_bids.workflows.participant.summary import (
+    has_mask_of_user,
+    in_order,
+    methods_of,
+    taken_results,
+)
 from ssl2_bids.workflows.participant.templates import by_template
 
 
@@ -27,6 +32,7 @@ def expected_methods(plan: Plan) -> list[str]:
         {c: field_strength(plan, c) for c in contrasts},
         before=[c for c in contrasts if scans[c].corrected],
         taken=taken_results(plan),
+        mask_of_user=has_mask_of_user(plan),
         is_sloppy=plan.settings.sloppy,
     )
     return list(dict.fromkeys(sentences))

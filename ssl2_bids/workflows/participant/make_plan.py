@@ -9,7 +9,7 @@ from typing import Any
 
 from ssl2_bids import __version__
 from ssl2_bids.bids.brain_masks import given_brain_mask, unlike_masks
-from ssl2_bids.bids.given_datasets import GivenTransforms, given_transforms
+from ssl2_bids.bids.given_datasets import GivenTransforms, given_file_error, given_transforms
 from ssl2_bids.bids.inputs import Session
 from ssl2_bids.bids.outputs import UnitNames
 from ssl2_bids.bids.provenance import BRAIN_MASKS, configuration_hash
@@ -26,6 +26,7 @@ from ssl2_bids.workflows.participant.plan import (
     field_strength,
     file_name,
     imaging_frequency,
+    is_given,
     is_stripped,
 )
 from ssl2_bids.workflows.participant.planned_outputs import extra_spaces
@@ -66,7 +67,7 @@ def make_plan(
 def _with_brain_mask(plan: Plan) -> Plan:
     """The plan with the brain mask that was given for it, or with why that cannot be used."""
     session, folder = plan.session, plan.settings.brain_mask
-    folders = {BRAIN_MASKS: folder} if folder else plan.settings.derivatives
+    folders = {**({BRAIN_MASKS: folder} if folder else {}), **plan.settings.derivatives}
     if not folders or session.problem or session.skipped:
         return plan
     contrasts = sorted(session.scans, key=lambda contrast: contrast != session.reference)
@@ -78,12 +79,13 @@ def _with_brain_mask(plan: Plan) -> Plan:
                 root, session.subject, session.session, images, dataset=name, within=within
             )
         except DataError as error:
-            return replace(plan, session=replace(session, problem=error))
+            return replace(plan, session=replace(session, problem=given_file_error(error)))
         if found:
             return replace(plan, brain_mask=found)
-    where = 'the folder of --brain-mask' if folder else ', '.join(f'-d {name}' for name in folders)
+    named = [f'-d {name}' for name in plan.settings.derivatives]
+    where = ', '.join([*(['the folder of --brain-mask'] if folder else []), *named])
     used = [path for scan in session.scans.values() for path in scan.sources]
-    if folder or any(path.is_relative_to(root) for path in used for root in folders.values()):
+    if folder or any(is_given(plan, path) for path in used):
         note = f'no mask for this session in {where}: the brain is extracted'
         unlike = unlike_masks(folder, session.subject) if folder else []
         if unlike:
@@ -116,7 +118,8 @@ def _with_transforms(plan: Plan, missing: Mapping[TemplateSpace, UnavailableErro
                 given = given_transforms(name, root, session.subject, session.session, label)
             except DataError as error:
                 if name == own:
-                    return replace(plan, session=replace(session, problem=error))
+                    problem = given_file_error(error)
+                    return replace(plan, session=replace(session, problem=problem))
                 continue
             if given and name == own and given.within == reference.within:
                 found[label] = given
@@ -134,7 +137,7 @@ def _with_transforms(plan: Plan, missing: Mapping[TemplateSpace, UnavailableErro
                 space, ways, plan.settings.derivatives[ways.dataset]
             )
         except DataError as error:
-            return replace(plan, session=replace(session, problem=error))
+            return replace(plan, session=replace(session, problem=given_file_error(error)))
         if not template:
             return replace(plan, session=replace(session, problem=unavailable))
         templates.append(template)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 from collections import Counter
 from dataclasses import dataclass, field
@@ -144,7 +145,7 @@ def _shorten(text: str, settings: ParticipantSettings) -> str:
         ('<WORK_DIR>', settings.work_dir),
         *((f'<{name}>', folder) for name, folder in settings.derivatives.items()),
     ):
-        text = text.replace(str(folder), name)
+        text = re.sub(rf'{re.escape(str(folder))}(?![^/\s:;,"\')])', name, text)
     return text
 
 

@@ -79,6 +79,11 @@ def file_name(plan: Plan, path: Path) -> str:
     return shown_name(path, plan.settings.derivatives, plan.settings.bids_dir)
 
 
+def is_given(plan: Plan, path: Path) -> bool:
+    """Whether an input file is of a dataset of ``-d``, which the raw one may lie in."""
+    return file_name(plan, path).startswith('bids:')
+
+
 def input_uri(plan: Plan, path: Path) -> str:
     """The BIDS URI of an input file."""
     name = file_name(plan, path)

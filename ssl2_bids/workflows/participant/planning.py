@@ -27,10 +27,7 @@ from ssl2_bids.networks.weights import find_model
 from ssl2_bids.settings import ParticipantSettings
 from ssl2_bids.workflows.participant.earlier import KeptResultError, kept
 from ssl2_bids.workflows.participant.make_plan import make_plan
-from ssl2_bids.workflows.participant.plan import (
-    Plan,
-    file_name,
-)
+from ssl2_bids.workflows.participant.plan import Plan, file_name, is_given
 from ssl2_bids.workflows.participant.planned_outputs import (
     all_paths,
     planned_outputs,
@@ -300,7 +297,8 @@ def unused_folders(plans: list[Plan], settings: ParticipantSettings) -> list[str
     for plan in plans:
         if plan.session.problem is not None:
             return []  # it may be a problem of such a folder
-        used |= {path for scan in plan.session.scans.values() for path in scan.sources}
+        sources = [path for scan in plan.session.scans.values() for path in scan.sources]
+        used |= {path for path in sources if is_given(plan, path)}
         used |= {plan.brain_mask.path} if plan.brain_mask else set()
         used |= {p for given in plan.transforms.values() for p in (given.forward, given.backward)}
     folders = {f'-d {name}={path}': path for name, path in settings.derivatives.items()}

@@ -11,7 +11,8 @@ import numpy as np
 
 from ssl2_bids.bids.given_datasets import program_of
 from ssl2_bids.bids.outputs import find_summary
-from ssl2_bids.bids.provenance import software_versions
+from ssl2_bids.bids.provenance import BRAIN_MASKS, software_versions
+from ssl2_bids.errors import DataError
 from ssl2_bids.files import write_json
 from ssl2_bids.reports import viewer
 from ssl2_bids.reports.figures import session as figures
@@ -80,7 +81,7 @@ def base_summary(plan: Plan, status: str, command: str) -> dict[str, Any]:
             'Contrast': session.reference,
             'File': file_name(plan, reference.paths[0]),
             'VoxelSize': [round(s, 3) for s in reference.spacing],
-            'Shape': list(read_grid(reference.paths[0])[0]),
+            'Shape': _shape_of(reference.paths[0]),
             'MagneticFieldStrength': field_strength(plan, session.reference),
         }
         if reference and reference.spacing
@@ -137,6 +138,7 @@ def finished_summary(
         {c: field_strength(plan, c) for c in results.contrasts},
         before=[c for c in results.contrasts if plan.session.scans[c].corrected],
         taken=taken_results(plan),
+        mask_of_user=has_mask_of_user(plan),
         is_sloppy=plan.settings.sloppy,
     )
     if summary['reference']['MagneticFieldStrength'] is None:
@@ -164,6 +166,19 @@ def finished_summary(
     }
 
 
+def _shape_of(path: Path) -> list[int]:
+    """Of the reference; empty where the file is gone, which the step that read it names."""
+    try:
+        return list(read_grid(path)[0])
+    except DataError:
+        return []
+
+
+def has_mask_of_user(plan: Plan) -> bool:
+    """Whether the brain mask was given with ``--brain-mask``."""
+    return plan.brain_mask is not None and plan.brain_mask.dataset == BRAIN_MASKS
+
+
 def taken_results(plan: Plan) -> list[str]:
     """A sentence for each dataset of ``-d`` on what was taken from it."""
     sentences = []
@@ -176,7 +191,7 @@ def taken_results(plan: Plan) -> list[str]:
             f'the {companion.role}'
             for scan in plan.session.scans.values()
             for companion in scan.companions
-            if not scan.dataset and companion.path.is_relative_to(root)
+            if not scan.dataset and file_name(plan, companion.path).startswith(f'bids:{name}:')
         ]
         if plan.brain_mask and plan.brain_mask.dataset == name:
             parts.append('the brain mask')
@@ -204,6 +219,7 @@ def methods_of(
     *,
     before: Sequence[str] = (),
     taken: Sequence[str] = (),
+    mask_of_user: bool = True,
     is_sloppy: bool = False,
 ) -> list[str]:
     """The sentences of all steps, in the order of processing.
@@ -215,13 +231,17 @@ def methods_of(
     fields : field strength of each contrast, T, None if unknown.
     before : contrasts that were corrected for inhomogeneity before.
     taken : sentences on what was taken from other programs.
+    mask_of_user : whether a brain mask that was given is of ``--brain-mask``; one of ``-d`` is
+        in ``taken``.
     is_sloppy : the run has the settings of ``--sloppy``.
     """
-    from ssl2_bids.steps import inhomogeneity, preprocess, registration
+    from ssl2_bids.steps import brain, inhomogeneity, preprocess, registration
 
     corrected = [c for c in contrasts if preprocess.needs_n4(c, fields.get(c)) and c not in before]
     sentences = {step: [m for f in facts if f['step'] == step for m in f['methods']]
                  for step in STEPS}  # fmt: skip
+    if not mask_of_user:
+        sentences['find_brain'] = [m for m in sentences['find_brain'] if m != brain.GIVEN]
     sentences['correct_inhomogeneity'] = [inhomogeneity.methods(corrected)] if corrected else []
     sentences['register'] = [registration.methods(contrasts[1:], contrasts[0])]
     before_all = [INTRODUCTION, *([sloppy.METHODS] if is_sloppy else [])]

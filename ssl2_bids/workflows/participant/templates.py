@@ -216,6 +216,7 @@ class Reference:
     table : one row per lesion, fields of :class:`ssl2_bids.steps.lesions.Lesion`.
     image, mask, probability, instances : BIDS URIs of the written files.
     mark : keys of every sidecar, of a run that is not a usual one.
+    model : keys of the sidecars of masks, probabilities and lesions.
     """
 
     names: UnitNames
@@ -227,6 +228,7 @@ class Reference:
     probability: str
     instances: str
     mark: Mapping[str, bool] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)
 
 
 def write_in_templates(
@@ -260,7 +262,7 @@ def _write_transforms(
     inverse = np.linalg.inv(found.matrix)
     write_composite(back, inverse, found.backward, found.affine, linear_first=True)
     name, image = template.space.label, reference.names.reference
-    made = [reference.image, template.uri]
+    made = [reference.image, template.uri, reference.mask]  # its lesions were filled
     of = ', sampled every 2 mm from that of Sources' if given else ''
     for path, source, target, uri, sources in (
         (forth, image, name, template.uri, given[:1] or made),
@@ -310,6 +312,7 @@ def _write_sidecar(
         description=f'{what}, brought to {template.space} by a non-linear transform.',
         sources=[source],
         spatial_reference=template.uri,
+        model=reference.model,
     )
     if template.space.resolution is not None:
         _, affine = read_grid(template.image)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -133,6 +134,32 @@ def test_a_folder_of_which_nothing_is_used_is_named(settings, tmp_path):
     first, second = unused_folders([plan_of(settings)], asked)
     assert f'-d other={empty}: nothing in this folder fits' in first
     assert f'--brain-mask {empty}: nothing' in second
+
+
+def test_a_folder_of_masks_leaves_those_of_a_dataset_to_the_others(settings, make_dataset):
+    files = {
+        f'sub-{n}/anat/sub-{n}_{c}.nii.gz': raw(SPACING[c]) for n in ('01', '02') for c in SPACING
+    }
+    give(root_of(settings), '02')
+    corrected = make_dataset(
+        {'sub-01_desc-brain_mask.nii.gz': mask_of(brain_image(SPACING['T1w'], seed=3))},
+        name='corrected',
+    )
+    asked = replace(settings, bids_dir=make_dataset(files, name='two'), brain_mask=corrected)
+    first, second = plan_sessions(asked)
+    assert first.brain_mask.path == corrected / 'sub-01_desc-brain_mask.nii.gz'
+    assert second.brain_mask.path == anat(root_of(settings), '02', MASK)
+    assert (first.session.warnings, second.session.warnings) == ((), ())
+
+
+def test_a_t1w_from_two_runs_of_the_only_session_is_that_of_the_session(settings, make_dataset):
+    names = [f'sub-01/ses-a/anat/sub-01_ses-a_{n}.nii.gz' for n in ('run-1_T1w', 'run-2_T1w')]
+    files = dict.fromkeys(names, raw(SPACING['T1w']))
+    plan = plan_of(replace(settings, bids_dir=make_dataset(files, name='runs')))
+    assert plan.session.scans['T1w'].paths == (anat(root_of(settings), '01', PREPROC),)
+    assert plan.brain_mask.path == anat(root_of(settings), '01', MASK)
+    assert plan.session.skipped == ''
+    assert plan.session.warnings == ()
 
 
 def test_a_mask_of_another_grid_is_an_error_with_both_grids(settings):
@@ -292,6 +319,14 @@ def test_raw_data_inside_the_given_dataset_keep_theirs(settings):
     plan = plan_of(replace(settings, bids_dir=inside))
     assert plan.sources['FLAIR'][0][0] == 'sub-01/anat/sub-01_FLAIR.nii.gz'
     assert plan.sources['T1w'][0][0].startswith('bids:fmriprep:')
+    assert unused_folders([plan], settings) == []
+    shutil.rmtree(root_of(settings) / 'sub-01')
+    settings = replace(settings, bids_dir=inside)
+    plan = plan_of(settings)
+    (note,) = plan.session.warnings
+    assert note.startswith('nothing for this session in -d fmriprep: its raw images are used')
+    (line,) = unused_folders([plan], settings)
+    assert 'nothing in this folder fits' in line
 
 
 @pytest.fixture

@@ -50,7 +50,12 @@ def finished(tmp_path_factory) -> ParticipantSettings:
     description = {'Name': 'x', 'BIDSVersion': '1.10.0', 'DatasetType': 'raw'}
     (data / 'dataset_description.json').write_text(json.dumps(description))
     settings = ParticipantSettings(
-        data, root / 'out', root / 'work', device='cpu', derivatives={'fmriprep': given}
+        data,
+        root / 'out',
+        root / 'work',
+        device='cpu',
+        derivatives={'fmriprep': given},
+        reference='t1w',
     )
     code, outcomes = run_participant_level(settings)
     assert code == 1
@@ -113,7 +118,30 @@ def test_the_page_states_where_an_image_is_from(finished):
     page = (finished.output_dir / 'sub-01.html').read_text()
     assert 'from fMRIPrep 25.2.3' in page
     assert f'{URI}{PREPROC}.nii.gz' in page
-    assert 'one image of all sessions' in page
+    assert 'one image of all sessions' not in page  # there is one session
+
+
+def test_the_methods_name_the_program_as_origin_of_the_mask(finished):
+    summary = finished.output_dir / 'sub-01/figures/sub-01_ses-a_desc-summary_report.json'
+    methods = ' '.join(json.loads(summary.read_text())['methods'])
+    assert 'the brain mask.' in methods
+    assert 'given by the user' not in methods
+
+
+@pytest.mark.parametrize('name', [MASK, PREPROC])
+def test_a_result_stays_while_a_file_it_was_made_with_cannot_be_used(finished, name):
+    path = anat(finished.derivatives['fmriprep'], '01', f'{name}.nii.gz')
+    whole = path.read_bytes()
+    path.write_bytes(b'no image')
+    try:
+        code, (outcome,) = run_participant_level(replace(finished, participants=('01',)))
+    finally:
+        path.write_bytes(whole)
+    assert code == 66
+    assert 'was made with what cannot be used now' in outcome.reason
+    assert path.name in outcome.reason
+    (outcome,) = run_participant_level(replace(finished, participants=('01',)))[1]
+    assert outcome.status == 'finished before'
 
 
 def test_a_run_again_has_nothing_to_do(finished):
@@ -133,6 +161,7 @@ def test_flair_alone_is_masked_by_way_of_the_t1w(finished, tmp_path):
         finished,
         output_dir=tmp_path / 'out',
         participants=('01',),
+        reference=None,
         sessions=('a',),
         contrasts=('flair',),
     )
