@@ -27,6 +27,16 @@ def test_results_of_another_dataset_in_the_folder_are_named(tmp_path, caplog):
     assert 'holds results of another dataset ("Lesion segmentation of One"' in caplog.text
 
 
+def test_another_folder_under_the_name_of_a_former_one_is_named(tmp_path, caplog):
+    one, out = dataset(tmp_path / 'one', 'One'), tmp_path / 'out'
+    out.mkdir()
+    write_dataset_files(out, one, {'fmriprep': tmp_path / 'a', 'labels': tmp_path / 'b'})
+    write_dataset_files(out, one, {'fmriprep': tmp_path / 'a'})
+    assert caplog.text == ''
+    write_dataset_files(out, one, {'fmriprep': tmp_path / 'c'})
+    assert f'the dataset fmriprep was {(tmp_path / "a").as_uri()} and is now' in caplog.text
+
+
 def test_the_desc_of_each_model_is_described(tmp_path):
     one, out = dataset(tmp_path / 'one', 'One'), tmp_path / 'out'
     out.mkdir()

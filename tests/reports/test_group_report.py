@@ -9,7 +9,7 @@ import pytest
 
 from ssl2_bids.reports import group
 from ssl2_bids.reports.figures.charts import bar_chart, histogram, line_chart, scatter_chart
-from ssl2_bids.reports.figures.strips import Point, strip_chart
+from ssl2_bids.reports.figures.strips import Point, is_crowded, strip_chart
 from ssl2_bids.reports.pages import cubic_millimetres, decimals, grid, millilitres, plain
 
 EVIL = '"><script>alert(1)</script>'
@@ -151,6 +151,21 @@ def test_quality_flags_and_lesion_free_participants_are_shown(make_page):
     rows[4] |= {'flags': ['FLAIR blurred', '2D acquisition'], 'volume_mm3': 1e6}
     page = make_page(rows)
     assert page.text.count('FLAIR blurred; 2D acquisition') == 2
+
+
+def test_a_median_between_two_counts_and_a_small_load_are_not_rounded_away(make_page):
+    rows = cohort(2)
+    for row, found in zip(rows, (0, 1), strict=True):
+        row |= {'lesion_count': found, 'lesion_load': found * 4e-5}
+    page = make_page(rows)
+    assert '<b>0.5</b>median lesion count' in page.source
+    assert '< 0.01' in page.text
+
+
+def test_a_session_counts_once_for_the_charts_of_quality():
+    rows = with_images(cohort(100)) + with_images(cohort(100))
+    assert not is_crowded(rows)
+    assert is_crowded(with_images(cohort(151)))
 
 
 def with_images(rows):
