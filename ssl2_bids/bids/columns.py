@@ -219,7 +219,7 @@ COHORT_COLUMNS: dict[str, dict[str, Any]] = (
         },
         'new_lesions_per_year': {
             'Description': 'the same divided by the time between both sessions; n/a where a date '
-            'is unknown',
+            'is unknown, or both are of one day',
             'Units': '1/year',
         },
         'enlarging_lesions': {

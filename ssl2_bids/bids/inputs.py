@@ -6,13 +6,14 @@ import logging
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ssl2_bids.bids.database import listed_images
-from ssl2_bids.bids.dataset import read_description, session_labels, unit_name
+from ssl2_bids.bids.dataset import read_description, unit_name
 from ssl2_bids.bids.filters import SUFFIXES_OF, describe_filter, matches
 from ssl2_bids.bids.given_datasets import given_images
 from ssl2_bids.bids.inheritance import Inheritance, stem
@@ -103,7 +104,7 @@ def find_sessions(
     files = _images(bids_dir, sorted({subject for subject, _ in units}), listed)
     if not unusable:
         _warn_of_spelling(bids_dir, units, files, filters)
-    given = _given_images(bids_dir, derivatives or {}, units)
+    given = _given_images(derivatives or {}, units, files)
     unused = _unused_filters(files, filters)
 
     def sessions_by(filters: dict[str, dict[str, Any]]) -> Iterator[Session]:
@@ -189,18 +190,17 @@ def _reported(items: Sequence[Item], text: str) -> Iterator[Item]:
 
 
 def _given_images(
-    bids_dir: Path, derivatives: Mapping[str, Path], units: list[tuple[str, str | None]]
+    derivatives: Mapping[str, Path],
+    units: list[tuple[str, str | None]],
+    raw: Mapping[tuple[str, str | None], Sequence[Any]],
 ) -> dict[tuple[str, str | None], list[dict[str, Any]]]:
     """The images of ``-d``, by participant and session."""
     if not derivatives:
         return {}
     entities_of = _entity_parser()
-    several = {
-        subject: len(session_labels(bids_dir, subject)) > 1
-        for subject in dict.fromkeys(subject for subject, _ in units)
-    }
+    sessions = Counter(subject for (subject, _), files in raw.items() if files)
     return {
-        unit: given_images(derivatives, *unit, entities_of, several=several[unit[0]])
+        unit: given_images(derivatives, *unit, entities_of, several=sessions[unit[0]] > 1)
         for unit in units
     }
 

@@ -193,8 +193,7 @@ def missing_templates(spaces: Sequence[TemplateSpace]) -> UnavailableError:
     home, offered = templateflow_home(), offered_spaces()
     unknown = [space for space in spaces if space.name not in offered]
     wrong = [space for space in spaces if _is_wrong(space, offered.get(space.name, set()))]
-    masks = offered_spaces(MASK_SUFFIX)
-    bare = [s for s in spaces if offered.get(s.name) and not masks[s.name] and s not in wrong]
+    bare = [space for space in spaces if space not in (*unknown, *wrong) and _is_bare(space)]
     rest = [space for space in spaces if space not in (*unknown, *wrong, *bare)]
     message = f'the output space "{spaces[0]}" is not available'
     message += ''.join(f', nor is "{space}"' for space in spaces[1:])
@@ -206,7 +205,9 @@ def missing_templates(spaces: Sequence[TemplateSpace]) -> UnavailableError:
         names = sorted(str(TemplateSpace(space.name, *one)) for one in offered[space.name])
         advice.append(f'TemplateFlow has {space.name} as {", ".join(names)}.')
     for space in bare:
-        advice.append(f'TemplateFlow has no brain mask of {space.name}, which results need.')
+        advice.append(
+            f'TemplateFlow has no T1w image with a brain mask of {space}, which results need.'
+        )
     advice.append(f'Other output spaces: {", ".join(("anat", *SUFFIXES, ATLAS_SPACE))}.')
     linked = [path for space in rest for path in _absent_files(space, home)]
     if linked:
@@ -260,6 +261,15 @@ def offered_spaces(
     for folder in templateflow_home().glob('tpl-*'):
         found.setdefault(folder.name.removeprefix('tpl-'), set())
     return found
+
+
+def _is_bare(space: TemplateSpace) -> bool:
+    """Whether TemplateFlow's archive has the template, but no T1w image and mask of this grid."""
+    if not offered_spaces('')[space.name]:
+        return False  # it is only on this machine: nothing is known of an archive
+    kinds = (offered_spaces(), offered_spaces(MASK_SUFFIX))
+    usual = (None, 1) if space.resolution is None else (space.resolution,)
+    return not all(any((space.cohort, n) in found[space.name] for n in usual) for found in kinds)
 
 
 def _is_wrong(space: TemplateSpace, offered: set[tuple[int | None, int | None]]) -> bool:

@@ -189,8 +189,8 @@ CARD_KEYS: dict[str, tuple[Any, Callable[[Any], bool], str]] = {
     'Normalisation': (
         dict[str, Any],
         _is_normalisation,
-        'an object with "Type" (median-mad), "Clip" (two numbers, the lower one first), "Divide" '
-        '(above 0) and "Background"',
+        'an object with "Type" (median-mad), "Region" (brain, if given), "Clip" (two numbers, the '
+        'lower one first), "Divide" (above 0) and "Background"',
     ),
     'Threshold': (float, lambda v: 0 < v < 1, 'a number between 0 and 1'),
     'MinimumLesionVolume': (float, lambda v: 0 <= v < 1e6, 'a volume in mm^3'),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, TypedDict
 
 from markupsafe import Markup
@@ -11,6 +12,8 @@ from ssl2_bids.reports.citations import render_html
 from ssl2_bids.reports.figures.charts import time_line
 from ssl2_bids.reports.figures.session import lesion_colour
 from ssl2_bids.reports.pages import count, decimals
+
+A_DAY = 1 / 365.25  # in years
 
 
 class VisitsSummary(TypedDict, total=False):
@@ -67,9 +70,9 @@ def visits_section(
 
 def _charts(visits: Sequence[dict[str, Any]]) -> list[tuple[str, Markup]]:
     times = [visit['years'] for visit in visits]
-    dated = None not in times and len(set(times)) == len(times)
+    dated = None not in times and all(b - a > A_DAY / 2 for a, b in pairwise(times))
     places = [v['years'] if dated else n for n, v in enumerate(visits)]
-    why = 'not all dates are known' if None in times else 'some dates are equal'
+    why = 'not all dates are known in this order' if None in times else 'some dates are equal'
     label = 'time of the sessions' if dated else f'sessions in order; {why}'
     lines = (
         ('Lesion volume', 'mL', [v['volume_mm3'] / 1000 for v in visits]),

@@ -77,7 +77,9 @@ def test_the_files_of_a_space(home):
     ('text', 'part'),
     [
         ('MNI305', "get('MNI305', suffix='T1w'"),  # its files have no resolution in the name
-        ('SUIT', 'TemplateFlow has no brain mask of SUIT, which results need.'),
+        ('SUIT', 'TemplateFlow has no T1w image with a brain mask of SUIT, which results need.'),
+        ('fsLR', 'TemplateFlow has no T1w image with a brain mask of fsLR'),
+        ('MNI152NLin6Asym:res-3', 'TemplateFlow has no T1w image with a brain mask of'),
         (f'{ADULT}:res-3', f'TemplateFlow has {ADULT} as {ADULT}:res-1, {ADULT}:res-2.'),
         (f'{CHILD}:cohort-77', f'TemplateFlow has {CHILD} as {CHILD}:cohort-1:res-1'),
         (f'{CHILD}:cohort-5:res-2', f"get('{CHILD}', cohort=5, resolution=2"),

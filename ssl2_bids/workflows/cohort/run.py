@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from ssl2_bids import __version__
 from ssl2_bids.bids.absent import AbsentResultsError
 from ssl2_bids.bids.dataset import select_participants, select_sessions, unit_name
 from ssl2_bids.bids.outputs import (
+    MASK_NAME,
     Result,
     UnitNames,
     find_results,
@@ -147,9 +147,12 @@ def _select(settings: GroupSettings, units: set[tuple[str, str | None]]) -> Sele
         [r for r in found if (r.names.subject, r.names.session) in units]
     )
     damaged, absent = [], []
+    counting = {(r.names.subject, r.names.session, r.names.desc) for r in results}
     for error in errors:
-        match = re.match(r'sub-([^_]+)(?:_ses-([^_]+))?', Path(error.path).name)
-        if match and (match[1], match[2]) in units:
+        match = MASK_NAME.fullmatch(Path(error.path).name)
+        if not match or (match[1], match[2], match['desc'] or '') in counting:
+            continue  # that of a mask on another grid, beside the result
+        if (match[1], match[2]) in units:
             if isinstance(error, AbsentResultsError):
                 absent.append(error)
             damaged.append(_reason(match[1], match[2], str(error)))

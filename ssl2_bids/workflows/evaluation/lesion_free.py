@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ssl2_bids.bids.labels import Mask
-from ssl2_bids.errors import NoInputError, Ssl2Error
+from ssl2_bids.errors import DataError, NoInputError, Ssl2Error
 from ssl2_bids.settings import MINIMUM_LESION_VOLUME
 from ssl2_bids.steps.lesions import label_instances
 from ssl2_bids.volume import Volume
@@ -24,9 +24,8 @@ from ssl2_bids.workflows.evaluation.run import (
 from ssl2_bids.workflows.evaluation.segmented import (
     brain_of,
     current_masks,
-    grids_of,
     out_of_date,
-    read_mask,
+    read_result_mask,
     superseded_notes,
 )
 
@@ -100,7 +99,9 @@ def look_for_false_lesions(
         if not chosen:
             raise NoInputError(
                 f'no mask of the participants {", ".join(participants or ())}',
-                advice=f'There are masks of: {names_of(masks)}.',
+                advice=' '.join(
+                    [*(f'{n}.' for n in notes), f'There are masks of: {names_of(masks)}.']
+                ),
                 path=predictions,
             )
         seen |= {subject for subject, _ in chosen}
@@ -131,14 +132,23 @@ def spread(brains: Sequence[FalsePositives]) -> dict[str, tuple[float, float, fl
 
 def _measure(masks: list[Mask], minimum_volume: float) -> FalsePositives:
     """Of several grids that with the brain mask is measured: it is the one of the reference."""
-    volumes: list[tuple[Mask, Volume, Volume | None]] = []
-    readable = grids_of(masks)
+    found: tuple[Mask, Volume, Volume | None] | None = None
+    first: DataError | None = None
     for mask in sorted(masks, key=lambda m: (m.space.startswith('MNI'), str(m.path))):
-        if str(mask.path) not in readable:
+        try:
+            volume = read_result_mask(mask)
+            brain = brain_of(mask, volume)
+        except DataError as error:
+            first = first or error
             continue
-        volume = read_mask(mask.path)
-        volumes.append((mask, volume, brain_of(mask, volume)))
-    mask, volume, brain = next((v for v in volumes if v[2] is not None), volumes[0])
+        if found is None or brain is not None:
+            found = mask, volume, brain
+        if brain is not None:
+            break
+    if found is None:
+        assert first is not None
+        raise first
+    mask, volume, brain = found
     voxel_volume = volume.voxel_volume
     instances = label_instances(
         volume.data, voxel_volume=voxel_volume, minimum_volume=minimum_volume

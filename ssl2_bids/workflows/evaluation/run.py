@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -48,6 +48,7 @@ class ComparedCase:
     calibration : None without a probability and a brain mask on this grid.
     ndsc : NaN without a brain mask on this grid.
     annotated : share of the voxels that were annotated.
+    remarks : why numbers are missing.
     """
 
     subject: str
@@ -64,6 +65,7 @@ class ComparedCase:
     annotated: float
     prediction: Path
     labels: tuple[Path, ...]
+    remarks: tuple[str, ...] = ()
 
     def numbers(self) -> dict[str, float]:
         """All scores by the names of the columns; NaN or left out where undefined."""
@@ -158,10 +160,12 @@ def evaluate(
     pairs = [(name, unit) for unit in drawn for name in models if unit in masks[name]]
     if not pairs:
         among = f' among the participants {", ".join(participants)}' if participants else ''
+        former = segmented.superseded_notes(old, models, participants)
         known = sorted({unit for units in masks.values() for unit in units})
         raise NoInputError(
             f'no session has both a mask and a label{among}',
-            advice=f'{predictions} has masks of: {names_of(known)}. {_labelled(labels)}',
+            advice=''.join(f'{note}. ' for note in former)
+            + f'{predictions} has masks of: {names_of(known)}. {_labelled(labels)}',
         )
     cases, failures, undrawn = [], [], []
     for name, unit in pairs:
@@ -178,6 +182,7 @@ def evaluate(
                 undrawn.append(FailedCase(unit[0], unit[1] or None, error, name))
     cases.sort(key=lambda case: models.index(case.model))
     notes = _notes(cases, drawn)
+    notes += [f'{unit_name(c.subject, c.session)}: {text}' for c in cases for text in c.remarks]
     if made := [unit for name, unit in pairs if is_made_sloppily(masks[name][unit])]:
         notes.append(f'{names_of(dict.fromkeys(made))}: {SLOPPY}')
     notes += [f'{path.name}: left out: {why}' for path, why in (*found.left_out, *unassigned)]
@@ -256,7 +261,9 @@ def _compare(matched: Matched, minimum_volume: float) -> ComparedCase:
         by_size = lesionwise.detection_by_size(drawn, found, voxel_volume=voxel_volume)
         confirmed = np.unique(found[drawn > 0])
         false_volume = float((~np.isin(found, [0, *confirmed])).sum()) * voxel_volume
-    brain = segmented.brain_of(mask, prediction)
+    remarks: list[str] = []
+    brain = _or_remark(remarks, segmented.brain_of, mask, prediction)
+    probability = _or_remark(remarks, segmented.probability_of, mask, prediction)
     return ComparedCase(
         subject=mask.subject,
         session=mask.session,
@@ -267,18 +274,32 @@ def _compare(matched: Matched, minimum_volume: float) -> ComparedCase:
         msseg=msseg,
         by_size=by_size,
         false_volume=false_volume,
-        calibration=_calibration(mask, prediction, annotation, brain),
+        calibration=_calibration(probability, prediction, annotation, brain),
         ndsc=_normalised_dice(prediction, annotation, brain),
         annotated=float(extent.mean()),
         prediction=mask.path,
         labels=tuple(label.path for label in raters),
+        remarks=tuple(remarks),
     )
 
 
+def _or_remark(
+    remarks: list[str], read: Callable[[Mask, Volume], Volume | None], mask: Mask, grid: Volume
+) -> Volume | None:
+    """A file beside a mask; a damaged one is a remark, for the main scores do not need it."""
+    try:
+        return read(mask, grid)
+    except DataError as error:
+        remarks.append(f'without the scores that need it: {error}')
+        return None
+
+
 def _calibration(
-    mask: Mask, prediction: Volume, annotation: Annotation, brain: Volume | None
+    probability: Volume | None,
+    prediction: Volume,
+    annotation: Annotation,
+    brain: Volume | None,
 ) -> Calibration | None:
-    probability = segmented.probability_of(mask, prediction) if brain else None
     if brain is None or probability is None:
         return None
     near = calibration.near_lesions(
@@ -316,7 +337,7 @@ def _draw(case: ComparedCase, matched: Matched, folder: Path) -> None:
         folder / re.sub(r'\.nii(\.gz)?$', '.svg', mask.path.name),
         title=f'{unit_name(case.subject, case.session)}{whose}: Dice {case.voxels.dice:.3f}',
         image_name=name,
-        brain=segmented.brain_of(mask, prediction),
+        brain=_or_remark([], segmented.brain_of, mask, prediction),
         annotated=annotation.extent,
     )
 

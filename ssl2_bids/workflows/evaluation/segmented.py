@@ -99,14 +99,30 @@ def grids_of(masks: Sequence[Mask]) -> dict[str, RasGrid]:
     first: DataError | None = None
     for mask in masks:
         try:
-            if is_absent(mask.path):
-                raise absent_content(mask.path, mask.path.parent)
+            check_present(mask)
             grids[str(mask.path)] = ras_grid(mask.path)
         except DataError as error:
             first = first or error
     if not grids and first:
         raise first
     return grids
+
+
+def check_present(mask: Mask) -> None:
+    """Check that the content of a mask was downloaded.
+
+    Raises
+    ------
+    DataError : it was not; the command that does it stands in the message.
+    """
+    if is_absent(mask.path):
+        raise absent_content(mask.path, mask.path.parent)
+
+
+def read_result_mask(mask: Mask) -> Volume:
+    """:func:`read_mask` of a mask that may be absent."""
+    check_present(mask)
+    return read_mask(mask.path)
 
 
 def read_mask(path: Path) -> Volume:

@@ -38,7 +38,7 @@ def export_manifest(
 ) -> list[Exported]:
     """Write the list of visits, with paths relative to the results.
 
-    Of a list of the same model the rows of other participants than those asked for stay.
+    With ``participants`` those of a former list of the same model stay in the list, if they can.
 
     A row has a visit: images, lesion mask and brain mask, all in the space between the visits of
     the participant. The columns are those of lesiontrack 0.2, mscard 0.1 and msdataqc 0.1.
@@ -56,10 +56,14 @@ def export_manifest(
     errors: list[Ssl2Error] = []
     current, _ = current_results(find_results(results_dir, errors))
     of_model = [one for one in current if one.names.desc == model]
-    damaged = {subject: error for (subject, _), error in unreadable(errors, model)}
+    damaged = dict(unreadable(errors, model))
+    for result in of_model:
+        damaged.pop((result.names.subject, result.names.session), None)
+    path = results_dir / output_name('group.lesiontrack')
     subjects = participant_labels(results_dir)
     if participants is not None:
-        subjects = [one for one in subjects if one in participants]
+        listed = {*participants, *_listed(path, model)}
+        subjects = [one for one in subjects if one in listed]
     summaries = [
         one
         for subject in subjects
@@ -73,15 +77,15 @@ def export_manifest(
             'or participant.',
             path=results_dir,
         )
-    path = results_dir / output_name('group.lesiontrack')
-    rows = [] if participants is None else _former_rows(path, model, participants)
+    rows: list[dict[str, Any]] = []
     done: list[Exported] = []
     for summary in summaries:
         names = UnitNames(results_dir, summary['subject'], None, desc=model)
         name = f'sub-{summary["subject"]}'
         try:
-            if summary['subject'] in damaged:
-                raise damaged[summary['subject']]
+            for session in summary['configurations']:
+                if error := damaged.get((summary['subject'], session)):
+                    raise error
             _check(summary, names, of_model)
             rows += list(_rows(summary, names))
             done.append(Exported(name, path))
@@ -93,29 +97,28 @@ def export_manifest(
             absent = NoInputError('no sessions were compared with this model', advice=AGAIN)
             done.append(Exported(f'sub-{label}', None, absent))
     if rows:
-        write_table(path, sorted(rows, key=lambda row: row['subject']), MANIFEST_COLUMNS)
+        write_table(path, rows, MANIFEST_COLUMNS)
     else:  # a former list names results that are no longer there
         for one in (path, sidecar_path(path)):
             one.unlink(missing_ok=True)
     return done
 
 
-def _former_rows(path: Path, model: str, participants: Sequence[str]) -> list[dict[str, Any]]:
-    """The rows of other participants in a list of the same model that was written before."""
-    if not path.is_file():
-        return []
-    rows = csv.DictReader(io.StringIO(read_text(path)), delimiter='\t')
-    kept = []
-    for row in rows:
+def _listed(path: Path, model: str) -> set[str]:
+    """The participants of a list of the same model that was written before."""
+    found = set()
+    for row in (
+        csv.DictReader(io.StringIO(read_text(path)), delimiter='\t') if path.is_file() else ()
+    ):
         subject, session = (
             (row.get(key) or '').partition('-')[2] for key in ('subject', 'session')
         )
-        names = UnitNames(path.parent, subject, None, desc=model)
-        mask = names.path('longitudinal.mask', session=session).relative_to(path.parent)
-        if row.get('mask') == mask.as_posix() and subject not in participants:
-            known = {key: row.get(key) or '' for key in MANIFEST_COLUMNS}
-            kept.append({key: '' if value == 'n/a' else value for key, value in known.items()})
-    return kept
+        mask = UnitNames(Path(), subject, None, desc=model).path(
+            'longitudinal.mask', session=session
+        )
+        if row.get('mask') == mask.as_posix():
+            found.add(subject)
+    return found
 
 
 def _check(summary: dict[str, Any], names: UnitNames, results: Sequence[Result]) -> None:

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from ssl2_bids.bids.absent import absent_content, is_absent
-from ssl2_bids.bids.dataset import unit_name
+from ssl2_bids.bids.dataset import participant_labels, unit_name
 from ssl2_bids.bids.labels import is_own
 from ssl2_bids.bids.outputs import (
     MASK_NAME,
     Result,
     find_results,
+    find_summaries,
     find_summary,
     read_sidecar,
     sidecar_path,
@@ -100,6 +101,7 @@ def _choose(
             unit = one.names.subject, one.names.session
             reasons[unit] = DataError(why, path=one.names.done_marker)
     reasons |= dict(unreadable(errors, model))
+    reasons = _failed(results_dir, model) | reasons
     chosen = [one for one in current if one.names.desc == model]
     for one in chosen:
         reasons.pop((one.names.subject, one.names.session), None)
@@ -114,6 +116,19 @@ def _choose(
                     advice='Run the participant level first, or name another model.',
                 )
     return chosen, [Exported(unit_name(*unit), None, why) for unit, why in reasons.items()]
+
+
+def _failed(results_dir: Path, model: str) -> dict[tuple[str, str | None], Ssl2Error]:
+    """The sessions of a model that have failed, and those whose mask is missing."""
+    found: dict[tuple[str, str | None], Ssl2Error] = {}
+    for subject in participant_labels(results_dir):
+        for summary in find_summaries(results_dir, subject):
+            if summary['model'].get('Label', '') != model or summary['status'] == 'skipped':
+                continue
+            failure = (summary.get('error') or {}).get('Message')
+            why = f'the session failed: {failure}' if failure else 'the lesion mask is missing'
+            found[subject, summary['session']] = DataError(why, advice=PROCESS_AGAIN)
+    return found
 
 
 def unreadable(

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ssl2_bids.bids.absent import AbsentResultsError
 from ssl2_bids.bids.outputs import find_visits_summaries, read_visits_summary, sidecar_path
 from ssl2_bids.errors import SOME_FAILED, CannotWriteError, DataError, Ssl2Error, StorageError
 from ssl2_bids.files import remove_leftovers, write_json
@@ -29,6 +30,7 @@ from ssl2_bids.workflows.longitudinal.plan import (
 from ssl2_bids.workflows.longitudinal.summary import base_summary, finished_summary
 from ssl2_bids.workflows.longitudinal.within import bring_together
 from ssl2_bids.workflows.participant import planning
+from ssl2_bids.workflows.participant.earlier import KeptResultError
 from ssl2_bids.workflows.participant.engine.task import describe_failure
 from ssl2_bids.workflows.participant.pages import cited_sentences, update_citation, write_pages
 from ssl2_bids.workflows.participant.plan import Plan
@@ -62,7 +64,9 @@ def run_longitudinal(
     plans = [_plan_of(subject, one) for subject, one in by_subject.items()]
     todo = []
     for subject, plan in plans:
-        if plan is None or len(plan.visits) < 2:
+        if why := _stays(by_subject[subject], plan, settings):
+            show(f'sub-{subject}: {why}; the comparison of an earlier run stays')
+        elif plan is None or len(plan.visits) < 2:
             show(f'sub-{subject}: {_nothing(plan, settings)}')
         elif settings.dry_run:
             show(_planned(plan, finished=is_finished(plan) and not settings.overwrite))
@@ -182,6 +186,25 @@ def _plan_of(subject: str, plans: list[Plan]) -> tuple[str, LongitudinalPlan | N
             reason = plan.session.skipped or plan.session.problem or 'it has no finished result'
             left_out[label] = f'not compared: {reason}'
     return subject, make_plan(subject, usable, left_out) if usable else None
+
+
+def _stays(plans: list[Plan], plan: LongitudinalPlan | None, settings: ParticipantSettings) -> str:
+    """Why an earlier comparison is left alone; empty where it is made again.
+
+    A session whose result stays, though something that it was made with cannot be used now, is a
+    part of the comparison that would be replaced by one without it.
+    """
+    if plan is None or settings.overwrite or not plan.summary.is_file():
+        return ''
+    try:
+        compared = read_visits_summary(plan.summary)['configurations']
+    except Ssl2Error:
+        return ''
+    for one in plans:
+        problem, session = one.session.problem, one.session.session
+        if session in compared and isinstance(problem, KeptResultError | AbsentResultsError):
+            return f'ses-{session}: {problem.message}'
+    return ''
 
 
 def _nothing(plan: LongitudinalPlan | None, settings: ParticipantSettings) -> str:

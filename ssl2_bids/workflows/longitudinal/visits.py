@@ -85,7 +85,8 @@ def in_order(plans: list[Plan]) -> tuple[list[Visit], list[str]]:
         unread = [not_a_date(v.label, v.time) for v in visits if v.time and not v.date]
         if dated != sorted(dated):
             unread.append('the known dates of the sessions are in another order than their labels')
-        return visits, [f'{text}; not all changes are given per year' for text in unread]
+        remarks = [f'{text}; not all changes are given per year' for text in unread]
+        return visits, remarks + _of_one_day(visits)
     by_date = [visits[place] for _, place in sorted(dated)]  # of one date by number
     remarks = []
     if by_date != visits:
@@ -94,13 +95,16 @@ def in_order(plans: list[Plan]) -> tuple[list[Visit], list[str]]:
             f'the dates of the sessions are in another order than their labels; the dates decide: '
             f'{named}'
         )
-    remarks += [
+    return by_date, remarks + _of_one_day(by_date)
+
+
+def _of_one_day(visits: list[Visit]) -> list[str]:
+    return [
         f'ses-{a.label} and ses-{b.label} have the same date: correct acq_time if it is wrong; '
         'there are no changes per year'
-        for a, b in pairwise(by_date)
+        for a, b in pairwise(visits)
         if on_one_day(a, b)
     ]
-    return by_date, remarks
 
 
 def _by_number(label: str) -> list[tuple[bool, int, str]]:

@@ -25,7 +25,7 @@ from ssl2_bids.bids.outputs import (
     sidecar_path,
     sources_of,
 )
-from ssl2_bids.bids.provenance import BRAIN_MASKS, bids_uri
+from ssl2_bids.bids.provenance import BRAIN_MASKS
 from ssl2_bids.errors import NoInputError
 from ssl2_bids.files import finished_files, write_json
 from ssl2_bids.workflows.participant.plan import Plan, described_inputs, file_name
@@ -96,19 +96,17 @@ def kept(plan: Plan) -> Plan:
 
 
 def _is_made_with(plan: Plan, summary: dict[str, Any], path: Path) -> bool:
-    """Whether a result was made with a file of ``-d`` or ``--brain-mask``, by what it states."""
+    """Whether a result was made with the folder of ``-d`` or ``--brain-mask`` that has a file."""
     folders = dict(plan.settings.derivatives)
     if plan.settings.brain_mask:
         folders[BRAIN_MASKS] = plan.settings.brain_mask
     sources = {row['File'] for row in result_inputs(summary) if row['Use'] != 'dropped'}
-    for name in summary.get('outputs') or ():
-        if name.endswith(('_desc-brain_mask.nii.gz', '_xfm.h5')):
-            sources.update(sources_of(sidecar_if_any(plan.names.root / name)))
-    return any(
-        bids_uri(path, root, name) in sources
-        for name, root in folders.items()
-        if path.is_relative_to(root)
-    )
+    mask = plan.names.path('anat.brain_mask')
+    unit = unit_name(plan.session.subject, plan.session.session)
+    for output in (mask, *finished_files(mask.parent, f'{unit}_from-*_xfm.h5')):
+        sources.update(sources_of(sidecar_if_any(output)))
+    names = tuple(f'bids:{name}:' for name, root in folders.items() if path.is_relative_to(root))
+    return any(source.startswith(names) for source in sources)
 
 
 def result_inputs(summary: dict[str, Any]) -> list[dict[str, Any]]:

@@ -9,7 +9,12 @@ from typing import Any
 
 from ssl2_bids import __version__
 from ssl2_bids.bids.brain_masks import given_brain_mask, unlike_masks
-from ssl2_bids.bids.given_datasets import GivenTransforms, given_file_error, given_transforms
+from ssl2_bids.bids.given_datasets import (
+    GivenFileError,
+    GivenTransforms,
+    given_file_error,
+    given_transforms,
+)
 from ssl2_bids.bids.inputs import Session
 from ssl2_bids.bids.outputs import UnitNames
 from ssl2_bids.bids.provenance import BRAIN_MASKS, configuration_hash
@@ -170,7 +175,10 @@ def _identify(plan: Plan, digest: Callable[[Path], str]) -> Plan:
                 for t in templates
             )
         except OSError as error:
-            problem = DataError(
+            used = {path for scan in session.scans.values() for path in scan.sources}
+            raw = {str(path) for path in used if not is_given(plan, path)}
+            kind = DataError if str(error.filename) in raw else GivenFileError
+            problem = kind(
                 f'cannot be read ({error.strerror})',
                 advice='Copy it again, or change its permissions.',
                 path=error.filename,

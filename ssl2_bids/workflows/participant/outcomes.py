@@ -145,7 +145,7 @@ def _shorten(text: str, settings: ParticipantSettings) -> str:
         ('<WORK_DIR>', settings.work_dir),
         *((f'<{name}>', folder) for name, folder in settings.derivatives.items()),
     ):
-        text = re.sub(rf'{re.escape(str(folder))}(?![^/\s:;,"\')])', name, text)
+        text = re.sub(rf'(?<![\w.-]){re.escape(str(folder))}(?![\w-])', name, text)
     return text
 
 

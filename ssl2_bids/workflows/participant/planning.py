@@ -10,6 +10,7 @@ from pathlib import Path
 from ssl2_bids.bids.absent import AbsentResultsError, how_to_get, how_to_get_each, is_absent
 from ssl2_bids.bids.dataset import select_participants, select_sessions, warn_of_labels
 from ssl2_bids.bids.filters import SUFFIXES_OF
+from ssl2_bids.bids.given_datasets import GivenFileError, given_file_error
 from ssl2_bids.bids.inputs import Session, find_sessions
 from ssl2_bids.bids.outputs import (
     find_summary,
@@ -157,10 +158,12 @@ def without_unusable(plan: Plan, settings: ParticipantSettings) -> Plan | None:
     from ssl2_bids.workflows.participant.engine import running
 
     failures = running.failures(graph.branch_folder(plan, settings.work_dir))
-    files = {failure['File'] for failure in failures} - {''}
-    of_others = [p for p in _sources(plan, files) if file_name(plan, p).startswith('bids:')]
-    if of_others or (plan.brain_mask and str(plan.brain_mask.path) in files):
-        return None  # the fault is not that of a raw image
+    for failure in failures:
+        if path := _given_file(plan, failure['File']):
+            problem = GivenFileError(failure['Message'], advice=failure['Advice'], path=path)
+            again = kept(replace(plan, session=replace(plan.session, problem=problem)))
+            # nothing takes the place of what was given
+            return again if isinstance(again.session.problem, KeptResultError) else None
     if any(failure['ExitCode'] != DataError.exit_code for failure in failures):
         return None
     unusable = dict(plan.session.unusable)
@@ -175,6 +178,14 @@ def without_unusable(plan: Plan, settings: ParticipantSettings) -> Plan | None:
     again = kept(again)
     stays = isinstance(again.session.problem, KeptResultError)
     return again if stays or is_runnable(again) else None
+
+
+def _given_file(plan: Plan, name: str) -> Path | None:
+    """A file of ``-d`` or ``--brain-mask`` that a session uses, by its path; None if it is raw."""
+    given = [path for path in _sources(plan, {name}) if is_given(plan, path)]
+    given += [plan.brain_mask.path] if plan.brain_mask else []
+    given += [path for ways in plan.transforms.values() for path in (ways.forward, ways.backward)]
+    return next((path for path in given if str(path) == name), None)
 
 
 def _sources(plan: Plan, files: set[str]) -> list[Path]:
@@ -251,7 +262,8 @@ def with_checked_transforms(plan: Plan, settings: ParticipantSettings) -> Plan:
             if label in plan.transforms:
                 checked_transforms(template, plan.transforms[label], mask.path)
         except DataError as error:
-            return replace(plan, session=replace(plan.session, problem=error))
+            problem = given_file_error(error)
+            return kept(replace(plan, session=replace(plan.session, problem=problem)))
     return plan
 
 

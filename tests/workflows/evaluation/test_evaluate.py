@@ -100,6 +100,10 @@ def test_a_result_of_former_images_is_not_compared_and_named(datasets):
     write_json(mask, {'PreprocessingHash': 'of another'})
     result = evaluate(pred, manual)
     assert [case.subject for case in result.cases] == ['02']
+    with pytest.raises(NoInputError, match='sub-01: left out: the result is from an earlier'):
+        evaluate(pred, manual, participants=['01'])
+    with pytest.raises(NoInputError, match='sub-01: left out: the result is from an earlier'):
+        look_for_false_lesions(pred, participants=['01'])
     left_out = 'sub-01: left out: the result is from an earlier choice'
     assert any(note.startswith(left_out) for note in result.notes)
     (brain,) = look_for_false_lesions(pred, participants=['01', '03']).brains
@@ -140,17 +144,35 @@ def test_masks_of_names_with_and_without_the_session_are_ranked_together(dataset
     assert any('automatic mask' in note for note in result.notes)
 
 
-@pytest.mark.parametrize('space', ['MNI152NLin2009cAsym', 'within'])
-def test_a_damaged_mask_on_another_grid_does_not_matter(datasets, space):
+@pytest.mark.parametrize('size', [8, -60])  # the header is damaged, or the voxels behind it
+@pytest.mark.parametrize('space', ['AAA', 'MNI152NLin2009cAsym', 'within'])
+def test_a_damaged_mask_on_another_grid_does_not_matter(datasets, space, size):
     pred, manual = datasets
-    put_mask(pred, 'sub-01', lesions(LARGE), space=space)
+    other = np.random.default_rng(0).integers(0, 2, (30, 30, 30), np.uint8)
+    put_mask(pred, 'sub-01', other, space=space)
     path = pred / f'sub-01/anat/sub-01_space-{space}_label-L_mask.nii.gz'
-    path.write_bytes(b'no image')
+    path.write_bytes(path.read_bytes()[:size])
     result = evaluate(pred, manual, participants=['01'])
     assert [case.space for case in result.cases] == ['FLAIR']
     assert [one.space for one in look_for_false_lesions(pred, participants=['01']).brains] == [
         'FLAIR'
     ]
+
+
+def test_a_damaged_brain_mask_costs_the_scores_that_need_it(datasets):
+    pred, manual = datasets
+    put_beside(pred, 'sub-01', probability=lesions(LARGE).astype(float))
+    whole = evaluate(pred, manual, participants=['01']).cases[0]
+    assert whole.calibration is not None
+    path = pred / 'sub-01/anat/sub-01_desc-brain_mask.nii.gz'
+    path.write_bytes(path.read_bytes()[:-40])
+    result = evaluate(pred, manual, participants=['01'])
+    (case,) = result.cases
+    assert case.voxels.dice == whole.voxels.dice
+    assert case.calibration is None
+    assert math.isnan(case.ndsc)
+    (note,) = [note for note in result.notes if 'without the scores that need it' in note]
+    assert path.name in note
 
 
 def test_a_mask_without_content_is_named_with_the_command(datasets):
@@ -387,8 +409,11 @@ def test_calibration_needs_a_probability_and_a_brain_on_the_grid(datasets):
 def test_a_probability_that_is_none_is_named(datasets):
     pred, manual = datasets
     put_beside(pred, 'sub-01', probability=np.full(SHAPE, 80.0))
-    (failure,) = evaluate(pred, manual).failures
-    assert 'label-L_probseg.nii.gz: not a probability: values from 80' in str(failure.error)
+    result = evaluate(pred, manual)
+    assert len(result.cases) == 2
+    (note,) = [note for note in result.notes if 'not a probability: values from 80' in note]
+    assert note.startswith('sub-01: without the scores that need it: ')
+    assert 'label-L_probseg.nii.gz' in note
 
 
 def test_false_lesions_are_those_that_touch_nothing(datasets):

@@ -203,6 +203,18 @@ def test_sessions_that_cannot_be_exported_are_named_and_end_no_other(results, tm
     assert damaged.name in shown
     assert 'sub-t1_label-lesion_roi.nii.gz' in shown
     damaged.write_text(whole)
+    summary = next((tmp_path / 'out' / 'sub-flair' / 'figures').glob('*summary_report.json'))
+    image = damaged.with_name(damaged.name.replace('.json', '.nii.gz'))
+    image.unlink()
+    assert main(given) == 1
+    assert 'sub-flair: the lesion mask is missing' in ''.join(capsys.readouterr())
+    content = json.loads(summary.read_text())
+    failed = {'status': 'failed', 'error': {'Message': 'no brain'}}
+    summary.write_text(json.dumps(content | failed))
+    assert main(given) == 1
+    assert 'sub-flair: the session failed: no brain' in ''.join(capsys.readouterr())
+    summary.write_text(json.dumps(content))
+    shutil.copy(results / 'on-flair' / 'sub-flair' / 'anat' / image.name, image)
     mask = next(anat.glob('*desc-brain_mask.json'))
     mask.write_text(json.dumps(json.loads(mask.read_text()) | {'PreprocessingHash': 'other'}))
     assert main(given) == 1

@@ -39,6 +39,7 @@ from ssl2_bids.workflows.longitudinal.visits import (
     years_between,
 )
 from ssl2_bids.workflows.longitudinal.within import _differences
+from ssl2_bids.workflows.participant.earlier import KeptResultError
 from ssl2_bids.workflows.participant.pages import write_pages
 from ssl2_bids.workflows.participant.planning import plan_sessions
 
@@ -329,6 +330,43 @@ def test_the_day_of_a_second_scan_gives_no_rate(folder):
     finally:
         table.unlink()
     assert compare(plan_of(folder)) is None
+
+
+def test_a_list_keeps_the_rows_of_others_as_long_as_they_are_right(folder):
+    table = folder / 'data' / 'sub-01' / 'sub-01_sessions.tsv'
+    dates = [f'ses-{n}\t202{n}-06-01T10:00:00\n' for n in (1, 2, 3)]
+    table.write_text(''.join(['session_id\tacq_time\n', *dates]))
+    try:
+        made = plan_of(folder)
+        assert compare(made) is None
+    finally:
+        table.unlink()
+    flagged_rows(made, folder)  # the comparison names the results as they are
+    out, model = folder / 'out', made.names.desc
+    (done,) = export_manifest(out, model=model, participants=('01',))
+    assert done.error is None
+    written = rows_of(done.path)
+    assert [row['session'] for row in written] == ['ses-1', 'ses-2', 'ses-3']
+    found = {one.name: one.error for one in export_manifest(out, model=model, participants=('9',))}
+    assert found['sub-01'] is None
+    assert 'no sessions were compared' in str(found['sub-9'])
+    assert rows_of(done.path) == written
+    content = json.loads(made.summary.read_text())
+    made.summary.write_text(json.dumps(content | {'configurations': {'1': 'other'}}))
+    found = {one.name: one.error for one in export_manifest(out, model=model, participants=('9',))}
+    assert 'have changed since they were compared' in str(found['sub-01'])
+    assert not done.path.exists()
+    assert compare(plan_of(folder)) is None
+
+
+def test_a_comparison_stays_while_the_result_of_one_of_its_sessions_stays(plan):
+    settings, plans = plan.visits[0].plan.settings, [visit.plan for visit in plan.visits]
+    problem = KeptResultError('the content of a file is absent')
+    last = replace(plans[2], session=replace(plans[2].session, problem=problem))
+    fewer = replace(plan, visits=plan.visits[:2])
+    assert running._stays([*plans[:2], last], fewer, settings).startswith('ses-3: the content of')
+    assert running._stays(plans, plan, settings) == ''
+    assert running._stays([*plans[:2], last], fewer, replace(settings, overwrite=True)) == ''
 
 
 def test_the_memory_of_a_run_limits_the_comparisons_at_a_time(plan):

@@ -128,11 +128,12 @@ def test_the_methods_name_the_program_as_origin_of_the_mask(finished):
     assert 'given by the user' not in methods
 
 
+@pytest.mark.parametrize('size', [8, -200])  # the header is damaged, or the voxels behind it
 @pytest.mark.parametrize('name', [MASK, PREPROC])
-def test_a_result_stays_while_a_file_it_was_made_with_cannot_be_used(finished, name):
+def test_a_result_stays_while_a_file_it_was_made_with_cannot_be_used(finished, name, size):
     path = anat(finished.derivatives['fmriprep'], '01', f'{name}.nii.gz')
     whole = path.read_bytes()
-    path.write_bytes(b'no image')
+    path.write_bytes(whole[:size])
     try:
         code, (outcome,) = run_participant_level(replace(finished, participants=('01',)))
     finally:
@@ -150,9 +151,10 @@ def test_a_run_again_has_nothing_to_do(finished):
 
 
 def test_masks_for_fmriprep_need_a_raw_t1w(finished):
-    (first,) = export(finished.output_dir, finished.bids_dir, 'fmriprep')
+    first, second = export(finished.output_dir, finished.bids_dir, 'fmriprep')
+    assert (second.name, 'the session failed' in str(second.error)) == ('sub-02', True)
     assert 'T1w of another program (bids:fmriprep:sub-01/anat/' in str(first.error)
-    (first,) = export(finished.output_dir, finished.bids_dir, 'filled')
+    first, _ = export(finished.output_dir, finished.bids_dir, 'filled')
     assert first.error is None
 
 
