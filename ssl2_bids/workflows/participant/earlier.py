@@ -36,9 +36,6 @@ OF_A_RESULT = (  # of the names of a result's files
 )
 
 
-STAYS = 'the result that is there was made with what cannot be used now'
-
-
 class KeptResultError(NoInputError):
     """A file that the present result was made from cannot be used now; the result stays."""
 
@@ -76,9 +73,7 @@ def kept(plan: Plan) -> Plan:
         return plan
     summary = find_summary(plan.names) or {}
     if given and given.path and _is_made_with(plan, summary, Path(given.path)):
-        reason = f'{STAYS} ({Path(given.path).name}: {given.message}), and stays'
-        problem = KeptResultError(reason, advice=given.advice)
-        return replace(plan, session=replace(session, problem=problem, skipped=''))
+        return _stays(plan, f'{Path(given.path).name}: {given.message}', given.advice)
     made_from = result_inputs(summary)
     used = {row['File'] for row in made_from if row['Use'] != 'dropped'}
     lost = [p for p in session.absent if p.suffix == '.json' or file_name(plan, p) in used]
@@ -88,11 +83,17 @@ def kept(plan: Plan) -> Plan:
     if not reasons:
         return plan
     get = how_to_get_each(plan.settings.datasets, lost)
+    more = 'Or segment without it: --overwrite.'
+    return _stays(plan, '; '.join(reasons), f'{get}. {more}' if get else more)
+
+
+def _stays(plan: Plan, reasons: str, advice: str) -> Plan:
+    """The plan with the problem that its result stays."""
     problem = KeptResultError(
-        f'{STAYS} ({"; ".join(reasons)}), and stays',
-        advice=f'{get}{". " if get else ""}Or segment without it: --overwrite.',
+        f'the result that is there was made with what cannot be used now ({reasons}), and stays',
+        advice=advice,
     )
-    return replace(plan, session=replace(session, problem=problem, skipped=''))
+    return replace(plan, session=replace(plan.session, problem=problem, skipped=''))
 
 
 def _is_made_with(plan: Plan, summary: dict[str, Any], path: Path) -> bool:
