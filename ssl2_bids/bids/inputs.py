@@ -192,13 +192,17 @@ def _reported(items: Sequence[Item], text: str) -> Iterator[Item]:
 def _given_images(
     derivatives: Mapping[str, Path],
     units: list[tuple[str, str | None]],
-    raw: Mapping[tuple[str, str | None], Sequence[Any]],
+    raw: Mapping[tuple[str, str | None], Sequence[Mapping[str, Any]]],
 ) -> dict[tuple[str, str | None], list[dict[str, Any]]]:
     """The images of ``-d``, by participant and session."""
     if not derivatives:
         return {}
     entities_of = _entity_parser()
-    sessions = Counter(subject for (subject, _), files in raw.items() if files)
+    sessions = Counter(
+        subject
+        for (subject, _), files in raw.items()
+        if any(file.get('datatype', 'anat') == 'anat' for file in files)
+    )
     return {
         unit: given_images(derivatives, *unit, entities_of, several=sessions[unit[0]] > 1)
         for unit in units

@@ -104,7 +104,8 @@ def _dispatch(level: str, settings: Any, arguments: argparse.Namespace, argv: li
             if settings.longitudinal:
                 from ssl2_bids.workflows.longitudinal.run import run_longitudinal
 
-                code = run_longitudinal(settings, code, show=terminal.show)
+                stay = {one.name: one.reason for one in outcomes if one.stays}
+                code = run_longitudinal(settings, code, show=terminal.show, stay=stay)
             terminal.conclude(code, outcomes)
         elif helps:
             from ssl2_bids.workflows.adaptation.parallel import take_part

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ssl2_bids.bids.dataset import unit_name
 from ssl2_bids.bids.labels import Mask
 from ssl2_bids.errors import DataError, NoInputError, Ssl2Error
 from ssl2_bids.settings import MINIMUM_LESION_VOLUME
@@ -20,6 +21,7 @@ from ssl2_bids.workflows.evaluation.run import (
     by_unit,
     is_made_sloppily,
     names_of,
+    or_remark,
 )
 from ssl2_bids.workflows.evaluation.segmented import (
     brain_of,
@@ -40,6 +42,7 @@ class FalsePositives:
     count : of these lesions.
     largest : volume of the largest, 0 without any.
     brain_volume : mm^3; NaN without a brain mask on the grid.
+    remarks : why numbers are missing.
     """
 
     subject: str
@@ -50,6 +53,7 @@ class FalsePositives:
     count: int
     largest: float
     brain_volume: float
+    remarks: tuple[str, ...] = ()
 
     def numbers(self) -> dict[str, float]:
         """By the names of the columns; volumes in mL."""
@@ -111,6 +115,8 @@ def look_for_false_lesions(
                 brains.append(_measure(found, minimum_volume))
             except Ssl2Error as error:
                 failures.append(FailedCase(unit[0], unit[1] or None, error, model))
+    remarks = [f'{unit_name(b.subject, b.session)}: {r}' for b in brains for r in b.remarks]
+    notes += dict.fromkeys(remarks)
     if made_sloppily:
         notes.append(f'{names_of(dict.fromkeys(made_sloppily))}: {SLOPPY}')
     if absent := sorted(set(participants or ()) - seen):
@@ -134,20 +140,21 @@ def _measure(masks: list[Mask], minimum_volume: float) -> FalsePositives:
     """Of several grids that with the brain mask is measured: it is the one of the reference."""
     found: tuple[Mask, Volume, Volume | None] | None = None
     first: DataError | None = None
+    remarks: list[str] = []
     for mask in sorted(masks, key=lambda m: (m.space.startswith('MNI'), str(m.path))):
         try:
             volume = read_result_mask(mask)
-            brain = brain_of(mask, volume)
         except DataError as error:
             first = first or error
             continue
+        brain = or_remark(remarks, brain_of, mask, volume)
         if found is None or brain is not None:
             found = mask, volume, brain
         if brain is not None:
             break
-    if found is None:
-        assert first is not None
+    if first and (found is None or found[2] is None):  # it may be that of the reference
         raise first
+    assert found is not None
     mask, volume, brain = found
     voxel_volume = volume.voxel_volume
     instances = label_instances(
@@ -163,4 +170,5 @@ def _measure(masks: list[Mask], minimum_volume: float) -> FalsePositives:
         count=len(sizes),
         largest=float(sizes.max(initial=0)),
         brain_volume=float(brain.data.sum()) * voxel_volume if brain else math.nan,
+        remarks=tuple(dict.fromkeys(remarks)),
     )

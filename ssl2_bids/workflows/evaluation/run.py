@@ -182,7 +182,8 @@ def evaluate(
                 undrawn.append(FailedCase(unit[0], unit[1] or None, error, name))
     cases.sort(key=lambda case: models.index(case.model))
     notes = _notes(cases, drawn)
-    notes += [f'{unit_name(c.subject, c.session)}: {text}' for c in cases for text in c.remarks]
+    remarks = [f'{unit_name(c.subject, c.session)}: {text}' for c in cases for text in c.remarks]
+    notes += dict.fromkeys(remarks)
     if made := [unit for name, unit in pairs if is_made_sloppily(masks[name][unit])]:
         notes.append(f'{names_of(dict.fromkeys(made))}: {SLOPPY}')
     notes += [f'{path.name}: left out: {why}' for path, why in (*found.left_out, *unassigned)]
@@ -262,8 +263,8 @@ def _compare(matched: Matched, minimum_volume: float) -> ComparedCase:
         confirmed = np.unique(found[drawn > 0])
         false_volume = float((~np.isin(found, [0, *confirmed])).sum()) * voxel_volume
     remarks: list[str] = []
-    brain = _or_remark(remarks, segmented.brain_of, mask, prediction)
-    probability = _or_remark(remarks, segmented.probability_of, mask, prediction)
+    brain = or_remark(remarks, segmented.brain_of, mask, prediction)
+    probability = or_remark(remarks, segmented.probability_of, mask, prediction)
     return ComparedCase(
         subject=mask.subject,
         session=mask.session,
@@ -283,7 +284,7 @@ def _compare(matched: Matched, minimum_volume: float) -> ComparedCase:
     )
 
 
-def _or_remark(
+def or_remark(
     remarks: list[str], read: Callable[[Mask, Volume], Volume | None], mask: Mask, grid: Volume
 ) -> Volume | None:
     """A file beside a mask; a damaged one is a remark, for the main scores do not need it."""
@@ -337,7 +338,7 @@ def _draw(case: ComparedCase, matched: Matched, folder: Path) -> None:
         folder / re.sub(r'\.nii(\.gz)?$', '.svg', mask.path.name),
         title=f'{unit_name(case.subject, case.session)}{whose}: Dice {case.voxels.dice:.3f}',
         image_name=name,
-        brain=_or_remark([], segmented.brain_of, mask, prediction),
+        brain=or_remark([], segmented.brain_of, mask, prediction),
         annotated=annotation.extent,
     )
 

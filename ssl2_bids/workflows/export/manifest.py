@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from ssl2_bids.workflows.current_results import current_results
 from ssl2_bids.workflows.export.run import T1_LIKE, Exported, unreadable
 from ssl2_bids.workflows.participant.sloppy import WARNING
 
+log = logging.getLogger('ssl2_bids')
+
 AGAIN = 'Run the participant level with --longitudinal again.'
 FLAIR = ('FLAIR',)
 
@@ -38,7 +41,8 @@ def export_manifest(
 ) -> list[Exported]:
     """Write the list of visits, with paths relative to the results.
 
-    With ``participants`` those of a former list of the same model stay in the list, if they can.
+    With ``participants`` the rows of others in a former list of the same model stay, unless they
+    are known to be wrong.
 
     A row has a visit: images, lesion mask and brain mask, all in the space between the visits of
     the participant. The columns are those of lesiontrack 0.2, mscard 0.1 and msdataqc 0.1.
@@ -62,8 +66,7 @@ def export_manifest(
     path = results_dir / output_name('group.lesiontrack')
     subjects = participant_labels(results_dir)
     if participants is not None:
-        listed = {*participants, *_listed(path, model)}
-        subjects = [one for one in subjects if one in listed]
+        subjects = [one for one in subjects if one in participants]
     summaries = [
         one
         for subject in subjects
@@ -78,14 +81,15 @@ def export_manifest(
             path=results_dir,
         )
     rows: list[dict[str, Any]] = []
+    if participants is not None:
+        rows += _former_rows(path, model, participants, of_model, damaged)
     done: list[Exported] = []
     for summary in summaries:
         names = UnitNames(results_dir, summary['subject'], None, desc=model)
         name = f'sub-{summary["subject"]}'
         try:
-            for session in summary['configurations']:
-                if error := damaged.get((summary['subject'], session)):
-                    raise error
+            if error := _damaged_of(summary, damaged):
+                raise error
             _check(summary, names, of_model)
             rows += list(_rows(summary, names))
             done.append(Exported(name, path))
@@ -97,16 +101,34 @@ def export_manifest(
             absent = NoInputError('no sessions were compared with this model', advice=AGAIN)
             done.append(Exported(f'sub-{label}', None, absent))
     if rows:
-        write_table(path, rows, MANIFEST_COLUMNS)
+        write_table(path, sorted(rows, key=lambda row: row['subject']), MANIFEST_COLUMNS)
     else:  # a former list names results that are no longer there
         for one in (path, sidecar_path(path)):
             one.unlink(missing_ok=True)
     return done
 
 
-def _listed(path: Path, model: str) -> set[str]:
-    """The participants of a list of the same model that was written before."""
-    found = set()
+def _damaged_of(
+    summary: dict[str, Any], damaged: Mapping[tuple[str, str | None], Ssl2Error]
+) -> Ssl2Error | None:
+    """The error of a session that was compared and whose result cannot be read."""
+    units = [(summary['subject'], session) for session in summary['configurations']]
+    return next((damaged[unit] for unit in units if unit in damaged), None)
+
+
+def _former_rows(
+    path: Path,
+    model: str,
+    participants: Sequence[str],
+    of_model: Sequence[Result],
+    damaged: Mapping[tuple[str, str | None], Ssl2Error],
+) -> list[dict[str, Any]]:
+    """The rows of other participants in a list of the same model that was written before.
+
+    Those of a comparison that no longer holds are left out with a warning; what cannot be read
+    now, as in a clone without all content, stays.
+    """
+    rows: dict[str, list[dict[str, Any]]] = {}
     for row in (
         csv.DictReader(io.StringIO(read_text(path)), delimiter='\t') if path.is_file() else ()
     ):
@@ -116,9 +138,20 @@ def _listed(path: Path, model: str) -> set[str]:
         mask = UnitNames(Path(), subject, None, desc=model).path(
             'longitudinal.mask', session=session
         )
-        if row.get('mask') == mask.as_posix():
-            found.add(subject)
-    return found
+        if row.get('mask') == mask.as_posix() and subject not in participants:
+            known = {key: row.get(key) or '' for key in MANIFEST_COLUMNS}
+            kept = {key: '' if value == 'n/a' else value for key, value in known.items()}
+            rows.setdefault(subject, []).append(kept)
+    for subject in list(rows):
+        for summary in find_visits_summaries(path.parent, subject):
+            if summary['model'] != model or _damaged_of(summary, damaged):
+                continue
+            try:
+                _check(summary, UnitNames(path.parent, subject, None, desc=model), of_model)
+            except DataError as error:
+                log.warning('sub-%s: no longer in the list: %s', subject, error)
+                del rows[subject]
+    return [row for own in rows.values() for row in own]
 
 
 def _check(summary: dict[str, Any], names: UnitNames, results: Sequence[Result]) -> None:

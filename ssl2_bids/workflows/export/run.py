@@ -101,7 +101,7 @@ def _choose(
             unit = one.names.subject, one.names.session
             reasons[unit] = DataError(why, path=one.names.done_marker)
     reasons |= dict(unreadable(errors, model))
-    reasons = _failed(results_dir, model) | reasons
+    reasons = _failed(results_dir, model, participants) | reasons
     chosen = [one for one in current if one.names.desc == model]
     for one in chosen:
         reasons.pop((one.names.subject, one.names.session), None)
@@ -118,15 +118,19 @@ def _choose(
     return chosen, [Exported(unit_name(*unit), None, why) for unit, why in reasons.items()]
 
 
-def _failed(results_dir: Path, model: str) -> dict[tuple[str, str | None], Ssl2Error]:
+def _failed(
+    results_dir: Path, model: str, participants: tuple[str, ...] | None
+) -> dict[tuple[str, str | None], Ssl2Error]:
     """The sessions of a model that have failed, and those whose mask is missing."""
     found: dict[tuple[str, str | None], Ssl2Error] = {}
     for subject in participant_labels(results_dir):
+        if participants is not None and subject not in participants:
+            continue
         for summary in find_summaries(results_dir, subject):
             if summary['model'].get('Label', '') != model or summary['status'] == 'skipped':
                 continue
             failure = (summary.get('error') or {}).get('Message')
-            why = f'the session failed: {failure}' if failure else 'the lesion mask is missing'
+            why = f'the session failed: {failure}' if failure else 'its lesion mask is missing'
             found[subject, summary['session']] = DataError(why, advice=PROCESS_AGAIN)
     return found
 

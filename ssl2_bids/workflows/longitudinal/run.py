@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import math
 from collections import defaultdict
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from ssl2_bids.bids.absent import AbsentResultsError
 from ssl2_bids.bids.outputs import find_visits_summaries, read_visits_summary, sidecar_path
 from ssl2_bids.errors import SOME_FAILED, CannotWriteError, DataError, Ssl2Error, StorageError
 from ssl2_bids.files import remove_leftovers, write_json
@@ -30,7 +30,6 @@ from ssl2_bids.workflows.longitudinal.plan import (
 from ssl2_bids.workflows.longitudinal.summary import base_summary, finished_summary
 from ssl2_bids.workflows.longitudinal.within import bring_together
 from ssl2_bids.workflows.participant import planning
-from ssl2_bids.workflows.participant.earlier import KeptResultError
 from ssl2_bids.workflows.participant.engine.task import describe_failure
 from ssl2_bids.workflows.participant.pages import cited_sentences, update_citation, write_pages
 from ssl2_bids.workflows.participant.plan import Plan
@@ -42,7 +41,11 @@ PROCESS, VOXEL = 0.4e9, 40.0  # bytes of a process, and of a voxel of each visit
 
 
 def run_longitudinal(
-    settings: ParticipantSettings, code: int, *, show: ShowLine = log.info
+    settings: ParticipantSettings,
+    code: int,
+    *,
+    show: ShowLine = log.info,
+    stay: Mapping[str, str] | None = None,
 ) -> int:
     """Compare the finished sessions of each selected participant.
 
@@ -50,6 +53,7 @@ def run_longitudinal(
     ----------
     code : of the sessions by themselves.
     show : called with each line for the user.
+    stay : sessions whose earlier result was left as it is, with the reason.
 
     Returns
     -------
@@ -64,8 +68,8 @@ def run_longitudinal(
     plans = [_plan_of(subject, one) for subject, one in by_subject.items()]
     todo = []
     for subject, plan in plans:
-        if why := _stays(by_subject[subject], plan, settings):
-            show(f'sub-{subject}: {why}; the comparison of an earlier run stays')
+        if why := _stays(by_subject[subject], settings, stay or {}):
+            show(f'sub-{subject}: the comparison of an earlier run stays ({why})')
         elif plan is None or len(plan.visits) < 2:
             show(f'sub-{subject}: {_nothing(plan, settings)}')
         elif settings.dry_run:
@@ -188,22 +192,18 @@ def _plan_of(subject: str, plans: list[Plan]) -> tuple[str, LongitudinalPlan | N
     return subject, make_plan(subject, usable, left_out) if usable else None
 
 
-def _stays(plans: list[Plan], plan: LongitudinalPlan | None, settings: ParticipantSettings) -> str:
+def _stays(plans: list[Plan], settings: ParticipantSettings, stay: Mapping[str, str]) -> str:
     """Why an earlier comparison is left alone; empty where it is made again.
 
     A session whose result stays, though something that it was made with cannot be used now, is a
     part of the comparison that would be replaced by one without it.
     """
-    if plan is None or settings.overwrite or not plan.summary.is_file():
-        return ''
-    try:
-        compared = read_visits_summary(plan.summary)['configurations']
-    except Ssl2Error:
-        return ''
-    for one in plans:
-        problem, session = one.session.problem, one.session.session
-        if session in compared and isinstance(problem, KeptResultError | AbsentResultsError):
-            return f'ses-{session}: {problem.message}'
+    reasons = {one.session.session: stay.get(one.session.name, '') for one in plans}
+    for summary in find_visits_summaries(settings.output_dir, plans[0].session.subject):
+        if summary['model'] == plans[0].names.desc and summary['status'] != 'failed':
+            for session in summary['configurations']:
+                if why := reasons.get(session):
+                    return f'ses-{session}: {why}'
     return ''
 
 

@@ -25,7 +25,7 @@ from ssl2_bids.bids.outputs import (
     sidecar_path,
     sources_of,
 )
-from ssl2_bids.bids.provenance import BRAIN_MASKS
+from ssl2_bids.bids.provenance import BRAIN_MASKS, bids_uri
 from ssl2_bids.errors import NoInputError
 from ssl2_bids.files import finished_files, write_json
 from ssl2_bids.workflows.participant.plan import Plan, described_inputs, file_name
@@ -72,8 +72,16 @@ def kept(plan: Plan) -> Plan:
     if not results_beside(plan.names):
         return plan
     summary = find_summary(plan.names) or {}
-    if given and given.path and _is_made_with(plan, summary, Path(given.path)):
-        return _stays(plan, f'{Path(given.path).name}: {given.message}', given.advice)
+    if given and given.path:
+        path = Path(given.path)
+        reason = f'{path.name}: {given.message}'
+        sources = _given_sources(plan, summary)
+        if any(uri in sources for uri in _uris(plan, path)):
+            return _stays(plan, reason, given.advice)
+        if any(source.startswith(tuple(f'bids:{n}:' for n in _given(plan))) for source in sources):
+            text = f'the result that is there stays: another one would need {reason}'
+            problem = KeptResultError(text, advice=given.advice)
+            return replace(plan, session=replace(session, problem=problem, skipped=''))
     made_from = result_inputs(summary)
     used = {row['File'] for row in made_from if row['Use'] != 'dropped'}
     lost = [p for p in session.absent if p.suffix == '.json' or file_name(plan, p) in used]
@@ -96,18 +104,26 @@ def _stays(plan: Plan, reasons: str, advice: str) -> Plan:
     return replace(plan, session=replace(plan.session, problem=problem, skipped=''))
 
 
-def _is_made_with(plan: Plan, summary: dict[str, Any], path: Path) -> bool:
-    """Whether a result was made with the folder of ``-d`` or ``--brain-mask`` that has a file."""
-    folders = dict(plan.settings.derivatives)
-    if plan.settings.brain_mask:
-        folders[BRAIN_MASKS] = plan.settings.brain_mask
+def _given_sources(plan: Plan, summary: dict[str, Any]) -> set[str]:
+    """What a result was made from, by the names of images and the sources of mask and transforms."""
     sources = {row['File'] for row in result_inputs(summary) if row['Use'] != 'dropped'}
     mask = plan.names.path('anat.brain_mask')
     unit = unit_name(plan.session.subject, plan.session.session)
     for output in (mask, *finished_files(mask.parent, f'{unit}_from-*_xfm.h5')):
         sources.update(sources_of(sidecar_if_any(output)))
-    names = tuple(f'bids:{name}:' for name, root in folders.items() if path.is_relative_to(root))
-    return any(source.startswith(names) for source in sources)
+    return sources
+
+
+def _uris(plan: Plan, path: Path) -> list[str]:
+    """The BIDS URIs that a file of ``-d`` or ``--brain-mask`` may have in the results."""
+    around = {name: root for name, root in _given(plan).items() if path.is_relative_to(root)}
+    return [bids_uri(path, root, name) for name, root in around.items()]
+
+
+def _given(plan: Plan) -> dict[str, Path]:
+    """The folders of ``-d`` and ``--brain-mask``, by the names that BIDS URIs have for them."""
+    masks = plan.settings.brain_mask
+    return {**plan.settings.derivatives, **({BRAIN_MASKS: masks} if masks else {})}
 
 
 def result_inputs(summary: dict[str, Any]) -> list[dict[str, Any]]:

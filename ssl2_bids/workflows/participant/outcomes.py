@@ -42,6 +42,7 @@ class Outcome:
     exit_code: int = 0
     resources: list[dict[str, Any]] = field(default_factory=list)
     absent: tuple[Path, ...] = ()  # images whose content was not downloaded
+    stays: bool = False  # an earlier result was left as it is
 
 
 def expected_outcome(plan: Plan) -> Outcome:
@@ -77,7 +78,7 @@ def look(
     problem = plan.session.problem
     left_alone = AbsentResultsError | UsualResultError | BusyError | KeptResultError
     if isinstance(problem, left_alone):  # results stay as they are
-        return Outcome(name, 'failed', str(problem), problem.exit_code)
+        return Outcome(name, 'failed', str(problem), problem.exit_code, stays=True)
     folder = graph.branch_folder(plan, settings.work_dir)
     if plan.session.problem is None and (is_finished(plan) and not running.failures(folder)):
         return Outcome(name, 'done', resources=running.resources(folder))
@@ -145,7 +146,8 @@ def _shorten(text: str, settings: ParticipantSettings) -> str:
         ('<WORK_DIR>', settings.work_dir),
         *((f'<{name}>', folder) for name, folder in settings.derivatives.items()),
     ):
-        text = re.sub(rf'(?<![\w.-]){re.escape(str(folder))}(?![\w-])', name, text)
+        end = r'(?=$|[/\s:;,"\')\]]|\.(?:\s|$))'
+        text = re.sub(rf'(?<![\w.-]){re.escape(str(folder))}{end}', name, text)
     return text
 
 

@@ -158,14 +158,14 @@ def without_unusable(plan: Plan, settings: ParticipantSettings) -> Plan | None:
     from ssl2_bids.workflows.participant.engine import running
 
     failures = running.failures(graph.branch_folder(plan, settings.work_dir))
+    if any(failure['ExitCode'] != DataError.exit_code for failure in failures):
+        return None
     for failure in failures:
         if path := _given_file(plan, failure['File']):
             problem = GivenFileError(failure['Message'], advice=failure['Advice'], path=path)
             again = kept(replace(plan, session=replace(plan.session, problem=problem)))
             # nothing takes the place of what was given
             return again if isinstance(again.session.problem, KeptResultError) else None
-    if any(failure['ExitCode'] != DataError.exit_code for failure in failures):
-        return None
     unusable = dict(plan.session.unusable)
     for failure in failures:
         scan = plan.session.scans.get(failure['Node'].rpartition('_')[2])
@@ -185,6 +185,7 @@ def _given_file(plan: Plan, name: str) -> Path | None:
     given = [path for path in _sources(plan, {name}) if is_given(plan, path)]
     given += [plan.brain_mask.path] if plan.brain_mask else []
     given += [path for ways in plan.transforms.values() for path in (ways.forward, ways.backward)]
+    given += [p for t in plan.templates if t.uri.startswith('bids:') for p in (t.image, t.mask)]
     return next((path for path in given if str(path) == name), None)
 
 

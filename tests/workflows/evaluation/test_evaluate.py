@@ -149,6 +149,7 @@ def test_masks_of_names_with_and_without_the_session_are_ranked_together(dataset
 def test_a_damaged_mask_on_another_grid_does_not_matter(datasets, space, size):
     pred, manual = datasets
     other = np.random.default_rng(0).integers(0, 2, (30, 30, 30), np.uint8)
+    put_beside(pred, 'sub-01')
     put_mask(pred, 'sub-01', other, space=space)
     path = pred / f'sub-01/anat/sub-01_space-{space}_label-L_mask.nii.gz'
     path.write_bytes(path.read_bytes()[:size])
@@ -173,6 +174,25 @@ def test_a_damaged_brain_mask_costs_the_scores_that_need_it(datasets):
     assert math.isnan(case.ndsc)
     (note,) = [note for note in result.notes if 'without the scores that need it' in note]
     assert path.name in note
+
+
+def test_no_other_mask_takes_the_place_of_a_damaged_one(datasets):
+    pred, _ = datasets
+    put_beside(pred, 'sub-01')
+    put_mask(pred, 'sub-01', np.ones((9, 9, 9), np.uint8), space='MNI152NLin2009cAsym')
+    brain = pred / 'sub-01/anat/sub-01_desc-brain_mask.nii.gz'
+    whole = brain.read_bytes()
+    brain.write_bytes(whole[:-40])
+    found = look_for_false_lesions(pred, participants=['01'])
+    assert [one.space for one in found.brains] == ['FLAIR']
+    assert math.isnan(found.brains[0].brain_volume)
+    assert [brain.name in note for note in found.notes] == [True]
+    brain.write_bytes(whole)
+    path = pred / 'sub-01/anat/sub-01_space-FLAIR_label-L_mask.nii.gz'
+    path.write_bytes(path.read_bytes()[:-20])
+    found = look_for_false_lesions(pred, participants=['01'])
+    assert found.brains == ()
+    assert path.name in str(found.failures[0].error)
 
 
 def test_a_mask_without_content_is_named_with_the_command(datasets):

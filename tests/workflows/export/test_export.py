@@ -207,7 +207,7 @@ def test_sessions_that_cannot_be_exported_are_named_and_end_no_other(results, tm
     image = damaged.with_name(damaged.name.replace('.json', '.nii.gz'))
     image.unlink()
     assert main(given) == 1
-    assert 'sub-flair: the lesion mask is missing' in ''.join(capsys.readouterr())
+    assert 'sub-flair: its lesion mask is missing' in ''.join(capsys.readouterr())
     content = json.loads(summary.read_text())
     failed = {'status': 'failed', 'error': {'Message': 'no brain'}}
     summary.write_text(json.dumps(content | failed))

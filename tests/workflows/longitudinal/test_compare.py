@@ -19,6 +19,7 @@ from visits_phantom import FREE, ball, rescan
 from ssl2_bids.bids.outputs import find_results, sidecar_path
 from ssl2_bids.bids.provenance import write_dataset_files
 from ssl2_bids.bids.scan import Scan
+from ssl2_bids.errors import NoInputError
 from ssl2_bids.files import write_json, write_text
 from ssl2_bids.networks.weights import find_model, load_network
 from ssl2_bids.settings import GroupSettings, ParticipantSettings
@@ -39,7 +40,6 @@ from ssl2_bids.workflows.longitudinal.visits import (
     years_between,
 )
 from ssl2_bids.workflows.longitudinal.within import _differences
-from ssl2_bids.workflows.participant.earlier import KeptResultError
 from ssl2_bids.workflows.participant.pages import write_pages
 from ssl2_bids.workflows.participant.planning import plan_sessions
 
@@ -332,7 +332,7 @@ def test_the_day_of_a_second_scan_gives_no_rate(folder):
     assert compare(plan_of(folder)) is None
 
 
-def test_a_list_keeps_the_rows_of_others_as_long_as_they_are_right(folder):
+def test_a_list_keeps_the_rows_of_others_as_long_as_they_are_right(folder, caplog):
     table = folder / 'data' / 'sub-01' / 'sub-01_sessions.tsv'
     dates = [f'ses-{n}\t202{n}-06-01T10:00:00\n' for n in (1, 2, 3)]
     table.write_text(''.join(['session_id\tacq_time\n', *dates]))
@@ -347,26 +347,38 @@ def test_a_list_keeps_the_rows_of_others_as_long_as_they_are_right(folder):
     assert done.error is None
     written = rows_of(done.path)
     assert [row['session'] for row in written] == ['ses-1', 'ses-2', 'ses-3']
-    found = {one.name: one.error for one in export_manifest(out, model=model, participants=('9',))}
-    assert found['sub-01'] is None
-    assert 'no sessions were compared' in str(found['sub-9'])
+    assert compare(plan_of(folder, subject='02')) is None
+    (other,) = export_manifest(out, model=model, participants=('02',))  # of two people
+    assert other.error is not None
+    assert rows_of(done.path) == written
+    with pytest.raises(NoInputError):
+        export_manifest(out, model=model, participants=('9',))
+    assert rows_of(done.path) == written
+    sidecar = next((out / 'sub-01').rglob('sub-01_ses-3_space-T1w_label-L_*mask.json'))
+    whole = sidecar.read_text()
+    sidecar.write_text('{')  # it cannot be read now: that is no reason to leave it out
+    export_manifest(out, model=model, participants=('02',))
+    sidecar.write_text(whole)
     assert rows_of(done.path) == written
     content = json.loads(made.summary.read_text())
     made.summary.write_text(json.dumps(content | {'configurations': {'1': 'other'}}))
-    found = {one.name: one.error for one in export_manifest(out, model=model, participants=('9',))}
-    assert 'have changed since they were compared' in str(found['sub-01'])
+    export_manifest(out, model=model, participants=('02',))
+    assert 'sub-01: no longer in the list' in caplog.text
     assert not done.path.exists()
     assert compare(plan_of(folder)) is None
 
 
 def test_a_comparison_stays_while_the_result_of_one_of_its_sessions_stays(plan):
-    settings, plans = plan.visits[0].plan.settings, [visit.plan for visit in plan.visits]
-    problem = KeptResultError('the content of a file is absent')
-    last = replace(plans[2], session=replace(plans[2].session, problem=problem))
-    fewer = replace(plan, visits=plan.visits[:2])
-    assert running._stays([*plans[:2], last], fewer, settings).startswith('ses-3: the content of')
-    assert running._stays(plans, plan, settings) == ''
-    assert running._stays([*plans[:2], last], fewer, replace(settings, overwrite=True)) == ''
+    written, shown = plan.table.read_bytes(), list[str]()
+    settings = plan.visits[0].plan.settings
+    stay = {'sub-01_ses-3': 'its content is absent'}
+    assert run_longitudinal(settings, 66, show=shown.append, stay=stay) == 66
+    (line,) = shown
+    assert line.startswith('sub-01: the comparison of an earlier run stays (ses-3: its content')
+    assert plan.table.read_bytes() == written
+    stay = {'sub-01_ses-4': 'its content is absent'}  # it was not compared
+    assert run_longitudinal(settings, 66, show=shown.append, stay=stay) == 66
+    assert 'the comparison of an earlier run stays (' not in shown[1]
 
 
 def test_the_memory_of_a_run_limits_the_comparisons_at_a_time(plan):
