@@ -129,15 +129,11 @@ def _former_rows(
     now, as in a clone without all content, stays.
     """
     rows: dict[str, list[dict[str, Any]]] = {}
-    for row in (
-        csv.DictReader(io.StringIO(read_text(path)), delimiter='\t') if path.is_file() else ()
-    ):
-        subject, session = (
-            (row.get(key) or '').partition('-')[2] for key in ('subject', 'session')
-        )
-        mask = UnitNames(Path(), subject, None, desc=model).path(
-            'longitudinal.mask', session=session
-        )
+    text = read_text(path) if path.is_file() else ''
+    for row in csv.DictReader(io.StringIO(text), delimiter='\t'):
+        labels = [(row.get(key) or '').partition('-')[2] for key in ('subject', 'session')]
+        subject, names = labels[0], UnitNames(Path(), labels[0], None, desc=model)
+        mask = names.path('longitudinal.mask', session=labels[1])
         if row.get('mask') == mask.as_posix() and subject not in participants:
             known = {key: row.get(key) or '' for key in MANIFEST_COLUMNS}
             kept = {key: '' if value == 'n/a' else value for key, value in known.items()}

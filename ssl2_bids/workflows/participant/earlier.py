@@ -105,7 +105,7 @@ def _stays(plan: Plan, reasons: str, advice: str) -> Plan:
 
 
 def _given_sources(plan: Plan, summary: dict[str, Any]) -> set[str]:
-    """What a result was made from, by the names of images and the sources of mask and transforms."""
+    """What a result was made from: its images, and the sources of its mask and transforms."""
     sources = {row['File'] for row in result_inputs(summary) if row['Use'] != 'dropped'}
     mask = plan.names.path('anat.brain_mask')
     unit = unit_name(plan.session.subject, plan.session.session)
