@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import platform
+import re
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -90,7 +91,7 @@ def write_dataset_files(
     former = found if isinstance(found, dict) else {}
     more = {name: raw_link(output_dir, folder) for name, folder in (links or {}).items()}
     for name, link in more.items():
-        if former.get(name, link) != link:
+        if former.get(name, link) != link and not re.fullmatch(r'labels\d*', name):
             warn_once(
                 f'{output_dir}: the dataset {name} was {former[name]} and is now {link}. If it is '
                 'another one, the Sources of earlier results are wrong: give it another name '

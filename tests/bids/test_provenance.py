@@ -31,8 +31,8 @@ def test_another_folder_under_the_name_of_a_former_one_is_named(tmp_path, caplog
     one, out = dataset(tmp_path / 'one', 'One'), tmp_path / 'out'
     out.mkdir()
     write_dataset_files(out, one, {'fmriprep': tmp_path / 'a', 'labels': tmp_path / 'b'})
-    write_dataset_files(out, one, {'fmriprep': tmp_path / 'a'})
-    assert caplog.text == ''
+    write_dataset_files(out, one, {'fmriprep': tmp_path / 'a', 'labels': tmp_path / 'more'})
+    assert caplog.text == ''  # other labels are usual
     write_dataset_files(out, one, {'fmriprep': tmp_path / 'c'})
     assert f'the dataset fmriprep was {(tmp_path / "a").as_uri()} and is now' in caplog.text
 
