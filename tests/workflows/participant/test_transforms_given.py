@@ -22,6 +22,7 @@ from ssl2_bids.settings import ParticipantSettings
 from ssl2_bids.steps import deformation
 from ssl2_bids.steps.template import template
 from ssl2_bids.volume import Volume, read, resample, resample_deformed
+from ssl2_bids.workflows.participant.earlier import KeptResultError
 from ssl2_bids.workflows.participant.expected_methods import expected_methods
 from ssl2_bids.workflows.participant.plan import Plan
 from ssl2_bids.workflows.participant.planning import (
@@ -309,4 +310,8 @@ def test_a_template_that_is_not_here_has_the_grid_of_the_given_images(
     path = file_of(settings, f'space-{ADULT}_desc-brain_mask.nii.gz')
     path.unlink()
     path.symlink_to('../.git/annex/objects/x')
-    assert f'datalad get sub-01/anat/{path.name}' in problem_of(settings)
+    problem = plan_of(settings).session.problem
+    assert isinstance(problem, KeptResultError)  # the finished result was made with it
+    assert f'datalad get sub-01/anat/{path.name}' in str(problem)
+    again = replace(settings, overwrite=True)
+    assert f'datalad get sub-01/anat/{path.name}' in problem_of(again)
