@@ -167,6 +167,8 @@ def _is_possible(key: str, value: Any) -> bool:
 
 
 LESION, IMAGE = 'lesion logit', 'image'  # what a network gives; without the key, the first
+# what the input of every network is, if its card states it
+INPUT = {'Orientation': 'RAS', 'Absent': 'all-zero channel', 'SkullStripped': True}
 THREE = tuple[float, float, float]
 COUNTS = tuple[int, int, int]
 
@@ -183,7 +185,7 @@ CARD_KEYS: dict[str, tuple[Any, Callable[[Any], bool], str]] = {
     'Required': (
         tuple[tuple[str, ...], ...],
         lambda v: bool(v) and all(v),
-        'a list of lists of names',
+        'a list of lists of names, none of them empty',
     ),
     'VoxelSize': (THREE, lambda v: all(0.05 < n < 20 for n in v), 'three lengths in mm'),
     'Normalisation': (
@@ -194,7 +196,11 @@ CARD_KEYS: dict[str, tuple[Any, Callable[[Any], bool], str]] = {
     ),
     'Threshold': (float, lambda v: 0 < v < 1, 'a number between 0 and 1'),
     'MinimumLesionVolume': (float, lambda v: 0 <= v < 1e6, 'a volume in mm^3'),
-    'Window': (COUNTS, lambda v: 0 < min(v) <= max(v) <= 1024, 'three numbers of voxels'),
+    'Window': (
+        COUNTS,
+        lambda v: 0 < min(v) <= max(v) <= 1024,
+        'three counts of voxels, 1 to 1024',
+    ),
     'Overlap': (float, lambda v: 0 <= v < 1, 'a share from 0 to below 1'),
     'Sha256': (
         str,
@@ -224,6 +230,9 @@ def check_card(content: Any, path: Path, *, network_types: Mapping[str, NetworkT
             raise bad_card(path, f'"{key}" is missing')
         if not _is_possible(key, content[key]):
             raise bad_card(path, f'"{key}" is {content[key]!r} but must be {wanted}')
+    for key, value in INPUT.items():
+        if content.get(key, value) != value:
+            raise bad_card(path, f'"{key}" is {content[key]!r}; this version knows {value!r}')
     network, channels = content['Network'], content['Channels']
     if network['Type'] not in network_types:
         known = ', '.join(sorted(network_types))
@@ -234,7 +243,9 @@ def check_card(content: Any, path: Path, *, network_types: Mapping[str, NetworkT
         raise bad_card(path, f'"Output" is neither {LESION!r} nor {IMAGE!r}')
     if not _are_thresholds(content.get('Thresholds', [])):
         raise bad_card(
-            path, '"Thresholds" is not a list of objects with "Channels" and a "Threshold"'
+            path,
+            '"Thresholds" is not a list of objects with "Channels" and a "Threshold" (above 0, '
+            'below 1)',
         )
     if 'SiteMinimumLesionVolume' in content and not _is_possible(
         'MinimumLesionVolume', content['SiteMinimumLesionVolume']

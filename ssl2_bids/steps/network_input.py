@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from ssl2_bids.errors import DataError, NoInputError, UnavailableError
-from ssl2_bids.networks.cards import CARD_FILE, Card, channel_of
+from ssl2_bids.networks.cards import CARD_FILE, INPUT, Card, channel_of
 from ssl2_bids.volume import Volume, reorient, resample
 
 MARGIN = 4.0  # mm around the brain: no brain voxel at the border, where interpolation ends
 SAME = 1e-3  # voxels; positions closer than this are one
 MAD_TO_SIGMA = 1.4826  # median absolute deviation to standard deviation of a normal distribution
-UNDERSTOOD = {'Orientation': 'RAS', 'Absent': 'all-zero channel'}  # what this module makes
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def network_input(
     DataError : the brain mask is empty, or a contrast does not overlap it or is constant in it.
     UnavailableError : the card asks for something that this version cannot make.
     """
-    for key, value in UNDERSTOOD.items():
+    for key, value in INPUT.items():
         if card.content.get(key, value) != value:
             raise _not_understood(card, key, card.content[key])
     present = choose_contrasts(images, card)
