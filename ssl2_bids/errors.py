@@ -160,3 +160,6 @@ class BusyError(Ssl2Error):
     """Another run holds the output folder (group) or the session in the work folder."""
 
     exit_code = 75
+
+
+WRITING = frozenset((CannotWriteError.exit_code, StorageError.exit_code))

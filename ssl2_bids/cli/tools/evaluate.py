@@ -10,14 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl2_bids.cli import values
-from ssl2_bids.errors import (
-    SOME_FAILED,
-    SUCCESS,
-    CannotWriteError,
-    DataError,
-    StorageError,
-    UsageError,
-)
+from ssl2_bids.errors import SOME_FAILED, SUCCESS, WRITING, DataError, UsageError
 from ssl2_bids.settings import MINIMUM_LESION_VOLUME
 from ssl2_bids.wording import counted
 
@@ -53,8 +46,6 @@ participants. p is not adjusted for several scores: choose the score before the 
 
 exit codes: 0 done; 1 some cases failed; 64 wrong usage; 65 all failed; 66 nothing to compare;
 73 cannot write; 74 disk full"""
-
-WRITING = {CannotWriteError.exit_code, StorageError.exit_code}
 
 
 def add_evaluate(subparsers: argparse._SubParsersAction) -> None:

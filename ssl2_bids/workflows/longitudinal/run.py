@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ssl2_bids.bids.outputs import find_visits_summaries, read_visits_summary, sidecar_path
-from ssl2_bids.errors import SOME_FAILED, CannotWriteError, DataError, Ssl2Error, StorageError
+from ssl2_bids.errors import SOME_FAILED, WRITING, DataError, Ssl2Error
 from ssl2_bids.files import remove_leftovers, write_json
 from ssl2_bids.processes import side_by_side
 from ssl2_bids.progress import ShowLine
@@ -36,7 +36,6 @@ from ssl2_bids.workflows.participant.plan import Plan
 
 log = logging.getLogger('ssl2_bids')
 
-WRITING = {CannotWriteError.exit_code, StorageError.exit_code}
 PROCESS, VOXEL = 0.4e9, 40.0  # bytes of a process, and of a voxel of each visit
 
 
