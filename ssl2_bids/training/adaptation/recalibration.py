@@ -130,12 +130,30 @@ class Recalibration:
         return self.calibration.of(self.mark_from(threshold))
 
 
+def pooled(parts: Sequence[Counts]) -> list[Counts]:
+    """The counts of one label that was counted in parts: as one, and none of none.
+
+    The Dice of a part without lesions is 1 for an empty mask and else 0: counted by themselves
+    a few such parts would ask for a mask that is empty in the others, too.
+    """
+    if not parts:
+        return []
+    return [
+        replace(
+            parts[0],
+            lesion=sum((one.lesion for one in parts[1:]), parts[0].lesion),
+            other=sum((one.other for one in parts[1:]), parts[0].other),
+            drawn=sum(one.drawn for one in parts),
+        )
+    ]
+
+
 def fit(parts: Sequence[Counts]) -> Recalibration:
     """Scale, shift and threshold for the labels of some participants.
 
     Parameters
     ----------
-    parts : one or more; none at all leave everything as it is.
+    parts : one for each label (see :func:`pooled`); none at all leave everything as it is.
     """
     if not parts:
         return Recalibration()
@@ -181,11 +199,10 @@ def fit_calibration(parts: Sequence[Counts]) -> Calibration:
 def fit_move(parts: Sequence[Counts]) -> float:
     """The move of the threshold with the highest Dice, less what a move costs.
 
-    Participants without lesions have no part in it: their Dice is 1 for an empty mask and else 0,
-    so a few of them would ask for masks that are empty in patients too.
+    Labels without lesions have no part in it: their Dice is 1 for an empty mask and else 0, so a
+    few of them would ask for masks that are empty in patients too.
     """
-    ill = {one.participant for one in parts if one.drawn}
-    parts = [one for one in parts if one.participant in ill]
+    parts = [one for one in parts if one.drawn]
     moves = np.arange(-MAX_MOVE, MAX_MOVE + WIDTH / 2, WIDTH)
     gained = -MOVE_COST * moves**2
     for weight, one in zip(weights_of(parts), parts, strict=True):

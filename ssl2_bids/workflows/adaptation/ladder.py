@@ -132,12 +132,12 @@ def test(
             part
             for other in cases
             if other.one.case.participant != participant
-            for part in counts[other.one.case.name]
+            for part in fitting.pooled(counts[other.one.case.name])
         ]
         marked = np.zeros(near.truth.drawn.shape, bool)
         for number, block in enumerate(near.blocks):
             own = [part for n, part in enumerate(counts[name]) if case.blocks and n != number]
-            fitted = fitting.fit([*others, *own]).at_least(least_move)
+            fitted = fitting.fit([*others, *fitting.pooled(own)]).at_least(least_move)
             marked[block] = near.marked(fitted.mark_from(threshold))[block]
         tables[name] = scoring.score(marked, near.truth, sizes)
     ill = [
@@ -151,7 +151,7 @@ def test(
         known = [table for table in ill if table[0] != participant]
         smallest = _best_minimum(known, sizes)
         recalibrated[case.one.case.name] = tables[case.one.case.name][smallest]
-    fitted = fitting.fit([part for parts in counts.values() for part in parts])
+    fitted = fitting.fit([part for parts in counts.values() for part in fitting.pooled(parts)])
     fitted = fitted.at_least(least_move)
     if not any(case.blocks for case in cases):
         smallest = _best_minimum(ill, sizes)
@@ -363,14 +363,26 @@ def _blocks(case: Labelled, truth: Truth) -> list[tuple[slice | np.ndarray, ...]
 
 
 def block_count(work: Work, one: PreparedSession) -> int:
-    """How many parts the slices of a single labelled participant are left out in; 1: too few."""
-    inside = (work.annotations[one.case.name].extent.data > 0) & (scoring.brain_of(one).data > 0)
-    slices = int(inside.any(axis=(0, 1)).sum())
+    """How many parts the slices of a single labelled participant are left out in; 1: too few.
+
+    They are too few in a single slice of any direction, and where one part has all lesions: it
+    would be tested with what is fitted to tissue without lesions.
+    """
+    annotation = work.annotations[one.case.name]
+    inside = (annotation.extent.data > 0) & (scoring.brain_of(one).data > 0)
+    planes = [inside.any(axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
+    annotated = np.asarray(planes[AXIAL])
+    slices = int(annotated.sum())
     if work.trains:  # thin slices are fewer on the network's grid
         found = one.read()
         seen = (np.asarray(found.annotated) > 0) & (np.asarray(found.brain) > 0)
         slices = min(slices, int(seen.any(axis=(0, 1)).sum()))
-    return max(1, min(MAX_FOLDS, slices))
+    count = min(MAX_FOLDS, slices)
+    if count < 2 or any(plane.sum() == 1 for plane in planes):
+        return 1
+    lesion = np.asarray(((annotation.label.data > 0) & inside).sum(axis=(0, 1)))
+    with_lesions = [part for part in slice_folds(annotated, lesion, count) if lesion[part].any()]
+    return count if len(with_lesions) > 1 else 1
 
 
 def too_few_slices(one: PreparedSession, annotated: int, parts: int) -> DataError:

@@ -34,7 +34,9 @@ log = logging.getLogger('ssl2_bids')
 
 WITHIN = 'tested on slices of a single participant: evidence within one person'
 KEPT = 'the threshold of the start model stays'
-NOT_TESTED = 'not tested: a single annotated slice leaves nothing for a test'
+NOT_TESTED = (
+    'not tested: lesions in a single slice, or in its neighbours alone, leave nothing for a test'
+)
 ON_TWIN = 'recalibrated on {people} people of the scanner twin, without a test on real scans'
 AT_LEAST = 'the scanner twin asks for a move of the threshold by at least {move:+.2f}'
 LOWERED = (
@@ -219,7 +221,7 @@ def test_untrained(
 ) -> tuple[list[Rung], dict[str, LabelScores]]:
     """The start model and its recalibration; and the scores of the start model.
 
-    A single annotated slice has no scores: nothing is left of it for a test.
+    Lesions in too few slices have no scores: nothing is left of them for a test.
 
     Parameters
     ----------

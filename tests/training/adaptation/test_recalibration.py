@@ -106,6 +106,29 @@ def test_participants_have_equal_weights_with_any_number_of_sessions():
     assert fitting.weights_of([one, one, other]).tolist() == [15, 15, 30]
 
 
+def test_a_label_counts_the_same_in_parts_and_as_one():
+    probability, lesion = labelled(1)
+    brain = np.ones(SHAPE, bool)
+    whole = {'participant': 'a', 'voxel_volume': 1.0, 'threshold': 0.5}
+    one = count(probability, lesion, brain, **whole)
+    parts = [
+        count(probability[:, :, part], lesion[:, :, part], brain[:, :, part], **whole)
+        for part in (slice(0, 12), slice(12, 20), slice(20, None))
+    ]
+    assert fit(fitting.pooled(parts)) == fit([one])
+    assert fit(fitting.pooled(parts)) != fit(parts)
+    assert fitting.pooled([]) == []
+
+
+def test_a_label_without_lesions_moves_no_threshold_not_even_of_a_patient():
+    probability, lesion = labelled(1)
+    brain, whole = np.ones(SHAPE, bool), {'voxel_volume': 1.0, 'threshold': 0.5}
+    ill = count(probability, lesion, brain, participant='a', **whole)
+    empty = count(probability, np.zeros_like(lesion), brain, participant='a', **whole)
+    assert fit([ill, empty]).move == fitting.fit_move([ill])
+    assert fitting.fit_move([empty]) == 0
+
+
 @pytest.mark.parametrize(('least', 'move'), [(None, 0.4), (0.0, 0.4), (1.1, 1.1)])
 def test_a_least_move_is_kept(least, move):
     found = Recalibration(Calibration(0.9, -0.5), 0.4, 10.0).at_least(least)

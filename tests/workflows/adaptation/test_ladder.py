@@ -349,12 +349,12 @@ def test_a_single_slice_leaves_nothing_for_a_test(site, monkeypatch):
     sparse(site, 1, [int(head(1).lesion.sum(axis=(0, 1)).argmax())])
     code, output = run(site)
     assert code == 0
-    assert 'not tested: a single annotated slice' in output
+    assert 'not tested: lesions in a single slice' in output
     assert (card_of(site)['Accepted'], card_of(site)['Rungs']) == (False, [])
     code, _ = run(replace(site, accept='always', resegment=False))
     assert code == 0
     assert card_of(site)['Recalibration']['Shift'] > 0
-    untested = 'Not tested: a single annotated slice'
+    untested = 'Not tested: lesions in a single slice'
     assert untested in (site.output_dir / 'group_report.html').read_text()
     put_label(site.labels[0], '02', head(2).lesion)
     held = replace(site, accept='always', resegment=False, holdout=('02',), label='held')
@@ -364,6 +364,34 @@ def test_a_single_slice_leaves_nothing_for_a_test(site, monkeypatch):
     page = (site.output_dir / 'group_report.html').read_text()
     assert page.count(untested) == 2
     assert 'Tested on slices' not in page
+
+
+def test_a_lesion_in_few_slices_is_not_tested_by_tissue_without_lesions(site):
+    """A higher threshold would gain in all slices but those of the lesion, and remove it."""
+    shutil.rmtree(site.labels[0] / 'sub-02')
+    drawn = head(1).lesion
+    best = int(drawn.sum(axis=(0, 1)).argmax())
+    few = np.zeros_like(drawn)
+    few[:, :, best - 1 : best + 1] = drawn[:, :, best - 1 : best + 1]
+    put_label(site.labels[0], '01', few)
+    code, output = run(replace(site, accept='always'))
+    assert code == 0
+    assert 'not tested: lesions in a single slice, or in its neighbours alone' in output
+    assert card_of(site)['Rungs'] == []
+    assert (mask_of(site, 1) & few).any()
+
+
+def test_a_slice_of_another_axis_is_not_tested_on_pieces_of_itself(site):
+    shutil.rmtree(site.labels[0] / 'sub-02')
+    drawn = head(1).lesion
+    best = int(drawn.sum(axis=(1, 2)).argmax())
+    only = np.zeros_like(drawn)
+    only[best] = drawn[best]
+    slices = {'Axis': 'i', 'Indices': [best]}
+    put_label(site.labels[0], '01', only, AnnotationExtent='slices', AnnotatedSlices=slices)
+    code, output = run(replace(site, resegment=False))
+    assert code == 0
+    assert 'not tested: lesions in a single slice' in output
 
 
 def test_two_sessions_of_a_single_participant_are_both_used(site):
