@@ -29,7 +29,14 @@ from ssl2_bids.bids.outputs import (
 )
 from ssl2_bids.bids.provenance import configuration_hash
 from ssl2_bids.bids.sidecars import is_sloppy
-from ssl2_bids.errors import SOME_FAILED, DataError, NoInputError, Ssl2Error, UsageError
+from ssl2_bids.errors import (
+    SOME_FAILED,
+    WRITING,
+    DataError,
+    NoInputError,
+    Ssl2Error,
+    UsageError,
+)
 from ssl2_bids.files import write_json
 from ssl2_bids.locks import locked
 from ssl2_bids.networks.cards import CARD_FILE, Card
@@ -58,7 +65,8 @@ from ssl2_bids.workflows.adaptation.cases import (
     labels_by_unit,
     without_labels,
 )
-from ssl2_bids.workflows.adaptation.former_calibrations import remove_former, segmented_by
+from ssl2_bids.workflows.adaptation.first_results import segmented_by
+from ssl2_bids.workflows.adaptation.former_calibrations import remove_former
 from ssl2_bids.workflows.adaptation.read_labels import all_empty, is_drawn
 from ssl2_bids.workflows.annotations import place, ras_grid, read_annotation
 from ssl2_bids.workflows.current_results import current_results
@@ -120,7 +128,7 @@ def run_calibrated(
         complete = calibrate(planned, show)
     except Ssl2Error as error:
         log.error('not calibrated: %s', error)
-        return code or error.exit_code, outcomes
+        return error.exit_code if error.exit_code in WRITING else code or error.exit_code, outcomes
     return code or (0 if complete else SOME_FAILED), outcomes
 
 

@@ -1,18 +1,22 @@
-"""The probabilities that the participant level left, where they are those of the start model."""
+"""What the participant level left: by which model, and the probabilities of the start model."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
-from ssl2_bids.bids.outputs import Result
+from ssl2_bids.bids.outputs import Result, UnitNames, results_beside
 from ssl2_bids.errors import DataError
 from ssl2_bids.networks.calibration import UNCHANGED, Calibration
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.volume import Volume
 from ssl2_bids.voxel_grid import same_grid
+from ssl2_bids.workflows.current_results import current_results, is_second
 from ssl2_bids.workflows.segmentation_files import read_result
 
 IDENTITY = ('Name', 'Version', 'Sha256')
+Unit = tuple[str, str | None]  # labels of participant and session
 
 
 def stored_probability(result: Result, card: Card, brain: Volume) -> Volume | str:
@@ -60,3 +64,22 @@ def calibration_of(result: Result) -> Calibration | None:
         return Calibration(float(found['Scale']), float(found['Shift']))
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def is_of(result: Result, card: Card) -> bool:
+    """Whether a result is of this calibration of this model.
+
+    At the participant level the user may have given another threshold.
+    """
+    thresholds = {card.threshold, *(value for _, value in card.thresholds)}
+    return (
+        is_made_by(result, card)
+        and calibration_of(result) == card.calibration
+        and (not is_second(result) or result.sidecar.get('Threshold') in thresholds)
+    )
+
+
+def segmented_by(card: Card, root: Path, unit: Unit) -> bool:
+    """Whether the participant level itself has segmented a session with this model of a site."""
+    found = results_beside(UnitNames(root, *unit, desc=card.label))
+    return any(not is_second(r) and is_of(r, card) for r in current_results(found)[0])

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from ssl2_bids.bids.dataset import unit_name
 from ssl2_bids.bids.outputs import (
-    Result,
     UnitNames,
     find_summaries,
     find_summary,
@@ -17,20 +16,14 @@ from ssl2_bids.bids.outputs import (
     results_beside,
 )
 from ssl2_bids.networks.cards import Card
-from ssl2_bids.workflows.adaptation.first_results import calibration_of, is_made_by
-from ssl2_bids.workflows.current_results import current_results, is_second
+from ssl2_bids.workflows.adaptation.first_results import is_of
+from ssl2_bids.workflows.current_results import is_second
 from ssl2_bids.workflows.participant.earlier import take_away_result
 from ssl2_bids.workflows.participant.pages import cited_sentences, update_citation, write_pages
 
 log = logging.getLogger('ssl2_bids')
 
 Unit = tuple[str, str | None]  # labels of participant and session
-
-
-def segmented_by(card: Card, root: Path, unit: Unit) -> bool:
-    """Whether the participant level itself has segmented a session with this calibrated model."""
-    found = results_beside(UnitNames(root, *unit, desc=card.label))
-    return any(not is_second(r) and _is_of(r, card) for r in current_results(found)[0])
 
 
 def remove_former(root: Path, units: Iterable[Unit], card: Card) -> None:
@@ -47,7 +40,7 @@ def remove_former(root: Path, units: Iterable[Unit], card: Card) -> None:
     for unit in units:
         names = UnitNames(root, *unit, desc=card.label)
         found = results_beside(names)
-        if is_result_absent(names) or any(_is_of(result, card) for result in found):
+        if is_result_absent(names) or any(is_of(result, card) for result in found):
             continue
         if not all(is_second(result) for result in found):
             left.append(unit_name(*unit))
@@ -75,16 +68,3 @@ def remove_former(root: Path, units: Iterable[Unit], card: Card) -> None:
             ', '.join(left),
             card.label,
         )
-
-
-def _is_of(result: Result, card: Card) -> bool:
-    """Whether a result is of this calibration of this model.
-
-    At the participant level the user may have given another threshold.
-    """
-    thresholds = {card.threshold, *(value for _, value in card.thresholds)}
-    return (
-        is_made_by(result, card)
-        and calibration_of(result) == card.calibration
-        and (not is_second(result) or result.sidecar.get('Threshold') in thresholds)
-    )

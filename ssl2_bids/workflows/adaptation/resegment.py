@@ -13,7 +13,7 @@ from torch import nn
 from ssl2_bids import __version__
 from ssl2_bids.bids.outputs import UnitNames, stored_configuration
 from ssl2_bids.bids.provenance import configuration_hash
-from ssl2_bids.errors import Ssl2Error
+from ssl2_bids.errors import WRITING, Ssl2Error
 from ssl2_bids.files import remove_leftovers, write_json
 from ssl2_bids.networks.calibration import Calibration, calibrate
 from ssl2_bids.networks.cards import Card
@@ -68,6 +68,10 @@ def resegment(
     cases : all below one output folder.
     start : where the model is this one recalibrated: its stored probabilities are taken, where
         they are there, and the network does not run.
+
+    Raises
+    ------
+    StorageError, CannotWriteError : a result cannot be written; the others stay as they are.
     """
     if not cases:
         return []
@@ -83,6 +87,8 @@ def resegment(
             how = segment_case(case, card, network, device=device, start=start)
             show(f'{case.name}: segmented by {card.label} ({number} of {len(todo)}){how}')
         except Ssl2Error as error:
+            if error.exit_code in WRITING:  # each further one would lose its former result
+                raise
             log.error('%s: not segmented by %s: %s', case.name, card.label, error)
             failures.append(FailedSession(case, error))
     write_pages(root, subjects)

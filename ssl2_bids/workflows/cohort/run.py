@@ -176,6 +176,7 @@ def _reason(subject: str, session: str | None, text: str) -> dict[str, str]:
 def _adapt(adaptation: Adaptation, show: ShowLine) -> list[dict[str, str]]:
     """Adapt, or take up what was adapted before; the sessions that were not segmented again."""
     from ssl2_bids.networks.weights import load_network, read_card
+    from ssl2_bids.workflows.adaptation.first_results import segmented_by
     from ssl2_bids.workflows.adaptation.outputs import write_adapted
     from ssl2_bids.workflows.adaptation.resegment import resegment
     from ssl2_bids.workflows.adaptation.run import run
@@ -190,7 +191,13 @@ def _adapt(adaptation: Adaptation, show: ShowLine) -> list[dict[str, str]]:
         card = write_adapted(work, run(work))
     if not (card.content['Accepted'] and settings.resegment):
         return []
-    cases = [one.case for one in work.people]
+    cases = []
+    for one in work.people:
+        names = one.case.result.names
+        if segmented_by(card, names.root, (names.subject, names.session)):
+            show(f'{one.case.name}: segmented by {card.label} at the participant level')
+        else:
+            cases.append(one.case)
     failures = resegment(
         cases,
         card,

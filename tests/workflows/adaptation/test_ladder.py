@@ -16,7 +16,7 @@ from running_app import validate
 from site_phantom import SHAPE, add_person, head, make_low_model, make_site, put_label, summarise
 
 from ssl2_bids.bids.outputs import find_results, read_sidecar
-from ssl2_bids.errors import DataError, UsageError
+from ssl2_bids.errors import DataError, StorageError, UsageError
 from ssl2_bids.files import write_json
 from ssl2_bids.networks.calibration import UNCHANGED, Calibration
 from ssl2_bids.networks.weights import (
@@ -364,6 +364,34 @@ def test_a_single_slice_leaves_nothing_for_a_test(site, monkeypatch):
     page = (site.output_dir / 'group_report.html').read_text()
     assert page.count(untested) == 2
     assert 'Tested on slices' not in page
+
+
+def test_what_the_participant_level_made_with_the_adapted_model_stays(site):
+    assert run(site)[0] == 0
+    card = read_card(site.output_dir / 'models/adapted')
+    add_person(site.bids_dir, site.output_dir, '03', head(3), card, load_network(card))
+    elsewhere = site.output_dir / 'sub-03/anat/sub-03_space-X_label-L_desc-adapted_mask.nii.gz'
+    elsewhere.write_bytes(b'of participant --output-spaces')
+    made = {path: path.read_bytes() for path in site.output_dir.glob('sub-03/anat/*adapted*')}
+    code, output = run(site)
+    assert code == 0
+    assert 'already adapted with the same labels' in output
+    assert 'sub-03: segmented by adapted at the participant level' in output
+    assert {path: path.read_bytes() for path in made} == made
+
+
+def test_a_disk_that_is_full_ends_the_segmentation_before_it_costs_more_results(site, monkeypatch):
+    assert run(replace(site, resegment=False))[0] == 0
+    begun = []
+
+    def full(segmentation):
+        begun.append(segmentation.names.subject)
+        raise StorageError('there is no space left', path=segmentation.names.root)
+
+    monkeypatch.setattr(segmenting, 'write_segmentation', full)
+    with pytest.raises(StorageError, match='no space left'):
+        run(site)
+    assert len(begun) == 1
 
 
 def test_a_lesion_in_few_slices_is_not_tested_by_tissue_without_lesions(site):
