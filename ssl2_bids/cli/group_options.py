@@ -74,7 +74,7 @@ def add_adaptation(parser: Parser) -> None:
         nargs='+',
         action='extend',
         metavar='LABEL',
-        help='labelled participants for the test only, in no training',
+        help='labelled participants in no training, for a further test of the model that is used',
     )
     add_option(
         group,
@@ -90,7 +90,8 @@ def add_adaptation(parser: Parser) -> None:
         type=values.positive,
         metavar='MIN',
         help='maximum time of all trainings together, in minutes; reduces the steps if needed, '
-        'and leaves the trainings out if it is too short for any',
+        'and leaves the trainings out if it is too short for any (an error where --rung asks for '
+        'one, or there are no labels)',
     )
     add_option(
         group,

@@ -14,7 +14,7 @@ from ssl2_bids.bids.outputs import UnitNames, sidecar_path, table_path, write_ta
 from ssl2_bids.bids.provenance import bids_uri
 from ssl2_bids.bids.sidecars import SLOPPY, is_sloppy, segmentation_sidecar
 from ssl2_bids.errors import DataError
-from ssl2_bids.files import write_json
+from ssl2_bids.files import read_text, write_json
 from ssl2_bids.networks.calibration import UNCHANGED
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.raw_grid import RawGrid, write_on
@@ -71,6 +71,28 @@ def read_result(path: Path, *, contrast: str = '', dtype: type | None = np.float
     except DataError as error:
         error.advice = PROCESS_AGAIN  # it is not for the user to convert
         raise
+
+
+def read_transform(path: Path) -> np.ndarray:
+    """Read an affine transform that the App has written.
+
+    Returns
+    -------
+    (4, 4), RAS+ mm, as :func:`ssl2_bids.itk.from_itk` gives it.
+
+    Raises
+    ------
+    DataError : the file is missing or damaged.
+    """
+    from ssl2_bids.itk import from_itk
+
+    try:
+        return from_itk(read_text(path))
+    except (OSError, DataError) as error:
+        why = error.message if isinstance(error, DataError) else error.strerror
+        raise DataError(
+            f'not a readable transform ({why})', advice=PROCESS_AGAIN, path=path
+        ) from None
 
 
 def model_keys(

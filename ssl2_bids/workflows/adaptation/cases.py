@@ -193,6 +193,6 @@ def check_holdout(cases: Sequence[Case], settings: GroupSettings) -> None:
     for participant in settings.holdout:
         if participant not in labelled:
             raise UsageError(
-                f'--holdout-label names {participant}, which has no label',
+                f'--holdout-label names {participant}, which has no label that can be used',
                 advice=f'Labelled are: {", ".join(sorted(labelled)) or "none"}.',
             )

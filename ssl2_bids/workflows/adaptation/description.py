@@ -6,9 +6,11 @@ from pathlib import Path
 
 from ssl2_bids.bids.outputs import output_name, sidecar_path
 from ssl2_bids.networks.cards import CARD_FILE
-from ssl2_bids.settings import RUNGS, UNTRAINED
+from ssl2_bids.settings import HALF_WAY, RUNGS, UNTRAINED, WHOLE
 from ssl2_bids.wording import counted
 from ssl2_bids.workflows.adaptation.plan import Adaptation, note_on_existing
+
+WITHOUT_LABELS = (HALF_WAY, WHOLE)
 
 
 def describe(adaptation: Adaptation) -> list[str]:
@@ -19,7 +21,7 @@ def describe(adaptation: Adaptation) -> list[str]:
             held = ' (held out)' if case.participant in adaptation.settings.holdout else ''
             lines.append(f'label  {case.name}{held}: {label.path}')
     name, trains = adaptation.settings.label, adaptation.trains
-    rungs = RUNGS if trains else UNTRAINED
+    rungs = (RUNGS if adaptation.labelled else WITHOUT_LABELS) if trains else UNTRAINED
     lines.append(f'rungs  {adaptation.settings.rung or ", ".join(rungs)}')
     tables = [
         output_name('model.history', desc=name),

@@ -1,8 +1,9 @@
 """Trainings side by side: one on each GPU, several on the cores of a CPU, or on several nodes.
 
 Each training runs in a process of its own until it is done and leaves its checkpoint; whoever
-asks for its network afterwards finds nothing left to train. So the result does not depend on how
-many ran at a time, and what fails here fails again, with its message, where it is asked for.
+asks for its network afterwards finds nothing left to train. What fails here fails again, with its
+message, where it is asked for. With the same threads for each the result does not depend on how
+many ran at a time; other threads add the same numbers in another order.
 """
 
 from __future__ import annotations

@@ -357,6 +357,7 @@ def check_labels(adaptation: Adaptation) -> tuple[Adaptation, dict[str, Annotati
     notes = [*found.notes, *seen_before(adaptation.card, found.cases)]
     left = replace(adaptation, cases=tuple(found.cases), label_notes=tuple(notes))
     try:
+        check_holdout(left.cases, left.settings)
         check_folds(left)
     except (UsageError, NoInputError):
         if found.refused:  # with these labels the folds were possible

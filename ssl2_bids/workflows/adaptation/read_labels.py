@@ -14,7 +14,6 @@ from scipy import ndimage
 from ssl2_bids.bids.labels import Label
 from ssl2_bids.bids.outputs import read_sidecar, sidecar_path, sources_of
 from ssl2_bids.errors import DataError
-from ssl2_bids.itk import from_itk
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.settings import GroupSettings
 from ssl2_bids.steps.annotation import Annotation
@@ -22,7 +21,7 @@ from ssl2_bids.volume import resample
 from ssl2_bids.voxel_grid import Grid
 from ssl2_bids.workflows.adaptation.cases import RAW, Case
 from ssl2_bids.workflows.annotations import place, ras_grid
-from ssl2_bids.workflows.segmentation_files import read_result
+from ssl2_bids.workflows.segmentation_files import read_result, read_transform
 
 log = logging.getLogger('ssl2_bids')
 
@@ -50,7 +49,7 @@ def annotation_of(case: Case, bids_dir: Path) -> tuple[Annotation, tuple[Label, 
 
     Raises
     ------
-    DataError : it lies on neither; both grids are named.
+    DataError : it lies on neither (both grids are named), or the transform is missing.
     """
     names = case.result.names
     brain = ras_grid(case.brain_mask)
@@ -69,7 +68,7 @@ def annotation_of(case: Case, bids_dir: Path) -> tuple[Annotation, tuple[Label, 
         return placed.annotation, placed.labels, placed.annotation.whole
     contrast = {path.name: contrast for path, contrast in raw.items()}[placed.image]
     xfm = names.path('anat.transform', source=contrast, target=names.reference)
-    transform = from_itk(xfm.read_text(encoding='utf-8'))
+    transform = read_transform(xfm)
     label, extent = placed.annotation.label, placed.annotation.extent
     there = [
         resample(volume, brain.affine, brain.shape, transform=transform, order=0)
@@ -206,6 +205,7 @@ def read_labels(cases: Sequence[Case], settings: GroupSettings) -> ReadLabels:
         raise refused[0]
     _check_empty(empty, annotations)
     _check_lesions_to_fit(kept, annotations, settings.holdout)
+    notes += _only_patient(kept, annotations, settings.holdout)
     return ReadLabels(kept, annotations, refused, notes)
 
 
@@ -248,6 +248,33 @@ def _check_lesions_to_fit(
         )
 
 
+def _only_patient(
+    cases: Sequence[Case], annotations: dict[str, Annotation], holdout: Sequence[str]
+) -> list[tuple[str, str]]:
+    """A remark where several participants are labelled, and a single one has lesions."""
+    own = [c for c in cases if c.name in annotations and c.participant not in holdout]
+    ill = [c for c in own if is_drawn(annotations[c.name])]
+    if len({c.participant for c in ill}) > 1 or len({c.participant for c in own}) < 2:
+        return []
+    text = (
+        'the only labelled participant with lesions: where this participant is left out for the '
+        'test, no lesion is left to fit to. Label another one with lesions, or leave out the '
+        'labels without lesions: then slices are tested'
+    )
+    log.warning('%s: %s', ill[0].name, text)
+    return [(ill[0].name, text)]
+
+
+def seen_by(card: Card) -> list[str]:
+    """The participants whose labels a model was adapted to, and those that it started from.
+
+    A model that was not accepted has the network of the one that it started from.
+    """
+    evidence = card.content.get('Evidence') or {}
+    own = evidence.get('Labelled') or () if card.content.get('Accepted', True) else ()
+    return sorted({*own, *(evidence.get('SeenBefore') or ())})
+
+
 def seen_before(card: Card, cases: Sequence[Case]) -> list[tuple[str, str]]:
     """A remark, with the case, on each label that the start model was adapted to.
 
@@ -255,7 +282,7 @@ def seen_before(card: Card, cases: Sequence[Case]) -> list[tuple[str, str]]:
     ----------
     card : of the start model.
     """
-    seen = (card.content.get('Evidence') or {}).get('Labelled') or ()
+    seen = seen_by(card)
     text = (
         f'the start model {card.name} was adapted to labels of this participant: its scores are '
         'too high, and what is gained is not seen'

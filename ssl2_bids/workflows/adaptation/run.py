@@ -97,6 +97,8 @@ def run(work: Work) -> Adapted:
     for one in labelled_of(work, set(work.held)):
         if decision.accepted:
             rows.append(score_held(work, one, probability, recalibration))
+        else:
+            work.show(f'{one.case.name}: held out, and not scored: the start model stays')
     return Adapted(
         decision,
         taken.name,
@@ -119,7 +121,7 @@ def settle_time(work: Work, folds: dict[str, set[str]]) -> bool:
     try:
         work.training = fit_into_time(work, len(folds) + 1)
     except UsageError as error:
-        if not folds or work.adaptation.settings.rung is not None:
+        if not work.annotations or work.adaptation.settings.rung is not None:
             raise
         work.show(f'no training: {error} The recalibration needs none and is tested alone.')
         return False

@@ -33,7 +33,7 @@ from ssl2_bids.volume import Volume, reorient, resample
 from ssl2_bids.voxel_grid import Grid, same_grid
 from ssl2_bids.workflows.current_results import current_results
 from ssl2_bids.workflows.participant.sloppy import WARNING
-from ssl2_bids.workflows.segmentation_files import PROCESS_AGAIN, read_result
+from ssl2_bids.workflows.segmentation_files import PROCESS_AGAIN, read_result, read_transform
 
 log = logging.getLogger('ssl2_bids')
 
@@ -302,8 +302,6 @@ def lesions_on(result: Result, contrast: str, grid: Grid) -> Volume:
     ------
     DataError : the mask or the transform is missing or cannot be read.
     """
-    from ssl2_bids.itk import from_itk
-
     names = result.names
     mask = read_result(names.path('anat.mask'), dtype=np.uint8)
     empty = reorient(Volume(np.zeros(grid.shape, np.uint8), grid.affine))
@@ -317,14 +315,7 @@ def lesions_on(result: Result, contrast: str, grid: Grid) -> Volume:
             )
         return mask
     path = names.path('anat.transform', source=contrast, target=names.reference)
-    try:
-        pull = from_itk(read_text(path))
-    except OSError as error:
-        raise DataError(
-            f'cannot be read ({error.strerror})',
-            advice=PROCESS_AGAIN,
-            path=path,
-        ) from None
+    pull = read_transform(path)
     share = resample(mask, empty.affine, empty.shape, transform=np.linalg.inv(pull))
     return empty.with_data((share.data >= 0.5).astype(np.uint8))
 

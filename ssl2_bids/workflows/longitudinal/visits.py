@@ -10,14 +10,12 @@ from itertools import pairwise
 import numpy as np
 
 from ssl2_bids.bids.dates import acquisition_time, as_date, not_a_date
-from ssl2_bids.errors import DataError
-from ssl2_bids.files import read_text
 from ssl2_bids.steps import preprocess
 from ssl2_bids.volume import Volume, resample
 from ssl2_bids.workflows.participant.plan import Plan, channels_of, field_strength
 from ssl2_bids.workflows.participant.planned_outputs import preproc_path
 from ssl2_bids.workflows.raw_scan import read_scan
-from ssl2_bids.workflows.segmentation_files import PROCESS_AGAIN, read_result
+from ssl2_bids.workflows.segmentation_files import read_result, read_transform
 
 
 @dataclass(frozen=True)
@@ -184,15 +182,5 @@ def to_contrast(visit: Visit, contrast: str) -> np.ndarray:
     -------
     (4, 4), RAS+ mm of the reference to RAS+ mm of the contrast.
     """
-    from ssl2_bids.itk import from_itk
-
     names = visit.plan.names
-    path = names.path('anat.transform', source=contrast, target=visit.reference)
-    try:
-        return from_itk(read_text(path))
-    except OSError as error:
-        raise DataError(
-            f'not a readable transform ({error})',
-            path=path,
-            advice=PROCESS_AGAIN,
-        ) from None
+    return read_transform(names.path('anat.transform', source=contrast, target=visit.reference))

@@ -18,7 +18,6 @@ from ssl2_bids.bids.outputs import (
 )
 from ssl2_bids.bids.provenance import BRAIN_MASKS, bids_uri
 from ssl2_bids.bids.sidecars import image_sidecar, map_keys, segmentation_sidecar
-from ssl2_bids.errors import DataError
 from ssl2_bids.files import write_json, write_text
 from ssl2_bids.raw_grid import RawGrid, read_raw_grid, write_on
 from ssl2_bids.settings import ATLAS_SPACE, ATLAS_URI
@@ -48,11 +47,11 @@ from ssl2_bids.workflows.participant.templates import (
     write_in_templates,
 )
 from ssl2_bids.workflows.segmentation_files import (
-    PROCESS_AGAIN,
     SegmentationFiles,
     keys_of_model,
     lesion_mask,
     model_keys,
+    read_transform,
     write_segmentation,
 )
 
@@ -275,18 +274,8 @@ def template_transform(names: UnitNames) -> np.ndarray:
     ------
     DataError : it is missing or cannot be read.
     """
-    from ssl2_bids.itk import from_itk
-
     path = names.path('anat.transform', source=names.reference, target=ATLAS_SPACE)
-    try:
-        return from_itk(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError, DataError) as error:
-        why = error.message if isinstance(error, DataError) else error
-        raise DataError(
-            f'not a readable transform ({why})',
-            path=path,
-            advice=PROCESS_AGAIN,
-        ) from None
+    return read_transform(path)
 
 
 def _write_mask_elsewhere(

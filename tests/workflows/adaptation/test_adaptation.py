@@ -571,6 +571,23 @@ def test_a_label_drawn_on_another_raw_image(site):
     assert 2 * (moved & truth).sum() / (moved.sum() + truth.sum()) > 0.99
 
 
+@pytest.mark.parametrize('content', [None, 'Transform: ?'])
+def test_a_label_whose_transform_is_missing_or_damaged_costs_itself(site, caplog, content):
+    moved = AFFINE.copy()
+    moved[0, 3] += 3
+    write(Volume(head(1).flair, moved), site.bids_dir / 'sub-01/anat/sub-01_FLAIR.nii.gz')
+    put_label(site.labels[0], '01', head(1).lesion, affine=moved)
+    put_labels(site, 2, 3)
+    xfm = UnitNames(site.output_dir, '01', None, 'T1w').path(
+        'anat.transform', source='FLAIR', target='T1w'
+    )
+    xfm.unlink()
+    if content:
+        xfm.write_text(content)
+    assert set(begin(site).annotations) == {'sub-02', 'sub-03'}
+    assert f'{xfm.name}: not a readable transform' in caplog.text
+
+
 def test_a_label_of_a_smaller_image_that_holds_the_brain_is_whole(site, caplog):
     """Else an empty mask would count as reviewed, and no lesion F1 would be known."""
     cut = AFFINE.copy()
@@ -761,6 +778,9 @@ def test_a_dry_run_names_labels_and_files(site):
     assert 'label  sub-02' in output
     assert 'write  models/adapted/model.json' in output
     assert not (site.output_dir / 'models').exists()
+    shutil.rmtree(site.labels[0])
+    bare = replace(site, labels=(), strategy='self_training', folds=None, accept='always')
+    assert 'rungs  half-way, whole\n' in run(replace(bare, dry_run=True))[1]
 
 
 def test_a_dry_run_lists_each_file_of_the_model_and_of_the_cohort(adapted):
@@ -856,6 +876,9 @@ def mistakes(case: str, site: GroupSettings) -> GroupSettings:
         return replace(site, label='default')
     elif case == 'held out without label':
         return replace(site, holdout=('05',))
+    elif case == 'held out with an empty label':
+        put_label(folder, '04', np.zeros(SHAPE))
+        return replace(site, holdout=('04',))
     elif case == 'all held out':
         return replace(site, holdout=('01', '02'))
     elif case == 'lost image':
@@ -887,6 +910,7 @@ def mistakes(case: str, site: GroupSettings) -> GroupSettings:
         ('name of a bundled model', UsageError, 'the results of the model fast-3t'),
         ('name of the default model', UsageError, 'another meaning'),
         ('held out without label', UsageError, 'Labelled are: 01, 02'),
+        ('held out with an empty label', UsageError, 'names 04, which has no label that can be'),
         ('all held out', UsageError, 'held out'),
         ('lost image', DataError, 'sub-04_space-T1w_desc-preproc_FLAIR'),
         ('cuda', UnavailableError, 'cuda:77'),

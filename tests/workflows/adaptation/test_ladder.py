@@ -37,6 +37,7 @@ from ssl2_bids.workflows.adaptation import run as running
 from ssl2_bids.workflows.adaptation import scores as scoring
 from ssl2_bids.workflows.adaptation.cases import images_of
 from ssl2_bids.workflows.adaptation.plan import plan_adaptation
+from ssl2_bids.workflows.adaptation.read_labels import seen_by
 from ssl2_bids.workflows.adaptation.state import begin
 from ssl2_bids.workflows.cohort.run import run_group_level
 
@@ -321,7 +322,7 @@ def test_all_empty_labels_are_named(site):
         run(site)
 
 
-def test_a_single_labelled_participant_is_recalibrated_by_slices(site, monkeypatch):
+def test_a_single_labelled_participant_is_recalibrated_by_slices(site, monkeypatch, caplog):
     nothing_is_trained(monkeypatch)
     shutil.rmtree(site.labels[0] / 'sub-02')
     with pytest.raises(UsageError, match='Leave --folds out'):
@@ -336,6 +337,10 @@ def test_a_single_labelled_participant_is_recalibrated_by_slices(site, monkeypat
     assert 'evidence within one person' in card['Reason']
     page = (site.output_dir / 'group_report.html').read_text()
     assert 'this evidence is within one person' in page
+    put_label(site.labels[0], '02', np.zeros(SHAPE, bool), Manual=True)
+    run(replace(site, label='dry', dry_run=True))
+    assert 'sub-01: the only labelled participant with lesions' in caplog.text
+    shutil.rmtree(site.labels[0] / 'sub-02')
     asked = run(replace(site, rung=None, steps=None, label='dry', dry_run=True))[1]
     assert 'rungs  bundled, recalibrated\n' in asked
     truth = head(3).lesion
@@ -364,6 +369,8 @@ def test_a_single_slice_leaves_nothing_for_a_test(site, monkeypatch):
     page = (site.output_dir / 'group_report.html').read_text()
     assert page.count(untested) == 2
     assert 'Tested on slices' not in page
+    hurried = replace(site, rung=None, steps=None, max_minutes=1e-6, label='hurried')
+    assert run(hurried)[0] == 0
 
 
 def test_what_the_participant_level_made_with_the_adapted_model_stays(site):
@@ -512,6 +519,13 @@ def test_a_model_of_an_adapted_model_has_its_minimum_volume_and_not_its_twin(sit
     content['SiteMinimumLesionVolume'] = 200.0
     write_json(first, content)
     run(replace(always, model=str(first.parent), label='two'))
+    second = read_card(site.output_dir / 'models' / 'two')
+    assert seen_by(second) == ['sub-01', 'sub-02']
+    assert second.content['Evidence']['SeenBefore'] == ['sub-01', 'sub-02']
+    later = {'Labelled': ['sub-03'], 'SeenBefore': ['sub-01']}
+    for accepted, seen in ((True, ['sub-01', 'sub-03']), (False, ['sub-01'])):
+        content = second.content | {'Evidence': later, 'Accepted': accepted}
+        assert seen_by(replace(second, content=content)) == seen
     page = (site.output_dir / 'group_report.html').read_text(encoding='utf-8')
     assert 'was adapted to labels of this participant: its scores are too high' in page
     card = read_card(site.output_dir / 'models' / 'two')
@@ -526,12 +540,13 @@ def test_a_model_of_an_adapted_model_has_its_minimum_volume_and_not_its_twin(sit
     assert 'Lesions below 200 mm³ were left out.' in summary['methods']
 
 
-def test_people_without_lesions_ask_for_no_empty_masks(site):
+def test_people_without_lesions_ask_for_no_empty_masks(site, caplog):
     """A few of them have Dice 1 with empty masks: this is no reason to lose patients' lesions."""
     for number in (3, 4):
         put_label(site.labels[0], f'{number:02d}', np.zeros(SHAPE, bool), Manual=True)
     code, output = run(replace(site, accept='always'))
     assert code == 0, output
+    assert 'the only labelled participant with lesions' not in caplog.text
     for number in (1, 2):
         folder = site.output_dir / f'sub-0{number}' / 'anat'
         (path,) = folder.glob('*_label-L_desc-adapted_mask.nii.gz')
