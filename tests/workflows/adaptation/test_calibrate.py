@@ -14,7 +14,7 @@ from site_phantom import CARD, SHAPE, add_person, head, make_low_model, put_labe
 
 from ssl2_bids.bids.outputs import UnitNames, find_results, read_sidecar, sidecar_path
 from ssl2_bids.bids.provenance import write_dataset_files
-from ssl2_bids.errors import DataError, NoInputError, UsageError
+from ssl2_bids.errors import SOME_FAILED, DataError, NoInputError, StorageError, UsageError
 from ssl2_bids.files import sha256, write_json, write_text
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.networks.weights import find_model, load_network
@@ -482,6 +482,18 @@ def test_what_is_impossible_after_all_leaves_the_first_results(site, caplog, mon
     assert 'not calibrated: ' in caplog.text
     assert 'lies outside of the brain' in caplog.text
     assert digests(site.output_dir) == before
+
+
+@pytest.mark.parametrize(
+    ('error', 'code'), [(StorageError('full'), 74), (DataError('a label'), SOME_FAILED)]
+)
+def test_a_full_disk_outweighs_a_participant_that_failed(site, monkeypatch, error, code):
+    def fail(*given, **named):
+        raise error
+
+    monkeypatch.setattr(calibrating, 'run_participant_level', lambda *g, **n: (SOME_FAILED, []))
+    monkeypatch.setattr(calibrating, 'calibrate', fail)
+    assert calibrating.run_calibrated(site)[0] == code
 
 
 def test_a_dry_run_names_labels_and_files(site):
