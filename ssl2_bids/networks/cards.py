@@ -291,6 +291,8 @@ def check_card(content: Any, path: Path, *, network_types: Mapping[str, NetworkT
         raise bad_card(
             path, f'"Window" is too small: at its coarsest {network["Type"]} would see one voxel'
         )
+    if lacking := [key for key in network_type.required if key not in network]:
+        raise bad_card(path, f'"Network": {lacking[0]!r} is missing')
 
 
 def bad_card(path: Path, message: str) -> UnavailableError:

@@ -211,7 +211,7 @@ def test_a_damaged_card_is_refused(model, text):
 def test_a_network_without_its_parameters_is_refused(model):
     edit(model, Network={'Type': 'fast_unet'})
     with pytest.raises(UnavailableError, match='"Network": \'InputChannels\' is missing'):
-        build_network(read_card(model))
+        read_card(model)
 
 
 @pytest.mark.parametrize('channels', [['a'], [-8, 16], 7])
