@@ -14,6 +14,8 @@ from ssl2_bids.errors import DataError
 from ssl2_bids.files import whole_file
 from ssl2_bids.voxel_grid import Grid, spacing_of, voxel_volume_of
 
+PIECE = 1 << 20  # bytes that are read at once
+
 
 @dataclass(frozen=True)
 class Volume:
@@ -60,7 +62,7 @@ def read(path: str | Path, *, contrast: str = '', dtype: type | None = np.float3
     """
     image = open_image(path)
     try:
-        data = np.asanyarray(image.dataobj)
+        data = _voxels(path, image)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError(
             f'the file is truncated or damaged ({error})',
@@ -75,6 +77,21 @@ def read(path: str | Path, *, contrast: str = '', dtype: type | None = np.float3
     if dtype is not None:
         data = data.astype(dtype)
     return Volume(data, image.affine.astype(np.float64), contrast)
+
+
+def _voxels(path: str | Path, image: nib.Nifti1Image) -> np.ndarray:
+    """The voxels of an image; a compressed file is read to its end, where its checksum is."""
+    if not str(path).lower().endswith('.gz'):
+        return np.asanyarray(image.dataobj)
+    with gzip.open(path, 'rb') as stream:
+        data = np.asanyarray(type(image).from_stream(stream).dataobj)
+        try:
+            while stream.read(PIECE):
+                pass
+        except gzip.BadGzipFile as error:
+            if not str(error).startswith('Not a gzipped file'):  # bytes after a sound end
+                raise
+    return data
 
 
 def read_grid(path: str | Path) -> tuple[tuple[int, int, int], np.ndarray]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import itertools
+import zlib
 
 import nibabel as nib
 import numpy as np
@@ -172,3 +173,27 @@ def test_absurd_voxel_sizes_are_no_broken_orientations(tmp_path, spacing, messag
     path.write_bytes(image.header.binaryblock + bytes(4) + bytes(4 * 64))
     with pytest.raises(DataError, match=message):
         read(path)
+
+
+def test_one_wrong_byte_in_a_compressed_image_is_damage(tmp_path):
+    """Many such images can be unpacked, to other voxels: the checksum at the end shows it."""
+    path = tmp_path / 'image.nii.gz'
+    data = np.random.default_rng(0).integers(0, 2, (24, 24, 24)).astype(np.uint8)
+    write(Volume(data, np.eye(4)), path, dtype=np.uint8)
+    sound = path.read_bytes()
+    unpacked = 0
+    for place in range(len(sound) // 2, len(sound) // 2 + 40):
+        wrong = bytearray(sound)
+        wrong[place] ^= 1
+        path.write_bytes(bytes(wrong))
+        try:
+            unpacked += bool(np.asanyarray(nib.load(path).dataobj).any())
+        except (OSError, EOFError, zlib.error):
+            pass
+        with pytest.raises(DataError, match='truncated or damaged'):
+            read(path)
+    assert unpacked
+    path.write_bytes(sound + bytes(1000))  # padded, or with more bytes behind a sound end
+    assert np.array_equal(read(path).data, data)
+    path.write_bytes(sound + b'more')
+    assert np.array_equal(read(path).data, data)
