@@ -41,6 +41,7 @@ DEFAULT_FIELD = 3.0  # T, where no sidecar has one
 SNR_LIMITS = (3.0, 300.0)
 SPREAD_LIMITS = (0.01, 0.6)
 AVERAGES_LIMITS = (0.02, 50.0)
+LONG_ECHO = 0.2  # s; an echo time beyond is the nominal one of a train with variable angles
 THICK = 2.0  # mm; a T1w of thicker slices is a spin echo unless its sidecar states otherwise
 FIRST_MISS = 0.6  # of a ratio, before the pilot shows what partial volume adds to fluid
 SUPPRESSED = 0.6  # of white matter; fluid below that is nulled in a FLAIR
@@ -321,22 +322,24 @@ def _kind(one: SequenceFacts, bundled: Scanner) -> str:
 def with_numbers(start: Protocol, written: Mapping[str, float]) -> Protocol:
     """A sequence with the numbers of sidecars; one that would make it impossible is not taken.
 
-    An echo time far above the one that acts is that of a long train with variable angles: it
-    is the nominal one.
+    An echo time above ``LONG_ECHO`` is that of a long train with variable angles: it is the
+    nominal one, and the one that acts is scaled with that of a start that has both. A shorter one
+    acts itself.
     """
-    found = start
-    if start.nominal_te and 'te' in written:
-        factor = written['te'] / start.nominal_te
-        scaled = replace(found, te=found.te * factor, nominal_te=written['te'])
+    found, te = start, written.get('te', 0.0)
+    nominal = start.kind in ('flair', 'tse') and te > LONG_ECHO
+    if nominal:
+        factor = te / start.nominal_te if start.nominal_te else 1.0
+        scaled = replace(found, te=found.te * factor, nominal_te=te, train=max(found.train, te))
         found = scaled if not fault(scaled) else replace(found, nominal_te=0.0)
     changes: list[dict[str, Any]] = []
     if 'tr' in written and start.kind in ('flair', 'tse', 'gre'):
         changes.append({'tr': written['tr']})
     if 'ti' in written and (len(start.ti) == 1 or start.kind == 'tse'):
         changes.append({'ti': (written['ti'],)})
-    if 'te' in written and not start.nominal_te and not start.echoes:
-        train = {'train': max(start.train, written['te'])} if start.train else {}
-        changes.append({'te': written['te'], **train})
+    if 'te' in written and not nominal and not start.echoes:
+        train = {'train': max(start.train, te)} if start.train else {}
+        changes.append({'te': te, 'nominal_te': 0.0, **train})
     if 'angles' in written and len(start.angles) == 1:
         changes.append({'angles': (written['angles'],)})
     if 'bandwidth' in written:

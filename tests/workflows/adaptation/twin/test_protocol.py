@@ -9,7 +9,7 @@ from ssl2_bids.simulation.anatomy.tissues import read_tissues
 from ssl2_bids.simulation.scanner.protocols import read_scanner
 from ssl2_bids.simulation.scanner.sequences import signals
 from ssl2_bids.workflows.adaptation.twin.measure import SequenceFacts, Site, measured_of
-from ssl2_bids.workflows.adaptation.twin.protocol import first_twin, second_twin
+from ssl2_bids.workflows.adaptation.twin.protocol import first_twin, second_twin, with_numbers
 
 MEASURED = {
     'gm': (1.10, 1.15, 1.20),
@@ -129,6 +129,31 @@ def test_fluid_that_a_flair_suppresses_is_nulled_and_not_inverted():
     assert second_twin(Site(1.5, 8, {'FLAIR': bright}), first, {'FLAIR': pilot}).fitted[
         'FLAIR'
     ].wanted['csf'] == pytest.approx(0.0, abs=0.02)
+
+
+@pytest.mark.parametrize('field', [1.5, 3.0, 7.0])
+@pytest.mark.parametrize('te', [0.09, 0.12, 0.14])
+def test_the_echo_time_of_a_2d_flair_is_the_one_that_acts(field, te):
+    start = with_numbers(read_scanner(None, field).protocols['FLAIR'], {'te': te})
+    assert (start.te, start.nominal_te) == (te, 0.0)
+    twin = first_twin(Site(field, 8, {'FLAIR': replace(FLAIR, written={'tr': 9.0, 'te': te})}))
+    assert twin.fitted['FLAIR'].protocol.te == pytest.approx(te, rel=0.1)
+
+
+@pytest.mark.parametrize('field', [3.0, 7.0])
+@pytest.mark.parametrize('te', [0.27, 0.39, 0.45])
+def test_the_echo_time_of_a_3d_flair_is_the_nominal_one(field, te):
+    bundled = read_scanner(None, field).protocols['FLAIR']
+    start = with_numbers(bundled, {'te': te})
+    assert start.nominal_te == te
+    assert start.te == pytest.approx(bundled.te * te / bundled.nominal_te)
+
+
+@pytest.mark.parametrize(('field', 'suffix'), [(1.5, 'FLAIR'), (3.0, 'T2w')])
+def test_a_long_echo_time_does_not_act_where_the_bundled_one_does(field, suffix):
+    bundled = read_scanner(None, field).protocols[suffix]
+    start = with_numbers(bundled, {'te': 0.4})
+    assert (start.te, start.nominal_te, start.train) == (bundled.te, 0.4, 0.4)
 
 
 def test_contrasts_that_cannot_be_drawn_are_named():
