@@ -7,6 +7,7 @@ what the start model marks with confidence. So a site and its twin are measured 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -230,7 +231,6 @@ def _sequence(scans: Sequence[_Scan]) -> SequenceFacts:
         written['bandwidth'] = float(np.median(bandwidths))
     first = alike[0].sidecar
     direction = first.get('PhaseEncodingAxis') or first.get('PhaseEncodingDirection') or ''
-    words = first.get('ScanningSequence') or ()
     return SequenceFacts(
         alike[0].suffix,
         usual,
@@ -239,9 +239,16 @@ def _sequence(scans: Sequence[_Scan]) -> SequenceFacts:
         _thickness(alike, float(edges.max())),
         written,
         str(direction)[:1] if str(direction)[:1] in ('i', 'j', 'k') else '',
-        (words,) if isinstance(words, str) else tuple(map(str, words)),
+        words_of(first.get('ScanningSequence')),
         measured_of([scan.metrics for scan in alike]),
     )
+
+
+def words_of(value: Any) -> tuple[str, ...]:
+    """Words of ``ScanningSequence``: a list, or one string as ``GR_IR`` of dcm2niix."""
+    parts = value if isinstance(value, list) else [value]
+    found = (re.split(r'[\\_,/\s]+', part) for part in parts if isinstance(part, str))
+    return tuple(word for words in found for word in words if word)
 
 
 def _thickness(scans: Sequence[_Scan], longest: float) -> float:

@@ -43,3 +43,15 @@ def test_the_brightness_of_what_the_start_model_marks_with_confidence(tmp_path):
     assert measure.lesion_brightness(case, card) == {}
     case.brain_mask.unlink()
     assert measure.lesion_brightness(case, card) == {}
+
+
+@pytest.mark.parametrize(
+    'value', ['GR_IR', 'GR\\IR', 'GR, IR', 'GR/IR', ['GR', 'IR'], ['GR\\IR'], [' GR ', 'IR', '']]
+)
+def test_words_of_the_sequence_stand_in_a_list_or_in_one_string(value):
+    assert measure.words_of(value) == ('GR', 'IR')
+
+
+@pytest.mark.parametrize('value', [None, '', [], 3, [None]])
+def test_no_words_of_the_sequence(value):
+    assert measure.words_of(value) == ()
