@@ -41,6 +41,7 @@ DEFAULT_FIELD = 3.0  # T, where no sidecar has one
 SNR_LIMITS = (3.0, 300.0)
 SPREAD_LIMITS = (0.01, 0.6)
 AVERAGES_LIMITS = (0.02, 50.0)
+ROOM = 0.9  # of a written inversion time, for the pulses before it: the fit may shorten it
 LONG_ECHO = 0.2  # s; an echo time beyond is the nominal one of a train with variable angles
 THICK = 2.0  # mm; a T1w of thicker slices is a spin echo unless its sidecar states otherwise
 FIRST_MISS = 0.6  # of a ratio, before the pilot shows what partial volume adds to fluid
@@ -239,12 +240,12 @@ def _twin(
         if contrast in left_out:
             continue
         try:
-            start, where = start_of_sequence(one, bundled)
+            start, taken, where = start_of_sequence(one, bundled)
             made = fit_protocol(
                 start,
                 wanted.get(contrast, {}),
                 strength,
-                written=tuple(one.written),
+                written=taken,
                 miss=miss,
             )
         except DataError as error:
@@ -261,9 +262,12 @@ def _twin(
         for name in row:
             if name in made.moved:
                 reasons[f'{key}.{name}'] = 'fitted to the brightness of the tissues'
-                if name in one.written:
-                    reasons[f'{key}.{name}'] += f', {NUMBERS[name]} of the sidecars kept close'
-            elif name in one.written:
+                if name in taken:
+                    number = NUMBERS[name]
+                    if name == 'te' and 'nominal_te' in taken:
+                        number = f'the share that acts of the {number}'
+                    reasons[f'{key}.{name}'] += f', {number} of the sidecars kept close'
+            elif name in taken:
                 reasons[f'{key}.{name}'] = 'of the sidecars'
         reasons[f'{key}.geometry'] = 'median grid of the images'
     if not sequences:
@@ -279,8 +283,14 @@ def _twin(
     return Twin(table, reasons, fitted, left_out)
 
 
-def start_of_sequence(one: SequenceFacts, bundled: Scanner) -> tuple[Protocol, str]:
+def start_of_sequence(
+    one: SequenceFacts, bundled: Scanner
+) -> tuple[Protocol, tuple[str, ...], str]:
     """First values of a sequence: of a bundled scanner, with the numbers of the sidecars.
+
+    Returns
+    -------
+    The sequence, the names of the numbers of the sidecars in it, and where the others come from.
 
     Raises
     ------
@@ -302,7 +312,7 @@ def start_of_sequence(one: SequenceFacts, bundled: Scanner) -> tuple[Protocol, s
     if found is None:
         raise DataError(f'no bundled scanner has a sequence of kind {kind} for {one.suffix}')
     start, where = found
-    return with_numbers(start, one.written), where
+    return *with_numbers(start, one.written), where
 
 
 def _kind(one: SequenceFacts, bundled: Scanner) -> str:
@@ -319,38 +329,52 @@ def _kind(one: SequenceFacts, bundled: Scanner) -> str:
     return 'tse' if max(one.voxel) > THICK else possible[0]
 
 
-def with_numbers(start: Protocol, written: Mapping[str, float]) -> Protocol:
+def with_numbers(
+    start: Protocol, written: Mapping[str, float]
+) -> tuple[Protocol, tuple[str, ...]]:
     """A sequence with the numbers of sidecars; one that would make it impossible is not taken.
 
     An echo time above ``LONG_ECHO`` is that of a long train with variable angles: it is the
     nominal one, and the one that acts is scaled with that of a start that has both. A shorter one
-    acts itself.
+    acts itself. An MPRAGE has fewer pulses before an inversion time that is too short for them.
+
+    Returns
+    -------
+    The sequence, and the names of the numbers that were taken.
     """
-    found, te = start, written.get('te', 0.0)
+    found, te, taken = start, written.get('te', 0.0), []
     nominal = start.kind in ('flair', 'tse') and te > LONG_ECHO
     if nominal:
         factor = te / start.nominal_te if start.nominal_te else 1.0
         scaled = replace(found, te=found.te * factor, nominal_te=te, train=max(found.train, te))
-        found = scaled if not fault(scaled) else replace(found, nominal_te=0.0)
-    changes: list[dict[str, Any]] = []
+        taken = ['nominal_te', *(['te'] if start.nominal_te else [])]
+        if fault(scaled):
+            scaled, taken = replace(found, nominal_te=0.0), []
+        found = scaled
+    changes: dict[str, dict[str, Any]] = {}
     if 'tr' in written and start.kind in ('flair', 'tse', 'gre'):
-        changes.append({'tr': written['tr']})
+        changes['tr'] = {'tr': written['tr']}
     if 'ti' in written and (len(start.ti) == 1 or start.kind == 'tse'):
-        changes.append({'ti': (written['ti'],)})
+        changes['ti'] = {'ti': (written['ti'],)}
+        before, after = start.pulses
+        if before * start.spacing > written['ti']:
+            changes['ti']['pulses'] = (math.floor(ROOM * written['ti'] / start.spacing), after)
     if 'te' in written and not nominal and not start.echoes:
         train = {'train': max(start.train, te)} if start.train else {}
-        changes.append({'te': te, 'nominal_te': 0.0, **train})
+        changes['te'] = {'te': te, 'nominal_te': 0.0, **train}
     if 'angles' in written and len(start.angles) == 1:
-        changes.append({'angles': (written['angles'],)})
+        changes['angles'] = {'angles': (written['angles'],)}
     if 'bandwidth' in written:
-        changes.append({'bandwidth': written['bandwidth']})
+        changes['bandwidth'] = {'bandwidth': written['bandwidth']}
     together: dict[str, Any] = {}
-    for change in changes:
+    for change in changes.values():
         together |= change
     whole = replace(found, **together)
     if not fault(whole):
-        return whole
-    for change in changes:
+        return whole, (*taken, *changes)
+    for name, change in changes.items():
         tried = replace(found, **change)
-        found = tried if not fault(tried) else found
-    return found
+        if not fault(tried):
+            found = tried
+            taken.append(name)
+    return found, tuple(taken)

@@ -134,7 +134,7 @@ def test_fluid_that_a_flair_suppresses_is_nulled_and_not_inverted():
 @pytest.mark.parametrize('field', [1.5, 3.0, 7.0])
 @pytest.mark.parametrize('te', [0.09, 0.12, 0.14])
 def test_the_echo_time_of_a_2d_flair_is_the_one_that_acts(field, te):
-    start = with_numbers(read_scanner(None, field).protocols['FLAIR'], {'te': te})
+    start, _ = with_numbers(read_scanner(None, field).protocols['FLAIR'], {'te': te})
     assert (start.te, start.nominal_te) == (te, 0.0)
     twin = first_twin(Site(field, 8, {'FLAIR': replace(FLAIR, written={'tr': 9.0, 'te': te})}))
     assert twin.fitted['FLAIR'].protocol.te == pytest.approx(te, rel=0.1)
@@ -144,7 +144,7 @@ def test_the_echo_time_of_a_2d_flair_is_the_one_that_acts(field, te):
 @pytest.mark.parametrize('te', [0.27, 0.39, 0.45])
 def test_the_echo_time_of_a_3d_flair_is_the_nominal_one(field, te):
     bundled = read_scanner(None, field).protocols['FLAIR']
-    start = with_numbers(bundled, {'te': te})
+    start, _ = with_numbers(bundled, {'te': te})
     assert start.nominal_te == te
     assert start.te == pytest.approx(bundled.te * te / bundled.nominal_te)
 
@@ -152,8 +152,41 @@ def test_the_echo_time_of_a_3d_flair_is_the_nominal_one(field, te):
 @pytest.mark.parametrize(('field', 'suffix'), [(1.5, 'FLAIR'), (3.0, 'T2w')])
 def test_a_long_echo_time_does_not_act_where_the_bundled_one_does(field, suffix):
     bundled = read_scanner(None, field).protocols[suffix]
-    start = with_numbers(bundled, {'te': 0.4})
+    start, _ = with_numbers(bundled, {'te': 0.4})
     assert (start.te, start.nominal_te, start.train) == (bundled.te, 0.4, 0.4)
+
+
+MPRAGE = SequenceFacts(
+    'T1w', 'LAS', (1.0, 1.0, 1.0), (180.0, 224.0, 196.0), words=('GR', 'IR'),
+    measured={'snr': (20.0,) * 3, 'gm': (0.70,) * 3, 'csf': (0.25,) * 3},
+)  # fmt: skip
+
+
+def test_a_number_of_the_sidecars_that_was_not_taken_is_not_kept_close():
+    """The repetition time in the sidecar of an MPRAGE may be that between two excitations."""
+    written = {'tr': 0.0072, 'ti': 0.9, 'te': 0.003, 'angles': 9.0}
+    start, taken = with_numbers(read_scanner(None, 3.0).protocols['T1w'], written)
+    assert start.tr == 2.3
+    assert set(taken) == {'ti', 'te', 'angles'}
+    text = first_twin(Site(3.0, 8, {'T1w': replace(MPRAGE, written=written)})).text
+    assert 'InversionTime of the sidecars kept close' in text
+    assert 'RepetitionTime' not in text
+    long = replace(FLAIR, written={'te': 0.34})
+    text = first_twin(Site(3.0, 8, {'FLAIR': long})).text
+    assert 'the share that acts of the EchoTime of the sidecars kept close' in text
+    assert 'nominal_te = 0.34  # of the sidecars' in text
+    odd = replace(FLAIR, written={'tr': 1.0, 'ti': 2.0, 'te': 0.12})
+    assert 'RepetitionTime' not in first_twin(Site(1.5, 8, {'FLAIR': odd})).text
+
+
+def test_a_short_inversion_time_has_fewer_pulses_before_it():
+    bundled = read_scanner(None, 3.0).protocols['T1w']
+    start, taken = with_numbers(bundled, {'ti': 0.45})
+    assert (start.ti, taken) == ((0.45,), ('ti',))
+    assert start.pulses == (56, 80)
+    twin = first_twin(Site(3.0, 8, {'T1w': replace(MPRAGE, written={'ti': 0.45})}))
+    assert twin.fitted['T1w'].protocol.ti[0] == pytest.approx(0.45, rel=0.1)
+    assert with_numbers(bundled, {'ti': 0.8})[0].pulses == bundled.pulses
 
 
 def test_contrasts_that_cannot_be_drawn_are_named():
