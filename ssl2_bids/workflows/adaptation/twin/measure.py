@@ -106,6 +106,9 @@ class _Scan:
 def measure_site(cases: Sequence[Case], bids_dir: Path, card: Card) -> Site:
     """Measure the scans of at most eight people, spread over all.
 
+    Where people were scanned at several fields, those of the commonest one are measured, and the
+    others are named.
+
     Parameters
     ----------
     card : of the start model, whose probabilities show where lesions are.
@@ -117,21 +120,18 @@ def measure_site(cases: Sequence[Case], bids_dir: Path, card: Card) -> Site:
     people: dict[str, Case] = {}
     for case in cases:
         people.setdefault(case.participant, case)
-    chosen = list(people.values())
+    inherited = Inheritance(bids_dir)
+    chosen, strength = _of_one_field(list(people.values()), bids_dir, inherited)
     if len(chosen) > PEOPLE:
         places = np.linspace(0, len(chosen) - 1, PEOPLE).round().astype(int)
         chosen = [chosen[n] for n in places.tolist()]
     scans: dict[str, list[_Scan]] = {}
-    inherited = Inheritance(bids_dir)
-    fields: list[Any] = []
     for case in chosen:
         for contrast, quality in measures_of(case, card).items():
-            fields.append(quality.get('MagneticFieldStrength'))
             path = _raw_file(quality, bids_dir)
             if path is None:
                 continue
             metadata, _ = inherited.metadata_for(path)
-            fields.append(known(metadata, 'MagneticFieldStrength'))
             suffix = path.name.split('.')[0].rsplit('_', 1)[-1]
             scans.setdefault(contrast, []).append(
                 _Scan(read_raw_grid(path), suffix, metadata, quality)
@@ -141,12 +141,50 @@ def measure_site(cases: Sequence[Case], bids_dir: Path, card: Card) -> Site:
             'no scan of the site can be measured: there are no measures of image quality',
             advice=PROCESS_AGAIN,
         )
-    strengths = [float(value) for value in fields if is_number(value)]
     return Site(
-        float(np.median(strengths)) if strengths else None,
-        len(chosen),
-        {contrast: _sequence(found) for contrast, found in scans.items()},
+        strength, len(chosen), {contrast: _sequence(found) for contrast, found in scans.items()}
     )
+
+
+def _of_one_field(
+    people: Sequence[Case], bids_dir: Path, inherited: Inheritance
+) -> tuple[list[Case], float | None]:
+    """The people of the commonest field or of none that is known, and that field in T."""
+    fields = [_field_of(case, bids_dir, inherited) for case in people]
+    kinds = [None if value is None else round(2 * value) for value in fields]  # 2.9 T is 3 T
+    there = [kind for kind in kinds if kind is not None]
+    if not there:
+        return list(people), None
+    usual = max(sorted(set(there)), key=there.count)
+    others = [
+        f'sub-{case.participant} ({value:g} T)'
+        for case, value, kind in zip(people, fields, kinds, strict=True)
+        if kind not in (None, usual)
+    ]
+    alike = [value for value, kind in zip(fields, kinds, strict=True) if kind == usual]
+    strength = float(np.median(np.array(alike, float)))
+    if others:
+        log.warning(
+            'scanner twin: scans of several fields; those of %g T are measured, not those of %s',
+            strength,
+            ', '.join(others),
+        )
+    kept = [case for case, kind in zip(people, kinds, strict=True) if kind in (None, usual)]
+    return kept, strength
+
+
+def _field_of(case: Case, bids_dir: Path, inherited: Inheritance) -> float | None:
+    """The field of a session in T: of its measures of image quality, else of a raw sidecar."""
+    for contrast, quality in find_qualities(case.result.names).items():
+        if contrast not in case.images:
+            continue
+        value = known(quality, 'MagneticFieldStrength')
+        path = _raw_file(quality, bids_dir)
+        if value is None and path is not None:
+            value = known(inherited.metadata_for(path)[0], 'MagneticFieldStrength')
+        if value is not None:
+            return value
+    return None
 
 
 def measures_of(case: Case, card: Card) -> dict[str, dict[str, Any]]:
