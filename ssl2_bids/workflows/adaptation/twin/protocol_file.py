@@ -17,6 +17,8 @@ from ssl2_bids.simulation.scanner.protocols import Protocol
 from ssl2_bids.tables import to_table
 from ssl2_bids.workflows.adaptation.twin.measure import SequenceFacts
 
+SLICES = 1.5  # of the next edge of a voxel; a longest edge beyond is that of slices
+
 
 def sequence_table(protocol: Protocol) -> dict[str, Any]:
     """The keys that a protocol file has of a sequence."""
@@ -28,11 +30,12 @@ def sequence_table(protocol: Protocol) -> dict[str, Any]:
 
 
 def geometry_table(one: SequenceFacts) -> dict[str, Any]:
-    """The grid of a sequence."""
+    """The grid of a sequence; a phase encoding along the slices of a 2D image is not meant."""
     i, j, k = (within(edge, VOXEL_RANGE) for edge in one.voxel)
     thick = (i, j, k).index(max(i, j, k))
     others = [letter for n, letter in enumerate('ijk') if n != thick]
-    phase = one.phase if one.phase in others else others[0]
+    slices = max(i, j, k) >= SLICES * sorted((i, j, k))[1]
+    phase = one.phase if one.phase in others or (one.phase and not slices) else others[0]
     readout = next(letter for letter in others if letter != phase)
     table: dict[str, Any] = {
         'axes': one.axes,

@@ -46,6 +46,23 @@ def test_the_file_is_a_protocol_of_the_simulator_with_the_grid_of_the_site(tmp_p
     assert scanner.protocols['FLAIR'].tr == pytest.approx(6.5, rel=0.06)
 
 
+@pytest.mark.parametrize(
+    ('voxel', 'phase', 'found'),
+    [
+        ((1.0, 1.0, 1.0), 'i', ('i', 'j')),
+        ((1.0, 1.0, 1.0), 'k', ('k', 'j')),
+        ((1.0, 1.0, 1.2), 'k', ('k', 'i')),
+        ((1.0, 1.0, 1.0), '', ('j', 'k')),
+        ((0.8, 0.8, 5.0), 'j', ('j', 'i')),
+        ((0.8, 0.8, 5.0), 'k', ('i', 'j')),
+    ],
+)
+def test_the_phase_encoding_is_that_of_the_sidecars(voxel, phase, found, tmp_path):
+    one = replace(FLAIR, voxel=voxel, phase=phase, thickness=0.0)
+    geometry = read(first_twin(Site(3.0, 8, {'FLAIR': one})), tmp_path).geometries['FLAIR']
+    assert (geometry.phase, geometry.readout) == found
+
+
 def test_each_number_has_its_origin():
     text = first_twin(SITE).text
     assert 'field = 1.5  # T, of the sidecars' in text
