@@ -10,6 +10,7 @@ import numpy as np
 from ssl2_bids.errors import DataError, NoInputError, Ssl2Error
 from ssl2_bids.files import finished_files
 from ssl2_bids.progress import NameProgress
+from ssl2_bids.simulation.anatomy.label_maps import label_table
 from ssl2_bids.synthesis.heads import Head, make_head
 from ssl2_bids.synthesis.healthy import label_t1w
 from ssl2_bids.volume import Volume, read, reorient, resample
@@ -74,10 +75,19 @@ def heads_from_label_maps(
         if name in hold_out:
             continue
         labels = millimetre(reorient(read(path)), order=0)
-        heads.append(make_head(name, labels.data, patients=masks, patient_affine=affine))
+        data = healthy_labels(labels.data)
+        heads.append(make_head(name, data, patients=masks, patient_affine=affine))
         if progress:
             progress(name)
     return heads
+
+
+def healthy_labels(labels: np.ndarray) -> np.ndarray:
+    """Labels of FreeSurfer as ``ssl2 simulate`` reads them: without parcels and what is ill."""
+    table = label_table()
+    found, places = np.unique(labels, return_inverse=True)
+    targets = [table.healthy(int(n)) if float(n).is_integer() else n for n in found]
+    return np.array(targets, labels.dtype)[places].reshape(labels.shape)
 
 
 def heads_from_t1w(

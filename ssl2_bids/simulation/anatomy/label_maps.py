@@ -41,6 +41,11 @@ class LabelTable:
     becomes: dict[int, int]
     ranges: tuple[tuple[int, int, int], ...]
 
+    def healthy(self, label: int) -> int:
+        """The structure that a parcel is part of, or that something ill lies in, else itself."""
+        spans = [into for first, last, into in self.ranges if first <= label <= last]
+        return spans[0] if spans else self.becomes.get(label, label)
+
 
 @cache
 def label_table() -> LabelTable:
@@ -135,8 +140,7 @@ def _known(data: np.ndarray, path: str | Path | None) -> np.ndarray:
     known = {label for labels in table.tissues.values() for label in labels} | {0}
     targets, unknown = [], []
     for label in map(int, found):
-        spans = [into for first, last, into in table.ranges if first <= label <= last]
-        target = spans[0] if spans else table.becomes.get(label, label)
+        target = table.healthy(label)
         targets.append(target)
         if target not in known:
             unknown.append(label)

@@ -31,7 +31,7 @@ from ssl2_bids.training.data.participants import from_bytes
 from ssl2_bids.training.pretraining.calibration import calibrate_members
 from ssl2_bids.training.pretraining.config import read_config
 from ssl2_bids.volume import Volume
-from ssl2_bids.workflows.heads import name_of
+from ssl2_bids.workflows.heads import heads_from_label_maps, name_of
 from ssl2_bids.workflows.pretraining.kept_config import keep_config
 from ssl2_bids.workflows.pretraining.model import trained_on, whole_validation
 from ssl2_bids.workflows.pretraining.pack import pack
@@ -288,6 +288,24 @@ class TestPreparation:
                 load_packed(tmp_path / 'packed')
             pack(config, tmp_path / 'packed')
             assert path.is_file()
+
+    @pytest.mark.parametrize(
+        'parcels',
+        [{251: 2, 255: 2, 80: 2, 82: 42}, {1035: 3, 2002: 42, 12175: 42}, {3005: 2, 4010: 41}],
+    )
+    def test_parcels_and_what_is_ill_are_the_structure_around_them(self, parcels, tmp_path):
+        finer = label_head(40).astype(np.int32)
+        for parcel, structure in parcels.items():
+            x, y, z = np.argwhere(finer == structure)[::3].T
+            finer[x, y, z] = parcel
+        coarse = finer.copy()
+        for parcel, structure in parcels.items():
+            coarse[finer == parcel] = structure
+        for name, labels in (('finer', finer), ('coarse', coarse)):
+            (tmp_path / name).mkdir()
+            nib.save(nib.Nifti1Image(labels, np.eye(4)), tmp_path / name / 'sub-01_aseg.nii.gz')
+        (one,), (other,) = (heads_from_label_maps(tmp_path / name) for name in ('finer', 'coarse'))
+        assert np.array_equal(one.groups, other.groups)
 
     def test_heads_of_validation_alone_are_prepared_once(self, label_maps, make_dataset, tmp_path):
         maps = tmp_path / 'maps'
