@@ -18,7 +18,7 @@ from ssl2_bids.synthesis.appearance import CHANNELS
 from ssl2_bids.training import checkpoint, distributed
 from ssl2_bids.training.data.participants import Participant
 from ssl2_bids.training.loop import check_resumable, curve_settings, train
-from ssl2_bids.training.pretraining.batches import BatchSource, LabelledBatches, UnlabelledBatches
+from ssl2_bids.training.pretraining.batches import LabelledBatches, UnlabelledBatches
 from ssl2_bids.training.pretraining.config import Config, StageSettings, read_config, stages
 from ssl2_bids.training.pretraining.pretext.masked import HeldOut, MaskedAutoencoding, Unlabelled
 from ssl2_bids.training.pretraining.pretext.tang import Tang
@@ -102,6 +102,7 @@ def pretrain(
         distributed.wait_for_all()
         packed = load_packed(data or folder / PACKED)
         check_people(config, packed, data or folder / PACKED)
+        check_data(config, packed, folder)
         if first:
             check_checkpoints(config, packed, folder)
             if not packed.validation_heads and not packed.validation_scans:
@@ -169,6 +170,30 @@ def check_people(config: Config, packed: Packed, place: Path) -> None:
                 advice='Prepare it again with this configuration (--pack).',
                 path=place,
             )
+
+
+def check_data(config: Config, packed: Packed, folder: Path) -> None:
+    """Check that there is something to learn from for each stage that runs, before the first.
+
+    Raises
+    ------
+    NoInputError : there is not.
+    """
+    annotated = any(_is_annotated(scan) for scan in packed.labelled)
+    there = {'self_supervised': bool(packed.scans), 'supervised': annotated}
+    for name in stages(config):
+        if not packed.heads and not there[name] and not is_passed(name, config, folder):
+            raise NoInputError(
+                f'there are no training data for the {name.replace("_", "-")} stage',
+                advice='Name label_maps, healthy or heads, or datasets of scans (for the '
+                'supervised stage with labels), in "data", and leave some of their participants '
+                'out of "hold_out" and "validation".',
+            )
+
+
+def _is_annotated(scan: Participant) -> bool:
+    """Whether lesions were looked for in any voxel of the brain."""
+    return scan.annotated is not None and bool((scan.annotated & scan.brain).any())
 
 
 def _subject(scan: Participant) -> str:
@@ -285,28 +310,12 @@ def source_settings(
     }
 
 
-def check_source(source: BatchSource, stage: str) -> None:
-    """Check that there is something to learn from.
-
-    Raises
-    ------
-    NoInputError : there is not.
-    """
-    if not source.heads and not source.scans:
-        raise NoInputError(
-            f'there are no training data for the {stage} stage',
-            advice='Name label_maps, healthy or heads, or datasets of scans, in "data", and leave '
-            'some of their participants out of "hold_out" and "validation".',
-        )
-
-
 def self_supervised_stage(
     config: Config, stage: StageSettings, packed: Packed, network: nn.Module | None, device: str
 ) -> tuple[Task, UnlabelledBatches, Validate | None]:
     """Task, batches and validation of the first stage."""
     made = new(config, len(CHANNELS), network)
     batches = UnlabelledBatches(**source_settings(config, stage, packed, device))
-    check_source(batches, 'self-supervised')
     held_out: list[Unlabelled] = []
     apart = UnlabelledBatches(**source_settings(config, stage, packed, device, validation=True))
     if apart.heads or apart.scans:
@@ -325,7 +334,6 @@ def supervised_stage(
     made = new(config, 1, network)
     settings = source_settings(config, stage, packed, device)
     batches = LabelledBatches(**{**settings, 'scans': packed.labelled})
-    check_source(batches, 'supervised')
     pretrained = 'self_supervised' in stages(config) or config.start is not None
     frozen = round(stage.frozen * stage.loop.steps) if pretrained else 0
     task = SupervisedStage(

@@ -27,7 +27,7 @@ from ssl2_bids.networks.weights import load_network, read_card, read_weights
 from ssl2_bids.steps.segmentation import segment
 from ssl2_bids.synthesis.appearance import CHANNELS
 from ssl2_bids.training import checkpoint
-from ssl2_bids.training.data.participants import from_bytes
+from ssl2_bids.training.data.participants import Participant, from_bytes
 from ssl2_bids.training.pretraining.calibration import calibrate_members
 from ssl2_bids.training.pretraining.config import read_config
 from ssl2_bids.volume import Volume
@@ -36,7 +36,7 @@ from ssl2_bids.workflows.pretraining.kept_config import keep_config
 from ssl2_bids.workflows.pretraining.model import trained_on, whole_validation
 from ssl2_bids.workflows.pretraining.pack import pack
 from ssl2_bids.workflows.pretraining.prepared import Packed, load_packed
-from ssl2_bids.workflows.pretraining.run import identity_of
+from ssl2_bids.workflows.pretraining.run import check_data, identity_of
 
 FLAIR = CHANNELS.index('FLAIR')
 ONLY_FLAIR = tuple(channel == 'FLAIR' for channel in CHANNELS)
@@ -466,6 +466,29 @@ class TestRun:
         stages = '[self_supervised]\nsteps = 0\n[supervised]\nsteps = 2\npatch = [16, 16, 16]'
         path = configuration(tmp_path, f'unlabelled = ["{data}"]', stages=stages)
         assert main(['pretrain', str(path), str(tmp_path / 'out'), '--device', 'cpu']) == 66
+
+    def test_a_second_stage_without_data_is_reported_before_the_first(
+        self, make_dataset, tmp_path, capsys
+    ):
+        data = make_dataset(['sub-01/anat/sub-01_T1w.nii.gz'])
+        path = configuration(tmp_path, f'unlabelled = ["{data}"]')
+        out = tmp_path / 'out'
+        assert main(['pretrain', str(path), str(out), '--device', 'cpu']) == 66
+        assert 'no training data for the supervised stage' in capsys.readouterr().err
+        assert not (out / 'self_supervised').exists()
+
+    def test_labels_without_annotated_voxels_are_no_training_data(self, tmp_path):
+        """The extent of a label can be empty, or lie outside the brain."""
+        config = read_config(configuration(tmp_path, ''))
+        empty, brain = np.zeros((4, 4, 4), bool), np.ones((4, 4, 4), bool)
+        image = np.ones((len(CHANNELS), 4, 4, 4), np.uint8)
+        scan = Participant('a', image, ONLY_FLAIR, brain, empty, empty, '00-sub-01')
+        with pytest.raises(NoInputError, match='for the supervised stage'):
+            check_data(config, Packed((), (scan,), (), ()), tmp_path)
+        known = replace(scan, annotated=brain)
+        check_data(config, Packed((), (scan, known), (), ()), tmp_path)
+        with pytest.raises(NoInputError, match='for the self-supervised stage'):
+            check_data(config, Packed((), (), (), ()), tmp_path)
 
     def test_a_start_from_a_model_and_tangs_tasks(self, prepared_heads, finished, tmp_path):
         packed, _ = prepared_heads
