@@ -6,6 +6,7 @@ A head is a label map of tissue groups with a few maps of place. Packed, one tak
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -322,10 +323,10 @@ def load_heads(path: str | Path) -> tuple[Head, ...]:
             arrays = dict(stored)
         names = [str(name) for name in arrays['names']]
         heads = [_unpack(arrays, number, name) for number, name in enumerate(names)]
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
         raise DataError(
             f'this prepared dataset of heads cannot be read ({error})',
-            advice='Prepare them again.',
+            advice='Remove the file, and prepare the heads again.',
             path=path,
         ) from None
     processes = min(len(heads), len(os.sched_getaffinity(0)))

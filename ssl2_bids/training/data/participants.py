@@ -179,7 +179,9 @@ def load_scan(path: Path) -> Participant:
         zlib.error,
     ) as error:
         raise DataError(
-            f'this prepared scan cannot be read ({error})', advice='Prepare it again.', path=path
+            f'this prepared scan cannot be read ({error})',
+            advice='Remove the file, and prepare the dataset again.',
+            path=path,
         ) from None
     image, present = stack_channels(images)
     simulated = bool(arrays.get('simulated', False))

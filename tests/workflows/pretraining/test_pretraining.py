@@ -307,6 +307,27 @@ class TestPreparation:
         (one,), (other,) = (heads_from_label_maps(tmp_path / name) for name in ('finer', 'coarse'))
         assert np.array_equal(one.groups, other.groups)
 
+    @pytest.mark.parametrize('damaged', ['scan-00-sub-11.npz', 'heads.npz'])
+    def test_a_damaged_file_is_prepared_again_once_it_is_removed(
+        self, damaged, label_maps, make_dataset, tmp_path
+    ):
+        scans = make_dataset(['sub-11/anat/sub-11_T1w.nii.gz'])
+        data = f'label_maps = ["{label_maps}"]\nunlabelled = ["{scans}"]'
+        config = read_config(configuration(tmp_path, data))
+        pack(config, tmp_path / 'packed')
+        path = tmp_path / 'packed' / 'train' / damaged
+        before = path.read_bytes()
+        middle = len(before) // 2
+        for content in (before[:middle], before[:middle] + bytes(200) + before[middle + 200 :]):
+            path.write_bytes(content)
+            with pytest.raises(DataError, match='cannot be read') as raised:
+                load_packed(tmp_path / 'packed')
+            assert raised.value.path == str(path)
+            assert 'Remove the file, and prepare' in raised.value.advice
+        path.unlink()
+        pack(config, tmp_path / 'packed')
+        load_packed(tmp_path / 'packed')
+
     def test_heads_of_validation_alone_are_prepared_once(self, label_maps, make_dataset, tmp_path):
         maps = tmp_path / 'maps'
         maps.mkdir()
