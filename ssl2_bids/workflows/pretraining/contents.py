@@ -73,19 +73,24 @@ class Contents:
         """The folders that have a file of this name, where these were written down."""
         return self.files.get(name, {}).get('Parts', '').split()
 
+    def lists(self, name: str, part: str) -> bool:
+        """Whether a file of this name belongs into a folder, as far as it was written down."""
+        entry = self.files.get(name)
+        return entry is not None and ('Parts' not in entry or part in self.parts(name))
+
     def keep(
-        self, name: str, key: str, *, left_out: str = '', parts: Collection[str] = ()
+        self, name: str, key: str, *, left_out: str = '', parts: Collection[str] | None = None
     ) -> None:
         """Write down what a file was made from, or why there is none.
 
         Parameters
         ----------
-        parts : folders that have a file of this name.
+        parts : folders that have a file of this name, where it can be in several or in none.
         """
         self.files[name] = (
             {'Key': key}
             | ({'LeftOut': left_out} if left_out else {})
-            | ({'Parts': ' '.join(parts)} if parts else {})
+            | ({'Parts': ' '.join(parts)} if parts is not None else {})
         )
         write_json(self.path, dict(sorted(self.files.items())))
 

@@ -50,7 +50,7 @@ def load_packed(folder: Path) -> Packed:
     Raises
     ------
     NoInputError : the preparation was not finished, or this is no prepared dataset.
-    DataError : a file is damaged.
+    DataError : a file is damaged, missing, or not of this preparation.
     """
     if not (folder / INDEX).is_file():
         raise NoInputError(
@@ -78,8 +78,39 @@ def load_packed(folder: Path) -> Packed:
             advice=f'Copy it again, or remove {CONTENTS} to train on what is there.',
             path=folder,
         )
+    if known.known:
+        check_listed(folder, known, scans)
     contents = {name: one['Key'] for name, one in known.files.items()}
     return Packed(heads[0], scans[0], heads[1], scans[1], contents)
+
+
+def check_listed(folder: Path, known: Contents, scans: Sequence[Sequence[Participant]]) -> None:
+    """Check that no file of a former preparation lies between those of this one.
+
+    Parameters
+    ----------
+    scans : of the training, and of the validation.
+
+    Raises
+    ------
+    DataError : one does; it is named.
+    """
+    first = {scan.name for scan in scans[0]}
+    others = []
+    for part, group in zip((TRAIN, VALIDATION), scans, strict=True):
+        for scan in group:
+            twice = part == VALIDATION and scan.name in first
+            if twice or known.reason(scan.name) or not known.lists(scan.name, part):
+                others.append(f'{part}/{PREFIX}{scan.name}.npz')
+        if (folder / part / HEADS).is_file() and not known.lists(HEADS, part):
+            others.append(f'{part}/{HEADS}')
+    if others:
+        raise DataError(
+            f'the prepared dataset has files of another preparation, for example {min(others)}',
+            advice='Copy or prepare it again, into an empty folder, or remove '
+            f'{CONTENTS} to train on what is there.',
+            path=folder,
+        )
 
 
 def plain(label: str) -> str:

@@ -26,8 +26,9 @@ from ssl2_bids.errors import (
 from ssl2_bids.networks.weights import load_network, read_card, read_weights
 from ssl2_bids.steps.segmentation import segment
 from ssl2_bids.synthesis.appearance import CHANNELS
+from ssl2_bids.synthesis.heads import make_head, save_heads
 from ssl2_bids.training import checkpoint
-from ssl2_bids.training.data.participants import Participant, from_bytes
+from ssl2_bids.training.data.participants import Participant, from_bytes, save_scan
 from ssl2_bids.training.pretraining.calibration import calibrate_members
 from ssl2_bids.training.pretraining.config import read_config
 from ssl2_bids.volume import Volume
@@ -327,6 +328,35 @@ class TestPreparation:
         path.unlink()
         pack(config, tmp_path / 'packed')
         load_packed(tmp_path / 'packed')
+
+    @pytest.mark.parametrize(
+        'left',
+        ['train/scan-00-sub-99.npz', 'validation/scan-00-sub-11.npz', 'validation/heads.npz'],
+    )
+    def test_files_of_another_preparation_are_not_trained_on(self, left, make_dataset, tmp_path):
+        scans = make_dataset(['sub-11/anat/sub-11_T1w.nii.gz'])
+        config = read_config(configuration(tmp_path, f'unlabelled = ["{scans}"]'))
+        pack(config, tmp_path / 'packed')
+        (scan,) = load_packed(tmp_path / 'packed').scans
+        place = tmp_path / 'packed' / left
+        if place.name == 'heads.npz':
+            save_heads(place, [make_head('01', label_head(40))])
+        else:
+            name = place.name.removeprefix('scan-').removesuffix('.npz')
+            save_scan(place.parent, replace(scan, name=name))
+        with pytest.raises(DataError, match=f'files of another preparation, for example {left}'):
+            load_packed(tmp_path / 'packed')
+        (tmp_path / 'packed' / 'contents.json').unlink()
+        load_packed(tmp_path / 'packed')
+
+    def test_a_left_over_scan_of_a_session_that_is_left_out_is_named(self, make_dataset, tmp_path):
+        files = {'sub-11/anat/sub-11_T1w.nii.gz': brain_image()}
+        data = make_dataset(files | {'sub-12/anat/sub-12_T1w.nii.gz': b'nothing'})
+        pack(read_config(configuration(tmp_path, f'unlabelled = ["{data}"]')), tmp_path / 'packed')
+        (scan,) = load_packed(tmp_path / 'packed').scans
+        save_scan(tmp_path / 'packed' / 'train', replace(scan, name='00-sub-12'))
+        with pytest.raises(DataError, match='for example train/scan-00-sub-12.npz'):
+            load_packed(tmp_path / 'packed')
 
     def test_heads_of_validation_alone_are_prepared_once(self, label_maps, make_dataset, tmp_path):
         maps = tmp_path / 'maps'
