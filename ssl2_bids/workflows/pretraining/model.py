@@ -31,14 +31,20 @@ from ssl2_bids.wording import counted
 from ssl2_bids.workflows.pretraining.prepared import Packed, labelled_only
 
 FIGURE = 'curves.svg'
+DEFAULT_THRESHOLD = 0.5  # where nothing is left for validation
 TIMING = ('seconds', 'waited')
+
+
+def has_validation(packed: Packed) -> bool:
+    """Whether there is something for the curve and the threshold of the supervised stage."""
+    return bool(packed.validation_heads or labelled_only(packed.validation_scans))
 
 
 def whole_validation(config: Config, packed: Packed, device: str) -> WholeVolumes | None:
     """The labelled scans of validation and one simulated scan of each of its heads, or None."""
     heads = packed.validation_heads
     labelled = labelled_only(packed.validation_scans)
-    if not heads and not labelled:
+    if not has_validation(packed):
         return None
     if distributed.rank() > 0:
         return WholeVolumes((), config.window)
@@ -60,7 +66,7 @@ def conclude(
     write_text(folder / FIGURE, figure(config, histories))
     if 'supervised' not in histories:
         return
-    threshold = 0.5
+    threshold = DEFAULT_THRESHOLD
     scores: dict[str, float] = {}
     validation = whole_validation(config, packed, device)
     if validation is not None:
@@ -108,7 +114,7 @@ def write_start(
     config: Config, packed: Packed, folder: Path, network: nn.Module, history: History
 ) -> None:
     """Write what the first stage came to, as a model to start from: it marks no lesions."""
-    content = card_content(config, packed, {'self_supervised': history}, 0.5, {})
+    content = card_content(config, packed, {'self_supervised': history}, DEFAULT_THRESHOLD, {})
     content['Network']['OutputChannels'] = len(CHANNELS)
     seen = _start_data(config) + trained_on(packed, labels=False)
     write_model(folder, network, content | {'Output': IMAGE, 'TrainedOn': seen})

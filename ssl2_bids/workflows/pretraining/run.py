@@ -25,7 +25,13 @@ from ssl2_bids.training.pretraining.pretext.tang import Tang
 from ssl2_bids.training.pretraining.tasks import SupervisedStage, start_from
 from ssl2_bids.training.run import History, Task, Validate
 from ssl2_bids.workflows.pretraining.kept_config import keep_config
-from ssl2_bids.workflows.pretraining.model import conclude, whole_validation, write_start
+from ssl2_bids.workflows.pretraining.model import (
+    DEFAULT_THRESHOLD,
+    conclude,
+    has_validation,
+    whole_validation,
+    write_start,
+)
 from ssl2_bids.workflows.pretraining.pack import pack
 from ssl2_bids.workflows.pretraining.prepared import Packed, load_packed, plain
 
@@ -105,8 +111,12 @@ def pretrain(
         check_data(config, packed, folder)
         if first:
             check_checkpoints(config, packed, folder)
-            if not packed.validation_heads and not packed.validation_scans:
-                log.warning('no participant is left for validation: the threshold is not fitted')
+            if 'supervised' in stages(config) and not has_validation(packed):
+                log.warning(
+                    'no head and no labelled scan is left for validation: the threshold is not '
+                    'fitted, it is %g',
+                    DEFAULT_THRESHOLD,
+                )
             folder.mkdir(parents=True, exist_ok=True)
             keep_config(path, folder)
         network, histories = None, {}

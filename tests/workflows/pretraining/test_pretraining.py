@@ -541,6 +541,25 @@ class TestRun:
         with pytest.raises(NoInputError, match='for the self-supervised stage'):
             check_data(config, Packed((), (), (), ()), tmp_path)
 
+    def test_validation_without_labels_fits_no_threshold_and_is_named(
+        self, make_dataset, tmp_path, caplog
+    ):
+        image = brain_image()
+        names = [f'sub-0{n}/anat/sub-0{n}_' for n in (1, 2)]
+        files = {f'{name}FLAIR.nii.gz': image for name in names}
+        data = make_dataset(files | {f'{names[0]}label-L_mask.nii.gz': ball(image)})
+        other = tmp_path / 'unlabelled'
+        shutil.copytree(data, other)
+        stages = '[self_supervised]\nsteps = 0\n[supervised]\nsteps = 1\npatch = [16, 16, 16]\n'
+        path = configuration(
+            tmp_path,
+            f'labelled = ["{data}"]\nunlabelled = ["{other}"]\nvalidation = ["sub-02"]',
+            stages=stages + 'ahead = 0',
+        )
+        assert main(['pretrain', str(path), str(tmp_path / 'out'), '--device', 'cpu']) == 0
+        assert 'the threshold is not fitted, it is 0.5' in caplog.text
+        assert read_card(tmp_path / 'out').threshold == 0.5
+
     def test_a_start_from_a_model_and_tangs_tasks(self, prepared_heads, finished, tmp_path):
         packed, _ = prepared_heads
         stages = (
