@@ -24,7 +24,13 @@ from ssl2_bids.tables import bundled_table, check_keys, convert, from_table, rea
 FIELDS = {1.5: '1.5t.toml', 3.0: '3t.toml', 7.0: '7t.toml'}  # bundled scanners by field in T
 WITH_PHASE = ('mp2rage', 'megre')  # kinds of sequences that have phase images
 NEEDED = ('name', 'field', 'sequences')
-TABLES = ('snr', 'tissues', 'transmit', 'off_resonance', 'receive')  # can be left out
+TABLES = (
+    'snr',
+    'tissues',
+    'transmit',
+    'off_resonance',
+    'receive',
+)  # can be left out, also in part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,8 +166,8 @@ def read_scanner(path: str | Path | None = None, field: float | None = None) -> 
     """The scanner of a protocol file, or the bundled one of a field.
 
     A protocol file lists all sequences of its scanner. The tables ``snr``, ``tissues``,
-    ``transmit``, ``off_resonance`` and ``receive`` can be left out: they are then those of the
-    bundled scanner whose field is nearest.
+    ``transmit``, ``off_resonance`` and ``receive``, and keys of them, can be left out: they are
+    then those of the bundled scanner whose field is nearest.
 
     Parameters
     ----------
@@ -197,7 +203,15 @@ def read_scanner(path: str | Path | None = None, field: float | None = None) -> 
         )
     nearest = min(FIELDS, key=lambda known: abs(math.log(known / strength)))
     bundled = bundled_table(f'scanners/{FIELDS[nearest]}')
-    return _scanner({key: bundled[key] for key in TABLES} | table, Path(path))
+    usual = {key: _completed(bundled[key], table.get(key)) for key in TABLES}
+    return _scanner(table | usual, Path(path))
+
+
+def _completed(usual: Any, own: Any) -> Any:
+    """A table of a file, with what it leaves out."""
+    if isinstance(usual, dict) and isinstance(own, dict):
+        return usual | own
+    return usual if own is None else own
 
 
 def _scanner(table: dict[str, Any], path: Path) -> Scanner:

@@ -145,6 +145,14 @@ def test_left_out_spreads_come_from_the_nearest_field(tmp_path):
     assert scanner.transmit == read_scanner(None, 7.0).transmit
 
 
+def test_left_out_keys_of_a_table_come_from_the_nearest_field_too(tmp_path):
+    text = THICK.replace('field = 3', 'field = 9.4') + '\n[receive]\nspread = [0.3, 0.5]\n'
+    scanner = read_scanner(written(tmp_path, text))
+    usual = read_scanner(None, 7.0)
+    assert scanner.receive == replace(usual.receive, spread=(0.3, 0.5))
+    assert scanner.transmit == usual.transmit
+
+
 @pytest.mark.parametrize('field', [1.5, 3.0, 7.0])
 def test_a_copy_of_a_bundled_file_is_that_scanner(tmp_path, field):
     path = written(tmp_path, bundled(field))
@@ -261,7 +269,6 @@ FAULTS = [
     ('sequences.T1w.geometry.phase', 'k', 'sequences.T1w.geometry.phase: .* the same axis'),
     ('sequences.T1w.geometry.slices', 3, '"sequences.T1w.geometry.slices" is unknown'),
     ('tissues.t1', 8.0, 'tissues.t1: 8.0 is not within 0 and 0.3'),
-    ('tissues.common', None, '"tissues.common" is missing'),
     ('tissues.t3', 0.1, '"tissues.t3" is unknown'),
     ('tissues', 3, '"tissues" is 3. It must be a table'),
     ('transmit.dome', [0.5, 0.1], 'transmit.dome: .* is not a range'),
