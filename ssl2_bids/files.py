@@ -248,3 +248,8 @@ def finished_files(folder: Path, pattern: str) -> list[Path]:
     return sorted(
         p for p in found if not any(part[0] == '.' for part in p.relative_to(folder).parts)
     )
+
+
+def finished_images(folder: Path) -> list[Path]:
+    """NIfTI files of a folder, sorted, without those under way."""
+    return sorted(path for end in ('*.nii', '*.nii.gz') for path in finished_files(folder, end))

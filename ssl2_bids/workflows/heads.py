@@ -8,14 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from ssl2_bids.errors import DataError, NoInputError, Ssl2Error
-from ssl2_bids.files import finished_files
+from ssl2_bids.files import finished_images
 from ssl2_bids.progress import NameProgress
 from ssl2_bids.simulation.anatomy.label_maps import label_table
 from ssl2_bids.synthesis.heads import Head, make_head
 from ssl2_bids.synthesis.healthy import label_t1w
 from ssl2_bids.volume import Volume, read, reorient, resample
-
-IMAGES = ('*.nii', '*.nii.gz')
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -25,9 +23,11 @@ def image_files(folder: Path) -> list[Path]:
     ------
     NoInputError : it is missing, or holds none.
     """
-    found = sorted(path for pattern in IMAGES for path in finished_files(Path(folder), pattern))
+    found = finished_images(Path(folder))
     if not found:
-        raise NoInputError('has no images', advice='Give a folder of .nii.gz files.', path=folder)
+        raise NoInputError(
+            'has no images', advice='Give a folder of .nii.gz or .nii files.', path=folder
+        )
     return found
 
 

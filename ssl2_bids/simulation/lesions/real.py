@@ -9,6 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from ssl2_bids.errors import DataError, NoInputError
+from ssl2_bids.files import finished_images
 from ssl2_bids.simulation.anatomy.surroundings import Surroundings
 from ssl2_bids.simulation.lesions.growth import (
     NEIGHBOURS,
@@ -88,21 +89,23 @@ class LesionShapes:
 
 
 def read_shapes(folder: str | Path) -> LesionShapes:
-    """Read the lesions of all masks (``*.nii.gz``, 0 and 1, MNI152 space) of a folder.
+    """Read the lesions of all masks (NIfTI, 0 and 1, MNI152 space) of a folder.
 
     Raises
     ------
     NoInputError : there are no masks.
     DataError : a mask cannot be read, or holds something else.
     """
-    paths = sorted(Path(folder).glob('*.nii.gz'))
+    paths = finished_images(Path(folder))
     if not paths:
         raise NoInputError(
-            'no lesion masks (*.nii.gz) in this folder',
+            'no lesion masks (*.nii.gz, *.nii) in this folder',
             advice='Give a folder of binary masks in MNI152 space.',
             path=folder,
         )
-    short = [path.name.split('_')[0].removesuffix('.nii.gz') for path in paths]
+    short = [
+        path.name.split('_')[0].removesuffix('.nii.gz').removesuffix('.nii') for path in paths
+    ]
     if len(set(short)) < len(paths):  # not one mask of each patient
         short = [path.name.removesuffix('.nii.gz') for path in paths]
     components: list[Component] = []

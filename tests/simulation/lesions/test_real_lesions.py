@@ -9,7 +9,7 @@ from ssl2_bids.simulation.anatomy.surroundings import survey
 from ssl2_bids.simulation.lesions.growth import LesionAppearance, Origin
 from ssl2_bids.simulation.lesions.lesions import Statistics, paint
 from ssl2_bids.simulation.lesions.real import draw, read_shapes, transplant
-from ssl2_bids.volume import Volume, write
+from ssl2_bids.volume import Volume, read, write
 
 LOOK = LesionAppearance(damage=0.3, t2_factor=1.8, edge=1.0, halo=0.2, reach=2.0)
 # mm to the right, front and top of MNI space, and half axes in mm; all in deep white matter.
@@ -52,6 +52,17 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope='module')
 def shapes(folder):
     return read_shapes(folder)
+
+
+def test_masks_that_are_not_compressed_are_used_too(folder, shapes, tmp_path):
+    for path in folder.iterdir():
+        end = '.nii' if path.name.startswith('p02') else '.nii.gz'
+        write(read(path), tmp_path / (path.name.split('_')[0] + end), dtype=np.uint8)
+    found = read_shapes(tmp_path)
+    assert {one.patient for one in found.components} == {'p01', 'p02'}
+    assert np.array_equal(found.volumes, shapes.volumes)
+    shutil.copy(tmp_path / 'p02.nii', tmp_path / 'p01.nii')
+    assert len({(c.patient, c.number) for c in read_shapes(tmp_path).components}) == 9
 
 
 @pytest.fixture(scope='module')
