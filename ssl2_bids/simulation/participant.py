@@ -140,7 +140,9 @@ def draw_participant(
     """Draw a participant.
 
     Each depends on seed and number alone; a visit does not depend on how many there are, a scan
-    not on which others are made.
+    not on which others are made. The first visit's stream is that of the person (NumPy fills a
+    seed with zeros), so its B1+ repeats numbers of the head's shape; another stream would change
+    every simulated scan.
 
     Parameters
     ----------
