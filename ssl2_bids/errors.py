@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+NO_MEMORY = ('allocate memory', 'bad_alloc')  # of what torch and ITK write
 SUCCESS = 0
 SOME_FAILED = 1
 ENDING = (  # signals that ask for an end; SIGUSR2 and SIGXCPU are those of some job queues
@@ -64,6 +65,12 @@ class Ssl2Error(Exception):
 
 def _rebuild(kind: type[Ssl2Error], message: str, advice: str, path: str) -> Ssl2Error:
     return kind(message, advice=advice, path=path or None)
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error, such as one that torch or ITK wrote, means too little memory."""
+    full = isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
+    return full or isinstance(error, MemoryError)
 
 
 @contextmanager

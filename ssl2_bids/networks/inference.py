@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ssl2_bids.errors import UnavailableError
+from ssl2_bids.errors import UnavailableError, lacks_memory
 from ssl2_bids.networks.architectures.committee import Committee, disagreement, joined
 from ssl2_bids.progress import CountProgress
 
@@ -268,7 +268,7 @@ def probability_and_disagreement(
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether an error of torch means that memory of the GPU or the computer is full."""
     full = isinstance(error, torch.cuda.OutOfMemoryError)
-    return full or "can't allocate memory" in str(error)
+    return full or lacks_memory(error)
 
 
 def reproducible(device: torch.device, precision: str) -> list[AbstractContextManager]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from ssl2_bids.errors import DataError
+from ssl2_bids.errors import DataError, lacks_memory
 from ssl2_bids.volume import Volume
 
 ZERO_BORDER = 0.6  # share of exact zeros on the border from which an image may be brain only
@@ -158,6 +158,7 @@ def extract_brain(image: Volume, *, threads: int = 1) -> Volume:
     Raises
     ------
     DataError : no brain was found.
+    MemoryError : there is not enough memory to look for it.
 
     Notes
     -----
@@ -174,6 +175,8 @@ def extract_brain(image: Volume, *, threads: int = 1) -> Volume:
         probability = network.run_model(np.ascontiguousarray(image.data, np.float32))
         mask = network.postprocess(probability > 0.5)
     except (AssertionError, ValueError, IndexError, RuntimeError) as error:
+        if lacks_memory(error):
+            raise MemoryError from error
         raise DataError(
             f'no brain was found in the image ({error})',
             advice='Check that it shows a whole head; for brain-only images set SkullStripped '

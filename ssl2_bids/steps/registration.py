@@ -9,6 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
+from ssl2_bids.errors import lacks_memory
 from ssl2_bids.itk import LPS, itk_image, one_thread
 from ssl2_bids.steps.image_pair import (
     ImagePair,
@@ -212,8 +213,10 @@ def optimise(
         method.SetInitialTransform(transform, inPlace=True)
         try:
             method.Execute(itk_image(pair.fixed, unit=radius), itk_image(pair.moving, unit=radius))
-        except RuntimeError:  # no point lies inside the moving image
-            return matrix
+        except RuntimeError as error:
+            if lacks_memory(error):
+                raise MemoryError from error
+            return matrix  # no point lies inside the moving image
     result = np.eye(4)
     result[:3, :3] = np.reshape(transform.GetMatrix(), (3, 3))
     result[:3, 3] = np.array(transform.GetTranslation()) * radius

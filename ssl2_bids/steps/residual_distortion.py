@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk
 
-from ssl2_bids.errors import DataError
+from ssl2_bids.errors import DataError, lacks_memory
 from ssl2_bids.itk import itk_image, one_thread
 from ssl2_bids.steps.image_pair import RegistrationStage, checked_mask, copies
 from ssl2_bids.steps.registration import mattes
@@ -74,6 +74,8 @@ def measure_distortion(
         try:
             method.Execute(still, itk_image(pair.moving))
         except RuntimeError as error:
+            if lacks_memory(error):
+                raise MemoryError from error
             raise DataError(f'no distortion could be measured ({error})') from error
         field = sitk.TransformToDisplacementField(
             spline,

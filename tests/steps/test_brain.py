@@ -95,6 +95,19 @@ def test_an_image_without_a_brain_is_reported():
         brain.extract_brain(Volume(np.zeros((40, 40, 40), np.float32), np.eye(4) * 4))
 
 
+def no_memory(*_, **__):
+    raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+
+def test_too_little_memory_is_no_missing_brain(monkeypatch):
+    monkeypatch.setattr('deepbet.bet.BrainExtraction.run_model', no_memory)
+    head = with_skull(phantom())
+    with pytest.raises(MemoryError):
+        brain.extract_brain(head)
+    with pytest.raises(MemoryError):
+        brain.find_brain(Volume(head.data[:, :, 20:].copy(), head.affine))
+
+
 @pytest.mark.parametrize('contrast', ['T1w', 'FLAIR'])
 def test_a_real_head(shared_data, contrast):
     folder = shared_data / 'ms-wholehead'

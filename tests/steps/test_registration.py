@@ -101,6 +101,16 @@ def test_without_masks_and_with_half_the_brain(head):
     assert found.after.overlap < 0.8
 
 
+def test_too_little_memory_does_not_leave_the_images_where_they_are(head, monkeypatch):
+    def no_memory(*_):
+        raise RuntimeError('ImageContainer.hxx:179:\nFailed to allocate memory for image.')
+
+    monkeypatch.setattr(sitk.ImageRegistrationMethod, 'Execute', no_memory)
+    t1w, t2w, mask = head
+    with pytest.raises(MemoryError):
+        register_rigid(t1w, t2w, fixed_mask=mask)
+
+
 def _shift(*voxels: float) -> np.ndarray:
     matrix = np.eye(4)
     matrix[:3, 3] = voxels

@@ -57,6 +57,15 @@ def test_equal_bytes_from_equal_images(pair):
     assert one.length.data.tobytes() == two.length.data.tobytes()
 
 
+def test_too_little_memory_is_no_property_of_the_image(pair, monkeypatch):
+    def no_memory(*_):
+        raise RuntimeError('Failed to allocate memory for image.')
+
+    monkeypatch.setattr('SimpleITK.ImageRegistrationMethod.Execute', no_memory)
+    with pytest.raises(MemoryError):
+        measure_distortion(*pair)
+
+
 def test_an_image_without_contrast_has_no_distortion(pair):
     head, other, brain = pair
     with pytest.raises(DataError, match='constant'):

@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from running_app import command
+
+from ssl2_bids.workflows.participant.engine import task
 
 WRITTEN = ('.nii.gz', '.tsv', '.svg', '.txt')
 ASKS_A_WORKER = """
@@ -47,6 +50,15 @@ def test_several_processes_write_what_one_process_writes(simulated, tmp_path):
         written.append({p.relative_to(out): p.read_bytes() for p in files})
     assert len(written[0]) > 10
     assert written[0] == written[1]
+
+
+@pytest.mark.parametrize(
+    'error', [MemoryError(), RuntimeError('std::bad_alloc'), RuntimeError("can't allocate memory")]
+)
+def test_what_libraries_write_of_memory_is_no_bug(error):
+    found = task.describe_failure(error, 'prepare')
+    assert found['Message'] == 'there is not enough memory'
+    assert not found['Unexpected']
 
 
 def test_a_worker_finds_the_slow_modules_imported(tmp_path):
