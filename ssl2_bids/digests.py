@@ -72,7 +72,11 @@ class Digests:
             stamp = _stamp(stream.fileno())
             former = record.get(path.name)
             trusted = self.trust and _agrees(former, stamp)
-            digest = former['Sha256'] if trusted and former else sha256_of(stream)
+            try:
+                digest = former['Sha256'] if trusted and former else sha256_of(stream)
+            except OSError as error:  # reading, other than opening, does not name the file
+                error.filename = str(path)
+                raise
             settled = _stamp(stream.fileno()) == stamp and _is_settled(stamp)
         with self._lock:
             self._known[path] = digest

@@ -163,6 +163,10 @@ class StorageError(Ssl2Error):
     exit_code = 74
 
 
+class ReadError(StorageError, DataError):
+    """Reading a file failed for a reason that is not in the file: the disk or the network."""
+
+
 class BusyError(Ssl2Error):
     """Another run holds the output folder (group) or the session in the work folder."""
 

@@ -19,7 +19,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ssl2_bids.errors import CannotWriteError, NoInputError, Ssl2Error, StorageError
+from ssl2_bids.errors import (
+    CannotWriteError,
+    NoInputError,
+    ReadError,
+    Ssl2Error,
+    StorageError,
+)
 
 log = logging.getLogger('ssl2_bids')
 
@@ -29,6 +35,15 @@ IN_THE_WAY = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY)
 INTERNAL_ERROR = Ssl2Error.exit_code
 NO_PATHS = (errno.ENAMETOOLONG, errno.ELOOP)
 FULL = (errno.ENOSPC, errno.EDQUOT)  # of an OSError
+NOT_READ = (  # of an OSError that is not the fault of the file
+    errno.EIO,
+    errno.ESTALE,
+    errno.ENOMEM,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ETIMEDOUT,
+    errno.ENOTCONN,
+)
 ABANDONED = 3600.0  # s; a file that is being written changes more often
 
 
@@ -132,6 +147,17 @@ def as_ssl2_error(error: OSError, path: str | Path) -> CannotWriteError | Storag
             path=path,
         )
     return StorageError(f'writing failed ({error})', path=path)
+
+
+def storage_failure(error: Exception, path: str | Path) -> ReadError | None:
+    """The ``ReadError`` for a failed attempt to read ``path``; None if the file is at fault."""
+    if not isinstance(error, OSError) or error.errno not in NOT_READ:
+        return None
+    return ReadError(
+        f'reading failed ({error.strerror})',
+        advice='Run the same command again, and check the disk if this comes back.',
+        path=path,
+    )
 
 
 def unforeseen(error: Exception) -> tuple[str, int]:

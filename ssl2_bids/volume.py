@@ -11,10 +11,11 @@ import nibabel as nib
 import numpy as np
 
 from ssl2_bids.errors import DataError
-from ssl2_bids.files import whole_file
+from ssl2_bids.files import storage_failure, whole_file
 from ssl2_bids.voxel_grid import Grid, spacing_of, voxel_volume_of
 
 PIECE = 1 << 20  # bytes that are read at once
+START = 4096  # bytes, with the header
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,14 @@ def read(path: str | Path, *, contrast: str = '', dtype: type | None = np.float3
     ------
     DataError : not a NIfTI file, truncated, not three-dimensional, without a usable
         orientation (neither sform nor qform), or with impossible voxel sizes.
+    ReadError : the disk failed.
     """
     image = open_image(path)
     try:
         data = _voxels(path, image)
     except (OSError, EOFError, ValueError, zlib.error) as error:
+        if failed := storage_failure(error, path):
+            raise failed from error
         raise DataError(
             f'the file is truncated or damaged ({error})',
             advice='Copy or convert it again.',
@@ -109,6 +113,8 @@ def read_grid(path: str | Path) -> tuple[tuple[int, int, int], np.ndarray]:
 def open_image(path: str | Path) -> nib.Nifti1Image:
     """A NIfTI image whose header is sound; its voxels are not read yet."""
     try:
+        with open(path, 'rb') as stream:  # what fails here, nibabel takes for another format
+            stream.read(START)
         image = nib.load(path)
         if not isinstance(image, nib.Nifti1Image):
             raise nib.filebasedimages.ImageFileError('another image format')
@@ -123,6 +129,8 @@ def open_image(path: str | Path) -> nib.Nifti1Image:
         ValueError,
         zlib.error,
     ) as error:
+        if failed := storage_failure(error, path):
+            raise failed from error
         tool = pointer_of(path)
         if tool:
             raise DataError(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import itertools
+import resource
 import zlib
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from ssl2_bids.errors import DataError
+from ssl2_bids.bids.headers import read_header
+from ssl2_bids.errors import DataError, ReadError, StorageError
 from ssl2_bids.volume import Volume, fill, read, reorient, resample, thin, write
 from ssl2_bids.voxel_grid import same_grid
 
@@ -67,6 +70,32 @@ def test_a_fourth_axis_of_one_is_dropped(tmp_path):
         tmp_path / 'x.nii'
     )
     assert read(tmp_path / 'x.nii').shape == (4, 5, 6)
+
+
+@pytest.mark.parametrize('reading', [read, read_header])
+def test_a_process_that_can_open_no_file_is_no_fault_of_the_image(tmp_path, reading):
+    path = tmp_path / 'x.nii.gz'
+    write(ramp(), path)
+    reading(path)
+    former = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, former[1]))
+    try:
+        with pytest.raises(ReadError, match='reading failed') as caught:
+            reading(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, former)
+    assert caught.value.exit_code == StorageError.exit_code == 74
+
+
+def test_a_disk_that_fails_behind_the_header_is_no_fault_of_the_image(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(errno.EIO, 'Input/output error')
+
+    path = tmp_path / 'x.nii'
+    write(ramp(), path)
+    monkeypatch.setattr('nibabel.arrayproxy.array_from_file', fail)
+    with pytest.raises(ReadError, match='Input/output error'):
+        read(path)
 
 
 @pytest.mark.parametrize('signs', list(itertools.product((1, -1), repeat=3)))

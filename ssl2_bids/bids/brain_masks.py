@@ -10,7 +10,7 @@ from pathlib import Path
 from ssl2_bids.bids.absent import absent_content, is_absent
 from ssl2_bids.bids.image_names import is_native
 from ssl2_bids.bids.provenance import BRAIN_MASKS
-from ssl2_bids.errors import DataError
+from ssl2_bids.errors import DataError, ReadError
 from ssl2_bids.files import files_below
 from ssl2_bids.raw_grid import RawGrid, read_raw_grid, upright
 from ssl2_bids.volume import pointer_of
@@ -104,6 +104,8 @@ def given_brain_mask(
             raise absent_content(path, folder)
         try:
             grids.append((path, read_raw_grid(path)))
+        except ReadError:
+            raise
         except DataError as error:
             advice = f'Give a NIfTI mask on the grid of an image, or leave it out of {option}.'
             raise DataError(error.message, advice=advice, path=path) from None

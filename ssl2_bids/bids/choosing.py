@@ -16,7 +16,7 @@ from ssl2_bids.bids.headers import Header, read_header
 from ssl2_bids.bids.mp2rage_parts import Roles
 from ssl2_bids.bids.scan import Companion, Scan
 from ssl2_bids.bids.sidecars import kept_metadata
-from ssl2_bids.errors import DataError
+from ssl2_bids.errors import DataError, ReadError
 from ssl2_bids.volume import pointer_of
 from ssl2_bids.voxel_grid import same_grid
 
@@ -34,7 +34,8 @@ class Choice:
     dropped : pairs of file and reason.
     warnings : remarks for the report.
     problems : of the files that cannot be used at all.
-    given_problems : of those among the files of ``-d``.
+    final_problems : of those in whose place no other file is taken: files of ``-d``, and files
+        that the disk did not give.
     absent : images of contrasts that would be used, and sidecars, whose content is absent.
     broken : files whose headers cannot be read, and why.
     """
@@ -43,7 +44,7 @@ class Choice:
     dropped: tuple[tuple[Path, str], ...]
     warnings: tuple[str, ...]
     problems: tuple[DataError, ...] = ()
-    given_problems: tuple[DataError, ...] = ()
+    final_problems: tuple[DataError, ...] = ()
     absent: tuple[Path, ...] = ()
     broken: Mapping[Path, str] = field(default_factory=dict)
 
@@ -60,7 +61,7 @@ class Choosing:
     warnings: list[str] = field(default_factory=list)
     headers: dict[Path, Header] = field(default_factory=dict)
     problems: list[DataError] = field(default_factory=list)
-    given_problems: list[DataError] = field(default_factory=list)
+    final_problems: list[DataError] = field(default_factory=list)
     absent: set[Path] = field(default_factory=set)
     broken: dict[Path, str] = field(default_factory=dict)
 
@@ -74,7 +75,7 @@ class Choosing:
             tuple(dropped),
             warnings,
             tuple(self.problems),
-            tuple(self.given_problems),
+            tuple(self.final_problems),
             tuple(sorted(self.absent)),
             self.broken,
         )
@@ -116,10 +117,13 @@ class Choosing:
                 if path in self.unusable:
                     raise DataError(self.unusable[path], path=path)
                 self.headers[path] = read_header(path)
+            except ReadError as error:
+                self.final_problems.append(error)
+                return []
             except DataError as error:
                 advice = f'{error.advice} Without -d {file["dataset"]} it is not needed.'.strip()
                 problem = GivenFileError(error.message, path=path, advice=advice)
-                self.given_problems.append(problem)
+                self.final_problems.append(problem)
                 return []
         self.drop(files[1:], 'another dataset or image of -d has priority')
         return files[:1]
@@ -192,6 +196,9 @@ class Choosing:
                     raise DataError(self.unusable[path], path=path)
                 if path not in self.headers:
                     self.headers[path] = read_header(path)
+            except ReadError as error:
+                self.drop([file], error.message)
+                self.final_problems.append(error)
             except DataError as error:
                 self.drop([file], f'cannot be used: {error.message}')
                 self.broken[path] = error.message
@@ -247,6 +254,9 @@ class Choosing:
                     'is used'
                 )
             for problem in used.get('sidecar_problems', ()):
+                if isinstance(problem, ReadError):
+                    self.final_problems.append(problem)
+                    continue
                 path = Path(problem.path)
                 self.warnings.append(
                     f'{path.name} was left out: {problem.message}; its information '

@@ -19,7 +19,7 @@ from ssl2_bids.bids.brain_masks import brain_masks_of
 from ssl2_bids.bids.dataset import makers_of, participant_labels, read_description, warn_once
 from ssl2_bids.bids.inheritance import Inheritance
 from ssl2_bids.bids.provenance import bids_uri
-from ssl2_bids.errors import DataError, NoInputError, UsageError
+from ssl2_bids.errors import DataError, NoInputError, ReadError, UsageError
 from ssl2_bids.files import check_folder
 
 TAKEN = {'T1w': 'preproc', 'UNIT1': 'denoised', 'TB1map': None}  # by suffix, the desc-
@@ -66,8 +66,10 @@ class GivenFileError(DataError):
     """A file of ``-d`` or ``--brain-mask`` cannot be used."""
 
 
-def given_file_error(error: DataError) -> GivenFileError:
-    """An error as one of a file that was given."""
+def given_file_error(error: DataError) -> DataError:
+    """An error as one of a file that was given, where the file is at fault."""
+    if isinstance(error, ReadError):
+        return error
     return GivenFileError(error.message, advice=error.advice, path=error.path)
 
 

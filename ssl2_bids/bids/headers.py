@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 
 from ssl2_bids.errors import DataError
+from ssl2_bids.files import storage_failure
 from ssl2_bids.volume import read_grid
 from ssl2_bids.voxel_grid import spacing_of
 
@@ -59,11 +60,14 @@ def read_header(path: Path) -> Header:
     ------
     DataError : empty, no NIfTI image, not three-dimensional, in colour or complex, or without
         a sound orientation.
+    ReadError : the disk failed.
     """
     try:
         if path.stat().st_size == 0:
             raise DataError('the file is empty', advice='Copy it again.', path=path)
     except OSError as error:
+        if failed := storage_failure(error, path):
+            raise failed from error
         raise DataError(f'cannot be read ({error.strerror})', path=path) from None
     shape, affine = read_grid(path)
     image = nib.load(path)

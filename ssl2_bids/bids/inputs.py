@@ -329,8 +329,8 @@ def _session(
         broken=choice.broken,
         absent=choice.absent,
     )
-    if choice.given_problems:
-        return replace(result, problem=choice.given_problems[0])
+    if choice.final_problems:
+        return replace(result, problem=choice.final_problems[0])
     channels = {contrast: scan for contrast, scan in scans.items() if scan.channel}
     have = set(channels).union(*(p for p in SIMILAR.items() if channels.keys() & set(p)))
     if not any(set(alternative) <= have for alternative in required):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 
 import nibabel as nib
@@ -17,6 +18,7 @@ from ssl2_bids.bids.dataset import (
 )
 from ssl2_bids.bids.inputs import find_sessions
 from ssl2_bids.errors import NotBidsError, NothingSelectedError
+from ssl2_bids.files import read_object
 
 REQUIRED = (('FLAIR',), ('T1w',))
 ACCEPTED = ('FLAIR', 'T1w', 'T2w')
@@ -217,6 +219,34 @@ def test_only_the_last_usable_image_makes_a_session_impossible(make_dataset):
     assert (first.problem, first.reference) == (None, 'FLAIR')
     assert second.problem is not None
     assert 'empty' in second.problem.message
+
+
+@pytest.mark.parametrize('module', ['volume', 'bids.inheritance'])
+def test_no_image_takes_the_place_of_one_that_the_disk_does_not_give(
+    make_dataset, monkeypatch, module
+):
+    root = make_dataset(
+        {
+            'sub-01/anat/sub-01_T1w.nii.gz': None,
+            'sub-01/anat/sub-01_T1w.json': {'EchoTime': 0.003},
+            'sub-01/anat/sub-01_FLAIR.nii.gz': None,
+            'sub-02/anat/sub-02_T1w.nii.gz': None,
+        }
+    )
+    name = {'volume': 'open', 'bids.inheritance': 'read_object'}[module]
+    do = {'volume': open, 'bids.inheritance': read_object}[module]
+
+    def fail(path, *words, **more):
+        if 'sub-01_T1w' in str(path):
+            raise OSError(errno.ESTALE, 'Stale file handle')
+        return do(path, *words, **more)
+
+    monkeypatch.setattr(f'ssl2_bids.{module}.{name}', fail, raising=False)
+    first, second = found(root)
+    assert first.problem is not None
+    assert first.problem.exit_code == 74
+    assert 'sub-01_T1w' in first.problem.path
+    assert (first.broken, second.problem, second.reference) == ({}, None, 'T1w')
 
 
 def test_unknown_filter_keys_are_ignored(make_dataset):

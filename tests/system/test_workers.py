@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import subprocess
 import sys
@@ -59,6 +60,11 @@ def test_what_libraries_write_of_memory_is_no_bug(error):
     found = task.describe_failure(error, 'prepare')
     assert found['Message'] == 'there is not enough memory'
     assert not found['Unexpected']
+
+
+def test_a_network_file_system_that_fails_is_no_bug():
+    found = task.describe_failure(OSError(errno.ESTALE, 'Stale file handle'), 'prepare')
+    assert (found['ExitCode'], found['Unexpected']) == (74, False)
 
 
 def test_a_worker_finds_the_slow_modules_imported(tmp_path):

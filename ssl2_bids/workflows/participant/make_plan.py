@@ -22,6 +22,7 @@ from ssl2_bids.bids.scan import Scan
 from ssl2_bids.bids.sidecars import kept_metadata
 from ssl2_bids.bids.template_spaces import Template, TemplateSpace
 from ssl2_bids.errors import DataError, UnavailableError
+from ssl2_bids.files import storage_failure
 from ssl2_bids.networks.weights import Card
 from ssl2_bids.settings import PREPROCESSING, SEGMENTATION, ParticipantSettings, deciding
 from ssl2_bids.steps.inhomogeneity import is_strong
@@ -178,7 +179,7 @@ def _identify(plan: Plan, digest: Callable[[Path], str]) -> Plan:
             used = {path for scan in session.scans.values() for path in scan.sources}
             raw = {str(path) for path in used if not is_given(plan, path)}
             kind = DataError if str(error.filename) in raw else GivenFileError
-            problem = kind(
+            problem = storage_failure(error, error.filename) or kind(
                 f'cannot be read ({error.strerror})',
                 advice='Copy it again, or change its permissions.',
                 path=error.filename,

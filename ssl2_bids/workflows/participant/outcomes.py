@@ -18,6 +18,7 @@ from ssl2_bids.errors import (
     BusyError,
     DataError,
     NoInputError,
+    ReadError,
     Ssl2Error,
     StorageError,
 )
@@ -77,7 +78,9 @@ def look(
         return Outcome(name, 'skipped', plan.session.skipped)
     problem = plan.session.problem
     left_alone = AbsentResultsError | UsualResultError | BusyError | KeptResultError
-    if isinstance(problem, left_alone):  # results stay as they are
+    if isinstance(problem, left_alone) or (
+        isinstance(problem, ReadError) and results_beside(plan.names)
+    ):  # results stay as they are
         return Outcome(name, 'failed', str(problem), problem.exit_code, stays=True)
     folder = graph.branch_folder(plan, settings.work_dir)
     if plan.session.problem is None and (is_finished(plan) and not running.failures(folder)):

@@ -72,6 +72,28 @@ def test_a_required_contrast_makes_the_session_fail(dataset, tmp_path, caplog, c
     assert not list((tmp_path / 'out').rglob('*.nii.gz'))
 
 
+def test_a_disk_that_fails_costs_no_result(dataset, tmp_path, capsys, monkeypatch):
+    words = ('--sloppy', '--contrasts', 'flair')
+    assert run(dataset, tmp_path, *words) == 0
+    before = digests(tmp_path / 'out')
+
+    def fail(stream):
+        raise OSError(errno.EIO, 'Input/output error')
+
+    with monkeypatch.context() as patched:
+        patched.setattr('ssl2_bids.digests.sha256_of', fail)
+        image = dataset / 'sub-01' / 'anat' / 'sub-01_FLAIR.nii.gz'
+        image.write_bytes(image.read_bytes())
+        assert run(dataset, tmp_path, *words) == 74
+    assert 'sub-01_FLAIR.nii.gz: reading failed' in capsys.readouterr().err
+    after = digests(tmp_path / 'out')
+    assert {n: d for n, d in after.items() if '/anat/' in n} == {
+        n: d for n, d in before.items() if '/anat/' in n
+    }
+    assert run(dataset, tmp_path, *words) == 0
+    assert 'already finished' in capsys.readouterr().err
+
+
 def test_a_result_stays_where_an_image_it_was_made_from_is_lost_for_a_while(
     made, dataset, tmp_path, caplog, capsys
 ):

@@ -33,7 +33,7 @@ from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
 
 from ssl2_bids import __version__
 from ssl2_bids.errors import Ssl2Error, lacks_memory
-from ssl2_bids.files import as_ssl2_error, write_json
+from ssl2_bids.files import as_ssl2_error, storage_failure, write_json
 from ssl2_bids.processes import end_with_parent, whole_start
 
 # workers import this module too: nipype speaks in none of them unless asked (-vv)
@@ -136,6 +136,8 @@ def describe_failure(error: BaseException, step: str) -> dict[str, Any]:
     unexpected = False
     if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
         known: Ssl2Error = as_ssl2_error(error, error.filename or Path.cwd())
+    elif isinstance(error, OSError) and (failed := storage_failure(error, error.filename or '')):
+        known = failed
     elif lacks_memory(error):
         known = Ssl2Error('there is not enough memory', advice='Try --low-mem, or fewer --nprocs.')
     elif isinstance(error, Ssl2Error):
