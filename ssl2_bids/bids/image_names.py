@@ -70,6 +70,11 @@ def is_phase(file: dict[str, Any]) -> bool:
     return file.get('part') == 'phase' or any(_PHASE.search(word) for word in words(file))
 
 
+def is_complex_part(file: dict[str, Any]) -> bool:
+    """Whether the image is the real or imaginary part of a complex one, by its ``part``."""
+    return file.get('part') in ('real', 'imag')
+
+
 def what_else(file: dict[str, Any]) -> str:
     """The kind of an image that is not an anatomical one, by its name; empty if anatomical."""
     if file['suffix'] in ('T1w', 'UNIT1') and inversion(file):

@@ -54,7 +54,9 @@ class Parts:
 
 
 def is_inversion(file: dict[str, Any]) -> bool:
-    """Whether a file is INV1 or INV2 by its name."""
+    """Whether a file is a magnitude or phase of INV1 or INV2 by its name."""
+    if image_names.is_complex_part(file):
+        return False
     return file['suffix'] in (*ABOUT, 'T1w') and bool(image_names.inversion(file))
 
 
@@ -185,7 +187,7 @@ def _sa2rage(files: Sequence[dict[str, Any]]) -> Roles:
     parts = {
         (image_names.inversion(f), image_names.is_phase(f)): f
         for f in sorted(files, key=lambda f: f['path'].name, reverse=True)
-        if f['suffix'] == 'TB1SRGE'
+        if f['suffix'] == 'TB1SRGE' and not image_names.is_complex_part(f)
     }
     roles = [
         (f'SA2RAGE {number}{" phase" if phase else ""}', parts.get((number, phase)))

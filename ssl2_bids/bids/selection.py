@@ -114,6 +114,9 @@ def _given_instead(
 
 def explain_the_rest(choosing: Choosing) -> None:
     """Record why images of an MP2RAGE are not used."""
+    for file in choosing.files:
+        if image_names.is_complex_part(file) and image_names.inversion(file):
+            choosing.drop([file], f'part-{file["part"]} is not used')
     left = [f for f in choosing.files if f['path'] not in choosing.dropped]
     inversions = [f for f in left if mp2rage_parts.is_inversion(f)]
     if 'UNIT1' in choosing.picks:

@@ -321,9 +321,18 @@ FIRST = SETTINGS | {'InversionTime': 0.8, 'FlipAngle': 7}
 SECOND = SETTINGS | {'InversionTime': 2.7, 'FlipAngle': 5}
 
 
-def test_unit1_is_computed_from_magnitudes_and_phases(tmp_path):
+def parts_of(suffix: str) -> list[str]:
+    """Names of the real and imaginary parts of two inversions."""
+    return [f'inv-{n}_part-{part}_{suffix}' for n in (1, 2) for part in ('real', 'imag')]
+
+
+@pytest.mark.parametrize('more', [[], parts_of('MP2RAGE')])
+def test_unit1_is_computed_from_magnitudes_and_phases(tmp_path, more):
     metadata = {COMPLEX[0]: FIRST, COMPLEX[2]: SECOND}
-    (pick,) = chosen(entries(tmp_path, *COMPLEX, 'T1w', metadata=metadata)).picked
+    choice = chosen(entries(tmp_path, *more, *COMPLEX, 'T1w', metadata=metadata))
+    (pick,) = choice.picked
+    reasons = dict(choice.dropped)
+    assert all(reasons[tmp_path / f'sub-01_{n}.nii.gz'].startswith('part-') for n in more)
     assert pick.contrast == 'UNIT1'
     assert pick.paths[0].name == 'sub-01_inv-2_part-mag_MP2RAGE.nii.gz'
     roles = {c.role: c.path.name for c in pick.companions}
@@ -337,7 +346,9 @@ def test_unit1_is_computed_from_magnitudes_and_phases(tmp_path):
 
 
 def test_the_unit1_of_the_scanner_is_preferred_to_a_computed_one(tmp_path):
-    (pick,) = chosen(entries(tmp_path, *COMPLEX, 'UNIT1')).picked
+    files = entries(tmp_path, *parts_of('MP2RAGE'), *COMPLEX, 'UNIT1')
+    (pick,) = chosen(files).picked
+    assert [p.name for p in pick.inversions] == [f'sub-01_{n}.nii.gz' for n in COMPLEX[::2]]
     assert pick.paths[0].name == 'sub-01_UNIT1.nii.gz'
     assert [c.role for c in pick.companions] == ['INV1', 'INV2']
 
@@ -416,6 +427,12 @@ def test_sa2rage_needs_its_phases(tmp_path):
     whole = chosen(fields(tmp_path, one, two, *phases, metadata=metadata))
     roles = [c.role for c in whole.picked[0].companions]
     assert roles[2:] == ['SA2RAGE 1', 'SA2RAGE 2', 'SA2RAGE 1 phase', 'SA2RAGE 2 phase']
+    magnitudes = [name.replace('TB1', 'part-mag_TB1') for name in (one, two)]
+    parts = (*magnitudes, *phases)
+    named = dict(zip(magnitudes, metadata.values(), strict=True))
+    more = chosen(fields(tmp_path, *parts_of('TB1SRGE'), *parts, metadata=named))
+    names = [c.path.name for c in more.picked[0].companions[2:]]
+    assert names == [f'sub-01_{name}.nii.gz' for name in parts]
     less = {name: {k: v for k, v in own.items() if k != 'NumberShots'}
             for name, own in metadata.items()}  # fmt: skip
     unknown = chosen(fields(tmp_path, one, two, *phases, metadata=less))
