@@ -12,6 +12,7 @@ from ssl2_bids.voxel_grid import same_grid
 FULL_SCALE = 4095.0  # the scanner stores -0.5 to 0.5 as 0 to 4095
 SCALES = ((-0.5, 0.5), (0.0, 1.0), (0.0, 4095.0))  # tried in this order
 DEGREES = (340.0, 361.0)  # range of a phase in degrees
+MILLIRADIANS = 0.01  # share by which a range of 2000 pi may differ
 MARGIN = 0.02  # share of a scale
 NOISE_FACTOR = 6.0  # beta = (factor x noise of INV2)^2 in air; O'Brien 2014 tried 1 to 10
 AIR_SIGNAL = 3.0  # times the noise: INV2, smoothed, that is neither air nor tissue
@@ -123,7 +124,8 @@ def head_of(inv2: Volume) -> np.ndarray:
 def phase_in_radians(phase: Volume) -> np.ndarray:
     """A stored phase in radians; a constant offset is left, which cancels in the combination.
 
-    Values within 2 pi of 0 are radians, values over a range of about 360 are degrees. Others are
+    Values within 2 pi of 0 are radians, values over a range of about 360 are degrees, over one
+    of about 2000 pi milliradians (GE, and the display scale of Philips). Others are
     integers of the scanner, whose full circle is the power of two from their range up (4096 or
     8192, most often). Noise in air has all phases, so that the range is that of the full circle.
 
@@ -138,8 +140,11 @@ def phase_in_radians(phase: Volume) -> np.ndarray:
         )
     if max(abs(low), abs(high)) <= 2 * np.pi + 0.01:
         return phase.data.astype(np.float32)
-    is_degrees = DEGREES[0] <= high - low <= DEGREES[1]
-    circle = 360.0 if is_degrees else 2.0 ** np.ceil(np.log2(high - low))
+    circle = 2.0 ** np.ceil(np.log2(high - low))
+    if DEGREES[0] <= high - low <= DEGREES[1]:
+        circle = 360.0
+    elif abs((high - low) / (2000 * np.pi) - 1) <= MILLIRADIANS:
+        circle = 2000 * np.pi
     return (phase.data * (2 * np.pi / circle)).astype(np.float32)
 
 

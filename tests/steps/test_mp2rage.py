@@ -170,7 +170,8 @@ def test_the_receive_field_does_not_come_back():
 
 
 @pytest.mark.parametrize(
-    'stored', ['radians', 'of 4096 steps', 'of 8192 steps', 'degrees', 'degrees from 0']
+    'stored',
+    ['radians', 'of 4096 steps', 'of 8192 steps', 'degrees', 'degrees from 0', 'milliradians'],
 )
 def test_the_uniform_image_is_computed_from_magnitudes_and_phases(stored):
     """Signs and an arbitrary phase of the coil do not matter."""
@@ -184,6 +185,8 @@ def test_the_uniform_image_is_computed_from_magnitudes_and_phases(stored):
         phases = [np.round((phase + np.pi) / (2 * np.pi) * 4095) for phase in phases]
     elif stored == 'of 8192 steps':
         phases = [np.round(phase / np.pi * 4096) for phase in phases]
+    elif stored == 'milliradians':
+        phases = [np.round(1000 * phase) for phase in phases]
     elif stored.startswith('degrees'):
         phases = [np.rad2deg(phase) + 180 * stored.endswith('0') for phase in phases]
     made = mp2rage.combine(*(volume(abs(i) * 1e4) for i in images), *map(volume, phases))
