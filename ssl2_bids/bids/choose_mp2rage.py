@@ -77,10 +77,16 @@ def _for_t1(choosing: Choosing, pair: Sequence[dict[str, Any]], uniform: dict[st
         if given := choosing.given('TB1map'):
             return [('TB1map', given[0])]
         raw = [f for f in choosing.files if not f.get('dataset') and f['path'].exists()]
-        found, why = mp2rage_parts.transmit_maps(raw)
+        found, why = mp2rage_parts.transmit_maps(raw, uniform)
         if why:
             choosing.warnings.append(f'no B1+ map can be computed from SA2RAGE: {why}')
-        return found if len(choosing.usable([f for _, f in found])) == len(found) else []
+        if len(choosing.usable([f for _, f in found])) < len(found):
+            return []
+        # the names of a B1+ map and its UNIT1 differ often; a run of another number is doubtful
+        for _, file in found[:1]:
+            if file.get('run') and uniform.get('run'):
+                _note_other(choosing, file, uniform, only=('run',))
+        return found
     if any('InversionTime' in one for one in sidecars):
         why = t1_mapping.why_no_protocol({f['path'].name: f['metadata'] for f in pair})
         choosing.warnings.append(f'no T1 map can be computed from the MP2RAGE: {why}')
@@ -91,7 +97,26 @@ def _scanner_maps(choosing: Choosing, uniform: dict[str, Any]) -> Roles:
     """The T1 map of the scanner on the grid of a UNIT1."""
     maps = [f for f in choosing.files if f['suffix'] == 'T1map' and f['path'].exists()]
     maps = [f for f in choosing.usable(maps) if choosing.on_grid(f, uniform, 'UNIT1')]
-    return [('T1map', maps[0])] if maps else []
+    for file in mp2rage_parts.best_named(maps, uniform)[:1]:
+        _note_other(choosing, file, uniform)
+        return [('T1map', file)]
+    return []
+
+
+def _note_other(
+    choosing: Choosing,
+    file: dict[str, Any],
+    uniform: dict[str, Any],
+    only: tuple[str, ...] | None = None,
+) -> None:
+    """Warn of a map whose name is not that of its UNIT1, in some entities or in any."""
+    apart = mp2rage_parts.differences(file, uniform)
+    apart = [name for name in apart if only is None or name in only]
+    if apart:
+        choosing.warnings.append(
+            f'{file["path"].name} is used with {uniform["path"].name}, from which its name '
+            f'differs in {", ".join(apart)}: check that both belong together'
+        )
 
 
 def _usable_pair(choosing: Choosing, uniform: dict[str, Any]) -> tuple[dict[str, Any], ...]:

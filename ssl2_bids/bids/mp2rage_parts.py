@@ -147,21 +147,48 @@ def _same(
     )
 
 
-def transmit_maps(files: Sequence[dict[str, Any]]) -> tuple[Roles, str]:
+def differences(file: dict[str, Any], uniform: dict[str, Any]) -> list[str]:
+    """In which entities a file of a session is not named like a uniform image, ``run`` first."""
+    own = _common(uniform)
+    found = [name for name, value in _common(file).items() if own[name] != value]
+    return sorted(found, key=lambda name: name != 'run')
+
+
+def best_named(
+    files: Sequence[dict[str, Any]], uniform: dict[str, Any] | None
+) -> list[dict[str, Any]]:
+    """The files, those first that are named like a uniform image; then its run, then by name."""
+    return sorted(files, key=lambda f: (*_far(f, uniform), f['path'].name))
+
+
+def _far(file: dict[str, Any], uniform: dict[str, Any] | None) -> tuple[bool, bool]:
+    """Whether the name of a file differs from that of a uniform image, and whether in the run."""
+    apart = differences(file, uniform) if uniform else []
+    return bool(apart), 'run' in apart
+
+
+def transmit_maps(files: Sequence[dict[str, Any]], uniform: dict[str, Any]) -> tuple[Roles, str]:
     """What gives the B1+ field of a session: a TB1map, else a whole SA2RAGE, else nothing.
 
     With it, why the settings of a whole SA2RAGE cannot be used; empty where they can.
+
+    Parameters
+    ----------
+    uniform : the UNIT1 that it is for.
     """
-    maps = sorted((f for f in files if f['suffix'] == 'TB1map'), key=lambda f: f['path'].name)
+    maps = best_named([f for f in files if f['suffix'] == 'TB1map'], uniform)
     if maps:
         return [('TB1map', maps[0])], ''
-    whole = _sa2rage(files)
+    whole = _sa2rage(files, uniform)
     why = _why_no_settings(whole) if whole else ''
     return ([], why) if why else (whole, '')
 
 
 def why_not_used(
-    file: dict[str, Any], files: Sequence[dict[str, Any]], used: Collection[Path]
+    file: dict[str, Any],
+    files: Sequence[dict[str, Any]],
+    used: Collection[Path],
+    uniform: dict[str, Any] | None = None,
 ) -> str:
     """Why a map of a session (a suffix of ``RELATED``) is not used.
 
@@ -169,12 +196,15 @@ def why_not_used(
     ----------
     files : all images of the session.
     used : those that go with a chosen image.
+    uniform : the UNIT1 that is used.
     """
     suffix = file['suffix']
     others = [f for f in files if f['path'] in used and f['suffix'] == suffix]
     if others:
-        return f'{others[0]["path"].name} has priority: {BY_NAME}'
-    whole = _sa2rage(files) if suffix == 'TB1SRGE' else []
+        nearer = uniform and _far(others[0], uniform) < _far(file, uniform)
+        why = f'named more like {uniform["path"].name}' if uniform and nearer else BY_NAME
+        return f'{others[0]["path"].name} has priority: {why}'
+    whole = _sa2rage(files, uniform) if suffix == 'TB1SRGE' else []
     if whole and file['path'] in {f['path'] for _, f in whole}:
         why = _why_no_settings(whole)
         if why:
@@ -182,13 +212,22 @@ def why_not_used(
     return RELATED[suffix]
 
 
-def _sa2rage(files: Sequence[dict[str, Any]]) -> Roles:
-    """The two magnitudes and the two phases of a SA2RAGE; empty if one is missing."""
-    parts = {
-        (image_names.inversion(f), image_names.is_phase(f)): f
-        for f in sorted(files, key=lambda f: f['path'].name, reverse=True)
-        if f['suffix'] == 'TB1SRGE' and not image_names.is_complex_part(f)
-    }
+def _sa2rage(files: Sequence[dict[str, Any]], uniform: dict[str, Any] | None) -> Roles:
+    """The two magnitudes and the two phases of a SA2RAGE; empty if one is missing.
+
+    Parameters
+    ----------
+    uniform : the UNIT1 that it is for.
+    """
+    images = [f for f in files if f['suffix'] == 'TB1SRGE' and not image_names.is_complex_part(f)]
+    images = best_named(images, uniform)
+    alike = ([f for f in images if _common(f) == _common(first)] for first in images)
+    return next(filter(None, map(_whole, (*alike, images))), [])
+
+
+def _whole(images: Sequence[dict[str, Any]]) -> Roles:
+    """The parts of a SA2RAGE, the first of each; empty if one is missing."""
+    parts = {(image_names.inversion(f), image_names.is_phase(f)): f for f in reversed(images)}
     roles = [
         (f'SA2RAGE {number}{" phase" if phase else ""}', parts.get((number, phase)))
         for phase in (False, True)

@@ -128,9 +128,12 @@ def explain_the_rest(choosing: Choosing) -> None:
         choosing.warnings.append(f'MP2RAGE without UNIT1 ({names}): {reason}')
     choosing.drop(inversions, 'its UNIT1 is not used')
     used = {c.path for scan in choosing.picks.values() for c in scan.companions}
+    chosen = choosing.picks['UNIT1'].paths if 'UNIT1' in choosing.picks else ()
+    uniform = next((f for f in choosing.files if f['path'] in chosen), None)
     for file in left:
         if file['suffix'] in mp2rage_parts.RELATED:
-            choosing.drop([file], mp2rage_parts.why_not_used(file, choosing.files, used))
+            reason = mp2rage_parts.why_not_used(file, choosing.files, used, uniform)
+            choosing.drop([file], reason)
         elif file['suffix'] in ('UNI', 'MP2RAGE', 'MPRAGE', 'MP2RAGEUNI'):
             key = 't1w' if file['suffix'] == 'MPRAGE' else 'unit1'
             recipe = preference.recipe(key, file)

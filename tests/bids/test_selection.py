@@ -455,6 +455,60 @@ def test_the_t1_map_of_the_scanner_needs_no_inversions(tmp_path):
     assert not scan.has_inversions
 
 
+SECOND_RUN = {'unit1': {'run': 2}}
+
+
+def test_maps_of_the_run_of_unit1_are_taken(tmp_path):
+    images = ('UNIT1', 'inv-1_MP2RAGE', 'inv-2_MP2RAGE', 'TB1map')
+    names = [f'run-{run}_{image}' for run in (1, 2) for image in images]
+    metadata = {name: FIRST for name in names if 'inv-1' in name}
+    metadata |= {name: SECOND for name in names if 'inv-2' in name}
+    choice = chosen(entries(tmp_path, *names, metadata=metadata), filters=SECOND_RUN)
+    assert [c.path.name for c in choice.picked[0].companions] == [
+        f'sub-01_{name}.nii.gz' for name in names[-3:]
+    ]
+    (why,) = [why for path, why in choice.dropped if path.name == 'sub-01_run-1_TB1map.nii.gz']
+    assert 'has priority: named more like sub-01_run-2_UNIT1.nii.gz' in why
+    assert not any('belong together' in text for text in choice.warnings)
+    alone = chosen(entries(tmp_path, *names[:-1], metadata=metadata), filters=SECOND_RUN)
+    assert any(
+        'run-1_TB1map.nii.gz is used with sub-01_run-2_UNIT1.nii.gz' in text
+        for text in alone.warnings
+    )
+
+
+def test_a_sa2rage_of_the_run_of_unit1_is_taken_whole(tmp_path):
+    images = ('UNIT1', 'inv-1_MP2RAGE', 'inv-2_MP2RAGE', 'inv-1_TB1SRGE', 'inv-2_TB1SRGE',
+              'inv-1_part-phase_TB1SRGE', 'inv-2_part-phase_TB1SRGE')  # fmt: skip
+    names = [f'run-{run}_{image}' for run in (1, 2) for image in images]
+    settings = {
+        'RepetitionTimePreparation': 2.4,
+        'RepetitionTimeExcitation': 0.0029,
+        'NumberShots': [10, 22],
+    }
+    of_part = {
+        'inv-1_MP2RAGE': FIRST,
+        'inv-2_MP2RAGE': SECOND,
+        'inv-1_TB1SRGE': settings | {'InversionTime': 0.058, 'FlipAngle': 4},
+        'inv-2_TB1SRGE': settings | {'InversionTime': 1.8, 'FlipAngle': 11},
+    }
+    metadata = {f'run-{run}_{part}': of_part[part] for run in (1, 2) for part in of_part}
+    choice = chosen(entries(tmp_path, *names, metadata=metadata), filters=SECOND_RUN)
+    found = [c.path.name for c in choice.picked[0].companions]
+    assert found == [f'sub-01_run-2_{image}.nii.gz' for image in images[1:]]
+
+
+def test_the_t1_map_of_the_acquisition_of_unit1_is_taken(tmp_path):
+    names = ('acq-DESPOT_T1map', 'acq-highres_T1map', 'acq-highresUNI_UNIT1')
+    choice = chosen(entries(tmp_path, *names))
+    (scan,) = choice.picked
+    assert [c.path.name for c in scan.companions] == ['sub-01_acq-highres_T1map.nii.gz']
+    assert not any('belong together' in text for text in choice.warnings)
+    (tmp_path / 'sub-01_acq-highres_T1map.nii.gz').unlink()
+    other = chosen(entries(tmp_path, names[0], names[2]))
+    assert any('its name differs in acq' in text for text in other.warnings)
+
+
 def test_a_companion_that_cannot_be_used_costs_itself(tmp_path):
     files = fields(tmp_path, 'TB1map')
     files[-1]['path'].write_bytes(b'no image')
