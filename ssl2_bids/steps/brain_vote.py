@@ -76,6 +76,8 @@ def vote(
         expected = expected_brain.expect_brain(reference, masks[first], seed=seed)
     ways = {contrast: transforms.get(contrast, np.eye(4)) for contrast in masks}
     part = _around_brain(reference, masks[first], expected)
+    if given and given != first:
+        part = _with_mask(part, reference, masks[given], ways[given])
     votes = {
         c: _vote_of(mask, part, ways[c], is_reference=c == first)
         for c, mask in masks.items()
@@ -145,6 +147,21 @@ def _around_brain(reference: Volume, mask: Volume, expected: ExpectedBrain) -> _
     own = bounding_box(mask.data)
     low = np.minimum(there[:3].min(axis=1) - margin, [s.start for s in own])
     high = np.maximum(there[:3].max(axis=1) + margin, [s.stop for s in own])
+    return _part(reference, low, high)
+
+
+def _with_mask(part: _Part, reference: Volume, mask: Volume, way: np.ndarray) -> _Part:
+    """The part, made larger where a mask of another image reaches beyond it."""
+    inside = bounding_box(mask.data, margin=1)
+    corners = np.array([[*place, 1.0] for place in product(*[(s.start, s.stop) for s in inside])])
+    there = np.linalg.inv(way @ reference.affine) @ mask.affine @ corners.T
+    low = np.minimum(there[:3].min(axis=1), [s.start for s in part.box])
+    high = np.maximum(there[:3].max(axis=1) + 1, [s.stop for s in part.box])
+    return _part(reference, low, high)
+
+
+def _part(reference: Volume, low: np.ndarray, high: np.ndarray) -> _Part:
+    """The part of a grid between two places, in voxels."""
     start = np.clip(np.floor(low), 0, reference.shape).astype(int)
     stop = np.clip(np.ceil(high), start, reference.shape).astype(int)
     box = tuple(slice(a, b) for a, b in zip(start.tolist(), stop.tolist(), strict=True))

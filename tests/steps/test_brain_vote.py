@@ -113,6 +113,20 @@ def test_a_single_mask_stays_as_it_is(head):
     assert np.array_equal(given.mask.data, mask.data)
 
 
+def test_the_mask_of_the_user_on_another_image_is_whole(head):
+    """A head with much around the brain, a mask that reaches down the cord, and a moved image."""
+    image, mask = (v.with_data(np.pad(v.data, 12)) for v in head)
+    cord = np.zeros(mask.shape, bool)
+    middle = [n // 2 for n in mask.shape]
+    cord[middle[0] - 1 : middle[0] + 2, middle[1] - 1 : middle[1] + 2, 2 : middle[2]] = True
+    of_user = mask.with_data(((mask.data > 0) | cord).astype(np.uint8))
+    way = np.eye(4)
+    way[:3, 3] = (6, -9, 12)
+    moved = Volume(of_user.data, way @ of_user.affine)
+    found = brain_vote.vote(image, {'T1w': mask, 'FLAIR': moved}, {'FLAIR': way}, given='FLAIR')
+    assert np.array_equal(found.mask.data > 0, of_user.data > 0)
+
+
 def test_a_spoiled_mask_has_no_vote(head):
     image, mask = head
     wrong = changed(mask, at(mask, 2) < 40)
