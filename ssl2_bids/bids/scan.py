@@ -83,9 +83,16 @@ class Scan:
 
     @property
     def field_strength(self) -> float | None:
-        """Tesla, from the sidecar; None if unknown, or no field strength at all."""
-        value = self.metadata.get('MagneticFieldStrength')
-        return None if sidecar_values.fault('MagneticFieldStrength', value) else value
+        """Tesla, from the sidecar, else from those of the inversions of UNIT1.
+
+        None if unknown, or no field strength at all.
+        """
+        of_inversions = [c.metadata for c in self.companions if c.role.startswith('INV')]
+        for metadata in (self.metadata, *of_inversions):
+            value = metadata.get('MagneticFieldStrength')
+            if not sidecar_values.fault('MagneticFieldStrength', value):
+                return value  # as written: it is part of the hash
+        return None
 
     @property
     def maps(self) -> dict[str, str]:

@@ -622,6 +622,15 @@ def test_echo_times_that_cannot_be_seconds_cost_the_map_of_t2star(tmp_path, time
     assert any(f'no T2* map can be computed: {text}' in w for w in choice.warnings)
 
 
+@pytest.mark.parametrize(('own', 'expected'), [({}, 7), ({'MagneticFieldStrength': 3}, 3)])
+def test_a_unit1_without_a_field_strength_has_that_of_its_inversions(tmp_path, own, expected):
+    strong = {'MagneticFieldStrength': 7}
+    metadata = {'UNIT1': own, 'inv-1_MP2RAGE': FIRST | strong, 'inv-2_MP2RAGE': SECOND | strong}
+    scan = chosen(fields(tmp_path, metadata=metadata)).picked[0]
+    assert scan.contrast == 'UNIT1'
+    assert scan.field_strength == expected
+
+
 @pytest.mark.parametrize(
     ('key', 'value'),
     [

@@ -143,8 +143,8 @@ def finished_summary(
     )
     if summary['reference']['MagneticFieldStrength'] is None:
         summary['warnings'].append(
-            'the field strength is unknown: no MagneticFieldStrength in the sidecars and no '
-            '--field-strength'
+            f'the field strength of {plan.session.reference} is unknown: no '
+            'MagneticFieldStrength in its sidecars and no --field-strength'
         )
     rows = volume_rows(table, volume)
     summary['warnings'] += [w for f in facts for w in f['warnings']]

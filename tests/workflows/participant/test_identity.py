@@ -21,6 +21,7 @@ from ssl2_bids.settings import GroupSettings, ParticipantSettings
 from ssl2_bids.workflows.cohort.run import run_group_level
 from ssl2_bids.workflows.current_results import OUT_OF_DATE
 from ssl2_bids.workflows.participant.pages import WITHDRAWN, write_pages
+from ssl2_bids.workflows.participant.plan import needs_correction
 from ssl2_bids.workflows.participant.planning import is_finished, plan_sessions
 from ssl2_bids.workflows.participant.run import run_participant_level
 
@@ -134,6 +135,19 @@ def test_a_field_strength_by_hand_renews_what_it_stands_in(settings):
         path = (settings.bids_dir / name).with_suffix('.json')
         write_json(path, {'MagneticFieldStrength': 3})
     assert hashes(settings) == hashes(replace(settings, field_strength=7.0))
+
+
+def test_the_field_strength_of_the_inversions_decides_the_correction(make_dataset, tmp_path):
+    start = 'sub-01/anat/sub-01_'
+    names = [f'{start}{part}' for part in ('UNIT1', 'inv-1_MP2RAGE', 'inv-2_MP2RAGE')]
+    files = {f'{name}.nii.gz': brain_image(seed=n) for n, name in enumerate(names)}
+    settings = settings_of(make_dataset(files), tmp_path)
+    (plan,) = plan_sessions(settings)
+    assert not needs_correction(plan, 'UNIT1')
+    write_json(settings.bids_dir / 'MP2RAGE.json', {'MagneticFieldStrength': 7})
+    (strong,) = plan_sessions(settings)
+    assert needs_correction(strong, 'UNIT1')
+    assert strong.preprocessing != plan.preprocessing
 
 
 def test_a_card_that_was_edited_is_another_model(settings, tmp_path):
