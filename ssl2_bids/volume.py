@@ -196,6 +196,8 @@ def check_geometry(image: nib.Nifti1Image, shape: tuple[int, ...], path: str | P
             advice='Convert the image again from DICOM.',
             path=path,
         )
+    if int(header['sform_code']) == 0:
+        spacing = spacing * (_stored_sizes(image, path) != 0)
     extent = spacing * np.array(shape)
     if spacing.max() > 20 or spacing.min() < 0.05 or extent.max() > 1000:
         raise DataError(
@@ -203,6 +205,12 @@ def check_geometry(image: nib.Nifti1Image, shape: tuple[int, ...], path: str | P
             advice='Check the units of the header (they should be millimetres).',
             path=path,
         )
+
+
+def _stored_sizes(image: nib.Nifti1Image, path: str | Path) -> np.ndarray:
+    """The voxel sizes (3,) as the file has them: nibabel makes 1 of 0."""
+    with nib.openers.ImageOpener(str(path)) as stream:
+        return np.asarray(image.header_class.from_fileobj(stream, check=False)['pixdim'][1:4])
 
 
 def write(volume: Volume, path: str | Path, *, dtype: type = np.float32, code: int = 1) -> None:

@@ -188,6 +188,24 @@ def test_a_pointer_to_an_image_names_the_command_that_gets_it(tmp_path, text, co
     assert command in caught.value.advice
 
 
+@pytest.mark.parametrize('name', ['a.nii', 'a.nii.gz'])
+def test_a_voxel_size_of_zero_is_not_one_millimetre(tmp_path, name):
+    image = nib.Nifti1Image(np.ones((8, 8, 8), np.float32), np.eye(4))
+    image.set_qform(np.eye(4), 1)
+    image.set_sform(None, 0)
+    path = tmp_path / name
+    image.to_filename(path)
+    assert read(path).shape == (8, 8, 8)
+    opened = gzip.open if name.endswith('gz') else open
+    with opened(path, 'rb') as stream:
+        content = bytearray(stream.read())
+    content[84:88] = bytes(4)  # pixdim[2]
+    with opened(path, 'wb') as stream:
+        stream.write(content)
+    with pytest.raises(DataError, match='absurd voxel size: 1 x 0 x 1 mm'):
+        read(path)
+
+
 @pytest.mark.parametrize(
     ('spacing', 'message'),
     [(0.001, 'absurd voxel size: 0.001'), (1000.0, 'absurd voxel size'), (0.0, 'orientation')],
