@@ -43,9 +43,10 @@ def choose(
     asked = {*(wanted or ()), reference}
     for key in KEYS:
         suffix = SUFFIXES_OF[key][0]
+        reason = _why_not(key, suffix, accepted, wanted, choosing.picks)
+        reason = reason or _reference_instead(choosing, suffix, reference)
         known = set(choosing.absent)
         found, given = choosing.candidates(key), choosing.given(suffix)
-        reason = _why_not(key, suffix, accepted, wanted, choosing.picks)
         if reason:
             choosing.absent = known  # those of this contrast are not needed
         elif key == 'unit1' and not given:
@@ -94,6 +95,17 @@ def _why_not(
         if SIMILAR.get(taken) == suffix:
             return f'{taken} is the {suffix}-like image'
     return ''
+
+
+def _reference_instead(choosing: Choosing, suffix: str, reference: str | None) -> str:
+    """Why images of a contrast are not taken: the similar one is the reference asked for."""
+    similar = SIMILAR.get(suffix)
+    if not similar or not reference or SUFFIXES_OF[reference][0] != similar:
+        return ''
+    for file in choosing.given(similar):
+        return f'{file["path"].name} of {file["dataset"]} is the {similar}-like image'
+    own = [f for f in choosing.candidates(reference) if not image_names.is_uniform(f)]
+    return f'{similar} is the reference' if own else ''
 
 
 def _given_instead(

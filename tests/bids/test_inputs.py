@@ -97,6 +97,28 @@ def test_reference(make_dataset, t1w, flair, reference):
     assert found(root)[0].reference == reference
 
 
+def test_a_t1w_that_is_asked_for_as_reference_goes_before_unit1(make_dataset):
+    names = [
+        'sub-01/anat/sub-01_UNIT1.nii.gz',
+        'sub-01/anat/sub-01_inv-1_MP2RAGE.nii.gz',
+        'sub-01/anat/sub-01_inv-2_MP2RAGE.nii.gz',
+        'sub-01/anat/sub-01_T1w.nii.gz',
+        'sub-01/anat/sub-01_FLAIR.nii.gz',
+        'sub-02/anat/sub-02_UNIT1.nii.gz',
+        'sub-03/anat/sub-03_acq-UNI_T1w.nii.gz',
+        'sub-03/anat/sub-03_acq-INV1_T1w.nii.gz',
+        'sub-03/anat/sub-03_acq-INV2_T1w.nii.gz',
+    ]
+    root = make_dataset(names)
+    first, *others = found(root, reference='t1w')
+    assert (first.reference, sorted(first.scans)) == ('T1w', ['FLAIR', 'T1w'])
+    assert dict(first.dropped)[root / names[0]] == 'T1w is the reference'
+    assert all('no T1w image, which --reference' in other.skipped for other in others)
+    assert [one.reference for one in found(root)] == ['UNIT1', 'UNIT1', 'UNIT1']
+    assert found(root, reference='flair')[0].reference == 'FLAIR'
+    assert 'UNIT1' in found(root, reference='flair')[0].scans
+
+
 def test_a_broken_json_costs_itself_where_it_applies(make_dataset):
     root = make_dataset(
         {
