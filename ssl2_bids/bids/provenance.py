@@ -40,7 +40,7 @@ group_*
 DESCRIPTIONS = {
     'preproc': 'bias-corrected image on the voxel grid of the raw reference image',
     'brain': 'brain mask',
-    'denoised': "UNIT1 without background noise, by the robust combination of O'Brien 2014",
+    'denoised': 'UNIT1 prepared with its inversion images, as the JSON describes',
     'B1corr': 'map corrected for B1+',
     'uncorrected': 'map without correction for B1+',
     'scanner': 'map of the scanner, in s',

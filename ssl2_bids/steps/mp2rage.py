@@ -242,7 +242,7 @@ def methods(level: float) -> str:
     if level <= 0:
         return (
             'The background of the second inversion image was zero, and was set to zero in the '
-            'UNIT1 image too; nothing else of the image was changed.'
+            'UNIT1 image too; no noise was removed.'
         )
     return (
         'The background noise of the UNIT1 image was removed with the robust combination of '

@@ -28,6 +28,7 @@ class PreparedScan:
     image : checked, echoes averaged; UNIT1 from 0 to 4095, denoised if INV1 and INV2 exist.
     maps : quantitative maps on its grid, in s, 0 in air: ``T1map``, ``T2starmap``.
     brain_source : an image on its grid in which the brain is found better; None: it is its own.
+    description : what was done with a UNIT1 and its inversions; empty for other images.
     """
 
     image: Volume
@@ -35,6 +36,7 @@ class PreparedScan:
     methods: list[str] = field(default_factory=list)
     maps: dict[str, Volume] = field(default_factory=dict)
     brain_source: Volume | None = None
+    description: str = ''
 
 
 def check_image(image: Volume) -> PreparedScan:
@@ -141,7 +143,27 @@ def prepare_mp2rage(
         has_map=protocol is not None,
         has_transmit=transmit is not None,
     )
-    return PreparedScan(clean, methods=methods, maps=maps, brain_source=inv2)
+    description = uniform_description(
+        noise_level=level, at_nominal=protocol is not None and transmit is not None
+    )
+    return PreparedScan(
+        clean, methods=methods, maps=maps, brain_source=inv2, description=description
+    )
+
+
+def uniform_description(*, noise_level: float, at_nominal: bool) -> str:
+    """What :func:`prepare_mp2rage` did with UNIT1, for the JSON beside it.
+
+    Parameters
+    ----------
+    noise_level : of the background, 0 for none.
+    at_nominal : the values in the head were replaced by those at nominal B1+.
+    """
+    done = 'without background noise (robust combination)'
+    if noise_level <= 0:
+        done = 'with the zero background of INV2, no noise removed'
+    nominal = ', in the head the values at nominal B1+ (by the B1+ map)' if at_nominal else ''
+    return f'UNIT1 {done}{nominal}, 0 to 4095.'
 
 
 def echo_methods(count: int, *, has_map: bool) -> list[str]:

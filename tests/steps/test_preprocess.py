@@ -50,6 +50,20 @@ def test_n4_is_for_unit1_at_7t_only():
         assert preprocess.needs_n4(contrast, tesla) is changed
 
 
+@pytest.mark.parametrize('noise', [0.0, 1.0])
+def test_the_description_of_unit1_is_what_was_done(noise):
+    rng = np.random.default_rng(0)
+    inside = phantom().data > 0
+    parts = [
+        phantom('UNIT1').with_data(np.where(inside, value, noise * rng.random(inside.shape)))
+        for value in (3000.0, 100.0, 200.0)
+    ]
+    made = preprocess.prepare_contrast(parts[:1], parts[1:])
+    words = 'without background noise' if noise else 'with the zero background of INV2, no noise'
+    assert made.description.startswith(f'UNIT1 {words}')
+    assert 'B1+' not in made.description
+
+
 def test_echoes_are_averaged_and_unit1_is_brought_to_scale():
     echoes = [phantom('T2starw', 1.0), phantom('T2starw', 3.0)]
     made = preprocess.prepare_contrast(echoes)

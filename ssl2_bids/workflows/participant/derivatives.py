@@ -63,6 +63,7 @@ class Results:
     contrasts: list[str]
     prepared: list[str]
     maps: dict[str, dict[str, str]]  # by contrast and suffix
+    description_of_unit1: str  # empty without UNIT1
     corrected: list[str]
     resampled: list[str]  # all but the reference
     matrices: list[str]  # all but the reference
@@ -208,7 +209,7 @@ def _write_denoised(plan: Plan, results: Results) -> None:
     write_on(raw_grid(plan, 'UNIT1'), read(results.prepared[number]), path)
     sidecar = image_sidecar(
         plan.session.scans['UNIT1'].metadata,
-        description='UNIT1 without background noise (robust combination), 0 to 4095.',
+        description=results.description_of_unit1,
         sources=_raw(plan, 'UNIT1'),
         spatial_reference=_own(plan.names, path),
         skull_stripped=results.brain_only[number],

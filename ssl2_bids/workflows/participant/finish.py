@@ -72,12 +72,14 @@ def finish(
     """
     found = in_order([read_json(path) for path in facts], contrasts)
     stripped = {f['contrast']: f['brain_only'] for f in found if f['step'] == 'find_brain'}
+    prepared_as = {f['contrast']: f['description'] for f in found if f['step'] == 'prepare'}
     (segmented,) = [f for f in found if f['step'] == 'segment']
     (joined,) = [f for f in found if f['step'] == 'join_brains']
     results = Results(
         contrasts=contrasts,
         prepared=prepared,
         maps=dict(zip(contrasts, maps, strict=True)),
+        description_of_unit1=prepared_as.get('UNIT1', ''),
         corrected=corrected,
         resampled=resampled,
         matrices=matrices,

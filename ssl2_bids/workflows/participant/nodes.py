@@ -47,7 +47,13 @@ def prepare(scan: Scan, digests: list[str], working_voxel: float = 0.0) -> dict[
     if made.brain_source is not None:
         write(made.brain_source, 'brain_source.nii')
     source = '' if made.brain_source is None else here('brain_source.nii')
-    facts = write_facts('prepare', made.warnings, made.methods, contrast=scan.contrast)
+    facts = write_facts(
+        'prepare',
+        made.warnings,
+        made.methods,
+        contrast=scan.contrast,
+        description=made.description,
+    )
     maps = {suffix: here(f'{suffix}.nii') for suffix in made.maps}
     return {
         'image': here('image.nii'),

@@ -101,6 +101,13 @@ def test_a_participant_without_unit1_gets_it_with_maps_of_t1_and_t2star(
     assert sidecar['Units'] == 's'
     assert 'bids:raw:sub-01/fmap/sub-01_TB1map.nii.gz' in sidecar['Sources']
 
+    # the background of the inversions is zero here
+    denoised = json.loads((anat / 'sub-01_desc-denoised_UNIT1.json').read_text())
+    assert denoised['Description'] == (
+        'UNIT1 with the zero background of INV2, no noise removed, in the head the values at '
+        'nominal B1+ (by the B1+ map), 0 to 4095.'
+    )
+
     t2star = nib.load(anat / 'sub-01_desc-fit_T2starmap.nii.gz').get_fdata()
     assert t2star[brain] == pytest.approx(head['t2star'][brain], rel=0.01)
 
