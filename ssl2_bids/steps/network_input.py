@@ -19,6 +19,12 @@ SAME = 1e-3  # voxels; positions closer than this are one
 MAD_TO_SIGMA = 1.4826  # median absolute deviation to standard deviation of a normal distribution
 
 
+class UnusableContrastError(DataError):
+    """An image of which no input of a network can be made; ``contrast`` is its suffix."""
+
+    contrast = ''
+
+
 @dataclass(frozen=True)
 class NetworkInput:
     """Input of a network, on the model's grid.
@@ -87,7 +93,8 @@ def network_input(
     Raises
     ------
     NoInputError : contrasts that the card requires are missing.
-    DataError : the brain mask is empty, or a contrast does not overlap it or is constant in it.
+    DataError : the brain mask is empty.
+    UnusableContrastError : a contrast does not overlap the brain mask, or is constant in it.
     UnavailableError : the card asks for something that this version cannot make.
     """
     for key, value in INPUT.items():
@@ -110,7 +117,9 @@ def network_input(
         try:
             tensor[channel] = normalise(values, known, card)
         except DataError as error:
-            raise DataError(f'{contrast}: {error.message}', advice=error.advice) from None
+            unusable = UnusableContrastError(f'{contrast}: {error.message}', advice=error.advice)
+            unusable.contrast = contrast
+            raise unusable from None
     return NetworkInput(tensor, torch.from_numpy(brain), affine, present, coverage)
 
 

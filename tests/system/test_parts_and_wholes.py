@@ -14,6 +14,8 @@ GOOD = brain_image()
 CONSTANT = nib.Nifti1Image(np.full(GOOD.shape, 7, np.float32), GOOD.affine)
 SERIES = nib.Nifti1Image(np.zeros((*GOOD.shape, 3), np.float32), GOOD.affine)
 COLOUR = nib.Nifti1Image(np.zeros(GOOD.shape, [(c, 'u1') for c in 'RGB']), GOOD.affine)
+# more than half of the brain has one value: all steps but the network take it
+COARSE = nib.Nifti1Image(np.float32(1000) * np.digitize(GOOD.dataobj, (1, 65, 120)), GOOD.affine)
 INV = nib.Nifti1Image(np.asarray(GOOD.dataobj) + 50, GOOD.affine)
 UNI = nib.Nifti1Image(np.asarray(GOOD.dataobj) * 20, GOOD.affine)
 
@@ -30,6 +32,12 @@ PARTS: dict[str, tuple[dict[str, object], str, list[str], str]] = {
         'T1w',
         ['T1w'],
         'T2w.nii was left out: the image',
+    ),
+    'coarse': (
+        {'UNIT1': COARSE, 'FLAIR': GOOD},
+        'FLAIR',
+        ['FLAIR'],
+        'UNIT1: the image is constant, or nearly so',
     ),
     'series': ({'FLAIR': GOOD, 'T2w': SERIES}, 'FLAIR', ['FLAIR'], '4 axes'),
     'colour': ({'FLAIR': GOOD, 'T2w': COLOUR}, 'FLAIR', ['FLAIR'], 'colour'),

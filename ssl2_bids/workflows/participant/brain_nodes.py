@@ -65,13 +65,17 @@ def find_brain(
     return {'mask': here('mask.nii'), 'facts': facts}
 
 
-def expect_brain(image: str, mask: str, contrast: str, seed: int) -> dict[str, str]:
-    """The template's brain in the reference, by its intensities, as JSON."""
+def expect_brain(image: str, mask: str, contrast: str, seed: int, raw: str) -> dict[str, str]:
+    """The template's brain in the reference, by its intensities, as JSON.
+
+    ``raw`` is the file of the reference, which errors name.
+    """
     from ssl2_bids.steps import expected_brain
 
-    found = expected_brain.expect_brain(
-        read(image, contrast=contrast), read(mask, dtype=np.uint8), seed=seed
-    )
+    with about(raw):
+        found = expected_brain.expect_brain(
+            read(image, contrast=contrast), read(mask, dtype=np.uint8), seed=seed
+        )
     content = {'matrix': found.matrix.tolist(), 'score': found.score, 'turned': found.turned}
     write_json('expected.json', content)
     return {'expected': here('expected.json')}

@@ -229,7 +229,18 @@ def _register(plan: Plan, contrast: str) -> Node:
 
 def _expect_brain(plan: Plan) -> Node:
     inputs = {'contrast': plan.session.reference, 'seed': plan.settings.random_seed}
-    return make_node('expected_brain', brain_nodes.expect_brain, inputs, outputs=['expected'])
+    return make_node(
+        'expected_brain',
+        brain_nodes.expect_brain,
+        {**inputs, 'raw': _raw(plan, plan.session.reference)},
+        outputs=['expected'],
+        unhashed=('raw',),
+    )
+
+
+def _raw(plan: Plan, contrast: str) -> str:
+    """The file of an image, for errors."""
+    return str(plan.session.scans[contrast].paths[0])
 
 
 def _join_brains(plan: Plan, contrasts: list[str]) -> Node:
@@ -309,6 +320,7 @@ def _segment(plan: Plan, contrasts: list[str], device: str) -> Node:
         'tta': settings.tta,
         'uncertainty': settings.uncertainty,
         'low_memory': settings.low_mem,
+        'raw': [_raw(plan, contrast) for contrast in contrasts],
         **sloppy.settings_of('segment', settings),
     }
     return make_node(
@@ -320,6 +332,7 @@ def _segment(plan: Plan, contrasts: list[str], device: str) -> Node:
         memory_gb=3.0,
         gpu=on_gpu,
         identity=json.dumps(plan.card.identity, sort_keys=True),
+        unhashed=('raw',),
     )
 
 

@@ -155,17 +155,19 @@ def segment(
     tta: bool,
     uncertainty: bool,
     low_memory: bool,
+    raw: list[str],
     voxel_size: float = 0.0,
 ) -> dict[str, Any]:
     """Lesion probability on the reference grid.
 
-    ``matrices`` belong to all but the first image, which is the reference; ``voxel_size``, mm, is
-    another one than the model's.
+    ``matrices`` belong to all but the first image, which is the reference; ``raw`` are the files
+    of the images, which errors name; ``voxel_size``, mm, is another one than the model's.
     """
     import torch
 
     from ssl2_bids.networks.weights import load_network, read_card
     from ssl2_bids.steps import segmentation
+    from ssl2_bids.steps.network_input import UnusableContrastError
 
     torch.set_num_threads(threads)
     card = read_card(Path(model))
@@ -173,18 +175,22 @@ def segment(
         card = replace(card, voxel_size=(voxel_size,) * 3)
     volumes = {c: read(p, contrast=c) for c, p in zip(contrasts, images, strict=True)}
     transforms = {c: np.load(path) for c, path in zip(contrasts[1:], matrices, strict=True)}
-    result = segmentation.segment(
-        volumes,
-        transforms,
-        read(mask, dtype=np.uint8),
-        card,
-        load_network(card, device),
-        device=device,
-        overlap=overlap,
-        mirror=tta,
-        uncertainty=uncertainty,
-        low_memory=low_memory,
-    )
+    try:
+        result = segmentation.segment(
+            volumes,
+            transforms,
+            read(mask, dtype=np.uint8),
+            card,
+            load_network(card, device),
+            device=device,
+            overlap=overlap,
+            mirror=tta,
+            uncertainty=uncertainty,
+            low_memory=low_memory,
+        )
+    except UnusableContrastError as error:
+        error.path = raw[contrasts.index(error.contrast)]
+        raise
     write(result.probability, 'probability.nii')
     if result.uncertainty is not None:
         write(result.uncertainty, 'uncertainty.nii')

@@ -44,11 +44,16 @@ def test_the_node_reports_who_voted_and_why_another_did_not(tmp_path, monkeypatc
     write(mask, 'one.nii', dtype=np.uint8)
     write(half, 'other.nii', dtype=np.uint8)
     np.save('way.npy', np.eye(4))
-    fit = brain_nodes.expect_brain('image.nii', 'one.nii', 'T1w', seed=0)['expected']
+    made = brain_nodes.expect_brain('image.nii', 'one.nii', 'T1w', seed=0, raw='raw.nii')
+    fit = made['expected']
     made = brain_nodes.join_brains(
         'image.nii', ['T1w', 'FLAIR'], ['one.nii', 'other.nii'], ['way.npy'], fit, given=''
     )
     facts = json.loads((tmp_path / 'facts.json').read_text())
+    write(image.with_data(np.zeros(image.shape, np.float32)), 'black.nii')
+    with pytest.raises(DataError) as caught:
+        brain_nodes.expect_brain('black.nii', 'one.nii', 'T1w', seed=0, raw='raw.nii')
+    assert caught.value.path == 'raw.nii'
     assert facts['voters'] == ['T1w']
     assert list(facts['without_vote']) == ['FLAIR']
     assert facts['warnings'] == []  # the quality of the FLAIR has the reason
