@@ -48,11 +48,13 @@ def fit_t2star(echoes: Sequence[Volume], times: Sequence[float]) -> Volume:
     """
     mean_of_echoes(echoes)  # checks the grids
     at = np.asarray(times, np.float64)
+    tiny = 1e-6 * min(1.0, float(echoes[0].data.max()))  # scans are stored in any unit
+    tiny = max(tiny, float(np.finfo(np.float32).tiny))
     sums = [np.zeros(echoes[0].shape) for _ in range(5)]  # w, w t, w t t, w y, w t y
     for echo, time in zip(echoes, at, strict=True):
         value = np.maximum(echo.data.astype(np.float64), 0)
         weight = value**2
-        y = np.log(np.maximum(value, 1e-6))
+        y = np.log(np.maximum(value, tiny))
         for total, term in zip(sums, (1.0, time, time**2, y, time * y), strict=True):
             total += weight * term
     w, wt, wtt, wy, wty = sums

@@ -16,6 +16,7 @@ from ssl2_bids.volume import Volume, reorient, resample
 
 MARGIN = 4.0  # mm around the brain: no brain voxel at the border, where interpolation ends
 SAME = 1e-3  # voxels; positions closer than this are one
+TINY = 1e-6  # of the largest magnitude of an image, and no more than this itself
 MAD_TO_SIGMA = 1.4826  # median absolute deviation to standard deviation of a normal distribution
 
 
@@ -209,7 +210,10 @@ def sample(
 
 
 def median_mad(values: Tensor, known: Tensor, settings: Mapping[str, Any]) -> Tensor:
-    """(x - median) / (1.4826 MAD + 1e-6) over the known voxels, clipped and divided.
+    """(x - median) / (1.4826 MAD + tiny) over the known voxels, clipped and divided.
+
+    The small number is 1e-6, in an image of values below 1 that share of the largest one: scans
+    are stored in any unit.
 
     Raises
     ------
@@ -219,12 +223,13 @@ def median_mad(values: Tensor, known: Tensor, settings: Mapping[str, Any]) -> Te
     inside = values[known]
     median = inside.median()
     deviation = (inside - median).abs().median()
-    if deviation <= 1e-6 * inside.abs().max():
+    largest = inside.abs().max()
+    if deviation <= TINY * largest:
         raise DataError(
             'the image is constant, or nearly so, within the brain',
             advice='Look at the image; exclude it with --bids-filter-file if it is not a scan.',
         )
-    scaled = (values - median) / (MAD_TO_SIGMA * deviation + 1e-6)
+    scaled = (values - median) / (MAD_TO_SIGMA * deviation + TINY * largest.clamp(max=1))
     normalised = scaled.clamp(low, high) / settings['Divide']
     return torch.where(known, normalised, float(settings['Background']))
 

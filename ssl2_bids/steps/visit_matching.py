@@ -38,7 +38,8 @@ def match_intensities(
     if len(images) < 2 or np.count_nonzero(compared) < 100:
         return [image.astype(np.float32) for image in images]
     quartiles = np.array([np.percentile(image[compared], (25, 50, 75)) for image in images])
-    centres, spreads = quartiles[:, 1], np.maximum(quartiles[:, 2] - quartiles[:, 0], 1e-6)
+    centres = quartiles[:, 1]
+    spreads = np.maximum(quartiles[:, 2] - quartiles[:, 0], _tiny(centres))
     scaled = [
         ((image - centre) / spread * spreads.mean() + centres.mean()).astype(np.float32)
         for image, centre, spread in zip(images, centres, spreads, strict=True)
@@ -89,7 +90,8 @@ def change_evidence(
         slope = np.sqrt(sum(np.gradient(middle, spacing, axis=a) ** 2 for a in range(3)))
         values = difference[compared]
         noise = 1.4826 * float(np.median(np.abs(values - np.median(values)))) if values.size else 0
-        deviation = np.sqrt(max(noise, 1e-6) ** 2 + (SHIFT * slope) ** 2)
+        least = float(_tiny(np.median(middle[compared]))) if values.size else 1e-6
+        deviation = np.sqrt(max(noise, least) ** 2 + (SHIFT * slope) ** 2)
         total += SIGNS[name] * difference / deviation
     return np.clip(total / max(len(common), 1), -MAX_EVIDENCE, MAX_EVIDENCE)
 
@@ -97,9 +99,16 @@ def change_evidence(
 def agreement(one: np.ndarray, other: np.ndarray, brain: np.ndarray) -> float:
     """Correlation of two matched images of one contrast within the brain, -1 to 1."""
     values = np.stack([one[brain], other[brain]]).astype(np.float64)
-    if values.shape[1] < 100 or (values.std(axis=1) < 1e-9).any():
+    if values.shape[1] < 100:
+        return 0.0
+    if (values.std(axis=1) < 1e-3 * _tiny(np.abs(values).max(axis=1))).any():
         return 0.0
     return float(np.corrcoef(values)[0, 1])
+
+
+def _tiny(size: np.ndarray | float) -> np.ndarray:
+    """What counts as zero for values of this size, above 0: 1e-6, or that share of them."""
+    return np.asarray(1e-6 * np.clip(np.abs(size), 1e-9, 1.0))
 
 
 def methods() -> str:

@@ -37,6 +37,14 @@ def test_t2star_of_exponential_decay_is_found():
     assert np.percentile(np.abs(found[inside] / true[inside] - 1), 95) < 0.05
 
 
+def test_the_unit_of_the_echoes_does_not_matter():
+    times = [0.005, 0.015, 0.025]
+    echoes = [
+        Volume(np.full((3, 4, 5), 1e-6 * np.exp(-t / 0.030), np.float32), np.eye(4)) for t in times
+    ]
+    assert fit_t2star(echoes, times).data == pytest.approx(0.030, rel=1e-3)
+
+
 def test_later_noise_weighs_little():
     """An echo that has sunk into the noise moves the fit less than one without weights."""
     times = [0.004, 0.010, 0.016, 0.050]

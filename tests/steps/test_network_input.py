@@ -106,6 +106,18 @@ def test_equal_voxels_coincide_and_are_not_interpolated(card):
     assert given.brain.shape == (24 + 2 * int(MARGIN),) * 3
 
 
+@pytest.mark.parametrize('unit', [1e-4, 1e-6, 1e-8])
+def test_the_unit_of_an_image_does_not_matter(card, unit):
+    affine, shape = grid(), (40, 44, 36)
+    data = np.random.default_rng(0).normal(100, 20, shape).astype(np.float32)
+    mask = ball(affine, shape)
+    usual, small = (
+        network_input({'FLAIR': Volume(scale * data, affine, 'FLAIR')}, {}, mask, card).tensor
+        for scale in (1, np.float32(unit / 100))
+    )
+    torch.testing.assert_close(small, usual, rtol=1e-4, atol=1e-4)
+
+
 def test_normalisation_is_that_of_training(card):
     if not REFERENCE.is_file():
         pytest.skip('the reference network is not there')

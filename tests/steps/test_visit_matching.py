@@ -56,6 +56,20 @@ def test_evidence_has_the_sign_of_lesions_and_turns_with_time(brain):
     assert np.allclose(change_evidence(after, before, outside, spacing=2.0), -found)
 
 
+def test_the_unit_of_the_images_does_not_matter(brain):
+    image, inside = brain
+    visits = [rescan(image, 1), rescan(image, 3) * np.float32(1.5)]
+    tiny = [visit * np.float32(1e-9) for visit in visits]
+    usual, small = (match_intensities(each, inside, spacing=2.0) for each in (visits, tiny))
+    assert np.allclose(np.array(small) * 1e9, usual, rtol=1e-3, atol=1)
+    found, expected = (
+        change_evidence({'FLAIR': one}, {'FLAIR': other}, inside, spacing=2.0)
+        for one, other in (small, usual)
+    )
+    assert np.allclose(found, expected, atol=0.05)
+    assert agreement(*small, inside) == pytest.approx(agreement(*usual, inside), abs=1e-3)
+
+
 def test_no_common_contrast_is_no_evidence(brain):
     image, inside = brain
     assert not change_evidence({'T1w': image}, {'FLAIR': image}, inside, spacing=2.0).any()
