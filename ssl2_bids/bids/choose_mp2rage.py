@@ -64,7 +64,8 @@ def pick_computed(choosing: Choosing) -> Scan | None:
         others += _for_t1(choosing, (files[1], second), second)
         pick = choosing.scan('UNIT1', second, others)
         metadata = {k: v for k, v in pick.metadata.items() if k not in OF_ONE_INVERSION}
-        return replace(pick, metadata=metadata)
+        entities = mp2rage_parts.without_number(pick.entities)
+        return replace(pick, metadata=metadata, entities=entities)
     return None
 
 

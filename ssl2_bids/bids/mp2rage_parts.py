@@ -28,8 +28,9 @@ RELATED = {
     'TB1DAM': OTHER_FIELD_MAP,
     'TB1SRGE': OTHER_FIELD_MAP,
 }
+_NUMBER = r'inv(?:ersion)?(?:time)?[-_]?0*[12](?!\d)|(?<!\d)[12](?:st|nd)?inv'
 _PART = re.compile(
-    r'inv(?:ersion)?(?:time)?[-_]?0*[12](?!\d)|(?<!\d)[12](?:st|nd)?inv|'
+    _NUMBER + r'|'
     r'uni(?:t1)?[-_]?(?:den(?:oised)?)?(?:images?)?|den(?:oised)?$|nd$|mp2rage$',
     re.IGNORECASE,
 )
@@ -58,6 +59,15 @@ def is_inversion(file: dict[str, Any]) -> bool:
     if image_names.is_complex_part(file):
         return False
     return file['suffix'] in (*ABOUT, 'T1w') and bool(image_names.inversion(file))
+
+
+def without_number(entities: dict[str, str]) -> dict[str, str]:
+    """Entities of an inversion image without the word for it (``acq-INV2``), for its UNIT1."""
+    found = {
+        name: re.sub(_NUMBER, '', value, flags=re.IGNORECASE).strip('-_')
+        for name, value in entities.items()
+    }
+    return {name: value for name, value in found.items() if value}
 
 
 def inversions_of(

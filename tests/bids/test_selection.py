@@ -345,6 +345,21 @@ def test_unit1_is_computed_from_magnitudes_and_phases(tmp_path, more):
     assert pick.companions[-1].metadata['InversionTime'] == 2.7
 
 
+@pytest.mark.parametrize(
+    ('one', 'two', 'expected'),
+    [
+        ('acq-INV1_run-2', 'acq-INV2_run-2', {'run': '2'}),
+        ('acq-highresInv1', 'acq-highresInv2', {'acq': 'highres'}),
+        ('acq-MP2RAGE_inv-1', 'acq-MP2RAGE_inv-2', {'acq': 'MP2RAGE'}),
+    ],
+)
+def test_a_computed_unit1_is_not_named_after_inv2(tmp_path, one, two, expected):
+    names = [f'{name}_part-{part}_MP2RAGE' for name in (one, two) for part in ('mag', 'phase')]
+    (pick,) = chosen(entries(tmp_path, *names)).picked
+    assert pick.is_computed
+    assert pick.entities == expected
+
+
 def test_the_unit1_of_the_scanner_is_preferred_to_a_computed_one(tmp_path):
     files = entries(tmp_path, *parts_of('MP2RAGE'), *COMPLEX, 'UNIT1')
     (pick,) = chosen(files).picked
