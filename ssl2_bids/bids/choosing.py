@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -272,6 +273,7 @@ class Choosing:
             file['metadata'],
             tuple(Companion(role, f['path'], f['metadata']) for role, f in companions or ()),
             self.headers[file['path']].spacing,
+            voxels=math.prod(self.headers[file['path']].shape),
         )
 
     def _note_values(self, file: dict[str, Any]) -> None:

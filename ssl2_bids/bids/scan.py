@@ -39,6 +39,7 @@ class Scan:
     entities : entities of the file name, without subject and session.
     metadata : sidecar keys, inherited ones included.
     spacing : voxel edges in mm, from the header; empty if it cannot be read.
+    voxels : how many, of one file; 0 if unknown.
     echo_times : s, of several echoes, if known for all.
     dataset : name of the dataset of ``-d`` that it comes from; empty for a raw image.
     within : whether its name has no session, so that it lies in a space of the participant.
@@ -59,6 +60,7 @@ class Scan:
     shared: bool = False
     corrected: bool = False
     channel: bool = True
+    voxels: int = 0
 
     @property
     def sources(self) -> tuple[Path, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl2_bids.bids.given_datasets import program_of
+from ssl2_bids.bids.scan import Scan
 from ssl2_bids.bids.template_spaces import Template
 from ssl2_bids.settings import ParticipantSettings
 from ssl2_bids.workflows.participant import brain_nodes, nodes, sloppy
@@ -29,6 +30,10 @@ from nipype import Merge, Node, Workflow  # isort: skip  after task.py has settl
 
 NAME = 'participant'
 LAST = 'finish'  # the stage that writes the results of a session
+LIBRARIES = 0.5  # GB of a worker
+# bytes for each voxel at the peak, measured at 25 and 64 million voxels; N4 30, registration 38
+OF_STAGE = 40
+OF_IMAGE, OF_ECHO, OF_MP2RAGE, OF_TRANSMIT = 16, 33, 40, 90
 
 
 def build_workflow(
@@ -159,6 +164,21 @@ def _gather(branch: Workflow, target: Node, name: str, parts: list[tuple[Node, s
     branch.connect(node, 'out', target, name)
 
 
+def _memory(plan: Plan, *contrasts: str, least: float = 1.0) -> float:
+    """GB that a stage on images of these contrasts needs at its peak."""
+    voxels = max(plan.session.scans[contrast].voxels for contrast in contrasts)
+    return max(least, LIBRARIES + OF_STAGE * voxels / 1e9)
+
+
+def _memory_of_reading(scan: Scan) -> float:
+    """GB that the images of a scan need until they are one."""
+    bytes_each = OF_IMAGE if len(scan.paths) < 2 else OF_ECHO * len(scan.paths)
+    if scan.has_inversions:
+        needs_field = scan.is_computed or scan.maps.get('T1map') == 'B1corr'
+        bytes_each = OF_TRANSMIT if needs_field else OF_MP2RAGE
+    return max(1.0, LIBRARIES + bytes_each * scan.voxels / 1e9)
+
+
 def _prepare(plan: Plan, contrast: str) -> Node:
     scan, sources = plan.session.scans[contrast], plan.sources[contrast]
     roles = ['image'] * len(scan.paths) + [companion.role for companion in scan.companions]
@@ -172,6 +192,7 @@ def _prepare(plan: Plan, contrast: str) -> Node:
         {'scan': scan, 'digests': [digest for _, digest in sources]}
         | sloppy.settings_of('prepare', plan.settings),
         outputs=['image', 'brain_source', 'maps', 'facts'],
+        memory_gb=_memory_of_reading(scan),
         identity='\n'.join([contrast, *lines]),
         unhashed=('scan', 'digests'),
     )
@@ -191,7 +212,7 @@ def _find_brain(plan: Plan, contrast: str) -> Node:
         brain_nodes.find_brain,
         inputs,
         outputs=['mask', 'facts'],
-        memory_gb=2.0,
+        memory_gb=_memory(plan, contrast, least=2.0),
         identity=plan.brain_mask_sha256 if inputs['given'] else '',
         unhashed=('given',),
     )
@@ -214,6 +235,7 @@ def _correct(plan: Plan, contrast: str) -> Node:
         }
         | sloppy.settings_of('correct_inhomogeneity', plan.settings),
         outputs=['image'],
+        memory_gb=_memory(plan, contrast),
     )
 
 
@@ -224,6 +246,7 @@ def _register(plan: Plan, contrast: str) -> Node:
         {'contrast': contrast, 'seed': plan.settings.random_seed}
         | sloppy.settings_of('register', plan.settings),
         outputs=['matrix', 'resampled', 'facts'],
+        memory_gb=_memory(plan, plan.session.reference, contrast),
     )
 
 
@@ -234,6 +257,7 @@ def _expect_brain(plan: Plan) -> Node:
         brain_nodes.expect_brain,
         {**inputs, 'raw': _raw(plan, plan.session.reference)},
         outputs=['expected'],
+        memory_gb=_memory(plan, plan.session.reference),
         unhashed=('raw',),
     )
 
@@ -249,13 +273,17 @@ def _join_brains(plan: Plan, contrasts: list[str]) -> Node:
         'given': plan.brain_mask.contrast if plan.brain_mask else '',
     }
     outputs = ['mask', 'template_start', 'facts']
-    return make_node('join_brains', brain_nodes.join_brains, inputs, outputs=outputs)
+    memory = _memory(plan, *plan.session.scans)
+    node = brain_nodes.join_brains
+    return make_node('join_brains', node, inputs, outputs=outputs, memory_gb=memory)
 
 
 def _measure_distortion(plan: Plan, contrast: str) -> Node:
     inputs = {'contrast': contrast, 'seed': plan.settings.random_seed}
     outputs = ['distortion', 'facts']
-    return make_node(f'distortion_{contrast}', measure_distortion, inputs, outputs=outputs)
+    memory = _memory(plan, plan.session.reference)
+    name = f'distortion_{contrast}'
+    return make_node(name, measure_distortion, inputs, outputs=outputs, memory_gb=memory)
 
 
 def _measure_quality(plan: Plan, contrast: str, *, is_distorted: bool) -> Node:
@@ -269,18 +297,24 @@ def _measure_quality(plan: Plan, contrast: str, *, is_distorted: bool) -> Node:
         inputs |= {'matrix': '', 'register_facts': ''}
     if not is_distorted:
         inputs['distortion_facts'] = ''
-    return make_node(f'quality_{contrast}', measure_quality, inputs, outputs=['quality', 'facts'])
+    outputs = ['quality', 'facts']
+    memory = _memory(plan, plan.session.reference, contrast)
+    name = f'quality_{contrast}'
+    return make_node(name, measure_quality, inputs, outputs=outputs, memory_gb=memory)
 
 
 def _find_template(plan: Plan) -> Node:
     inputs = {'contrast': plan.session.reference, 'seed': plan.settings.random_seed}
     inputs |= sloppy.settings_of('find_template', plan.settings)
-    return make_node('template', nodes.find_template, inputs, outputs=['matrix', 'facts'])
+    memory = _memory(plan, plan.session.reference)
+    outputs = ['matrix', 'facts']
+    return make_node('template', nodes.find_template, inputs, outputs=outputs, memory_gb=memory)
 
 
 def _register_template(plan: Plan, template: Template) -> Node:
     name = f'template_{template.space.label.replace("+", "_")}'
     outputs = ['deformation', 'warped', 'facts']
+    memory = _memory(plan, plan.session.reference, least=2.0)
     identity = [str(template.space), template.digests]
     if given := plan.transforms.get(template.space.label):
         program = program_of(plan.settings.derivatives[given.dataset])
@@ -291,7 +325,7 @@ def _register_template(plan: Plan, template: Template) -> Node:
             outputs=outputs,
             identity=json.dumps([*identity, given.digests]),
             unhashed=('template', 'given'),
-            memory_gb=2.0,
+            memory_gb=memory,
         )
     inputs = {
         'contrast': plan.session.reference,
@@ -305,7 +339,7 @@ def _register_template(plan: Plan, template: Template) -> Node:
         outputs=outputs,
         identity=json.dumps(identity),
         unhashed=('template',),
-        memory_gb=2.0,
+        memory_gb=memory,
     )
 
 
@@ -329,7 +363,7 @@ def _segment(plan: Plan, contrasts: list[str], device: str) -> Node:
         inputs,
         outputs=['probability', 'uncertainty', 'facts'],
         threads=1 if on_gpu else settings.omp_nthreads,
-        memory_gb=3.0,
+        memory_gb=_memory(plan, *contrasts, least=3.0),
         gpu=on_gpu,
         identity=json.dumps(plan.card.identity, sort_keys=True),
         unhashed=('raw',),
@@ -341,9 +375,9 @@ def _find_lesions(plan: Plan) -> Node:
         'threshold': plan.settings.threshold,
         'minimum_volume': plan.settings.min_lesion_volume,
     }
-    return make_node(
-        'lesions', nodes.find_lesions, inputs, outputs=['instances', 'table', 'facts']
-    )
+    outputs = ['instances', 'table', 'facts']
+    memory = _memory(plan, plan.session.reference)
+    return make_node('lesions', nodes.find_lesions, inputs, outputs=outputs, memory_gb=memory)
 
 
 def _finish(plan: Plan, contrasts: list[str], templates: list[str], command: str) -> Node:
@@ -353,4 +387,5 @@ def _finish(plan: Plan, contrasts: list[str], templates: list[str], command: str
         'contrasts': contrasts,
         'templates': templates,
     }
-    return make_node(LAST, finish, inputs, outputs=['marker'], memory_gb=2.0, always=True)
+    memory = _memory(plan, *contrasts, least=2.0)
+    return make_node(LAST, finish, inputs, outputs=['marker'], memory_gb=memory, always=True)

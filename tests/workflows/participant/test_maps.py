@@ -18,6 +18,7 @@ from ssl2_bids.simulation.anatomy.tissues import Tissue
 from ssl2_bids.simulation.scanner.protocols import read_scanner
 from ssl2_bids.simulation.scanner.sequences import signals
 from ssl2_bids.workflows.participant.expected_methods import expected_methods
+from ssl2_bids.workflows.participant.graph import build_workflow
 from ssl2_bids.workflows.participant.planned_outputs import planned_outputs
 from ssl2_bids.workflows.participant.planning import plan_sessions
 from ssl2_bids.workflows.participant.run import run_participant_level
@@ -147,6 +148,28 @@ def test_unit1_and_t1_map_of_the_scanner_without_inversions(make_dataset, tmp_pa
     names = [path.name for path in planned_outputs(plan)]
     assert 'sub-01_desc-scanner_T1map.nii.gz' in names
     assert not any('denoised' in name for name in names)
+
+
+def test_the_memory_set_aside_grows_with_the_images(make_dataset, tmp_path, head):
+    (plan,) = plan_sessions(settings_of(make_dataset(files_of(head)), tmp_path))
+    scans = plan.session.scans
+    assert scans['UNIT1'].voxels == scans['T2starw'].voxels == head['brain'].size
+
+    def memory(voxels: int) -> dict[str, float]:
+        larger = {c: replace(scan, voxels=voxels) for c, scan in scans.items()}
+        asked = replace(plan, session=replace(plan.session, scans=larger))
+        workflow = build_workflow([asked], asked.settings, device='cpu', command='')
+        found = (workflow.get_node(name) for name in workflow.list_node_names())
+        return {node.name: node.mem_gb for node in found if not node.run_without_submitting}
+
+    usual, large = memory(256 * 256 * 160), memory(320 * 448 * 448)
+    assert usual['prepare_UNIT1'] == pytest.approx(1.4, abs=0.1)
+    assert usual['inhomogeneity_T2starw'] == 1.0
+    # peaks that were measured: 4.86 with a B1+ map, N4 1.9, registration 2.5, and the libraries
+    assert large['prepare_UNIT1'] > 4.86
+    assert large['inhomogeneity_UNIT1'] > 2.3
+    assert large['register_T2starw'] > 2.9
+    assert all(large[name] >= least for name, least in usual.items())
 
 
 @pytest.mark.parametrize(
