@@ -8,12 +8,14 @@ import os
 import signal
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from inspect import signature
+from logging import getLogger
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,7 @@ if 'SSL2_BIDS_NIPYPE_LOG' not in os.environ:
     )
     logging.update_logging(config)
 
+log = getLogger('ssl2_bids')
 FAILURE = 'failure.json'
 RESOURCES = 'resources.json'
 STORAGE_ERRORS = (
@@ -203,15 +206,36 @@ class ResilientMultiProc(MultiProcPlugin):
     """nipype's process pool, except that a worker that dies fails its node instead of all.
 
     Without this, a worker killed by the system (out of memory) leaves the pool broken and the
-    run waits for ever. ``stopping``: the workers are being ended on purpose. ``plugin_args`` has
-    the place of each session (``sessions``): nipype's own order is stage by stage.
+    run waits for ever. A pool ends all of its workers with one that died, so that their nodes
+    run once more, one at a time: the one that dies again has failed. ``stopping``: the workers
+    are being ended on purpose. ``plugin_args`` has the place of each session (``sessions``):
+    nipype's own order is stage by stage.
     """
 
     stopping = False
 
     def __init__(self, plugin_args: dict[str, Any] | None = None):
         super().__init__(plugin_args)
+        self._ended: deque[tuple[int, Node]] = deque()  # with a worker that died
+        self._alone: Any = None  # the future of the one of them that runs again
         self._renew_pool()  # nipype's own has not begun yet
+
+    def _send_procs_to_workers(self, updatehash: bool = False, graph: Any = None) -> None:
+        """Nothing new while nodes whose workers were ended run once more, each alone."""
+        if self._alone is not None and not self._alone.done():
+            return
+        self._alone = None
+        if not self._ended:
+            super()._send_procs_to_workers(updatehash=updatehash, graph=graph)
+            return
+        taskid, node = self._ended.popleft()
+        log.warning('%s: a process was killed; %s runs again, alone', session_of(node), node.name)
+        self.pool.shutdown()  # none of its workers writes any more
+        self._renew_pool()
+        with whole_start():
+            self._alone = self.pool.submit(run_node, node, updatehash, taskid)
+        self._task_obj[taskid] = self._alone
+        self._alone.add_done_callback(partial(self._finished, taskid, node, alone=True))
 
     def _sort_jobs(self, jobids: Any, scheduler: str | None = 'tsort') -> list[int]:
         """First what an earlier session waits for: so results come one by one, not at the end."""
@@ -234,10 +258,13 @@ class ResilientMultiProc(MultiProcPlugin):
         self._task_obj[self._taskid] = future
         return self._taskid
 
-    def _finished(self, taskid: int, node: Node, future: Any) -> None:
+    def _finished(self, taskid: int, node: Node, future: Any, *, alone: bool = False) -> None:
         try:
             self._taskresult[taskid] = future.result()
-        except BaseException as error:  # noqa: BLE001  the worker is gone; its node has failed
+        except BaseException as error:  # noqa: BLE001  the worker is gone
+            if isinstance(error, BrokenProcessPool) and not (alone or self.stopping):
+                self._ended.append((taskid, node))
+                return
             broken = Ssl2Error(
                 'the process was killed, most often for lack of memory',
                 advice='Try --low-mem, fewer --nprocs, or ask for more memory.',
