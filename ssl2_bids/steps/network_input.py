@@ -16,7 +16,7 @@ from ssl2_bids.volume import Volume, reorient, resample
 
 MARGIN = 4.0  # mm around the brain: no brain voxel at the border, where interpolation ends
 SAME = 1e-3  # voxels; positions closer than this are one
-TINY = 1e-6  # of the largest magnitude of an image, and no more than this itself
+TINY = 1e-6  # of the largest magnitude of an image
 MAD_TO_SIGMA = 1.4826  # median absolute deviation to standard deviation of a normal distribution
 
 
@@ -212,8 +212,8 @@ def sample(
 def median_mad(values: Tensor, known: Tensor, settings: Mapping[str, Any]) -> Tensor:
     """(x - median) / (1.4826 MAD + tiny) over the known voxels, clipped and divided.
 
-    The small number is 1e-6, in an image of values below 1 that share of the largest one: scans
-    are stored in any unit.
+    The small number is 1e-6, and below a largest value of 0.1 a share of that value: scans are
+    stored in any unit.
 
     Raises
     ------
@@ -229,7 +229,7 @@ def median_mad(values: Tensor, known: Tensor, settings: Mapping[str, Any]) -> Te
             'the image is constant, or nearly so, within the brain',
             advice='Look at the image; exclude it with --bids-filter-file if it is not a scan.',
         )
-    scaled = (values - median) / (MAD_TO_SIGMA * deviation + TINY * largest.clamp(max=1))
+    scaled = (values - median) / (MAD_TO_SIGMA * deviation + TINY * (10 * largest).clamp(max=1))
     normalised = scaled.clamp(low, high) / settings['Divide']
     return torch.where(known, normalised, float(settings['Background']))
 
