@@ -60,9 +60,13 @@ def side_by_side(
             'a process was killed, most often for lack of memory',
             advice='Run the same command with fewer --nprocs: what was finished is kept.',
         ) from None
-    except KeyboardInterrupt:  # else the shutdown waits until every job under way is finished
-        for process in active_children():
-            process.terminate()
+    except BaseException as error:
+        # a signal: else the shutdown waits until every job under way is finished
+        if not isinstance(error, (Exception, GeneratorExit)):
+            with _deaf():
+                for process in active_children():
+                    process.terminate()
+                pool.shutdown(cancel_futures=True)
         raise
     finally:
         pool.shutdown(cancel_futures=True)
@@ -83,6 +87,22 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Hear no further signal in this context: one in the middle of an end would hang it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = {n: signal.getsignal(n) for n in ENDING if callable(signal.getsignal(n))}
+    for number in former:
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -77,3 +77,23 @@ def test_where_the_file_system_has_no_locks_nothing_is_busy(tmp_path, monkeypatc
     monkeypatch.setattr(fcntl, 'lockf', refuse)
     with locked(tmp_path / 'lock', ['a']) as busy:
         assert busy == set()
+
+
+def test_a_lock_file_that_another_run_removes_meanwhile_is_not_held(tmp_path, monkeypatch):
+    """Else this process and one that comes later hold two files of one path."""
+    path = tmp_path / 'lock'
+    truly, removed = os.open, []
+
+    def opened(*given):
+        stream = truly(*given)
+        if not removed:
+            removed.append(path.unlink())
+        return stream
+
+    monkeypatch.setattr('ssl2_bids.locks.os.open', opened)
+    with locked(path, ['a']) as busy:
+        assert busy == set()
+        monkeypatch.undo()
+        with hold(path, 'a') as other:
+            assert other.stdout.readline() == "['a']\n"
+            other.stdin.close()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -47,3 +50,36 @@ def test_a_process_that_is_killed_is_named():
 def test_an_error_of_a_job_comes_through(nprocs):
     with pytest.raises(ZeroDivisionError):
         list(side_by_side(divide, [1, 0, 2], nprocs=nprocs))
+
+
+INTERRUPTED = """
+import signal, sys, time
+from ssl2_bids.cli.app import _interrupt
+from ssl2_bids.processes import side_by_side
+
+if __name__ == '__main__':
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    print('begun', flush=True)
+    list(side_by_side(time.sleep, [60] * 4, nprocs=2))
+"""
+
+
+@pytest.mark.parametrize('times', [1, 2])
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_processes_and_a_second_one_hangs_nothing(tmp_path, number, times):
+    script = tmp_path / 'script.py'
+    script.write_text(INTERRUPTED)
+    with subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        process.stdout.readline()
+        time.sleep(3)  # the workers have begun
+        for _ in range(times):
+            process.send_signal(number)
+            time.sleep(0.05)
+        try:
+            process.wait(timeout=40)
+        finally:
+            process.kill()
+    assert process.returncode not in (0, -signal.SIGKILL)

@@ -277,6 +277,11 @@ def unit_name(subject: str, session: str | None) -> str:
     return f'sub-{subject}_ses-{session}' if session else f'sub-{subject}'
 
 
+def branch_name(name: str) -> str:
+    """The name of a session for nipype and in the work folder: letters, digits, underscores."""
+    return re.sub(r'\W', lambda m: f'_{ord(m[0])}_' if m[0] != '-' else '_', name)
+
+
 def read_filters(path: Path) -> dict[str, dict[str, Any]]:
     """Read a filter file: ``{"<contrast key>": {"<entity>": value, [values], null or "*"}}``.
 

@@ -21,6 +21,7 @@ from ssl2_bids.bids.inheritance import Inheritance
 from ssl2_bids.bids.provenance import bids_uri
 from ssl2_bids.errors import DataError, NoInputError, ReadError, UsageError
 from ssl2_bids.files import check_folder
+from ssl2_bids.wording import uncited
 
 TAKEN = {'T1w': 'preproc', 'UNIT1': 'denoised', 'TB1map': None}  # by suffix, the desc-
 FOLDERS = {'T1w': ('anat',), 'UNIT1': ('anat',), 'TB1map': ('fmap', 'anat')}
@@ -58,8 +59,8 @@ def program_of(root: Path) -> str:
     """The program that made a dataset, with its version; the folder's name where it is unknown."""
     first = next(iter(makers_of(root)), {})
     if not isinstance(first.get('Name'), str):
-        return root.name
-    return f'{first["Name"]} {first.get("Version", "")}'.strip()
+        return uncited(root.name)
+    return uncited(f'{first["Name"]} {first.get("Version", "")}'.strip())
 
 
 class GivenFileError(DataError):

@@ -6,6 +6,7 @@ import argparse
 import os
 import signal
 import sys
+import traceback
 from contextlib import suppress
 from typing import Any
 
@@ -47,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
         return _dispatch(level, settings, arguments, argv)
     except Ssl2Error as error:
         if debug:
-            raise
+            traceback.print_exc()
         print(f'ssl2-bids: error: {error}', file=sys.stderr)
         return error.exit_code
     except (Interrupted, KeyboardInterrupt) as error:
@@ -61,9 +62,9 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read our lines has enough of them, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  all else is a bug, with its exit code
         if debug:
-            raise
+            traceback.print_exc()
         text, code = unforeseen(error)
         advice = '; run the command again with --debug and report the output.'
         print(f'ssl2-bids: {text}{advice if code == INTERNAL_ERROR else ""}', file=sys.stderr)
@@ -137,7 +138,7 @@ def _container_environment(work_dir: str | os.PathLike[str] | None = None) -> No
     os.environ.setdefault('NO_ET', '1')
     os.environ.setdefault('MPLBACKEND', 'Agg')
     for name in ('USER', 'LOGNAME'):
-        os.environ.setdefault(name, 'ssl2')
+        os.environ.setdefault(name, f'ssl2-{os.getuid()}')
     try:
         temporary = tempfile.gettempdir()
     except FileNotFoundError:  # a read-only container without a writable /tmp

@@ -171,6 +171,11 @@ def _resources(arguments: argparse.Namespace) -> tuple[int, float]:
             f'--mem {memory_gb:g} is more than this job has: '
             f'{memory.value / 1e9:.1f} GB ({memory.source})'
         )
+    if (threads := arguments.omp_nthreads or 0) > nprocs:
+        arguments.notes.append(
+            f'--omp-nthreads {threads} is more than the {nprocs} cores of this run (--nprocs): '
+            'threads that share a core wait for each other'
+        )
     sources = (
         '--nprocs' if arguments.nprocs else cores.source,
         '--mem' if arguments.mem else f'{MEMORY_SHARE:.0%} of: {memory.source}',

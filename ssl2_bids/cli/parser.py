@@ -158,7 +158,7 @@ def _add_selection(parser: Parser) -> None:
         '--skip-bids-validation',
         '--skip-bids-validator',
         action='store_true',
-        help='do not check dataset_description.json',
+        help='do not check the content of dataset_description.json',
     )
 
 
@@ -249,7 +249,8 @@ def _add_other(parser: Parser) -> None:
         '--config-file',
         type=Path,
         metavar='FILE',
-        help='settings of an earlier run (logs/*.toml); the command line overrides them',
+        help='settings of an earlier run (logs/*.toml); values on the command line override them, '
+        'and a switch that is on in the file stays on',
     )
     add_option(
         group,
@@ -271,7 +272,7 @@ def _add_other(parser: Parser) -> None:
         group,
         '--debug',
         action='store_true',
-        help='print full tracebacks instead of one-line errors',
+        help='print full tracebacks beside one-line errors',
     )
     add_option(group, '--notrack', action='store_true', help=argparse.SUPPRESS)
     add_option(group, '-t', '--task-id', help=argparse.SUPPRESS)

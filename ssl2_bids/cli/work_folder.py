@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from ssl2_bids.bids.dataset import branch_name
 from ssl2_bids.digests import DIGESTS
 from ssl2_bids.errors import CannotWriteError
 from ssl2_bids.locks import ADAPTATION_LOCK, LOCK, locked
@@ -51,11 +52,8 @@ def clean(settings: RunSettings) -> None:
     patterns = ['sub_*']
     if isinstance(settings, ParticipantSettings) and settings.participants:
         shared = trainings = []
-        patterns = [
-            pattern
-            for label in settings.participants
-            for pattern in (f'sub_{label}', f'sub_{label}_ses_*')
-        ]
+        names = [branch_name(f'sub-{label}') for label in settings.participants]
+        patterns = [pattern for name in names for pattern in (name, f'{name}_ses_*')]
     found = [f for pattern in patterns for f in (work_dir / 'participant').glob(pattern)]
     sessions = [folder for folder in found if folder.is_dir()]
     with (

@@ -254,6 +254,8 @@ def check_card(content: Any, path: Path, *, network_types: Mapping[str, NetworkT
         raise bad_card(path, f'"SiteMinimumLesionVolume" is not {wanted}')
     if 'Calibration' in content and not _is_calibration(content['Calibration']):
         raise bad_card(path, '"Calibration" is not an object with a "Scale" above 0 and a "Shift"')
+    if not isinstance(content.get('TrainedOn', ''), str):
+        raise bad_card(path, '"TrainedOn" is not a text')
     named = {name for one in content.get('Thresholds', []) for name in one['Channels']}
     if strange_names := sorted(named - set(channels)):
         raise bad_card(path, f'"Thresholds" names {strange_names[0]}, not among "Channels"')

@@ -24,6 +24,7 @@ from ssl2_bids.networks.inference import (
 from ssl2_bids.progress import CountProgress
 from ssl2_bids.steps import network_input as inputs
 from ssl2_bids.volume import Volume
+from ssl2_bids.wording import uncited
 
 LEFT_RIGHT = 0  # axis of the model's grid, which is RAS+
 GPU_BATCH = 4  # windows at once on a GPU; halved there when memory runs out
@@ -158,11 +159,11 @@ def methods(
     window = ' x '.join(map(str, smaller_window(card) if low_memory else card.window))
     calibrated = '' if card.calibration == UNCHANGED else ', and recalibrated at the site'
     flipped = ' and over the image and its left-right mirror image' if mirror else ''
-    trained = card.content.get('TrainedOn', '')
+    trained = uncited(card.content.get('TrainedOn', ''))
     doubt = f' {_uncertainty_methods(card)}' if uncertainty else ''
     return (
         f'{inputs.methods(card, contrasts)} '
-        f'The network {card.name} (version {card.version}'
+        f'The network {uncited(card.name)} (version {uncited(card.version)}'
         f'{"; trained on " + trained if trained else ""}) was applied in windows of {window} '
         f'voxels that overlapped by at least {share:.0%}; probabilities were averaged over '
         f'windows with Gaussian weights [@isensee2021]{flipped}, and interpolated linearly to '

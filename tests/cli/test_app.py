@@ -380,6 +380,10 @@ def test_a_fault_of_ours_is_called_one(dataset, tmp_path, capsys, monkeypatch):
     assert 'ZeroDivisionError: nobody thought of this' in shown
     assert '--debug' in shown
     assert 'Traceback' not in shown
+    assert run(dataset, tmp_path / 'out', 'participant', '--debug') == 70
+    assert 'Traceback' in capsys.readouterr().err
+    words = (tmp_path / 'none', tmp_path / 'out', 'participant')
+    assert run(*words, '--debug') == run(*words) != 1
 
 
 WRONG_VALUES = [
@@ -487,6 +491,8 @@ def test_more_cores_or_memory_than_the_job_has_are_taken_with_a_note(dataset, tm
         '--nprocs 9999',
         '--mem 9000',
     ]
+    assert run(*words, '--nprocs', '2', '--omp-nthreads', '64') == 0
+    assert '--omp-nthreads 64 is more than the 2 cores' in capsys.readouterr().out
 
 
 def test_options_of_the_other_level_in_a_settings_file_are_named(dataset, tmp_path, capsys):
@@ -618,6 +624,21 @@ def test_clean_workdir_spares_participants_of_other_jobs(tmp_path, labels, left)
     (tmp_path / 'work' / LOCK).touch()
     clean(ParticipantSettings(tmp_path, tmp_path, tmp_path / 'work', participants=labels or None))
     assert sorted(p.name for p in (tmp_path / 'work').glob('participant/*')) == left
+
+
+def test_clean_workdir_finds_the_folders_of_any_label(tmp_path):
+    from ssl2_bids.bids.dataset import branch_name
+    from ssl2_bids.cli.work_folder import clean
+    from ssl2_bids.settings import ParticipantSettings
+
+    labels = ('pat-01', 'pat.02', '1+2')
+    for label in (*labels, 'other'):
+        folder = branch_name(f'sub-{label}_ses-1')
+        (tmp_path / 'work' / 'participant' / folder).mkdir(parents=True)
+    (tmp_path / 'work' / LOCK).touch()
+    clean(ParticipantSettings(tmp_path, tmp_path, tmp_path / 'work', participants=labels))
+    left = [p.name for p in (tmp_path / 'work').glob('participant/*')]
+    assert left == ['sub_other_ses_1']
 
 
 def test_clean_workdir_spares_a_folder_where_no_run_has_worked(tmp_path):

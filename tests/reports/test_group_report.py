@@ -96,6 +96,8 @@ def test_missing_values_are_dashes(make_page):
         rows[1][key] = None
     rows[2] = {'participant_id': 'sub-bare'}
     page = make_page(rows)
+    assert page.source.count('<td class="whole" data-v="">–</td>') >= 2  # sorted behind all others
+    assert '<td class="whole">–</td>' not in page.source
     assert 'None' not in page.text
     assert 'nan' not in page.text
     assert 'sub-bare' in page.text

@@ -13,6 +13,7 @@ from scipy import ndimage
 from ssl2_bids.errors import NoInputError, UnavailableError
 from ssl2_bids.networks.calibration import Calibration
 from ssl2_bids.networks.weights import find_model, load_network
+from ssl2_bids.reports.citations import collect
 from ssl2_bids.steps.segmentation import entropy, methods, segment, smaller_window
 from ssl2_bids.volume import Volume, read, reorient, resample
 from ssl2_bids.voxel_grid import same_grid
@@ -237,6 +238,9 @@ def test_methods_state_what_was_done(card):
     for phrase in ('FLAIR was', 'fast-3t (version 0.2.0', '96 x 96 x 96', '50%', 'mirror'):
         assert phrase in text
     assert 'mirror' not in methods(card, ('FLAIR',))
+    strange = replace(card, name='fast [v2@lab]', content={'TrainedOn': 'as in [@commowick2018]'})
+    assert 'fast (v2@lab)' in methods(strange, ('FLAIR',))
+    collect([methods(strange, ('FLAIR',))])
     assert '25%' in methods(card, ('FLAIR',))
     assert '80 x 80 x 80' in methods(card, ('FLAIR',), low_memory=True)
     assert '[@isensee2021]' in text

@@ -15,6 +15,7 @@ from ssl2_bids.reports import viewer
 from ssl2_bids.settings import RECALIBRATED
 from ssl2_bids.steps.lesions import doubts
 from ssl2_bids.volume import Volume
+from ssl2_bids.wording import uncited
 from ssl2_bids.workflows.adaptation.cases import Case
 from ssl2_bids.workflows.participant.earlier import earlier_files, take_away_section
 from ssl2_bids.workflows.participant.planned_outputs import (
@@ -138,9 +139,13 @@ def _of_training(card: Card) -> list[str]:
     if twin := card.content.get('Twin'):
         how += f'; trained with {_people_of(twin)}'
     return [
-        f'The preprocessed images were then segmented again with the model {card.name}, '
-        f'which was adapted to the site from {parent["Name"]} {parent["Version"]} ({how}).'
+        f'The preprocessed images were then segmented again with the model '
+        f'{uncited(card.name)}, which was adapted to the site from {_named(parent)} ({how}).'
     ]
+
+
+def _named(parent: dict[str, str]) -> str:
+    return uncited(f'{parent["Name"]} {parent["Version"]}')
 
 
 def _of_recalibration(card: Card, threshold: float) -> list[str]:
@@ -149,8 +154,8 @@ def _of_recalibration(card: Card, threshold: float) -> list[str]:
     masks = f'manual lesion masks of {count} participant{"s" if count > 1 else ""}'
     of_twin = f'the lesions of {_people_of(twin)}' if twin else ''
     sentences = [
-        f'The probabilities of {parent["Name"]} {parent["Version"]} were then recalibrated for '
-        f'the site (model {card.name}; no training): the logit was multiplied by '
+        f'The probabilities of {_named(parent)} were then recalibrated for '
+        f'the site (model {uncited(card.name)}; no training): the logit was multiplied by '
         f'{fitted["Scale"]:.2f} and changed by {fitted["Shift"]:.2f} [@guo2017], fitted to '
         f'{masks if count else of_twin}.'
     ]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
+from ssl2_bids.bids.dataset import branch_name
 from ssl2_bids.bids.given_datasets import program_of
 from ssl2_bids.bids.scan import Scan
 from ssl2_bids.bids.template_spaces import Template
@@ -46,18 +46,13 @@ def build_workflow(
     return workflow
 
 
-def branch_name(plan: Plan) -> str:
-    """The session's name as nipype allows it: letters, digits, underscores."""
-    return re.sub(r'\W', lambda m: f'_{ord(m[0])}_' if m[0] != '-' else '_', plan.session.name)
-
-
 def branch_folder(plan: Plan, work_dir: Path) -> Path:
     """Where the nodes of a session keep their files."""
-    return work_dir / NAME / branch_name(plan)
+    return work_dir / NAME / branch_name(plan.session.name)
 
 
 def _add_session(workflow: Workflow, plan: Plan, device: str, command: str) -> None:
-    branch = Workflow(branch_name(plan))
+    branch = Workflow(branch_name(plan.session.name))
     reference = plan.session.reference
     contrasts = [reference, *(c for c in plan.session.scans if c != reference)]
     prepared = {c: _prepare(plan, c) for c in contrasts}

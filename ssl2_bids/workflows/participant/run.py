@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from ssl2_bids.bids.dataset import branch_name
 from ssl2_bids.bids.outputs import AGAIN, damaged_summaries, find_summaries, output_name
 from ssl2_bids.bids.provenance import BRAIN_MASKS, write_dataset_files
 from ssl2_bids.errors import (
@@ -97,14 +98,13 @@ def _held(plans: list[Plan], settings: ParticipantSettings) -> Iterator[list[Pla
     if not todo:
         yield plans
         return
-    from ssl2_bids.workflows.participant.graph import branch_name
 
     problem = BusyError(
         'another run is processing this session in this work folder',
         advice='Wait until that run has ended, or give another folder with --work-dir.',
         path=settings.work_dir,
     )
-    names = {plan.names: branch_name(plan) for plan in todo}
+    names = {plan.names: branch_name(plan.session.name) for plan in todo}
     with locked(settings.work_dir / LOCK, list(names.values())) as busy:
         yield [
             replace(plan, session=replace(plan.session, problem=problem))
@@ -291,7 +291,7 @@ def _run(
         if folder.exists():
             cached.add(plan.names)
         running.forget_failures(folder)
-    sessions = {graph.branch_name(plan): plan for plan in plans}
+    sessions = {branch_name(plan.session.name): plan for plan in plans}
 
     def failures(session: str) -> bool:
         return bool(running.failures(graph.branch_folder(sessions[session], settings.work_dir)))
