@@ -8,6 +8,7 @@ import signal
 import sys
 import traceback
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from ssl2_bids.cli import options
@@ -15,7 +16,7 @@ from ssl2_bids.cli.encoding import ensure_utf8
 from ssl2_bids.cli.parser import build_parser, check_level
 from ssl2_bids.cli.work_folder import clean
 from ssl2_bids.errors import Ssl2Error, heard_signals
-from ssl2_bids.files import INTERNAL_ERROR, unforeseen
+from ssl2_bids.files import INTERNAL_ERROR, as_ssl2_error, unforeseen
 from ssl2_bids.locks import LOCK
 
 
@@ -71,6 +72,15 @@ def main(argv: list[str] | None = None) -> int:
         return code
 
 
+def _mark(lock: Path) -> None:
+    """Make the file by which --clean-workdir knows a work folder; another user may own it."""
+    try:
+        if not lock.exists():
+            lock.touch()
+    except OSError as error:
+        raise as_ssl2_error(error, lock) from None
+
+
 def _dispatch(level: str, settings: Any, arguments: argparse.Namespace, argv: list[str]) -> int:
     from ssl2_bids.cli.terminal import Terminal
     from ssl2_bids.workflows.adaptation.torchrun import rank
@@ -80,7 +90,7 @@ def _dispatch(level: str, settings: Any, arguments: argparse.Namespace, argv: li
     if settings.clean_workdir and not settings.dry_run and not helps:
         clean(settings)
     if not settings.dry_run:
-        (settings.work_dir / LOCK).touch()  # --clean-workdir may empty this folder later
+        _mark(settings.work_dir / LOCK)
     if settings.verbose >= 2:
         os.environ['SSL2_BIDS_NIPYPE_LOG'] = '1'
     for number in heard_signals():

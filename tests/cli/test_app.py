@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shlex
@@ -682,3 +683,24 @@ def test_a_file_in_the_way_of_a_folder(dataset, tmp_path, capsys, level, name):
     assert run(dataset, tmp_path / 'out', level, '-w', tmp_path / 'work') == 73
     assert 'Move away' in capsys.readouterr().err
     assert (tmp_path / 'out' / name).read_text() == 'mine'
+
+
+@pytest.mark.parametrize('there', [True, False])
+def test_the_lock_file_of_another_user_needs_no_touch(
+    dataset, tmp_path, capsys, monkeypatch, there
+):
+    touch, lock = Path.touch, tmp_path / 'work' / LOCK
+
+    def refuse(self, *arguments, **options):  # the tests may run as root
+        if self == lock:
+            raise PermissionError(errno.EACCES, 'Permission denied', str(self))
+        touch(self, *arguments, **options)
+
+    lock.parent.mkdir()
+    if there:
+        lock.touch()
+    monkeypatch.setattr(Path, 'touch', refuse)
+    words = (dataset, tmp_path / 'out', 'participant', '-w', lock.parent, '--boilerplate-only')
+    assert run(*words) == (0 if there else 73)
+    text = f'{lock}: cannot be written (Permission denied)'
+    assert (text in capsys.readouterr().err) != there
