@@ -145,6 +145,10 @@ class NoInputError(Ssl2Error):
     exit_code = 66
 
 
+class DeniedError(NoInputError):
+    """A file or folder is there and may not be read."""
+
+
 class UnavailableError(Ssl2Error):
     """The requested device, model or output space is not available."""
 

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 
 from ssl2_bids.errors import (
     CannotWriteError,
+    DeniedError,
     NoInputError,
     ReadError,
     Ssl2Error,
@@ -31,6 +32,7 @@ log = logging.getLogger('ssl2_bids')
 
 PREFIX = '.tmp-'
 DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+PERMISSIONS = 'Check the permissions of it and of the folders above it.'
 IN_THE_WAY = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY)
 INTERNAL_ERROR = Ssl2Error.exit_code
 NO_PATHS = (errno.ENAMETOOLONG, errno.ELOOP)
@@ -158,6 +160,33 @@ def storage_failure(error: Exception, path: str | Path) -> ReadError | None:
         advice='Run the same command again, and check the disk if this comes back.',
         path=path,
     )
+
+
+def cannot_read(error: OSError, path: str | Path) -> NoInputError | ReadError:
+    """The ``Ssl2Error`` for an ``OSError`` while reading ``path``."""
+    if failed := storage_failure(error, path):
+        return failed
+    if error.errno in DENIED:
+        return DeniedError(
+            f'cannot be read ({error.strerror})',
+            advice=PERMISSIONS,
+            path=path,
+        )
+    return NoInputError(f'cannot be read ({error.strerror})', path=path)
+
+
+@contextmanager
+def reading(path: str | Path) -> Iterator[None]:
+    """Let an ``OSError`` of this context be one of reading ``path``, or the file that it names.
+
+    Raises
+    ------
+    NoInputError, ReadError : see :func:`cannot_read`.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise cannot_read(error, error.filename or path) from None
 
 
 def unforeseen(error: Exception) -> tuple[str, int]:

@@ -28,6 +28,7 @@ from ssl2_bids.files import (
     check_folder,
     read_object,
     read_text,
+    reading,
     temporary_path,
 )
 
@@ -287,13 +288,14 @@ def read_filters(path: Path) -> dict[str, dict[str, Any]]:
 
     Raises
     ------
-    NoInputError : there is no such file.
+    NoInputError : there is no such file, or it may not be read.
     UsageError : not JSON, or of another shape.
     """
-    if not path.is_file():
-        raise NoInputError('no such filter file', path=path)
     try:
-        content = read_object(path)
+        with reading(path):
+            if not path.is_file():
+                raise NoInputError('no such filter file', path=path)
+            content = read_object(path)
     except ValueError as error:
         raise UsageError(f'the filter file is not readable JSON ({error})', path=path) from None
     if not all(isinstance(v, dict) for v in content.values()):

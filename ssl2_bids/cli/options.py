@@ -19,7 +19,7 @@ from ssl2_bids.cli.values import absolute, strip_prefix
 from ssl2_bids.cli.values import datasets as given_datasets
 from ssl2_bids.cli.work_folder import usual_work_dir
 from ssl2_bids.errors import NoInputError, UsageError
-from ssl2_bids.files import check_folder, read_text
+from ssl2_bids.files import check_folder, read_text, reading
 from ssl2_bids.settings import (
     LEVELS,
     UNTRAINED,
@@ -327,10 +327,11 @@ def _check_alone(arguments: argparse.Namespace) -> None:
 def _read_plugin(path: Path) -> dict[str, Any]:
     import yaml
 
-    if not path.is_file():
-        raise NoInputError('no such plugin file', path=path)
     try:
-        content = yaml.safe_load(read_text(path))
+        with reading(path):
+            if not path.is_file():
+                raise NoInputError('no such plugin file', path=path)
+            content = yaml.safe_load(read_text(path))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UsageError(f'not readable YAML ({error})', path=path) from None
     if not isinstance(content, dict) or 'plugin' not in content:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ssl2_bids.bids.dataset import is_label
 from ssl2_bids.errors import NothingSelectedError, UsageError
-from ssl2_bids.files import NO_PATHS, read_text
+from ssl2_bids.files import NO_PATHS, read_text, reading
 
 LEAST_MEMORY = 0.1  # GB
 RESERVED = ('raw', 'brainmasks')  # names of other datasets in BIDS URIs
@@ -29,6 +29,7 @@ def strip_prefix(
     Raises
     ------
     NothingSelectedError : the file has no label.
+    NoInputError : the file may not be read.
     UsageError : a label that is not known has other characters than letters, digits and "+".
     """
     if not labels:
@@ -37,7 +38,9 @@ def strip_prefix(
     if len(labels) == 1 and named[0] not in known and os.path.isfile(labels[0]):
         path = Path(labels[0])
         named = []
-        for line in read_text(path).splitlines():
+        with reading(path):
+            text = read_text(path)
+        for line in text.splitlines():
             whole = line.strip().removeprefix(f'{prefix}-')
             words = [word.removeprefix(f'{prefix}-') for word in line.split()]
             named += [whole] if whole in known else words

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssl2_bids.errors import DataError, UnavailableError
 from ssl2_bids.files import (
+    PERMISSIONS,
     finished_files,
     read_object,
     remove_leftovers,
@@ -67,8 +68,8 @@ def read_card(folder: str | Path) -> Card:
 
     Raises
     ------
-    UnavailableError : the card is missing or damaged, or a key of it is missing, has another
-        type or an impossible value; the message names file and key.
+    UnavailableError : the card is missing, damaged or may not be read, or a key of it is
+        missing, has another type or an impossible value; the message names file and key.
     """
     folder = Path(folder)
     path = folder / CARD_FILE
@@ -80,7 +81,9 @@ def read_card(folder: str | Path) -> Card:
             advice=f'A model is a folder with {CARD_FILE} and {WEIGHTS_FILE}.',
             path=path,
         ) from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise _unreadable(path, error, 'card') from None
+    except ValueError as error:
         raise UnavailableError(
             f'the card is damaged ({error})', advice=COPY_AGAIN, path=path
         ) from None
@@ -291,8 +294,9 @@ def check_weights(card: Card) -> Path:
     return path
 
 
-def _unreadable(path: Path, error: Exception) -> UnavailableError:
-    return UnavailableError(f'the weights cannot be read ({error})', advice=COPY_AGAIN, path=path)
+def _unreadable(path: Path, error: Exception, what: str = 'weights') -> UnavailableError:
+    advice = PERMISSIONS if isinstance(error, PermissionError) else COPY_AGAIN
+    return UnavailableError(f'the {what} cannot be read ({error})', advice=advice, path=path)
 
 
 def check_tensors(network: torch.nn.Module, state: Tensors, card: Card) -> None:

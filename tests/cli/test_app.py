@@ -272,6 +272,37 @@ def test_labels_from_a_file(dataset, tmp_path, capsys):
     assert 'sub-02' not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ('option', 'code'),
+    [
+        ('--bids-filter-file', 66),
+        ('--use-plugin', 66),
+        ('--participant-label', 66),
+        ('--exclude-participant-label', 66),
+        ('--session-label', 66),
+        ('--model', 69),
+    ],
+)
+def test_a_file_of_an_option_that_may_not_be_read(
+    dataset, tmp_path, capsys, monkeypatch, option, code
+):
+    path = Path(shutil.copytree(BUNDLED / 'fast-3t', tmp_path / 'model')) / 'model.json'
+    read = Path.read_bytes
+
+    def refuse(self):  # the tests may run as root
+        if self == path:
+            raise PermissionError(errno.EACCES, 'Permission denied', str(self))
+        return read(self)
+
+    monkeypatch.setattr(Path, 'read_bytes', refuse)
+    given = path.parent if option == '--model' else path
+    assert run(dataset, tmp_path / 'out', 'participant', '--dry-run', option, given) == code
+    text = capsys.readouterr().err
+    assert f'{path}: ' in text
+    assert 'cannot be read' in text
+    assert 'Check the permissions' in text
+
+
 def test_a_file_named_as_a_participant_is_not_read(dataset, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / '01').touch()  # as "--participant-label 01 >01" makes it
