@@ -191,6 +191,13 @@ def reading(path: str | Path) -> Iterator[None]:
 
 def unforeseen(error: Exception) -> tuple[str, int]:
     """What a program prints of an error that nothing caught, and its exit code."""
+    if isinstance(error, OSError) and error.errno in DENIED:
+        denied = CannotWriteError(
+            f'cannot be read or written ({error.strerror})',
+            advice=PERMISSIONS,
+            path=error.filename,
+        )
+        return f'error: {denied}', denied.exit_code
     if isinstance(error, OSError) and error.errno in (*FULL, *IN_THE_WAY, *NO_PATHS):
         known = as_ssl2_error(error, error.filename or '')
         return f'error: {known}', known.exit_code

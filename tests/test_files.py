@@ -135,6 +135,9 @@ def test_half_of_a_surrogate_pair_can_be_written(tmp_path):
 def test_what_nothing_caught_has_one_line_and_a_code(tmp_path):
     text, code = unforeseen(OSError(errno.ENOSPC, 'no space', str(tmp_path)))
     assert ('the disk is full' in text, code) == (True, 74)
+    text, code = unforeseen(PermissionError(errno.EACCES, 'Permission denied', str(tmp_path)))
+    assert text.startswith(f'error: {tmp_path}: cannot be read or written (Permission denied)')
+    assert code == 73
     text, code = unforeseen(KeyError('x'))
     assert (text.startswith("internal error: KeyError: 'x'"), code) == (True, 70)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
 import re
 from functools import cache
 from itertools import zip_longest
@@ -40,12 +41,19 @@ def check_dataset(bids_dir: Path, *, thorough: bool = True) -> None:
 
     Raises
     ------
-    NoInputError : the folder does not exist.
+    NoInputError : the folder does not exist, or may not be read.
     NotBidsError : it has no ``dataset_description.json`` or no ``sub-*`` folder; with
         ``thorough`` also if that file cannot be read or lacks Name or BIDSVersion.
     """
     check_folder(bids_dir, advice='Check the path of the BIDS dataset.')
     description = bids_dir / 'dataset_description.json'
+    with reading(bids_dir):
+        _check_contents(bids_dir, description)
+        if thorough:
+            _check_description(description)
+
+
+def _check_contents(bids_dir: Path, description: Path) -> None:
     if is_absent(description):
         raise NotBidsError(
             'the content of dataset_description.json is absent',
@@ -63,14 +71,12 @@ def check_dataset(bids_dir: Path, *, thorough: bool = True) -> None:
         raise NotBidsError(
             'not a BIDS dataset: no sub-* folder', advice='Check the path.', path=bids_dir
         )
-    if thorough:
-        _check_description(description)
 
 
 def _check_description(path: Path) -> None:
     try:
         content = read_object(path)
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         raise NotBidsError(
             f'not readable JSON ({error})',
             advice='Correct it, or skip this check with --skip-bids-validation.',
@@ -136,7 +142,7 @@ def session_labels(bids_dir: Path, participant: str) -> list[str | None]:
     derivatives has the anatomy of all sessions beside them.
     """
     folder = bids_dir / f'sub-{participant}'
-    labels = sorted(p.name[4:] for p in folder.glob('ses-*') if p.is_dir())
+    labels = sorted(p.name[4:] for p in folder.glob('ses-*') if os.path.isdir(p))
     beside = any(folder.glob('anat/sub-*.nii*'))
     return [None, *labels] if beside or not labels else [*labels]
 

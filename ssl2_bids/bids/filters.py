@@ -72,3 +72,23 @@ def describe_filter(key: str, pattern: dict[str, Any]) -> str:
     suffix = pattern.get('suffix', ' or '.join(SUFFIXES_OF[key]))
     rest = ', '.join(f'{n} = {v!r}' for n, v in pattern.items() if n != 'suffix')
     return f'suffix {suffix}' + (f' with {rest}' if rest else '')
+
+
+def unused_filters(
+    files: dict[tuple[str, str | None], list[dict[str, Any]]],
+    filters: dict[str, dict[str, Any]],
+) -> list[str]:
+    """A sentence for each filter that selects nothing in the whole dataset."""
+    everything = [f for found in files.values() for f in found]
+    texts = []
+    for key, pattern in filters.items():
+        if any(matches(f, key, pattern) for f in everything):
+            continue
+        plain = [f['path'].name for f in everything if f['suffix'] in SUFFIXES_OF[key]]
+        near = f'without the filter there are: {", ".join(plain[:4])}' if plain else (
+            'no such image exists without the filter either'
+        )  # fmt: skip
+        texts.append(
+            f'the filter for "{key}" selects nothing ({describe_filter(key, pattern)}); {near}'
+        )
+    return texts

@@ -7,6 +7,7 @@ space of its own, neither session's (within-subject).
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from ssl2_bids.bids.dataset import makers_of, participant_labels, read_descripti
 from ssl2_bids.bids.inheritance import Inheritance
 from ssl2_bids.bids.provenance import bids_uri
 from ssl2_bids.errors import DataError, NoInputError, ReadError, UsageError
-from ssl2_bids.files import check_folder
+from ssl2_bids.files import check_folder, reading
 from ssl2_bids.wording import uncited
 
 TAKEN = {'T1w': 'preproc', 'UNIT1': 'denoised', 'TB1map': None}  # by suffix, the desc-
@@ -32,7 +33,7 @@ def check_datasets(datasets: Mapping[str, Path], bids_dir: Path, output_dir: Pat
 
     Raises
     ------
-    NoInputError : a folder is missing, or has no ``sub-*`` folder.
+    NoInputError : a folder is missing, may not be read, or has no ``sub-*`` folder.
     UsageError : a folder is the dataset itself or the output folder.
     """
     for name, root in datasets.items():
@@ -44,8 +45,11 @@ def check_datasets(datasets: Mapping[str, Path], bids_dir: Path, output_dir: Pat
                     advice='Give the output folder of another program, such as fMRIPrep.',
                     path=root,
                 )
-        if not participant_labels(root):
-            below = sorted(p for p in root.iterdir() if p.is_dir() and participant_labels(p))
+        with reading(root):
+            empty = not participant_labels(root)
+            folders = [p for p in root.iterdir() if p.is_dir()] if empty else []
+        if empty:
+            below = sorted(p for p in folders if os.access(p, os.X_OK) and participant_labels(p))
             raise NoInputError(
                 f'the folder of derivatives ({name}) has no sub-* folder',
                 advice=f'Give {below[0]}.' if below else 'Check the path.',

@@ -8,23 +8,26 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from ssl2_bids.bids.database import listed_images
 from ssl2_bids.bids.dataset import read_description, unit_name
-from ssl2_bids.bids.filters import SUFFIXES_OF, describe_filter, matches
+from ssl2_bids.bids.filters import SUFFIXES_OF, matches, unused_filters
 from ssl2_bids.bids.given_datasets import given_images
 from ssl2_bids.bids.inheritance import Inheritance, stem
 from ssl2_bids.bids.scan import Scan
 from ssl2_bids.bids.selection import UNASKED, Choice, choose
 from ssl2_bids.contrasts import SIMILAR
 from ssl2_bids.errors import NothingSelectedError, Ssl2Error
+from ssl2_bids.files import cannot_read
 
 log = logging.getLogger('ssl2_bids')
 
 Item = TypeVar('Item')
+Unit: TypeAlias = tuple[str, str | None]  # participant and session
 
 THICK_SLICE = 2.0  # mm; a T1w with a longer voxel edge is a clinical 2D scan, read on FLAIR
 FOLDERS = ('anat', 'fmap')  # of a session, with images; B1 maps lie in the latter
@@ -69,7 +72,7 @@ class Session:
 
 def find_sessions(
     bids_dir: Path,
-    units: list[tuple[str, str | None]],
+    units: list[Unit],
     *,
     accepted: tuple[str, ...],
     required: tuple[tuple[str, ...], ...],
@@ -101,22 +104,27 @@ def find_sessions(
     """
     filters = {key: value for key, value in (filters or {}).items() if key in SUFFIXES_OF}
     listed = listed_images(bids_dir, database_dir) if database_dir else None
-    files = _images(bids_dir, sorted({subject for subject, _ in units}), listed)
+    problems: dict[Unit, Ssl2Error] = {}
+    files = _images(bids_dir, sorted({subject for subject, _ in units}), problems, listed)
     if not unusable:
         _warn_of_spelling(bids_dir, units, files, filters)
-    given = _given_images(derivatives or {}, units, files)
-    unused = _unused_filters(files, filters)
+    given = _given_images(derivatives or {}, units, files, problems)
+    unused = unused_filters(files, filters)
 
     def sessions_by(filters: dict[str, dict[str, Any]]) -> Iterator[Session]:
         for unit in _reported(units, 'choosing images: %d of %d sessions'):
-            choice = choose(
-                [*files.get(unit, []), *given.get(unit, [])],
-                filters,
-                accepted=accepted,
-                wanted=contrasts,
-                reference=reference,
-                unusable=unusable,
-            )
+            with _noted(problems, unit, bids_dir):
+                choice = choose(
+                    [*files.get(unit, []), *given.get(unit, [])],
+                    filters,
+                    accepted=accepted,
+                    wanted=contrasts,
+                    reference=reference,
+                    unusable=unusable,
+                )
+            if unit in problems:
+                yield Session(*unit, problem=problems[unit])
+                continue
             session = _session(*unit, choice, required, reference)
             if database_dir and session.skipped and not files.get(unit):
                 stale = f'in the database {database_dir} (remove it to index the dataset again)'
@@ -144,11 +152,21 @@ def _usable(session: Session) -> bool:
     return not session.skipped and session.problem is None
 
 
+@contextmanager
+def _noted(problems: dict[Unit, Ssl2Error], unit: Unit, path: Path) -> Iterator[None]:
+    """Let an ``OSError`` of this context, of ``path`` or below, be the problem of a session."""
+    try:
+        yield
+    except OSError as error:
+        problems.setdefault(unit, cannot_read(error, error.filename or path))
+
+
 def _images(
     bids_dir: Path,
     participants: list[str],
+    problems: dict[Unit, Ssl2Error],
     listed: Mapping[Path, Mapping[Path, list[Path]]] | None = None,
-) -> dict[tuple[str, str | None], list[dict[str, Any]]]:
+) -> dict[Unit, list[dict[str, Any]]]:
     """Entities, path and metadata of every anatomical image, by participant and session.
 
     Names of folders above the dataset do not describe an image: pybids is given the path
@@ -160,22 +178,19 @@ def _images(
     """
     entities_of = _entity_parser()
     inheritance = Inheritance(bids_dir)
-    found: dict[tuple[str, str | None], list[dict[str, Any]]] = {}
+    found: dict[Unit, list[dict[str, Any]]] = {}
     for label in _reported(participants, 'looking for images: %d of %d participants'):
         subject = bids_dir / f'sub-{label}'
         folders = _listed(subject) if listed is None else listed.get(subject, {})
         for folder, paths in folders.items():
             session = folder.parent.name[4:] if folder.parent.name.startswith('ses-') else None
-            images = [
-                {
-                    **entities_of(path.relative_to(bids_dir)),
-                    'path': path,
-                    **_sidecars(inheritance, path),
-                }
-                for path in paths
-                if path.name.endswith(('.nii', '.nii.gz')) and _belongs(path, label, session)
-            ]
-            found.setdefault((label, session), []).extend(f for f in images if 'suffix' in f)
+            with _noted(problems, (label, session), folder):
+                images = [
+                    _described(path, entities_of, inheritance)
+                    for path in paths
+                    if path.name.endswith(('.nii', '.nii.gz')) and _belongs(path, label, session)
+                ]
+                found.setdefault((label, session), []).extend(f for f in images if 'suffix' in f)
     return found
 
 
@@ -191,9 +206,10 @@ def _reported(items: Sequence[Item], text: str) -> Iterator[Item]:
 
 def _given_images(
     derivatives: Mapping[str, Path],
-    units: list[tuple[str, str | None]],
-    raw: Mapping[tuple[str, str | None], Sequence[Mapping[str, Any]]],
-) -> dict[tuple[str, str | None], list[dict[str, Any]]]:
+    units: list[Unit],
+    raw: Mapping[Unit, Sequence[Mapping[str, Any]]],
+    problems: dict[Unit, Ssl2Error],
+) -> dict[Unit, list[dict[str, Any]]]:
     """The images of ``-d``, by participant and session."""
     if not derivatives:
         return {}
@@ -203,16 +219,18 @@ def _given_images(
         for (subject, _), files in raw.items()
         if any(file.get('datatype', 'anat') == 'anat' for file in files)
     )
-    return {
-        unit: given_images(derivatives, *unit, entities_of, several=sessions[unit[0]] > 1)
-        for unit in units
-    }
+    found = {}
+    for unit in units:
+        with _noted(problems, unit, Path()):
+            several = sessions[unit[0]] > 1
+            found[unit] = given_images(derivatives, *unit, entities_of, several=several)
+    return found
 
 
 def _warn_of_spelling(
     bids_dir: Path,
-    units: list[tuple[str, str | None]],
-    files: Mapping[tuple[str, str | None], list[dict[str, Any]]],
+    units: list[Unit],
+    files: Mapping[Unit, list[dict[str, Any]]],
     filters: Mapping[str, dict[str, Any]],
 ) -> None:
     """Warn of images and folders that are named almost as BIDS names them, so are not found."""
@@ -226,7 +244,7 @@ def _warn_of_spelling(
     for subject, session in units:
         parent = bids_dir / f'sub-{subject}' / (f'ses-{session}' if session else '')
         for folder in _folders_of(parent):
-            if folder.name not in FOLDERS and folder.name.lower() in FOLDERS and folder.is_dir():
+            if folder.name not in FOLDERS and folder.name.lower() in FOLDERS:
                 wrong.setdefault(folder.name, []).append(folder)
     for name, paths in ((name, paths) for name, paths in wrong.items() if paths):
         more = f' and {len(paths) - 1} more' if paths[1:] else ''
@@ -247,9 +265,9 @@ def _belongs(path: Path, label: str, session: str | None) -> bool:
 
 
 def _folders_of(parent: Path) -> list[Path]:
-    """What a folder of a participant or session has; nothing where it cannot be read."""
+    """The folders of a participant or session; none where it cannot be read."""
     try:
-        return sorted(parent.iterdir()) if parent.is_dir() else []
+        return sorted(filter(os.path.isdir, parent.iterdir())) if parent.is_dir() else []
     except PermissionError as error:
         log.warning('%s: cannot be read (%s)', error.filename, error.strerror)
         return []
@@ -286,29 +304,12 @@ def _entity_parser() -> Callable[[Path], dict[str, str]]:
     return read
 
 
-def _sidecars(inheritance: Inheritance, path: Path) -> dict[str, Any]:
+def _described(
+    path: Path, entities_of: Callable[[Path], dict[str, str]], inheritance: Inheritance
+) -> dict[str, Any]:
     metadata, problems = inheritance.metadata_for(path)
-    return {'metadata': metadata, 'sidecar_problems': problems}
-
-
-def _unused_filters(
-    files: dict[tuple[str, str | None], list[dict[str, Any]]],
-    filters: dict[str, dict[str, Any]],
-) -> list[str]:
-    """A sentence for each filter that selects nothing in the whole dataset."""
-    everything = [f for found in files.values() for f in found]
-    texts = []
-    for key, pattern in filters.items():
-        if any(matches(f, key, pattern) for f in everything):
-            continue
-        plain = [f['path'].name for f in everything if f['suffix'] in SUFFIXES_OF[key]]
-        near = f'without the filter there are: {", ".join(plain[:4])}' if plain else (
-            'no such image exists without the filter either'
-        )  # fmt: skip
-        texts.append(
-            f'the filter for "{key}" selects nothing ({describe_filter(key, pattern)}); {near}'
-        )
-    return texts
+    found = {'path': path, 'metadata': metadata, 'sidecar_problems': problems}
+    return {**entities_of(path.relative_to(inheritance.root)), **found}
 
 
 def _session(

@@ -31,12 +31,12 @@ def dataset(make_dataset) -> Path:
 def test_the_list_is_that_of_the_folders(dataset, tmp_path):
     database = tmp_path / 'database'
     participants = ['01', '02']
-    plain = _images(dataset, participants)
+    plain = _images(dataset, participants, {})
     assert {f['path'].name for files in plain.values() for f in files} == {
         Path(name).name for name in (*FILES[:4], FILES[5])
     }
     for _ in range(2):  # made, then read
-        assert _images(dataset, participants, listed_images(dataset, database)) == plain
+        assert _images(dataset, participants, {}, listed_images(dataset, database)) == plain
     assert (database / 'layout_index.sqlite').is_file()
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -16,8 +18,9 @@ from ssl2_bids.bids.dataset import (
     select_sessions,
     warn_of_labels,
 )
+from ssl2_bids.bids.given_datasets import check_datasets
 from ssl2_bids.bids.inputs import find_sessions
-from ssl2_bids.errors import NotBidsError, NothingSelectedError
+from ssl2_bids.errors import DeniedError, NotBidsError, NothingSelectedError
 from ssl2_bids.files import read_object
 
 REQUIRED = (('FLAIR',), ('T1w',))
@@ -382,3 +385,79 @@ def test_names_that_differ_from_bids_in_case_alone_are_named_once(make_dataset, 
     asked = found(root, who=['01'], filters={'flair': {'suffix': 'flair'}})
     assert caplog.records == []
     assert list(asked[0].scans) == ['T1w', 'FLAIR']
+
+
+@pytest.fixture
+def refuse(monkeypatch):
+    """A function that takes permissions of a folder away; the tests may run as root.
+
+    ``x`` : what lies in the folder cannot be looked at. ``r`` : the folder cannot be listed.
+    """
+
+    def take(folder, permission):
+        def refused(call, of):
+            def instead(path='.', *arguments, **options):
+                if of(Path(path)):
+                    raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+                return call(path, *arguments, **options)
+
+            return instead
+
+        names = ('stat', 'lstat') if permission == 'x' else ('scandir', 'listdir')
+        for name in names:
+            is_refused = {
+                'x': lambda path: folder in path.parents,
+                'r': lambda path: path == folder,
+            }[permission]
+            monkeypatch.setattr(os, name, refused(getattr(os, name), is_refused))
+
+    return take
+
+
+@pytest.mark.parametrize('sidecar', [True, False])
+def test_a_folder_whose_files_may_not_be_looked_at_fails_its_session(
+    make_dataset, refuse, sidecar
+):
+    root = make_dataset([f'sub-{n}/anat/sub-{n}_T1w.nii.gz' for n in ('01', '02')])
+    if sidecar:
+        (root / 'sub-01' / 'anat' / 'sub-01_T1w.json').write_text('{}')
+    refuse(root / 'sub-01' / 'anat', 'x')
+    first, second = found(root)
+    assert isinstance(first.problem, DeniedError)
+    assert 'cannot be read (Permission denied)' in str(first.problem)
+    assert str(root / 'sub-01' / 'anat') in first.problem.path
+    assert second.problem is None
+    assert list(second.scans) == ['T1w']
+
+
+def test_a_participant_whose_folders_may_not_be_looked_at_fails_alone(make_dataset, refuse):
+    root = make_dataset([f'sub-{n}/ses-1/anat/sub-{n}_ses-1_T1w.nii.gz' for n in ('01', '02')])
+    refuse(root / 'sub-01', 'x')
+    first, second = found(root)
+    assert not first.scans
+    assert list(second.scans) == ['T1w']
+
+
+def test_a_dataset_of_derivatives_that_may_not_be_looked_at_fails_the_session(
+    make_dataset, refuse
+):
+    root = make_dataset([f'sub-{n}/anat/sub-{n}_T1w.nii.gz' for n in ('01', '02')])
+    given = make_dataset(
+        [f'sub-{n}/anat/sub-{n}_desc-preproc_T1w.nii.gz' for n in ('01', '02')], 'given'
+    )
+    refuse(given / 'sub-01' / 'anat', 'x')
+    first, second = found(root, derivatives={'given': given})
+    assert isinstance(first.problem, DeniedError)
+    assert [scan.dataset for scan in second.scans.values()] == ['given']
+
+
+@pytest.mark.parametrize('permission', ['x', 'r'])
+def test_a_dataset_that_may_not_be_read_is_named(make_dataset, refuse, tmp_path, permission):
+    root = make_dataset(['sub-01/anat/sub-01_T1w.nii.gz'])
+    given = make_dataset(['sub-01/anat/sub-01_T1w.nii.gz'], 'given')
+    refuse(given, permission)
+    with pytest.raises(DeniedError, match=f'^{given}.*cannot be read'):
+        check_datasets({'given': given}, root, tmp_path / 'out')
+    if permission == 'x':
+        with pytest.raises(DeniedError, match=f'^{given}.*cannot be read'):
+            check_dataset(given)

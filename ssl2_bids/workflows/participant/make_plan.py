@@ -22,7 +22,7 @@ from ssl2_bids.bids.scan import Scan
 from ssl2_bids.bids.sidecars import kept_metadata
 from ssl2_bids.bids.template_spaces import Template, TemplateSpace
 from ssl2_bids.errors import DataError, UnavailableError
-from ssl2_bids.files import storage_failure
+from ssl2_bids.files import cannot_read, storage_failure
 from ssl2_bids.networks.weights import Card
 from ssl2_bids.settings import PREPROCESSING, SEGMENTATION, ParticipantSettings, deciding
 from ssl2_bids.steps.inhomogeneity import is_strong
@@ -122,9 +122,13 @@ def _with_transforms(plan: Plan, missing: Mapping[TemplateSpace, UnavailableErro
         for name, root in plan.settings.derivatives.items():
             try:
                 given = given_transforms(name, root, session.subject, session.session, label)
-            except DataError as error:
+            except (DataError, OSError) as error:
                 if name == own:
-                    problem = given_file_error(error)
+                    problem = (
+                        given_file_error(error)
+                        if isinstance(error, DataError)
+                        else cannot_read(error, error.filename or root)
+                    )
                     return replace(plan, session=replace(session, problem=problem))
                 continue
             if given and name == own and given.within == reference.within:

@@ -17,6 +17,7 @@ from ssl2_bids.errors import (
     SUCCESS,
     BusyError,
     DataError,
+    DeniedError,
     NoInputError,
     ReadError,
     Ssl2Error,
@@ -79,7 +80,7 @@ def look(
     problem = plan.session.problem
     left_alone = AbsentResultsError | UsualResultError | BusyError | KeptResultError
     if isinstance(problem, left_alone) or (
-        isinstance(problem, ReadError) and results_beside(plan.names)
+        isinstance(problem, ReadError | DeniedError) and results_beside(plan.names)
     ):  # results stay as they are
         return Outcome(name, 'failed', str(problem), problem.exit_code, stays=True)
     folder = graph.branch_folder(plan, settings.work_dir)
