@@ -300,6 +300,23 @@ def files_below(folder: Path, pattern: str) -> list[Path]:
     return sorted(found)
 
 
+def listing(folder: Path, pattern: str) -> list[Path]:
+    """What a folder has by a pattern of names, sorted; nothing where there is no such folder.
+
+    ``Path.glob`` finds nothing in a folder that may not be read.
+
+    Raises
+    ------
+    OSError : the folder cannot be read.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            names = fnmatch.filter([entry.name for entry in entries], pattern)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(folder / name for name in names)
+
+
 def finished_files(folder: Path, pattern: str) -> list[Path]:
     """Files below a folder by a pattern of names, sorted, without those under way.
 

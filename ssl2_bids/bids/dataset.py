@@ -27,6 +27,7 @@ from ssl2_bids.files import (
     FULL,
     as_ssl2_error,
     check_folder,
+    listing,
     read_object,
     read_text,
     reading,
@@ -112,8 +113,13 @@ def is_own_dataset(folder: Path) -> bool:
 
 
 def participant_labels(bids_dir: Path) -> list[str]:
-    """Labels of the ``sub-*`` folders, sorted, without the prefix."""
-    return sorted(p.name[4:] for p in bids_dir.glob('sub-?*') if p.is_dir())
+    """Labels of the ``sub-*`` folders, sorted, without the prefix.
+
+    Raises
+    ------
+    OSError : the dataset may not be read.
+    """
+    return sorted(p.name[4:] for p in listing(bids_dir, 'sub-?*') if p.is_dir())
 
 
 def is_label(text: str) -> bool:
@@ -196,7 +202,9 @@ def select_sessions(
                 f'no selected participant has a session "{label}"',
                 advice=_suggest(label, present) if present else 'The dataset has no sessions.',
             )
-    return [(p, s) for p, s in units if s in wanted]
+    # whether a participant has a session is not known where its folder may not be listed
+    may = {p: os.access(bids_dir / f'sub-{p}', os.R_OK | os.X_OK) for p in participants}
+    return [(p, s) for p, s in units if s in wanted or not may[p]]
 
 
 def _suggest(label: str, present: list[str]) -> str:

@@ -21,7 +21,7 @@ from ssl2_bids.bids.dataset import makers_of, participant_labels, read_descripti
 from ssl2_bids.bids.inheritance import Inheritance
 from ssl2_bids.bids.provenance import bids_uri
 from ssl2_bids.errors import DataError, NoInputError, ReadError, UsageError
-from ssl2_bids.files import check_folder, reading
+from ssl2_bids.files import check_folder, listing, reading
 from ssl2_bids.wording import uncited
 
 TAKEN = {'T1w': 'preproc', 'UNIT1': 'denoised', 'TB1map': None}  # by suffix, the desc-
@@ -47,9 +47,9 @@ def check_datasets(datasets: Mapping[str, Path], bids_dir: Path, output_dir: Pat
                 )
         with reading(root):
             empty = not participant_labels(root)
-            folders = [p for p in root.iterdir() if p.is_dir()] if empty else []
+            below = sorted(p for p in root.iterdir() if p.is_dir()) if empty else []
         if empty:
-            below = sorted(p for p in folders if os.access(p, os.X_OK) and participant_labels(p))
+            below = [p for p in below if os.access(p, os.R_OK | os.X_OK) and participant_labels(p)]
             raise NoInputError(
                 f'the folder of derivatives ({name}) has no sub-* folder',
                 advice=f'Give {below[0]}.' if below else 'Check the path.',
@@ -116,7 +116,7 @@ def files_at(
         levels.insert(0, (own / f'ses-{session}' / folder, session))
     for place, label in levels:
         found = []
-        for path in sorted(place.glob(pattern)):
+        for path in listing(place, pattern):
             name = re.fullmatch(r'sub-([^_]+)(?:_ses-([^_]+))?_.+', path.name)
             if name is None or (name[1], name[2]) != (subject, label):
                 warn_once(f'{path}: left out: the file name belongs to another participant')

@@ -22,7 +22,7 @@ from ssl2_bids.bids.scan import Scan
 from ssl2_bids.bids.selection import UNASKED, Choice, choose
 from ssl2_bids.contrasts import SIMILAR
 from ssl2_bids.errors import NothingSelectedError, Ssl2Error
-from ssl2_bids.files import cannot_read
+from ssl2_bids.files import cannot_read, listing
 
 log = logging.getLogger('ssl2_bids')
 
@@ -181,10 +181,15 @@ def _images(
     found: dict[Unit, list[dict[str, Any]]] = {}
     for label in _reported(participants, 'looking for images: %d of %d participants'):
         subject = bids_dir / f'sub-{label}'
-        folders = _listed(subject) if listed is None else listed.get(subject, {})
-        for folder, paths in folders.items():
+        folders: Mapping[Path, list[Path] | None] = (listed or {}).get(subject, {})
+        with _noted(problems, (label, None), subject):
+            folders = dict.fromkeys(_image_folders(subject)) if listed is None else folders
+        for folder, known in folders.items():
             session = folder.parent.name[4:] if folder.parent.name.startswith('ses-') else None
             with _noted(problems, (label, session), folder):
+                paths = listing(folder, 'sub-*.nii*') if known is None else known
+                if not paths:
+                    continue
                 images = [
                     _described(path, entities_of, inheritance)
                     for path in paths
@@ -265,22 +270,17 @@ def _belongs(path: Path, label: str, session: str | None) -> bool:
 
 
 def _folders_of(parent: Path) -> list[Path]:
-    """The folders of a participant or session; none where it cannot be read."""
+    """The folders of a participant or session; none where it cannot be read: that is reported."""
     try:
         return sorted(filter(os.path.isdir, parent.iterdir())) if parent.is_dir() else []
-    except PermissionError as error:
-        log.warning('%s: cannot be read (%s)', error.filename, error.strerror)
+    except PermissionError:
         return []
 
 
-def _listed(subject: Path) -> dict[Path, list[Path]]:
-    """Images in ``anat`` and ``fmap`` of a participant and of its sessions, by folder."""
-    return {
-        folder: sorted(folder.glob('sub-*.nii*'))
-        for parent in (subject, *sorted(subject.glob('ses-*')))
-        for folder in (parent / name for name in FOLDERS)
-        if os.path.isdir(folder)  # False also where that is not permitted
-    }
+def _image_folders(subject: Path) -> list[Path]:
+    """``anat`` and ``fmap`` of a participant and of its sessions, where there are such."""
+    parents = (subject, *listing(subject, 'ses-*'))
+    return [parent / name for parent in parents for name in FOLDERS]
 
 
 def _entity_parser() -> Callable[[Path], dict[str, str]]:

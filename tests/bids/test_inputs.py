@@ -403,8 +403,8 @@ def refuse(monkeypatch):
 
             return instead
 
-        names = ('stat', 'lstat') if permission == 'x' else ('scandir', 'listdir')
-        for name in names:
+        listings = ('scandir', 'listdir')
+        for name in ('stat', 'lstat', *listings) if permission == 'x' else listings:
             is_refused = {
                 'x': lambda path: folder in path.parents,
                 'r': lambda path: path == folder,
@@ -434,7 +434,7 @@ def test_a_participant_whose_folders_may_not_be_looked_at_fails_alone(make_datas
     root = make_dataset([f'sub-{n}/ses-1/anat/sub-{n}_ses-1_T1w.nii.gz' for n in ('01', '02')])
     refuse(root / 'sub-01', 'x')
     first, second = found(root)
-    assert not first.scans
+    assert isinstance(first.problem, DeniedError)
     assert list(second.scans) == ['T1w']
 
 
@@ -458,6 +458,38 @@ def test_a_dataset_that_may_not_be_read_is_named(make_dataset, refuse, tmp_path,
     refuse(given, permission)
     with pytest.raises(DeniedError, match=f'^{given}.*cannot be read'):
         check_datasets({'given': given}, root, tmp_path / 'out')
-    if permission == 'x':
-        with pytest.raises(DeniedError, match=f'^{given}.*cannot be read'):
-            check_dataset(given)
+    with pytest.raises(DeniedError, match=f'^{given}.*cannot be read'):
+        check_dataset(given)
+
+
+@pytest.mark.parametrize('folder', ['sub-01', 'sub-01/anat', 'sub-01/fmap'])
+def test_a_folder_that_may_not_be_listed_fails_its_session(make_dataset, refuse, folder):
+    root = make_dataset([f'sub-{n}/anat/sub-{n}_T1w.nii.gz' for n in ('01', '02')])
+    (root / 'sub-01' / 'fmap').mkdir()
+    refuse(root / folder, 'r')
+    first, second = found(root)
+    assert isinstance(first.problem, DeniedError)
+    assert first.problem.path == str(root / folder)
+    assert list(second.scans) == ['T1w']
+
+
+def test_results_of_others_that_may_not_be_listed_fail_the_session(make_dataset, refuse):
+    root = make_dataset([f'sub-{n}/anat/sub-{n}_T1w.nii.gz' for n in ('01', '02')])
+    names = [f'sub-{n}/anat/sub-{n}_desc-preproc_T1w.nii.gz' for n in ('01', '02')]
+    given = make_dataset(names, 'given')
+    refuse(given / 'sub-01' / 'anat', 'r')
+    first, second = found(root, derivatives={'given': given})
+    assert isinstance(first.problem, DeniedError)
+    assert [scan.dataset for scan in second.scans.values()] == ['given']
+
+
+def test_a_participant_whose_sessions_are_not_known_stays_selected(make_dataset, monkeypatch):
+    names = [f'sub-{n}/ses-a/anat/sub-{n}_ses-a_T1w.nii.gz' for n in ('01', '02')]
+    root = make_dataset(names)
+    monkeypatch.setattr(
+        Path,
+        'glob',
+        lambda self, pattern: iter(() if self.name == 'sub-01' else sorted(self.iterdir())),
+    )
+    monkeypatch.setattr(os, 'access', lambda path, mode: Path(path).name != 'sub-01')
+    assert select_sessions(root, ['01', '02'], ('a',)) == [('01', None), ('02', 'a')]
