@@ -6,6 +6,7 @@ docstrings below are the text of ``docs/reference/exit-codes.md``.
 
 from __future__ import annotations
 
+import errno
 import inspect
 import signal
 from collections.abc import Iterator
@@ -68,9 +69,10 @@ def _rebuild(kind: type[Ssl2Error], message: str, advice: str, path: str) -> Ssl
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Whether an error, such as one that torch or ITK wrote, means too little memory."""
+    """Whether an error, of torch, ITK or a file that is mapped, means too little memory."""
     full = isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
-    return full or isinstance(error, MemoryError)
+    mapped = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    return full or mapped or isinstance(error, MemoryError)
 
 
 @contextmanager

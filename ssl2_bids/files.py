@@ -40,7 +40,6 @@ FULL = (errno.ENOSPC, errno.EDQUOT)  # of an OSError
 NOT_READ = (  # of an OSError that is not the fault of the file
     errno.EIO,
     errno.ESTALE,
-    errno.ENOMEM,
     errno.EMFILE,
     errno.ENFILE,
     errno.ETIMEDOUT,
@@ -283,14 +282,27 @@ def sha256_of(stream: BinaryIO) -> str:
     return digest.hexdigest()
 
 
-def files_below(folder: Path, pattern: str) -> list[Path]:
+def files_below(folder: Path, pattern: str, *, strict: bool = False) -> list[Path]:
     """Files below a folder by a pattern of their names, sorted.
 
     Links to folders are followed, each folder once; ``Path.rglob`` does not follow them.
+
+    Parameters
+    ----------
+    strict : a folder that may not be read is an error; else it is passed over.
+
+    Raises
+    ------
+    OSError : with ``strict``.
     """
+
+    def failed(error: OSError) -> None:
+        if strict and not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            raise error
+
     seen: set[str] = set()
     found: list[Path] = []
-    for place, folders, names in os.walk(folder, followlinks=True):
+    for place, folders, names in os.walk(folder, onerror=failed, followlinks=True):
         real = os.path.realpath(place)
         if real in seen:
             folders.clear()

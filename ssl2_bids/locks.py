@@ -78,7 +78,7 @@ def _hold(stream: int, path: Path, names: Sequence[str], waited_for: Sequence[st
 
 def _is_at(stream: int, path: Path) -> bool:
     """Whether an open file is still the one at its path: another run may have removed it."""
-    with suppress(FileNotFoundError):
+    with suppress(OSError):  # NFS: the handle of a removed file is stale
         return os.path.samestat(os.fstat(stream), os.stat(path))
     return False
 

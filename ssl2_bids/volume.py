@@ -10,7 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from ssl2_bids.errors import DataError
+from ssl2_bids.errors import DataError, lacks_memory
 from ssl2_bids.files import storage_failure, whole_file
 from ssl2_bids.voxel_grid import Grid, spacing_of, voxel_volume_of
 
@@ -66,6 +66,8 @@ def read(path: str | Path, *, contrast: str = '', dtype: type | None = np.float3
     try:
         data = _voxels(path, image)
     except (OSError, EOFError, ValueError, zlib.error) as error:
+        if lacks_memory(error):
+            raise MemoryError from error
         if failed := storage_failure(error, path):
             raise failed from error
         raise DataError(
@@ -129,6 +131,8 @@ def open_image(path: str | Path) -> nib.Nifti1Image:
         ValueError,
         zlib.error,
     ) as error:
+        if lacks_memory(error):
+            raise MemoryError from error
         if failed := storage_failure(error, path):
             raise failed from error
         tool = pointer_of(path)

@@ -98,6 +98,17 @@ def test_a_disk_that_fails_behind_the_header_is_no_fault_of_the_image(tmp_path, 
         read(path)
 
 
+def test_a_file_that_does_not_fit_into_the_memory_is_no_fault_of_the_disk(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(errno.ENOMEM, 'Cannot allocate memory')
+
+    path = tmp_path / 'x.nii'
+    write(ramp(), path)
+    monkeypatch.setattr('nibabel.arrayproxy.array_from_file', fail)
+    with pytest.raises(MemoryError):
+        read(path)
+
+
 @pytest.mark.parametrize('signs', list(itertools.product((1, -1), repeat=3)))
 @pytest.mark.parametrize('order', list(itertools.permutations(range(3))))
 def test_reorientation_moves_no_value_in_space(signs, order):

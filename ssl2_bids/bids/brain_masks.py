@@ -11,7 +11,7 @@ from ssl2_bids.bids.absent import absent_content, is_absent
 from ssl2_bids.bids.image_names import is_native
 from ssl2_bids.bids.provenance import BRAIN_MASKS
 from ssl2_bids.errors import DataError, ReadError
-from ssl2_bids.files import files_below
+from ssl2_bids.files import files_below, listing
 from ssl2_bids.raw_grid import RawGrid, read_raw_grid, upright
 from ssl2_bids.volume import pointer_of
 from ssl2_bids.voxel_grid import describe_grid, same_grid
@@ -50,10 +50,14 @@ def brain_masks_of(folder: Path, subject: str, session: str | None) -> list[Path
     ----------
     folder : searched for ``sub-*[_ses-*][_space-*]_desc-brain_mask.nii[.gz]``, in itself and in
         ``sub-*`` below it.
+
+    Raises
+    ------
+    OSError : one of these folders may not be read.
     """
     own = folder / f'sub-{subject}'
-    found = [*folder.glob(f'sub-{subject}_*.nii*')]
-    found += files_below(own, f'sub-{subject}_*.nii*')
+    found = listing(folder, f'sub-{subject}_*.nii*')
+    found += files_below(own, f'sub-{subject}_*.nii*', strict=True)
     found = [path for path in found if path.parent.name not in OF_OTHERS]
     named = [(path, NAME.fullmatch(path.name)) for path in sorted(found)]
     masks = [
@@ -90,6 +94,7 @@ def given_brain_mask(
     Raises
     ------
     DataError : there are masks, but on other grids; or a mask cannot be read.
+    OSError : a folder may not be read.
     """
     masks = brain_masks_of(folder, subject, session)
     fits = images

@@ -85,8 +85,7 @@ def _for_t1(choosing: Choosing, pair: Sequence[dict[str, Any]], uniform: dict[st
             return []
         # the names of a B1+ map and its UNIT1 differ often; a run of another number is doubtful
         for _, file in found[:1]:
-            if file.get('run') and uniform.get('run'):
-                _note_other(choosing, file, uniform, only=('run',))
+            _note_other(choosing, file, uniform, only=('run',))
         return found
     if any('InversionTime' in one for one in sidecars):
         why = t1_mapping.why_no_protocol({f['path'].name: f['metadata'] for f in pair})
@@ -110,8 +109,8 @@ def _note_other(
     uniform: dict[str, Any],
     only: tuple[str, ...] | None = None,
 ) -> None:
-    """Warn of a map whose name is not that of its UNIT1, in some entities or in any."""
-    apart = mp2rage_parts.differences(file, uniform)
+    """Warn of a map whose name contradicts that of its UNIT1, in some entities or in any."""
+    apart = mp2rage_parts.contradictions(file, uniform)
     apart = [name for name in apart if only is None or name in only]
     if apart:
         choosing.warnings.append(

@@ -34,7 +34,7 @@ from ssl2_bids.bids.filters import LONG_NAMES, entities_agree
 from ssl2_bids.bids.inheritance import Inheritance, stem
 from ssl2_bids.bids.label_ranking import those_that_count
 from ssl2_bids.errors import DataError, NoInputError
-from ssl2_bids.files import check_folder, files_below
+from ssl2_bids.files import check_folder, files_below, listing, reading
 from ssl2_bids.steps.annotation import LESION, meaning
 
 log = logging.getLogger('ssl2_bids')
@@ -300,11 +300,13 @@ def _images(folder: Path, participants: Iterable[str] | None) -> list[Path]:
     check_folder(folder)
     wanted = None if participants is None else {f'sub-{p}' for p in participants}
     found: dict[Path, Path] = {}
-    for subject in sorted(folder.glob('sub-*')):
-        if wanted is None or re.split(r'[_.]', subject.name)[0] in wanted:
-            images = files_below(subject, '[!.]*.nii*') if subject.is_dir() else [subject]
-            for path in sorted(p for p in images if p.name.endswith(('.nii', '.nii.gz'))):
-                found[path.with_name(stem(path))] = path
+    with reading(folder):
+        for subject in listing(folder, 'sub-*'):
+            if wanted is None or re.split(r'[_.]', subject.name)[0] in wanted:
+                below = files_below(subject, '[!.]*.nii*', strict=True)
+                images = below if subject.is_dir() else [subject]
+                for path in sorted(p for p in images if p.name.endswith(('.nii', '.nii.gz'))):
+                    found[path.with_name(stem(path))] = path
     return list(found.values())
 
 

@@ -164,6 +164,13 @@ def differences(file: dict[str, Any], uniform: dict[str, Any]) -> list[str]:
     return sorted(found, key=lambda name: name != 'run')
 
 
+def contradictions(file: dict[str, Any], uniform: dict[str, Any]) -> list[str]:
+    """The differences of entities that both names have; a map may name itself in ``acq``."""
+    its, own = _common(file), _common(uniform)
+    its['acq'] = re.sub('t1(map)?', '', its['acq'])
+    return [name for name in differences(file, uniform) if its[name] and own[name]]
+
+
 def best_named(
     files: Sequence[dict[str, Any]], uniform: dict[str, Any] | None
 ) -> list[dict[str, Any]]:

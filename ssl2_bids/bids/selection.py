@@ -44,7 +44,8 @@ def choose(
     for key in KEYS:
         suffix = SUFFIXES_OF[key][0]
         reason = _why_not(key, suffix, accepted, wanted, choosing.picks)
-        reason = reason or _reference_instead(choosing, suffix, reference)
+        if not wanted or reference in wanted:
+            reason = reason or _reference_instead(choosing, suffix, reference)
         known = set(choosing.absent)
         found, given = choosing.candidates(key), choosing.given(suffix)
         if reason:

@@ -13,7 +13,7 @@ from ssl2_bids.bids.columns import LESION_COLUMNS, VOLUME_COLUMNS
 from ssl2_bids.bids.outputs import UnitNames, sidecar_path, table_path, write_table
 from ssl2_bids.bids.provenance import bids_uri
 from ssl2_bids.bids.sidecars import SLOPPY, is_sloppy, segmentation_sidecar
-from ssl2_bids.errors import DataError
+from ssl2_bids.errors import DataError, ReadError
 from ssl2_bids.files import read_text, write_json
 from ssl2_bids.networks.calibration import UNCHANGED
 from ssl2_bids.networks.cards import Card
@@ -69,7 +69,8 @@ def read_result(path: Path, *, contrast: str = '', dtype: type | None = np.float
     try:
         return reorient(read(path, contrast=contrast, dtype=dtype))
     except DataError as error:
-        error.advice = PROCESS_AGAIN  # it is not for the user to convert
+        if not isinstance(error, ReadError):
+            error.advice = PROCESS_AGAIN  # it is not for the user to convert
         raise
 
 

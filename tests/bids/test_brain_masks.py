@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import nibabel as nib
@@ -111,3 +113,17 @@ def test_files_that_seem_to_be_masks_are_found(tmp_path):
     paths = [store(tmp_path / 'sub-01' / name, 1.0) for name in names]
     assert unlike_masks(tmp_path, '01') == paths[:1]
     assert unlike_masks(tmp_path, '02') == []
+
+
+def test_a_folder_that_may_not_be_read_is_no_missing_mask(tmp_path, monkeypatch):
+    store(tmp_path / 'sub-01/anat/sub-01_desc-brain_mask.nii.gz', 1.0)
+    truly = os.scandir
+
+    def denied(place):
+        if str(place).endswith('anat'):
+            raise PermissionError(errno.EACCES, 'Permission denied', str(place))
+        return truly(place)
+
+    monkeypatch.setattr('os.scandir', denied)
+    with pytest.raises(PermissionError):
+        brain_masks_of(tmp_path, '01', None)

@@ -522,6 +522,11 @@ def test_the_t1_map_of_the_acquisition_of_unit1_is_taken(tmp_path):
     (tmp_path / 'sub-01_acq-highres_T1map.nii.gz').unlink()
     other = chosen(entries(tmp_path, names[0], names[2]))
     assert any('its name differs in acq' in text for text in other.warnings)
+    for pair in (('acq-T1map_T1map', 'acq-UNI_UNIT1'), ('T1map', 'acq-highres_UNIT1')):
+        (tmp_path / pair[1]).mkdir()
+        plain = chosen(entries(tmp_path / pair[1], *pair))
+        assert plain.picked[0].companions
+        assert not any('belong together' in text for text in plain.warnings)
 
 
 def test_a_companion_that_cannot_be_used_costs_itself(tmp_path):

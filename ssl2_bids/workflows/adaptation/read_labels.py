@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from ssl2_bids.bids.labels import Label
 from ssl2_bids.bids.outputs import read_sidecar, sidecar_path, sources_of
-from ssl2_bids.errors import DataError
+from ssl2_bids.errors import DataError, ReadError
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.settings import GroupSettings
 from ssl2_bids.steps.annotation import Annotation
@@ -172,6 +172,7 @@ def read_labels(cases: Sequence[Case], settings: GroupSettings) -> ReadLabels:
     Raises
     ------
     DataError : none can be used, or all of them are empty.
+    ReadError : the disk failed.
     """
     annotations: dict[str, Annotation] = {}
     refused: list[DataError] = []
@@ -184,6 +185,8 @@ def read_labels(cases: Sequence[Case], settings: GroupSettings) -> ReadLabels:
             try:
                 found, labels, whole = annotation_of(case, settings.bids_dir)
                 case = replace(case, labels=labels)
+            except ReadError:  # with fewer labels the decision would be another one
+                raise
             except DataError as error:
                 refused.append(error)
                 notes.append((case.name, f'its label is left out: {error.message}'))

@@ -13,7 +13,7 @@ from torch import nn
 from ssl2_bids import __version__
 from ssl2_bids.bids.outputs import UnitNames, stored_configuration
 from ssl2_bids.bids.provenance import configuration_hash
-from ssl2_bids.errors import WRITING, Ssl2Error
+from ssl2_bids.errors import WRITING, ReadError, Ssl2Error
 from ssl2_bids.files import remove_leftovers, write_json
 from ssl2_bids.networks.calibration import Calibration, calibrate
 from ssl2_bids.networks.cards import Card
@@ -87,8 +87,8 @@ def resegment(
             how = segment_case(case, card, network, device=device, start=start)
             show(f'{case.name}: segmented by {card.label} ({number} of {len(todo)}){how}')
         except Ssl2Error as error:
-            if error.exit_code in WRITING:  # each further one would lose its former result
-                raise
+            if error.exit_code in WRITING and not isinstance(error, ReadError):
+                raise  # each further one would lose its former result
             log.error('%s: not segmented by %s: %s', case.name, card.label, error)
             failures.append(FailedSession(case, error))
     write_pages(root, subjects)

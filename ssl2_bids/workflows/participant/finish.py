@@ -31,6 +31,9 @@ from ssl2_bids.workflows.participant.summary import (
 from ssl2_bids.workflows.participant.templates import TemplateResults
 from ssl2_bids.workflows.participant.thinned import on_all_voxels
 
+# where the stage was finished by a version that did not describe it
+UNIT1_OF_FORMER_VERSIONS = 'UNIT1 prepared with its inversion images, 0 to 4095.'
+
 
 def finish(
     plan: Plan,
@@ -72,14 +75,14 @@ def finish(
     """
     found = in_order([read_json(path) for path in facts], contrasts)
     stripped = {f['contrast']: f['brain_only'] for f in found if f['step'] == 'find_brain'}
-    prepared_as = {f['contrast']: f['description'] for f in found if f['step'] == 'prepare'}
+    prepared_as = {f['contrast']: f.get('description') for f in found if f['step'] == 'prepare'}
     (segmented,) = [f for f in found if f['step'] == 'segment']
     (joined,) = [f for f in found if f['step'] == 'join_brains']
     results = Results(
         contrasts=contrasts,
         prepared=prepared,
         maps=dict(zip(contrasts, maps, strict=True)),
-        description_of_unit1=prepared_as.get('UNIT1', ''),
+        description_of_unit1=prepared_as.get('UNIT1') or UNIT1_OF_FORMER_VERSIONS,
         corrected=corrected,
         resampled=resampled,
         matrices=matrices,

@@ -86,6 +86,9 @@ def _with_brain_mask(plan: Plan) -> Plan:
             )
         except DataError as error:
             return replace(plan, session=replace(session, problem=given_file_error(error)))
+        except OSError as error:
+            problem = cannot_read(error, error.filename or root)
+            return replace(plan, session=replace(session, problem=problem))
         if found:
             return replace(plan, brain_mask=found)
     named = [f'-d {name}' for name in plan.settings.derivatives]

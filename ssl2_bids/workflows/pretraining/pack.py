@@ -15,7 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl2_bids.digests import DIGESTS, Digests
-from ssl2_bids.errors import NoInputError, NothingSelectedError, Ssl2Error, UsageError
+from ssl2_bids.errors import (
+    NoInputError,
+    NothingSelectedError,
+    ReadError,
+    Ssl2Error,
+    UsageError,
+)
 from ssl2_bids.files import write_json
 from ssl2_bids.progress import NameProgress
 from ssl2_bids.synthesis.appearance import CHANNELS
@@ -282,7 +288,7 @@ def pack_dataset(work: Preparation, root: Path, labels: Path | None, number: int
             if labels and not own:
                 raise NoInputError('no lesion mask was found', path=labels)
             scan = pack_session(session, own, strip=data.skull_strip)
-        except OSError as error:
+        except (OSError, ReadError) as error:  # the next run tries again
             reasons.append(f'{session.name}: {error}')
             continue
         except Ssl2Error as error:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ssl2_bids.bids.inputs import Session, choose_reference
 from ssl2_bids.bids.scan import Scan
-from ssl2_bids.errors import DataError, NoInputError
+from ssl2_bids.errors import DataError, NoInputError, ReadError
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.steps import preprocess
 from ssl2_bids.steps.network_input import network_input
@@ -91,6 +91,8 @@ def _read_images(session: Session, strip: str) -> tuple[dict[str, Volume], dict[
                 stripped=stripped if isinstance(stripped, bool) else None,
                 source=made.brain_source,
             )
+        except ReadError:
+            raise
         except DataError as error:
             images.pop(name, None)
             problems.append(error)
@@ -105,7 +107,11 @@ def _read(scan: Scan, session: Session) -> PreparedScan:
     try:
         return read_scan(scan)
     except DataError as error:
-        if scan.is_computed or error.path not in map(str, scan.sources[len(scan.paths) :]):
+        if (
+            isinstance(error, ReadError)
+            or scan.is_computed
+            or error.path not in map(str, scan.sources[len(scan.paths) :])
+        ):
             raise
         log.warning('%s: %s without its inversion images: %s', session.name, scan.contrast, error)
         return read_scan(replace(scan, companions=()))

@@ -16,7 +16,7 @@ from running_app import validate
 from site_phantom import SHAPE, add_person, head, make_low_model, make_site, put_label, summarise
 
 from ssl2_bids.bids.outputs import find_results, read_sidecar
-from ssl2_bids.errors import DataError, StorageError, UsageError
+from ssl2_bids.errors import DataError, ReadError, StorageError, UsageError
 from ssl2_bids.files import write_json
 from ssl2_bids.networks.calibration import UNCHANGED, Calibration
 from ssl2_bids.networks.weights import (
@@ -80,9 +80,13 @@ def card_of(settings: GroupSettings) -> dict:
     return json.loads((settings.output_dir / 'models/adapted/model.json').read_text())
 
 
-def mask_of(settings: GroupSettings, number: int, desc: str = '_desc-adapted') -> np.ndarray:
+def mask_path(settings: GroupSettings, number: int, desc: str = '_desc-adapted') -> Path:
     name = f'sub-0{number}/anat/sub-0{number}_space-T1w_label-L{desc}_mask.nii.gz'
-    return read(settings.output_dir / name).data > 0
+    return settings.output_dir / name
+
+
+def mask_of(settings: GroupSettings, number: int, desc: str = '_desc-adapted') -> np.ndarray:
+    return read(mask_path(settings, number, desc)).data > 0
 
 
 def dice_of(found: np.ndarray, truth: np.ndarray) -> float:
@@ -399,6 +403,22 @@ def test_a_disk_that_is_full_ends_the_segmentation_before_it_costs_more_results(
     with pytest.raises(StorageError, match='no space left'):
         run(site)
     assert len(begun) == 1
+
+    def unread(path, **_):
+        raise ReadError('reading failed', path=path)
+
+    monkeypatch.undo()
+    truly = segmenting.segment_case
+    monkeypatch.setattr(
+        segmenting,
+        'segment_case',
+        lambda case, *given, **named: (
+            unread(case.brain_mask) if case.name == 'sub-03' else truly(case, *given, **named)
+        ),
+    )
+    assert run(site)[0] == 1  # a scan that the disk does not give fails alone
+    assert mask_of(site, 4).any()
+    assert not mask_path(site, 3).exists()
 
 
 def test_a_lesion_in_few_slices_is_not_tested_by_tissue_without_lesions(site):

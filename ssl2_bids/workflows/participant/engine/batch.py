@@ -59,7 +59,8 @@ def make_plugin(given: Mapping[str, Any]) -> Any:
     kind = getattr(plugins, f'{given["plugin"]}Plugin')
     if given['plugin'] in CANCEL:
         vars(sys.modules[kind.__module__])['CommandLine'] = _Command
-    return kind(plugin_args=given.get('plugin_args') or {})
+    # a stage that needs more than the memory runs alone
+    return kind(plugin_args={'raise_insufficient': False} | (given.get('plugin_args') or {}))
 
 
 def cancel_jobs(plugin: Any) -> None:

@@ -137,12 +137,13 @@ class FunctionInterface(IOBase):
 def describe_failure(error: BaseException, step: str) -> dict[str, Any]:
     """What a report and the exit code need of an exception, as JSON."""
     unexpected = False
-    if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
-        known: Ssl2Error = as_ssl2_error(error, error.filename or Path.cwd())
+    if lacks_memory(error):
+        advice = 'Try --low-mem, or fewer --nprocs.'
+        known = Ssl2Error('there is not enough memory', advice=advice)
+    elif isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
+        known = as_ssl2_error(error, error.filename or Path.cwd())
     elif isinstance(error, OSError) and (failed := storage_failure(error, error.filename or '')):
         known = failed
-    elif lacks_memory(error):
-        known = Ssl2Error('there is not enough memory', advice='Try --low-mem, or fewer --nprocs.')
     elif isinstance(error, Ssl2Error):
         known = error
     else:
