@@ -344,3 +344,18 @@ def finished_files(folder: Path, pattern: str) -> list[Path]:
 def finished_images(folder: Path) -> list[Path]:
     """NIfTI files of a folder, sorted, without those under way."""
     return sorted(path for end in ('*.nii', '*.nii.gz') for path in finished_files(folder, end))
+
+
+def pointer_of(path: str | Path) -> str:
+    """The command that downloads the content of a file that only points to it, or nothing.
+
+    Pointers are small texts: those of Git LFS, and unlocked files of git-annex.
+    """
+    try:
+        with open(path, 'rb') as stream:
+            start = stream.read(24)
+    except OSError:
+        return ''
+    if start.startswith(b'version https://git-lfs'):
+        return 'git lfs pull'
+    return 'datalad get .' if start.startswith(b'/annex/objects/') else ''

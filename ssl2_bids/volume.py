@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 
 from ssl2_bids.errors import DataError, lacks_memory
-from ssl2_bids.files import storage_failure, whole_file
+from ssl2_bids.files import pointer_of, storage_failure, whole_file
 from ssl2_bids.voxel_grid import Grid, spacing_of, voxel_volume_of
 
 PIECE = 1 << 20  # bytes that are read at once
@@ -150,21 +150,6 @@ def open_image(path: str | Path) -> nib.Nifti1Image:
     single = len(image.shape) == 4 and image.shape[-1] == 1
     check_geometry(image, image.shape[:3] if single else image.shape, path)
     return image
-
-
-def pointer_of(path: str | Path) -> str:
-    """The command that downloads the content of a file that only points to it, or nothing.
-
-    Pointers are small texts: those of Git LFS, and unlocked files of git-annex.
-    """
-    try:
-        with open(path, 'rb') as stream:
-            start = stream.read(24)
-    except OSError:
-        return ''
-    if start.startswith(b'version https://git-lfs'):
-        return 'git lfs pull'
-    return 'datalad get .' if start.startswith(b'/annex/objects/') else ''
 
 
 def check_geometry(image: nib.Nifti1Image, shape: tuple[int, ...], path: str | Path) -> None:

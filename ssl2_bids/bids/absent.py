@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ssl2_bids.errors import DataError, NoInputError
+from ssl2_bids.files import pointer_of
 
 ABSENT = 'its content is absent'
 NAMED = 4  # paths of a command; more are named by their folders
@@ -63,7 +64,6 @@ def is_absent(path: Path) -> bool:
 
 
 def _where_and_what(root: Path, found: list[Path]) -> str:
-    from ssl2_bids.volume import pointer_of  # not at the start of a program: NumPy
 
     other = [path for path in found if pointer_of(path) != 'git lfs pull']
     commands = ['git lfs pull'] if len(other) < len(found) else []

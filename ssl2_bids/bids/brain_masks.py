@@ -11,9 +11,8 @@ from ssl2_bids.bids.absent import absent_content, is_absent
 from ssl2_bids.bids.image_names import is_native
 from ssl2_bids.bids.provenance import BRAIN_MASKS
 from ssl2_bids.errors import DataError, ReadError
-from ssl2_bids.files import files_below, listing
+from ssl2_bids.files import files_below, listing, pointer_of
 from ssl2_bids.raw_grid import RawGrid, read_raw_grid, upright
-from ssl2_bids.volume import pointer_of
 from ssl2_bids.voxel_grid import describe_grid, same_grid
 
 NAME = re.compile(

@@ -18,7 +18,7 @@ from ssl2_bids.bids.mp2rage_parts import Roles
 from ssl2_bids.bids.scan import Companion, Scan
 from ssl2_bids.bids.sidecars import kept_metadata
 from ssl2_bids.errors import DataError, ReadError
-from ssl2_bids.volume import pointer_of
+from ssl2_bids.files import pointer_of
 from ssl2_bids.voxel_grid import same_grid
 
 SHORT_NAMES = {'acquisition': 'acq', 'ceagent': 'ce', 'reconstruction': 'rec', 'run': 'run'}

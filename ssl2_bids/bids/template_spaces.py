@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from ssl2_bids.bids.absent import how_to_get, is_absent
 from ssl2_bids.contrasts import SUFFIXES
 from ssl2_bids.errors import UnavailableError, UsageError
+from ssl2_bids.files import pointer_of
 from ssl2_bids.settings import ATLAS_SPACE
 
 if TYPE_CHECKING:
@@ -222,7 +223,6 @@ def missing_templates(spaces: Sequence[TemplateSpace]) -> UnavailableError:
 
 def _absent_files(space: TemplateSpace, home: Path) -> list[Path]:
     """T1w images and brain masks of a template that the folder knows, without their content."""
-    from ssl2_bids.volume import pointer_of  # not at the start of a program: NumPy
 
     numbers = (None, space.resolution or 1)
     return [
