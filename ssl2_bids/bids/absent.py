@@ -64,7 +64,6 @@ def is_absent(path: Path) -> bool:
 
 
 def _where_and_what(root: Path, found: list[Path]) -> str:
-
     other = [path for path in found if pointer_of(path) != 'git lfs pull']
     commands = ['git lfs pull'] if len(other) < len(found) else []
     if other:
