@@ -101,6 +101,9 @@ def test_lesions_and_parcels_become_healthy_structures():
     labels[tuple(left)], labels[tuple(right)] = 25, 57
     cortex = labels == 3
     labels[cortex] = 1005
+    for wanted, parcels in ((2, (3005, 5001, 13105)), (41, (4005, 5002, 14105))):
+        for place, parcel in zip(np.argwhere(labels == wanted), parcels, strict=False):
+            labels[tuple(place)] = parcel
     found = healthy_labels(label_volume(labels))
     assert found.data.dtype == np.uint8
     np.testing.assert_array_equal(found.data, expected)
