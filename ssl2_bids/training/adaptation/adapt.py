@@ -102,8 +102,8 @@ def patch_for(window: Sequence[int], multiple: int, edge: int) -> tuple[int, int
 def lighter(settings: AdaptSettings, multiple: int) -> AdaptSettings | None:
     """Settings that need less memory; None where nothing smaller makes sense.
 
-    First half of the labelled patches at a time and twice as many batches, so that a step sees
-    as many; then smaller patches.
+    First half of the labelled patches at a time and twice as many batches: a step sees as many
+    as before, and one to each batch more where their number is odd. Then smaller patches.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def lighter(settings: AdaptSettings, multiple: int) -> AdaptSettings | None:
     first, second, third = (
         max((edge - 1) // multiple * multiple, multiple) for edge in settings.patch
     )
-    if min(first, second, third) < MIN_PATCH:
+    if min(first, second, third) < MIN_PATCH or (first, second, third) == settings.patch:
         return None
     return replace(settings, patch=(first, second, third))
 

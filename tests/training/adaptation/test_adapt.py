@@ -158,6 +158,15 @@ def test_a_lighter_step_sees_as_many_labelled_patches():
     assert smaller == [(2, 2, 48), (1, 4, 48), (1, 4, 32)]
 
 
+@pytest.mark.parametrize(('multiple', 'patches'), [(32, [64, 64, 64, 32]), (64, [64, 64, 64])])
+def test_lighter_steps_end_at_the_smallest_patch_of_the_network(multiple, patches):
+    found = [AdaptSettings('supervised', 6, 1e-3, (64, 64, 64), 3, 2)]
+    while len(found) < 9 and (smaller := adapt.lighter(found[-1], multiple)) is not None:
+        found.append(smaller)
+    assert [one.patch for one in found] == [(edge,) * 3 for edge in patches]
+    assert [one.labelled * one.accumulate for one in found[:3]] == [3, 4, 4]  # 3 is odd
+
+
 def test_a_step_of_several_batches_draws_each_once(monkeypatch, tmp_path):
     drawn = []
     original = adapt.Views.__getitem__
