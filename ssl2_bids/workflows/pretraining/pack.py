@@ -204,9 +204,11 @@ def pack_heads(work: Preparation) -> None:
         [[(path.name, work.digest(path)) for path in files], held_out, data.validation]
     )
     there = not files or all(
-        (work.folder / part / HEADS).is_file() for part in contents.parts(HEADS) or (TRAIN,)
+        (work.folder / part / HEADS).is_file()
+        for part in (TRAIN, VALIDATION)
+        if contents.lists(HEADS, part)
     )
-    if contents.has(HEADS, key) and (there or contents.reason(HEADS)):
+    if contents.has(HEADS, key) and there:
         work.left_out += contents.reason(HEADS).splitlines()
         return
     contents.forget(HEADS)

@@ -74,6 +74,16 @@ def ball(image: nib.Nifti1Image) -> nib.Nifti1Image:
     return mask
 
 
+def without_contrast() -> nib.Nifti1Image:
+    """A T1w whose tissues are equally bright: no head can be made of it."""
+    image = brain_image()
+    data = np.asarray(image.dataobj)
+    noise = np.random.default_rng(0).normal(100, 1, data.shape)
+    return nib.Nifti1Image(
+        np.where(data > np.percentile(data, 60), noise, 0).astype(np.float32), image.affine
+    )
+
+
 def replace_silently(path, image: nib.Nifti1Image) -> None:
     """Another image under the same name, with the former time stamp."""
     before = path.stat()
@@ -328,6 +338,33 @@ class TestPreparation:
         path.unlink()
         pack(config, tmp_path / 'packed')
         load_packed(tmp_path / 'packed')
+
+    def test_damaged_heads_are_prepared_again_where_a_t1w_was_refused(
+        self, label_maps, make_dataset, tmp_path
+    ):
+        scans = make_dataset({'sub-09/anat/sub-09_T1w.nii.gz': without_contrast()})
+        data = f'label_maps = ["{label_maps}"]\nhealthy = ["{scans}"]'
+        config = read_config(configuration(tmp_path, data))
+        pack(config, tmp_path / 'packed')
+        path = tmp_path / 'packed' / 'train' / 'heads.npz'
+        made = path.read_bytes()
+        path.write_bytes(made[: len(made) // 2])
+        with pytest.raises(DataError, match='cannot be read'):
+            load_packed(tmp_path / 'packed')
+        path.unlink()
+        pack(config, tmp_path / 'packed')
+        assert path.read_bytes() == made
+        assert len(load_packed(tmp_path / 'packed').heads) == 2
+        index = json.loads((tmp_path / 'packed' / 'pack.json').read_text())
+        assert 'cannot be separated by intensity' in index['LeftOut'][0]
+
+    def test_a_t1w_that_is_refused_is_looked_at_once(self, make_dataset, tmp_path):
+        scans = make_dataset({'sub-09/anat/sub-09_T1w.nii.gz': without_contrast()})
+        config = read_config(configuration(tmp_path, f'healthy = ["{scans}"]'))
+        shown: list[str] = []
+        for _ in range(2):
+            pack(config, tmp_path / 'packed', progress=shown.append)
+        assert shown == ['09']
 
     @pytest.mark.parametrize(
         'left',
