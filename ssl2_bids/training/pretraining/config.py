@@ -39,7 +39,7 @@ class Data:
     labels : folders of these masks, one for each of ``labelled``; without it, the dataset itself.
     hold_out : participants, also of label maps, that are in neither stage.
     validation : participants for the curves and the threshold only; those of label maps are the
-        heads of the validation; without it, the last head.
+        heads of the validation; without it, the person of the last head, if there are others.
     real : share of real samples, if simulated samples exist too.
     skull_strip : ``auto``, ``skip`` (all images show the brain only) or ``force``.
     """

@@ -16,6 +16,7 @@ from ssl2_bids.networks.weights import read_card, write_model
 from ssl2_bids.reports.figures.curves import curves_svg
 from ssl2_bids.settings import MINIMUM_LESION_VOLUME
 from ssl2_bids.synthesis.appearance import CHANNELS
+from ssl2_bids.synthesis.heads import Head
 from ssl2_bids.training import distributed
 from ssl2_bids.training.data.participants import NORMALISATION, Participant
 from ssl2_bids.training.pretraining.calibration import calibrate_members
@@ -181,11 +182,11 @@ def trained_on(packed: Packed, *, labels: bool = True, unlabelled: bool = True) 
     """
     parts = []
     if packed.heads:
-        real = sum(head.t1w is not None for head in packed.heads)
+        real = people_of([head for head in packed.heads if head.t1w is not None])
         more = f' ({real} with their real T1w scan)' if real else ''
         parts.append(
-            f'images simulated on the anatomy of {_people(len(packed.heads))}{more} with painted '
-            'lesions'
+            f'images simulated on the anatomy of {_people(packed.heads)}{more} with '
+            'painted lesions'
         )
     used = packed.labelled if labels else ()
     without = [scan for scan in packed.scans if unlabelled and scan not in used]
@@ -208,13 +209,20 @@ def training_of(config: Config, name: str, history: History) -> dict[str, Any]:
 def validated_on(packed: Packed) -> str:
     """The data of validation in a sentence."""
     parts = count_scans(labelled_only(packed.validation_scans), 'with labels, not trained on')
-    if people := len(packed.validation_heads):
-        parts.append(f'one simulated scan each on the anatomy of {_people(people)} not trained on')
+    if heads := packed.validation_heads:
+        several = len(heads) > people_of(heads)
+        scans = f'{len(heads)} simulated scans' if several else 'one simulated scan each'
+        parts.append(f'{scans} on the anatomy of {_people(heads)} not trained on')
     return '; '.join(parts)
 
 
-def _people(count: int) -> str:
-    return f'{count} {"person" if count == 1 else "people"}'
+def people_of(heads: Sequence[Head]) -> int:
+    """How many people heads are of: one per name, apart for label maps and for T1w scans."""
+    return len({(head.name, head.t1w is None) for head in heads})
+
+
+def _people(heads: Sequence[Head]) -> str:
+    return counted(people_of(heads), 'person', 'people')
 
 
 def count_scans(scans: Sequence[Participant], text: str) -> list[str]:

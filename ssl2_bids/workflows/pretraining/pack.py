@@ -228,7 +228,8 @@ def pack_heads(work: Preparation) -> None:
             work.left_out += refused
     heads = [head for head in heads if plain(head.name) not in held_out]
     chosen = {plain(label) for label in data.validation}
-    if not any(plain(head.name) in chosen for head in heads) and len(heads) > 1:
+    people = {plain(head.name) for head in heads}  # a person may have several sessions
+    if not people & chosen and len(people) > 1:
         chosen.add(plain(heads[-1].name))
     apart = [head for head in heads if plain(head.name) in chosen]
     kept = [head for head in heads if plain(head.name) not in chosen]

@@ -413,6 +413,22 @@ class TestPreparation:
         pack(config, tmp_path / 'packed', progress=shown.append)
         assert '02' not in shown
 
+    def test_the_only_person_is_trained_on_with_all_sessions(self, tmp_path):
+        maps = tmp_path / 'maps'
+        maps.mkdir()
+        people = (('01', '1'), ('01', '2'), ('02', '1'), ('02', '2'))
+        for count, expected in ((2, (['01'] * 2, [])), (4, (['01'] * 2, ['02'] * 2))):
+            for person, session in people[:count]:
+                image = nib.Nifti1Image(label_head(40), np.eye(4))
+                nib.save(image, maps / f'sub-{person}_ses-{session}_dseg.nii.gz')
+            config = read_config(configuration(tmp_path, f'label_maps = ["{maps}"]'))
+            pack(config, tmp_path / 'packed')
+            packed = load_packed(tmp_path / 'packed')
+            groups = (packed.heads, packed.validation_heads)
+            assert tuple([head.name for head in group] for group in groups) == expected
+            check_data(config, packed, tmp_path)
+            assert 'anatomy of 1 person with' in trained_on(packed)
+
     def test_label_maps_that_are_not_named_as_in_bids_are_people_of_their_own(self, tmp_path):
         for name in ('training_seg_01.nii.gz', 'training_seg_02.nii.gz'):
             assert name_of(tmp_path / name) == name.partition('.')[0]
