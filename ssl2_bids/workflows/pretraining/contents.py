@@ -13,6 +13,7 @@ from ssl2_bids.training.checkpoint import fingerprint
 if TYPE_CHECKING:
     from ssl2_bids.bids.inputs import Session
     from ssl2_bids.bids.labels import Label
+    from ssl2_bids.training.pretraining.config import Data
 
 CONTENTS = 'contents.json'
 PREPARATION = 5  # increased when other values come of the same files
@@ -103,6 +104,21 @@ class Contents:
     def others(self, start: str, names: Collection[str]) -> list[str]:
         """Names that begin with ``start`` and are not among ``names``: their sources are gone."""
         return [name for name in self.files if name.startswith(start) and name not in names]
+
+
+def heads_key(data: Data, files: Sequence[Path], digest: Digest) -> str:
+    """All that decides the heads: their sources, who is left out, how heads are made of them.
+
+    Heads that others prepared are taken as they are: how they are made does not count.
+
+    Raises
+    ------
+    OSError : a file cannot be read.
+    """
+    made = [PREPARATION] if files and not data.heads else []
+    sources = [(path.name, digest(path)) for path in files]
+    held_out = tuple(label.removeprefix('sub-') for label in data.hold_out)
+    return fingerprint([sources, held_out, data.validation, *made])
 
 
 def session_key(session: Session, labels: Sequence[Label], strip: str, digest: Digest) -> str:

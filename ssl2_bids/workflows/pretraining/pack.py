@@ -33,6 +33,7 @@ from ssl2_bids.workflows.pretraining.contents import (
     CONTENTS,
     Contents,
     Digest,
+    heads_key,
     read_kept,
     session_key,
 )
@@ -200,9 +201,7 @@ def pack_heads(work: Preparation) -> None:
     scans = [session.scans['T1w'].paths[0] for session in sessions if session.scans]
     masks = making.image_files(data.lesion_masks) if data.lesion_masks else []
     files = [data.heads] if data.heads else [*maps, *scans, *masks]
-    key = fingerprint(
-        [[(path.name, work.digest(path)) for path in files], held_out, data.validation]
-    )
+    key = heads_key(data, files, work.digest)
     there = not files or all(
         (work.folder / part / HEADS).is_file()
         for part in (TRAIN, VALIDATION)

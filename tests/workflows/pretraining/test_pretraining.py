@@ -30,9 +30,10 @@ from ssl2_bids.synthesis.heads import make_head, save_heads
 from ssl2_bids.training import checkpoint
 from ssl2_bids.training.data.participants import Participant, from_bytes, save_scan
 from ssl2_bids.training.pretraining.calibration import calibrate_members
-from ssl2_bids.training.pretraining.config import read_config
+from ssl2_bids.training.pretraining.config import Data, read_config
 from ssl2_bids.volume import Volume
 from ssl2_bids.workflows.heads import heads_from_label_maps, name_of
+from ssl2_bids.workflows.pretraining import contents
 from ssl2_bids.workflows.pretraining.kept_config import keep_config
 from ssl2_bids.workflows.pretraining.model import trained_on, whole_validation
 from ssl2_bids.workflows.pretraining.pack import pack
@@ -299,6 +300,23 @@ class TestPreparation:
                 load_packed(tmp_path / 'packed')
             pack(config, tmp_path / 'packed')
             assert path.is_file()
+
+    def test_heads_of_another_preparation_are_made_again(self, label_maps, monkeypatch, tmp_path):
+        shown: list[str] = []
+        made = read_config(configuration(tmp_path, f'label_maps = ["{label_maps}"]'))
+        for version, expected in ((5, ['01', '02', '03']), (6, ['01', '02', '03']), (6, [])):
+            monkeypatch.setattr(contents, 'PREPARATION', version)
+            pack(made, tmp_path / 'packed', progress=shown.append)
+            assert shown == expected
+            shown.clear()
+
+    def test_heads_that_others_prepared_are_taken_as_they_are(self, prepared_heads, monkeypatch):
+        path = prepared_heads[0] / 'train' / 'heads.npz'
+        keys = set()
+        for version in (5, 6):
+            monkeypatch.setattr(contents, 'PREPARATION', version)
+            keys.add(contents.heads_key(Data(heads=path), [path], str))
+        assert len(keys) == 1
 
     @pytest.mark.parametrize(
         'parcels',
