@@ -27,6 +27,8 @@ from ssl2_bids.training.losses import cross_entropy, dice, focal_tversky_loss
 ENCODER = ('stem.', 'enc.', 'encoder.')
 LAST = 'out.'
 VALIDATION = 7_000_000  # first number of the seeds of validation: no training step has it
+DRAWS = 20  # of a scan of validation at most; about one in three has no lesion
+DEFAULT_THRESHOLD = 0.5  # where no scan of validation has a lesion
 THRESHOLDS = tuple(round(0.1 + 0.05 * n, 2) for n in range(13))
 
 
@@ -140,6 +142,7 @@ def whole_heads(
     device: str = 'cpu',
     multiple: int = 16,
     contrasts: tuple[str, ...] | None = None,
+    lesions: bool = False,
 ) -> list[Patches]:
     """One simulated scan of each head as a whole, always the same ones; on the CPU.
 
@@ -147,6 +150,7 @@ def whole_heads(
     ----------
     multiple : sizes are rounded up to it.
     contrasts : the channels that are there; drawn for each head where None.
+    lesions : draw a scan without a lesion again, up to 20 times.
 
     Returns
     -------
@@ -155,18 +159,27 @@ def whole_heads(
     volumes = []
     for number, head in enumerate(heads):
         first, second, third = (-(-size // multiple) * multiple for size in head.groups.shape)
-        one = draw(
-            [head],
-            randomisation,
-            seed=(seed, VALIDATION, number),
-            batch=1,
-            patch=(first, second, third),
-            device=device,
-            contrasts=contrasts,
-        )
-        masks = (mask.cpu() > 0 for mask in (one.brain, one.label, one.known))
-        volumes.append(Patches(one.image.half().cpu(), one.present.cpu(), *masks))
+        for attempt in range(DRAWS if lesions else 1):
+            one = draw(
+                [head],
+                randomisation,
+                seed=(seed, VALIDATION, number + attempt * len(heads)),
+                batch=1,
+                patch=(first, second, third),
+                device=device,
+                contrasts=contrasts,
+            )
+            masks = (mask.cpu() > 0 for mask in (one.brain, one.label, one.known))
+            found = Patches(one.image.half().cpu(), one.present.cpu(), *masks)
+            if has_lesion(found):
+                break
+        volumes.append(found)
     return volumes
+
+
+def has_lesion(volume: Patches) -> bool:
+    """Whether any voxel is known to be lesion."""
+    return bool((volume.label.bool() & volume.known.bool()).any())
 
 
 def whole_scans(scans: Sequence[Participant], *, multiple: int = 16) -> list[Patches]:
@@ -250,13 +263,23 @@ def choose_threshold(
 ) -> tuple[float, dict[str, float]]:
     """The threshold of 0.1, 0.15, ... 0.7 with the best mean of Dice and lesion F1.
 
+    Volumes without a lesion have no part in it: their Dice is 1 for an empty mask and else 0.
+
+    Parameters
+    ----------
+    probabilities : (D, H, W) of each volume.
+    volumes : batches of one with their truth.
+
     Returns
     -------
-    The threshold, and the means over the volumes at it.
+    The threshold, and the means over the volumes with a lesion at it; 0.5 and nothing where no
+    volume has one.
     """
-    best, scores = 0.5, {'Dice': 0.0, 'LesionF1': 0.0}
+    pairs = [(p, v) for p, v in zip(probabilities, volumes, strict=True) if has_lesion(v)]
+    if not pairs:
+        return DEFAULT_THRESHOLD, {}
+    best, scores = DEFAULT_THRESHOLD, {'Dice': 0.0, 'LesionF1': 0.0}
     for threshold in THRESHOLDS:
-        pairs = list(zip(probabilities, volumes, strict=True))
         means = {
             'Dice': float(np.mean([volume_dice(p, v, threshold) for p, v in pairs])),
             'LesionF1': float(np.mean([lesion_f1(p, v, threshold) for p, v in pairs])),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from ssl2_bids.training.data.participants import NORMALISATION, Participant
 from ssl2_bids.training.pretraining.calibration import calibrate_members
 from ssl2_bids.training.pretraining.config import Config, stages
 from ssl2_bids.training.pretraining.tasks import (
+    DEFAULT_THRESHOLD,
     WholeVolumes,
     choose_threshold,
     whole_heads,
@@ -31,8 +33,9 @@ from ssl2_bids.training.run import CURVES, History, as_csv
 from ssl2_bids.wording import counted
 from ssl2_bids.workflows.pretraining.prepared import Packed, labelled_only
 
+log = logging.getLogger('ssl2_bids')
+
 FIGURE = 'curves.svg'
-DEFAULT_THRESHOLD = 0.5  # where nothing is left for validation
 TIMING = ('seconds', 'waited')
 
 
@@ -42,7 +45,10 @@ def has_validation(packed: Packed) -> bool:
 
 
 def whole_validation(config: Config, packed: Packed, device: str) -> WholeVolumes | None:
-    """The labelled scans of validation and one simulated scan of each of its heads, or None."""
+    """The labelled scans of validation and one simulated scan of each of its heads, or None.
+
+    Without labelled scans the threshold depends on the simulated ones alone: they have lesions.
+    """
     heads = packed.validation_heads
     labelled = labelled_only(packed.validation_scans)
     if not has_validation(packed):
@@ -50,7 +56,9 @@ def whole_validation(config: Config, packed: Packed, device: str) -> WholeVolume
     if distributed.rank() > 0:
         return WholeVolumes((), config.window)
     volumes = whole_scans(labelled)
-    volumes += whole_heads(heads, config.randomisation, seed=config.seed, device=device)
+    volumes += whole_heads(
+        heads, config.randomisation, seed=config.seed, device=device, lesions=not labelled
+    )
     return WholeVolumes(volumes, config.window, overlap=config.overlap, device=device)
 
 
@@ -74,6 +82,11 @@ def conclude(
         calibrate(network.eval(), validation)
         validation(network)
         threshold, scores = choose_threshold(validation.probabilities, validation.volumes)
+        if not scores:
+            log.warning(
+                'no scan of validation has a lesion: the threshold is not fitted, it is %g',
+                threshold,
+            )
     write_model(folder, network, card_content(config, packed, histories, threshold, scores))
 
 

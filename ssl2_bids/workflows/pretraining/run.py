@@ -22,11 +22,14 @@ from ssl2_bids.training.pretraining.batches import LabelledBatches, UnlabelledBa
 from ssl2_bids.training.pretraining.config import Config, StageSettings, read_config, stages
 from ssl2_bids.training.pretraining.pretext.masked import HeldOut, MaskedAutoencoding, Unlabelled
 from ssl2_bids.training.pretraining.pretext.tang import Tang
-from ssl2_bids.training.pretraining.tasks import SupervisedStage, start_from
+from ssl2_bids.training.pretraining.tasks import (
+    DEFAULT_THRESHOLD,
+    SupervisedStage,
+    start_from,
+)
 from ssl2_bids.training.run import History, Task, Validate
 from ssl2_bids.workflows.pretraining.kept_config import keep_config
 from ssl2_bids.workflows.pretraining.model import (
-    DEFAULT_THRESHOLD,
     conclude,
     has_validation,
     whole_validation,

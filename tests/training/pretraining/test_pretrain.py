@@ -30,10 +30,12 @@ from ssl2_bids.training.loop import train
 from ssl2_bids.training.pretraining.batches import LabelledBatches, UnlabelledBatches
 from ssl2_bids.training.pretraining.config import Config, read_config, stages
 from ssl2_bids.training.pretraining.tasks import (
+    DEFAULT_THRESHOLD,
     SupervisedStage,
     WholeVolumes,
     choose_threshold,
     encoder_of,
+    has_lesion,
     lesion_f1,
     start_from,
     volume_dice,
@@ -256,6 +258,17 @@ class TestValidation:
         other = whole_heads(heads, Randomisation(), seed=4)
         assert not torch.equal(one[0].image, other[0].image)
 
+    def test_whole_heads_are_drawn_again_until_they_have_a_lesion(self, heads):
+        drawn_again = 0
+        for seed in range(6):
+            once = whole_heads(heads, Randomisation(), seed=seed)
+            again = whole_heads(heads, Randomisation(), seed=seed, lesions=True)
+            for one, other in zip(once, again, strict=True):
+                assert has_lesion(other)
+                assert torch.equal(one.image, other.image) is has_lesion(one)
+                drawn_again += not has_lesion(one)
+        assert drawn_again
+
     def test_dice_counts_known_voxels_alone(self):
         volume = self.volume()
         right = volume.label[0, 0].float()
@@ -282,6 +295,17 @@ class TestValidation:
         threshold, scores = choose_threshold([probability], [volume])
         assert 0.22 <= threshold < 0.35
         assert scores == {'Dice': 1.0, 'LesionF1': 1.0}
+
+    def test_a_volume_without_a_known_lesion_does_not_choose_the_threshold(self):
+        volume = self.volume()
+        healthy = volume._replace(label=torch.zeros_like(volume.label))
+        unknown = volume._replace(known=torch.zeros_like(volume.known))
+        faint = torch.full((16, 16, 16), 0.3)
+        for others in ([healthy], [unknown], [healthy, unknown]):
+            assert choose_threshold([faint] * len(others), others) == (DEFAULT_THRESHOLD, {})
+        probability = torch.where(volume.label[0, 0], 0.25, 0.12)
+        alone = choose_threshold([probability], [volume])
+        assert choose_threshold([probability, faint], [volume, healthy]) == alone
 
     def test_marking_everything_finds_no_lesion(self):
         volume = self.volume()

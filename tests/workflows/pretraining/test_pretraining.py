@@ -23,6 +23,7 @@ from ssl2_bids.errors import (
     UnavailableError,
     UsageError,
 )
+from ssl2_bids.networks.registry import new_network
 from ssl2_bids.networks.weights import load_network, read_card, read_weights
 from ssl2_bids.steps.segmentation import segment
 from ssl2_bids.synthesis.appearance import CHANNELS
@@ -31,11 +32,12 @@ from ssl2_bids.training import checkpoint
 from ssl2_bids.training.data.participants import Participant, from_bytes, save_scan
 from ssl2_bids.training.pretraining.calibration import calibrate_members
 from ssl2_bids.training.pretraining.config import Data, read_config
+from ssl2_bids.training.run import History
 from ssl2_bids.volume import Volume
 from ssl2_bids.workflows.heads import heads_from_label_maps, name_of
 from ssl2_bids.workflows.pretraining import contents
 from ssl2_bids.workflows.pretraining.kept_config import keep_config
-from ssl2_bids.workflows.pretraining.model import trained_on, whole_validation
+from ssl2_bids.workflows.pretraining.model import conclude, trained_on, whole_validation
 from ssl2_bids.workflows.pretraining.pack import pack
 from ssl2_bids.workflows.pretraining.prepared import Packed, load_packed
 from ssl2_bids.workflows.pretraining.run import check_data, identity_of
@@ -631,6 +633,22 @@ class TestRun:
         assert 'the threshold is not fitted, it is 0.5' in caplog.text
         assert read_card(tmp_path / 'out').threshold == 0.5
 
+    def test_validation_without_a_lesion_fits_no_threshold(self, tmp_path, caplog):
+        """A label can be of a healthy person, and annotated where no lesion is."""
+        config = read_config(configuration(tmp_path, ''))
+        described = {'InputChannels': len(CHANNELS), 'OutputChannels': 1}
+        network = new_network(described | config.network)
+        brain = np.ones((32, 32, 32), bool)
+        none = np.zeros_like(brain)
+        image = np.ones((len(CHANNELS), 32, 32, 32), np.uint8)
+        scan = Participant('a', image, ONLY_FLAIR, brain, none, brain, '00-sub-01')
+        history = {'supervised': History(rows=[{'step': 1, 'loss': 2.0}], step=1)}
+        conclude(config, Packed((), (), (), (scan,)), tmp_path / 'out', network, history, 'cpu')
+        assert 'no scan of validation has a lesion: the threshold is not fitted' in caplog.text
+        card = read_card(tmp_path / 'out')
+        assert card.threshold == 0.5
+        assert 'Validation' not in card.content
+
     def test_a_start_from_a_model_and_tangs_tasks(self, prepared_heads, finished, tmp_path):
         packed, _ = prepared_heads
         stages = (
@@ -663,7 +681,7 @@ class TestRun:
         member = '{ Type = "fast_unet", Channels = [4, 8], FullResolutionChannels = 2 }'
         path = tmp_path / 'c.toml'
         path.write_text(
-            'seed = 4\nwindow = [32, 32, 32]\n'  # a seed that draws lesions for validation
+            'seed = 4\nwindow = [32, 32, 32]\n'  # a seed that draws large lesions for validation
             f'[network]\nType = "committee"\nMembers = [{member}, {member}]\n'
             + STAGES.replace('steps = 4', 'steps = 0')
         )
