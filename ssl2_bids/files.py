@@ -9,15 +9,18 @@ import codecs
 import errno
 import fnmatch
 import hashlib
+import io
 import json
 import logging
 import os
 import secrets
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
+from zipfile import BadZipFile
 
 from ssl2_bids.errors import (
     CannotWriteError,
@@ -27,6 +30,9 @@ from ssl2_bids.errors import (
     Ssl2Error,
     StorageError,
 )
+
+if TYPE_CHECKING:
+    import numpy as np
 
 log = logging.getLogger('ssl2_bids')
 
@@ -259,6 +265,27 @@ def read_object(path: str | Path, **parsing: Any) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError('not an object with keys')
     return content
+
+
+def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
+    """All arrays of an ``.npz`` file, by name.
+
+    Raises
+    ------
+    NoInputError, ReadError : see :func:`cannot_read`.
+    ValueError : it is damaged, or another kind of file.
+    """
+    import numpy as np
+
+    with reading(path):
+        content = Path(path).read_bytes()
+    try:
+        stored = np.load(io.BytesIO(content))
+        if not isinstance(stored, np.lib.npyio.NpzFile):
+            raise ValueError('a single array')
+        return dict(stored)
+    except (OSError, EOFError, KeyError, RuntimeError, BadZipFile, zlib.error) as error:
+        raise ValueError(str(error)) from None
 
 
 @cache

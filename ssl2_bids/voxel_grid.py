@@ -1,13 +1,19 @@
-"""Voxel grids: edge lengths, whether two are one, boxes around a mask, where a part lies."""
+"""Voxel grids: edge lengths, whether two are one, boxes around a mask, where a part lies.
+
+And the labels on one.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 import nibabel as nib
 import numpy as np
+
+from ssl2_bids.errors import DataError
 
 Box = tuple[slice, ...]
 
@@ -112,3 +118,24 @@ def shift_affine(affine: np.ndarray, start: Sequence[int] | np.ndarray) -> np.nd
     result = affine.copy()
     result[:3, 3] += affine[:3, :3] @ np.asarray(start)
     return result
+
+
+def labels_of(data: np.ndarray, path: str | Path | None = None) -> np.ndarray:
+    """The different labels of a map of any shape, sorted.
+
+    Parameters
+    ----------
+    path : for messages.
+
+    Raises
+    ------
+    DataError : values that are not whole numbers.
+    """
+    found = np.unique(data)
+    if not np.isfinite(found).all() or (found != np.rint(found)).any():
+        raise DataError(
+            'the label map has values that are not whole numbers',
+            advice='Give a segmentation that was not interpolated.',
+            path=path,
+        )
+    return found

@@ -6,19 +6,18 @@ A head is a label map of tissue groups with a few maps of place. Packed, one tak
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from scipy import ndimage
 
-from ssl2_bids.errors import DataError
-from ssl2_bids.files import whole_file
+from ssl2_bids.errors import DataError, NoInputError
+from ssl2_bids.files import read_arrays, whole_file
 from ssl2_bids.processes import end_with_parent, whole_start
+from ssl2_bids.voxel_grid import labels_of
 
 # Groups of tissue that share one mean intensity, with their labels in FreeSurfer's numbering and,
 # from 200, the extracerebral labels of the SynthSeg maps minus 300. Lesions of ageing (25, 57)
@@ -138,7 +137,8 @@ def make_head(
 
     Raises
     ------
-    DataError : unknown labels, or a head without white matter.
+    DataError : labels that are unknown or no whole numbers, a head without white matter, or,
+        with masks of patients, without cortex.
     """
     groups = group_map(name, labels)
     inside = np.argwhere(np.isin(groups, TISSUE))
@@ -178,13 +178,12 @@ def group_map(name: str, labels: np.ndarray) -> np.ndarray:
 
     Raises
     ------
-    DataError : naming the labels that are unknown.
+    DataError : values that are no whole numbers; unknown labels, which are named.
     """
     table = np.full(256, 255, np.uint8)
     for group, numbers in GROUPS.items():
         table[list(numbers)] = INDEX[group]
-    present = np.unique(labels)
-    unknown = [int(n) for n in present if not 0 <= n < 256 or table[int(n)] == 255]
+    unknown = [int(n) for n in labels_of(labels) if not 0 <= n < 256 or table[int(n)] == 255]
     if unknown:
         shown = ', '.join(map(str, unknown[:10]))
         raise DataError(
@@ -270,9 +269,23 @@ def with_patients(head: Head, masks: Sequence[np.ndarray], affine: np.ndarray) -
 
     Each axis of MNI space is stretched so that the cerebrum fits; single lesions of which less
     than half then falls on tissue that can hold them are left out, the rest is cut.
+
+    Parameters
+    ----------
+    masks : (I, J, K), lesions above 0, rigidly aligned to MNI152.
+    affine : (4, 4), voxels of the masks to mm.
+
+    Raises
+    ------
+    DataError : the cortex of the head has no extent.
     """
     cortex = np.argwhere(head.groups == INDEX['cortex'])
-    low, high = np.percentile(cortex, (0.5, 99.5), axis=0)
+    low, high = np.percentile(cortex, (0.5, 99.5), axis=0) if len(cortex) else np.zeros((2, 3))
+    if (high <= low).any():
+        raise DataError(
+            f'the label map of {head.name} has no cortex to fit lesion masks to',
+            advice='Leave it out, or give no lesion masks.',
+        )
     mni_low, mni_high = np.array(MNI_CEREBRUM).T
     to_mni = np.eye(4)
     to_mni[:3, :3] = np.diag((mni_high - mni_low) / (high - low))
@@ -316,14 +329,19 @@ def load_heads(path: str | Path) -> tuple[Head, ...]:
 
     Raises
     ------
-    DataError : the file is missing or damaged.
+    NoInputError : there is no such file, or it may not be read.
+    DataError : the file is damaged, or holds no heads.
+    ReadError : the disk failed.
     """
     try:
-        with np.load(path) as stored:
-            arrays = dict(stored)
+        arrays = read_arrays(path)
         names = [str(name) for name in arrays['names']]
         heads = [_unpack(arrays, number, name) for number, name in enumerate(names)]
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
+    except NoInputError as error:
+        if not Path(path).exists():
+            error.advice = 'Check the key "heads" in the table "data".'
+        raise
+    except (ValueError, KeyError, TypeError) as error:
         raise DataError(
             f'this prepared dataset of heads cannot be read ({error})',
             advice='Remove the file, and prepare the heads again.',
@@ -344,6 +362,9 @@ def _unpack(
     arrays: dict[str, np.ndarray], number: int, name: str
 ) -> tuple[str, np.ndarray, np.ndarray | None, tuple[RealLesions, ...]]:
     """The arguments of :func:`with_places` for one of the stored heads."""
+    groups = arrays[f'{number}_groups']
+    if groups.ndim != 3 or groups.dtype != np.uint8:
+        raise ValueError(f'the groups of {name} are no map')
     count = sum(key.startswith(f'{number}_steps_') for key in arrays)
     patients = tuple(
         RealLesions(
@@ -352,4 +373,4 @@ def _unpack(
         )
         for i in range(count)
     )
-    return name, arrays[f'{number}_groups'], arrays.get(f'{number}_t1w'), patients
+    return name, groups, arrays.get(f'{number}_t1w'), patients

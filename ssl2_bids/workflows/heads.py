@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ssl2_bids.errors import DataError, NoInputError, Ssl2Error
+from ssl2_bids.errors import DataError, NoInputError, Ssl2Error, about
 from ssl2_bids.files import finished_images
 from ssl2_bids.progress import NameProgress
 from ssl2_bids.simulation.anatomy.label_maps import label_table
 from ssl2_bids.synthesis.heads import Head, make_head
 from ssl2_bids.synthesis.healthy import label_t1w
 from ssl2_bids.volume import Volume, read, reorient, resample
+from ssl2_bids.voxel_grid import labels_of
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -68,26 +69,36 @@ def heads_from_label_maps(
     hold_out: Sequence[str] = (),
     progress: NameProgress | None = None,
 ) -> list[Head]:
-    """Heads of all label maps of a folder but those held out."""
+    """Heads of all label maps of a folder but those held out.
+
+    Raises
+    ------
+    DataError : a map cannot be used, see :func:`ssl2_bids.synthesis.heads.make_head`.
+    """
     heads = []
     for path in image_files(folder):
         name = name_of(path)
         if name in hold_out:
             continue
-        labels = millimetre(reorient(read(path)), order=0)
-        data = healthy_labels(labels.data)
-        heads.append(make_head(name, data, patients=masks, patient_affine=affine))
+        with about(path):
+            found = reorient(read(path))
+            labels = millimetre(found.with_data(healthy_labels(found.data)), order=0)
+            heads.append(make_head(name, labels.data, patients=masks, patient_affine=affine))
         if progress:
             progress(name)
     return heads
 
 
 def healthy_labels(labels: np.ndarray) -> np.ndarray:
-    """Labels of FreeSurfer as ``ssl2 simulate`` reads them: without parcels and what is ill."""
-    table = label_table()
-    found, places = np.unique(labels, return_inverse=True)
-    targets = [table.healthy(int(n)) if float(n).is_integer() else n for n in found]
-    return np.array(targets, labels.dtype)[places].reshape(labels.shape)
+    """Labels of FreeSurfer as ``ssl2 simulate`` reads them: without parcels and what is ill.
+
+    Raises
+    ------
+    DataError : values that are not whole numbers.
+    """
+    table, found = label_table(), labels_of(labels)
+    targets = np.array([table.healthy(int(n)) for n in found], labels.dtype)
+    return targets[np.searchsorted(found, labels)]
 
 
 def heads_from_t1w(

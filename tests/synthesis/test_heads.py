@@ -3,7 +3,7 @@ import pytest
 from label_phantom import label_head
 from scipy import ndimage
 
-from ssl2_bids.errors import DataError
+from ssl2_bids.errors import DataError, NoInputError
 from ssl2_bids.synthesis.heads import (
     DISTANCE_SCALE,
     INDEX,
@@ -107,6 +107,41 @@ def test_a_damaged_pack_is_named(tmp_path):
     path.write_bytes(b'not a zip')
     with pytest.raises(DataError, match='heads.npz'):
         load_heads(path)
+
+
+@pytest.mark.parametrize('content', ['nothing', 'one array', 'other arrays', 'flat groups'])
+def test_another_file_than_heads_is_named(content, tmp_path):
+    path = tmp_path / 'heads.npz'
+    with open(path, 'wb') as stream:
+        if content == 'one array':
+            np.save(stream, np.zeros(3))
+        elif content == 'other arrays':
+            np.savez(stream, names=np.array('one'))
+        elif content == 'flat groups':
+            np.savez(stream, **{'names': np.array(['one']), '0_groups': np.zeros(4, np.uint8)})
+    with pytest.raises(DataError, match='prepared dataset of heads cannot be read'):
+        load_heads(path)
+
+
+def test_a_missing_file_of_heads_has_its_own_advice(tmp_path):
+    with pytest.raises(NoInputError, match='No such file .* Check the key "heads"'):
+        load_heads(tmp_path / 'none.npz')
+
+
+@pytest.mark.parametrize('value', [2.4, np.nan, np.inf])
+def test_labels_that_are_no_whole_numbers_are_refused(value):
+    labels = label_head(40).astype(np.float32)
+    labels[labels == 2] = value
+    with pytest.raises(DataError, match='not whole numbers'):
+        make_head('odd', labels)
+
+
+def test_lesions_of_patients_need_a_cortex(masks):
+    labels = label_head(40)
+    labels[np.isin(labels, (3, 42))] = 2
+    assert make_head('smooth', labels).to_cortex.min() == 255
+    with pytest.raises(DataError, match='smooth has no cortex to fit lesion masks to'):
+        make_head('smooth', labels, patients=masks[0], patient_affine=masks[1])
 
 
 def test_unknown_labels_are_named():

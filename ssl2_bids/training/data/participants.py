@@ -8,19 +8,17 @@ in one normalisation, compressed (:func:`save_scan`).
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ssl2_bids.errors import DataError
-from ssl2_bids.files import read_object, whole_file, write_json
+from ssl2_bids.files import read_arrays, read_object, whole_file, write_json
 from ssl2_bids.synthesis.appearance import CHANNELS
 from ssl2_bids.training.data.masking import HIGH, LOW
 
@@ -98,7 +96,7 @@ def read_participant(folder: Path) -> Participant:
             simulated=bool(facts.get('simulated', False)),
             **arrays,
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f'this participant cannot be read ({error})', advice='Prepare it again.', path=folder
         ) from None
@@ -154,10 +152,10 @@ def load_scan(path: Path) -> Participant:
     Raises
     ------
     DataError : the file is damaged.
+    NoInputError, ReadError : it may not be read, or the disk failed.
     """
     try:
-        with np.load(path) as stored:
-            arrays = dict(stored)
+        arrays = read_arrays(path)
         images = {k.removeprefix('image_'): a for k, a in arrays.items() if k[:6] == 'image_'}
         shape = next(iter(images.values())).shape
         brain, label, known = (
@@ -169,15 +167,7 @@ def load_scan(path: Path) -> Participant:
         name, person = str(arrays['name']), str(arrays['person'])
         if brain is None:
             raise KeyError('brain')
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        StopIteration,
-        EOFError,
-        BadZipFile,
-        zlib.error,
-    ) as error:
+    except (ValueError, KeyError, StopIteration, TypeError) as error:
         raise DataError(
             f'this prepared scan cannot be read ({error})',
             advice='Remove the file, and prepare the dataset again.',

@@ -88,6 +88,13 @@ class TestScans:
         stored = from_bytes(torch.from_numpy(a_scan().image)).half().numpy()
         assert np.array_equal(read_participant(tmp_path).image, stored)
 
+    @pytest.mark.parametrize('content', [b'', b'junk'])
+    def test_a_damaged_array_of_a_participant_is_named(self, content, tmp_path):
+        write_participant(a_scan(), tmp_path)
+        (tmp_path / 'image.npy').write_bytes(content)
+        with pytest.raises(DataError, match=r'cannot be read .* Prepare it again'):
+            read_participant(tmp_path)
+
     def test_a_scan_is_stored_as_it_is(self, tmp_path):
         scan = a_scan()
         path = save_scan(tmp_path, scan)
@@ -98,9 +105,13 @@ class TestScans:
             assert np.array_equal(getattr(read, name), getattr(scan, name))
         save_scan(tmp_path, a_scan('00-sub-08', label=False))
         assert [one.label is None for one in load_scans(tmp_path)] == [False, True]
+        with open(tmp_path / 'scan-array.npz', 'wb') as stream:
+            np.save(stream, np.zeros(3))
+        (tmp_path / 'scan-empty.npz').touch()
         path.write_bytes(path.read_bytes()[:100])
-        with pytest.raises(DataError, match='cannot be read'):
-            load_scan(path)
+        for damaged in (path, tmp_path / 'scan-array.npz', tmp_path / 'scan-empty.npz'):
+            with pytest.raises(DataError, match='cannot be read'):
+                load_scan(damaged)
 
 
 class TestBatches:

@@ -338,6 +338,30 @@ class TestPreparation:
         (one,), (other,) = (heads_from_label_maps(tmp_path / name) for name in ('finer', 'coarse'))
         assert np.array_equal(one.groups, other.groups)
 
+    @pytest.mark.parametrize(
+        ('change', 'message'),
+        [
+            (lambda labels: np.where(labels == 2, 2.4, labels), 'not whole numbers'),
+            (lambda labels: np.where(np.indices(labels.shape)[0], labels, np.nan), 'not whole'),
+            (lambda labels: np.where(labels == 10, 99, labels), 'unknown labels: 99'),
+            (lambda labels: np.where(np.isin(labels, (3, 42)), 2, labels), 'has no cortex'),
+            (lambda labels: np.where(np.isin(labels, (2, 41)), 3, labels), 'has no white matter'),
+        ],
+    )
+    def test_a_label_map_that_cannot_be_used_is_named(self, change, message, tmp_path):
+        """Without a name the file among hundreds would have to be looked for."""
+        for folder in ('maps', 'masks'):
+            (tmp_path / folder).mkdir()
+        odd = change(label_head(40, skull=False)).astype(np.float32)
+        path = tmp_path / 'maps' / 'sub-01_dseg.nii.gz'
+        nib.save(nib.Nifti1Image(odd, np.eye(4)), path)
+        mask = nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.eye(4))
+        nib.save(mask, tmp_path / 'masks' / 'a.nii.gz')
+        data = f'label_maps = ["{path.parent}"]\nlesion_masks = "{tmp_path / "masks"}"'
+        with pytest.raises(DataError, match=message) as raised:
+            pack(read_config(configuration(tmp_path, data)), tmp_path / 'packed')
+        assert raised.value.path == str(path)
+
     @pytest.mark.parametrize('damaged', ['scan-00-sub-11.npz', 'heads.npz'])
     def test_a_damaged_file_is_prepared_again_once_it_is_removed(
         self, damaged, label_maps, make_dataset, tmp_path
