@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 TINY = 1e-6  # smallest probability in a logarithm
+UNCHANGED = (1.0, 0.0)  # scale and shift of a logit
 
 
 class Committee(nn.Module):
@@ -31,7 +32,11 @@ class Committee(nn.Module):
         if len(members) < 2:
             raise ValueError('a committee has two members at least')
         self.members = nn.ModuleList(members)
-        self.register_buffer('calibration', torch.tensor([[1.0, 0.0]] * len(members)))
+        self.register_buffer('calibration', torch.tensor([UNCHANGED] * len(members)))
+
+    def uncalibrate(self) -> None:
+        """Logits of the members as they are: other weights need another calibration."""
+        self.calibration.copy_(torch.tensor([UNCHANGED] * len(self.members)))
 
     def opinions(self, image: Tensor) -> Tensor:
         """Calibrated logits of each member, (members, B, outputs, D, H, W).

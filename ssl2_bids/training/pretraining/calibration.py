@@ -15,9 +15,9 @@ from scipy import optimize
 from torch import Tensor
 
 from ssl2_bids.metrics.calibration import near_lesions
+from ssl2_bids.networks.architectures.committee import UNCHANGED
 from ssl2_bids.synthesis.randomised import Patches
 
-UNCHANGED = (1.0, 0.0)
 SCALES, SHIFTS = (0.2, 5.0), (-5.0, 5.0)  # the scans are too few to show more
 TINY = 1e-6  # smallest probability in a logarithm
 SUSPECTED = 0.5  # probability from which a member's mark is a lesion to look around

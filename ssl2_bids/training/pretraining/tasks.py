@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl2_bids.metrics.lesionwise import anima
-from ssl2_bids.networks.architectures.committee import members_of, plain_name
+from ssl2_bids.networks.architectures.committee import Committee, members_of, plain_name
 from ssl2_bids.networks.inference import predict
 from ssl2_bids.networks.initialisation import Loaded, initialise
 from ssl2_bids.settings import MINIMUM_LESION_VOLUME
@@ -110,6 +110,9 @@ def encoder_of(network: nn.Module) -> list[nn.Parameter]:
 def start_from(network: nn.Module, tensors: Mapping[str, Tensor]) -> Loaded:
     """Start a network from the weights of another stage, whose last layer may differ.
 
+    The calibration of a committee's members stays behind: it is of weights that are about to
+    change.
+
     Raises
     ------
     UnavailableError : fewer than 95 % of the other tensors fit.
@@ -120,6 +123,8 @@ def start_from(network: nn.Module, tensors: Mapping[str, Tensor]) -> Loaded:
     found = initialise(network, kept, part=parts)
     if all(network.state_dict()[name].shape == last[name].shape for name in last):
         network.load_state_dict(last, strict=False)
+    if isinstance(network, Committee):
+        network.uncalibrate()
     return found
 
 

@@ -228,6 +228,17 @@ class TestSupervised:
             assert any(changed) == moved
             assert not torch.equal(last, network.out.weight)
 
+    def test_members_start_without_the_calibration_of_others(self):
+        described = {'Type': 'committee', 'InputChannels': 4, 'OutputChannels': 1}
+        first, second = (
+            new_network({**described, 'Members': [TINY, TINY]}, seed=seed) for seed in (0, 1)
+        )
+        first.calibration.copy_(torch.tensor([[2.0, -1.0], [0.5, 1.0]]))
+        start_from(second, first.state_dict())
+        assert second.calibration.tolist() == [[1, 0], [1, 0]]
+        pairs = zip(first.parameters(), second.parameters(), strict=True)
+        assert all(torch.equal(one, other) for one, other in pairs)
+
     def test_a_stage_starts_from_the_one_before_but_for_the_last_layer(self):
         first, second = new(outputs=4, seed=1), new(outputs=1, seed=2)
         last = second.out.weight.detach().clone()
