@@ -87,6 +87,7 @@ def positions(
     matrix, device = matrix.astype(np.float32), fields.device
     steps = [torch.arange(n, device=device, dtype=torch.float32) - (n - 1) / 2 for n in patch]
     x, y, z = steps[0][:, None, None], steps[1][None, :, None], steps[2][None, None, :]
+    # divided by the deviation of a field at its knots
     bend = fields(24.0, 3) * (randomisation.elastic * random.random() / 1.5)
     coordinates = []
     for axis in range(3):

@@ -119,7 +119,7 @@ def confluent_lesions(
     Parameters
     ----------
     groups, to_ventricle : (D, H, W).
-    smooth : gives a field (D, H, W) of mean 0 and deviation 1 of a length in voxels.
+    smooth : gives a field (D, H, W) of mean 0 and deviation 0.8, from its length in voxels.
 
     Returns
     -------

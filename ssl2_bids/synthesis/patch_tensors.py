@@ -13,7 +13,7 @@ from ssl2_bids.synthesis.heads import INDEX
 
 
 class Fields:
-    """Smooth random fields of one patch, mean 0 and standard deviation about 1."""
+    """Smooth random fields of one patch, mean 0 and standard deviation about 0.8, 1.5 at knots."""
 
     def __init__(self, patch: tuple[int, int, int], generator: torch.Generator, device: str):
         self.patch = patch
@@ -25,7 +25,7 @@ class Fields:
         knots = [max(2, int(np.ceil(n / scale)) + 1) for n in self.patch]
         coarse = torch.randn((1, count, *knots), generator=self.generator, device=self.device)
         fine = functional.interpolate(coarse, self.patch, mode='trilinear', align_corners=True)[0]
-        fine *= 1.5  # linear interpolation takes away a third of the deviation
+        fine *= 1.5  # linear interpolation along three axes leaves 0.54 of the deviation
         return fine[0] if count == 1 else fine
 
     def noise(self) -> Tensor:

@@ -120,7 +120,8 @@ def draw_one(
     channels = []
     for channel in CHANNELS:
         look = appearances[channel]
-        # Each channel has a stream of its own: it does not depend on which others are there.
+        # Each channel has numbers of its own; only its fields and its noise come from the one
+        # generator of the sample, and depend on which channels before it are there.
         own = np.random.default_rng(random.integers(2**62))
         if channel not in present:
             channels.append(torch.zeros(patch, device=device))

@@ -13,7 +13,8 @@ class Randomisation:
     ----------
     rotation : largest angle about each axis [degrees].
     scaling : largest change of each axis.
-    elastic : largest standard deviation of the deformation, whose knots are 24 mm apart [mm].
+    elastic : largest standard deviation of the deformation at its knots, 24 mm apart; that of all
+        voxels is about half of it [mm].
     misregistration : share of channels moved against the others.
     clinical : share of samples in which every channel has thick slices.
     mixed : share of samples in which every channel but FLAIR has thick slices.
@@ -22,7 +23,8 @@ class Randomisation:
         half; each sample has a share from this one to half.
     infratentorial : share of patches around brain stem or cerebellar white matter.
     noise : largest standard deviation of the noise [white matter = 1].
-    bias : largest standard deviation of the logarithm of the bias field.
+    bias : largest standard deviation of the logarithm of the bias field at its knots, 30 to 70 mm
+        apart; that of all voxels is about half of it.
     faintest : what the faintest lesion adds in FLAIR [white matter = 1].
     brightest : what the brightest lesion adds in FLAIR [white matter = 1].
     real_t1w : share of samples that use a head's real T1w, where it has one.

@@ -52,6 +52,23 @@ def test_a_sample_does_not_depend_on_the_batch(heads, many):
     assert torch.equal(fewer.image, many.image[:2])
 
 
+@pytest.mark.parametrize('scale', [5.0, 16.0, 24.0, 60.0])
+def test_fields_have_the_deviation_that_is_stated(scale):
+    edge = 97
+    found = torch.stack(
+        [
+            Fields((edge,) * 3, torch.Generator().manual_seed(seed), 'cpu')(scale)
+            for seed in range(30)
+        ]
+    )
+    corners = found[:, :: edge - 1, :: edge - 1, :: edge - 1]  # there are knots in every corner
+    assert float(found.std()) == pytest.approx(0.8, abs=0.05)
+    assert float(corners.std()) == pytest.approx(1.5, abs=0.25)
+    assert abs(float(found.mean())) < 0.1
+    stated = Fields.__doc__
+    assert 'about 0.8, 1.5 at knots' in stated
+
+
 def test_all_contrast_sets_occur(heads):
     weights = [weight for _, weight in CONTRAST_SETS]
     assert sum(weights) == pytest.approx(1)
