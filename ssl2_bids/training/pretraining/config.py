@@ -14,6 +14,7 @@ from ssl2_bids.tables import BESIDE, Source, check_keys, from_table, read_toml
 from ssl2_bids.training.loop import LoopSettings
 from ssl2_bids.training.pretraining.limits import check_values
 
+MIN_PATCH = 16  # voxels; the widest filter of the engine reaches 6 to either side
 FAST_UNET = {
     'Type': 'fast_unet',
     'OutputChannels': 1,
@@ -65,9 +66,10 @@ class StageSettings:
     ----------
     loop : its keys stand beside the others in the file.
     batch : samples per process and step.
-    patch : size of a sample [voxels of 1 mm].
+    patch : size of a sample, 16 or more along each axis [voxels of 1 mm].
     pretext : task of the self-supervised stage, ``masked`` or ``tang``.
-    view : edge of the two views of ``tang``, within the patch [voxels of 1 mm].
+    view : edge of the two views of ``tang``, within the patch and more than half of it, so that
+        they overlap [voxels of 1 mm].
     cross_entropy, focal_tversky : of the supervised stage, weight of this term beside the Dice
         loss.
     lesion_cross_entropy : of the supervised stage, weight of a cross-entropy in which each lesion
@@ -205,6 +207,13 @@ def check(config: Config) -> None:
                 f'the key "{name}" is {" x ".join(map(str, size))}, and too small',
                 advice=f'At its coarsest {kind} would see one voxel: give a larger one.',
             )
+    for name, stage in stages(config).items():
+        if min(stage.patch) < MIN_PATCH:
+            raise UsageError(
+                f'the key "{name}.patch" is {" x ".join(map(str, stage.patch))}',
+                advice=f'Give {MIN_PATCH} voxels or more along each axis: the training engine '
+                'blurs over several voxels.',
+            )
     data = config.data
     if both := {one.removeprefix('sub-') for one in data.hold_out} & {
         one.removeprefix('sub-') for one in data.validation
@@ -230,6 +239,12 @@ def _check_stage(name: str, stage: StageSettings) -> None:
         raise UsageError(
             f'the key "{name}.view" is {stage.view}, larger than the patch',
             advice='Give a smaller edge, so that the two views differ.',
+        )
+    if active and stage.pretext == 'tang' and 2 * stage.view <= max(stage.patch):
+        raise UsageError(
+            f'the key "{name}.view" is {stage.view}, half of "{name}.patch" at most '
+            f'({" x ".join(map(str, stage.patch))}): two views can have no voxel in common',
+            advice='Give a larger view or a smaller patch.',
         )
 
 

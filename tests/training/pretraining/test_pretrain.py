@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from ssl2_bids.training.data.participants import (
 from ssl2_bids.training.instances import lesion_cross_entropy, lesion_weights
 from ssl2_bids.training.loop import train
 from ssl2_bids.training.pretraining.batches import LabelledBatches, UnlabelledBatches
-from ssl2_bids.training.pretraining.config import Config, read_config, stages
+from ssl2_bids.training.pretraining.config import MIN_PATCH, Config, read_config, stages
 from ssl2_bids.training.pretraining.tasks import (
     DEFAULT_THRESHOLD,
     SupervisedStage,
@@ -366,6 +367,11 @@ learning_rate = 0.002
 lesion_cross_entropy = 0.5
 """
 
+PROJECT = Path(__file__).resolve().parents[3]
+CONFIGURATIONS = [
+    *PROJECT.glob('pretraining/*.toml'),
+    *(path for path in PROJECT.glob('benchmarks/*.toml') if '[supervised]' in path.read_text()),
+]
 BAD = [
     ('nam = "x"', '"nam" is unknown', 'name'),
     ('[data]\nlabel_map = ["x"]', '"data.label_map" is unknown', 'label_maps'),
@@ -380,6 +386,17 @@ BAD = [
     ('[supervised]\naverage = 1', '"supervised.average"', 'below 1'),
     ('[self_supervised]\npretext = "jigsaw"', 'jigsaw', 'masked or tang'),
     ('[self_supervised]\npretext = "tang"\nview = 128', 'larger than the patch', 'smaller'),
+    (
+        '[self_supervised]\npretext = "tang"\nview = 48',
+        '"self_supervised.view" is 48, half of "self_supervised.patch" at most (96 x 96 x 96)',
+        'larger view or a smaller patch',
+    ),
+    (
+        'window = [32, 32, 32]\n[network]\nType = "fast_unet"\nChannels = [4, 8]\n'
+        'FullResolutionChannels = 2\n[supervised]\npatch = [96, 96, 12]',
+        '"supervised.patch" is 96 x 96 x 12',
+        '16 voxels or more',
+    ),
     (
         '[network]\nType = "committee"\nMembers = [{ Type = "swin_unet" }, { Type = "swin_unet" }]'
         '\n[self_supervised]\npretext = "tang"',
@@ -440,6 +457,17 @@ class TestConfig:
         stage = 'pretext = "tang"\npatch = [32, 32, 32]'
         path.write_text(f'[self_supervised]\nsteps = 0\n{stage}')
         assert list(stages(read_config(path))) == ['supervised']
+
+    @pytest.mark.parametrize('path', CONFIGURATIONS, ids=lambda path: path.stem)
+    def test_configurations_of_the_project_are_possible(self, path):
+        assert stages(read_config(path))
+
+    def test_the_smallest_patch_can_be_drawn(self, heads):
+        for seed in range(20):
+            image = draw(
+                heads, Randomisation(), seed=(seed,), batch=1, patch=(MIN_PATCH,) * 3
+            ).image
+            assert image.shape == (1, 4, *(MIN_PATCH,) * 3)
 
     def test_an_empty_file_is_a_configuration(self, tmp_path):
         path = tmp_path / 'c.toml'

@@ -676,7 +676,7 @@ class TestRun:
     def test_a_start_from_a_model_and_tangs_tasks(self, prepared_heads, finished, tmp_path):
         packed, _ = prepared_heads
         stages = (
-            '[self_supervised]\nsteps = 2\npretext = "tang"\nview = 16\npatch = [32, 32, 32]\n'
+            '[self_supervised]\nsteps = 2\npretext = "tang"\nview = 20\npatch = [32, 32, 32]\n'
             'ahead = 0\n[supervised]\nsteps = 0'
         )
         path = configuration(tmp_path, '', stages=stages)

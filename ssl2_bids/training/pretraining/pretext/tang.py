@@ -31,6 +31,7 @@ class Tang:
     network : any whose bottleneck is known.
     channels : of the images.
     view : edge of the cubic crops; the smaller than the patch, the farther apart they may lie.
+        Two overlap where it is more than half of the patch.
     seed : of crops, rotations and cut-outs.
     """
 
