@@ -81,7 +81,9 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def save(folder: Path, content: Mapping[str, Any]) -> Path:
-    """Write the checkpoint of ``content['step']`` and remove all but the last two.
+    """Write the checkpoint of ``content['step']`` and keep none but the one before it.
+
+    A checkpoint of a later step is damaged, or the run would have resumed from it.
 
     Raises
     ------
@@ -89,8 +91,10 @@ def save(folder: Path, content: Mapping[str, Any]) -> Path:
     """
     path = folder / f'checkpoint-{content["step"]:08d}.pt'
     write_tensors({'format': FORMAT, **content}, path)
-    for old in checkpoints(folder)[KEPT:]:
-        old.unlink(missing_ok=True)
+    found = checkpoints(folder)
+    place = found.index(path)
+    for other in (*found[:place], *found[place + KEPT :]):
+        other.unlink(missing_ok=True)
     return path
 
 

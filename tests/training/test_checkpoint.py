@@ -43,6 +43,17 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(folder, caplog):
         checkpoint.newest(folder)
 
 
+def test_a_damaged_later_checkpoint_is_replaced_not_kept(folder):
+    later = folder / 'checkpoint-00000020.pt'
+    later.write_bytes(later.read_bytes()[:5000])
+    _, content = checkpoint.newest(folder)
+    for step in (14, 18):
+        checkpoint.save(folder, content | {'step': step})
+    found = checkpoint.checkpoints(folder)
+    assert [path.name for path in found] == ['checkpoint-00000018.pt', 'checkpoint-00000014.pt']
+    assert [checkpoint.read(path)['step'] for path in found] == [18, 14]
+
+
 def test_a_foreign_file_is_no_checkpoint(tmp_path):
     torch.save({'weights': torch.zeros(1)}, tmp_path / 'checkpoint-00000001.pt')
     with pytest.raises(DataError, match='not a checkpoint of this version'):
