@@ -42,9 +42,9 @@ class LoopSettings:
     average : weight of the past in the averaged weights that are validated and stored; 0 for
         none.
     accumulate : batches per step.
-    echo : how often each batch is used before the next one, mirrored and with other intensities
-        after the first time (data echoing, Choi et al., arXiv 1907.05550); for devices that learn
-        faster than batches are made.
+    echo : how often each batch is used before the next one: after the first time with other
+        intensities, and mirrored the second, fourth, ... time (data echoing, Choi et al., arXiv
+        1907.05550); for devices that learn faster than batches are made.
     seed : of all draws of the training; a pretraining takes the seed of the whole configuration.
     precision : ``bfloat16``, ``float32``, or ``auto``: bfloat16 where the device is fast at it.
     channels_last : memory layout with the channels last; faster on some devices.

@@ -157,9 +157,7 @@ class Run:
         """One step of the optimiser."""
         history, settings = self.history, self.settings
         began = time.monotonic()
-        for module in self.task.modules().values():
-            if any(parameter.requires_grad for parameter in module.parameters()):
-                module.train()
+        set_training_mode(self.task)
         share = rate(
             history.step,
             steps=settings.steps,
@@ -314,15 +312,27 @@ class Run:
             self.task.predictor().load_state_dict(self.average.state_dict())
 
 
-def make_optimiser(task: Task, settings: LoopSettings) -> torch.optim.Optimizer:
-    """AdamW over what learns, without decay of biases and of normalisations' scales."""
-    learning = [
+def learning_of(task: Task) -> list[nn.Parameter]:
+    """What the optimiser trains: neither a teacher nor a critic."""
+    return [
         parameter
         for name, module in task.modules().items()
         if name != CRITIC
         for parameter in module.parameters()
         if parameter.requires_grad
     ]
+
+
+def set_training_mode(task: Task) -> None:
+    """Training mode for every module in which something learns."""
+    for module in task.modules().values():
+        if any(parameter.requires_grad for parameter in module.parameters()):
+            module.train()
+
+
+def make_optimiser(task: Task, settings: LoopSettings) -> torch.optim.Optimizer:
+    """AdamW over what learns, without decay of biases and of normalisations' scales."""
+    learning = learning_of(task)
     groups = [
         {'params': [p for p in learning if p.ndim > 1], 'weight_decay': settings.weight_decay},
         {'params': [p for p in learning if p.ndim <= 1], 'weight_decay': 0.0},

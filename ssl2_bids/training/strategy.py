@@ -287,21 +287,6 @@ class Strategy:
         """All networks by kind: what is moved to a device, checkpointed and resumed."""
         return {kind: getattr(self, kind) for kind in ('student', *sorted(self.extra))}
 
-    def parameters(self) -> list[nn.Parameter]:
-        """What the loop's optimiser trains: neither teacher nor critic."""
-        trained = [self.modules()[kind] for kind in self.modules() if kind != 'critic']
-        return [p for module in trained for p in module.parameters() if p.requires_grad]
-
-    def to(self, device: str | torch.device) -> None:
-        """Move everything to a device."""
-        for module in self.modules().values():
-            module.to(device)
-
-    def train(self) -> None:
-        """Training mode for everything but the teacher."""
-        for kind, module in self.modules().items():
-            module.train(kind != 'teacher')
-
     def loss(self, b: Batch, step: int) -> tuple[Tensor, Scalars]:
         """L_s + w(step) L_u, and what is worth a curve."""
         labelled, weight = self.labelled(b), self.cfg.weight(step)

@@ -16,6 +16,7 @@ from ssl2_bids.networks.architectures.unet import ResidualUNet
 from ssl2_bids.training import strategies
 from ssl2_bids.training.adaptation.adapt import LABELS_ALONE
 from ssl2_bids.training.losses import sup_loss
+from ssl2_bids.training.run import learning_of, set_training_mode
 from ssl2_bids.training.strategy import Batch, noise
 
 EDGE = 16
@@ -79,16 +80,16 @@ def batch(labelled=2, unlabelled=2, seed=0):
 
 
 def gradients(strategy, b, step=0):
-    for p in strategy.parameters():
+    for p in learning_of(strategy):
         p.grad = None
-    strategy.train()
+    set_training_mode(strategy)
     loss, scalars = strategy.loss(b, step)
     loss.backward()
     return loss, scalars
 
 
 def learner(strategy, rate=3e-3):
-    return torch.optim.AdamW(strategy.parameters(), lr=rate)
+    return torch.optim.AdamW(learning_of(strategy), lr=rate)
 
 
 def advance(strategy, optimiser, batches, start=0):
@@ -145,7 +146,7 @@ def test_loss_and_gradients_are_finite(name, case):
     strategy.after_step(0)
     assert loss.shape == ()
     assert loss.isfinite()
-    assert all(p.grad is None or p.grad.isfinite().all() for p in strategy.parameters())
+    assert all(p.grad is None or p.grad.isfinite().all() for p in learning_of(strategy))
     assert all(p.grad is not None for p in strategy.student.parameters())
     assert all(torch.as_tensor(value).isfinite() for value in scalars.values())
     assert not any(torch.is_tensor(v) and v.requires_grad for v in scalars.values())
@@ -183,7 +184,7 @@ def test_while_warming_up_unlabelled_images_do_not_matter(name):
     first, second = kind(settings, tiny), kind(settings, tiny)
     gradients(first, batch(), step=4)
     gradients(second, batch()._replace(xs=batch(seed=5).xs, xu=batch(seed=5).xu), step=4)
-    for p, q in zip(first.parameters(), second.parameters(), strict=True):
+    for p, q in zip(learning_of(first), learning_of(second), strict=True):
         assert p.grad is q.grad is None or torch.equal(p.grad, q.grad)
 
 
@@ -252,7 +253,7 @@ def test_half_precision(name):
     loss.backward()
     strategy.after_step(0)
     assert loss.dtype == torch.float32
-    assert all(p.grad is None or p.grad.isfinite().all() for p in strategy.parameters())
+    assert all(p.grad is None or p.grad.isfinite().all() for p in learning_of(strategy))
 
 
 # by formula

@@ -10,6 +10,7 @@ from ssl2_bids.networks.architectures.fast_unet import FastUNet
 from ssl2_bids.networks.architectures.swin_unetr import SwinUNETR
 from ssl2_bids.networks.architectures.unet import ResidualUNet
 from ssl2_bids.training import strategy
+from ssl2_bids.training.run import learning_of, set_training_mode
 from ssl2_bids.training.strategy import Strategy, StrategySettings
 
 
@@ -145,13 +146,13 @@ def test_what_is_optimised_moved_and_shipped():
     after = torch.rand(1)
     assert built == ['student', 'peer']
     assert list(made.modules()) == ['student', 'peer', 'teacher']
-    trained = {id(p) for p in made.parameters()}
+    trained = {id(p) for p in learning_of(made)}
     assert trained == {id(p) for n in (made.student, made.peer) for p in n.parameters()}
     assert made.predictor() is made.teacher
     first, second = made.student.state_dict(), made.peer.state_dict()
     assert not torch.equal(first['stem.weight'], second['stem.weight'])
     assert torch.equal(first['stem.weight'], made.teacher.state_dict()['stem.weight'])
-    made.train()
+    set_training_mode(made)
     assert made.student.training
     assert not made.teacher.training
 

@@ -103,7 +103,7 @@ def calibrate(network: nn.Module, validation: WholeVolumes) -> None:
 
 
 def all_curves(histories: Mapping[str, History]) -> str:
-    """The curves of all stages as one table, with the stage's name in the first column."""
+    """The curves of all stages as one table; its first column numbers the stages from 1."""
     rows = [
         {'stage': number, **row}
         for number, history in enumerate(histories.values(), start=1)
