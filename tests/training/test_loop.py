@@ -7,7 +7,7 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import pytest
 import tiny_training
@@ -339,3 +339,20 @@ def test_a_batch_is_used_as_often_as_asked_for_and_a_run_resumes_in_its_middle(t
     assert batches.asked == [2, 3]
     for name, tensor in task.network.state_dict().items():
         assert torch.equal(again.network.state_dict()[name], tensor), name
+
+
+def test_a_batch_is_mirrored_every_second_time(tmp_path):
+    class Looking(FindBright):
+        labels: ClassVar[list[torch.Tensor]] = []
+
+        def loss(self, batch, step):
+            self.labels.append(batch.label)
+            return super().loss((batch.image, batch.label), step)
+
+    task = Looking()
+    train(task, NamedBatches([]), settings(steps=4, echo=4), tmp_path, device='cpu')
+    first, second, third, fourth = task.labels
+    assert torch.equal(first, third)
+    assert torch.equal(second, fourth)
+    assert torch.equal(first, second.flip(2))
+    assert not torch.equal(first, second)
