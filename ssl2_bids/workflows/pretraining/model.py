@@ -26,6 +26,7 @@ from ssl2_bids.training.pretraining.tasks import (
     DEFAULT_THRESHOLD,
     WholeVolumes,
     choose_threshold,
+    has_lesion,
     whole_heads,
     whole_scans,
 )
@@ -77,6 +78,7 @@ def conclude(
         return
     threshold = DEFAULT_THRESHOLD
     scores: dict[str, float] = {}
+    without = 0
     validation = whole_validation(config, packed, device)
     if validation is not None:
         calibrate(network.eval(), validation)
@@ -87,7 +89,11 @@ def conclude(
                 'no scan of validation has a lesion: the threshold is not fitted, it is %g',
                 threshold,
             )
-    write_model(folder, network, card_content(config, packed, histories, threshold, scores))
+        without = sum(not has_lesion(volume) for volume in validation.volumes)
+    content = card_content(config, packed, histories, threshold, scores)
+    if scores and without:
+        content['Validation']['Data'] += f'; {counted(without, "scan")} without a lesion left out'
+    write_model(folder, network, content)
 
 
 def calibrate(network: nn.Module, validation: WholeVolumes) -> None:

@@ -672,6 +672,13 @@ class TestRun:
         card = read_card(tmp_path / 'out')
         assert card.threshold == 0.5
         assert 'Validation' not in card.content
+        lesion = none.copy()
+        lesion[8:12, 8:12, 8:12] = True
+        both = Packed((), (), (), (scan, replace(scan, name='b', label=lesion)))
+        conclude(config, both, tmp_path / 'two', network, history, 'cpu')
+        assert read_card(tmp_path / 'two').content['Validation']['Data'] == (
+            '2 real scans with labels, not trained on; 1 scan without a lesion left out'
+        )
 
     def test_a_start_from_a_model_and_tangs_tasks(self, prepared_heads, finished, tmp_path):
         packed, _ = prepared_heads
