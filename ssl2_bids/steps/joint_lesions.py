@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy import ndimage
 
 from ssl2_bids.errors import DataError
 from ssl2_bids.steps.joint_decision import Hysteresis, decide, log_odds
-from ssl2_bids.steps.lesion_identities import number_lesions
+from ssl2_bids.steps.lesion_identities import by_size, number_lesions
 from ssl2_bids.steps.lesion_states import NoiseBound, TrackedLesion, tracked
 from ssl2_bids.steps.lesions import MAX_LESIONS
 from ssl2_bids.volume import Volume
@@ -56,7 +57,12 @@ def segment_jointly(
     evidence : (V - 1, I, J, K), see ``visit_matching.change_evidence``.
     grid : the brain on that grid, above 0 is inside; nothing outside it is a lesion.
     threshold : of a visit alone; one for all, or one for each.
-    minimum_volume : mm^3; what is smaller at a visit is no lesion there.
+    minimum_volume : mm^3; what is smaller at every visit is no lesion. What is smaller at one
+        visit is none there, if its volume at the neighbouring visits differs beyond the noise.
+
+    Returns
+    -------
+    A lesion is new or resolved only where its volume changes by more than the noise bound.
 
     Raises
     ------
@@ -77,7 +83,9 @@ def segment_jointly(
     numbers = number_lesions(masks, **sizes)
     _without_noise(masks, numbers, odds, noise, volume)
     numbers = number_lesions(masks, **sizes)
+    _without_noise(masks, numbers, odds, noise, volume)  # of lesions that are divided otherwise
     _without_specks(masks, numbers, noise, volume, minimum_volume)
+    numbers = by_size(numbers, masks)
     if numbers.max() > MAX_LESIONS:
         raise DataError(
             f'{numbers.max()} lesions were found, more than can be numbered',
@@ -97,7 +105,9 @@ def _without_specks(
     """Remove a lesion from the visits at which it is hardly there, in place.
 
     There it is below the minimum volume, or below a tenth of its largest volume and within the
-    noise of a lesion of this size.
+    noise of a lesion of this size. It stays at such a visit where its volume differs from that of
+    a neighbouring visit only within the noise, and it stays at that one: a lesion that goes
+    from just below the minimum to just above it is not new.
     """
     count = int(numbers.max()) + 1
     volumes = np.stack([np.bincount(numbers[m], minlength=count) for m in masks]) * voxel_volume
@@ -105,10 +115,38 @@ def _without_specks(
     bounds = np.array(
         [[noise.of((v + m) / 2) for v, m in zip(row, most, strict=True)] for row in volumes]
     )
-    kept = volumes >= minimum_volume - 1e-6
-    kept &= (volumes >= FAINT * most) | (volumes > bounds)
+    small = volumes < minimum_volume - 1e-6
+    small |= (volumes < FAINT * most) & (volumes <= bounds)
+    kept = np.ones(volumes.shape, bool)
+    for number in np.flatnonzero((small & (volumes > 0)).any(axis=0)):
+        kept[:, number] = _kept_visits(volumes[:, number].tolist(), small[:, number], noise)
     for mask, own in zip(masks, kept, strict=True):
         mask &= own[numbers]
+
+
+def _kept_visits(volumes: Sequence[float], small: np.ndarray, noise: NoiseBound) -> np.ndarray:
+    """The visits at which a lesion stays, bool (V,).
+
+    Visits that differ within the noise, one from the next, share one decision.
+
+    Parameters
+    ----------
+    volumes : mm^3 at each visit; no step from or to 0 is within the noise.
+    small : (V,), where the lesion is hardly there.
+    """
+    steps = list(pairwise(volumes))
+    apart = [abs(b - a) > noise.of((a + b) / 2) for a, b in steps]
+    run = np.cumsum([0, *apart])
+    kept = np.array([not small[run == one].all() for one in run])
+    while True:
+        # a removal is taken back where what stays beside it is within the noise of nothing
+        for place, (a, b) in enumerate(steps):
+            stays = a if kept[place] else b
+            if kept[place] != kept[place + 1] and 0 < stays <= noise.of(stays / 2):
+                kept[(run == run[place]) | (run == run[place + 1])] = True
+                break
+        else:
+            return kept
 
 
 def _without_noise(

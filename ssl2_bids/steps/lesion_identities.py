@@ -55,7 +55,7 @@ def number_lesions(masks: np.ndarray, *, voxel_volume: float, minimum_volume: fl
         seeds = np.maximum(seeds, seed[label])
     kept = np.unique(family[seed > 0])
     families[~np.isin(families, kept)] = 0
-    return _by_size(_spread(seeds, families), masks)
+    return by_size(_spread(seeds, families), masks)
 
 
 def _families(labels: Sequence[np.ndarray], total: int) -> np.ndarray:
@@ -105,11 +105,22 @@ def _spread(seeds: np.ndarray, families: np.ndarray) -> np.ndarray:
     return found
 
 
-def _by_size(numbers: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """The same lesions, numbered by descending volume at their largest visit."""
+def by_size(numbers: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """The same lesions, numbered by descending volume at their largest visit.
+
+    Parameters
+    ----------
+    numbers : integers (I, J, K), 0 outside lesions.
+    masks : bool (V, I, J, K).
+
+    Returns
+    -------
+    int32 (I, J, K), 1..n; 0 also for a lesion that no mask has a voxel of.
+    """
     count = int(numbers.max())
     sizes = np.max([np.bincount(numbers[mask], minlength=count + 1) for mask in masks], axis=0)
     order = np.argsort(-sizes[1:], kind='stable') + 1
     renumbered = np.zeros(count + 1, np.int32)
     renumbered[order] = np.arange(1, count + 1)
+    renumbered[sizes == 0] = 0
     return renumbered[numbers]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
+from scipy import ndimage
 from visits_phantom import BALLS as SHAPE
 from visits_phantom import balls
 
@@ -122,3 +125,56 @@ def test_each_visit_has_its_own_threshold():
         assert not found.instances.any()
     assert 'against 0.1 and 0.5, depending on' in methods([0.5, 0.1, 0.5])
     assert 'against 0.5)' in methods([0.5, 0.5])
+
+
+def voxels(count: int) -> np.ndarray:
+    """So many voxels beside one another."""
+    mask = np.zeros(SHAPE, bool)
+    mask[8:11, 8:11, 8:11] = (np.arange(27) < count).reshape(3, 3, 3)
+    return mask
+
+
+def by_volumes(*counts: int, minimum: float):
+    stack = np.stack([as_probability(voxels(n), 0.95) for n in counts]).astype(np.float32)
+    supported = [(b ^ a) * 3.0 * (1 if b.sum() > a.sum() else -1)
+                 for a, b in pairwise([voxels(n) for n in counts])]  # fmt: skip
+    found = segment_jointly(
+        stack, np.stack(supported).astype(np.float32), Volume(np.ones(SHAPE, np.uint8), np.eye(4)),
+        threshold=0.5, minimum_volume=minimum,
+    )  # fmt: skip
+    return [(one.volumes, one.states) for one in found.lesions]
+
+
+def test_the_minimum_volume_makes_no_change_within_the_noise():
+    assert by_volumes(9, 10, minimum=10) == [((9, 10), ('stable',))]
+    assert by_volumes(14, 13, minimum=14) == [((14, 13), ('stable',))]
+    assert by_volumes(9, 10, 10, minimum=10) == [((9, 10, 10), ('stable', 'stable'))]
+    # beyond the noise the small visit is none, and so are small visits like it
+    assert by_volumes(2, 2, 20, minimum=10) == [((0, 0, 20), (None, 'new'))]
+    assert by_volumes(27, 9, minimum=10) == [((27, 0), ('resolved',))]
+    assert by_volumes(9, 9, minimum=10) == []
+
+
+def test_new_and_resolved_are_beyond_the_noise():
+    generator = np.random.default_rng(0)
+    changed = 0
+    for visits, minimum in ((2, 3.0), (2, 12.0), (3, 3.0), (3, 12.0)) * 4:
+        peaks = np.zeros((visits, *SHAPE))
+        for i, j, k in generator.integers(3, np.array(SHAPE) - 3, (14, 3)):
+            peaks[:, i, j, k] = generator.uniform(80, 200) * generator.uniform(0, 1.5, visits)
+        logits = np.stack([ndimage.gaussian_filter(one, 0.9) for one in peaks]) - 6
+        logits += generator.normal(0, 0.8, logits.shape)
+        found = segment_jointly(
+            (1 / (1 + np.exp(-logits))).astype(np.float32),
+            np.diff(logits, axis=0).astype(np.float32),
+            Volume(np.ones(SHAPE, np.uint8), np.eye(4)),
+            threshold=0.5, minimum_volume=minimum,
+        )  # fmt: skip
+        assert [one.index for one in found.lesions] == [*range(1, len(found.lesions) + 1)]
+        for one in found.lesions:
+            assert max(one.volumes) >= minimum
+            for state, change, bound in zip(one.states, one.changes, one.bounds, strict=True):
+                if state in ('new', 'resolved'):
+                    changed += 1
+                    assert abs(change) > bound, one
+    assert changed > 20
