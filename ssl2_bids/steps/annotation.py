@@ -32,11 +32,13 @@ class Annotation:
     label : uint8, 1 in lesions.
     extent : bool, annotated extent; same grid.
     rater : name, empty if unknown.
+    unused : lesion voxels outside the listed slices, which are not in the label.
     """
 
     label: Volume
     extent: Volume
     rater: str = ''
+    unused: int = 0
 
     @property
     def whole(self) -> bool:
@@ -66,7 +68,8 @@ def read_label_values(
     Raises
     ------
     DataError : values that are not whole numbers or mean nothing, an extent on another grid,
-        slices that the image does not have, a sidecar that refers to a missing file or value.
+        slices that the image does not have or that leave out all lesions, a sidecar that refers
+        to a missing file or value.
     """
     values = _whole_numbers(volume.data)
     rows = table if table is not None else _encoding(sidecar)
@@ -80,11 +83,13 @@ def read_label_values(
         annotated = _extent(extent, volume) | label
     elif not three_valued and 'AnnotatedSlices' in sidecar:
         annotated = _slices(sidecar['AnnotatedSlices'], volume.shape)
+        _check_slices(label, annotated, sidecar['AnnotatedSlices']['Axis'])
     named = sidecar.get('Rater') or rater
     return Annotation(
         label=volume.with_data((label & annotated).astype(np.uint8)),
         extent=volume.with_data(annotated),
         rater=', '.join(map(str, named)) if isinstance(named, list) else str(named),
+        unused=int(np.count_nonzero(label & ~annotated)),
     )
 
 
@@ -245,6 +250,19 @@ def _slices(slices: Any, shape: tuple[int, ...]) -> np.ndarray:
     annotated = np.zeros(shape, bool)
     np.moveaxis(annotated, number, 0)[indices] = True
     return annotated
+
+
+def _check_slices(label: np.ndarray, annotated: np.ndarray, axis: str) -> None:
+    drawn = np.count_nonzero(label)
+    if drawn and not (label & annotated).any():
+        others = tuple({0, 1, 2} - {'ijk'.index(axis)})
+        found = np.flatnonzero(label.any(axis=others)).tolist()
+        raise DataError(
+            f'{drawn} of {drawn} lesion voxels lie outside AnnotatedSlices (they lie in the '
+            f'slices {_list(found)}); slices count from 0 along axis {axis}',
+            advice='Correct the axis or the numbers of the slices, as stored in the file. If the '
+            'listed slices have no lesion, set the mask to 0 in all others.',
+        )
 
 
 def _check_promise(

@@ -113,6 +113,14 @@ def _onto_nearest(label: Label, grids: Mapping[str, Grid]) -> tuple[str, Annotat
     Of images on one grid the one of its name is used, else the first.
     """
     annotation = read_annotation(label)
+    if annotation.unused:
+        log.warning(
+            '%s: %d of %d lesion voxels lie outside AnnotatedSlices and are not used; slices '
+            'count from 0',
+            label.path,
+            annotation.unused,
+            annotation.unused + np.count_nonzero(annotation.label.data),
+        )
     named = [name for name in grids if _is_named(label, name)]
     order = [*named, *(n for n in grids if n not in named)]
     apart = {name: grid_distance(annotation.label, grids[name]) for name in order}
@@ -179,10 +187,6 @@ def read_annotation(label: Label) -> Annotation:
     """
     extent = read(label.extent_path, dtype=None) if label.extent_path else None
     volume = read(label.path, dtype=None)
-    if volume.data.dtype.fields is not None:
-        raise DataError(
-            'a colour image, not a mask', advice='Save the mask instead.', path=label.path
-        )
     with about(label.path):
         annotation = annotate.read_label_values(
             volume,

@@ -150,6 +150,20 @@ def test_what_is_drawn_beside_the_slices_is_not_used():
     sidecar = {'AnnotatedSlices': {'Axis': 'k', 'Indices': [1]}}
     annotation = read_label_values(volume({(0, 0, 1): 1, (0, 0, 2): 1}), sidecar)
     assert np.argwhere(annotation.label.data).tolist() == [[0, 0, 1]]
+    assert annotation.unused == 1
+
+
+def test_slices_that_leave_out_all_lesions_are_an_error():
+    """Slices counted from 1, or along another axis."""
+    drawn = volume({(0, 0, 2): 1, (1, 1, 3): 1})
+    for slices in ({'Axis': 'k', 'Indices': [4, 5]}, {'Axis': 'j', 'Indices': [2, 3]}):
+        with pytest.raises(DataError, match='2 of 2 lesion voxels lie outside AnnotatedSlices'):
+            read_label_values(drawn, {'AnnotatedSlices': slices})
+    message = r'slices 0, 1\); slices count from 0 along axis j'
+    with pytest.raises(DataError, match=message):
+        read_label_values(drawn, {'AnnotatedSlices': slices})
+    nothing = read_label_values(volume({}), {'AnnotatedSlices': slices})
+    assert (nothing.unused, nothing.whole) == (0, False)
 
 
 def test_empty_slices_are_never_taken_for_unannotated():

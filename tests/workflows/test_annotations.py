@@ -157,6 +157,18 @@ def test_training_keeps_the_annotated_slices_that_adaptation_keeps(tmp_path, ano
     assert lesions[9:16].sum() == lesions.sum()
 
 
+def test_lesions_outside_the_listed_slices_are_named(tmp_path, caplog):
+    put(tmp_path, oblique())  # lesion in the slices 10 to 13
+    sidecar = tmp_path / 'sub-01' / 'anat' / 'sub-01_label-L_mask.json'
+    sidecar.write_text('{"AnnotatedSlices": {"Axis": "k", "Indices": [11, 12, 13, 14]}}')
+    placed = place(find_labels(tmp_path), {'T1w': IMAGE})
+    assert placed.annotation.label.data.sum() == 48
+    assert 'sub-01_label-L_mask.nii.gz: 16 of 64 lesion voxels lie outside' in caplog.text
+    sidecar.write_text('{"AnnotatedSlices": {"Axis": "k", "Indices": [14]}}')
+    with pytest.raises(DataError, match='sub-01_label-L_mask.nii.gz: 64 of 64 lesion voxels'):
+        place(find_labels(tmp_path), {'T1w': IMAGE})
+
+
 def test_beyond_the_field_of_view_a_whole_label_is_not_annotated():
     drawn = Volume(np.zeros((20, 20, 10), np.uint8), np.eye(4))
     whole = Annotation(drawn, drawn.with_data(np.ones(drawn.shape, bool)))

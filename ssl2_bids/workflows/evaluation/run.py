@@ -376,12 +376,13 @@ def is_made_sloppily(masks: Sequence[Mask]) -> bool:
 
 def _notes(cases: list[ComparedCase], drawn: dict[tuple[str, str], list]) -> list[str]:
     """Remarks on the numbers."""
-    empty = [case for case in cases if case.voxels.reference_volume == 0]
+    whole = [case for case in cases if case.overlap is not None]
+    empty = [case for case in whole if case.voxels.reference_volume == 0]
     concerned = {
         'partly annotated: compared in the annotated part only; lesion-wise and surface scores '
         'are n/a': [case for case in cases if case.overlap is None],
         'mask or label is empty: HD95 is the diagonal of the image': [
-            case for case in cases if case.voxels.one_empty
+            case for case in whole if case.voxels.one_empty
         ],
         'the label is empty and counts as free of lesions: remove it if it was not drawn, else '
         'write "Manual": true in its JSON': [

@@ -332,6 +332,25 @@ def test_annotated_slices_limit_voxels_and_forbid_lesion_scores(datasets):
     assert 'sub-01: partly annotated' in result.notes[0]
 
 
+def test_a_partly_annotated_case_without_lesions_has_no_note_on_empty_labels(datasets):
+    pred, manual = datasets
+    slices = {'Axis': 'k', 'Indices': [2, 3, 4, 5]}
+    put_label(manual, 'sub-01', lesions(), AnnotatedSlices=slices)
+    result = evaluate(pred, manual, participants=['01'])
+    assert math.isnan(result.cases[0].voxels.hausdorff_95)
+    assert len(result.notes) == 1
+    assert 'partly annotated' in result.notes[0]
+
+
+def test_lesions_outside_the_listed_slices_fail_the_case(datasets):
+    pred, manual = datasets
+    slices = {'Axis': 'k', 'Indices': [15, 16]}
+    put_label(manual, 'sub-01', lesions(LARGE), AnnotatedSlices=slices)
+    result = evaluate(pred, manual, participants=['01'])
+    assert not result.cases
+    assert '125 of 125 lesion voxels lie outside' in str(result.failures[0].error)
+
+
 def test_slices_are_those_of_the_stored_file(datasets):
     pred, manual = datasets
     # stored as LAS: index 17 is RAS index 2, where the large lesion begins
