@@ -45,17 +45,13 @@ class OnTemplate:
 
 def write_frequency(
     settings: GroupSettings, results: list[Result], model: str
-) -> tuple[tuple[Volume, Path], dict[UnitNames, str]]:
+) -> tuple[tuple[Volume, Path] | None, dict[UnitNames, str]]:
     """The share of participants with a lesion at each voxel of the template, and its figure.
 
     Returns
     -------
-    The map and its figure; and the results that cannot be read, which are left out, with the
-    reason.
-
-    Raises
-    ------
-    DataError : no result can be read.
+    The map and its figure, None where no result can be read; and the results that cannot be
+    read, which are left out, with the reason.
     """
     from ssl2_bids.reports.figures.session import draw_frequency
     from ssl2_bids.steps.template import template
@@ -78,7 +74,7 @@ def write_frequency(
             people.append(own[0].subject)
             read_in += seen[place].readable
     if not people:
-        raise DataError([*unreadable.values()][-1], path=settings.output_dir)
+        return None, unreadable
     share = target.with_data(count.astype(np.float32) / np.float32(len(people)))
     path = settings.output_dir / output_name('group.frequency', space=ATLAS_SPACE)
     write(share, path, code=4)

@@ -109,15 +109,15 @@ def run_group_level(
         links = label_links(settings) if adaptation else {}
         models = {_model(r): name for r in results if (name := name_of_model(r.sidecar))}
         write_dataset_files(settings.output_dir, settings.bids_dir, links, models)
-        mapped = _most_used_model(results)
-        shown = [r for r in results if _model(r) == mapped]
-        frequency, unreadable = write_frequency(settings, shown, mapped)
+        frequency, unreadable = _frequency(settings, results)
         rows, problems = cohort_rows(settings, [r for r in results if r.names not in unreadable])
         problems = lost + chosen.damaged + _problems(unreadable) + problems
-        if not rows:
-            raise DataError(problems[0]['reason'], path=settings.output_dir)
+        if not rows or not frequency:
+            for problem in problems[1:]:
+                log.error('%s: %s', problem['name'], problem['reason'])
+            raise DataError(problems[0]['reason'])  # it has the path and the advice
         write_tables(settings, rows)
-        _write_page(settings, rows, frequency, missing + problems, mapped, command)
+        _write_page(settings, rows, frequency, missing + problems, command)
     people = len({row['participant_id'] for row in rows})
     show(f'{counted(len(rows), "result")} of {counted(people, "participant")}')
     for problem in problems:
@@ -248,10 +248,24 @@ def _model(result: Result) -> str:
     return result.names.desc
 
 
-def _most_used_model(results: list[Result]) -> str:
-    """The label of the model with most results; the default's (empty) where there is a draw."""
+def _frequency(
+    settings: GroupSettings, results: list[Result]
+) -> tuple[tuple[Volume, Path] | None, dict[UnitNames, str]]:
+    """The map of the model with most results that can be read; the default's at a draw.
+
+    Returns
+    -------
+    See :func:`write_frequency`, with the unreadable results of all models that were tried.
+    """
     labels = [_model(r) for r in results]
-    return min(set(labels), key=lambda label: (-labels.count(label), label))
+    unreadable: dict[UnitNames, str] = {}
+    for model in sorted(set(labels), key=lambda label: (-labels.count(label), label)):
+        shown = [r for r in results if _model(r) == model]
+        frequency, damaged = write_frequency(settings, shown, model)
+        unreadable |= damaged
+        if frequency:
+            return frequency, unreadable
+    return None, unreadable
 
 
 def _problems(unreadable: dict[UnitNames, str]) -> list[dict[str, str]]:
@@ -309,7 +323,6 @@ def _write_page(
     rows: list[dict[str, Any]],
     frequency: tuple[Volume, Path],
     failed: list[dict[str, str]],
-    model: str,
     command: str,
 ) -> None:
     from ssl2_bids.reports import group

@@ -72,7 +72,11 @@ def _row(result: Result) -> dict[str, Any]:
     names, sidecar = result.names, result.sidecar
     summary = find_summary(names) or {}
     path = names.path('anat.volumes')
-    if not name_of_model(sidecar) or not isinstance(sidecar.get('Channels'), list):
+    if (
+        not name_of_model(sidecar)
+        or 'Version' not in sidecar['Model']
+        or not isinstance(sidecar.get('Channels'), list)
+    ):
         raise DataError(
             'Model or Channels is missing, or of another type',
             advice=PROCESS_AGAIN,

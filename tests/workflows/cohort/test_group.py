@@ -16,7 +16,7 @@ import pytest
 
 from ssl2_bids.bids.columns import VOLUME_COLUMNS
 from ssl2_bids.bids.outputs import UnitNames, sidecar_path, stored_configuration, write_table
-from ssl2_bids.errors import NoInputError
+from ssl2_bids.errors import DataError, NoInputError
 from ssl2_bids.files import write_json, write_text
 from ssl2_bids.itk import to_itk
 from ssl2_bids.settings import ATLAS_SPACE, GroupSettings
@@ -184,7 +184,9 @@ def test_a_summary_of_other_types_costs_its_pages_alone(cohort, caplog, change):
     assert f'"{next(iter(change))}" is missing or of another type' in caplog.text
 
 
-@pytest.mark.parametrize('change', [{'Model': 5}, {'Model': {}}, {'Channels': 5}], ids=str)
+@pytest.mark.parametrize(
+    'change', [{'Model': 5}, {'Model': {}}, {'Model': {'Name': 'm'}}, {'Channels': 5}], ids=str
+)
 def test_a_result_without_its_model_costs_that_result(cohort, caplog, change):
     path = UnitNames(cohort.output_dir, '02', None, 'T1w').done_marker
     write_json(path, json.loads(path.read_text()) | change)
@@ -496,3 +498,31 @@ def test_the_newest_adaptation_stands_first(cohort):
     assert run_group_level(cohort, show=lambda text: None) == 0
     page = (cohort.output_dir / 'group_report.html').read_text()
     assert re.findall(r'<h2>Adaptation to your site: (.)', page) == ['b', 'a', 'c']
+
+
+def test_the_map_is_of_the_next_model_where_none_of_the_first_can_be_read(cohort, caplog):
+    """One result of each model; that of the default model has a damaged transform."""
+    add_result(cohort.output_dir, '02', 5.0, desc='mine')
+    UnitNames(cohort.output_dir, '02', None, 'T1w').done_marker.unlink()
+    damaged = UnitNames(cohort.output_dir, '01', None, 'T1w')
+    damaged.path('anat.transform', source='T1w', target=ATLAS_SPACE).write_text('x')
+    two = replace(cohort, participants=('01', '02'))
+    assert run_group_level(two, show=lambda text: None) == 1
+    assert sorted(rows_of(cohort)) == ['sub-02']
+    assert 'sub-01: ' in caplog.text
+    assert 'not a readable transform' in caplog.text
+    name = 'group_space-MNI152NLin2009aSym_lesion-frequency.json'
+    content = json.loads((cohort.output_dir / name).read_text())
+    assert (content['Model'], content['Participants']) == ('mine', ['sub-02'])
+
+
+def test_where_no_result_can_be_read_all_are_named_with_one_path_each(cohort, caplog):
+    paths = []
+    for subject in ('01', '02'):
+        names = UnitNames(cohort.output_dir, subject, None, 'T1w')
+        paths.append(names.path('anat.transform', source='T1w', target=ATLAS_SPACE))
+        paths[-1].write_text('x')
+    with pytest.raises(DataError, match='not a readable transform') as raised:
+        run_group_level(replace(cohort, participants=('01', '02')), show=lambda text: None)
+    assert str(raised.value).startswith(f'{paths[0]}: not')
+    assert f'sub-02: {paths[1]}: not' in caplog.text
