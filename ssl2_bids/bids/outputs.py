@@ -28,6 +28,11 @@ Kind = tuple[type | tuple[type, ...], type]  # of a value, and of the members of
 OPTIONAL = (dict, type(None))
 # what the code takes from a summary; a key that is not in NEEDED may be missing
 NEEDED = ('session', 'model', 'configurations')
+NEEDED_OF_VISITS = ('subject', 'status', 'misfits', 'warnings', 'visits', 'pairs')
+MEMBERS = {  # what the members of a list of VISITS must have
+    'visits': ('session', 'time', 'years'),
+    'pairs': ('before', 'after', 'new', 'new_per_year', 'enlarging', 'volume_change_mm3'),
+}
 SUMMARY: dict[str, Kind] = {
     'session': ((str, type(None)), object),
     'status': (str, object),
@@ -38,6 +43,7 @@ SUMMARY: dict[str, Kind] = {
     **dict.fromkeys(('reference', 'adaptation', 'viewer', 'error'), (OPTIONAL, object)),
 }
 VISITS: dict[str, Kind] = {
+    'subject': (str, object),
     'model': (str, object),
     'status': (str, object),
     'configurations': (dict, object),
@@ -368,13 +374,17 @@ def read_visits_summary(path: Path) -> dict[str, Any]:
 
 def _read_summary(path: Path, kinds: Mapping[str, Kind]) -> dict[str, Any]:
     content = read_sidecar(path)
+    needed = NEEDED + (NEEDED_OF_VISITS if kinds is VISITS else ())
     for key, (kind, inner) in kinds.items():
-        if key not in content and key not in NEEDED:
+        if key not in content and key not in needed:
             continue
         value = content.get(key)
         parts = value if isinstance(value, list) else ()
         if not isinstance(value, kind) or not all(isinstance(one, inner) for one in parts):
             raise DataError(f'"{key}" is missing or of another type', advice=AGAIN, path=path)
+    for key, members in MEMBERS.items() if kinds is VISITS else ():
+        if absent := [name for name in members for one in content[key] if name not in one]:
+            raise DataError(f'"{absent[0]}" is missing in "{key}"', advice=AGAIN, path=path)
     return content
 
 

@@ -13,14 +13,18 @@ from ssl2_bids.bids.given_datasets import program_of
 from ssl2_bids.bids.outputs import (
     UnitNames,
     find_results,
+    find_visits_summaries,
     join_entities,
     output_name,
+    read_visits_summary,
     sidecar_path,
     stored_configuration,
     table_path,
     write_table,
 )
 from ssl2_bids.bids.provenance import BIDSIGNORE, bids_uri, raw_link
+from ssl2_bids.errors import DataError
+from ssl2_bids.files import write_json
 
 
 @pytest.mark.parametrize('found', [5, {}, [], [1], 'ssl2-bids', None])
@@ -136,3 +140,38 @@ def test_bidsignore_covers_all_that_the_schema_does_not_know():
         '*_long.*',
         '.ssl2-bids-group.lock',
     }
+
+
+VISITS = {
+    'subject': '01', 'model': '', 'status': 'done', 'configurations': {}, 'misfits': [],
+    'warnings': [],
+    'visits': [{'session': '1', 'time': None, 'years': None}],
+    'pairs': [
+        {
+            'before': '1', 'after': '2', 'new': 0, 'new_per_year': None, 'enlarging': 0,
+            'volume_change_mm3': 0.0,
+        }
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('key', VISITS)
+def test_a_comparison_that_lacks_a_part_is_left_out_with_a_warning(tmp_path, caplog, key):
+    path = UnitNames(tmp_path, '01', None).path('longitudinal.summary')
+    write_json(path, VISITS)
+    assert find_visits_summaries(tmp_path, '01') == [VISITS]
+    write_json(path, {k: v for k, v in VISITS.items() if k != key})
+    assert find_visits_summaries(tmp_path, '01') == []
+    assert f'{path.name}: "{key}" is missing or of another type' in caplog.text
+    with pytest.raises(DataError, match=key):
+        read_visits_summary(path)
+
+
+@pytest.mark.parametrize(
+    ('key', 'member'), [(key, m) for key in ('visits', 'pairs') for m in VISITS[key][0]]
+)
+def test_a_comparison_whose_visits_or_pairs_lack_a_part(tmp_path, key, member):
+    path = UnitNames(tmp_path, '01', None).path('longitudinal.summary')
+    write_json(path, VISITS | {key: [{k: v for k, v in VISITS[key][0].items() if k != member}]})
+    with pytest.raises(DataError, match=f'"{member}" is missing in "{key}"'):
+        read_visits_summary(path)

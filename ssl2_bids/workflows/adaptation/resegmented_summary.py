@@ -48,7 +48,7 @@ def write_section(
     first = [
         summary
         for summary in find_summaries(root, names.subject)
-        if summary['status'] == 'done'
+        if summary.get('status') == 'done'
         and summary['session'] == names.session
         and summary['model']['Label'] == case.result.names.desc
     ]

@@ -294,7 +294,7 @@ def _why_missing(root: Path, subject: str, session: str | None) -> str:
     text = 'no result of the participant level'
     for summary in find_summaries(root, subject):
         if summary['session'] == session and summary.get('error'):
-            return f'{text}: {summary["error"]["Message"]}'
+            return f'{text}: {summary["error"].get("Message", "it failed")}'
     return text
 
 

@@ -163,7 +163,8 @@ def _changes(result: Result) -> tuple[list[str], dict[str, Any]]:
         if summary['status'] == 'doubtful':
             return list(summary['misfits']), {}
         if summary['status'] == 'failed':
-            return [f'comparison of the sessions failed: {summary["error"]["Message"]}'], {}
+            reason = (summary.get('error') or {}).get('Message', 'unknown reason')
+            return [f'comparison of the sessions failed: {reason}'], {}
         for pair in summary['pairs']:
             if pair['after'] == names.session:
                 return [], {

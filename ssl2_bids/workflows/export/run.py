@@ -127,7 +127,7 @@ def _failed(
         if participants is not None and subject not in participants:
             continue
         for summary in find_summaries(results_dir, subject):
-            if summary['model'].get('Label', '') != model or summary['status'] == 'skipped':
+            if summary['model'].get('Label', '') != model or summary.get('status') == 'skipped':
                 continue
             failure = (summary.get('error') or {}).get('Message')
             why = f'the session failed: {failure}' if failure else 'its lesion mask is missing'

@@ -149,7 +149,7 @@ def renew(plan: Plan) -> None:
     if summary is None:
         return
     notes, former = list(plan.session.warnings), summary.get('notes', [])
-    more = [text for text in summary['warnings'] if text not in (*former, *notes)]
+    more = [text for text in summary.get('warnings', []) if text not in (*former, *notes)]
     now = {'inputs': described_inputs(plan), 'notes': notes, 'warnings': notes + more}
     if any(summary.get(key) != value for key, value in now.items()):
         write_json(plan.names.path('report.summary'), summary | now)
@@ -158,7 +158,7 @@ def renew(plan: Plan) -> None:
 def take_away(names: UnitNames) -> None:
     """Take away what the summary of a finished session names as left by an earlier choice."""
     summary = find_summary(names)
-    if not summary or summary['status'] != 'done' or not summary.get('earlier'):
+    if not summary or summary.get('status') != 'done' or not summary.get('earlier'):
         return
     _unlink(names, summary['earlier'])
     write_json(names.path('report.summary'), summary | {'earlier': []})

@@ -315,6 +315,7 @@ def test_changes_are_withheld_where_any_session_was_segmented_again(tmp_path, ma
         'status': 'done',
         'configurations': {'a': 'x', 'b': 'x'},
         'pairs': [pair | {'volume_change_mm3': 99.0}],
+        **{key: [] for key in ('visits', 'misfits', 'warnings')},
     }
     write_json(UnitNames(out, '1', None).path('longitudinal.summary'), compared)
     settings = GroupSettings(root, out, tmp_path / 'w')

@@ -15,9 +15,11 @@ from scipy import ndimage
 from site_phantom import AFFINE, head, make_model
 
 from ssl2_bids.bids.labels import look_for_labels
+from ssl2_bids.bids.outputs import UnitNames
 from ssl2_bids.cli.app import main as app
 from ssl2_bids.cli.tools.app import main
 from ssl2_bids.errors import NoInputError
+from ssl2_bids.files import write_json
 
 IGNORED = ['*_roi.nii.gz', '*_roi.json']
 SCANS = {'t1': ('T1w', 'FLAIR'), 'flair': ('FLAIR',)}
@@ -236,3 +238,15 @@ def test_resampled_images_are_not_filled(results, capsys):
     given += ['--model', label(results), '--participant-label', 't1']
     assert main(['export', *given]) == 65
     assert '--reference t1w' in ''.join(capsys.readouterr())
+
+
+def test_a_comparison_without_its_participant_is_named(tmp_path, caplog):
+    out, data = tmp_path / 'out', tmp_path / 'data'
+    data.mkdir()
+    path = UnitNames(out, '01', None).path('longitudinal.summary')
+    write_json(path, {'model': '', 'status': 'done', 'configurations': {}, 'visits': []})
+    description = {'Name': 'x', 'BIDSVersion': '1.10.0', 'DatasetType': 'derivative'}
+    made = {'GeneratedBy': [{'Name': 'ssl2-bids'}]}
+    write_json(out / 'dataset_description.json', description | made)
+    assert main(['export', str(out), str(data), '--to', 'lesiontrack']) == 66
+    assert f'{path.name}: "subject" is missing' in caplog.text
