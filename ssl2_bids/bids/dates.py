@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from pathlib import Path
 
 from ssl2_bids.bids.dataset import optional_table
+
+FRACTION = re.compile(r'(?<=:\d\d)\.(\d+)')  # of a second
 
 
 def acquisition_time(
@@ -40,9 +43,14 @@ def _known(text: str | None) -> str | None:
 
 
 def as_date(text: str | None) -> datetime | None:
-    """A time of a table; None where it is missing or not written as BIDS asks."""
+    """A time of a table, without a zone; None where it is missing or not written as BIDS asks.
+
+    Fractions of a second have one to six digits in BIDS; Python 3.10 takes three or six alone.
+    """
+    stated = (text or '').strip().removesuffix('Z')
+    stated = FRACTION.sub(lambda found: f'.{found[1][:6]:0<6}', stated)
     try:
-        return datetime.fromisoformat((text or '').strip().removesuffix('Z')).replace(tzinfo=None)
+        return datetime.fromisoformat(stated).replace(tzinfo=None)
     except ValueError:
         return None
 

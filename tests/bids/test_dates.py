@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,25 @@ def test_what_cannot_be_read_is_kept_for_the_message(dataset):
 
 def test_the_time_of_a_computed_image_is_that_of_another_one_of_its_session(dataset):
     assert acquisition_time(dataset, '01', '1', 'UNIT1') == '2021-05-31T10:00:00'
+
+
+@pytest.mark.parametrize('digits', [1, 2, 3, 4, 5, 6, 7])
+@pytest.mark.parametrize('end', ['', 'Z'])
+def test_fractions_of_seconds_may_have_any_number_of_digits(monkeypatch, digits, end):
+    fraction = '1234567'[:digits]
+    micro = int(fraction[:6].ljust(6, '0'))
+    seen: list[str] = []
+
+    class Strict(datetime):
+        """As in Python 3.10: three or six digits alone."""
+
+        @classmethod
+        def fromisoformat(cls, text: str) -> datetime:
+            seen.append(text)
+            assert len(text.partition('.')[2]) in (3, 6)
+            return datetime.fromisoformat(text)
+
+    monkeypatch.setattr('ssl2_bids.bids.dates.datetime', Strict)
+    found = as_date(f'2021-05-31T10:00:07.{fraction}{end}')
+    assert found == datetime(2021, 5, 31, 10, 0, 7, micro)
+    assert seen

@@ -9,6 +9,7 @@ from itertools import combinations, pairwise
 import numpy as np
 from scipy import ndimage
 
+from ssl2_bids import sidecar_values
 from ssl2_bids.steps import midpoint, visit_matching
 from ssl2_bids.steps.lesion_states import NoiseBound
 from ssl2_bids.volume import Volume, resample
@@ -195,11 +196,8 @@ def _differences(one: Visit, other: Visit, names: str) -> list[str]:
         ('ManufacturersModelName', 'scanners'),
         ('MagneticFieldStrength', 'field strengths'),
     ):
-        values = [
-            {v.plan.session.scans[c].metadata.get(key) for c in v.contrasts} - {None}
-            for v in (one, other)
-        ]
-        if all(values) and values[0] != values[1]:
+        values = [_stated(v, key) for v in (one, other)]
+        if all(values) and _apart(*values):
             scanning.append(f'{names} have different {what}: changes between them are doubtful')
     for contrast in one.contrasts:
         if contrast in other.contrasts:
@@ -224,18 +222,34 @@ def _differences(one: Visit, other: Visit, names: str) -> list[str]:
     return found + scanning
 
 
+def _stated(visit: Visit, key: str) -> set[str] | set[float]:
+    """What the sidecars of a visit state under a key; what cannot be meant is left out."""
+    sidecars = [visit.plan.session.scans[c].metadata for c in visit.contrasts]
+    if key in sidecar_values.LIMITS:
+        numbers = (sidecar_values.known(one, key) for one in sidecars)
+        return {number for number in numbers if number is not None}
+    texts = (one.get(key) for one in sidecars)
+    return {text.strip() for text in texts if isinstance(text, str) and text.strip()}
+
+
+def _apart(one: set[str] | set[float], other: set[str] | set[float]) -> bool:
+    """Whether texts differ; or numbers, by more than converters round (3 and 2.89 T)."""
+    numbers = [value for value in (*one, *other) if isinstance(value, float)]
+    return max(numbers) / min(numbers) > UNLIKE if numbers else one != other
+
+
 def _unlike_times(one: Visit, other: Visit, contrast: str) -> str:
     """The times of a sequence that differ, with their values."""
     found = []
     for key in TIMES:
         scans = [v.plan.session.scans[contrast] for v in (one, other)]
-        values = [scan.metadata.get(key) for scan in scans]
+        values = [sidecar_values.known(scan.metadata, key) for scan in scans]
         if key == 'EchoTime':  # a mean of several echoes has their times alone
             values = [
                 sum(scan.echo_times) / len(scan.echo_times) if scan.echo_times else value
                 for scan, value in zip(scans, values, strict=True)
             ]
-        known = [float(v) for v in values if isinstance(v, int | float) and v > 0]
+        known = [value for value in values if value is not None]
         if len(known) == len(values) and max(known) / min(known) > UNLIKE:
             found.append(f'{key} ' + ' and '.join(f'{v:.4g}' for v in known) + ' s')
     return ', '.join(found)
