@@ -1,7 +1,9 @@
 """The steps for a notebook: functions on images, without datasets or file names.
 
 Use these functions by ``import ssl2_bids as s2``. The App makes the same calls in the same order,
-so a notebook and a run of the App agree.
+but for the brain mask of a session with two contrasts or more: the App votes it from the masks of
+all contrasts, and a notebook takes the mask of the reference. So near the surface of the brain the
+results may differ.
 """
 
 from __future__ import annotations
@@ -86,7 +88,7 @@ def read_volume(path: str | Path, *, contrast: str | None = None) -> Volume:
 
     Raises
     ------
-    NoInputError, DataError : the file is missing, or cannot be used.
+    DataError : the file is missing, or cannot be used.
     """
     from ssl2_bids.volume import read
 
@@ -213,7 +215,8 @@ def segment(
     Parameters
     ----------
     reference : image that defines the grid of the results.
-    others : further contrasts of the same session; they are registered to the reference.
+    others : further contrasts of the same session; they are registered to the reference. The
+        brain is that of the reference.
     model : of :func:`load_model`; None is the default one.
     device : ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     threshold : of the probability; None: that of the model for these contrasts.
@@ -223,13 +226,21 @@ def segment(
 
     Raises
     ------
+    UsageError : two images are of one contrast.
     NoInputError : the model needs a contrast that is missing.
     UnavailableError : the weights or the device are not available.
     """
     from ssl2_bids.device import choose_device
+    from ssl2_bids.errors import UsageError
     from ssl2_bids.networks.weights import load_network
     from ssl2_bids.steps import segmentation
 
+    contrasts = [one.contrast for one in (reference, *others)]
+    if twice := sorted({one for one in contrasts if contrasts.count(one) > 1}):
+        raise UsageError(
+            f'two images are of the contrast {", ".join(one or "(none)" for one in twice)}',
+            advice='Give one image of each contrast; read_volume(..., contrast=...) names it.',
+        )
     model = load_model() if model is None else model
     device = choose_device(device)
     images = {one.contrast: one.image for one in (reference, *others)}

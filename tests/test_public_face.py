@@ -1,4 +1,4 @@
-"""The public face: what it offers, that it is light, and that its joins do what the App does."""
+"""The public face: what it offers, that it is light, and its joins, which vote no brain mask."""
 
 import doctest
 import subprocess
@@ -9,6 +9,7 @@ import pytest
 
 import ssl2_bids as s2
 from ssl2_bids import notebook
+from ssl2_bids.errors import DataError, UsageError
 
 
 def test_every_public_name_is_there_and_documented():
@@ -64,3 +65,16 @@ def test_from_a_simulated_head_to_scores():
     scores = s2.evaluate(head.lesions, lesions.mask)
     assert 0.3 < scores.voxels.dice < 1
     assert scores.lesions.f1 > 0
+
+
+def test_two_images_of_one_contrast_are_refused():
+    image = s2.Volume(np.ones((8, 8, 8), np.float32), np.eye(4), 'FLAIR')
+    one = s2.Preprocessed(image, s2.Volume(np.ones((8, 8, 8), np.uint8), np.eye(4)))
+    t1w = s2.Preprocessed(s2.Volume(image.data, np.eye(4), 'T1w'), one.brain_mask)
+    with pytest.raises(UsageError, match='two images are of the contrast FLAIR'):
+        s2.segment(one, t1w, one, device='cpu')
+
+
+def test_a_file_that_is_missing_is_an_error_of_data(tmp_path):
+    with pytest.raises(DataError, match='no such file'):
+        s2.read_volume(tmp_path / 'sub-01_FLAIR.nii.gz')

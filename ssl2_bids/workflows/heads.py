@@ -32,8 +32,14 @@ def image_files(folder: Path) -> list[Path]:
     return found
 
 
-def read_lesion_masks(folder: Path) -> tuple[list[np.ndarray], np.ndarray]:
-    """Lesion masks on one MNI152 grid.
+def read_lesion_masks(
+    folder: Path, *, hold_out: Sequence[str] = ()
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Lesion masks on one MNI152 grid, but those of the participants held out.
+
+    Parameters
+    ----------
+    hold_out : see :func:`name_of`.
 
     Returns
     -------
@@ -41,9 +47,17 @@ def read_lesion_masks(folder: Path) -> tuple[list[np.ndarray], np.ndarray]:
 
     Raises
     ------
+    NoInputError : the folder has no mask of another participant.
     DataError : two grids differ.
     """
-    volumes = [(path, reorient(read(path))) for path in image_files(folder)]
+    kept = [path for path in image_files(folder) if name_of(path) not in hold_out]
+    if not kept:
+        raise NoInputError(
+            'has lesion masks of held-out participants alone',
+            advice='Give masks of other people, or leave out "lesion_masks".',
+            path=folder,
+        )
+    volumes = [(path, reorient(read(path))) for path in kept]
     _, first = volumes[0]
     for path, volume in volumes:
         if volume.shape != first.shape or not np.allclose(volume.affine, first.affine, atol=1e-3):

@@ -38,7 +38,8 @@ class Data:
     unlabelled : BIDS datasets for the first stage; their labels, if any, are not used.
     labelled : BIDS datasets with lesion masks.
     labels : folders of these masks, one for each of ``labelled``; without it, the dataset itself.
-    hold_out : participants, also of label maps, that are in neither stage.
+    hold_out : participants, also of label maps and lesion masks, that are in neither stage; names
+        as in the files (``sub-X`` or ``X``).
     validation : participants for the curves and the threshold only; those of label maps are the
         heads of the validation; without it, the person of the last head, if there are others.
     real : share of real samples, if simulated samples exist too.

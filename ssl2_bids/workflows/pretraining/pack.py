@@ -132,7 +132,10 @@ def check_names(data: Data) -> None:
         known |= {s.subject for root in data.healthy for s in find_sessions(root, ('T1w',))}
     for root in (*data.unlabelled, *data.labelled):
         known |= {session.subject for session in find_sessions(root, CHANNELS)}
-    missing = [one for one in (*data.hold_out, *data.validation) if plain(one) not in known]
+    masks = making.image_files(data.lesion_masks) if data.lesion_masks else []
+    of_masks = {making.name_of(path) for path in masks}
+    missing = [one for one in data.hold_out if plain(one) not in known | of_masks]
+    missing += [one for one in data.validation if plain(one) not in known]
     if missing:
         raise NothingSelectedError(
             f'no participant is named {", ".join(missing)}',
@@ -200,6 +203,7 @@ def pack_heads(work: Preparation) -> None:
     heads: list[Head] = list(load_heads(data.heads)) if data.heads else []
     scans = [session.scans['T1w'].paths[0] for session in sessions if session.scans]
     masks = making.image_files(data.lesion_masks) if data.lesion_masks else []
+    masks = [path for path in masks if making.name_of(path) not in held_out]
     files = [data.heads] if data.heads else [*maps, *scans, *masks]
     key = heads_key(data, files, work.digest)
     there = not files or all(
@@ -217,7 +221,7 @@ def pack_heads(work: Preparation) -> None:
     if not data.heads:
         more: dict[str, Any] = {'hold_out': held_out, 'progress': work.progress}
         if data.lesion_masks:
-            drawn, affine = making.read_lesion_masks(data.lesion_masks)
+            drawn, affine = making.read_lesion_masks(data.lesion_masks, hold_out=held_out)
             more |= {'masks': drawn, 'affine': affine}
         for place in data.label_maps:
             heads += making.heads_from_label_maps(place, **more)

@@ -34,11 +34,11 @@ from ssl2_bids.training.pretraining.calibration import calibrate_members
 from ssl2_bids.training.pretraining.config import Data, read_config
 from ssl2_bids.training.run import History
 from ssl2_bids.volume import Volume
-from ssl2_bids.workflows.heads import heads_from_label_maps, name_of
+from ssl2_bids.workflows.heads import heads_from_label_maps, name_of, read_lesion_masks
 from ssl2_bids.workflows.pretraining import contents
 from ssl2_bids.workflows.pretraining.kept_config import keep_config
 from ssl2_bids.workflows.pretraining.model import conclude, trained_on, whole_validation
-from ssl2_bids.workflows.pretraining.pack import pack
+from ssl2_bids.workflows.pretraining.pack import check_names, pack
 from ssl2_bids.workflows.pretraining.prepared import Packed, load_packed
 from ssl2_bids.workflows.pretraining.run import check_data, identity_of
 
@@ -490,6 +490,29 @@ class TestPreparation:
             config = read_config(configuration(tmp_path, data))
             with pytest.raises(kind, match=message):
                 pack(config, tmp_path / str(number))
+
+    def test_lesion_masks_of_held_out_participants_are_not_used(self, label_maps, tmp_path):
+        folder = tmp_path / 'masks'
+        folder.mkdir()
+        for place, subject in enumerate(('01', '99', '98')):
+            mask = np.zeros((8, 8, 8), np.uint8)
+            mask[place] = 1
+            path = folder / f'sub-{subject}_space-MNI152_label-lesion_mask.nii.gz'
+            nib.save(nib.Nifti1Image(mask, np.eye(4)), path)
+        assert len(read_lesion_masks(folder)[0]) == 3
+        (one, two), _ = read_lesion_masks(folder, hold_out=('99',))
+        assert one[0].all()
+        assert two[2].all()
+        with pytest.raises(NoInputError, match='of held-out participants alone'):
+            read_lesion_masks(folder, hold_out=('01', '98', '99'))
+        data = f'label_maps = ["{label_maps}"]\nlesion_masks = "{folder}"\n'
+        for held, wrong in (('hold_out = ["sub-99"]', ''), ('hold_out = ["97"]', '97')):
+            config = read_config(configuration(tmp_path, data + held))
+            if wrong:
+                with pytest.raises(NothingSelectedError, match=f'is named {wrong}'):
+                    check_names(config.data)
+            else:
+                check_names(config.data)
 
     def test_an_unknown_participant_is_named(self, label_maps, tmp_path):
         data = f'label_maps = ["{label_maps}"]\nhold_out = ["sub-77"]'
