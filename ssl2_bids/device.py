@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from ssl2_bids.errors import UnavailableError
 
 
@@ -13,10 +15,15 @@ def choose_device(wanted: str) -> str:
 
     Raises
     ------
-    UnavailableError : a GPU is asked for and cannot be used; never a silent run on the CPU.
+    UnavailableError : another name; or a GPU is asked for and cannot be used; never a silent run
+        on the CPU.
     """
     if wanted == 'cpu':
         return 'cpu'
+    if not re.fullmatch(r'auto|cuda(:[0-9]+)?', wanted):
+        raise UnavailableError(
+            f'the device "{wanted}" is not known', advice='Use auto, cpu, cuda or cuda:N.'
+        )
     import torch
 
     number = int(wanted.partition(':')[2] or 0)

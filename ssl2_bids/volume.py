@@ -58,8 +58,8 @@ def read(path: str | Path, *, contrast: str = '', dtype: type | None = np.float3
 
     Raises
     ------
-    DataError : not a NIfTI file, truncated, not three-dimensional, without a usable
-        orientation (neither sform nor qform), or with impossible voxel sizes.
+    DataError : not a NIfTI file, truncated, not three-dimensional, in colour or complex, without
+        a usable orientation (neither sform nor qform), or with impossible voxel sizes.
     ReadError : the disk failed.
     """
     image = open_image(path)
@@ -75,9 +75,11 @@ def read(path: str | Path, *, contrast: str = '', dtype: type | None = np.float3
             advice='Copy or convert it again.',
             path=path,
         ) from None
-    if data.dtype.fields is not None:
+    if data.dtype.fields is not None or data.dtype.kind == 'c':
         raise DataError(
-            'a colour image', advice='Give an image with one number in each voxel.', path=path
+            'an image of complex numbers' if data.dtype.fields is None else 'a colour image',
+            advice='Give an image with one real number in each voxel.',
+            path=path,
         )
     data = data.reshape(image.shape[:3])
     if dtype is not None:

@@ -65,6 +65,15 @@ def test_a_colour_image_is_refused(tmp_path):
         read(tmp_path / 'x.nii')
 
 
+@pytest.mark.parametrize('name', ['x.nii', 'x.nii.gz'])
+def test_an_image_of_complex_numbers_is_refused(tmp_path, name):
+    data = np.full((4, 5, 6), 1 + 2j, np.complex64)
+    nib.Nifti1Image(data, np.eye(4)).to_filename(tmp_path / name)
+    for dtype in (np.float32, None):
+        with pytest.raises(DataError, match=f'{name}: an image of complex numbers'):
+            read(tmp_path / name, dtype=dtype)
+
+
 def test_a_fourth_axis_of_one_is_dropped(tmp_path):
     nib.Nifti1Image(np.ones((4, 5, 6, 1), np.float32), np.diag([2, 2, 2, 1])).to_filename(
         tmp_path / 'x.nii'

@@ -1,6 +1,6 @@
 r"""Manual lesion masks, by the names that people give them; and the masks of this App.
 
-``P`` is ``sub-X[_ses-Y]`` with any other entities. A consensus of raters goes before what is drawn
+``P`` is ``sub-X[_ses-Y]`` with any other entities; ``_cohort-C`` may follow ``S``. A consensus of raters goes before what is drawn
 by hand, that before what is automatic (``Manual: false``); then the first pattern wins:
 
 =  ==========================================================  ================================
@@ -42,7 +42,7 @@ log = logging.getLogger('ssl2_bids')
 _HEAD = (
     r'(?P<head>sub-(?P<subject>[^_]+)(?:_ses-(?P<session>[^_]+))?'
     r'(?P<entities>(?:_(?!space-|res-|label-|desc-|seg-|lesion-)[a-z0-9]+-[^_]+)*)'
-    r'(?:_space-(?P<space>[^_]+))?(?:_res-[^_]+)?)'
+    r'(?:_space-(?P<space>[^_]+)(?:_cohort-[^_]+)?)?(?:_res-[^_]+)?)'
 )
 _KEPT = r'_(?P<kept>[A-Za-z0-9]+)'
 _LABEL = r'_label-(?P<label>L|lesion)'
@@ -61,7 +61,7 @@ LAYOUTS = tuple(
 )
 MASK = re.compile(
     r'sub-(?P<subject>[^_]+)(?:_ses-(?P<session>[^_]+))?_space-(?P<space>(?!within_)[^_]+)'
-    r'(?:_res-[^_]+)?_label-L(?:_desc-(?P<desc>(?!annotated_|change_)[^_]+))?_mask\.nii(?:\.gz)?'
+    r'(?:_cohort-[^_]+)?(?:_res-[^_]+)?_label-L(?:_desc-(?P<desc>(?!annotated_|change_)[^_]+))?_mask\.nii(?:\.gz)?'
 )
 OWN_RESULT = 'a result of ssl2-bids, not a manual mask (else write "Manual": true in its JSON)'
 _TISSUE = re.compile('^(?:wm|gm|csf)$|(?:white|gr[ae]y).?matter', re.IGNORECASE)

@@ -33,6 +33,8 @@ def only(folder: Path):
         ('sub-01_space-FLAIR_label-lesion_mask.nii.gz', 1, {'space': 'FLAIR', 'desc': None}),
         ('sub-01_label-L_mask.nii', 1, {'session': None, 'space': None}),
         ('sub-01_space-orig_res-1_label-L_mask.nii.gz', 1, {'space': 'orig'}),
+        ('sub-01_space-MNIPediatricAsym_cohort-1_res-2_label-L_mask.nii.gz', 1,
+         {'space': 'MNIPediatricAsym', 'entities': ''}),
         ('sub-01_acq-space_run-2_label-L_mask.nii.gz', 1, {'entities': '_acq-space_run-2'}),
         ('sub-jörg_label-L_mask.nii.gz', 1, {'subject': 'jörg'}),
         ('sub-01_space-TRACE_desc-lesion_mask.nii.gz', 2, {'space': 'TRACE'}),

@@ -21,6 +21,7 @@ SEED = 0  # of the resamples: the same scores give the same intervals
 
 # each number of a case: name in tables, heading on screen, digits, meaning
 Column = tuple[str, int, dict[str, str]]
+COUNTED = '; those below --min-lesion-volume do not count'
 COLUMNS: dict[str, Column] = {
     'dice': ('Dice', 3, {'Description': 'voxel-wise Dice coefficient'}),
     'ppv': ('PPV', 3, {'Description': 'voxel-wise positive predictive value'}),
@@ -48,9 +49,11 @@ MORE_COLUMNS = (
         'surface_dice': {'Description': 'share of both surfaces within 1 mm of the other'},
         'volume_error': {'Description': '(predicted - reference) / reference volume'},
         'absolute_volume_error': {'Description': 'absolute value of volume_error'},
-        'lesions_reference': {'Description': 'lesions in the reference'},
-        'lesions_predicted': {'Description': 'predicted lesions'},
-        'false_lesions': {'Description': 'predicted lesions that overlap no reference lesion'},
+        'lesions_reference': {'Description': f'lesions in the reference{COUNTED}'},
+        'lesions_predicted': {'Description': f'predicted lesions{COUNTED}'},
+        'false_lesions': {
+            'Description': f'predicted lesions that overlap no reference lesion{COUNTED}'
+        },
         'false_volume': {'Description': 'volume of these lesions', 'Units': 'mL'},
         'annotated': {
             'Description': 'share of the voxels annotated by raters; other voxels are left out'
@@ -111,9 +114,9 @@ LESION_FREE_COLUMNS: dict[str, Column] = {
     'false_volume': (
         'FP mL',
         3,
-        {'Description': 'volume of all predicted lesions', 'Units': 'mL'},
+        {'Description': f'volume of all predicted lesions{COUNTED}', 'Units': 'mL'},
     ),
-    'false_lesions': ('FP lesions', 0, {'Description': 'number of predicted lesions'}),
+    'false_lesions': ('FP lesions', 0, {'Description': f'number of predicted lesions{COUNTED}'}),
     'false_largest': ('Largest mL', 3, {'Description': 'the largest of them', 'Units': 'mL'}),
     'brain_volume': ('Brain mL', 0, {'Description': 'volume of the brain mask', 'Units': 'mL'}),
 }

@@ -11,7 +11,6 @@ from typing import Any
 from ssl2_bids import __version__
 from ssl2_bids.bids.outputs import (
     UnitNames,
-    output_name,
     read_visits_summary,
     sidecar_if_any,
     table_path,
@@ -36,7 +35,9 @@ class LongitudinalPlan:
     left_out : sessions without a result, with the reason.
     remarks : on the order of the visits.
     configuration : hash of all that decides the result.
-    space : hash of what decides the space between the visits, which all models share.
+    space : hash of what decides the space between the visits: the transforms and the grid, which
+        all models share. The intensities of the images in it are matched outside the lesions of
+        the model that was compared last.
     """
 
     subject: str
@@ -126,8 +127,3 @@ def is_finished(plan: LongitudinalPlan) -> bool:
 def stored(plan: LongitudinalPlan) -> dict[str, Any]:
     """The JSON beside the table of lesions; empty without one."""
     return sidecar_if_any(plan.table)
-
-
-def page_of(plan: LongitudinalPlan) -> str:
-    """The page that shows the changes, relative to the output folder."""
-    return output_name('report.page', subject=plan.subject)

@@ -351,6 +351,17 @@ def test_lesions_outside_the_listed_slices_fail_the_case(datasets):
     assert '125 of 125 lesion voxels lie outside' in str(result.failures[0].error)
 
 
+def test_a_mask_in_a_template_with_a_cohort_is_found(datasets):
+    pred, manual = datasets
+    put_mask(pred, 'sub-04', lesions(LARGE), space='MNIPediatricAsym_cohort-1')
+    put_mask(
+        pred, 'sub-04', lesions(LARGE), space='MNIPediatricAsym_cohort-1_res-2', desc='_desc-m'
+    )
+    for model in (None, 'm'):
+        (case,) = evaluate(pred, manual, model=model, participants=['04']).cases
+        assert (case.space, case.voxels.dice) == ('MNIPediatricAsym', 1)
+
+
 def test_slices_are_those_of_the_stored_file(datasets):
     pred, manual = datasets
     # stored as LAS: index 17 is RAS index 2, where the large lesion begins
