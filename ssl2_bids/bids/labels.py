@@ -1,7 +1,8 @@
 r"""Manual lesion masks, by the names that people give them; and the masks of this App.
 
-``P`` is ``sub-X[_ses-Y]`` with any other entities; ``_cohort-C`` may follow ``S``. A consensus of raters goes before what is drawn
-by hand, that before what is automatic (``Manual: false``); then the first pattern wins:
+``P`` is ``sub-X[_ses-Y]`` with any other entities; ``_cohort-C`` may follow ``S``. A consensus of
+raters goes before what is drawn by hand, that before what is automatic (``Manual: false``); then
+the first pattern wins:
 
 =  ==========================================================  ================================
 1  ``P[_space-S][_res-R]_label-{L,lesion}[_desc-D]_mask``      BIDS; ATLAS R2.0; LST-AI_BIDS
