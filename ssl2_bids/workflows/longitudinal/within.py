@@ -233,9 +233,15 @@ def _stated(visit: Visit, key: str) -> set[str] | set[float]:
 
 
 def _apart(one: set[str] | set[float], other: set[str] | set[float]) -> bool:
-    """Whether texts differ; or numbers, by more than converters round (3 and 2.89 T)."""
-    numbers = [value for value in (*one, *other) if isinstance(value, float)]
-    return max(numbers) / min(numbers) > UNLIKE if numbers else one != other
+    """Whether texts differ; or a number of one visit has none of the other near it.
+
+    Near is what converters round (3 and 2.89 T). The contrasts of one visit may differ.
+    """
+    first, second = ([v for v in values if isinstance(v, float)] for values in (one, other))
+    if not first or not second:
+        return one != other
+    far = [[max(a, b) / min(a, b) > UNLIKE for b in second] for a in first]
+    return any(map(all, far)) or any(map(all, zip(*far, strict=True)))
 
 
 def _unlike_times(one: Visit, other: Visit, contrast: str) -> str:
