@@ -144,13 +144,15 @@ def check_identity(content: Mapping[str, Any], identity: str, path: Path) -> Non
 
     Raises
     ------
-    UsageError : it is of another one.
+    UsageError : it is of another one, or of other data.
     """
     if content['identity'] != identity:
         raise UsageError(
-            'the run in this folder was started with another configuration '
-            f'({content["identity"]}, now {identity})',
-            advice='Give the configuration saved in this folder, or another folder.',
+            'the run in this folder was started with another configuration, or with other '
+            f'prepared data ({content["identity"]}, now {identity})',
+            advice='Give the configuration saved in this folder, or another folder. If the data '
+            'were prepared again, by another version of ssl2-bids for example, finish the run '
+            'with the data and the version that it began with, or give a new folder.',
             path=path,
         )
 

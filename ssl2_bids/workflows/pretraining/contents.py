@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ssl2_bids.training.pretraining.config import Data
 
 CONTENTS = 'contents.json'
-PREPARATION = 5  # increased when other values come of the same files
+PREPARATION = 6  # increased when other values come of the same files
 Digest = Callable[[Path], str]
 
 

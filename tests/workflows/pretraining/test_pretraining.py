@@ -804,6 +804,19 @@ class TestRun:
         assert digests(tmp_path / 'out') == before
         assert main(['pretrain', str(tmp_path / 'out' / 'config.toml'), *words]) == 0
 
+    def test_a_resume_with_data_that_were_prepared_again_names_that_reason(
+        self, prepared_heads, finished, monkeypatch, tmp_path, capsys
+    ):
+        _, path = prepared_heads
+        shutil.copytree(finished, tmp_path / 'out')
+        monkeypatch.setattr(contents, 'PREPARATION', contents.PREPARATION + 1)
+        pack(read_config(path), tmp_path / 'packed')
+        words = [str(tmp_path / 'out'), '--device', 'cpu', '--data', str(tmp_path / 'packed')]
+        assert main(['pretrain', str(path), *words]) == 64
+        message = ' '.join(capsys.readouterr().err.split())
+        assert 'or with other prepared data' in message
+        assert 'finish the run with the data and the version that it began with' in message
+
     @pytest.mark.parametrize(
         ('key', 'value', 'message'),
         [('hold_out', '03', 'participants in it'), ('validation', '01', 'trained on')],
