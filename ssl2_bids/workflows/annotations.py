@@ -15,6 +15,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from ssl2_bids.bids.dataset import warn_once
 from ssl2_bids.bids.labels import Label
 from ssl2_bids.errors import DataError, about
 from ssl2_bids.steps import annotation as annotate
@@ -47,12 +48,14 @@ class Placed:
     image : key of the grid that they lie on.
     labels : those that were joined.
     note : what was joined and how, in words.
+    remarks : labels with lesions that are not used.
     """
 
     annotation: Annotation
     image: str
     labels: tuple[Label, ...]
     note: str
+    remarks: tuple[str, ...] = ()
 
 
 def place(labels: Sequence[Label], grids: Mapping[str, Grid]) -> Placed:
@@ -104,7 +107,8 @@ def _place_one(raters: Sequence[Label], grids: Mapping[str, Grid]) -> Placed:
             log.warning('%s: label left out: it is on %s, not on %s', label.path, other, image)
     labels = tuple(label for label, _ in found)
     joined = annotate.majority([annotation for _, annotation in found])
-    return Placed(joined, image, labels, _how_joined(labels))
+    remarks = tuple(f'{label.path.name}: {_unused(one)}' for label, one in found if one.unused)
+    return Placed(joined, image, labels, _how_joined(labels), remarks)
 
 
 def _onto_nearest(label: Label, grids: Mapping[str, Grid]) -> tuple[str, Annotation]:
@@ -114,13 +118,7 @@ def _onto_nearest(label: Label, grids: Mapping[str, Grid]) -> tuple[str, Annotat
     """
     annotation = read_annotation(label)
     if annotation.unused:
-        log.warning(
-            '%s: %d of %d lesion voxels lie outside AnnotatedSlices and are not used; slices '
-            'count from 0',
-            label.path,
-            annotation.unused,
-            annotation.unused + np.count_nonzero(annotation.label.data),
-        )
+        warn_once(f'{label.path}: {_unused(annotation)}')
     named = [name for name in grids if _is_named(label, name)]
     order = [*named, *(n for n in grids if n not in named)]
     apart = {name: grid_distance(annotation.label, grids[name]) for name in order}
@@ -142,6 +140,14 @@ def _onto_nearest(label: Label, grids: Mapping[str, Grid]) -> tuple[str, Annotat
         extent=replace(annotation.extent, affine=affine),
     )
     return image, moved
+
+
+def _unused(annotation: Annotation) -> str:
+    drawn = annotation.unused + np.count_nonzero(annotation.label.data)
+    return (
+        f'{annotation.unused} of {drawn} lesion voxels lie outside AnnotatedSlices and are not '
+        'used. If the slices are right, set the mask to 0 in all others; slices count from 0'
+    )
 
 
 def _is_named(label: Label, image: str) -> bool:

@@ -161,9 +161,14 @@ def test_lesions_outside_the_listed_slices_are_named(tmp_path, caplog):
     put(tmp_path, oblique())  # lesion in the slices 10 to 13
     sidecar = tmp_path / 'sub-01' / 'anat' / 'sub-01_label-L_mask.json'
     sidecar.write_text('{"AnnotatedSlices": {"Axis": "k", "Indices": [11, 12, 13, 14]}}')
-    placed = place(find_labels(tmp_path), {'T1w': IMAGE})
+    for _ in range(2):  # as two models are compared
+        placed = place(find_labels(tmp_path), {'T1w': IMAGE})
     assert placed.annotation.label.data.sum() == 48
-    assert 'sub-01_label-L_mask.nii.gz: 16 of 64 lesion voxels lie outside' in caplog.text
+    assert caplog.text.count('sub-01_label-L_mask.nii.gz: 16 of 64 lesion voxels lie out') == 1
+    assert 'If the slices are right, set the mask to 0 in all others' in caplog.text
+    assert [text.split(' lesion')[0] for text in placed.remarks] == [
+        'sub-01_label-L_mask.nii.gz: 16 of 64'
+    ]
     sidecar.write_text('{"AnnotatedSlices": {"Axis": "k", "Indices": [14]}}')
     with pytest.raises(DataError, match='sub-01_label-L_mask.nii.gz: 64 of 64 lesion voxels'):
         place(find_labels(tmp_path), {'T1w': IMAGE})

@@ -23,7 +23,7 @@ from ssl2_bids.settings import MINIMUM_LESION_VOLUME
 from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.steps.lesions import label_instances
 from ssl2_bids.volume import Volume
-from ssl2_bids.workflows.annotations import MisfitError, place
+from ssl2_bids.workflows.annotations import MisfitError, Placed, place
 from ssl2_bids.workflows.evaluation import segmented
 
 SLOPPY = 'made with --sloppy: the scores have no use'
@@ -48,7 +48,7 @@ class ComparedCase:
     calibration : None without a probability and a brain mask on this grid.
     ndsc : NaN without a brain mask on this grid.
     annotated : share of the voxels that were annotated.
-    remarks : why numbers are missing.
+    remarks : why numbers or lesions are missing.
     """
 
     subject: str
@@ -246,7 +246,8 @@ def names_of(units: Iterable[tuple[str, str]]) -> str:
 
 
 def _compare(matched: Matched, minimum_volume: float) -> ComparedCase:
-    mask, prediction, annotation, raters = matched
+    mask, prediction, placed = matched
+    annotation, remarks = placed.annotation, [*placed.remarks]
     reference, extent = annotation.label.data, annotation.extent.data
     spacing = prediction.spacing
     voxels = voxelwise.compare(reference, prediction.data, spacing=spacing, extent=extent)
@@ -262,7 +263,6 @@ def _compare(matched: Matched, minimum_volume: float) -> ComparedCase:
         by_size = lesionwise.detection_by_size(drawn, found, voxel_volume=voxel_volume)
         confirmed = np.unique(found[drawn > 0])
         false_volume = float((~np.isin(found, [0, *confirmed])).sum()) * voxel_volume
-    remarks: list[str] = []
     brain = or_remark(remarks, segmented.brain_of, mask, prediction)
     probability = or_remark(remarks, segmented.probability_of, mask, prediction)
     return ComparedCase(
@@ -279,7 +279,7 @@ def _compare(matched: Matched, minimum_volume: float) -> ComparedCase:
         ndsc=_normalised_dice(prediction, annotation, brain),
         annotated=float(extent.mean()),
         prediction=mask.path,
-        labels=tuple(label.path for label in raters),
+        labels=tuple(label.path for label in placed.labels),
         remarks=tuple(remarks),
     )
 
@@ -328,22 +328,22 @@ def _normalised_dice(prediction: Volume, annotation: Annotation, brain: Volume |
 def _draw(case: ComparedCase, matched: Matched, folder: Path) -> None:
     from ssl2_bids.reports.figures.evaluation import draw_case
 
-    mask, prediction, annotation, _ = matched
+    mask, prediction, placed = matched
     image, name = segmented.image_of(mask, prediction) or (None, 'no image on this grid')
     whose = f', {case.model}' if case.model else ''
     draw_case(
         image,
-        annotation.label,
+        placed.annotation.label,
         prediction,
         folder / re.sub(r'\.nii(\.gz)?$', '.svg', mask.path.name),
         title=f'{unit_name(case.subject, case.session)}{whose}: Dice {case.voxels.dice:.3f}',
         image_name=name,
         brain=or_remark([], segmented.brain_of, mask, prediction),
-        annotated=annotation.extent,
+        annotated=placed.annotation.extent,
     )
 
 
-Matched = tuple[Mask, Volume, Annotation, Sequence[Label]]
+Matched = tuple[Mask, Volume, Placed]
 
 
 def _match_grids(masks: list[Mask], labels: list[Label]) -> Matched:
@@ -362,7 +362,7 @@ def _match_grids(masks: list[Mask], labels: list[Label]) -> Matched:
         )
         raise
     mask = by_path[placed.image]
-    return mask, segmented.read_mask(mask.path), placed.annotation, placed.labels
+    return mask, segmented.read_mask(mask.path), placed
 
 
 def is_made_sloppily(masks: Sequence[Mask]) -> bool:

@@ -2,6 +2,7 @@ import csv
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -349,6 +350,19 @@ def test_lesions_outside_the_listed_slices_fail_the_case(datasets):
     result = evaluate(pred, manual, participants=['01'])
     assert not result.cases
     assert '125 of 125 lesion voxels lie outside' in str(result.failures[0].error)
+
+
+def test_lesions_partly_outside_the_listed_slices_are_a_note_of_the_label(datasets, caplog):
+    pred, manual = datasets
+    put_mask(pred, 'sub-01', lesions(LARGE), desc='_desc-m')
+    slices = {'Axis': 'k', 'Indices': [2, 3, 4, 5]}
+    put_label(manual, 'sub-01', lesions(LARGE), AnnotatedSlices=slices)
+    result = evaluate(pred, manual, model=(None, 'm'), participants=['01'])
+    assert len(result.cases) == 2
+    notes = [note for note in result.notes if 'outside AnnotatedSlices' in note]
+    assert len(notes) == 1
+    assert re.match(r'sub-01: sub-01_\S+\.nii\.gz: 25 of 125 lesion voxels lie', notes[0])
+    assert caplog.text.count('outside AnnotatedSlices') == 1
 
 
 def test_a_mask_in_a_template_with_a_cohort_is_found(datasets):
