@@ -34,6 +34,7 @@ from ssl2_bids.errors import (
     WRITING,
     DataError,
     NoInputError,
+    ReadError,
     Ssl2Error,
     UsageError,
 )
@@ -196,7 +197,13 @@ def _check_segmented(planned: Calibrating) -> None:
 
 
 def _check_drawn(labels: dict[Unit, list[Label]]) -> None:
-    """Check that a label can be read and has a lesion."""
+    """Check that a label can be read and has a lesion.
+
+    Raises
+    ------
+    DataError : none can be read, or all that can be read are empty.
+    ReadError : the disk failed.
+    """
     problems, empty = [], []
     for drawn in labels.values():
         for label in drawn:
@@ -204,9 +211,15 @@ def _check_drawn(labels: dict[Unit, list[Label]]) -> None:
                 if is_drawn(read_annotation(label)):
                     return
                 empty.append(label)
+            except ReadError:  # the label may be one with lesions
+                raise
             except DataError as error:
                 problems.append(error)
-    raise problems[0] if problems and not empty else all_empty(len(empty), len(empty), empty[0])
+    if not empty:
+        raise problems[0]
+    for problem in problems:
+        log.warning('label left out: %s', problem)
+    raise all_empty(len(empty), len(empty), empty[0], refused=len(problems))
 
 
 def _check_grids(planned: Calibrating) -> None:

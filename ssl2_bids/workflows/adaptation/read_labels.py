@@ -206,7 +206,7 @@ def read_labels(cases: Sequence[Case], settings: GroupSettings) -> ReadLabels:
         kept.append(case if found is not None else replace(case, labels=()))
     if refused and not annotations and not empty:
         raise refused[0]
-    _check_empty(empty, annotations)
+    _check_empty(empty, annotations, refused)
     _check_lesions_to_fit(kept, annotations, settings.holdout)
     notes += _only_patient(kept, annotations, settings.holdout)
     return ReadLabels(kept, annotations, refused, notes)
@@ -217,16 +217,31 @@ def is_drawn(annotation: Annotation) -> bool:
     return bool(annotation.label.data.any())
 
 
-def all_empty(count: int, labels: int, first: Label) -> DataError:
-    """The error for labels without lesions."""
+def all_empty(count: int, labels: int, first: Label, *, refused: int = 0) -> DataError:
+    """The error for labels without lesions.
+
+    Parameters
+    ----------
+    count, labels : how many are empty, and how many could be used.
+    first : of the empty ones.
+    refused : how many could not be used.
+    """
     advice = NO_LESION_AT_ALL if first.sidecar.get('Manual') is True else NO_LESIONS
-    return DataError(f'all labels are empty ({count} of {labels})', advice=advice, path=first.path)
+    more = f'; {refused} cannot be used' if refused else ''
+    return DataError(
+        f'all labels are empty ({count} of {labels + refused}{more})',
+        advice=advice,
+        path=first.path,
+    )
 
 
-def _check_empty(empty: Sequence[Case], annotations: dict[str, Annotation]) -> None:
+def _check_empty(
+    empty: Sequence[Case], annotations: dict[str, Annotation], refused: Sequence[DataError]
+) -> None:
     drawn = any(is_drawn(annotation) for annotation in annotations.values())
     if empty and not drawn:
-        raise all_empty(len(empty), len(empty) + len(annotations), empty[0].labels[0])
+        usable = len(empty) + len(annotations)
+        raise all_empty(len(empty), usable, empty[0].labels[0], refused=len(refused))
     if annotations and not drawn:
         raise DataError(
             'no label has a lesion: an adaptation needs at least one',

@@ -414,6 +414,17 @@ def of_others(site: ParticipantSettings) -> ParticipantSettings:
     return site
 
 
+def test_a_label_that_cannot_be_used_beside_an_empty_one_is_named(site, caplog):
+    drawn = np.zeros(SHAPE, bool)
+    drawn[8:11, 8:11, 8:11] = True
+    put_label(site.calibrate_from[0], '01', drawn, AnnotatedSlices={'Axis': 'k', 'Indices': [2]})
+    put_label(site.calibrate_from[0], '02', np.zeros(SHAPE))
+    message = r'all labels are empty \(1 of 2; 1 cannot be used\)'
+    with pytest.raises(DataError, match=message):
+        plan_calibration(site)
+    assert 'sub-01_label-lesion_mask.nii.gz: 27 of 27 lesion voxels lie outside' in caplog.text
+
+
 def empty(site: ParticipantSettings) -> ParticipantSettings:
     put_label(site.calibrate_from[0], '01', np.zeros(SHAPE))
     return site
