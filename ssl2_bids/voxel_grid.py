@@ -20,6 +20,7 @@ Box = tuple[slice, ...]
 # of a voxel; two grids closer than this at every corner are one. Programs round: cosines of four
 # digits are 0.02 voxels off at the corner of 256, and a float32 origin some micrometres
 GRID_TOLERANCE = 0.1
+ROUNDING = 1e-3  # what scl_slope leaves of a whole number
 
 
 class Grid(Protocol):
@@ -120,22 +121,29 @@ def shift_affine(affine: np.ndarray, start: Sequence[int] | np.ndarray) -> np.nd
     return result
 
 
-def labels_of(data: np.ndarray, path: str | Path | None = None) -> np.ndarray:
-    """The different labels of a map of any shape, sorted.
+def whole_labels(data: np.ndarray, path: str | Path | None = None) -> np.ndarray:
+    """The labels of a map of any shape as whole numbers.
 
     Parameters
     ----------
     path : for messages.
 
+    Returns
+    -------
+    int32 of the same shape; the data themselves where they are stored as whole numbers.
+
     Raises
     ------
-    DataError : values that are not whole numbers.
+    DataError : values that are not whole numbers, by more than ``ROUNDING``.
     """
+    if data.dtype.kind in 'biu':
+        return data
     found = np.unique(data)
-    if not np.isfinite(found).all() or (found != np.rint(found)).any():
+    if not np.isfinite(found).all() or (np.abs(found - np.rint(found)) > ROUNDING).any():
         raise DataError(
             'the label map has values that are not whole numbers',
-            advice='Give a segmentation that was not interpolated.',
+            advice='Give a segmentation that was not interpolated, and save it as whole numbers '
+            'without a scale factor (scl_slope).',
             path=path,
         )
-    return found
+    return np.rint(data).astype(np.int32)

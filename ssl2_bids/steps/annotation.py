@@ -15,11 +15,10 @@ import numpy as np
 
 from ssl2_bids.errors import DataError
 from ssl2_bids.volume import Volume, reorient
-from ssl2_bids.voxel_grid import describe_grid, same_grid
+from ssl2_bids.voxel_grid import ROUNDING, describe_grid, same_grid
 
 LESION, NOT_LESION, NOT_ANNOTATED = 'lesion', 'not lesion', 'not annotated'
 BIDS_LESION_INDEX = '7'  # "Lesion" in the list of segmentation labels of the BIDS standard
-ROUNDING = 1e-3  # what scl_slope leaves of a whole number
 EXTENTS = ('whole', 'mask', 'dseg', 'slices')
 
 

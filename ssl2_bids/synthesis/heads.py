@@ -17,7 +17,7 @@ from scipy import ndimage
 from ssl2_bids.errors import DataError, NoInputError
 from ssl2_bids.files import read_arrays, whole_file
 from ssl2_bids.processes import end_with_parent, whole_start
-from ssl2_bids.voxel_grid import labels_of
+from ssl2_bids.voxel_grid import whole_labels
 
 # Groups of tissue that share one mean intensity, with their labels in FreeSurfer's numbering and,
 # from 200, the extracerebral labels of the SynthSeg maps minus 300. Lesions of ageing (25, 57)
@@ -183,7 +183,8 @@ def group_map(name: str, labels: np.ndarray) -> np.ndarray:
     table = np.full(256, 255, np.uint8)
     for group, numbers in GROUPS.items():
         table[list(numbers)] = INDEX[group]
-    unknown = [int(n) for n in labels_of(labels) if not 0 <= n < 256 or table[int(n)] == 255]
+    labels = whole_labels(labels)
+    unknown = [int(n) for n in np.unique(labels) if not 0 <= n < 256 or table[int(n)] == 255]
     if unknown:
         shown = ', '.join(map(str, unknown[:10]))
         raise DataError(

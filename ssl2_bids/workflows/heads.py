@@ -14,7 +14,7 @@ from ssl2_bids.simulation.anatomy.label_maps import label_table
 from ssl2_bids.synthesis.heads import Head, make_head
 from ssl2_bids.synthesis.healthy import label_t1w
 from ssl2_bids.volume import Volume, read, reorient, resample
-from ssl2_bids.voxel_grid import labels_of
+from ssl2_bids.voxel_grid import whole_labels
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -110,9 +110,10 @@ def healthy_labels(labels: np.ndarray) -> np.ndarray:
     ------
     DataError : values that are not whole numbers.
     """
-    table, found = label_table(), labels_of(labels)
+    table, whole = label_table(), whole_labels(labels)
+    found = np.unique(whole)
     targets = np.array([table.healthy(int(n)) for n in found], labels.dtype)
-    return targets[np.searchsorted(found, labels)]
+    return targets[np.searchsorted(found, whole)]
 
 
 def heads_from_t1w(

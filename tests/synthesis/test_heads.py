@@ -13,6 +13,7 @@ from ssl2_bids.synthesis.heads import (
     save_heads,
     tract_map,
 )
+from ssl2_bids.workflows.heads import healthy_labels
 
 
 @pytest.fixture(scope='module')
@@ -134,6 +135,19 @@ def test_labels_that_are_no_whole_numbers_are_refused(value):
     labels[labels == 2] = value
     with pytest.raises(DataError, match='not whole numbers'):
         make_head('odd', labels)
+
+
+@pytest.mark.parametrize('off', [-4e-4, 4e-4])
+def test_what_a_scale_factor_leaves_of_whole_numbers_is_rounded(off):
+    labels = label_head(40).astype(np.int32)
+    labels[labels == 3] = 1035
+    stored = labels * np.float32(1) + np.float32(off)
+    assert np.array_equal(healthy_labels(stored), healthy_labels(labels))
+    whole = healthy_labels(labels)
+    found = make_head('off', whole + np.float32(off))
+    assert np.array_equal(found.groups, make_head('whole', whole).groups)
+    with pytest.raises(DataError, match='without a scale factor'):
+        healthy_labels(labels + np.float32(50 * off))
 
 
 def test_lesions_of_patients_need_a_cortex(masks):

@@ -13,7 +13,7 @@ from ssl2_bids.errors import DataError
 from ssl2_bids.simulation.anatomy.anatomy import FIRST_EXTRACEREBRAL, Anatomy
 from ssl2_bids.tables import bundled_table
 from ssl2_bids.volume import Volume, read, reorient, resample
-from ssl2_bids.voxel_grid import bounding_box, labels_of, shift_affine, start_of
+from ssl2_bids.voxel_grid import bounding_box, shift_affine, start_of, whole_labels
 
 MAX_VOXEL_EDGE = 1.6  # mm; thicker voxels miss the sulci
 MAX_ANISOTROPY = 1.5  # longest over shortest voxel edge
@@ -129,7 +129,8 @@ def healthy_labels(labels: Volume, *, path: str | Path | None = None) -> Volume:
 
 def _known(data: np.ndarray, path: str | Path | None) -> np.ndarray:
     """The labels as uint8, all of them known; lesions and parcels replaced."""
-    found = labels_of(data, path)
+    data = whole_labels(data, path)
+    found = np.unique(data)
     table = label_table()
     known = {label for labels in table.tissues.values() for label in labels} | {0}
     targets, unknown = [], []

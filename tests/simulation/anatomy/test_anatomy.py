@@ -142,6 +142,13 @@ def test_errors_name_the_file(tmp_path):
         from_label_map(tmp_path / 'missing.nii.gz')
 
 
+@pytest.mark.parametrize('off', [-4e-4, 4e-4])
+def test_labels_that_a_scale_factor_changed_a_little_are_whole_numbers(off):
+    labels = label_head()
+    found = healthy_labels(label_volume(labels.astype(np.float32) + np.float32(off)))
+    assert np.array_equal(found.data, healthy_labels(label_volume(labels)).data)
+
+
 def test_other_axes_give_the_same_head(tmp_path):
     straight = label_volume()
     image = nib.Nifti1Image(straight.data, straight.affine)
