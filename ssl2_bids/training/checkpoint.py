@@ -17,8 +17,8 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
-from ssl2_bids.errors import DataError, UsageError
-from ssl2_bids.files import whole_file
+from ssl2_bids.errors import DataError, UnavailableError, UsageError, lacks_memory
+from ssl2_bids.files import DENIED, NOT_READ, cannot_read, listing, reading, whole_file
 from ssl2_bids.networks.initialisation import match
 
 log = logging.getLogger('ssl2_bids')
@@ -26,6 +26,10 @@ log = logging.getLogger('ssl2_bids')
 FORMAT = 2
 KEPT = 2  # the last good one, and the one before in case a medium damages it
 NAME = re.compile(r'checkpoint-(\d{8})\.pt')
+
+
+class DamagedError(DataError):
+    """A checkpoint is damaged: the one before it may be whole."""
 
 
 def fingerprint(content: Any) -> str:
@@ -75,9 +79,15 @@ def write_tensors(content: Any, path: Path) -> None:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of a folder, the newest first."""
-    found = (path for path in folder.glob('checkpoint-*.pt') if NAME.fullmatch(path.name))
-    return sorted(found, reverse=True)
+    """The checkpoints of a folder, the newest first.
+
+    Raises
+    ------
+    NoInputError, ReadError : the folder cannot be read.
+    """
+    with reading(folder):
+        found = listing(folder, 'checkpoint-*.pt')
+    return [path for path in reversed(found) if NAME.fullmatch(path.name)]
 
 
 def save(folder: Path, content: Mapping[str, Any]) -> Path:
@@ -103,15 +113,25 @@ def read(path: Path) -> dict[str, Any]:
 
     Raises
     ------
-    DataError : it is damaged, or none of this version's.
+    DataError : it is damaged (DamagedError), or none of this version's.
+    NoInputError, ReadError : it may not be read, or the disk failed.
+    UnavailableError : the memory is too small for it.
     """
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
     except FileNotFoundError:
         raise DataError('no such checkpoint', path=path) from None
     except Exception as error:  # noqa: BLE001  a damaged file raises any of a dozen
+        if isinstance(error, OSError) and error.errno in (*DENIED, *NOT_READ):
+            raise cannot_read(error, path) from None
+        if lacks_memory(error):
+            raise UnavailableError(
+                'the memory is too small to read the checkpoint',
+                advice='Run the same command with more memory.',
+                path=path,
+            ) from None
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(
+        raise DamagedError(
             f'the checkpoint cannot be read ({reason})',
             advice='Remove it: the run resumes from the checkpoint before, if there is one.',
             path=path,
@@ -126,13 +146,14 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
 
     Raises
     ------
-    DataError : there are checkpoints, and every one is damaged.
+    DataError : there are checkpoints, and every one is damaged; or one is none of this version's.
+    NoInputError, ReadError, UnavailableError : as :func:`read`; that checkpoint may be whole.
     """
     found = checkpoints(folder)
     for path in found:
         try:
             return path, read(path)
-        except DataError as error:
+        except DamagedError as error:
             if path == found[-1]:
                 raise
             log.warning('%s', error)

@@ -94,6 +94,7 @@ def check_resumable(settings: LoopSettings, folder: Path, identity: str) -> None
     ------
     UsageError : it is of another one.
     DataError : every checkpoint is damaged.
+    NoInputError, ReadError, UnavailableError : a checkpoint that may be whole cannot be read.
     """
     found = checkpoint.newest(folder)
     if found is not None:

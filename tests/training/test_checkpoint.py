@@ -1,10 +1,12 @@
+import errno
+import resource
 import shutil
 
 import pytest
 import torch
 from tiny_training import BrightVoxels, FindBright, settings, tiny_network
 
-from ssl2_bids.errors import DataError
+from ssl2_bids.errors import DataError, DeniedError, ReadError, UnavailableError
 from ssl2_bids.training import checkpoint
 from ssl2_bids.training.loop import train
 
@@ -52,6 +54,44 @@ def test_a_damaged_later_checkpoint_is_replaced_not_kept(folder):
     found = checkpoint.checkpoints(folder)
     assert [path.name for path in found] == ['checkpoint-00000018.pt', 'checkpoint-00000014.pt']
     assert [checkpoint.read(path)['step'] for path in found] == [18, 14]
+
+
+def test_a_checkpoint_that_the_disk_does_not_give_is_not_taken_for_damaged(folder):
+    later = folder / 'checkpoint-00000020.pt'
+    later.unlink()
+    later.symlink_to('/proc/self/mem')  # its first byte cannot be read: EIO
+    with pytest.raises(ReadError, match=r'checkpoint-00000020\.pt: reading failed'):
+        checkpoint.newest(folder)
+    former = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, former[1]))
+    try:
+        with pytest.raises(ReadError, match='Too many open files'):
+            checkpoint.newest(folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, former)
+
+
+@pytest.mark.parametrize(
+    ('cause', 'kind'),
+    [
+        (PermissionError(errno.EACCES, 'Permission denied'), DeniedError),
+        (MemoryError(), UnavailableError),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), UnavailableError),
+    ],
+)
+def test_a_checkpoint_that_may_be_whole_is_not_passed_over(folder, monkeypatch, cause, kind):
+    def fails(*args, **kwargs):
+        raise cause
+
+    monkeypatch.setattr(torch, 'load', fails)
+    with pytest.raises(kind, match='checkpoint-00000020'):
+        checkpoint.newest(folder)
+
+
+def test_a_later_checkpoint_of_another_version_is_not_passed_over(folder):
+    torch.save({'format': 99, 'step': 20}, folder / 'checkpoint-00000020.pt')
+    with pytest.raises(DataError, match='not a checkpoint of this version'):
+        checkpoint.newest(folder)
 
 
 def test_a_foreign_file_is_no_checkpoint(tmp_path):
