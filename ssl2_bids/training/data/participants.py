@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ssl2_bids.errors import DataError
-from ssl2_bids.files import read_arrays, read_object, whole_file, write_json
+from ssl2_bids.files import read_arrays, read_object, storage_failure, whole_file, write_json
 from ssl2_bids.synthesis.appearance import CHANNELS
 from ssl2_bids.training.data.masking import HIGH, LOW
 
@@ -86,6 +86,7 @@ def read_participant(folder: Path) -> Participant:
     Raises
     ------
     DataError : a file is missing or damaged, or their grids differ.
+    ReadError : the disk failed.
     """
     try:
         facts = read_object(folder / FACTS)
@@ -97,6 +98,8 @@ def read_participant(folder: Path) -> Participant:
             **arrays,
         )
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        if failed := storage_failure(error, folder):
+            raise failed from None
         raise DataError(
             f'this participant cannot be read ({error})', advice='Prepare it again.', path=folder
         ) from None

@@ -279,8 +279,8 @@ def first_probability(work: Work) -> Probability:
             ready = cache.prepare(one.case, annotation, work.adaptation.card, one.folder)
             work.network.to(work.device)
             made = probability_of(work.network, ready.read(), work.adaptation.card, work.device)
-            np.save(kept, to_reference(made, ready.affine, brain).data[box])
-        return np.load(kept)
+            cache.keep(kept, to_reference(made, ready.affine, brain).data[box])
+        return cache.read_kept(kept)
 
     return found
 

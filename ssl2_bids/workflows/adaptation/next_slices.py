@@ -17,7 +17,7 @@ from ssl2_bids.training.adaptation.suggestions import SliceGain, Suggestion
 from ssl2_bids.volume import read_grid
 from ssl2_bids.wording import counted
 from ssl2_bids.workflows.adaptation.first_results import stored_probability
-from ssl2_bids.workflows.adaptation.prepare import PreparedSession
+from ssl2_bids.workflows.adaptation.prepare import PreparedSession, keep, read_kept
 from ssl2_bids.workflows.adaptation.state import Work
 from ssl2_bids.workflows.adaptation.untrained import Adapted
 from ssl2_bids.workflows.segmentation_files import read_result
@@ -58,7 +58,7 @@ def suggest_slices(work: Work, adapted: Adapted) -> list[Suggestion]:
             work.show(
                 f'{one.case.name}: {best.gain:.0f} mm³ of uncertain volume in its best slice'
             )
-        np.save(work.folder / f'doubt-{one.case.name}.npy', error.astype(np.float16))
+        keep(work.folder / f'doubt-{one.case.name}.npy', error.astype(np.float16))
     return suggesting.suggest(gains, most=work.adaptation.settings.suggestions)
 
 
@@ -159,7 +159,7 @@ def draw_suggestions(work: Work, suggested: Sequence[Suggestion]) -> str:
         shown_on = next(c for c in ('FLAIR', names.reference) if c in one.case.images)
         brain = read_result(one.case.brain_mask, dtype=np.uint8)
         drawn = reference_slice(one, suggestion.index)
-        doubt = np.load(work.folder / f'doubt-{one.case.name}.npy').astype(np.float32)
+        doubt = read_kept(work.folder / f'doubt-{one.case.name}.npy').astype(np.float32)
         shown.append(
             pictures.Shown(
                 title=one.case.name.replace('_', ' '),

@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from ssl2_bids.files import whole_file
 from ssl2_bids.steps.network_input import to_reference
 from ssl2_bids.training.adaptation.left_out import probability_of
 from ssl2_bids.volume import Volume
 from ssl2_bids.voxel_grid import Box
 from ssl2_bids.workflows.adaptation.ladder import Labelled, Probability
-from ssl2_bids.workflows.adaptation.prepare import PreparedSession
+from ssl2_bids.workflows.adaptation.prepare import PreparedSession, read_kept
 from ssl2_bids.workflows.adaptation.state import Work
 
 
@@ -29,7 +28,7 @@ def of_files(work: Work, rung: str, cases: Sequence[Labelled]) -> Probability:
 
     def found(one: PreparedSession, box: Box, brain: Volume) -> np.ndarray:
         path = prediction_file(work, one, fold_of[one.case.name], rung)
-        made = to_reference(np.load(path), one.affine, brain)
+        made = to_reference(read_kept(path), one.affine, brain)
         return made.data[box]
 
     return found
@@ -49,9 +48,3 @@ def predict(work: Work, one: PreparedSession, network: nn.Module) -> np.ndarray:
     """The probabilities of a case by a network, float32 on the grid of the network."""
     network.to(work.device)
     return probability_of(network, one.read(), work.adaptation.card, work.device)
-
-
-def keep(path: Path, probability: np.ndarray) -> None:
-    """Store whole or not at all: a file that stands is not made again."""
-    with whole_file(path) as temporary, open(temporary, 'wb') as stream:
-        np.save(stream, probability)

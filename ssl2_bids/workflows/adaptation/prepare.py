@@ -11,7 +11,7 @@ import numpy as np
 
 from ssl2_bids import __version__
 from ssl2_bids.errors import DataError, NoInputError, about
-from ssl2_bids.files import read_object, sha256, write_json
+from ssl2_bids.files import read_object, reading, sha256, whole_file, write_json
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.steps.network_input import network_input
@@ -220,3 +220,33 @@ def _key(
             drawn.update(volume.affine.tobytes())
         parts += [drawn.hexdigest(), annotation.whole]
     return fingerprint(parts)
+
+
+def keep(path: Path, array: np.ndarray) -> None:
+    """Store whole or not at all: a file that stands is not made again.
+
+    Raises
+    ------
+    StorageError, CannotWriteError : as :func:`ssl2_bids.files.whole_file`.
+    """
+    with whole_file(path) as temporary, open(temporary, 'wb') as stream:
+        np.save(stream, array)
+
+
+def read_kept(path: Path) -> np.ndarray:
+    """What :func:`keep` has stored.
+
+    Raises
+    ------
+    DataError : the file is damaged.
+    NoInputError, ReadError : it is missing or may not be read, or the disk failed.
+    """
+    try:
+        with reading(path):
+            return np.asarray(np.load(path))
+    except (EOFError, ValueError) as error:
+        raise DataError(
+            f'an array of the work folder cannot be read ({error})',
+            advice='Remove this file and run the same command again: it is then made again.',
+            path=path,
+        ) from None

@@ -27,13 +27,12 @@ from ssl2_bids.workflows.adaptation.ladder import Probability
 from ssl2_bids.workflows.adaptation.parallel import train_side_by_side
 from ssl2_bids.workflows.adaptation.plan import SLICES
 from ssl2_bids.workflows.adaptation.predictions import (
-    keep,
     of_files,
     of_network,
     predict,
     prediction_file,
 )
-from ssl2_bids.workflows.adaptation.prepare import PreparedSession
+from ssl2_bids.workflows.adaptation.prepare import PreparedSession, keep
 from ssl2_bids.workflows.adaptation.scores import LabelScores, Row
 from ssl2_bids.workflows.adaptation.state import RUNGS_OF, Work, layers_of, train_one
 from ssl2_bids.workflows.adaptation.timing import fit_into_time
