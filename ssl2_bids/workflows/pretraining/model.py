@@ -48,7 +48,8 @@ def has_validation(packed: Packed) -> bool:
 def whole_validation(config: Config, packed: Packed, device: str) -> WholeVolumes | None:
     """The labelled scans of validation and one simulated scan of each of its heads, or None.
 
-    Without labelled scans the threshold depends on the simulated ones alone: they have lesions.
+    Where no labelled scan has a lesion, the threshold depends on the simulated ones alone: they
+    have lesions.
     """
     heads = packed.validation_heads
     labelled = labelled_only(packed.validation_scans)
@@ -57,8 +58,9 @@ def whole_validation(config: Config, packed: Packed, device: str) -> WholeVolume
     if distributed.rank() > 0:
         return WholeVolumes((), config.window)
     volumes = whole_scans(labelled)
+    alone = not any(map(has_lesion, volumes))
     volumes += whole_heads(
-        heads, config.randomisation, seed=config.seed, device=device, lesions=not labelled
+        heads, config.randomisation, seed=config.seed, device=device, lesions=alone
     )
     return WholeVolumes(volumes, config.window, overlap=config.overlap, device=device)
 

@@ -31,7 +31,8 @@ from ssl2_bids.synthesis.heads import make_head, save_heads
 from ssl2_bids.training import checkpoint
 from ssl2_bids.training.data.participants import Participant, from_bytes, save_scan
 from ssl2_bids.training.pretraining.calibration import calibrate_members
-from ssl2_bids.training.pretraining.config import Data, read_config
+from ssl2_bids.training.pretraining.config import Config, Data, read_config
+from ssl2_bids.training.pretraining.tasks import has_lesion
 from ssl2_bids.training.run import History
 from ssl2_bids.volume import Volume
 from ssl2_bids.workflows.heads import heads_from_label_maps, name_of, read_lesion_masks
@@ -951,6 +952,22 @@ def test_a_contrast_that_cannot_be_used_costs_itself(make_dataset, tmp_path):
     pack(read_config(path), tmp_path / 'packed')
     (scan,) = load_packed(tmp_path / 'packed').scans
     assert scan.present == ONLY_FLAIR
+
+
+def test_simulated_scans_have_lesions_where_no_labelled_scan_of_validation_has_one():
+    head = make_head('a', label_head(40))
+    brain, mask = np.ones((32, 32, 32), bool), np.zeros((32, 32, 32), bool)
+    image = np.ones((len(CHANNELS), *brain.shape), np.uint8)
+    healthy = Participant('h', image, ONLY_FLAIR, brain, mask, brain, '00-sub-9')
+    mask = mask.copy()
+    mask[9:12, 9:12, 9:12] = True
+    ill = replace(healthy, label=mask)
+    drawn = []
+    for scan in (healthy, ill):
+        packed = Packed((), (), (head,), (scan,))
+        volumes = whole_validation(Config(seed=1), packed, 'cpu').volumes
+        drawn.append(has_lesion(volumes[1]))
+    assert drawn == [True, False]
 
 
 def test_a_stage_is_another_where_the_one_before_it_is(tmp_path):
