@@ -42,6 +42,7 @@ class Data:
         as in the files (``sub-X`` or ``X``).
     validation : participants for the curves and the threshold only; those of label maps are the
         heads of the validation; without it, the person of the last head, if there are others.
+        Their masks in ``lesion_masks`` are still used: move these files out of that folder.
     real : share of real samples, if simulated samples exist too.
     skull_strip : ``auto``, ``skip`` (all images show the brain only) or ``force``.
     """

@@ -134,13 +134,15 @@ def check_names(data: Data) -> None:
         known |= {session.subject for session in find_sessions(root, CHANNELS)}
     masks = making.image_files(data.lesion_masks) if data.lesion_masks else []
     of_masks = {making.name_of(path) for path in masks}
-    missing = [one for one in data.hold_out if plain(one) not in known | of_masks]
-    missing += [one for one in data.validation if plain(one) not in known]
+    unheld = [one for one in data.hold_out if plain(one) not in known | of_masks]
+    missing = unheld + [one for one in data.validation if plain(one) not in known]
     if missing:
+        others = ', '.join(sorted(of_masks - known)) if unheld else ''
         raise NothingSelectedError(
             f'no participant is named {", ".join(missing)}',
             advice='"hold_out" and "validation" name participants as in the file names (sub-X or '
-            f'X). There are: {", ".join(sorted(known)) or "none"}.',
+            f'X). There are: {", ".join(sorted(known)) or "none"}.'
+            + (f' "hold_out" may name lesion masks, too: {others}.' if others else ''),
         )
 
 

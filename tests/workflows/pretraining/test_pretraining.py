@@ -510,7 +510,8 @@ class TestPreparation:
         for held, wrong in (('hold_out = ["sub-99"]', ''), ('hold_out = ["97"]', '97')):
             config = read_config(configuration(tmp_path, data + held))
             if wrong:
-                with pytest.raises(NothingSelectedError, match=f'is named {wrong}'):
+                message = rf'is named {wrong}\. .* 01, 02, 03\. .* lesion masks, too: 98, 99\.'
+                with pytest.raises(NothingSelectedError, match=message):
                     check_names(config.data)
             else:
                 check_names(config.data)
