@@ -28,11 +28,15 @@ Kind = tuple[type | tuple[type, ...], type]  # of a value, and of the members of
 OPTIONAL = (dict, type(None))
 # what the code takes from a summary; a key that is not in NEEDED may be missing
 NEEDED = ('session', 'model', 'configurations')
-NEEDED_OF_VISITS = ('subject', 'status', 'misfits', 'warnings', 'visits', 'pairs')
 MEMBERS = {  # what the members of a list of VISITS must have
-    'visits': ('session', 'time', 'years'),
-    'pairs': ('before', 'after', 'new', 'new_per_year', 'enlarging', 'volume_change_mm3'),
+    'visits': 'session time years lesion_count volume_mm3'.split(),
+    'pairs': 'before after years new enlarging shrinking resolved stable new_per_year '
+    'volume_change_mm3'.split(),
+    'lesions': 'index before after state volume_before_mm3 volume_after_mm3 change_mm3 '
+    'noise_bound_mm3 region x y z figure'.split(),
+    'figures': ['File', 'Title'],
 }
+NEEDED_OF_VISITS = 'subject status misfits warnings methods outputs registration'.split()
 SUMMARY: dict[str, Kind] = {
     'session': ((str, type(None)), object),
     'status': (str, object),
@@ -46,9 +50,9 @@ VISITS: dict[str, Kind] = {
     'subject': (str, object),
     'model': (str, object),
     'status': (str, object),
-    'configurations': (dict, object),
+    **dict.fromkeys(('configurations', 'registration'), (dict, object)),
     **dict.fromkeys(('methods', 'warnings', 'misfits', 'outputs'), (list, str)),
-    **dict.fromkeys(('visits', 'pairs', 'lesions', 'figures'), (list, dict)),
+    **dict.fromkeys(MEMBERS, (list, dict)),
     **dict.fromkeys(('viewer', 'error'), (OPTIONAL, object)),
 }
 
@@ -374,7 +378,7 @@ def read_visits_summary(path: Path) -> dict[str, Any]:
 
 def _read_summary(path: Path, kinds: Mapping[str, Kind]) -> dict[str, Any]:
     content = read_sidecar(path)
-    needed = NEEDED + (NEEDED_OF_VISITS if kinds is VISITS else ())
+    needed = {*NEEDED, *((*NEEDED_OF_VISITS, *MEMBERS) if kinds is VISITS else ())}
     for key, (kind, inner) in kinds.items():
         if key not in content and key not in needed:
             continue

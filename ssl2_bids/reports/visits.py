@@ -48,7 +48,7 @@ def visits_section(
         label of the model.
     several : whether there are sections of other models.
     """
-    section: dict[str, Any] = {'viewer': None, 'misfits': [], **summary}
+    section: dict[str, Any] = {'viewer': None, 'misfits': [], 'error': None, **summary}
     section['anchor'] = anchor = f'v{place}'
     section['state'] = section['status']
     heading = 'Changes between sessions'

@@ -11,6 +11,7 @@ import pytest
 from ssl2_bids.bids.dataset import is_own_dataset, makers_of
 from ssl2_bids.bids.given_datasets import program_of
 from ssl2_bids.bids.outputs import (
+    MEMBERS,
     UnitNames,
     find_results,
     find_visits_summaries,
@@ -144,14 +145,24 @@ def test_bidsignore_covers_all_that_the_schema_does_not_know():
 
 VISITS = {
     'subject': '01', 'model': '', 'status': 'done', 'configurations': {}, 'misfits': [],
-    'warnings': [],
-    'visits': [{'session': '1', 'time': None, 'years': None}],
+    'warnings': [], 'methods': [], 'outputs': [], 'registration': {},
+    'visits': [
+        {'session': '1', 'time': None, 'years': None, 'lesion_count': 1, 'volume_mm3': 9.0}
+    ],
     'pairs': [
         {
-            'before': '1', 'after': '2', 'new': 0, 'new_per_year': None, 'enlarging': 0,
-            'volume_change_mm3': 0.0,
+            'before': '1', 'after': '2', 'years': None, 'new': 0, 'new_per_year': None,
+            'enlarging': 0, 'shrinking': 0, 'resolved': 0, 'stable': 1, 'volume_change_mm3': 0.0,
         }
     ],
+    'lesions': [
+        {
+            'index': 1, 'before': '1', 'after': '2', 'state': 'new', 'volume_before_mm3': 0.0,
+            'volume_after_mm3': 9.0, 'change_mm3': 9.0, 'noise_bound_mm3': 6.0, 'region': 'x',
+            'x': 0.0, 'y': 0.0, 'z': 0.0, 'figure': None,
+        }
+    ],
+    'figures': [{'File': 'a.svg', 'Title': 'A'}],
 }  # fmt: skip
 
 
@@ -167,10 +178,8 @@ def test_a_comparison_that_lacks_a_part_is_left_out_with_a_warning(tmp_path, cap
         read_visits_summary(path)
 
 
-@pytest.mark.parametrize(
-    ('key', 'member'), [(key, m) for key in ('visits', 'pairs') for m in VISITS[key][0]]
-)
-def test_a_comparison_whose_visits_or_pairs_lack_a_part(tmp_path, key, member):
+@pytest.mark.parametrize(('key', 'member'), [(key, m) for key in MEMBERS for m in VISITS[key][0]])
+def test_a_comparison_whose_lists_lack_a_part(tmp_path, key, member):
     path = UnitNames(tmp_path, '01', None).path('longitudinal.summary')
     write_json(path, VISITS | {key: [{k: v for k, v in VISITS[key][0].items() if k != member}]})
     with pytest.raises(DataError, match=f'"{member}" is missing in "{key}"'):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 
 from test_participant_report import summary
 
+from ssl2_bids.bids.outputs import UnitNames, find_visits_summaries
+from ssl2_bids.files import write_json
 from ssl2_bids.reports import participant
 from ssl2_bids.reports.figures.charts import time_line
+from ssl2_bids.workflows.longitudinal.summary import base_summary
 
 EVIL = '"><script>alert(1)</script>'
 
@@ -126,3 +130,32 @@ def test_time_line_starts_at_zero_and_names_visits():
     assert '>later</text>' in chart
     assert not time_line([(0, 5.2, '1')], label='time', side='mL')
     assert '<polyline' in str(time_line([(0, 0, 'a'), (0, 0, 'b')], label='x', side='y'))
+
+
+def test_a_summary_that_lacks_a_part_is_left_out_or_shown(tmp_path):
+    """Whatever the page takes is checked when the summary is read."""
+    whole = visits(misfits=[], viewer=None)
+    file = UnitNames(tmp_path, '01', None, desc='default').path('longitudinal.summary')
+    lacking = [{k: v for k, v in whole.items() if k != key} for key in whole]
+    for key in ('visits', 'pairs', 'lesions', 'figures'):
+        first, *others = whole[key]
+        lacking += [
+            whole | {key: [{k: v for k, v in first.items() if k != member}, *others]}
+            for member in first
+        ]
+    shown = 0
+    for content in (whole, *lacking):
+        write_json(file, content)
+        found = find_visits_summaries(tmp_path, '01')
+        shown += len(found)
+        page(tmp_path, *found)
+    assert 1 <= shown < 9
+
+
+def test_summaries_of_failed_and_doubtful_comparisons_are_found(tmp_path):
+    names = UnitNames(tmp_path, '01', None, desc='default')
+    plan = SimpleNamespace(subject='01', names=names, visits=(), remarks=(), left_out={})
+    for status in ('failed', 'doubtful'):
+        write_json(names.path('longitudinal.summary'), base_summary(plan, status))
+        (found,) = find_visits_summaries(tmp_path, '01')
+        assert found['status'] in page(tmp_path, found)

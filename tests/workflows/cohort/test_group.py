@@ -307,7 +307,8 @@ def test_changes_are_withheld_where_any_session_was_segmented_again(tmp_path, ma
     first, second = (add_result(out, '1', 9.0, session=session) for session in 'ab')
     for names in (first, second):
         add_summary(names, 'x')
-    pair = {'before': 'a', 'after': 'b', 'new': 7, 'new_per_year': 7.0, 'enlarging': 0}
+    pair = {'before': 'a', 'after': 'b', 'years': 1.0, 'new': 7, 'new_per_year': 7.0}
+    pair |= dict.fromkeys(('enlarging', 'shrinking', 'resolved', 'stable'), 0)
     compared = {
         'subject': '1',
         'session': None,
@@ -315,7 +316,19 @@ def test_changes_are_withheld_where_any_session_was_segmented_again(tmp_path, ma
         'status': 'done',
         'configurations': {'a': 'x', 'b': 'x'},
         'pairs': [pair | {'volume_change_mm3': 99.0}],
-        **{key: [] for key in ('visits', 'misfits', 'warnings')},
+        'registration': {},
+        **{
+            key: []
+            for key in (
+                'visits',
+                'misfits',
+                'warnings',
+                'methods',
+                'outputs',
+                'lesions',
+                'figures',
+            )
+        },
     }
     write_json(UnitNames(out, '1', None).path('longitudinal.summary'), compared)
     settings = GroupSettings(root, out, tmp_path / 'w')
