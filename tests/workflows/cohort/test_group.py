@@ -317,18 +317,8 @@ def test_changes_are_withheld_where_any_session_was_segmented_again(tmp_path, ma
         'configurations': {'a': 'x', 'b': 'x'},
         'pairs': [pair | {'volume_change_mm3': 99.0}],
         'registration': {},
-        **{
-            key: []
-            for key in (
-                'visits',
-                'misfits',
-                'warnings',
-                'methods',
-                'outputs',
-                'lesions',
-                'figures',
-            )
-        },
+        **{key: [] for key in ('visits', 'lesions', 'figures')},
+        **{key: [] for key in ('misfits', 'warnings', 'methods', 'outputs')},
     }
     write_json(UnitNames(out, '1', None).path('longitudinal.summary'), compared)
     settings = GroupSettings(root, out, tmp_path / 'w')
