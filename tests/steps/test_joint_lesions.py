@@ -9,7 +9,7 @@ from scipy import ndimage
 from visits_phantom import BALLS as SHAPE
 from visits_phantom import balls
 
-from ssl2_bids.steps.joint_lesions import methods, segment_jointly
+from ssl2_bids.steps.joint_lesions import _kept_visits, methods, segment_jointly
 from ssl2_bids.steps.lesion_identities import number_lesions
 from ssl2_bids.steps.lesion_states import STATES, NoiseBound, change_map
 from ssl2_bids.volume import Volume
@@ -153,6 +153,33 @@ def test_the_minimum_volume_makes_no_change_within_the_noise():
     assert by_volumes(2, 2, 20, minimum=10) == [((0, 0, 20), (None, 'new'))]
     assert by_volumes(27, 9, minimum=10) == [((27, 0), ('resolved',))]
     assert by_volumes(9, 9, minimum=10) == []
+
+
+def test_a_removal_is_taken_back_beside_what_is_within_the_noise_of_nothing():
+    """Without the 12 mm^3 the lesion would be resolved after 5 mm^3: within the noise."""
+    volumes, small = [16.0, 10.0, 5.0, 12.0], np.array([False, True, True, True])
+    assert _kept_visits(volumes, small, NoiseBound()).all()
+    assert _kept_visits(volumes[::-1], small[::-1], NoiseBound()).all()
+
+
+def test_lesions_that_are_divided_otherwise_after_the_first_look_keep_the_rule():
+    """A lesion that is divided differs from none within the noise, and is none in the end."""
+    odds = np.array([
+        [3.0, -0.2, 3.0, 1.0, -0.2, 1.0, 1.0, 1.0],
+        [-4.0, -0.2, -0.2, -0.2, 0.5, 0.5, -0.2, -4.0],
+        [-0.2, 3.0, 3.0, -4.0, -4.0, -4.0, -4.0, -4.0],
+    ])  # fmt: skip
+    changes = np.array([
+        [-3.0, 0.0, -3.0, -1.2, 0.7, -0.5, -1.2, -3.0],
+        [3.0, 3.0, 3.0, -3.0, -3.0, -3.0, -3.0, 0.0],
+    ])  # fmt: skip
+    found = segment_jointly(
+        (1 / (1 + np.exp(-odds)))[..., None, None], changes[..., None, None],
+        Volume(np.ones((8, 1, 1), np.uint8), np.eye(4)), threshold=0.5, minimum_volume=1.0,
+    )  # fmt: skip
+    states = [(one.index, one.volumes, one.states) for one in found.lesions]
+    assert states == [(1, (2.0, 1.0, 2.0), ('stable', 'stable'))]
+    assert found.instances.max() == 1
 
 
 def test_new_and_resolved_are_beyond_the_noise():
