@@ -20,6 +20,7 @@ from ssl2_bids.steps.lesion_states import NoiseBound, TrackedLesion, tracked
 from ssl2_bids.steps.lesions import MAX_LESIONS
 from ssl2_bids.volume import Volume
 
+RULE = 2  # increased when other lesions come of the same visits: comparisons are made again
 USUAL, USUAL_NOISE = Hysteresis(), NoiseBound()
 FAINT = 0.1  # of a lesion's largest volume: what is smaller, and within the noise, is none
 FLOOR = 20.0  # a voxel below a twentieth of the threshold at every visit is no lesion
@@ -57,8 +58,10 @@ def segment_jointly(
     evidence : (V - 1, I, J, K), see ``visit_matching.change_evidence``.
     grid : the brain on that grid, above 0 is inside; nothing outside it is a lesion.
     threshold : of a visit alone; one for all, or one for each.
-    minimum_volume : mm^3; what is smaller at every visit is no lesion. What is smaller at one
-        visit is none there, if its volume at the neighbouring visits differs beyond the noise.
+    minimum_volume : mm^3; what is smaller at every visit is no lesion. Visits that differ within
+        the noise, each from the next, share one decision: with 4, 8 and 12 mm^3 and a minimum of
+        10 mm^3 the lesion stays at all three. From a chain that is below the minimum at each of
+        its visits it is removed, unless a change within the noise would be left.
 
     Returns
     -------
@@ -105,9 +108,10 @@ def _without_specks(
     """Remove a lesion from the visits at which it is hardly there, in place.
 
     There it is below the minimum volume, or below a tenth of its largest volume and within the
-    noise of a lesion of this size. It stays at such a visit where its volume differs from that of
-    a neighbouring visit only within the noise, and it stays at that one: a lesion that goes
-    from just below the minimum to just above it is not new.
+    noise of a lesion of this size. Visits that differ within the noise, each from the next, share
+    one decision: the lesion stays at all of them if it stays at one. So a lesion that goes from
+    just below the minimum to just above it is not new; with a minimum of 10 mm^3, one of 4, 8
+    and 12 mm^3 stays at all three visits.
     """
     count = int(numbers.max()) + 1
     volumes = np.stack([np.bincount(numbers[m], minlength=count) for m in masks]) * voxel_volume

@@ -149,6 +149,8 @@ def test_the_minimum_volume_makes_no_change_within_the_noise():
     assert by_volumes(9, 10, minimum=10) == [((9, 10), ('stable',))]
     assert by_volumes(14, 13, minimum=14) == [((14, 13), ('stable',))]
     assert by_volumes(9, 10, 10, minimum=10) == [((9, 10, 10), ('stable', 'stable'))]
+    # along a chain of visits, each within the noise of the next
+    assert by_volumes(4, 8, 12, minimum=10) == [((4, 8, 12), ('stable', 'stable'))]
     # beyond the noise the small visit is none, and so are small visits like it
     assert by_volumes(2, 2, 20, minimum=10) == [((0, 0, 20), (None, 'new'))]
     assert by_volumes(27, 9, minimum=10) == [((27, 0), ('resolved',))]

@@ -17,6 +17,7 @@ from ssl2_bids.bids.outputs import (
 )
 from ssl2_bids.bids.provenance import configuration_hash
 from ssl2_bids.errors import DataError
+from ssl2_bids.steps import joint_lesions
 from ssl2_bids.steps.joint_decision import Hysteresis
 from ssl2_bids.steps.lesion_states import NoiseBound
 from ssl2_bids.workflows.longitudinal.visits import Visit, in_order
@@ -80,6 +81,7 @@ def make_plan(subject: str, plans: Sequence[Plan], left_out: dict[str, str]) -> 
         'version': __version__,
         'sessions': [[v.label, v.time, v.plan.configuration] for v in visits],
         'seed': plans[0].settings.random_seed if plans else 0,
+        'rule': joint_lesions.RULE,
         'hysteresis': asdict(Hysteresis()),
         'noise': asdict(NoiseBound()),
     }

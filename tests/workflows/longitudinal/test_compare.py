@@ -106,6 +106,14 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream, delimiter='\t'))
 
 
+def test_a_comparison_by_a_former_rule_is_not_finished(plan, folder, monkeypatch):
+    assert is_finished(plan_of(folder))
+    monkeypatch.setattr(joint_lesions, 'RULE', joint_lesions.RULE + 1)
+    later = plan_of(folder)
+    assert not is_finished(later)
+    assert later.space == plan.space
+
+
 def test_all_that_was_planned_is_written_with_sidecars(plan):
     written = planned_outputs(plan)
     assert [path.name for path in written if not path.is_file()] == []
