@@ -102,8 +102,9 @@ def patch_for(window: Sequence[int], multiple: int, edge: int) -> tuple[int, int
 def lighter(settings: AdaptSettings, multiple: int) -> AdaptSettings | None:
     """Settings that need less memory; None where nothing smaller makes sense.
 
-    First half of the labelled patches at a time and twice as many batches: a step sees as many
-    as before, and one to each batch more where their number is odd. Then smaller patches.
+    First half of the labelled patches at a time and twice as many batches. A step then sees as
+    many labelled patches as before, or one more for each former batch where the number of its
+    labelled patches is odd. Then smaller patches.
 
     Parameters
     ----------
