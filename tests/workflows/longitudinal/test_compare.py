@@ -23,6 +23,7 @@ from ssl2_bids.errors import NoInputError
 from ssl2_bids.files import write_json, write_text
 from ssl2_bids.networks.weights import find_model, load_network
 from ssl2_bids.settings import GroupSettings, ParticipantSettings
+from ssl2_bids.steps import joint_lesions
 from ssl2_bids.workflows.cohort.tables import cohort_rows
 from ssl2_bids.workflows.export.manifest import export_manifest
 from ssl2_bids.workflows.longitudinal import run as running
