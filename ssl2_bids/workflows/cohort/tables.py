@@ -72,13 +72,9 @@ def _row(result: Result) -> dict[str, Any]:
     names, sidecar = result.names, result.sidecar
     summary = find_summary(names) or {}
     path = names.path('anat.volumes')
-    if (
-        not name_of_model(sidecar)
-        or 'Version' not in sidecar['Model']
-        or not isinstance(sidecar.get('Channels'), list)
-    ):
+    if lacking := _lacking(sidecar):
         raise DataError(
-            'Model or Channels is missing, or of another type',
+            f'{lacking} is missing, or of another type',
             advice=PROCESS_AGAIN,
             path=names.done_marker,
         )
@@ -120,6 +116,18 @@ def _row(result: Result) -> dict[str, Any]:
             path=path,
         ) from None
     return row
+
+
+def _lacking(sidecar: Mapping[str, Any]) -> str:
+    """The first key that a row needs and the JSON of a result has not; empty where it has all."""
+    model, channels = sidecar.get('Model'), sidecar.get('Channels')
+    if not isinstance(model, dict):
+        return 'Model'
+    for key in ('Name', 'Version'):
+        if not isinstance(model.get(key), str) or not model[key]:
+            return f'Model.{key}'
+    texts = isinstance(channels, list) and all(isinstance(one, str) for one in channels)
+    return '' if texts else 'Channels'
 
 
 def name_of_model(sidecar: Mapping[str, Any]) -> str:

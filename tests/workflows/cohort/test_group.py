@@ -185,14 +185,23 @@ def test_a_summary_of_other_types_costs_its_pages_alone(cohort, caplog, change):
 
 
 @pytest.mark.parametrize(
-    'change', [{'Model': 5}, {'Model': {}}, {'Model': {'Name': 'm'}}, {'Channels': 5}], ids=str
+    ('change', 'key'),
+    [
+        ({'Model': 5}, 'Model'),
+        ({'Model': {}}, 'Model.Name'),
+        ({'Model': {'Name': 'm'}}, 'Model.Version'),
+        ({'Model': {'Name': 'm', 'Version': {}}}, 'Model.Version'),
+        ({'Channels': 5}, 'Channels'),
+        ({'Channels': [5, 'FLAIR']}, 'Channels'),
+    ],
+    ids=str,
 )
-def test_a_result_without_its_model_costs_that_result(cohort, caplog, change):
+def test_a_result_without_its_model_costs_that_result(cohort, caplog, change, key):
     path = UnitNames(cohort.output_dir, '02', None, 'T1w').done_marker
     write_json(path, json.loads(path.read_text()) | change)
     assert run_group_level(cohort, show=lambda text: None) == 1
     assert sorted(rows_of(cohort)) == [f'sub-0{n}' for n in (1, 3, 4, 5, 6, 7)]
-    assert f'{path.name}: Model or Channels is missing' in caplog.text
+    assert f'{path.name}: {key} is missing, or of another type' in caplog.text
 
 
 def test_a_damaged_report_of_an_adaptation_is_left_out(cohort, caplog):
