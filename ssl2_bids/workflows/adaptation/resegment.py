@@ -129,14 +129,15 @@ def segment_case(
     brain = read_result(case.brain_mask, dtype=np.uint8)
     images = {c: read_result(path, contrast=c) for c, path in case.images.items()}
     stored = stored_probability(case.result, start, brain) if start else ''
-    if isinstance(stored, str):
+    known = case.result.sidecar.get('Channels')
+    if isinstance(stored, str) or not isinstance(known, list):
         made = segment(images, {}, brain, card, network, device=device)
         probability, channels = made.probability, made.channels
     else:
         fitted = card.content['Recalibration']  # the start model may be calibrated itself
         added = Calibration(float(fitted['Scale']), float(fitted['Shift']))
         probability = stored.with_data(calibrate(stored.data, added))
-        channels = tuple(case.result.sidecar['Channels'])
+        channels = tuple(map(str, known))
     found = lesions.find_lesions(
         probability,
         threshold=_threshold(case, card),

@@ -123,9 +123,10 @@ def _lacking(sidecar: Mapping[str, Any]) -> str:
     model, channels = sidecar.get('Model'), sidecar.get('Channels')
     if not isinstance(model, dict):
         return 'Model'
-    for key in ('Name', 'Version'):
-        if not isinstance(model.get(key), str) or not model[key]:
-            return f'Model.{key}'
+    if not name_of_model(sidecar):
+        return 'Model.Name'
+    if not isinstance(model.get('Version'), str):
+        return 'Model.Version'
     texts = isinstance(channels, list) and all(isinstance(one, str) for one in channels)
     return '' if texts else 'Channels'
 

@@ -408,6 +408,15 @@ def test_a_probability_of_another_model_is_not_used(site):
     assert content_of(site)['Calibration'] == pytest.approx(expected, abs=1e-2)
 
 
+def test_a_result_whose_json_lacks_its_channels_is_segmented_again(site):
+    path = sidecar_path(result_of(site, '03', 'low'))
+    content = read_sidecar(path)
+    del content['Channels']
+    write_json(path, content)
+    run(site)
+    assert read_sidecar(sidecar_path(result_of(site, '03')))['Channels'] == ['FLAIR', 'T1w']
+
+
 def of_others(site: ParticipantSettings) -> ParticipantSettings:
     shutil.rmtree(site.calibrate_from[0] / 'sub-01')
     put_label(site.calibrate_from[0], '77', head(1).lesion)
