@@ -130,7 +130,7 @@ def whole_labels(data: np.ndarray, path: str | Path | None = None) -> np.ndarray
 
     Returns
     -------
-    int32 of the same shape; the data themselves where they are stored as whole numbers.
+    int32 (int64 if needed) of the same shape; the data themselves where they are stored as whole numbers.
 
     Raises
     ------
@@ -146,4 +146,5 @@ def whole_labels(data: np.ndarray, path: str | Path | None = None) -> np.ndarray
             'without a scale factor (scl_slope).',
             path=path,
         )
-    return np.rint(data).astype(np.int32)
+    large = np.abs(found).max(initial=0) >= np.iinfo(np.int32).max
+    return np.rint(data).astype(np.int64 if large else np.int32)

@@ -146,6 +146,8 @@ def test_what_a_scale_factor_leaves_of_whole_numbers_is_rounded(off):
     whole = healthy_labels(labels)
     found = make_head('off', whole + np.float32(off))
     assert np.array_equal(found.groups, make_head('whole', whole).groups)
+    with pytest.raises(DataError, match='unknown labels'):  # 2 in 32 bits
+        make_head('large', np.where(whole == 2, 2.0**32 + 2, whole))
     with pytest.raises(DataError, match='without a scale factor'):
         healthy_labels(labels + np.float32(50 * off))
 
