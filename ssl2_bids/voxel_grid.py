@@ -130,7 +130,8 @@ def whole_labels(data: np.ndarray, path: str | Path | None = None) -> np.ndarray
 
     Returns
     -------
-    int32 (int64 if needed) of the same shape; the data themselves where they are stored as whole numbers.
+    int32 (int64 if needed) of the same shape; the data themselves where they are stored as whole
+    numbers.
 
     Raises
     ------
