@@ -28,13 +28,8 @@ def stored_probability(result: Result, card: Card, brain: Volume) -> Volume | st
     brain : RAS+.
     """
     path = result.names.path('anat.probability')
-    made_by = result.sidecar.get('Model')
-    own = card.reference
-    if not is_made_by(result, card):
-        name = made_by.get('Name') if isinstance(made_by, dict) else None
-        return f'the probability in the output folder is of {name or "an unknown model"}'
-    if calibration_of(result) != card.calibration:
-        return f'the probability in the output folder is of another calibration of {own["Name"]}'
+    if maker := stored_by_another(result, card):
+        return f'the probability in the output folder is of {maker}'
     try:
         volume = read_result(path)
     except DataError as error:
@@ -47,6 +42,19 @@ def stored_probability(result: Result, card: Card, brain: Volume) -> Volume | st
     np.clip(values, 0, 1, out=values)
     values *= brain.data > 0
     return volume.with_data(values)
+
+
+def stored_by_another(result: Result, card: Card) -> str:
+    """Which other model or calibration made the probability of a result; empty if none did."""
+    if not is_made_by(result, card):
+        made_by = result.sidecar.get('Model')
+        name = made_by.get('Name') if isinstance(made_by, dict) else None
+        if name == card.reference['Name']:
+            return f'other weights or another version of {name}'
+        return str(name or 'an unknown model')
+    if calibration_of(result) != card.calibration:
+        return f'another calibration of {card.reference["Name"]}'
+    return ''
 
 
 def is_made_by(result: Result, card: Card) -> bool:

@@ -24,6 +24,7 @@ from ssl2_bids.training.adaptation.recalibration import Recalibration
 from ssl2_bids.wording import counted
 from ssl2_bids.workflows.adaptation import ladder
 from ssl2_bids.workflows.adaptation import scores as scoring
+from ssl2_bids.workflows.adaptation.first_results import stored_by_another
 from ssl2_bids.workflows.adaptation.ladder import Labelled
 from ssl2_bids.workflows.adaptation.plan import SLICES, fold_count
 from ssl2_bids.workflows.adaptation.prepare import PreparedSession
@@ -230,9 +231,12 @@ def test_untrained(
     cases, began = labelled_cases(work, folds), time.monotonic()
     if not cases:
         return [], {}
+    card = work.adaptation.card
+    again = [c for c in cases if stored_by_another(c.one.case.result, card)]
+    first = f'; before that the network segments {len(again)} of them again' if again else ''
     work.show(
         f'recalibration on {counted(len(cases), "labelled session")}, '
-        f'without training: about {ladder.expected_seconds(cases):.2g} seconds'
+        f'without training: about {ladder.expected_seconds(cases):.2g} seconds{first}'
     )
     tested = ladder.test(work, cases, ladder.first_probability(work), least_move)
     work.test_seconds = time.monotonic() - began

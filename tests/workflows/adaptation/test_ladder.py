@@ -158,6 +158,7 @@ def test_probabilities_of_another_model_are_named_and_the_network_runs(site):
         write_json(path, content)
     code, output = run(replace(site, label='second'))
     assert code == expected[0] == 0
+    assert 'seconds; before that the network segments 1 of them again\n' in output
     assert 'sub-01: the probability in the output folder is of elsewhere' in output
     assert 'sub-03: segmented by second (3 of 4): the probability in the output' in output
     for number, mask in ((1, expected[1]), (3, expected[2])):
