@@ -226,11 +226,10 @@ def all_empty(count: int, labels: int, first: Label, *, refused: int = 0) -> Dat
     first : of the empty ones.
     refused : how many could not be used.
     """
-    advice = NO_LESION_AT_ALL if first.sidecar.get('Manual') is True else NO_LESIONS
     more = f'; {refused} cannot be used' if refused else ''
     return DataError(
         f'all labels are empty ({count} of {labels + refused}{more})',
-        advice=advice,
+        advice=NO_LESION_AT_ALL,
         path=first.path,
     )
 

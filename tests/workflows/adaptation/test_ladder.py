@@ -323,8 +323,9 @@ def test_masks_that_are_not_of_lesions_are_left_out_and_the_page_names_them(site
 def test_all_empty_labels_are_named(site):
     for number in (1, 2):
         put_label(site.labels[0], f'{number:02d}', np.zeros(SHAPE))
-    with pytest.raises(DataError, match=r'all labels are empty \(2 of 2\)'):
+    with pytest.raises(DataError, match=r'all labels are empty \(2 of 2\)') as found:
         run(site)
+    assert found.value.advice == 'Label at least one participant with lesions.'
     put_label(site.labels[0], '01', np.ones(SHAPE))
     with pytest.raises(DataError, match=r'empty \(1 of 2; 1 cannot be used\)'):
         run(site)
