@@ -77,6 +77,16 @@ class Card:
         return bool(self.network['Type'] == 'committee')
 
     @property
+    def adapted_to(self) -> list[str]:
+        """The participants (``sub-``) of whose labels this model and its start models learnt.
+
+        A model that was not accepted has the network of its start model.
+        """
+        evidence = self.content.get('Evidence') or {}
+        own = evidence.get('Labelled') or () if self.content.get('Accepted', True) else ()
+        return sorted({*own, *(evidence.get('SeenBefore') or ())})
+
+    @property
     def fitted_minimum_volume(self) -> float:
         """The minimum lesion volume in mm^3 that a site asks for; 0 where none was fitted."""
         own = (self.content.get('Recalibration') or {}).get('MinimumLesionVolume')

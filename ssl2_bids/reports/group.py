@@ -62,6 +62,7 @@ def render(
     dataset: str = '',
     command: str = '',
     adaptations: Sequence[Mapping[str, Any]] = (),
+    labelled: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """Write the page of the cohort.
 
@@ -76,6 +77,7 @@ def render(
     dataset : name of the dataset.
     command : the command line.
     adaptations : the ``report.json`` of each model that was adapted, or refused.
+    labelled : by folder of manual masks, the participants that it has some of, without ``sub-``.
     """
     shown = [_complete(row) for row in rows]
     models = list(dict.fromkeys(row['model'] for row in shown))
@@ -95,7 +97,8 @@ def render(
         crowded=MANY if is_crowded(shown) else None,
         command=command,
         adaptations=[section(facts, labels) for facts in adaptations],
-        to_label=[] if adaptations else _to_label(shown),
+        to_label=[] if adaptations else _to_label(shown, labelled or {}),
+        labelled={} if adaptations else labelled or {},
         covariates=[c for c in covariates if any(_known(row.get(c)) for row in shown)],
         frequency_figure=frequency_figure,
         columns={
@@ -130,10 +133,20 @@ def _lost(entry: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     return full | {'report': page if (folder / page).is_file() else None}
 
 
-def _to_label(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Results of people with few, some and many lesions, to begin labelling with."""
-    first = {row['participant_id']: row for row in reversed(rows) if number(row['volume_mm3'])}
-    if len(first) < 2 * TO_LABEL:
+def _to_label(
+    rows: Sequence[dict[str, Any]], labelled: Mapping[str, Sequence[str]]
+) -> list[dict[str, Any]]:
+    """Results of people with few, some and many lesions, to begin labelling with.
+
+    None of those whose masks were drawn, and no one where these are three or more.
+    """
+    drawn = {f'sub-{name}' for names in labelled.values() for name in names}
+    first = {
+        row['participant_id']: row
+        for row in reversed(rows)
+        if number(row['volume_mm3']) and row['participant_id'] not in drawn
+    }
+    if len(drawn) >= TO_LABEL or len(first) < 2 * TO_LABEL:
         return []
     volumes = {name: float(number(row['volume_mm3']) or 0) for name, row in first.items()}
     return [first[name] for name in representatives(volumes, TO_LABEL)]

@@ -21,6 +21,7 @@ DARK_FLUID, BRIGHT_FLUID = 0.8, 1.3
 # with thick slices up to 1.04
 GREY_OVER_WHITE, WHITE_OVER_GREY = 0.97, 1.07
 MAX_CJV = 2.0  # from which white and grey matter are not separated; good 0.17 to 1.73
+SAME_WHITE, SAME_FLUID = 0.03, 0.05  # of the signal of white matter: no tissue is seen
 MEGAHERTZ = 42.577  # per tesla, of protons
 MAX_FIELD_ERROR = 0.1  # share; scanners of nominal 3 T have 2.89 T
 # s, of white matter: 0.65 at 1.5 T, 0.84 at 3 T, 1.13 at 7 T (Wright 2008, MAGMA 21:121); 1.13 in
@@ -94,8 +95,23 @@ def check_image(
             'FLAIR': (white, GREY_OVER_WHITE),
         }
         flags.append(Flag('contrast', *seen[like], text))
+    flags += _check_tissues(metrics)
     flags += _check_place(metrics, is_reference)
     return flags + _check_field(metrics, field_strength, frequency)
+
+
+def _check_tissues(metrics: Mapping[str, float | None]) -> list[Flag]:
+    """Whether all tissues have one signal, as in an image that shows none."""
+    white, fluid, signal = (metrics.get(name) for name in ('wm2gm', 'csf2wm', 'tissue_snr'))
+    if white is None or fluid is None or (signal is not None and signal < MIN_SNR):
+        return []
+    if abs(white - 1) > SAME_WHITE or abs(fluid - 1) > SAME_FLUID:
+        return []
+    text = (
+        'white matter, grey matter and fluid have the same signal: the image shows no tissue, or '
+        'something else'
+    )
+    return [Flag('contrast', abs(fluid - 1), SAME_FLUID, text)]
 
 
 def _check_noise(metrics: Mapping[str, float | None], contrast: str) -> list[Flag]:

@@ -61,19 +61,36 @@ def facts(*, accepted=True, p=None, rows=2, **more):
     } | more
 
 
-def page_of(tmp_path, *given, people=0, label=None) -> str:
+def page_of(tmp_path, *given, people=0, label=None, labelled=None) -> str:
     path = tmp_path / 'group_report.html'
     rows = [
         {'participant_id': f'sub-{n}', 'volume_mm3': 1e3, 'model': 'm', 'model_label': label}
         for n in range(people)
     ]
-    group.render(rows, path, version='1', adaptations=given)
+    group.render(rows, path, version='1', adaptations=given, labelled=labelled)
     return path.read_text(encoding='utf-8')
 
 
 def test_whom_to_label_is_shown_until_a_model_was_adapted(tmp_path):
     assert 'id="to-label"' in page_of(tmp_path, people=6)
     assert 'id="to-label"' not in page_of(tmp_path, facts(), people=6)
+
+
+def test_whoever_has_masks_is_not_asked_for(tmp_path):
+    def section(*drawn):
+        page = page_of(tmp_path, people=7, labelled={'/x/manual': drawn} if drawn else {})
+        return page.partition('id="to-label"')[2].partition('</section>')[0]
+
+    asked = re.findall('sub-([0-9])</a>', section())
+    assert len(asked) == 3
+    one = section(asked[0])
+    assert len(re.findall('sub-[0-9]</a>', one)) == 3
+    assert f'sub-{asked[0]}</a>' not in one
+    assert 'Masks of 1 participant were found: <code>--labels /x/manual</code>' in one
+    assert 'For example' not in section('0', '1', '2')
+    assert 'Masks of 3 participants were found' in section('0', '1', '2')
+    page = page_of(tmp_path, facts(), people=7, labelled={'/x/manual': ('0',)})
+    assert 'id="to-label"' not in page
 
 
 def test_half_of_the_change_is_stated(tmp_path):

@@ -141,6 +141,9 @@ def test_a_misnamed_contrast_is_flagged(tissues, real, name):
         ('T1w', {'wm2gm': 0.8, 'csf2wm': 0.4, 'cjv': 0.5, 'tissue_snr': 3.0}, ['noise']),
         ('T1w', {'wm2gm': None, 'csf2wm': 3.0}, []),
         ('PDw', {'wm2gm': 0.8, 'csf2wm': 3.0, 'cjv': 0.5}, []),  # its order is not known here
+        ('FLAIR', {'wm2gm': 0.998, 'csf2wm': 1.001, 'tissue_snr': 187.0}, ['contrast']),
+        ('T1w', {'wm2gm': 1.001, 'csf2wm': 1.0, 'tissue_snr': 2.0}, ['noise']),
+        ('T2w', {'wm2gm': 1.001, 'csf2wm': 1.1}, []),
     ],
 )
 def test_a_contrast_is_flagged_only_where_it_is_clear(name, metrics, found):

@@ -14,7 +14,6 @@ from ssl2_bids.training.adaptation.recalibration import Recalibration
 from ssl2_bids.wording import counted
 from ssl2_bids.workflows.adaptation import scores as scoring
 from ssl2_bids.workflows.adaptation.plan import SLICES, label_links
-from ssl2_bids.workflows.adaptation.read_labels import seen_by
 from ssl2_bids.workflows.adaptation.run import HOLDOUT, layers_for
 from ssl2_bids.workflows.adaptation.state import Work, settings_for
 from ssl2_bids.workflows.adaptation.twin.draw import twin_facts
@@ -99,7 +98,7 @@ def evidence_of(work: Work, adapted: Adapted) -> dict[str, Any]:
     left_out = SLICES if work.adaptation.on_slices else 'participants'
     return {
         'Labelled': sorted(labelled),
-        **({'SeenBefore': seen} if (seen := seen_by(work.adaptation.card)) else {}),
+        **({'SeenBefore': seen} if (seen := work.adaptation.card.adapted_to) else {}),
         'LeftOut': left_out if any(row.fold != HOLDOUT for row in adapted.rows) else 'nothing',
         'Dice': [dice['Before'], dice['After']],
         'LesionF1': [f1['Before'], f1['After']],

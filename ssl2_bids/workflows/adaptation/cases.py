@@ -68,12 +68,12 @@ def label_folders(settings: GroupSettings) -> tuple[Path, ...]:
     return settings.labels or usual
 
 
-def has_labels(folder: Path) -> bool:
-    """Whether a folder has a manual lesion mask."""
+def labelled_in(folder: Path) -> list[str]:
+    """The participants of whom a folder has manual lesion masks, without ``sub-``, sorted."""
     try:
-        return bool(look_for_labels(folder).labels)
+        return sorted({label.subject for label in look_for_labels(folder).labels})
     except NoInputError:
-        return False
+        return []
 
 
 def find_cases(

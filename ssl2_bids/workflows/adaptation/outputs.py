@@ -156,6 +156,7 @@ def report_facts(
         'Strategy': work.training.strategy,
         'Steps': work.training.steps,
         'Trained': bool(work.histories),
+        'Untrained': work.untrained,
         'Tested': any(row.fold != HOLDOUT for row in adapted.rows),
         'Rung': adapted.rung if adapted.decision.accepted else BUNDLED,
         'Rungs': rung_facts(work, adapted),

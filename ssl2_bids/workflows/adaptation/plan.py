@@ -27,8 +27,8 @@ from ssl2_bids.workflows.adaptation.cases import (
     Case,
     check_holdout,
     find_cases,
-    has_labels,
     label_folders,
+    labelled_in,
     without_labels,
 )
 from ssl2_bids.workflows.adaptation.read_labels import read_labels, seen_before
@@ -127,7 +127,7 @@ def plan_adaptation(settings: GroupSettings, results: Sequence[Result]) -> Adapt
         strategies.find(settings.strategy)
     folders = label_folders(settings)
     if not asked_for(settings):
-        if with_labels := [folder for folder in folders if has_labels(folder)]:
+        if with_labels := [folder for folder in folders if labelled_in(folder)]:
             log.info(
                 'no model is adapted; to adapt a model to the labels found, give --labels %s',
                 ' '.join(map(str, with_labels)),

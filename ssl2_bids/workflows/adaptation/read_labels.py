@@ -19,6 +19,7 @@ from ssl2_bids.settings import GroupSettings
 from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.volume import resample
 from ssl2_bids.voxel_grid import Grid
+from ssl2_bids.wording import counted
 from ssl2_bids.workflows.adaptation.cases import RAW, Case
 from ssl2_bids.workflows.annotations import place, ras_grid
 from ssl2_bids.workflows.segmentation_files import read_result, read_transform
@@ -28,7 +29,12 @@ log = logging.getLogger('ssl2_bids')
 MOST_OF_BRAIN = 0.25  # marked share from which a mask is none of lesions
 MOST_OUTSIDE = 0.5  # share outside of the brain from which it is not of this image
 FEW_SLICES, MANY_SLICES = 2, 8  # with lesions: of a label, and of the model's mask beside it
-SEVERAL = 3  # lesions; a label with fewer may have no more to draw
+SEVERAL, MANY = 3, 10  # lesions: a label with fewer than several, where the model marks many
+OR_HEALTHY = (
+    'the JSON of the label must state these slices (AnnotatedSlices), or all other lesions count '
+    'as healthy tissue'
+)
+FEW = f'{{}} drawn, and the model marks {{}}: if only some slices were looked at, {OR_HEALTHY}'
 NO_LESIONS = (
     'If these participants have no lesions, write "Manual": true in the JSON files of the labels '
     '(or, at the group level, give --empty-labels negative).'
@@ -108,22 +114,24 @@ def _check_place(annotation: Annotation, brain: np.ndarray, path: Path) -> None:
 
 
 def _doubt(case: Case, annotation: Annotation) -> str:
-    """Why a label may be of a few slices only although it is stated to be whole; else empty."""
+    """Why a label may lack most lesions although it is stated to be whole; else empty."""
     drawn = annotation.label.data > 0
-    if not annotation.whole or ndimage.label(drawn)[1] < SEVERAL:
+    if not annotation.whole or not drawn.any():
         return ''
     try:
         marked = read_result(case.result.names.path('anat.mask'), dtype=np.uint8).data > 0
     except DataError:  # nothing to compare with
         return ''
+    lesions, of_model = (int(ndimage.label(mask)[1]) for mask in (drawn, marked))
+    if lesions < SEVERAL:  # there may be no more to draw
+        return '' if of_model < MANY else FEW.format(counted(lesions, 'lesion'), of_model)
     for axis in range(3):
         others = tuple({0, 1, 2} - {axis})
         number, of_model = (int(part.any(axis=others).sum()) for part in (drawn, marked))
         if number <= FEW_SLICES and of_model >= MANY_SLICES:
             return (
                 f'lesions are drawn in {number} of its slices, and the model marks some in '
-                f'{of_model}: if only the first were looked at, the JSON of the label must state '
-                'them (AnnotatedSlices), or all other lesions count as healthy tissue'
+                f'{of_model}: if only the first were looked at, {OR_HEALTHY}'
             )
     return ''
 
@@ -282,16 +290,6 @@ def _only_patient(
     return [(ill[0].name, text)]
 
 
-def seen_by(card: Card) -> list[str]:
-    """The participants whose labels a model was adapted to, and those that it started from.
-
-    A model that was not accepted has the network of the one that it started from.
-    """
-    evidence = card.content.get('Evidence') or {}
-    own = evidence.get('Labelled') or () if card.content.get('Accepted', True) else ()
-    return sorted({*own, *(evidence.get('SeenBefore') or ())})
-
-
 def seen_before(card: Card, cases: Sequence[Case]) -> list[tuple[str, str]]:
     """A remark, with the case, on each label that the start model was adapted to.
 
@@ -299,7 +297,7 @@ def seen_before(card: Card, cases: Sequence[Case]) -> list[tuple[str, str]]:
     ----------
     card : of the start model.
     """
-    seen = seen_by(card)
+    seen = card.adapted_to
     text = (
         f'the start model {card.name} was adapted to labels of this participant: its scores are '
         'too high, and what is gained is not seen'

@@ -123,6 +123,7 @@ def settle_time(work: Work, folds: dict[str, set[str]]) -> bool:
         if not work.annotations or work.adaptation.settings.rung is not None:
             raise
         work.show(f'no training: {error} The recalibration needs none and is tested alone.')
+        work.untrained = error.message
         return False
     return True
 

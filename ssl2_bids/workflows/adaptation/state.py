@@ -74,6 +74,7 @@ class Work:
     minimum_volume: float  # mm^3
     trains: bool = True  # False: people are not prepared, only the start model is recalibrated
     left_out: list[tuple[str, str]] = field(default_factory=list)
+    untrained: str = ''  # why there is no training although one was planned
     twin: DrawnTwin | None = None
     histories: dict[str, History] = field(default_factory=dict)
     fold_of: dict[str, str] = field(default_factory=dict)
@@ -229,7 +230,7 @@ def with_twin(
                 f'no scanner twin can be made: {error}',
                 advice='Label a few participants, or choose --strategy self_training.',
             ) from None
-        show(f'no scanner twin can be made: {error}; continuing without it')
+        show(f'no scanner twin can be made: {error} The run continues without it.')
         return replace(adaptation, settings=replace(settings, strategy=None)), None
     finally:
         digests.save()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ from ssl2_bids.settings import ATLAS_SPACE, RECALIBRATED, GroupSettings
 from ssl2_bids.volume import Volume
 from ssl2_bids.wording import counted
 from ssl2_bids.workflows.adaptation import torchrun as nodes
+from ssl2_bids.workflows.adaptation.cases import label_folders, labelled_in
 from ssl2_bids.workflows.adaptation.description import describe as describe_adaptation
 from ssl2_bids.workflows.adaptation.plan import (
     Adaptation,
@@ -337,6 +339,11 @@ def _write_page(
         version=__version__,
         command=command,
         adaptations=_adaptations(settings.output_dir),
+        labelled={
+            shlex.quote(str(folder)): people
+            for folder in label_folders(settings)
+            if (people := labelled_in(folder))
+        },
     )
 
 

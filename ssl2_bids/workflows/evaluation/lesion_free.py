@@ -19,13 +19,13 @@ from ssl2_bids.workflows.evaluation.run import (
     SLOPPY,
     FailedCase,
     by_unit,
-    is_made_sloppily,
     names_of,
     or_remark,
 )
 from ssl2_bids.workflows.evaluation.segmented import (
     brain_of,
     current_masks,
+    is_made_sloppily,
     out_of_date,
     read_result_mask,
     superseded_notes,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,6 @@ import numpy as np
 from ssl2_bids.bids.dataset import unit_name
 from ssl2_bids.bids.label_ranking import ranked, session_of
 from ssl2_bids.bids.labels import Label, Mask, alike, look_for_labels
-from ssl2_bids.bids.outputs import read_sidecar, sidecar_path
-from ssl2_bids.bids.sidecars import is_sloppy
 from ssl2_bids.errors import DataError, NoInputError, Ssl2Error
 from ssl2_bids.metrics import calibration, lesionwise, voxelwise
 from ssl2_bids.settings import MINIMUM_LESION_VOLUME
@@ -27,6 +24,7 @@ from ssl2_bids.workflows.annotations import MisfitError, Placed, place
 from ssl2_bids.workflows.evaluation import segmented
 
 SLOPPY = 'made with --sloppy: the scores have no use'
+LEARNT = 'the model {model} was adapted to labels of this participant: its scores are too high'
 
 
 @dataclass(frozen=True)
@@ -184,8 +182,12 @@ def evaluate(
     notes = _notes(cases, drawn)
     remarks = [f'{unit_name(c.subject, c.session)}: {text}' for c in cases for text in c.remarks]
     notes += dict.fromkeys(remarks)
-    if made := [unit for name, unit in pairs if is_made_sloppily(masks[name][unit])]:
+    if made := [unit for name, unit in pairs if segmented.is_made_sloppily(masks[name][unit])]:
         notes.append(f'{names_of(dict.fromkeys(made))}: {SLOPPY}')
+    for name in models:
+        seen = segmented.adapted_to(predictions, name)
+        if known := [unit for n, unit in pairs if n == name and f'sub-{unit[0]}' in seen]:
+            notes.append(f'{names_of(known)}: {LEARNT.format(model=name)}')
     notes += [f'{path.name}: left out: {why}' for path, why in (*found.left_out, *unassigned)]
     notes += alike([*((path, f'not used: {why}') for path, why in found.superseded), *others])
     notes += alike((path, 'not recognised as the name of a mask') for path in found.unknown)
@@ -363,15 +365,6 @@ def _match_grids(masks: list[Mask], labels: list[Label]) -> Matched:
         raise
     mask = by_path[placed.image]
     return mask, segmented.read_mask(mask.path), placed
-
-
-def is_made_sloppily(masks: Sequence[Mask]) -> bool:
-    """Whether a run with ``--sloppy`` made any of the masks; unreadable sidecars state nothing."""
-    for mask in masks:
-        with suppress(DataError):
-            if is_sloppy(read_sidecar(sidecar_path(mask.path))):
-                return True
-    return False
 
 
 def _notes(cases: list[ComparedCase], drawn: dict[tuple[str, str], list]) -> list[str]:

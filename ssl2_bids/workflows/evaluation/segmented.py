@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,17 @@ import numpy as np
 from ssl2_bids.bids.absent import absent_content, is_absent
 from ssl2_bids.bids.dataset import is_own_dataset, unit_name
 from ssl2_bids.bids.labels import Mask, find_masks
-from ssl2_bids.bids.outputs import Result, UnitNames, find_results
-from ssl2_bids.errors import DataError, NoInputError, about
+from ssl2_bids.bids.outputs import (
+    Result,
+    UnitNames,
+    find_results,
+    output_name,
+    read_sidecar,
+    sidecar_path,
+)
+from ssl2_bids.bids.sidecars import is_sloppy
+from ssl2_bids.errors import DataError, NoInputError, UnavailableError, about
+from ssl2_bids.networks.weights import read_card
 from ssl2_bids.steps import annotation
 from ssl2_bids.volume import Volume, read, reorient
 from ssl2_bids.voxel_grid import same_grid
@@ -86,6 +96,28 @@ def current_masks(predictions: Path, model: str | None, old: OldResults) -> list
 def _is_old(mask: Mask, old: OldResults) -> bool:
     found = old.get(((mask.subject, mask.session or ''), mask.desc or ''))
     return found is not None and (not found[1] or mask.space in found[1])
+
+
+def is_made_sloppily(masks: Iterable[Mask]) -> bool:
+    """Whether a run with ``--sloppy`` made any of the masks; unreadable sidecars state nothing."""
+    for mask in masks:
+        with suppress(DataError):
+            if is_sloppy(read_sidecar(sidecar_path(mask.path))):
+                return True
+    return False
+
+
+def adapted_to(predictions: Path, model: str | None) -> list[str]:
+    """The participants (``sub-``) of whose labels a model of an output folder learnt.
+
+    Without this model, as for a bundled one, or with a card that cannot be read, there are none.
+    """
+    if model is None:
+        return []
+    try:
+        return read_card(predictions / output_name('model.folder', desc=model)).adapted_to
+    except UnavailableError:
+        return []
 
 
 def grids_of(masks: Sequence[Mask]) -> dict[str, RasGrid]:

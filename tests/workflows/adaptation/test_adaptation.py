@@ -497,6 +497,22 @@ def test_a_label_of_one_slice_that_does_not_state_it_is_doubted(site):
     assert page.count('lesions are drawn in 1 of its slices') == 1
 
 
+def test_a_label_of_one_lesion_where_the_model_marks_many_is_doubted(site):
+    put_labels(site, 1)
+    grid = nib.load(site.output_dir / 'sub-02/anat/sub-02_space-T1w_label-L_mask.nii.gz')
+    drawn = np.zeros(SHAPE, bool)
+    drawn[12, SHAPE[1] // 2, SHAPE[2] // 2] = True
+    put_label(site.labels[0], '02', drawn)
+    for number, text in ((9, ''), (10, 'sub-02: 1 lesion drawn, and the model marks 10: if only')):
+        marked = np.zeros(SHAPE, np.uint8)
+        marked[2 * np.arange(number), 12, 12] = 1
+        nib.save(nib.Nifti1Image(marked, grid.affine), grid.get_filename())
+        run(replace(site, label=f'of{number}', rung='recalibrated', resegment=False))
+        page = (site.output_dir / 'group_report.html').read_text()
+        assert text in page
+        assert ('1 lesion drawn' in page) == bool(text)
+
+
 def test_of_many_people_those_are_asked_about_in_whom_least_is_certain(site):
     put_labels(site, 1, 2)
     few = replace(site, steps=10, accept='always', resegment=False, suggestions=1)

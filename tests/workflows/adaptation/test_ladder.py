@@ -37,7 +37,6 @@ from ssl2_bids.workflows.adaptation import run as running
 from ssl2_bids.workflows.adaptation import scores as scoring
 from ssl2_bids.workflows.adaptation.cases import images_of
 from ssl2_bids.workflows.adaptation.plan import plan_adaptation
-from ssl2_bids.workflows.adaptation.read_labels import seen_by
 from ssl2_bids.workflows.adaptation.state import begin
 from ssl2_bids.workflows.cohort.run import run_group_level
 
@@ -173,6 +172,8 @@ def test_without_time_for_a_training_the_recalibration_is_taken(site, monkeypatc
     assert 'The recalibration needs none' in output
     card = card_of(site)
     assert (card['Accepted'], card['Rung']) == (True, 'recalibrated')
+    page = (site.output_dir / 'group_report.html').read_text()
+    assert 'without training (--max-time 1e-06 is too short for 6 trainings' in page
 
 
 def test_all_rungs_are_in_the_table(site):
@@ -545,12 +546,12 @@ def test_a_model_of_an_adapted_model_has_its_minimum_volume_and_not_its_twin(sit
     write_json(first, content)
     run(replace(always, model=str(first.parent), label='two'))
     second = read_card(site.output_dir / 'models' / 'two')
-    assert seen_by(second) == ['sub-01', 'sub-02']
+    assert second.adapted_to == ['sub-01', 'sub-02']
     assert second.content['Evidence']['SeenBefore'] == ['sub-01', 'sub-02']
     later = {'Labelled': ['sub-03'], 'SeenBefore': ['sub-01']}
     for accepted, seen in ((True, ['sub-01', 'sub-03']), (False, ['sub-01'])):
         content = second.content | {'Evidence': later, 'Accepted': accepted}
-        assert seen_by(replace(second, content=content)) == seen
+        assert replace(second, content=content).adapted_to == seen
     page = (site.output_dir / 'group_report.html').read_text(encoding='utf-8')
     assert 'was adapted to labels of this participant: its scores are too high' in page
     card = read_card(site.output_dir / 'models' / 'two')

@@ -100,6 +100,16 @@ def test_rows_remarks_and_covariates(cohort):
     assert any('sub-08' in line for line in shown)
 
 
+def test_the_page_names_the_masks_that_a_dataset_has(cohort):
+    folder = cohort.bids_dir / 'derivatives' / 'manual'
+    data = np.zeros((20, 20, 20), np.uint8)
+    data[10, 10, 10] = 1
+    write(Volume(data, np.eye(4)), folder / 'sub-01/anat/sub-01_label-lesion_mask.nii.gz')
+    assert run_group_level(cohort, show=lambda text: None) == 0
+    page = (cohort.output_dir / 'group_report.html').read_text()
+    assert f'Masks of 1 participant were found: <code>--labels {folder}</code>' in page
+
+
 def test_a_lesion_load_that_cannot_be_is_remarked(cohort):
     add_result(cohort.output_dir, '08', 400_000)
     assert run_group_level(cohort, show=lambda text: None) == 0

@@ -14,6 +14,7 @@ from ssl2_bids.bids.outputs import UnitNames, sidecar_path
 from ssl2_bids.cli.tools.app import main
 from ssl2_bids.errors import DataError, NoInputError, StorageError
 from ssl2_bids.files import write_json
+from ssl2_bids.networks.weights import find_model
 from ssl2_bids.volume import Volume, read, reorient, resample, write
 from ssl2_bids.workflows.evaluation.lesion_free import look_for_false_lesions
 from ssl2_bids.workflows.evaluation.run import evaluate
@@ -511,6 +512,20 @@ def test_cases_of_several_models_follow_one_another(two_models):
     result = evaluate(*two_models, model=('better', None))
     assert [case.model for case in result.cases] == ['better'] * 8 + [None] * 9
     assert result.notes == ('labelled, but without a mask of better: sub-09',)
+
+
+def test_whom_a_model_was_adapted_to_is_noted(two_models):
+    pred, manual = two_models
+    card = dict(find_model('fast-3t', pred).content)
+    card |= {'Name': 'better', 'Label': 'better', 'Evidence': {'Labelled': ['sub-02', 'sub-10']}}
+    folder = pred / 'models' / 'better'
+    folder.mkdir(parents=True)
+    write_json(folder / 'model.json', card)
+    text = 'sub-02: the model better was adapted to labels of this participant'
+    assert sum(text in note for note in evaluate(pred, manual, model=(None, 'better')).notes) == 1
+    assert not any('adapted' in note for note in evaluate(pred, manual).notes)
+    (folder / 'model.json').write_text('{')
+    assert not any('adapted' in note for note in evaluate(pred, manual, model='better').notes)
 
 
 def test_a_missing_model_is_refused(two_models):

@@ -98,7 +98,8 @@ def draw_twin(
     site = measure_site(cases, settings.bids_dir, card)
     if site.field is None:
         log.warning(
-            'scanner twin: no JSON file of the scans has MagneticFieldStrength; %g T is assumed',
+            'scanner twin: no JSON file of the scans has MagneticFieldStrength; %g T is assumed '
+            '(participant --field-strength gives another value)',
             DEFAULT_FIELD,
         )
     first = first_twin(site)
