@@ -140,14 +140,12 @@ def _to_label(
 
     None of those whose masks were drawn, and no one where these are three or more.
     """
-    drawn = {f'sub-{name}' for names in labelled.values() for name in names}
-    first = {
-        row['participant_id']: row
-        for row in reversed(rows)
-        if number(row['volume_mm3']) and row['participant_id'] not in drawn
-    }
+    first = {row['participant_id']: row for row in reversed(rows) if number(row['volume_mm3'])}
+    drawn = {f'sub-{name}' for names in labelled.values() for name in names} & first.keys()
     if len(drawn) >= TO_LABEL or len(first) < 2 * TO_LABEL:
         return []
+    for name in drawn:
+        del first[name]
     volumes = {name: float(number(row['volume_mm3']) or 0) for name, row in first.items()}
     return [first[name] for name in representatives(volumes, TO_LABEL)]
 

@@ -225,8 +225,9 @@ def _visits(
         for s in sections
     }
     several = len(visits) > 1
+    default = next((_model_name(s) for s in sections if not s['model']['Label']), 'default')
     return [
-        visits_section(summary, place, current, several=several)
+        visits_section(summary, place, current, several=several, default=default)
         for place, summary in enumerate(visits, start=1)
     ]
 

@@ -37,7 +37,12 @@ class VisitsSummary(TypedDict, total=False):
 
 
 def visits_section(
-    summary: VisitsSummary, place: int, current: dict[tuple[str, str], str], *, several: bool
+    summary: VisitsSummary,
+    place: int,
+    current: dict[tuple[str, str], str],
+    *,
+    several: bool,
+    default: str = 'default',
 ) -> dict[str, Any]:
     """A summary with what its template does not compute itself.
 
@@ -47,12 +52,13 @@ def visits_section(
     current : ``ConfigurationHash`` of the sessions' results as they are now, by session and
         label of the model.
     several : whether there are sections of other models.
+    default : what the model without a label is called.
     """
     section: dict[str, Any] = {'viewer': None, 'misfits': [], 'error': None, **summary}
     section['anchor'] = anchor = f'v{place}'
     section['state'] = section['status']
     heading = 'Changes between sessions'
-    section['heading'] = f'{heading}, model {summary["model"]}' if several else heading
+    section['heading'] = f'{heading}, model {summary["model"] or default}' if several else heading
     section['outdated'] = ', '.join(
         f'session {session}'
         for session, configuration in summary['configurations'].items()

@@ -101,17 +101,25 @@ def check_image(
 
 
 def _check_tissues(metrics: Mapping[str, float | None]) -> list[Flag]:
-    """Whether all tissues have one signal, as in an image that shows none."""
+    """Whether all tissues have one signal, as in an image that shows none.
+
+    Fluid with the signal of the others is often not found at all.
+    """
     white, fluid, signal = (metrics.get(name) for name in ('wm2gm', 'csf2wm', 'tissue_snr'))
-    if white is None or fluid is None or (signal is not None and signal < MIN_SNR):
+    if white is None or (signal is not None and signal < MIN_SNR):
         return []
-    if abs(white - 1) > SAME_WHITE or abs(fluid - 1) > SAME_FLUID:
+    if abs(white - 1) > SAME_WHITE or (fluid is not None and abs(fluid - 1) > SAME_FLUID):
         return []
     text = (
-        'white matter, grey matter and fluid have the same signal: the image shows no tissue, or '
-        'something else'
+        f'white matter has {white:.2f} times the signal of grey matter, and '
+        + (
+            'no fluid was found'
+            if fluid is None
+            else f'fluid {fluid:.2f} times that of the former'
+        )
+        + ': the image shows no tissue, or no brain'
     )
-    return [Flag('contrast', abs(fluid - 1), SAME_FLUID, text)]
+    return [Flag('contrast', abs(white - 1), SAME_WHITE, text)]
 
 
 def _check_noise(metrics: Mapping[str, float | None], contrast: str) -> list[Flag]:

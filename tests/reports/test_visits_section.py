@@ -120,8 +120,13 @@ def test_a_failure_has_its_reason_and_texts_are_escaped(tmp_path):
 
 
 def test_two_models_are_named(tmp_path):
-    text = page(tmp_path, visits(), visits(model='adapted'))
+    own = [summary('1', model=label) for label in ('', 'adapted')]
+    both = [visits(model=label) for label in ('', 'adapted')]
+    path = tmp_path / 'sub-01.html'
+    participant.render(own, path, subject='01', version='1.0', visits=both)
+    text = path.read_text()
     assert 'Changes between sessions, model adapted' in text
+    assert f'Changes between sessions, model {own[0]["model"]["Name"]}' in text
 
 
 def test_time_line_starts_at_zero_and_names_visits():

@@ -144,10 +144,22 @@ def test_a_misnamed_contrast_is_flagged(tissues, real, name):
         ('FLAIR', {'wm2gm': 0.998, 'csf2wm': 1.001, 'tissue_snr': 187.0}, ['contrast']),
         ('T1w', {'wm2gm': 1.001, 'csf2wm': 1.0, 'tissue_snr': 2.0}, ['noise']),
         ('T2w', {'wm2gm': 1.001, 'csf2wm': 1.1}, []),
+        ('T1w', {'csf2wm': 1.0}, []),
     ],
 )
 def test_a_contrast_is_flagged_only_where_it_is_clear(name, metrics, found):
     assert [flag.code for flag in check_image(metrics, name)] == found
+
+
+@pytest.mark.parametrize('contrast', ['FLAIR', 'T1w'])
+def test_an_image_without_tissue_is_flagged(tissues, contrast):
+    _, brain, affine = tissues
+    draw = np.random.default_rng(1)
+    for data in (
+        draw.normal(1000, 50, brain.shape),
+        np.where(brain, 1000, 0) + draw.normal(0, 5, brain.shape),
+    ):
+        assert 'contrast' in codes(tissues, Volume(data.astype(np.float32), affine, contrast))
 
 
 @pytest.mark.slow

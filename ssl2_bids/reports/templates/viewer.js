@@ -50,7 +50,7 @@
     const flicker = find('[data-flicker]');
     const rows = all(document, `#${box.dataset.table} tr[data-lesion]`);
     let nv = null, opening = null, contrasts = [], shown = 0, view = '', place = null, last = null;
-    let clock = null;
+    let clock = null, wired = false;
 
     function say(text) {
       said.textContent = text;
@@ -88,7 +88,7 @@
       nv.onLocationChange = located;
       await nv.attachToCanvas(find('canvas'));
       await addVolumes(content);
-      if (!rows.some((row) => row.classList.contains('goes'))) wire();
+      if (!wired) wire();
       if (shown) show(shown);
       look(view || (screen.clientWidth < 600 ? 'axial' : 'three'));
       if (place || rows.length) go(place || centre(rows[0])); else move([0.5, 0.5, 0.5]);
@@ -230,6 +230,7 @@
     // ---- Hands
 
     function wire() {
+      wired = true;
       const images = find('[data-images]');
       images.hidden = contrasts.length < 2;
       contrasts.forEach(({ name }, i) => {

@@ -17,6 +17,7 @@ from ssl2_bids.errors import DataError, ReadError
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.settings import GroupSettings
 from ssl2_bids.steps.annotation import Annotation
+from ssl2_bids.steps.lesions import NEIGHBOURS
 from ssl2_bids.volume import resample
 from ssl2_bids.voxel_grid import Grid
 from ssl2_bids.wording import counted
@@ -122,7 +123,7 @@ def _doubt(case: Case, annotation: Annotation) -> str:
         marked = read_result(case.result.names.path('anat.mask'), dtype=np.uint8).data > 0
     except DataError:  # nothing to compare with
         return ''
-    lesions, of_model = (int(ndimage.label(mask)[1]) for mask in (drawn, marked))
+    lesions, of_model = (ndimage.label(mask, NEIGHBOURS)[1] for mask in (drawn, marked))
     if lesions < SEVERAL:  # there may be no more to draw
         return '' if of_model < MANY else FEW.format(counted(lesions, 'lesion'), of_model)
     for axis in range(3):

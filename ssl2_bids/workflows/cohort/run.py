@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -242,8 +241,15 @@ def _lock_work(work_dir: Path) -> Iterator[None]:
         yield
 
 
-# what the page shows of a report.json
-REPORT = {'Label': str, 'Performance': list, 'Comparison': dict}
+# what the page needs of a report.json
+REPORT = {
+    **dict.fromkeys(('Label', 'Parent', 'Reason', 'Strategy', 'Device'), str),
+    **dict.fromkeys(('Accepted', 'Slices'), bool),
+    **dict.fromkeys(('Steps', 'Labelled', 'Sessions'), int),
+    **dict.fromkeys(('LeftOut', 'Performance', 'Annotate'), list),
+    'Minutes': (int, float),
+    'Comparison': dict,
+}
 
 
 def _model(result: Result) -> str:
@@ -340,9 +346,9 @@ def _write_page(
         command=command,
         adaptations=_adaptations(settings.output_dir),
         labelled={
-            shlex.quote(str(folder)): people
+            f'BIDS_DIR/{folder.relative_to(settings.bids_dir).as_posix()}': people
             for folder in label_folders(settings)
-            if (people := labelled_in(folder))
+            if not settings.labels and (people := labelled_in(folder))
         },
     )
 

@@ -16,6 +16,7 @@ from ssl2_bids.settings import MINIMUM_LESION_VOLUME
 from ssl2_bids.steps.lesions import label_instances
 from ssl2_bids.volume import Volume
 from ssl2_bids.workflows.evaluation.run import (
+    LEARNT,
     SLOPPY,
     FailedCase,
     by_unit,
@@ -23,6 +24,7 @@ from ssl2_bids.workflows.evaluation.run import (
     or_remark,
 )
 from ssl2_bids.workflows.evaluation.segmented import (
+    adapted_to,
     brain_of,
     current_masks,
     is_made_sloppily,
@@ -109,6 +111,9 @@ def look_for_false_lesions(
                 path=predictions,
             )
         seen |= {subject for subject, _ in chosen}
+        known = adapted_to(predictions, model)
+        if seen_by_model := [unit for unit in chosen if f'sub-{unit[0]}' in known]:
+            notes.append(f'{names_of(seen_by_model)}: {LEARNT.format(model=model)}')
         made_sloppily += [unit for unit, found in chosen.items() if is_made_sloppily(found)]
         for unit, found in chosen.items():
             try:

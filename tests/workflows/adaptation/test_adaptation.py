@@ -503,8 +503,14 @@ def test_a_label_of_one_lesion_where_the_model_marks_many_is_doubted(site):
     drawn = np.zeros(SHAPE, bool)
     drawn[12, SHAPE[1] // 2, SHAPE[2] // 2] = True
     put_label(site.labels[0], '02', drawn)
-    for number, text in ((9, ''), (10, 'sub-02: 1 lesion drawn, and the model marks 10: if only')):
-        marked = np.zeros(SHAPE, np.uint8)
+    oblique = np.zeros(SHAPE, np.uint8)
+    oblique[np.arange(20), np.arange(20), 12] = 1
+    for number, text in (
+        (1, ''),
+        (9, ''),
+        (10, 'sub-02: 1 lesion drawn, and the model marks 10: if only'),
+    ):
+        marked = oblique * (number == 1)
         marked[2 * np.arange(number), 12, 12] = 1
         nib.save(nib.Nifti1Image(marked, grid.affine), grid.get_filename())
         run(replace(site, label=f'of{number}', rung='recalibrated', resegment=False))

@@ -107,7 +107,8 @@ def test_the_page_names_the_masks_that_a_dataset_has(cohort):
     write(Volume(data, np.eye(4)), folder / 'sub-01/anat/sub-01_label-lesion_mask.nii.gz')
     assert run_group_level(cohort, show=lambda text: None) == 0
     page = (cohort.output_dir / 'group_report.html').read_text()
-    assert f'Masks of 1 participant were found: <code>--labels {folder}</code>' in page
+    found = 'Masks of 1 participant were found: <code>--labels BIDS_DIR/derivatives/manual</code>'
+    assert found in page
 
 
 def test_a_lesion_load_that_cannot_be_is_remarked(cohort):
@@ -215,9 +216,11 @@ def test_a_result_without_its_model_costs_that_result(cohort, caplog, change, ke
 
 
 def test_a_damaged_report_of_an_adaptation_is_left_out(cohort, caplog):
-    write_text(cohort.output_dir / 'models' / 'mine' / 'report.json', '{}')
+    some = {'Label': 'b', 'Performance': [], 'Comparison': {}}
+    for label, content in (('a', {}), ('b', some)):
+        write_json(cohort.output_dir / 'models' / label / 'report.json', content)
     assert run_group_level(cohort, show=lambda text: None) == 0
-    assert 'report.json: not the report of an adaptation' in caplog.text
+    assert caplog.text.count('report.json: not the report of an adaptation') == 2
 
 
 def test_a_result_whose_json_is_no_object_costs_that_result(cohort, caplog):

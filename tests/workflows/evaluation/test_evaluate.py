@@ -524,6 +524,8 @@ def test_whom_a_model_was_adapted_to_is_noted(two_models):
     text = 'sub-02: the model better was adapted to labels of this participant'
     assert sum(text in note for note in evaluate(pred, manual, model=(None, 'better')).notes) == 1
     assert not any('adapted' in note for note in evaluate(pred, manual).notes)
+    free = look_for_false_lesions(pred, models=['better'])
+    assert sum(text in note for note in free.notes) == 1
     (folder / 'model.json').write_text('{')
     assert not any('adapted' in note for note in evaluate(pred, manual, model='better').notes)
 
