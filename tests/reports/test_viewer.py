@@ -459,6 +459,33 @@ def test_more_viewers_than_a_browser_keeps(desktop, made, tmp_path):
     desktop.wait_for('document.querySelector("#s1-table tr:nth-child(4).here")')
 
 
+@pytest.mark.slow  # as above
+@pytest.mark.browser
+def test_a_viewer_without_lesions_that_opens_again_has_its_buttons_once(desktop, made, tmp_path):
+    flair, t1w, lesions, brain = patient(spacing=(3.0, 3.0, 3.0))
+    volumes = 'figures/none.js'
+    (tmp_path / 'figures').mkdir()
+    viewer.write_volumes(
+        tmp_path / volumes,
+        [named(flair, 'FLAIR'), named(t1w, 'T1w')],
+        lesions.with_data(np.zeros_like(lesions.data)),
+        brain,
+    )
+    asked = {'Volumes': volumes, 'Program': 'figures/niivue.js'}
+    none = {'name': 'all', 'lesion_count': 0, 'volume_mm3': 0.0, 'lesion_load': 0.0}
+    more = {'viewer': asked, 'lesions': [], 'volumes': [none]}
+    sessions = [made[1] | more | {'session': str(number)} for number in range(1, 9)]
+    participant.render(sessions, tmp_path / 'sub-01.html', subject='01', version='0')
+    desktop.show(tmp_path / 'sub-01.html')
+    for place in (*range(1, 9), 1):
+        desktop.run(f'document.getElementById("s{place}-viewer").scrollIntoView()')
+        desktop.wait_for(f'document.querySelector("#s{place}-viewer .where").textContent')
+        if place == 8:  # the first one is closed, and will write its place again
+            desktop.run('document.querySelector("#s1-viewer .where").textContent = ""')
+    buttons = 'Array.from(document.querySelectorAll("#s1-viewer [data-images] button"))'
+    assert desktop.run(f'{buttons}.map((button) => button.textContent)') == ['FLAIR', 'T1w']
+
+
 @pytest.mark.browser
 def test_without_webgl_figures_stand_alone(chromium, program, made):
     with Browser(webgl=False) as browser:
