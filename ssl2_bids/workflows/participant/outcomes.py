@@ -24,9 +24,9 @@ from ssl2_bids.errors import (
     StorageError,
 )
 from ssl2_bids.settings import ParticipantSettings
+from ssl2_bids.workflows.participant.course import Course
 from ssl2_bids.workflows.participant.earlier import KeptResultError
 from ssl2_bids.workflows.participant.plan import Plan
-from ssl2_bids.workflows.participant.planning import is_finished
 from ssl2_bids.workflows.participant.sloppy import UsualResultError
 
 # codes of a run in which every session failed for the same reason
@@ -58,13 +58,18 @@ def expected_outcome(plan: Plan) -> Outcome:
 
 
 def look(
-    plan: Plan, settings: ParticipantSettings, command: str, ended: Exception | None
+    plan: Plan,
+    settings: ParticipantSettings,
+    command: str,
+    ended: Exception | None,
+    course: Course,
 ) -> Outcome:
     """Look at what a session left behind; a failed or skipped one gets its summary here.
 
     Parameters
     ----------
     ended : what the workflow as a whole ended with.
+    course : knows the results from before the run.
     """
     from ssl2_bids.workflows.participant import graph, summary
     from ssl2_bids.workflows.participant.engine import running, task
@@ -84,7 +89,7 @@ def look(
     ):  # results stay as they are
         return Outcome(name, 'failed', str(problem), problem.exit_code, stays=True)
     folder = graph.branch_folder(plan, settings.work_dir)
-    if plan.session.problem is None and (is_finished(plan) and not running.failures(folder)):
+    if plan.session.problem is None and course.is_done(plan):
         return Outcome(name, 'done', resources=running.resources(folder))
     if plan.session.problem is not None:
         failure = task.describe_failure(plan.session.problem, 'choice of images')

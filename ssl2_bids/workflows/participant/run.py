@@ -26,6 +26,7 @@ from ssl2_bids.networks.weights import check_output, check_weights
 from ssl2_bids.progress import NodeProgress, ShowLine
 from ssl2_bids.settings import ParticipantSettings
 from ssl2_bids.workflows.participant import sloppy
+from ssl2_bids.workflows.participant.course import Course
 from ssl2_bids.workflows.participant.earlier import renew, take_away
 from ssl2_bids.workflows.participant.engine.server import start_server
 from ssl2_bids.workflows.participant.outcomes import Outcome, exit_code, expected_outcome, look
@@ -142,11 +143,14 @@ def _process(
         renew(plan)
     subjects = {plan.session.subject for plan in plans}
     former = cited_sentences(settings.output_dir, subjects)
+    course = Course(runnable, settings)
     ended: Exception | None = None
     try:
         asked = settings
         while runnable:
-            ended = _run(runnable, asked, device=device, command=command, progress=progress)
+            ended = _run(
+                runnable, asked, course, device=device, command=command, progress=progress
+            )
             asked = replace(settings, overwrite=False)  # what the first pass made is kept
             # nipype's message on failed nodes is not needed: their own files have the reason
             again = not settings.stop_on_first_crash
@@ -156,7 +160,7 @@ def _process(
         found = [
             Outcome(plan.session.name, 'finished before')
             if plan.session.name in before
-            else look(plan, settings, command, ended)
+            else look(plan, settings, command, ended, course)
             for plan in plans
         ]
         outcomes = [
@@ -274,6 +278,7 @@ def _again(done: list[Plan], plans: list[Plan], settings: ParticipantSettings) -
 def _run(
     plans: list[Plan],
     settings: ParticipantSettings,
+    course: Course,
     *,
     device: str,
     command: str,
@@ -293,16 +298,14 @@ def _run(
         running.forget_failures(folder)
     sessions = {branch_name(plan.session.name): plan for plan in plans}
 
-    def failures(session: str) -> bool:
-        return bool(running.failures(graph.branch_folder(sessions[session], settings.work_dir)))
-
     def follow(session: str, stage: str, status: str, stages: int) -> None:
         if progress is not None:
-            failed = stage == graph.LAST and status == 'end' and failures(session)
-            name = sessions[session].session.name
+            plan = sessions[session]
+            failed = stage == graph.LAST and status == 'end' and not course.is_done(plan)
+            name = plan.session.name
             progress(name, stage, 'failed' if failed else status, stages)
         if stage == graph.LAST and status == 'end':
-            _conclude(sessions[session], settings)
+            _conclude(sessions[session], settings, course)
 
     gpus = 0 if device == 'cpu' else 1
     at_once = running.sessions_at_once(settings) or len(plans)
@@ -340,10 +343,13 @@ def _is_damaged(plan: Plan, settings: ParticipantSettings, error: Exception | No
     return unexpected or any(path.is_relative_to(folder) for path in blamed)
 
 
-def _conclude(plan: Plan, settings: ParticipantSettings) -> None:
-    """What a session needs once its results stand, while others are still processed."""
+def _conclude(plan: Plan, settings: ParticipantSettings, course: Course) -> None:
+    """What a session needs once its results stand, while others are still processed.
+
+    nipype's Linear plugin reports the end of stages, too, that it left out after a failure.
+    """
     from ssl2_bids.workflows.participant import graph
 
-    if settings.clean_workdir and not settings.resource_monitor:
+    if settings.clean_workdir and not settings.resource_monitor and course.is_done(plan):
         shutil.rmtree(graph.branch_folder(plan, settings.work_dir), ignore_errors=True)
     write_pages(settings.output_dir, {plan.session.subject})
