@@ -68,7 +68,7 @@ def look(
 
     Parameters
     ----------
-    ended : what the workflow as a whole ended with.
+    ended : what the last workflow with this session, as a whole, ended with.
     course : knows the results from before the run.
     """
     from ssl2_bids.workflows.participant import graph, summary
@@ -122,7 +122,7 @@ def _reason_unfinished(settings: ParticipantSettings, ended: Exception | None) -
 
     Parameters
     ----------
-    ended : what the workflow as a whole ended with.
+    ended : what the last workflow with this session, as a whole, ended with.
     """
     from ssl2_bids.workflows.participant.engine import running
 

@@ -144,13 +144,16 @@ def _process(
     subjects = {plan.session.subject for plan in plans}
     former = cited_sentences(settings.output_dir, subjects)
     course = Course(runnable, settings)
-    ended: Exception | None = None
+    ended: dict[str, Exception | None] = {}  # by session, what its last pass ended with
     try:
         asked = settings
         while runnable:
-            ended = _run(
+            names = {plan.session.name for plan in runnable}
+            ended |= dict.fromkeys(names)  # where this pass is interrupted
+            error = _run(
                 runnable, asked, course, device=device, command=command, progress=progress
             )
+            ended |= dict.fromkeys(names, error)  # other sessions keep that of their pass
             asked = replace(settings, overwrite=False)  # what the first pass made is kept
             # nipype's message on failed nodes is not needed: their own files have the reason
             again = not settings.stop_on_first_crash
@@ -160,7 +163,7 @@ def _process(
         found = [
             Outcome(plan.session.name, 'finished before')
             if plan.session.name in before
-            else look(plan, settings, command, ended, course)
+            else look(plan, settings, command, ended.get(plan.session.name), course)
             for plan in plans
         ]
         outcomes = [
@@ -314,13 +317,16 @@ def _run(
         part = plans[start : start + at_once]
         workflow = graph.build_workflow(part, settings, device=device, command=command)
         error = running.run(workflow, settings, gpus=gpus, progress=follow)
-        damaged = [p for p in part if p.names in cached and _is_damaged(p, settings, error)]
+        known = [p for p in part if p.names in cached]
+        damaged = [p for p in known if _is_damaged(p, settings, course, error)]
         for plan in damaged:
             log.warning('%s: intermediate files are damaged: made again', plan.session.name)
             shutil.rmtree(graph.branch_folder(plan, settings.work_dir), ignore_errors=True)
         if damaged:
+            others = [p for p in part if p not in damaged and not course.is_done(p)]
+            first = error if others and not isinstance(error, running.DAMAGED) else None
             workflow = graph.build_workflow(damaged, settings, device=device, command=command)
-            error = running.run(workflow, settings, gpus=gpus, progress=follow)
+            error = running.run(workflow, settings, gpus=gpus, progress=follow) or first
         if isinstance(error, running.DAMAGED):
             raise error  # no cache is left that could be at fault
         ended = ended or error
@@ -329,14 +335,16 @@ def _run(
     return ended
 
 
-def _is_damaged(plan: Plan, settings: ParticipantSettings, error: Exception | None) -> bool:
+def _is_damaged(
+    plan: Plan, settings: ParticipantSettings, course: Course, error: Exception | None
+) -> bool:
     """Whether a session failed because of its intermediate files of an earlier run."""
     from ssl2_bids.workflows.participant import graph
     from ssl2_bids.workflows.participant.engine import running
 
     folder = graph.branch_folder(plan, settings.work_dir)
     if isinstance(error, running.DAMAGED):  # nipype's own files: whose is unknown
-        return not plan.names.done_marker.exists()
+        return not course.is_done(plan)
     failures = running.failures(folder)
     blamed = [Path(one['File']) for one in failures if one['File']]
     unexpected = any(one['Unexpected'] for one in failures)

@@ -11,8 +11,8 @@ from phantoms import brain_image
 from ssl2_bids.errors import SOME_FAILED, DataError, StorageError
 from ssl2_bids.files import write_json
 from ssl2_bids.settings import ParticipantSettings
-from ssl2_bids.workflows.participant import summary
-from ssl2_bids.workflows.participant.engine import task
+from ssl2_bids.workflows.participant import graph, summary
+from ssl2_bids.workflows.participant.engine import running, task
 from ssl2_bids.workflows.participant.plan import Plan
 from ssl2_bids.workflows.participant.planned_outputs import planned_outputs
 from ssl2_bids.workflows.participant.planning import is_finished, plan_sessions
@@ -51,6 +51,17 @@ def finish_all(settings: ParticipantSettings) -> list[Plan]:
     return plans
 
 
+def stop_at(settings: ParticipantSettings, stage: str) -> None:
+    """Run until a stage of any session begins."""
+
+    def interrupt(name: str, begun: str, status: str, stages: int) -> None:
+        if (begun, status) == (stage, 'start'):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_participant_level(settings, progress=interrupt)
+
+
 def test_an_overwritten_session_that_never_ran_is_not_done(settings):
     finish_all(settings)
     asked = replace(settings, overwrite=True, stop_on_first_crash=True)
@@ -79,3 +90,64 @@ def test_the_reason_of_a_failure_outlasts_its_intermediate_files(settings, overw
     code, (outcome,) = run_participant_level(asked)
     assert code == DataError.exit_code
     assert 'sub-01_FLAIR.nii' in outcome.reason
+
+
+def test_a_damaged_cache_beside_a_result_of_other_settings_is_made_again(settings):
+    """nipype reads its own files in this process: what they raise belongs to no session."""
+    only = replace(settings, participants=('02',))
+    stop_at(only, 'brain_FLAIR')
+    (plan,) = plan_sessions(only)
+    cached = list(graph.branch_folder(plan, only.work_dir).glob('prepare_FLAIR/*.pklz'))
+    assert cached
+    finish(plan)
+    for path in cached:
+        path.write_bytes(b'')
+    stop_at(replace(only, threshold=0.4), 'brain_FLAIR')  # and not at the damaged file
+
+
+def test_a_second_pass_does_not_hide_why_the_first_ended(make_dataset, tmp_path, monkeypatch):
+    """One session is run again without its T1w; the queue has refused the job of another."""
+    files = {f'sub-{n}/anat/sub-{n}_FLAIR.nii': None for n in ('01', '02')}
+    root = make_dataset(files | {'sub-01/anat/sub-01_T1w.nii': EMPTY})
+    settings = ParticipantSettings(root, tmp_path / 'out', tmp_path / 'work', device='cpu')
+    passes = []
+
+    def run(workflow, settings, *, gpus, progress):
+        passes.append(workflow.list_node_names())
+        if len(passes) > 1:
+            return None
+        folder = settings.work_dir / 'participant' / 'sub_01' / 'prepare_T1w'
+        folder.mkdir(parents=True)
+        error = DataError('the image is empty', path=root / 'sub-01/anat/sub-01_T1w.nii')
+        write_json(folder / task.FAILURE, task.describe_failure(error, 'prepare'))
+        return RuntimeError('sbatch refused the job: over quota')
+
+    monkeypatch.setattr(running, 'run', run)
+    monkeypatch.setattr(running, 'sessions_at_once', lambda settings: None)
+    _, outcomes = run_participant_level(settings)
+    assert len(passes) == 2
+    assert not any('T1w' in name for name in passes[1])
+    assert 'sbatch refused the job: over quota' in outcomes[1].reason
+
+
+def test_damaged_files_of_one_session_do_not_hide_why_the_run_ended(settings, monkeypatch):
+    plans = plan_sessions(settings)
+    folders = [graph.branch_folder(plan, settings.work_dir) for plan in plans]
+    folders[0].mkdir(parents=True)  # of an earlier run
+    runs = []
+
+    def run(workflow, settings, *, gpus, progress):
+        runs.append(workflow.list_node_names())
+        if len(runs) > 1:
+            return None
+        error = DataError('this image is damaged', path=folders[0] / 'prepare_FLAIR' / 'a.nii')
+        folder = folders[0] / 'prepare_FLAIR'
+        folder.mkdir()
+        write_json(folder / task.FAILURE, task.describe_failure(error, 'prepare'))
+        return RuntimeError('sbatch refused the job: over quota')
+
+    monkeypatch.setattr(running, 'run', run)
+    monkeypatch.setattr(running, 'sessions_at_once', lambda settings: None)
+    _, outcomes = run_participant_level(settings)
+    assert len(runs) == 2
+    assert 'sbatch refused the job: over quota' in outcomes[1].reason
