@@ -1,4 +1,4 @@
-"""What a run has done of its sessions: whose results it wrote."""
+"""What a run has done of its sessions: those that it began, and the results that it wrote."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from ssl2_bids.bids.dataset import branch_name
 from ssl2_bids.bids.outputs import results_beside
 from ssl2_bids.settings import ParticipantSettings
 from ssl2_bids.workflows.participant.plan import Plan
@@ -23,9 +24,20 @@ class Course:
 
     def __init__(self, plans: Iterable[Plan], settings: ParticipantSettings):
         self._settings = settings
+        self._begun: set[str] = set()
         # with --overwrite a finished result may be one of before
         again = plans if settings.overwrite else ()
         self._markers = {path: _identity(path) for plan in again for path in _markers(plan)}
+
+    def note_begun(self, branch: str) -> None:
+        """Note that a stage of a session was started, by the name of its branch."""
+        self._begun.add(branch)
+
+    def was_begun(self, plan: Plan) -> bool:
+        """Whether a stage of a session may have run; a plugin without reports leaves it open."""
+        from ssl2_bids.workflows.participant.engine import running
+
+        return branch_name(plan.session.name) in self._begun or not running.reports(self._settings)
 
     def is_done(self, plan: Plan) -> bool:
         """Whether the result stands, and none of before where it was to be replaced."""

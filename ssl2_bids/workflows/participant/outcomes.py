@@ -69,7 +69,7 @@ def look(
     Parameters
     ----------
     ended : what the last workflow with this session, as a whole, ended with.
-    course : knows the results from before the run.
+    course : knows which sessions the run began, and the results from before it.
     """
     from ssl2_bids.workflows.participant import graph, summary
     from ssl2_bids.workflows.participant.engine import running, task
@@ -91,15 +91,16 @@ def look(
     folder = graph.branch_folder(plan, settings.work_dir)
     if plan.session.problem is None and course.is_done(plan):
         return Outcome(name, 'done', resources=running.resources(folder))
+    found = [] if plan.session.problem is not None else running.failures(folder)
     if plan.session.problem is not None:
         failure = task.describe_failure(plan.session.problem, 'choice of images')
+    elif found:
+        failure = found[0]
     else:
-        found = running.failures(folder)
-        failure = (
-            found[0]
-            if found
-            else task.describe_failure(_reason_unfinished(settings, ended), 'run')
-        )
+        failure = task.describe_failure(_reason_unfinished(settings, ended), 'run')
+        if not course.was_begun(plan) and results_beside(plan.names):
+            # the result and its summary are as before the run
+            return Outcome(name, 'failed', _in_words(failure), failure['ExitCode'], stays=True)
     content = summary.base_summary(plan, 'failed', command)
     content['error'] = {
         'Message': failure['Message'],
@@ -112,9 +113,9 @@ def look(
         summary.write_summary(plan, content)
     except Ssl2Error as error:
         log.error('%s', error)
-    reason = f'{failure["File"]}: {failure["Message"]}' if failure['File'] else failure['Message']
-    reason = f'{reason.rstrip(".")}. {failure["Advice"]}'.strip()
-    return Outcome(name, 'failed', reason, failure['ExitCode'], running.resources(folder))
+    return Outcome(
+        name, 'failed', _in_words(failure), failure['ExitCode'], running.resources(folder)
+    )
 
 
 def _reason_unfinished(settings: ParticipantSettings, ended: Exception | None) -> Ssl2Error:
@@ -145,6 +146,12 @@ def _reason_unfinished(settings: ParticipantSettings, ended: Exception | None) -
     error = Ssl2Error(message + running.cause_of(ended), advice=f'Correct this, then {again}')
     error.__cause__ = ended
     return error
+
+
+def _in_words(failure: dict[str, Any]) -> str:
+    """The message and the advice of a failure, behind its file, in one line."""
+    about = f'{failure["File"]}: ' if failure['File'] else ''
+    return f'{about}{failure["Message"].rstrip(".")}. {failure["Advice"]}'.strip()
 
 
 def _shorten(text: str, settings: ParticipantSettings) -> str:

@@ -302,6 +302,8 @@ def _run(
     sessions = {branch_name(plan.session.name): plan for plan in plans}
 
     def follow(session: str, stage: str, status: str, stages: int) -> None:
+        if status == 'start':
+            course.note_begun(session)
         if progress is not None:
             plan = sessions[session]
             failed = stage == graph.LAST and status == 'end' and not course.is_done(plan)

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from phantoms import brain_image
 
+from ssl2_bids.bids.outputs import find_results, find_summary
 from ssl2_bids.errors import SOME_FAILED, DataError, StorageError
 from ssl2_bids.files import write_json
 from ssl2_bids.settings import ParticipantSettings
+from ssl2_bids.workflows.current_results import current_results
 from ssl2_bids.workflows.participant import graph, summary
 from ssl2_bids.workflows.participant.engine import running, task
 from ssl2_bids.workflows.participant.plan import Plan
@@ -69,6 +71,33 @@ def test_an_overwritten_session_that_never_ran_is_not_done(settings):
     assert code == SOME_FAILED
     assert [one.status for one in outcomes] == ['failed', 'failed']
     assert 'stopped by another failure (--stop-on-first-crash)' in outcomes[1].reason
+    assert current(settings) == ['01', '02']
+
+
+def current(settings: ParticipantSettings) -> list[str]:
+    """The participants whose results count."""
+    kept, _ = current_results(find_results(settings.output_dir))
+    return [result.names.subject for result in kept]
+
+
+def test_a_run_that_ends_early_leaves_the_results_of_sessions_that_it_never_began(settings):
+    plans = finish_all(settings)
+    stop_at(replace(settings, threshold=0.4), 'prepare_FLAIR')
+    assert current(settings) == ['02']
+    assert [is_finished(plan) for plan in plans] == [False, True]
+    stop_at(settings, 'prepare_FLAIR')  # the command of before has one session to do
+    other = replace(settings, threshold=0.4, stop_on_first_crash=True)
+    _, outcomes = run_participant_level(other)
+    assert [one.status for one in outcomes] == ['failed', 'failed']
+    assert [one.stays for one in outcomes] == [False, True]
+    assert current(settings) == ['02']
+    assert is_finished(plans[1])
+
+
+def test_a_session_without_a_result_that_never_began_has_its_reason(settings):
+    stop_at(settings, 'prepare_FLAIR')
+    for plan in plan_sessions(settings):
+        assert 'interrupted' in find_summary(plan.names)['error']['Message']
 
 
 def test_an_overwritten_session_that_fails_on_a_full_disk_is_not_done(settings, monkeypatch):

@@ -124,6 +124,11 @@ def sessions_at_once(settings: ParticipantSettings) -> int | None:
     return 1 if is_serial(settings) else max(MIN_SESSIONS, SESSIONS * settings.nprocs)
 
 
+def reports(settings: ParticipantSettings) -> bool:
+    """Whether the start and the end of each node are reported."""
+    return (settings.plugin or {}).get('plugin', 'Linear') == 'Linear'
+
+
 def cause_of(error: Exception) -> str:
     """The message of an error of a whole run, in one line: nipype hides the first of several."""
     first = error.__cause__ if error.__cause__ is not None else error
