@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ssl2_bids import __version__
 from ssl2_bids.bids.outputs import (
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger('ssl2_bids')
 
+T = TypeVar('T')
+ROUNDS = 10  # at most, of reading and writing while other jobs end
 WITHDRAWN = 'the last run could not finish this result: what is shown is of an earlier one'
 
 
@@ -40,25 +44,50 @@ def write_pages(output_dir: Path, subjects: set[str]) -> list[Path]:
 
     pages = []
     for subject in sorted(subjects):
-        summaries = find_summaries(output_dir, subject)
-        if summaries:
-            page = output_dir / output_name('report.page', subject=subject)
-            visits = find_visits_summaries(output_dir, subject)
-            try:
+        page = output_dir / output_name('report.page', subject=subject)
+        try:
+            for summaries, visits in _as_long_as_it_changes(partial(_read, output_dir, subject)):
+                if not summaries:
+                    break
                 participant.render(
-                    cast('list[Summary]', _with_out_of_date(output_dir, subject, summaries)),
+                    cast('list[Summary]', summaries),
                     page,
                     subject=subject,
                     version=__version__,
                     visits=cast('list[VisitsSummary]', visits),
                 )
-            except Ssl2Error:
-                raise
-            except Exception:  # a summary of another version: the results stand
-                log.exception('%s was not written', page.name)
             else:
                 pages.append(page)
+        except Ssl2Error:
+            raise
+        except Exception:  # a summary of another version: the results stand
+            log.exception('%s was not written', page.name)
     return pages
+
+
+def _read(output_dir: Path, subject: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What the page of a participant shows: the summaries of sessions and of comparisons."""
+    summaries = find_summaries(output_dir, subject)
+    if not summaries:
+        return [], []
+    shown = _with_out_of_date(output_dir, subject, summaries)
+    return shown, find_visits_summaries(output_dir, subject)
+
+
+def _as_long_as_it_changes(read: Callable[[], T]) -> Iterator[T]:
+    """What is read, and again what is read once that was used, until it is the same.
+
+    Jobs side by side write the same files, without a lock between them. A job that has read
+    before the end of another, and writes after it, so writes once more.
+    """
+    former = None
+    for _ in range(ROUNDS):
+        found = read()
+        text = json.dumps(found)  # NaN is equal to itself here
+        if text == former:
+            return
+        yield found
+        former = text
 
 
 def _with_out_of_date(
@@ -157,7 +186,17 @@ def write_citation(
     """
     from ssl2_bids.reports import citations
 
-    expected = expected or {}
+    written: list[Path] = []
+    for sentences in _as_long_as_it_changes(partial(_sentences, output_dir, expected or {})):
+        documents = citations.documents(sentences) if sentences else {}
+        for name, text in documents.items():
+            write_text(output_dir / 'logs' / name, text)
+        written = [output_dir / 'logs' / name for name in documents] or written
+    return written
+
+
+def _sentences(output_dir: Path, expected: Mapping[UnitNames, list[str]]) -> list[str]:
+    """The sentences of all sessions, with those expected in place of the former ones."""
     renewed = {(names.subject, names.session, names.desc) for names in expected}
     subjects = {p.name[4:] for p in output_dir.glob('sub-*') if p.is_dir()}
     subjects |= {names.subject for names in expected}
@@ -171,9 +210,4 @@ def write_citation(
         for names, methods in expected.items():
             if names.subject == subject:
                 sentences.update(dict.fromkeys(methods))
-    if not sentences:
-        return []
-    documents = citations.documents(list(sentences))
-    for name, text in documents.items():
-        write_text(output_dir / 'logs' / name, text)
-    return [output_dir / 'logs' / name for name in documents]
+    return list(sentences)

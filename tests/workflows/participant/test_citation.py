@@ -8,6 +8,7 @@ import pytest
 
 from ssl2_bids.bids.outputs import output_name
 from ssl2_bids.files import write_json
+from ssl2_bids.reports import citations
 from ssl2_bids.workflows.participant import pages
 
 N4 = 'The T1w image was corrected for intensity inhomogeneity with N4 [@tustison2010].'
@@ -60,3 +61,22 @@ def test_a_sentence_that_no_result_has_any_more_is_taken_away(out):
 def test_a_lost_document_is_written_again(out):
     (out / 'logs' / 'CITATION.md').unlink()
     assert update(out, '02')[0]
+
+
+def test_jobs_side_by_side_keep_the_sentences_of_each_other(tmp_path, monkeypatch):
+    """One job ends after the other has read all summaries, and before it writes."""
+    add(tmp_path, '01', N4)
+    documents, ended = citations.documents, []
+
+    def end_the_other(sentences):
+        if not ended:
+            ended.append('02')
+            add(tmp_path, '02', FOREGROUND)
+            pages.update_citation(tmp_path, {'02'}, [])
+        return documents(sentences)
+
+    monkeypatch.setattr(citations, 'documents', end_the_other)
+    of_all, text = update(tmp_path, '01')
+    assert of_all
+    assert N4.split(' [')[0] in text
+    assert FOREGROUND in text

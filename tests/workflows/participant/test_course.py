@@ -11,9 +11,10 @@ from phantoms import brain_image
 from ssl2_bids.bids.outputs import find_results, find_summary
 from ssl2_bids.errors import SOME_FAILED, DataError, StorageError
 from ssl2_bids.files import write_json
+from ssl2_bids.reports import participant
 from ssl2_bids.settings import ParticipantSettings
 from ssl2_bids.workflows.current_results import current_results
-from ssl2_bids.workflows.participant import graph, summary
+from ssl2_bids.workflows.participant import graph, pages, summary
 from ssl2_bids.workflows.participant.engine import running, task
 from ssl2_bids.workflows.participant.plan import Plan
 from ssl2_bids.workflows.participant.planned_outputs import planned_outputs
@@ -180,3 +181,24 @@ def test_damaged_files_of_one_session_do_not_hide_why_the_run_ended(settings, mo
     _, outcomes = run_participant_level(settings)
     assert len(runs) == 2
     assert 'sbatch refused the job: over quota' in outcomes[1].reason
+
+
+def test_jobs_side_by_side_keep_the_sections_of_each_other(make_dataset, tmp_path, monkeypatch):
+    """One job ends after the other has read all summaries, and before it writes the page."""
+    root = make_dataset({f'sub-01/ses-{s}/anat/sub-01_ses-{s}_FLAIR.nii': None for s in 'ab'})
+    settings = ParticipantSettings(root, tmp_path / 'out', tmp_path / 'work', device='cpu')
+    first, other = plan_sessions(settings)
+    finish(first)
+    render, ended = participant.render, []
+
+    def end_the_other(*given, **more):
+        if not ended:
+            ended.append(other)
+            finish(other)
+            pages.write_pages(settings.output_dir, {'01'})
+        render(*given, **more)
+
+    monkeypatch.setattr(participant, 'render', end_the_other)
+    (page,) = pages.write_pages(settings.output_dir, {'01'})
+    assert 'Session a' in page.read_text()
+    assert 'Session b' in page.read_text()
