@@ -331,6 +331,8 @@ def _run(
             error = running.run(workflow, settings, gpus=gpus, progress=follow) or first
         if isinstance(error, running.DAMAGED):
             raise error  # no cache is left that could be at fault
+        for plan in part:
+            _clean(plan, settings, course)  # some plugins do not report the end of a stage
         ended = ended or error
         if ended is not None and settings.stop_on_first_crash:
             break
@@ -358,8 +360,13 @@ def _conclude(plan: Plan, settings: ParticipantSettings, course: Course) -> None
 
     nipype's Linear plugin reports the end of stages, too, that it left out after a failure.
     """
+    _clean(plan, settings, course)
+    write_pages(settings.output_dir, {plan.session.subject})
+
+
+def _clean(plan: Plan, settings: ParticipantSettings, course: Course) -> None:
+    """Take away the intermediate files of a session that is done, if that was asked."""
     from ssl2_bids.workflows.participant import graph
 
     if settings.clean_workdir and not settings.resource_monitor and course.is_done(plan):
         shutil.rmtree(graph.branch_folder(plan, settings.work_dir), ignore_errors=True)
-    write_pages(settings.output_dir, {plan.session.subject})

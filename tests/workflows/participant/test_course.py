@@ -21,6 +21,8 @@ from ssl2_bids.workflows.participant.planned_outputs import planned_outputs
 from ssl2_bids.workflows.participant.planning import is_finished, plan_sessions
 from ssl2_bids.workflows.participant.run import run_participant_level
 
+from nipype import Workflow  # isort: skip  after task.py has settled nipype's ways
+
 EMPTY = brain_image().__class__(brain_image().get_fdata() * 0, brain_image().affine)
 
 
@@ -202,3 +204,50 @@ def test_jobs_side_by_side_keep_the_sections_of_each_other(make_dataset, tmp_pat
     (page,) = pages.write_pages(settings.output_dir, {'01'})
     assert 'Session a' in page.read_text()
     assert 'Session b' in page.read_text()
+
+
+def step(number: int) -> dict[str, int]:
+    """A stage of no length."""
+    return {'made': number}
+
+
+def test_a_plugin_of_nipype_reports_the_start_and_the_end_of_stages(tmp_path):
+    settings = ParticipantSettings(
+        tmp_path / 'in', tmp_path / 'out', tmp_path / 'work',
+        plugin={'plugin': 'MultiProc', 'plugin_args': {'n_procs': 1}},
+    )  # fmt: skip
+    workflow, branch = Workflow('participant', base_dir=str(tmp_path / 'work')), Workflow('sub_01')
+    branch.add_nodes([task.make_node('finish', step, {'number': 1}, outputs=['made'])])
+    workflow.add_nodes([branch])
+    seen = []
+    error = running.run(workflow, settings, gpus=0, progress=lambda *event: seen.append(event))
+    assert error is None
+    assert seen == [('sub_01', 'finish', status, 1) for status in ('start', 'end')]
+    assert running.reports(settings)
+    assert not running.reports(replace(settings, plugin={'plugin': 'SLURMGraph'}))
+
+
+@pytest.mark.parametrize('plugin', ['SLURM', 'SLURMGraph'])
+def test_intermediate_files_are_removed_with_every_plugin(settings, monkeypatch, plugin):
+    """One session fails in the queue; the other ends, and only SLURM reports it."""
+    plans = plan_sessions(settings)
+    failing, done = (graph.branch_folder(plan, settings.work_dir) for plan in plans)
+
+    def run(workflow, settings, *, gpus, progress):
+        for folder in (failing, done):
+            (folder / 'prepare_FLAIR').mkdir(parents=True)
+        failure = task.describe_failure(DataError('the image is empty'), 'prepare')
+        write_json(failing / 'prepare_FLAIR' / task.FAILURE, failure)
+        finish(plans[1])
+        if running.reports(settings):
+            progress('sub_02', graph.LAST, 'end', 9)
+            assert not done.exists()  # while others are still processed
+        return RuntimeError('a stage failed')
+
+    monkeypatch.setattr(running, 'run', run)
+    asked = replace(settings, plugin={'plugin': plugin}, clean_workdir=True)
+    code, outcomes = run_participant_level(asked)
+    assert code == SOME_FAILED
+    assert [one.status for one in outcomes] == ['failed', 'done']
+    assert failing.exists()
+    assert not done.exists()

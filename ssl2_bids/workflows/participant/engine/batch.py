@@ -7,12 +7,15 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from nipype.interfaces.base import CommandLine
 
 from ssl2_bids.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from nipype import Node
 
 log = logging.getLogger('ssl2_bids')
 CANCEL = {'SLURM': 'scancel', 'PBS': 'qdel', 'SGE': 'qdel', 'OAR': 'oardel', 'LSF': 'bkill'}
@@ -46,12 +49,29 @@ def check_plugin(name: str) -> None:
         )
 
 
-def make_plugin(given: Mapping[str, Any]) -> Any:
+def reports_nodes(name: str) -> bool:
+    """Whether a plugin reports the start and the end of each node.
+
+    Those that submit the whole graph at once (``SLURMGraph`` and others) do not.
+
+    Parameters
+    ----------
+    name : one that :func:`check_plugin` accepts.
+    """
+    from nipype.pipeline import plugins
+    from nipype.pipeline.plugins.base import DistributedPluginBase
+
+    kind = getattr(plugins, f'{name}Plugin')
+    return name == 'Linear' or issubclass(kind, DistributedPluginBase)
+
+
+def make_plugin(given: Mapping[str, Any], report_status: Callable[[Node, str], None]) -> Any:
     """The plugin of a ``--use-plugin`` file.
 
     Parameters
     ----------
     given : ``plugin``, a name that :func:`check_plugin` accepts, and ``plugin_args``.
+    report_status : called with each node and its status, if the plugin reports them.
     """
     from nipype.pipeline import plugins
 
@@ -60,7 +80,8 @@ def make_plugin(given: Mapping[str, Any]) -> Any:
     if given['plugin'] in CANCEL:
         vars(sys.modules[kind.__module__])['CommandLine'] = _Command
     # a stage that needs more than the memory runs alone
-    return kind(plugin_args={'raise_insufficient': False} | (given.get('plugin_args') or {}))
+    arguments = {'raise_insufficient': False} | (given.get('plugin_args') or {})
+    return kind(plugin_args=arguments | {'status_callback': report_status})
 
 
 def cancel_jobs(plugin: Any) -> None:

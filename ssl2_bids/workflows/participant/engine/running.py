@@ -21,7 +21,7 @@ from typing import Any
 
 from ssl2_bids.errors import ENDING
 from ssl2_bids.settings import ParticipantSettings
-from ssl2_bids.workflows.participant.engine.batch import cancel_jobs, make_plugin
+from ssl2_bids.workflows.participant.engine.batch import cancel_jobs, make_plugin, reports_nodes
 from ssl2_bids.workflows.participant.engine.server import is_serial, start_server
 from ssl2_bids.workflows.participant.engine.task import (
     FAILURE,
@@ -81,7 +81,7 @@ def run(
 
     pool = None
     given = settings.plugin if (settings.plugin or {}).get('plugin') != 'Linear' else None
-    batch = make_plugin(given) if given else None
+    batch = make_plugin(given, report_status) if given else None
     if not (settings.plugin or is_serial(settings)):
         pool = _pool(settings, gpus, list(stages), report_status)
     # nipype collects garbage before and after each node: a tenth of a second with torch imported
@@ -125,8 +125,8 @@ def sessions_at_once(settings: ParticipantSettings) -> int | None:
 
 
 def reports(settings: ParticipantSettings) -> bool:
-    """Whether the start and the end of each node are reported."""
-    return (settings.plugin or {}).get('plugin', 'Linear') == 'Linear'
+    """Whether the start and the end of each node are reported; not by all plugins of nipype."""
+    return settings.plugin is None or reports_nodes(settings.plugin['plugin'])
 
 
 def cause_of(error: Exception) -> str:
