@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssl2_bids.bids.absent import absent_content, is_absent
+from ssl2_bids.bids.dataset import warn_once
 from ssl2_bids.bids.image_names import is_native
+from ssl2_bids.bids.inheritance import session_of_folder
 from ssl2_bids.bids.provenance import BRAIN_MASKS
 from ssl2_bids.errors import DataError, ReadError
 from ssl2_bids.files import files_below, listing, pointer_of
@@ -41,9 +43,10 @@ class GivenMask:
 def brain_masks_of(folder: Path, subject: str, session: str | None) -> list[Path]:
     """The brain masks of a session in a derivative dataset or another folder, sorted by name.
 
-    Those in the space of a template are left out, and those of functional images.
-    Where there is none of a session, those of the participant without a session are taken, as
-    fMRIPrep writes them for several sessions.
+    Those in the space of a template are left out, and those of functional images. The session of
+    a mask is that of its name, else that of its folder; one of two sessions is left out with a
+    warning. Where there is none of a session, those of the participant without a session are
+    taken, as fMRIPrep writes them for several sessions.
 
     Parameters
     ----------
@@ -58,14 +61,20 @@ def brain_masks_of(folder: Path, subject: str, session: str | None) -> list[Path
     found = listing(folder, f'sub-{subject}_*.nii*')
     found += files_below(own, f'sub-{subject}_*.nii*', strict=True)
     found = [path for path in found if path.parent.name not in OF_OTHERS]
-    named = [(path, NAME.fullmatch(path.name)) for path in sorted(found)]
-    masks = [
-        (path, match['session'])
-        for path, match in named
-        if match and is_native({'space': match['space']})
-    ]
-    asked = [path for path, of in masks if of == session]
-    return asked or [path for path, of in masks if of is None]
+    masks: dict[str | None, list[Path]] = {}
+    for path in sorted(found):
+        match = NAME.fullmatch(path.name)
+        if match is None or not is_native({'space': match['space']}):
+            continue
+        around = session_of_folder(path.relative_to(folder))
+        if around and match['session'] and around != match['session']:
+            warn_once(
+                f'{path}: left out: it is named after ses-{match["session"]}, but lies in the '
+                f'folder ses-{around}'
+            )
+            continue
+        masks.setdefault(match['session'] or around, []).append(path)
+    return masks.get(session) or masks.get(None, [])
 
 
 def given_brain_mask(
@@ -97,7 +106,7 @@ def given_brain_mask(
     """
     masks = brain_masks_of(folder, subject, session)
     fits = images
-    if dataset != BRAIN_MASKS and masks and session and f'_ses-{session}_' not in masks[0].name:
+    if dataset != BRAIN_MASKS and masks and session and not _of_session(masks[0], folder):
         fits = {c: path for c, path in images.items() if (within or {}).get(c) == dataset}
         if not fits:
             return None
@@ -135,6 +144,12 @@ def given_brain_mask(
         advice=f'Resample it to {image.name}, or leave it out of {option}.',
         path=masks[0],
     )
+
+
+def _of_session(mask: Path, folder: Path) -> bool:
+    """Whether a mask is one of a session, by its name or by its folder."""
+    relative = mask.relative_to(folder)
+    return '_ses-' in mask.name or session_of_folder(relative) is not None
 
 
 def _contradictions(mask: str, image: str) -> int:

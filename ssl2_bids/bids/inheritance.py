@@ -20,6 +20,17 @@ def stem(path: Path) -> str:
     return _EXTENSION.sub('', path.name)
 
 
+def session_of_folder(relative: Path) -> str | None:
+    """The session in whose folder a file lies, without ``ses-``; None where it lies in none.
+
+    Parameters
+    ----------
+    relative : path of the file below its dataset.
+    """
+    folders = [part for part in relative.parts[:-1] if part.startswith('ses-')]
+    return folders[-1].removeprefix('ses-') or None if folders else None
+
+
 def _finite(text: str) -> float | None:
     value = float(text)
     return value if math.isfinite(value) else None

@@ -32,7 +32,7 @@ from typing import Any
 from ssl2_bids.bids.absent import absent_content, is_absent
 from ssl2_bids.bids.dataset import is_own_dataset, read_table
 from ssl2_bids.bids.filters import LONG_NAMES, entities_agree
-from ssl2_bids.bids.inheritance import Inheritance, stem
+from ssl2_bids.bids.inheritance import Inheritance, session_of_folder, stem
 from ssl2_bids.bids.label_ranking import those_that_count
 from ssl2_bids.errors import DataError, NoInputError
 from ssl2_bids.files import check_folder, files_below, listing, reading
@@ -337,7 +337,7 @@ def _as_label(path: Path, inheritance: Inheritance) -> Label | None:
         return None
     return Label(
         subject=part['subject'],
-        session=part['session'] or _session_of_folder(path.relative_to(inheritance.root)),
+        session=part['session'] or session_of_folder(path.relative_to(inheritance.root)),
         path=path,
         pattern=pattern,
         space=part['space'],
@@ -356,11 +356,6 @@ def _of_tissues(path: Path, inheritance: Inheritance) -> bool:
         return False
     rows = [row for table in inheritance.files_for(path, '.tsv') for row in read_table(table)]
     return any(_TISSUE.search(row.get('name', '')) for row in rows)
-
-
-def _session_of_folder(relative: Path) -> str | None:
-    folders = [part for part in relative.parts[:-1] if part.startswith('ses-')]
-    return folders[-1].removeprefix('ses-') if folders else None
 
 
 def _has_lesion(table: Sequence[dict[str, str]] | None) -> bool:

@@ -42,6 +42,29 @@ def test_masks_are_matched_by_participant_and_session(tmp_path):
     assert brain_masks_of(tmp_path, '03', None) == []
 
 
+def test_the_session_of_a_mask_is_that_of_its_folder_where_its_name_has_none(tmp_path):
+    images = {'T1w': store(tmp_path / 'raw' / 'sub-01_ses-b_T1w.nii.gz', 1.0)}
+    folder = tmp_path / 'masks'
+    masks = {
+        session: store(folder / f'sub-01/ses-{session}/anat/sub-01_desc-brain_mask.nii.gz', 1.0)
+        for session in ('a', 'b')
+    }
+    assert brain_masks_of(folder, '01', 'a') == [masks['a']]
+    for dataset in ('brainmasks', 'prep'):  # one of -d is the session's own, too
+        found = given_brain_mask(folder, '01', 'b', images, dataset=dataset)
+        assert found is not None
+        assert found.path == masks['b']
+    assert brain_masks_of(folder, '01', 'c') == []
+    assert brain_masks_of(folder, '01', None) == []
+
+
+def test_a_mask_in_the_folder_of_another_session_is_left_out_with_a_warning(tmp_path, caplog):
+    mask = store(tmp_path / 'sub-01/ses-a/anat/sub-01_ses-b_desc-brain_mask.nii.gz', 1.0)
+    assert [brain_masks_of(tmp_path, '01', session) for session in 'ab'] == [[], []]
+    named = f'{mask}: left out: it is named after ses-b, but lies in the folder ses-a'
+    assert caplog.text.count(named) == 1
+
+
 def test_the_grid_decides_and_the_reference_goes_first(tmp_path):
     images = {
         'T1w': store(tmp_path / 'raw' / 'sub-01_T1w.nii.gz', 1.0),
