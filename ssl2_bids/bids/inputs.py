@@ -263,9 +263,12 @@ def _belongs(path: Path, label: str, session: str | None) -> bool:
     """Whether an image's name has the participant and session of its folder; else a warning."""
     name = re.fullmatch(r'sub-(.+?)(?:_ses-([^_]+))?_.*', path.name)
     found = (name[1], name[2]) if name else ('', None)
-    if path.name.startswith(f'sub-{label}_') and (session is None or found[1] in (None, session)):
+    if path.name.startswith(f'sub-{label}_') and found[1] in (None, session):
         return True
-    log.warning('%s: left out: the file name belongs to another participant or session', path)
+    reason = 'the file name belongs to another participant or session'
+    if found == (label, found[1]) and session is None:
+        reason = f'it is named after ses-{found[1]}, but lies in no folder ses-{found[1]}'
+    log.warning('%s: left out: %s', path, reason)
     return False
 
 

@@ -52,6 +52,22 @@ def test_sessions_are_units_and_lend_nothing_to_each_other(make_dataset):
     assert (second.name, sorted(second.scans)) == ('sub-01_ses-b', ['FLAIR'])
 
 
+def test_images_of_sessions_without_folders_are_never_mixed(make_dataset, caplog):
+    root = make_dataset(
+        [
+            'sub-01/anat/sub-01_ses-1_T1w.nii.gz',
+            'sub-01/anat/sub-01_ses-2_FLAIR.nii.gz',
+            'sub-01/anat/sub-01_T2w.nii.gz',
+        ]
+    )
+    (session,) = found(root)
+    assert 'found: T2w' in session.skipped
+    for number, suffix in ((1, 'T1w'), (2, 'FLAIR')):
+        name = f'sub-01_ses-{number}_{suffix}.nii.gz'
+        folder = f'it is named after ses-{number}, but lies in no folder ses-{number}'
+        assert f'{root}/sub-01/anat/{name}: left out: {folder}' in caplog.text
+
+
 def test_a_session_without_usable_images_is_skipped_with_the_reason(make_dataset):
     root = make_dataset(['sub-01/anat/sub-01_T2w.nii.gz', 'sub-02/ses-x/anat'])
     first, second = found(root)
