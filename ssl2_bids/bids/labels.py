@@ -317,13 +317,18 @@ def _as_label(path: Path, inheritance: Inheritance) -> Label | None:
     if match is None:
         return None
     part = match.groupdict()
-    folder = path.relative_to(inheritance.root).parts[0]
-    if re.split(r'[_.]', folder)[0] != f'sub-{part["subject"]}':
-        raise DataError(
-            f'it is named after sub-{part["subject"]}, but lies in the folder {folder}',
-            advice='Correct one of both.',
-            path=path,
-        )
+    below = path.relative_to(inheritance.root)
+    person, around = re.split(r'[_.]', below.parts[0])[0], session_of_folder(below)
+    for named, lies_in, folder in (
+        (f'sub-{part["subject"]}', person, below.parts[0]),
+        (f'ses-{part["session"] or around}', f'ses-{around or part["session"]}', f'ses-{around}'),
+    ):
+        if named != lies_in:
+            raise DataError(
+                f'it is named after {named}, but lies in the folder {folder}',
+                advice='Correct one of both.',
+                path=path,
+            )
     extent = _extent_path(path, part)
     tables = inheritance.files_for(path, '.tsv') if pattern == 6 else []
     for needed in (path, *([extent] if extent else []), *tables):
@@ -337,7 +342,7 @@ def _as_label(path: Path, inheritance: Inheritance) -> Label | None:
         return None
     return Label(
         subject=part['subject'],
-        session=part['session'] or session_of_folder(path.relative_to(inheritance.root)),
+        session=part['session'] or around,
         path=path,
         pattern=pattern,
         space=part['space'],

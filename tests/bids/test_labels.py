@@ -332,6 +332,16 @@ def test_a_label_in_the_folder_of_another_participant_is_left_out(tmp_path):
     assert 'named after sub-03, but lies in the folder sub-02' in reason
 
 
+def test_a_label_in_the_folder_of_another_session_is_left_out(tmp_path):
+    for folder in ('ses-1', 'ses-2'):
+        put(tmp_path, f'sub-01/{folder}/anat/sub-01_ses-2_label-lesion_mask.nii.gz')
+    found = look_for_labels(tmp_path)
+    assert [label.path.parts[-3] for label in found.labels] == ['ses-2']
+    ((path, reason),) = found.left_out
+    assert path.parts[-3] == 'ses-1'
+    assert 'named after ses-2, but lies in the folder ses-1' in reason
+
+
 def test_a_segmentation_of_tissues_is_no_mask_of_an_unknown_name(tmp_path):
     put_mask(tmp_path)
     for kind, names in (('tissues', ('air', 'wm', 'gm')), ('wmh', ('background', 'wmh'))):

@@ -374,6 +374,9 @@ def _notes(cases: list[ComparedCase], drawn: dict[tuple[str, str], list]) -> lis
     concerned = {
         'partly annotated: compared in the annotated part only; lesion-wise and surface scores '
         'are n/a': [case for case in cases if case.overlap is None],
+        'masks of several raters, combined by majority vote (of two: where both agree)': [
+            case for case in cases if len(case.labels) > 1
+        ],
         'mask or label is empty: HD95 is the diagonal of the image': [
             case for case in whole if case.voxels.one_empty
         ],

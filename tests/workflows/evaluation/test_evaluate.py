@@ -276,9 +276,13 @@ def test_raters_vote(datasets):
     put_label(manual, 'sub-05', lesions(LARGE, SMALL, STRAY), desc='_desc-rater2')
     put_label(manual, 'sub-05', lesions(SMALL), desc='_desc-rater3')
     put_mask(pred, 'sub-05', lesions(LARGE, SMALL))
-    (case,) = evaluate(pred, manual, participants=['05']).cases
+    result = evaluate(pred, manual, participants=['05'])
+    (case,) = result.cases
     assert case.voxels.dice == 1
     assert len(case.labels) == 3
+    several = 'masks of several raters, combined by majority vote (of two: where both agree)'
+    assert f'sub-05: {several}' in result.notes
+    assert not any('raters' in note for note in evaluate(pred, manual, participants=['01']).notes)
 
 
 def test_the_same_masks_count_as_for_an_adaptation(datasets):
