@@ -187,7 +187,7 @@ def _images(
         for folder, known in folders.items():
             session = folder.parent.name[4:] if folder.parent.name.startswith('ses-') else None
             with _noted(problems, (label, session), folder):
-                paths = listing(folder, 'sub-*.nii*') if known is None else known
+                paths = listing(folder, 'sub-*.nii*') if known is None else _left(known)
                 if not paths:
                     continue
                 images = [
@@ -270,6 +270,15 @@ def _belongs(path: Path, label: str, session: str | None) -> bool:
         reason = f'it is named after ses-{found[1]}, but lies in no folder ses-{found[1]}'
     log.warning('%s: left out: %s', path, reason)
     return False
+
+
+def _left(known: list[Path]) -> list[Path]:
+    """The images of a database that the dataset still has; a warning names the others."""
+    gone = [path for path in known if not os.path.lexists(path)]
+    if gone:
+        more = f' and {len(gone) - 1} more' if gone[1:] else ''
+        log.warning('%s%s: removed since the database was made', gone[0], more)
+    return [path for path in known if path not in gone]
 
 
 def _folders_of(parent: Path) -> list[Path]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from ssl2_bids.bids.database import listed_images
-from ssl2_bids.bids.inputs import _images
+from ssl2_bids.bids.inputs import _images, find_sessions
 from ssl2_bids.errors import DataError, UsageError
 
 FILES = [
@@ -47,6 +50,54 @@ def test_what_is_added_later_is_not_in_it(dataset, tmp_path):
     assert listed_images(dataset, tmp_path / 'other') != before
 
 
+def test_what_is_removed_later_is_no_absent_content(dataset, tmp_path, caplog):
+    database = tmp_path / 'database'
+    listed_images(dataset, database)
+    (dataset / FILES[0]).unlink()
+    shutil.rmtree(dataset / 'sub-02/ses-a')
+    options = {'accepted': ('T1w', 'FLAIR'), 'required': (('T1w',), ('FLAIR',))}
+    first, second = find_sessions(
+        dataset, [('01', None), ('02', 'a')], **options, database_dir=database
+    )
+    assert (sorted(first.scans), first.absent) == (['FLAIR'], ())
+    assert 'absent' not in str(first.dropped)
+    assert 'remove it to index the dataset again' in second.skipped
+    assert f'{dataset / FILES[0]}: removed since the database was made' in caplog.text
+    assert f'{dataset / FILES[3]} and 1 more: removed since' in caplog.text
+
+
+def test_a_database_that_an_interrupted_run_left_is_made_again(dataset, tmp_path, monkeypatch):
+    database = tmp_path / 'database'
+    full = listed_images(dataset, database)
+    file = database / 'layout_index.sqlite'
+    with sqlite3.connect(file) as opened:
+        opened.execute('delete from tags')
+        opened.execute('delete from files')
+    opened.close()
+    assert listed_images(dataset, database) == full
+    file.write_bytes(b'')
+    assert listed_images(dataset, database) == full
+    file.unlink()
+    monkeypatch.setattr('bids.layout.index.BIDSLayoutIndexer._index_dir', interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        listed_images(dataset, database)
+    assert list(database.iterdir()) == []
+
+
+def interrupt(*given, **named):
+    raise KeyboardInterrupt
+
+
+def test_of_two_runs_that_make_it_at_the_same_time_both_have_all_images(dataset, tmp_path):
+    script = (
+        'import sys; from pathlib import Path; from ssl2_bids.bids.database import listed_images; '
+        'print(len(listed_images(Path(sys.argv[1]), Path(sys.argv[2]))))'
+    )
+    words = [sys.executable, '-c', script, str(dataset), str(tmp_path / 'database')]
+    runs = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [run.communicate(timeout=120)[0].strip() for run in runs] == ['2', '2']
+
+
 def test_a_participant_that_is_not_in_it_is_named_so(dataset, tmp_path, capsys):
     from ssl2_bids.cli.app import main
 
@@ -63,6 +114,11 @@ def test_a_database_of_another_dataset_or_none(dataset, make_dataset, tmp_path):
     with pytest.raises(UsageError, match='of another dataset') as caught:
         listed_images(other, tmp_path / 'database')
     assert str(dataset) in caught.value.message
+    moved = dataset.rename(tmp_path / 'moved')
+    with pytest.raises(UsageError, match='of another dataset') as caught:
+        listed_images(moved, tmp_path / 'database')
+    assert str(dataset) in caught.value.message
+    moved.rename(dataset)
     (tmp_path / 'database/layout_index.sqlite').write_text('nothing')
     with pytest.raises(DataError, match='not a readable database'):
         listed_images(dataset, tmp_path / 'database')
