@@ -280,9 +280,12 @@ def _database_folder(path: Path | None, bids_dir: Path) -> Path | None:
     if path is None:
         return None
     folder = absolute(path)
-    if folder.resolve().is_relative_to(bids_dir.resolve()) and not folder.is_dir():
+    inside = folder.resolve().is_relative_to(bids_dir.resolve())
+    if inside and not (folder / 'layout_index.sqlite').is_file():  # nothing is written there
         raise UsageError(
-            'the folder of the database is inside the dataset', advice='Choose another.', path=path
+            'the folder of the database is inside the dataset and holds no database',
+            advice='Choose another.',
+            path=path,
         )
     return folder
 

@@ -76,6 +76,11 @@ MISTAKES = [
         64,
         'inside the dataset',
     ),
+    (
+        ['{data}', '{out}', 'participant', '--dry-run', '--bids-database-dir', '{data}/sub-01'],
+        64,
+        'inside the dataset',
+    ),
     (['{data}', '{out}', 'group', '--bids-database-dir', '/x'], 64, 'at group level'),
     (['{data}', '{out}', 'participant', '--output-spaces', 'moon'], 69, 'moon'),
     (['{data}', '{out}', 'participant', '--model', 'nope'], 69, 'nope'),
