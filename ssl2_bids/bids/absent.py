@@ -5,6 +5,7 @@ git-annex (DataLad) keeps a link without target or a small text, Git LFS a small
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from ssl2_bids.files import pointer_of
 
 ABSENT = 'its content is absent'
 NAMED = 4  # paths of a command; more are named by their folders
+AT_ROOT = 12  # files beside the folders of the participants; more are named by their endings
 
 
 class AbsentResultsError(NoInputError):
@@ -46,15 +48,18 @@ def absent_content(path: Path, root: Path, advice: str = '') -> DataError:
     """The error of a file whose content is absent, with the command that downloads it.
 
     Where more of its folder is absent, the command is for the folder: of a fresh clone not one
-    file after another is asked for.
+    file after another is asked for. In place of the whole dataset the files beside it are named.
 
     Parameters
     ----------
     root : of its dataset.
     advice : what else may be done.
     """
-    alone = not any(is_absent(other) for other in path.parent.iterdir() if other != path)
-    command = _where_and_what(root, [path if alone else path.parent])
+    beside = [other for other in path.parent.iterdir() if is_absent(other) and other != path]
+    wanted = [path]
+    if beside:
+        wanted = [path, *beside] if path.parent == root else [path.parent]
+    command = _where_and_what(root, wanted)
     return DataError(ABSENT, advice=f'Get it {command}. {advice}'.strip(), path=path)
 
 
@@ -67,14 +72,25 @@ def _where_and_what(root: Path, found: list[Path]) -> str:
     other = [path for path in found if pointer_of(path) != 'git lfs pull']
     commands = ['git lfs pull'] if len(other) < len(found) else []
     if other:
-        names = [_below(path, root) for path in other]
-        if len(names) > NAMED:
-            names = sorted({Path(name).parent.as_posix() for name in names})
-        if len(names) > NAMED:
-            levels = {'ses-' in name for name in names}
-            names = ['sub-*/ses-*/*'] * (True in levels) + ['sub-*/*'] * (False in levels)
-        commands.append(f'datalad get {" ".join(names)}')
-    return f'in {root}: {" && ".join(commands)}'
+        commands.append(f'datalad get {" ".join(_names(root, other))}')
+    return f'in {root}: "{" && ".join(commands)}"'
+
+
+def _names(root: Path, paths: list[Path]) -> list[str]:
+    """Words for a command: few paths, else their folders; never the dataset as a whole."""
+    names = [_below(path, root) for path in paths]
+    if len(names) <= NAMED:
+        return [shlex.quote(name) for name in names]
+    at_root = [shlex.quote(name) for name in names if '/' not in name]
+    if len(at_root) > AT_ROOT:
+        at_root = sorted({'*' + ''.join(path.suffixes) for path in paths if path.parent == root})
+    folders = sorted({Path(name).parent.as_posix() for name in names if '/' in name})
+    if len(folders) <= NAMED:
+        return [*at_root, *(shlex.quote(folder) for folder in folders)]
+    people = [folder for folder in folders if folder.startswith('sub-')]
+    levels = {'ses-' in folder for folder in people}
+    wild = ['sub-*/ses-*/*'] * (True in levels) + ['sub-*/*'] * (False in levels)
+    return [*at_root, *wild, *(shlex.quote(one) for one in folders if one not in people)]
 
 
 def _below(path: Path, root: Path) -> str:

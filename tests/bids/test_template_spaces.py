@@ -147,7 +147,7 @@ def test_links_without_content_are_missing(home, tmp_path, monkeypatch):
     with pytest.raises(UnavailableError, match='not available') as caught:
         find_templates([TemplateSpace(ADULT)])
     name = mask.relative_to(copy).as_posix()
-    assert caught.value.advice.endswith(f'in {copy}: datalad get {name}')
+    assert caught.value.advice.endswith(f'in {copy}: "datalad get {name}"')
     assert 'api.get' not in caught.value.advice
 
 

@@ -46,7 +46,7 @@ def run(dataset, tmp_path, *more):
 def test_a_dry_run_has_the_command(dataset, tmp_path, capsys):
     assert run(dataset, tmp_path, '--dry-run') == 0
     text = capsys.readouterr().out
-    assert f'in {dataset}: datalad get sub-01/anat/sub-01_T1w.nii.gz' in text
+    assert f'in {dataset}: "datalad get sub-01/anat/sub-01_T1w.nii.gz' in text
 
 
 def test_a_sidecar_is_part_of_the_command(dataset, tmp_path, capsys):
@@ -55,7 +55,7 @@ def test_a_sidecar_is_part_of_the_command(dataset, tmp_path, capsys):
     sidecar.symlink_to('../../.git/annex/objects/y')
     assert run(dataset, tmp_path, '--dry-run', '--contrasts', 'flair') == 0
     text = capsys.readouterr().out
-    assert f'in {dataset}: datalad get sub-01/anat/sub-01_FLAIR.json' in text
+    assert f'in {dataset}: "datalad get sub-01/anat/sub-01_FLAIR.json' in text
 
 
 def test_a_contrast_that_is_not_asked_for_is_not_missed(dataset, tmp_path, capsys):
@@ -114,7 +114,7 @@ def test_a_result_stays_where_an_image_it_was_made_from_is_lost_for_a_while(
             flair.write_bytes(content[: {'damaged': len(content) // 2, 'no header': 20}[how]])
 
     cases = (
-        ('absent', f'in {dataset}: datalad get'),
+        ('absent', f'in {dataset}: "datalad get'),
         ('damaged', '--overwrite'),
         ('no header', '--overwrite'),
     )
@@ -152,7 +152,7 @@ def test_results_that_were_dropped_stay_and_are_named(dataset, tmp_path, caplog,
     out = tmp_path / 'out'
     with caplog.at_level(logging.INFO, 'ssl2_bids'):
         assert run(dataset, tmp_path, '--sloppy') == 0
-    assert f'in {dataset}: datalad get sub-01/anat/sub-01_T1w.nii.gz' in caplog.text
+    assert f'in {dataset}: "datalad get sub-01/anat/sub-01_T1w.nii.gz' in caplog.text
     assert '1 done, 1 with absent files (exit code 0)' in caplog.text
     caplog.clear()
     for path in (out / 'sub-01').rglob('*_mask.nii.gz'):
@@ -163,14 +163,14 @@ def test_results_that_were_dropped_stay_and_are_named(dataset, tmp_path, caplog,
         assert run(dataset, tmp_path, '--sloppy') == 66
         assert 'results of an earlier run are not here' in caplog.text
         assert (
-            f'The content of 2 files is absent; in {out}: datalad get sub-01/anat' in caplog.text
+            f'The content of 2 files is absent; in {out}: "datalad get sub-01/anat' in caplog.text
         )
         assert 'overwrite' not in caplog.text
         caplog.clear()
         assert run(dataset, tmp_path, 'group') == 66
     text = capsys.readouterr().err
     assert 'the result is not here' in text
-    assert f'in {out}: datalad get sub-01/anat' in text
+    assert f'in {out}: "datalad get sub-01/anat' in text
     assert 'overwrite' not in text
     assert 'participant" first' not in text
     assert digests(out / 'sub-01') == before
@@ -207,7 +207,7 @@ def test_files_of_the_whole_dataset(dataset, tmp_path, capsys, caplog, name):
     else:
         assert run(dataset, tmp_path, '--dry-run') == 16
         text = capsys.readouterr().err
-    assert f'in {dataset}: datalad get {name}' in text
+    assert f'in {dataset}: "datalad get {name}' in text
 
 
 def test_a_folder_of_results_without_permission_is_named(dataset, tmp_path, capsys, monkeypatch):
