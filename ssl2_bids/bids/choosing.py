@@ -102,14 +102,21 @@ class Choosing:
                 found.append(file)
         return found
 
-    def given(self, suffix: str) -> list[dict[str, Any]]:
+    def given(self, suffix: str, *, needed: bool = True) -> list[dict[str, Any]]:
         """The files of a suffix from the datasets of ``-d``; no filter narrows them.
 
         One that cannot be used is a problem of the session: another image in its place would
         give results on another grid than those of other sessions.
+
+        Parameters
+        ----------
+        needed : whether the image itself is used; else it is read only where its dataset has a
+            brain mask, which lies on its grid.
         """
         files = [f for f in self.files if f.get('dataset') and f['suffix'] == suffix]
         for file in files[:1]:
+            if not (needed or file['mask']):
+                break
             path = file['path']
             try:
                 if is_absent(path) or pointer_of(path):

@@ -159,6 +159,7 @@ def given_images(
             def wanted(path: Path, desc: str | None = desc, root: Path = root) -> bool:
                 entities = entities_of(path.relative_to(root))
                 native = image_names.is_native(entities) and 'res' not in entities
+                native = native and path.name.endswith(('.nii', '.nii.gz'))
                 return native and (desc is None or entities.get('desc') == desc)
 
             for folder in FOLDERS[suffix]:

@@ -260,13 +260,17 @@ def _warn_of_spelling(
 
 
 def _belongs(path: Path, label: str, session: str | None) -> bool:
-    """Whether an image's name has the participant and session of its folder; else a warning."""
+    """Whether an image has the name of its folder's participant and session; else a warning."""
     name = re.fullmatch(r'sub-(.+?)(?:_ses-([^_]+))?_.*', path.name)
     found = (name[1], name[2]) if name else ('', None)
-    if path.name.startswith(f'sub-{label}_') and found[1] in (None, session):
+    named = path.name.startswith(f'sub-{label}_') and found[1] in (None, session)
+    more = '.' in stem(path).rpartition('_')[2]  # sub-01_T1w.bak.nii.gz; labels may have a dot
+    if named and not more:
         return True
     reason = 'the file name belongs to another participant or session'
-    if found == (label, found[1]) and session is None:
+    if named:
+        reason = 'not a BIDS name: a dot follows the suffix'
+    elif found[0] == label and session is None:
         reason = f'it is named after ses-{found[1]}, but lies in no folder ses-{found[1]}'
     log.warning('%s: left out: %s', path, reason)
     return False

@@ -47,7 +47,7 @@ def choose(
         if not wanted or reference in wanted:
             reason = reason or _reference_instead(choosing, suffix, reference)
         known = set(choosing.absent)
-        found, given = choosing.candidates(key), choosing.given(suffix)
+        found, given = choosing.candidates(key), choosing.given(suffix, needed=not reason)
         if reason:
             choosing.absent = known  # those of this contrast are not needed
         elif key == 'unit1' and not given:

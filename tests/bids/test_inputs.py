@@ -68,6 +68,15 @@ def test_images_of_sessions_without_folders_are_never_mixed(make_dataset, caplog
         assert f'{root}/sub-01/anat/{name}: left out: {folder}' in caplog.text
 
 
+def test_a_backup_is_no_image_and_a_label_may_have_a_dot(make_dataset, caplog):
+    names = ['T1w.bak', 'acq-0.8mm_T1w', 'FLAIR']
+    root = make_dataset([f'sub-01/anat/sub-01_{name}.nii.gz' for name in names])
+    (session,) = found(root)
+    assert session.scans['T1w'].paths == (root / 'sub-01/anat/sub-01_acq-0.8mm_T1w.nii.gz',)
+    assert session.warnings == ()
+    assert 'sub-01_T1w.bak.nii.gz: left out: not a BIDS name' in caplog.text
+
+
 def test_a_session_without_usable_images_is_skipped_with_the_reason(make_dataset):
     root = make_dataset(['sub-01/anat/sub-01_T2w.nii.gz', 'sub-02/ses-x/anat'])
     first, second = found(root)

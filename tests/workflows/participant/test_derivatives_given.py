@@ -192,6 +192,32 @@ def test_content_that_is_absent_or_damaged_is_an_error(settings, name, content, 
     assert problem.exit_code == 65
 
 
+@pytest.mark.parametrize('content', ['link', b'no image'])
+def test_a_t1w_that_is_not_needed_may_be_absent_or_damaged(settings, content):
+    path = anat(root_of(settings), '01', PREPROC)
+    path.unlink()
+    if content == 'link':
+        path.symlink_to('../../.git/annex/objects/x')
+    else:
+        path.write_bytes(content)
+    flair = replace(settings, contrasts=('flair',))
+    problem = plan_of(flair).session.problem  # the mask lies on its grid
+    assert problem is not None
+    assert problem.path == str(path)
+    anat(root_of(settings), '01', MASK).unlink()
+    session = plan_of(flair).session
+    assert session.problem is None
+    assert sorted(session.scans) == ['FLAIR']
+    assert dict(session.dropped)[path] == 'not among --contrasts'
+    assert session.absent == ()
+
+
+def test_a_backup_beside_a_given_t1w_is_no_image(settings):
+    path = anat(root_of(settings), '01', PREPROC)
+    path.rename(path.with_name(f'{path.name}.bak'))
+    assert plan_of(settings).session.scans['T1w'].dataset == ''
+
+
 def test_one_session_has_the_names_of_its_session(settings, make_dataset, tmp_path):
     names = [f'sub-01/ses-a/anat/sub-01_ses-a_{c}.nii.gz' for c in ('T1w', 'FLAIR')]
     images = [raw(SPACING['T1w']), raw(SPACING['FLAIR'])]
