@@ -15,7 +15,7 @@ from ssl2_bids.bids import dataset
 from ssl2_bids.cli import limits
 from ssl2_bids.cli.configuration import read_config
 from ssl2_bids.cli.parser import build_parser, check_level
-from ssl2_bids.cli.values import absolute, strip_prefix
+from ssl2_bids.cli.values import absolute, is_list, strip_prefix
 from ssl2_bids.cli.values import datasets as given_datasets
 from ssl2_bids.cli.work_folder import usual_work_dir
 from ssl2_bids.errors import NoInputError, UsageError
@@ -29,7 +29,12 @@ from ssl2_bids.settings import (
 )
 
 REPLACING = ('boilerplate_only', 'dry_run', 'reports_only')  # another task than the processing
-LABELS = ('participant_label', 'exclude_participant_label', 'session_label', 'holdout_label')
+LABELS = {  # options that take labels or a file with labels, and the prefix of these
+    'participant_label': 'sub',
+    'exclude_participant_label': 'sub',
+    'session_label': 'ses',
+    'holdout_label': 'sub',
+}
 MEMORY_SHARE = 0.9  # of the memory of the job; the rest is for other processes of it
 MAX_THREADS = 8  # of one segmentation; more stall each other on windows of 96^3
 
@@ -78,9 +83,13 @@ def options_record(arguments: argparse.Namespace) -> dict[str, Any]:
         values['derivatives'] = [f'{name}={path}' for name, path in named.items()]
     if arguments.model and '/' in str(path := _place_of_model(arguments)):
         values['model'] = path
-    for name in LABELS:
-        if name in values and len(values[name]) == 1 and os.path.isfile(values[name][0]):
-            values[name] = [str(absolute(Path(values[name][0])))]
+    for name, prefix in LABELS.items():
+        if values.get(name) and os.path.isfile(values[name][0]):
+            bids_dir = absolute(arguments.bids_dir)
+            of_ses = prefix == 'ses'
+            known = _sessions(bids_dir) if of_ses else dataset.participant_labels(bids_dir)
+            if is_list(values[name], prefix, known):
+                values[name] = [str(absolute(Path(values[name][0])))]
     return {k: _as_text(v) for k, v in sorted(values.items())}
 
 
@@ -134,7 +143,9 @@ def settings_for(level: str, arguments: argparse.Namespace) -> RunSettings:
         'work_dir': work_dir,
         'participants': participants,
         'excluded': excluded,
-        'sessions': strip_prefix(arguments.session_label, 'ses', _sessions(arguments, bids_dir)),
+        'sessions': strip_prefix(
+            arguments.session_label, 'ses', _sessions(bids_dir) if arguments.session_label else ()
+        ),
         'filters': dataset.read_filters(arguments.bids_filter_file)
         if arguments.bids_filter_file
         else {},
@@ -252,10 +263,8 @@ def _of_adaptation(
     }
 
 
-def _sessions(arguments: argparse.Namespace, bids_dir: Path) -> set[str]:
-    """The labels of all sessions, where some were asked for."""
-    if not arguments.session_label:
-        return set()
+def _sessions(bids_dir: Path) -> set[str]:
+    """The labels of all sessions."""
     people = dataset.participant_labels(bids_dir)
     return {s for one in people for s in dataset.session_labels(bids_dir, one) if s is not None}
 

@@ -35,7 +35,7 @@ def strip_prefix(
     if not labels:
         return None
     named = [label.removeprefix(f'{prefix}-') for label in labels]
-    if len(labels) == 1 and named[0] not in known and os.path.isfile(labels[0]):
+    if is_list(labels, prefix, known):
         path = Path(labels[0])
         named = []
         with reading(path):
@@ -53,6 +53,12 @@ def strip_prefix(
                 f'"{label}" is not a BIDS label', advice='Labels have letters and digits only.'
             )
     return tuple(unique)
+
+
+def is_list(labels: list[str], prefix: str, known: Collection[str]) -> bool:
+    """Whether the words of an option are a single file with labels; see :func:`strip_prefix`."""
+    named = labels[0].removeprefix(f'{prefix}-')
+    return len(labels) == 1 and named not in known and os.path.isfile(labels[0])
 
 
 def datasets(words: list[str] | None) -> dict[str, Path]:

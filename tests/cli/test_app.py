@@ -249,6 +249,22 @@ def test_a_record_means_the_same_in_every_folder(dataset, tmp_path, monkeypatch)
     assert (made.participants, made.model) == (('01',), str(tmp_path / 'mine'))
 
 
+@pytest.mark.parametrize('option', ['participant', 'exclude-participant', 'session', 'holdout'])
+def test_a_record_has_a_label_and_no_file_of_its_name(
+    make_dataset, tmp_path, monkeypatch, option
+):
+    data = make_dataset(['sub-01/ses-01/anat/sub-01_ses-01_FLAIR.nii.gz'])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / '01').write_text('02\n')
+    level = 'group' if option == 'holdout' else 'participant'
+    words = [str(data), 'out', level, f'--{option}-label']
+    name = f'{option.replace("-", "_")}_label'
+    assert options.options_record(options.parse([*words, '01']))[name] == ['01']
+    (tmp_path / 'list').write_text('01\n')
+    record = options.options_record(options.parse([*words, 'list']))
+    assert record[name] == [str(tmp_path / 'list')]
+
+
 def test_options_that_take_several_words_can_be_repeated(dataset, tmp_path):
     words = [str(dataset), str(tmp_path / 'out'), 'participant']
     for option in ('--contrasts', '--require'):

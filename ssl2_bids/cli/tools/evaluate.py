@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssl2_bids.cli import values
 from ssl2_bids.errors import SOME_FAILED, SUCCESS, WRITING, DataError, UsageError
+from ssl2_bids.files import reading
 from ssl2_bids.settings import MINIMUM_LESION_VOLUME
 from ssl2_bids.wording import counted
 
@@ -127,7 +128,7 @@ def add_evaluate(subparsers: argparse._SubParsersAction) -> None:
 def run_evaluate(args: argparse.Namespace) -> int:
     """Run ``ssl2 evaluate`` and return its exit code."""
     _check(args)
-    participants = values.strip_prefix(args.participant_label, 'sub')
+    participants = chosen_participants(args.participant_label, args.predictions)
     compared = _models(args.compare or [])
     models = tuple(dict.fromkeys((*_models(args.model or []), *compared))) or (None,)
     if args.lesion_free:
@@ -161,6 +162,19 @@ def run_evaluate(args: argparse.Namespace) -> int:
     code = _show_failures(result.failures, len(result.cases))
     full = {case.error.exit_code for case in result.undrawn} & WRITING
     return max(full) if full else code or (SOME_FAILED if result.undrawn else SUCCESS)
+
+
+def chosen_participants(labels: list[str] | None, results: Path) -> tuple[str, ...] | None:
+    """The participants of an option; those of the results may have other labels than BIDS allows.
+
+    Raises
+    ------
+    Ssl2Error : as :func:`~ssl2_bids.cli.values.strip_prefix`.
+    """
+    from ssl2_bids.bids.dataset import participant_labels
+
+    with reading(results):
+        return values.strip_prefix(labels, 'sub', participant_labels(results) if labels else ())
 
 
 def _run_lesion_free(

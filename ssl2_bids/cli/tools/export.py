@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ssl2_bids.cli import values
 from ssl2_bids.cli.parsing import add_option
-from ssl2_bids.cli.tools.evaluate import show
+from ssl2_bids.cli.tools.evaluate import chosen_participants, show
 from ssl2_bids.errors import SOME_FAILED, SUCCESS
 from ssl2_bids.files import check_folder
 
@@ -82,9 +81,8 @@ def run_export(args: argparse.Namespace) -> int:
     from ssl2_bids.workflows.export.manifest import export_manifest
     from ssl2_bids.workflows.export.run import export
 
-    chosen = values.strip_prefix(args.participant_label, 'sub')
     model = '' if args.model == 'default' else args.model
-    participants = tuple(chosen) if chosen else None
+    participants = chosen_participants(args.participant_label, args.results)
     results = args.results.resolve()
     if args.to == 'lesiontrack':
         done = export_manifest(results, model=model, participants=participants)

@@ -625,6 +625,18 @@ def test_prints_cases_and_mean(datasets, capsys):
     assert 'sub-04' in err
 
 
+def test_a_label_that_bids_does_not_allow_is_taken_as_it_is_listed(datasets, capsys):
+    pred, manual = datasets
+    put_mask(pred, 'sub-05-A', lesions(LARGE))
+    put_label(manual, 'sub-05-A', lesions(LARGE))
+    for words in ([manual], ['--lesion-free']):
+        arguments = ['evaluate', pred, *words, '--participant-label', 'sub-05-A']
+        assert main([str(word) for word in arguments]) == 0
+        out = capsys.readouterr().out
+        assert '05-A' in out
+        assert '01' not in out.split()
+
+
 @pytest.mark.parametrize(('width', 'ruled'), [(140, True), (80, False)])
 def test_ruled_table_on_a_terminal_wide_enough(datasets, capsys, monkeypatch, width, ruled):
     monkeypatch.setenv('FORCE_COLOR', '1')

@@ -250,3 +250,13 @@ def test_a_comparison_without_its_participant_is_named(tmp_path, caplog):
     write_json(out / 'dataset_description.json', description | made)
     assert main(['export', str(out), str(data), '--to', 'lesiontrack']) == 66
     assert f'{path.name}: "subject" is missing' in caplog.text
+
+
+def test_a_label_that_bids_does_not_allow_is_taken_where_there_are_results_of_it(tmp_path, capsys):
+    out, data = tmp_path / 'out', tmp_path / 'data'
+    for folder in (out / 'sub-05-A', data):
+        folder.mkdir(parents=True)
+    given = ['export', str(out), str(data), '--to', 'filled', '--participant-label']
+    assert main([*given, '05-A']) == 66
+    assert main([*given, '06-A']) == 64
+    assert '"06-A" is not a BIDS label' in capsys.readouterr().err
