@@ -21,6 +21,7 @@ NAME = re.compile(
     r'sub-(?P<subject>[^_]+)(?:_ses-(?P<session>[^_]+))?(?:_(?!task-|space-)[a-z]+-[^_]+)*'
     r'(?:_space-(?P<space>[^_]+))?(?:_(?!task-|space-)[a-z]+-[^_]+)*_desc-brain_mask\.nii(?:\.gz)?'
 )
+SHOWN_NAME = 'sub-*[_ses-*][_space-*]_desc-brain_mask.nii[.gz]'
 LIKE_A_MASK = re.compile('mask', re.IGNORECASE)
 OF_OTHERS = ('func', 'fmap', 'dwi', 'perf', 'pet')  # folders with masks of other images
 

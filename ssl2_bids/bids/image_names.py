@@ -28,7 +28,8 @@ _MOVING = re.compile(
 _CORRECTION = r'(?:pmc|p?moco|motioncorr\w*|prospectivemotion\w*|vnavs?|fatnavs?)'
 _CORRECTED = re.compile(_CORRECTION)
 _NOT_CORRECTED = re.compile(_CORRECTION + r'(?:off|no|0)|(?:no|non|without|wo|un)' + _CORRECTION)
-NATIVE = ('anat', 'individual', 'native', 'orig', 'scanner', 'within', *SUFFIXES, 'PDw', 'MP2RAGE')
+NATIVE = ('anat', 'individual', 'native', 'orig', 'scanner', 'within', 'pdw', 'mp2rage',
+          *(suffix.lower() for suffix in SUFFIXES))  # fmt: skip
 
 
 def words(file: dict[str, Any]) -> list[str]:
@@ -93,7 +94,7 @@ def what_else(file: dict[str, Any]) -> str:
 
 def is_native(file: dict[str, Any]) -> bool:
     """Whether the image lies in the space of its participant, not in that of a template."""
-    return file.get('space') is None or file['space'] in NATIVE
+    return file.get('space') is None or file['space'].lower() in NATIVE
 
 
 def motion(file: dict[str, Any]) -> int:

@@ -82,6 +82,14 @@ def test_the_grid_decides_and_the_reference_goes_first(tmp_path):
     assert given_brain_mask(masks, '02', None, images) is None
 
 
+def test_the_space_of_a_mask_may_have_small_letters(tmp_path):
+    images = {'FLAIR': store(tmp_path / 'raw' / 'sub-01_FLAIR.nii.gz', 1.0)}
+    mask = store(tmp_path / 'masks' / 'sub-01_space-flair_desc-brain_mask.nii.gz', 1.0)
+    found = given_brain_mask(tmp_path / 'masks', '01', None, images)
+    assert found is not None
+    assert found.path == mask
+
+
 def test_of_masks_on_one_grid_that_of_the_run_is_used(tmp_path):
     images = {'T1w': store(tmp_path / 'raw' / 'sub-01_run-2_T1w.nii.gz', 1.0)}
     masks = tmp_path / 'masks'

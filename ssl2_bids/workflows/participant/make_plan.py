@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl2_bids import __version__
-from ssl2_bids.bids.brain_masks import given_brain_mask, unlike_masks
+from ssl2_bids.bids.brain_masks import SHOWN_NAME, given_brain_mask, unlike_masks
 from ssl2_bids.bids.given_datasets import (
     GivenFileError,
     GivenTransforms,
@@ -98,7 +98,7 @@ def _with_brain_mask(plan: Plan) -> Plan:
         note = f'no mask for this session in {where}: the brain is extracted'
         unlike = unlike_masks(folder, session.subject) if folder else []
         if unlike:
-            note += f' ({unlike[0].name} is not named ..._desc-brain_mask.nii.gz)'
+            note += f' ({unlike[0].name} is not named {SHOWN_NAME})'
     else:
         note = (
             f'nothing for this session in {where}: its raw images are used, results lie on the '

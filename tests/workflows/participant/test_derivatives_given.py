@@ -136,6 +136,17 @@ def test_a_folder_of_which_nothing_is_used_is_named(settings, tmp_path):
     assert f'--brain-mask {empty}: nothing' in second
 
 
+def test_a_mask_of_another_name_is_named_with_the_whole_pattern(settings, tmp_path):
+    masks = tmp_path / 'masks'
+    masks.mkdir()
+    mask_of(brain_image(3.0)).to_filename(masks / 'sub-01_FLAIR_desc-brain_mask.nii.gz')
+    note = plan_of(replace(settings, derivatives={}, brain_mask=masks)).session.warnings[-1]
+    assert note.endswith(
+        '(sub-01_FLAIR_desc-brain_mask.nii.gz is not named '
+        'sub-*[_ses-*][_space-*]_desc-brain_mask.nii[.gz])'
+    )
+
+
 def test_a_folder_of_masks_leaves_those_of_a_dataset_to_the_others(settings, make_dataset):
     files = {
         f'sub-{n}/anat/sub-{n}_{c}.nii.gz': raw(SPACING[c]) for n in ('01', '02') for c in SPACING
