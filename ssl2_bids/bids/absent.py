@@ -58,7 +58,7 @@ def absent_content(path: Path, root: Path, advice: str = '') -> DataError:
     beside = [other for other in path.parent.iterdir() if is_absent(other) and other != path]
     wanted = [path]
     if beside:
-        wanted = [path, *beside] if path.parent == root else [path.parent]
+        wanted = sorted([path, *beside]) if path.parent == root else [path.parent]
     command = _where_and_what(root, wanted)
     return DataError(ABSENT, advice=f'Get it {command}. {advice}'.strip(), path=path)
 

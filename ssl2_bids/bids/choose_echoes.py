@@ -36,6 +36,9 @@ def pick_t2starw(choosing: Choosing, found: list[dict[str, Any]]) -> Scan:
     )[0]
     group = next(group for group in groups.values() if first in group)
     choosing.drop([f for f in found if f not in group], 'another group of echoes is used')
+    others = [f for f in firsts if f['suffix'] == first['suffix'] and f is not first]
+    reasons = [(f, preference.why(first, f, choosing.headers)) for f in others]
+    choosing.warn_of_several('t2starw', first, reasons)
     return _pick_echoes(choosing, sorted(group, key=_echo))
 
 

@@ -25,7 +25,8 @@ def pick_unit1(choosing: Choosing, found: list[dict[str, Any]]) -> Scan:
             rest = [f for f in plain if f is not file]
             bare = [f for f in rest if not _usable_pair(choosing, f)]
             choosing.drop(bare, f'{file["path"].name} has priority: with INV1 and INV2')
-            choosing.pick_first('unit1', [f for f in plain if f not in bare])
+            left = [f for f in plain if f not in bare]
+            choosing.pick_first('unit1', left, [(f, 'with INV1 and INV2') for f in bare])
             roles = [('INV1', pair[0]), ('INV2', pair[1])]
             return choosing.scan('UNIT1', file, [*roles, *_for_t1(choosing, pair, file)])
     if not denoised:

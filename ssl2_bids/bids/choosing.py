@@ -228,29 +228,50 @@ class Choosing:
         self.drop([f for f in found if 'ceagent' in f], 'with contrast agent')
         return plain
 
-    def pick_first(self, key: str, found: Sequence[dict[str, Any]]) -> Scan:
-        """The first by the stated rule; a line has its name, the reason and how to use another."""
+    def pick_first(
+        self,
+        key: str,
+        found: Sequence[dict[str, Any]],
+        others: Sequence[tuple[dict[str, Any], str]] = (),
+    ) -> Scan:
+        """The first by the stated rule; a line has its name, the reason and how to use another.
+
+        Parameters
+        ----------
+        others : further files of the contrast that were left out before, with the reason.
+        """
         suffix = SUFFIXES_OF[key][0]
         first, *rest = preference.in_order(found, self.headers)
-        reasons = {f['path']: preference.why(first, f, self.headers) for f in rest}
-        for file in rest:
-            reason = f'{first["path"].name} has priority: {reasons[file["path"]]}'
-            self.drop([file], reason)
+        reasons = [(f, preference.why(first, f, self.headers)) for f in rest]
+        for file, why in reasons:
+            self.drop([file], f'{first["path"].name} has priority: {why}')
         if suffix == 'T1w' and image_names.is_uniform(first):
             self.warnings.append(
                 f'{first["path"].name} is used as a T1w image; if it is the uniform image of '
                 'MP2RAGE: '
                 f'{preference.recipe("unit1", first)}'
             )
-        if rest:
-            names = ', '.join(f['path'].name for f in rest[:4])
-            names += f' and {len(rest) - 4} more' if rest[4:] else ''
-            why = ', '.join(dict.fromkeys(reasons.values()))
-            self.warnings.append(
-                f'several {suffix}: used {first["path"].name} ({why}), left out {names}; to use '
-                f'another: {preference.recipe(key, rest[0], first)}'
-            )
+        self.warn_of_several(key, first, [*reasons, *others])
         return self.scan(suffix, first)
+
+    def warn_of_several(
+        self, key: str, first: dict[str, Any], others: Sequence[tuple[dict[str, Any], str]]
+    ) -> None:
+        """A warning on the images of a contrast that are not used, and how to use one of them.
+
+        Parameters
+        ----------
+        first : the image that is used.
+        others : the others, with the reason.
+        """
+        if others:
+            names = ', '.join(f['path'].name for f, _ in others[:4])
+            names += f' and {len(others) - 4} more' if others[4:] else ''
+            why = ', '.join(dict.fromkeys(reason for _, reason in others))
+            self.warnings.append(
+                f'several {SUFFIXES_OF[key][0]}: used {first["path"].name} ({why}), left out '
+                f'{names}; to use another: {preference.recipe(key, others[0][0], first)}'
+            )
 
     def scan(self, suffix: str, file: dict[str, Any], companions: Roles | None = None) -> Scan:
         """A file that is taken, with its companions; what is odd about them becomes a warning."""

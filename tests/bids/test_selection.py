@@ -98,6 +98,17 @@ def test_echoes_stored_twice_count_once_and_their_mean_has_no_echo_time(tmp_path
     assert sum('is used' in why for _, why in choice.dropped) == 3
 
 
+def test_of_several_runs_of_echoes_a_line_has_the_filter_for_another(tmp_path):
+    names = [f'run-{run}_echo-{echo}_T2starw' for run in (1, 2) for echo in (1, 2)]
+    files = entries(tmp_path, *names, 'echo-1_MEGRE')
+    choice = chosen(files)
+    (line,) = [text for text in choice.warnings if 'several' in text]
+    assert 'used sub-01_run-1_echo-1_T2starw.nii.gz (first by name), left out sub-01_run-2' in line
+    assert 'MEGRE' not in line
+    recipe = json.loads(line.partition('--bids-filter-file with ')[2])
+    assert names_of(chosen(files, filters=recipe)) == {'T2starw': names[2:]}
+
+
 def test_late_echoes_are_left_out(tmp_path):
     times = {'echo-1_MEGRE': {'EchoTime': 0.02}, 'echo-2_MEGRE': {'EchoTime': 0.07}}
     choice = chosen(entries(tmp_path, *times, metadata=times))
@@ -416,7 +427,9 @@ def test_of_several_unit1_the_reason_is_the_true_one(tmp_path, left, words):
     reasons = dict(choice.dropped)
     (reason,) = [why for path, why in reasons.items() if path.name.endswith('UNIT1.nii.gz')]
     assert reason == words
-    assert any('several UNIT1' in text for text in choice.warnings) == (len(left) == 2)
+    (line,) = [text for text in choice.warnings if 'several UNIT1' in text]
+    recipe = json.loads(line.partition('--bids-filter-file with ')[2])
+    assert recipe == {'unit1': {'run': 1 if left == ('run-2',) else 2}}
 
 
 def test_of_several_echoes_of_a_t1w_the_first_is_taken(tmp_path):
