@@ -51,7 +51,8 @@ def complex_pairs(choosing: Choosing) -> list[Roles]:
 
 def pick_computed(choosing: Choosing) -> Scan | None:
     """UNIT1 computed from the magnitudes and phases of an MP2RAGE, if all can be used."""
-    for pair in complex_pairs(choosing):
+    pairs = complex_pairs(choosing)
+    for pair in pairs:
         files = [file for _, file in pair]
         if len(choosing.usable(files)) < len(files):
             continue
@@ -63,11 +64,19 @@ def pick_computed(choosing: Choosing) -> Scan | None:
         if not all(choosing.on_grid(file, second, 'INV2') for _, file in others):
             continue
         others += _for_t1(choosing, (files[1], second), second)
+        more = [other[0][1] for other in pairs if _is_another_run(other[0][1], second)]
+        choosing.warn_of_several('mp2rage', second, [(f, preference.BY_NAME) for f in more])
         pick = choosing.scan('UNIT1', second, others)
         metadata = {k: v for k, v in pick.metadata.items() if k not in OF_ONE_INVERSION}
         entities = mp2rage_parts.without_number(pick.entities)
         return replace(pick, metadata=metadata, entities=entities)
     return None
+
+
+def _is_another_run(file: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether an inversion image is not one of the acquisition of another, whatever its echo."""
+    names = [name for name in preference.ENTITIES if name != 'echo']
+    return any(file.get(name) != other.get(name) for name in names)
 
 
 def _for_t1(choosing: Choosing, pair: Sequence[dict[str, Any]], uniform: dict[str, Any]) -> Roles:

@@ -356,6 +356,15 @@ def test_unit1_is_computed_from_magnitudes_and_phases(tmp_path, more):
     assert pick.companions[-1].metadata['InversionTime'] == 2.7
 
 
+def test_of_several_runs_with_phases_a_line_has_the_filter_for_another(tmp_path):
+    files = entries(tmp_path, *(f'run-{run}_{name}' for run in (1, 2) for name in COMPLEX))
+    (line,) = [text for text in chosen(files).warnings if 'several' in text]
+    assert line.startswith('several MP2RAGE: used sub-01_run-1_inv-2_part-mag_MP2RAGE.nii.gz')
+    recipe = json.loads(line.partition('--bids-filter-file with ')[2])
+    (name,) = names_of(chosen(files, filters=recipe))['UNIT1']
+    assert name == 'run-2_inv-2_part-mag_MP2RAGE'
+
+
 @pytest.mark.parametrize(
     ('one', 'two', 'expected'),
     [
