@@ -18,7 +18,7 @@ log = logging.getLogger('ssl2_bids')
 LOCK = 'participant.lock'  # in the work folder; each session is a name
 ADAPTATION_LOCK = 'adaptation.lock'  # in the work folder
 BUSY = (errno.EACCES, errno.EAGAIN)
-ATTEMPTS = 10  # to hold the file at a path, and not one that another run has just removed
+ATTEMPTS = 100  # to hold the file at a path, and not one that another run has just removed
 
 
 @contextmanager

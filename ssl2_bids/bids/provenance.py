@@ -8,7 +8,8 @@ import logging
 import os
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from urllib.parse import quote
 
 from ssl2_bids import __date__, __version__
 from ssl2_bids.bids.dataset import is_own_dataset, read_description, read_table, warn_once
-from ssl2_bids.errors import DataError
+from ssl2_bids.bids.outputs import output_name
+from ssl2_bids.errors import DataError, Ssl2Error
 from ssl2_bids.files import write_json, write_text
+from ssl2_bids.locks import locked
 
 log = logging.getLogger('ssl2_bids')
 
@@ -36,6 +39,7 @@ group_*
 *_space-within_*
 *_long.*
 .ssl2-bids-group.lock
+.ssl2-bids-dataset.lock
 """
 DESCRIPTIONS = {
     'preproc': 'bias-corrected image on the voxel grid of the raw reference image',
@@ -72,12 +76,40 @@ def write_dataset_files(
 ) -> None:
     """Write the files of the dataset as a whole; the same bytes whoever writes them.
 
+    Runs that work side by side write them one after another.
+
     Parameters
     ----------
     links : further datasets by the names that BIDS URIs have for them; those that are linked
         already stay.
     models : names of models by the ``desc`` of their results; those of before stay.
     """
+    with _alone(output_dir):
+        _write_dataset_files(output_dir, bids_dir, links or {}, models or {})
+
+
+@contextmanager
+def _alone(output_dir: Path) -> Iterator[None]:
+    """Hold the files of the dataset: what another run adds to them in between would be lost.
+
+    Where the file system has no locks, or the lock cannot be made, nothing is held.
+    """
+    path = output_dir / output_name('dataset.lock')
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(path, [], waited_for=['dataset']))
+        except Ssl2Error as error:
+            log.debug('%s', error)
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
+def _write_dataset_files(
+    output_dir: Path, bids_dir: Path, links: Mapping[str, Path], models: Mapping[str, str]
+) -> None:
     path = output_dir / 'dataset_description.json'
     content = describe_dataset(output_dir, bids_dir)
     before = read_description(output_dir)
@@ -89,7 +121,7 @@ def write_dataset_files(
         )
     found = before.get('DatasetLinks')
     former = found if isinstance(found, dict) else {}
-    more = {name: raw_link(output_dir, folder) for name, folder in (links or {}).items()}
+    more = {name: raw_link(output_dir, folder) for name, folder in links.items()}
     for name, link in more.items():
         if former.get(name, link) != link and not re.fullmatch(r'labels\d*', name):
             warn_once(
@@ -110,7 +142,7 @@ def write_dataset_files(
         f'{__version__} {__date__}\n  - made by this version of ssl2-bids\n',
     )
     table = output_dir / 'descriptions.tsv'
-    lines = [f'{key}\t{value}' for key, value in _meanings(table, models or {}).items()]
+    lines = [f'{key}\t{value}' for key, value in _meanings(table, models).items()]
     write_text(table, '\n'.join(['desc_id\tdescription', *lines]) + '\n')
     write_json(
         output_dir / 'descriptions.json',

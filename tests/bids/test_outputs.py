@@ -140,6 +140,7 @@ def test_bidsignore_covers_all_that_the_schema_does_not_know():
         '*_space-within_*',
         '*_long.*',
         '.ssl2-bids-group.lock',
+        '.ssl2-bids-dataset.lock',
     }
 
 

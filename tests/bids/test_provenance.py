@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 from ssl2_bids.bids.dataset import read_table
 from ssl2_bids.bids.provenance import write_dataset_files
@@ -49,6 +51,47 @@ def test_the_desc_of_each_model_is_described(tmp_path):
     assert found['desc-adapted'] == 'result of a model that was adapted to the site'
     assert 'desc-' not in found
     assert len(found) == len(table)
+
+
+ADD = """
+import sys
+from pathlib import Path
+from ssl2_bids.bids.provenance import write_dataset_files
+out, raw, name = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+print('ready', flush=True)
+sys.stdin.readline()
+for number in range(25):
+    more = f'{name}{number}'
+    write_dataset_files(out, raw, {more: raw / more}, {more: more})
+"""
+
+
+def test_runs_side_by_side_lose_no_link_and_no_model(tmp_path):
+    raw, out = dataset(tmp_path / 'raw', 'One'), tmp_path / 'out'
+    out.mkdir()
+    pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE, 'text': True}
+    words = [sys.executable, '-c', ADD, str(out), str(raw)]
+    runs = [subprocess.Popen([*words, name], **pipes) for name in 'ab']
+    for run in runs:
+        assert run.stdout.readline() == 'ready\n'
+    for run in runs:
+        run.stdin.write('\n')
+        run.stdin.flush()
+    assert [run.wait(timeout=120) for run in runs] == [0, 0]
+    names = {f'{name}{number}' for name in 'ab' for number in range(25)}
+    description = json.loads((out / 'dataset_description.json').read_text())
+    assert description['DatasetLinks'].keys() == {'raw', *names}
+    rows = read_table(out / 'descriptions.tsv')
+    assert {f'desc-{name}' for name in names} <= {row['desc_id'] for row in rows}
+    assert not list(out.glob('*.lock'))
+    assert not list(out.glob('.*.lock'))
+
+
+def test_a_lock_that_cannot_be_made_ends_no_run(tmp_path):
+    raw, out = dataset(tmp_path / 'raw', 'One'), tmp_path / 'out'
+    (out / '.ssl2-bids-dataset.lock').mkdir(parents=True)
+    write_dataset_files(out, raw)
+    assert (out / 'dataset_description.json').is_file()
 
 
 def test_a_sidecar_repeats_no_value_that_cannot_be_meant():
