@@ -28,6 +28,7 @@ from ssl2_bids.files import (
     as_ssl2_error,
     check_folder,
     listing,
+    pointer_of,
     read_object,
     read_text,
     reading,
@@ -35,6 +36,9 @@ from ssl2_bids.files import (
 )
 
 log = logging.getLogger('ssl2_bids')
+
+
+NO_IMAGE = re.compile(r'_(?:[a-z]*mask|dseg|probseg|roi|seg|lesion-manual[^_.]*)\.nii')
 
 
 def check_dataset(bids_dir: Path, *, thorough: bool = True) -> None:
@@ -145,11 +149,14 @@ def session_labels(bids_dir: Path, participant: str) -> list[str | None]:
     """Labels of a participant's ``ses-*`` folders, sorted.
 
     None stands for images of no session: where there are no such folders, and where a dataset of
-    derivatives has the anatomy of all sessions beside them.
+    derivatives has the anatomy of all sessions beside them. Masks and label maps are no images.
     """
     folder = bids_dir / f'sub-{participant}'
-    labels = sorted(p.name[4:] for p in folder.glob('ses-*') if os.path.isdir(p))
-    beside = any(folder.glob('anat/sub-*.nii*'))
+    labels = sorted(p.name[4:] for p in folder.glob('ses-?*') if os.path.isdir(p))
+    beside = any(
+        '_ses-' not in path.name and not NO_IMAGE.search(path.name)
+        for path in folder.glob('anat/sub-*.nii*')
+    )
     return [None, *labels] if beside or not labels else [*labels]
 
 
@@ -222,7 +229,8 @@ def check_output(bids_dir: Path, output_dir: Path, work_dir: Path, *, probe: boo
     ------
     UsageError : the output is the dataset itself or inside it other than below
         ``derivatives/``, or the work folder is inside the dataset.
-    CannotWriteError : the output is a file, cannot be written, or belongs to another tool.
+    CannotWriteError : the output is a file, cannot be written, belongs to another tool, or the
+        content of its description is absent.
     """
     raw, out, work = bids_dir.resolve(), output_dir.resolve(), work_dir.resolve()
     if out == raw:
@@ -252,6 +260,13 @@ def check_output(bids_dir: Path, output_dir: Path, work_dir: Path, *, probe: boo
     if probe:
         check_writable(output_dir)
         check_writable(work_dir)
+    description = output_dir / 'dataset_description.json'
+    if is_absent(description) or pointer_of(description):
+        raise CannotWriteError(
+            'the output folder holds a dataset whose dataset_description.json has no content',
+            advice=how_to_get(output_dir, [description]),
+            path=output_dir,
+        )
     if read_description(output_dir) and not is_own_dataset(output_dir):
         names = [str(one.get('Name')) for one in makers_of(output_dir)]
         raise CannotWriteError(

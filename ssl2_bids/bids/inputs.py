@@ -295,7 +295,7 @@ def _folders_of(parent: Path) -> list[Path]:
 
 def _image_folders(subject: Path) -> list[Path]:
     """``anat`` and ``fmap`` of a participant and of its sessions, where there are such."""
-    parents = (subject, *listing(subject, 'ses-*'))
+    parents = (subject, *listing(subject, 'ses-?*'))
     return [parent / name for parent in parents for name in FOLDERS]
 
 

@@ -27,6 +27,7 @@ log = logging.getLogger('ssl2_bids')
 BRAIN_MASKS = 'brainmasks'  # in BIDS URIs, the folder of --brain-mask
 BIDS_VERSION = '1.11.1'
 CODE_URL = 'https://github.com/ssl2-bids/ssl2-bids'
+DOI_PREFIX = re.compile(r'^(?:https?://(?:dx\.|www\.)?doi\.org/|doi:\s*)+', re.IGNORECASE)
 BIDSIGNORE = """\
 *.html
 figures
@@ -197,7 +198,7 @@ def describe_dataset(output_dir: Path, bids_dir: Path) -> dict[str, Any]:
     if isinstance(raw.get('ReferencesAndLinks'), list) and raw['ReferencesAndLinks']:
         content['ReferencesAndLinks'] = raw['ReferencesAndLinks']
     if isinstance(raw.get('DatasetDOI'), str):
-        doi = raw['DatasetDOI'].removeprefix('doi:')
+        doi = DOI_PREFIX.sub('', raw['DatasetDOI'].strip())
         content['SourceDatasets'] = [{'DOI': f'doi:{doi}'}]
     return content
 

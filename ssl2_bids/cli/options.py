@@ -128,6 +128,7 @@ def settings_for(level: str, arguments: argparse.Namespace) -> RunSettings:
     dataset.select_participants(bids_dir, participants, excluded)
     _refuse(arguments, foreign_options(level) & arguments.given, f'at {level} level')
     _check_alone(arguments)
+    _check_contrasts(arguments)
     derivatives = given_datasets(arguments.derivatives)
     labels = derivatives.pop('labels', None)
     if labels and level != 'group':
@@ -334,6 +335,18 @@ def _check_alone(arguments: argparse.Namespace) -> None:
     if given[1:]:
         one, other = (f'--{name.replace("_", "-")}' for name in given[:2])
         raise UsageError(f'{one} and {other} exclude each other', advice='Leave one of them out.')
+
+
+def _check_contrasts(arguments: argparse.Namespace) -> None:
+    """No contrast is asked for that ``--contrasts`` leaves out."""
+    reference = [arguments.reference] if arguments.reference else []
+    for option, keys in (('--reference', reference), ('--require', arguments.require or ())):
+        for key in keys if arguments.contrasts else ():
+            if key not in arguments.contrasts:
+                raise UsageError(
+                    f'{option} {key} is not among --contrasts {" ".join(arguments.contrasts)}',
+                    advice='Add it there, or leave one of both options out.',
+                )
 
 
 def _read_plugin(path: Path) -> dict[str, Any]:

@@ -192,6 +192,22 @@ def test_names_of_folders_above_the_dataset_have_no_meaning(make_dataset, folder
     assert session.scans['FLAIR'].metadata == {'EchoTime': 0.1}
 
 
+def test_masks_beside_the_sessions_and_a_folder_without_a_label_are_no_session(make_dataset):
+    beside = ('defacemask', 'label-L_mask', 'desc-x_dseg', 'ses-1_T2w')
+    root = make_dataset(
+        [
+            'sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz',
+            *(f'sub-01/anat/sub-01_{name}.nii.gz' for name in beside),
+            'sub-02/ses-/anat/sub-02_T1w.nii.gz',
+            'sub-02/anat/sub-02_FLAIR.nii.gz',
+            'sub-03/ses-1/anat/sub-03_ses-1_T1w.nii.gz',
+            'sub-03/anat/sub-03_desc-preproc_T1w.nii.gz',
+        ]
+    )
+    units = select_sessions(root, select_participants(root, None), None)
+    assert units == [('01', '1'), ('02', None), ('03', None), ('03', '1')]
+
+
 def test_only_the_asked_participants_are_looked_at(make_dataset):
     root = make_dataset(['sub-01/anat/sub-01_T1w.nii.gz', 'sub-011/anat/sub-011_T1w.nii.gz'])
     (root / 'sub-011' / 'anat' / 'sub-011_T1w.json').write_text('broken')

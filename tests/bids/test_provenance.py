@@ -6,8 +6,10 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from ssl2_bids.bids.dataset import read_table
-from ssl2_bids.bids.provenance import write_dataset_files
+from ssl2_bids.bids.provenance import describe_dataset, write_dataset_files
 from ssl2_bids.bids.sidecars import image_sidecar
 
 
@@ -51,6 +53,16 @@ def test_the_desc_of_each_model_is_described(tmp_path):
     assert found['desc-adapted'] == 'result of a model that was adapted to the site'
     assert 'desc-' not in found
     assert len(found) == len(table)
+
+
+@pytest.mark.parametrize('before', ['', 'doi:', 'DOI: ', 'https://doi.org/', 'http://dx.doi.org/'])
+def test_the_doi_of_the_dataset_is_named_once(tmp_path, before):
+    raw = dataset(tmp_path / 'raw', 'One')
+    content = json.loads((raw / 'dataset_description.json').read_text())
+    written = json.dumps(content | {'DatasetDOI': f'{before}10.18112/x.v1'})
+    (raw / 'dataset_description.json').write_text(written)
+    described = describe_dataset(tmp_path / 'out', raw)
+    assert described['SourceDatasets'] == [{'DOI': 'doi:10.18112/x.v1'}]
 
 
 ADD = """

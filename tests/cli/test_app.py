@@ -117,6 +117,16 @@ MISTAKES = [
     (['{data}', '{out}', 'participant', '--participant-label', '{empty}'], 18, 'has no label'),
     (['{data}', '{file}', 'participant'], 73, 'this is a file'),
     (['{data}', '{other}', 'participant'], 73, 'another tool'),
+    (
+        ['{data}', '{out}', 'participant', '--reference', 'flair', '--contrasts', 't1w'],
+        64,
+        '--reference flair is not among --contrasts t1w',
+    ),
+    (
+        ['{data}', '{out}', 'participant', '--require', 't1w', 'flair', '--contrasts', 't1w'],
+        64,
+        '--require flair is not among --contrasts t1w',
+    ),
     (['{data}', '{out}', 'participant', '--config-file', '{file}'], 64, 'configuration'),
     (['{data}'], 64, 'required'),
     ([], 64, 'usage'),
@@ -185,6 +195,21 @@ def test_memory_in_the_wrong_unit_is_refused():
     with pytest.raises(UsageError, match='"8" is 8 MB'):
         build_parser().parse_args(['a', 'b', 'participant', '--mem', '8'])
     assert build_parser().parse_args(['a', 'b', 'participant', '--mem-gb', '8']).mem == 8
+
+
+@pytest.mark.parametrize('content', [None, '/annex/objects/MD5E-s1--1.json\n'])
+def test_an_output_folder_whose_description_has_no_content_is_not_taken(
+    dataset, tmp_path, capsys, content
+):
+    description = tmp_path / 'out' / 'dataset_description.json'
+    description.parent.mkdir()
+    if content is None:
+        description.symlink_to('.git/annex/objects/x')
+    else:
+        description.write_text(content)
+    assert run(dataset, tmp_path / 'out', 'participant', '--dry-run') == 73
+    assert '"datalad get dataset_description.json"' in capsys.readouterr().err
+    assert description.is_symlink() == (content is None)
 
 
 @pytest.mark.parametrize(
