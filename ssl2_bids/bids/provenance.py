@@ -95,7 +95,7 @@ def _alone(output_dir: Path) -> Iterator[None]:
 
     Where the file system has no locks, or the lock cannot be made, nothing is held.
     """
-    path = output_dir / output_name('dataset.lock')
+    path = output_dir / output_name('group.dataset_lock')
     with ExitStack() as held:
         try:
             held.enter_context(locked(path, [], waited_for=['dataset']))

@@ -275,9 +275,7 @@ def test_a_record_means_the_same_in_every_folder(dataset, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize('option', ['participant', 'exclude-participant', 'session', 'holdout'])
-def test_a_record_has_a_label_and_no_file_of_its_name(
-    make_dataset, tmp_path, monkeypatch, option
-):
+def test_a_record_has_a_label_and_no_file_of_its_name(make_dataset, tmp_path, monkeypatch, option):
     data = make_dataset(['sub-01/ses-01/anat/sub-01_ses-01_FLAIR.nii.gz'])
     monkeypatch.chdir(tmp_path)
     (tmp_path / '01').write_text('02\n')
