@@ -345,7 +345,7 @@ def _check_contrasts(arguments: argparse.Namespace) -> None:
             if key not in arguments.contrasts:
                 raise UsageError(
                     f'{option} {key} is not among --contrasts {" ".join(arguments.contrasts)}',
-                    advice='Add it there, or leave one of both options out.',
+                    advice='Add it to --contrasts, or leave one of both options out.',
                 )
 
 
