@@ -49,6 +49,15 @@ def listed_images(bids_dir: Path, database_dir: Path) -> dict[Path, dict[Path, l
     return found
 
 
+def existing(known: list[Path]) -> list[Path]:
+    """The images of a database that the dataset still has; a warning names the others."""
+    gone = [path for path in known if not os.path.lexists(path)]
+    if gone:
+        more = f' and {len(gone) - 1} more' if gone[1:] else ''
+        log.warning('%s%s: removed since the database was made', gone[0], more)
+    return [path for path in known if path not in gone]
+
+
 def _known(bids_dir: Path, database_dir: Path) -> tuple[Path, list[Path]] | None:
     """The root and the files of a database; None where there is none, or one without files.
 

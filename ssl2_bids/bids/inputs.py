@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
-from ssl2_bids.bids.database import listed_images
+from ssl2_bids.bids.database import existing, listed_images
 from ssl2_bids.bids.dataset import read_description, unit_name
 from ssl2_bids.bids.filters import SUFFIXES_OF, matches, unused_filters
 from ssl2_bids.bids.given_datasets import given_images
@@ -184,16 +184,19 @@ def _images(
         folders: Mapping[Path, list[Path] | None] = (listed or {}).get(subject, {})
         with _noted(problems, (label, None), subject):
             folders = dict.fromkeys(_image_folders(subject)) if listed is None else folders
+        of_sessions = any(folder.parent != subject for folder in folders)
         for folder, known in folders.items():
             session = folder.parent.name[4:] if folder.parent.name.startswith('ses-') else None
             with _noted(problems, (label, session), folder):
-                paths = listing(folder, 'sub-*.nii*') if known is None else _left(known)
+                paths = listing(folder, 'sub-*.nii*') if known is None else existing(known)
                 if not paths:
                     continue
+                alone = None if session or of_sessions else _only_session(paths)
                 images = [
                     _described(path, entities_of, inheritance)
                     for path in paths
-                    if path.name.endswith(('.nii', '.nii.gz')) and _belongs(path, label, session)
+                    if path.name.endswith(('.nii', '.nii.gz'))
+                    and _belongs(path, label, session or alone)
                 ]
                 found.setdefault((label, session), []).extend(f for f in images if 'suffix' in f)
     return found
@@ -276,13 +279,10 @@ def _belongs(path: Path, label: str, session: str | None) -> bool:
     return False
 
 
-def _left(known: list[Path]) -> list[Path]:
-    """The images of a database that the dataset still has; a warning names the others."""
-    gone = [path for path in known if not os.path.lexists(path)]
-    if gone:
-        more = f' and {len(gone) - 1} more' if gone[1:] else ''
-        log.warning('%s%s: removed since the database was made', gone[0], more)
-    return [path for path in known if path not in gone]
+def _only_session(paths: list[Path]) -> str | None:
+    """The session that all names of a participant without session folders have, if any."""
+    names = {found[1] for path in paths if (found := re.search('_ses-([^_]+)_', path.name))}
+    return names.pop() if len(names) == 1 and all('_ses-' in p.name for p in paths) else None
 
 
 def _folders_of(parent: Path) -> list[Path]:

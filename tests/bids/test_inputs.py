@@ -68,6 +68,12 @@ def test_images_of_sessions_without_folders_are_never_mixed(make_dataset, caplog
         assert f'{root}/sub-01/anat/{name}: left out: {folder}' in caplog.text
 
 
+def test_the_only_session_needs_no_folder(make_dataset):
+    names = [f'sub-01/anat/sub-01_ses-1_{suffix}.nii.gz' for suffix in ('T1w', 'FLAIR')]
+    (session,) = found(make_dataset(names))
+    assert (session.name, sorted(session.scans)) == ('sub-01', ['FLAIR', 'T1w'])
+
+
 def test_a_backup_is_no_image_and_a_label_may_have_a_dot(make_dataset, caplog):
     names = ['T1w.bak', 'acq-0.8mm_T1w', 'FLAIR']
     root = make_dataset([f'sub-01/anat/sub-01_{name}.nii.gz' for name in names])

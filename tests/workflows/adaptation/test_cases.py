@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from ssl2_bids.workflows.adaptation.cases import has_labels
+from ssl2_bids.workflows.adaptation.cases import labelled_in
 
 
 @pytest.mark.parametrize(
@@ -22,5 +22,5 @@ def test_brain_and_change_masks_are_no_labels(tmp_path, name, expected):
     anat.mkdir(parents=True)
     image = nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.eye(4))
     image.to_filename(anat / f'{name}.nii.gz')
-    assert has_labels(tmp_path) == expected
-    assert not has_labels(tmp_path / 'elsewhere')
+    assert labelled_in(tmp_path) == (['01'] if expected else [])
+    assert labelled_in(tmp_path / 'elsewhere') == []
