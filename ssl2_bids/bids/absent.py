@@ -83,7 +83,9 @@ def _names(root: Path, paths: list[Path]) -> list[str]:
         return [shlex.quote(name) for name in names]
     at_root = [shlex.quote(name) for name in names if '/' not in name]
     if len(at_root) > AT_ROOT:
-        at_root = sorted({'*' + ''.join(path.suffixes) for path in paths if path.parent == root})
+        endings = {name: ''.join(Path(name).suffixes) for name in names if '/' not in name}
+        words = [f'*{end}' if end else shlex.quote(name) for name, end in endings.items()]
+        at_root = sorted(set(words))
     folders = sorted({Path(name).parent.as_posix() for name in names if '/' in name})
     if len(folders) <= NAMED:
         return [*at_root, *(shlex.quote(folder) for folder in folders)]

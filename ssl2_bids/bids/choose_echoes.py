@@ -37,8 +37,10 @@ def pick_t2starw(choosing: Choosing, found: list[dict[str, Any]]) -> Scan:
     group = next(group for group in groups.values() if first in group)
     choosing.drop([f for f in found if f not in group], 'another group of echoes is used')
     others = [f for f in firsts if f['suffix'] == first['suffix'] and f is not first]
-    reasons = [(f, preference.why(first, f, choosing.headers)) for f in others]
-    choosing.warn_of_several('t2starw', first, reasons)
+    # of the groups: the filter for another one must not ask for its first echo alone
+    bare = [{k: v for k, v in f.items() if k != 'echo'} for f in (first, *others)]
+    reasons = [(f, preference.why(bare[0], f, choosing.headers)) for f in bare[1:]]
+    choosing.warn_of_several('t2starw', bare[0], reasons)
     return _pick_echoes(choosing, sorted(group, key=_echo))
 
 

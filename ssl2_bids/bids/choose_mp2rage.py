@@ -52,7 +52,7 @@ def complex_pairs(choosing: Choosing) -> list[Roles]:
 def pick_computed(choosing: Choosing) -> Scan | None:
     """UNIT1 computed from the magnitudes and phases of an MP2RAGE, if all can be used."""
     pairs = complex_pairs(choosing)
-    for pair in pairs:
+    for number, pair in enumerate(pairs, start=1):
         files = [file for _, file in pair]
         if len(choosing.usable(files)) < len(files):
             continue
@@ -64,7 +64,8 @@ def pick_computed(choosing: Choosing) -> Scan | None:
         if not all(choosing.on_grid(file, second, 'INV2') for _, file in others):
             continue
         others += _for_t1(choosing, (files[1], second), second)
-        more = [other[0][1] for other in pairs if _is_another_run(other[0][1], second)]
+        later = [other[0][1] for other in pairs[number:]]
+        more = [file for file in later if _is_another_run(file, second)]
         choosing.warn_of_several('mp2rage', second, [(f, preference.BY_NAME) for f in more])
         pick = choosing.scan('UNIT1', second, others)
         metadata = {k: v for k, v in pick.metadata.items() if k not in OF_ONE_INVERSION}

@@ -34,7 +34,7 @@ def listed_images(bids_dir: Path, database_dir: Path) -> dict[Path, dict[Path, l
 
     Raises
     ------
-    UsageError : the database is one of another dataset.
+    UsageError : the database is one of another dataset, or would be made inside this one.
     DataError : it cannot be read, or pybids cannot list the dataset.
     CannotWriteError : it cannot be made.
     NoInputError : it may not be read.
@@ -49,13 +49,35 @@ def listed_images(bids_dir: Path, database_dir: Path) -> dict[Path, dict[Path, l
     return found
 
 
+def in_dataset(database_dir: Path) -> UsageError:
+    """The error of a database that would be written into the dataset."""
+    return UsageError(
+        'the folder of the database is inside the dataset and holds no database',
+        advice='Choose another.',
+        path=database_dir,
+    )
+
+
 def existing(known: list[Path]) -> list[Path]:
-    """The images of a database that the dataset still has; a warning names the others."""
-    gone = [path for path in known if not os.path.lexists(path)]
+    """The images of a database that the dataset still has; a warning names the others.
+
+    Raises
+    ------
+    OSError : it is unknown whether an image exists, because its folder cannot be read.
+    """
+    gone = [path for path in known if _is_gone(path)]
     if gone:
         more = f' and {len(gone) - 1} more' if gone[1:] else ''
         log.warning('%s%s: removed since the database was made', gone[0], more)
     return [path for path in known if path not in gone]
+
+
+def _is_gone(path: Path) -> bool:
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    return False
 
 
 def _known(bids_dir: Path, database_dir: Path) -> tuple[Path, list[Path]] | None:
@@ -100,6 +122,8 @@ def _made(bids_dir: Path, database_dir: Path) -> list[Path]:
     """
     from sqlalchemy.exc import SQLAlchemyError
 
+    if database_dir.resolve().is_relative_to(bids_dir.resolve()):
+        raise in_dataset(database_dir)
     log.info('%s: listing the dataset for the database', database_dir)
     folder = temporary_path(database_dir / 'index')
     try:

@@ -154,7 +154,7 @@ def session_labels(bids_dir: Path, participant: str) -> list[str | None]:
     folder = bids_dir / f'sub-{participant}'
     labels = sorted(p.name[4:] for p in folder.glob('ses-?*') if os.path.isdir(p))
     beside = any(
-        '_ses-' not in path.name and not NO_IMAGE.search(path.name)
+        '_ses-' not in path.name and is_image_name(path.name)
         for path in folder.glob('anat/sub-*.nii*')
     )
     return [None, *labels] if beside or not labels else [*labels]
@@ -212,6 +212,11 @@ def select_sessions(
     # whether a participant has a session is not known where its folder may not be listed
     may = {p: os.access(bids_dir / f'sub-{p}', os.R_OK | os.X_OK) for p in participants}
     return [(p, s) for p, s in units if s in wanted or not may[p]]
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a NIfTI file is an image by its name, and no mask or label map."""
+    return name.endswith(('.nii', '.nii.gz')) and not NO_IMAGE.search(name)
 
 
 def _suggest(label: str, present: list[str]) -> str:

@@ -19,9 +19,7 @@ _UNIFORM = re.compile(r'(?<![a-z])uni(?:t1|den|images?)?(?![a-z])|(?<=mp2rage)un
 _MAP = re.compile(r'map(?:s|ping)?$|^(?:t1|t2|t2star|r1|r2|r2star|pd|b0|b1)map|fieldmap|sa2rage')
 _FIELD = re.compile(r'^b[01](?:tfl|ref|plus|minus|mag)?$|^fmap|gre?field')
 _SCOUT = re.compile(r'localis?z?er|scout|survey|smartbrain|^loc$')
-_PHASE = re.compile(
-    r'phase(?:image|map|diff)?s?$|^phase(?!d|array|enc)|(?<![a-z])pha$|(?<![a-z])ph$'
-)
+_PHASE = re.compile(r'phase(?:image|map|diff)?s?$|^phase(?!d|array|enc)|(?<!al)pha$|(?<![a-z])ph$')
 _STILL = re.compile(r'still|rest|static|standard|no(?:head)?mo(?:tion|ve(?:ment)?)')
 _DENOISED = re.compile(r'(?<!no)(?<!non)denois|(?:^|[^a-z]|uni)den(?![a-z])')
 _MOVING = re.compile(

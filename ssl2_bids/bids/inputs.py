@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from ssl2_bids.bids.database import existing, listed_images
-from ssl2_bids.bids.dataset import read_description, unit_name
+from ssl2_bids.bids.dataset import is_image_name, read_description, unit_name
 from ssl2_bids.bids.filters import SUFFIXES_OF, matches, unused_filters
 from ssl2_bids.bids.given_datasets import given_images
 from ssl2_bids.bids.inheritance import Inheritance, stem
@@ -280,9 +280,10 @@ def _belongs(path: Path, label: str, session: str | None) -> bool:
 
 
 def _only_session(paths: list[Path]) -> str | None:
-    """The session that all names of a participant without session folders have, if any."""
-    names = {found[1] for path in paths if (found := re.search('_ses-([^_]+)_', path.name))}
-    return names.pop() if len(names) == 1 and all('_ses-' in p.name for p in paths) else None
+    """The session that all images of a participant without session folders name, if any."""
+    names = [path.name for path in paths if is_image_name(path.name)]
+    found = {match and match[1] for match in (re.search('_ses-([^_]+)_', name) for name in names)}
+    return found.pop() if len(found) == 1 else None
 
 
 def _folders_of(parent: Path) -> list[Path]:

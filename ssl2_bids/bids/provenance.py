@@ -99,13 +99,15 @@ def _alone(output_dir: Path) -> Iterator[None]:
     with ExitStack() as held:
         try:
             held.enter_context(locked(path, [], waited_for=['dataset']))
+            held.callback(_remove, path)  # while it is held
         except Ssl2Error as error:
             log.debug('%s', error)
-        try:
-            yield
-        finally:
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
+        yield
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def _write_dataset_files(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl2_bids.bids import dataset
+from ssl2_bids.bids.database import in_dataset
 from ssl2_bids.cli import limits
 from ssl2_bids.cli.configuration import read_config
 from ssl2_bids.cli.parser import build_parser, check_level
@@ -292,11 +293,7 @@ def _database_folder(path: Path | None, bids_dir: Path) -> Path | None:
     folder = absolute(path)
     inside = folder.resolve().is_relative_to(bids_dir.resolve())
     if inside and not (folder / 'layout_index.sqlite').is_file():  # nothing is written there
-        raise UsageError(
-            'the folder of the database is inside the dataset and holds no database',
-            advice='Choose another.',
-            path=path,
-        )
+        raise in_dataset(path)
     return folder
 
 

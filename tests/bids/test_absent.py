@@ -38,6 +38,9 @@ def test_files_beside_the_participants_are_named_and_never_the_whole_dataset(tmp
     assert how_to_get(tmp_path, [*files, *sidecars]).endswith('get FLAIR.json T1w.json sub-*/*"')
     masks = [tmp_path / f'sub-{n}_label-L_mask.nii.gz' for n in range(99)]
     assert how_to_get(tmp_path, masks).endswith('"datalad get *.nii.gz"')
+    names = ['README', '.bidsignore', *(f'{n}.json' for n in range(13))]
+    several = [tmp_path / name for name in names]
+    assert how_to_get(tmp_path, several).endswith('"datalad get *.json .bidsignore README"')
     templates = [tmp_path / f'tpl-{n}/x' for n in range(5)]
     assert how_to_get(tmp_path, templates).endswith('get tpl-0 tpl-1 tpl-2 tpl-3 tpl-4"')
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import sqlite3
 import subprocess
@@ -64,6 +65,27 @@ def test_what_is_removed_later_is_no_absent_content(dataset, tmp_path, caplog):
     assert 'remove it to index the dataset again' in second.skipped
     assert f'{dataset / FILES[0]}: removed since the database was made' in caplog.text
     assert f'{dataset / FILES[3]} and 1 more: removed since' in caplog.text
+
+
+def test_a_folder_that_cannot_be_read_is_not_called_removed(dataset, tmp_path, monkeypatch):
+    database = tmp_path / 'database'
+    listed_images(dataset, database)
+
+    def denied(path):
+        raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+
+    monkeypatch.setattr('ssl2_bids.bids.database.os.lstat', denied)
+    options = {'accepted': ('T1w', 'FLAIR'), 'required': (('T1w',), ('FLAIR',))}
+    (session,) = find_sessions(dataset, [('01', None)], **options, database_dir=database)
+    assert 'Permission denied' in str(session.problem)
+
+
+def test_no_database_is_made_inside_the_dataset(dataset):
+    (dataset / 'index').mkdir()
+    (dataset / 'index' / 'layout_index.sqlite').touch()
+    with pytest.raises(UsageError, match='inside the dataset'):
+        listed_images(dataset, dataset / 'index')
+    assert not (dataset / 'index' / 'layout_index.sqlite').stat().st_size
 
 
 def test_a_database_that_an_interrupted_run_left_is_made_again(dataset, tmp_path, monkeypatch):

@@ -30,7 +30,8 @@ def test_movement_is_a_word_of_its_own(word, moving):
 @pytest.mark.parametrize(
     ('word', 'phase'),
     [('phase', True), ('phasediff', True), ('pha', True), ('swiphase', True),
-     ('swi-pha', True), ('alpha', False), ('phasedarray', False), ('phasearray', False)],
+     ('swi-pha', True), ('grepha', True), ('mp2ragepha', True), ('alpha', False),
+     ('phasedarray', False), ('phasearray', False)],
 )  # fmt: skip
 def test_a_phase_is_a_word_of_its_own(word, phase):
     assert bool(what_else(named(acquisition=word))) is phase

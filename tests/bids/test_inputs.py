@@ -70,7 +70,8 @@ def test_images_of_sessions_without_folders_are_never_mixed(make_dataset, caplog
 
 def test_the_only_session_needs_no_folder(make_dataset):
     names = [f'sub-01/anat/sub-01_ses-1_{suffix}.nii.gz' for suffix in ('T1w', 'FLAIR')]
-    (session,) = found(make_dataset(names))
+    others = ['defacemask.nii.gz', 'label-lesion_mask.nii.gz', 'T1w.nii.gz.bak']
+    (session,) = found(make_dataset([*names, *(f'sub-01/anat/sub-01_{n}' for n in others)]))
     assert (session.name, sorted(session.scans)) == ('sub-01', ['FLAIR', 'T1w'])
 
 

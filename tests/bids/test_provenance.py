@@ -11,6 +11,7 @@ import pytest
 from ssl2_bids.bids.dataset import read_table
 from ssl2_bids.bids.provenance import describe_dataset, write_dataset_files
 from ssl2_bids.bids.sidecars import image_sidecar
+from ssl2_bids.errors import CannotWriteError
 
 
 def dataset(folder, name):
@@ -97,6 +98,19 @@ def test_runs_side_by_side_lose_no_link_and_no_model(tmp_path):
     assert {f'desc-{name}' for name in names} <= {row['desc_id'] for row in rows}
     assert not list(out.glob('*.lock'))
     assert not list(out.glob('.*.lock'))
+
+
+def test_the_lock_of_another_run_stays(tmp_path, monkeypatch):
+    def refuse(*given, **more):
+        raise CannotWriteError('not permitted')
+
+    raw, out = dataset(tmp_path / 'raw', 'One'), tmp_path / 'out'
+    out.mkdir()
+    (out / '.ssl2-bids-dataset.lock').touch()
+    monkeypatch.setattr('ssl2_bids.bids.provenance.locked', refuse)
+    write_dataset_files(out, raw)
+    assert (out / 'dataset_description.json').is_file()
+    assert (out / '.ssl2-bids-dataset.lock').is_file()
 
 
 def test_a_lock_that_cannot_be_made_ends_no_run(tmp_path):

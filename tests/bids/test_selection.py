@@ -107,6 +107,11 @@ def test_of_several_runs_of_echoes_a_line_has_the_filter_for_another(tmp_path):
     assert 'MEGRE' not in line
     recipe = json.loads(line.partition('--bids-filter-file with ')[2])
     assert names_of(chosen(files, filters=recipe)) == {'T2starw': names[2:]}
+    (line,) = [text for text in chosen(files[1:]).warnings if 'several' in text]  # no first echo
+    assert '(first by name)' in line
+    recipe = json.loads(line.partition('--bids-filter-file with ')[2])
+    assert len(names_of(chosen(files[1:], filters=recipe))['T2starw']) > 0
+    assert 'echo' not in recipe['t2starw']
 
 
 def test_late_echoes_are_left_out(tmp_path):
@@ -363,6 +368,8 @@ def test_of_several_runs_with_phases_a_line_has_the_filter_for_another(tmp_path)
     recipe = json.loads(line.partition('--bids-filter-file with ')[2])
     (name,) = names_of(chosen(files, filters=recipe))['UNIT1']
     assert name == 'run-2_inv-2_part-mag_MP2RAGE'
+    files[0]['path'].write_bytes(b'')  # of run-1
+    assert not [text for text in chosen(files).warnings if 'several' in text]
 
 
 @pytest.mark.parametrize(

@@ -242,7 +242,7 @@ def _lock_work(work_dir: Path) -> Iterator[None]:
 
 
 # what the page needs of a report.json
-REPORT = {
+REPORT: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(('Label', 'Parent', 'Reason', 'Strategy', 'Device'), str),
     **dict.fromkeys(('Accepted', 'Slices'), bool),
     **dict.fromkeys(('Steps', 'Labelled', 'Sessions'), int),

@@ -39,6 +39,10 @@ class Course:
 
         return branch_name(plan.session.name) in self._begun or not running.reports(self._settings)
 
+    def has_result(self, plan: Plan) -> bool:
+        """Whether a finished result of the session and model is known to stand."""
+        return bool(_markers(plan))
+
     def is_done(self, plan: Plan) -> bool:
         """Whether the result stands, and none of before where it was to be replaced."""
         from ssl2_bids.workflows.participant import graph

@@ -98,7 +98,7 @@ def look(
         failure = found[0]
     else:
         failure = task.describe_failure(_reason_unfinished(settings, ended), 'run')
-        if not course.was_begun(plan) and results_beside(plan.names):
+        if not course.was_begun(plan) and course.has_result(plan):
             # the result and its summary are as before the run
             return Outcome(name, 'failed', _in_words(failure), failure['ExitCode'], stays=True)
     content = summary.base_summary(plan, 'failed', command)

@@ -325,9 +325,11 @@ def _run(
             log.warning('%s: intermediate files are damaged: made again', plan.session.name)
             shutil.rmtree(graph.branch_folder(plan, settings.work_dir), ignore_errors=True)
         if damaged:
-            others = [p for p in part if p not in damaged and not course.is_done(p)]
-            first = error if others and not isinstance(error, running.DAMAGED) else None
-            workflow = graph.build_workflow(damaged, settings, device=device, command=command)
+            again, first = [p for p in part if not course.is_done(p)], None
+            if not isinstance(error, running.DAMAGED):  # else it ended the others, too
+                first = error if len(again) > len(damaged) else None
+                again = damaged
+            workflow = graph.build_workflow(again, settings, device=device, command=command)
             error = running.run(workflow, settings, gpus=gpus, progress=follow) or first
         if isinstance(error, running.DAMAGED):
             raise error  # no cache is left that could be at fault

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 
@@ -183,6 +184,33 @@ def test_damaged_files_of_one_session_do_not_hide_why_the_run_ended(settings, mo
     _, outcomes = run_participant_level(settings)
     assert len(runs) == 2
     assert 'sbatch refused the job: over quota' in outcomes[1].reason
+
+
+def test_damaged_files_of_nipype_cost_no_session_that_had_none(settings, monkeypatch):
+    plans = plan_sessions(settings)
+    graph.branch_folder(plans[0], settings.work_dir).mkdir(parents=True)  # of an earlier run
+    runs = []
+
+    def run(workflow, settings, *, gpus, progress):
+        runs.append(' '.join(str(node) for node in workflow._graph.nodes()))
+        return None if len(runs) > 1 else EOFError('Ran out of input')
+
+    monkeypatch.setattr(running, 'run', run)
+    monkeypatch.setattr(running, 'sessions_at_once', lambda settings: None)
+    run_participant_level(settings)
+    assert len(runs) == 2
+    assert runs[0] == runs[1]
+
+
+def test_a_folder_of_results_that_may_not_be_entered_ends_no_run(settings, monkeypatch):
+    def denied(names):
+        raise PermissionError(errno.EACCES, 'Permission denied', str(names.root))
+
+    monkeypatch.setattr('ssl2_bids.workflows.participant.course.results_beside', denied)
+    asked = replace(settings, stop_on_first_crash=True)
+    code, outcomes = run_participant_level(asked)
+    assert code == SOME_FAILED
+    assert [outcome.status for outcome in outcomes] == ['failed', 'failed']
 
 
 def test_jobs_side_by_side_keep_the_sections_of_each_other(make_dataset, tmp_path, monkeypatch):

@@ -81,7 +81,9 @@ def make_plugin(given: Mapping[str, Any], report_status: Callable[[Node, str], N
         vars(sys.modules[kind.__module__])['CommandLine'] = _Command
     # a stage that needs more than the memory runs alone
     arguments = {'raise_insufficient': False} | (given.get('plugin_args') or {})
-    return kind(plugin_args=arguments | {'status_callback': report_status})
+    if reports_nodes(given['plugin']):
+        arguments['status_callback'] = report_status
+    return kind(plugin_args=arguments)
 
 
 def cancel_jobs(plugin: Any) -> None:
