@@ -89,9 +89,11 @@ def exit_codes() -> dict[int, str]:
     """The meaning of each exit code, from the classes of this module and the signals."""
     found = {
         SUCCESS: 'No participant failed: all are finished, now or in an earlier run. A session '
-        'without the contrasts that the model needs was skipped, with a line (66 if all were).',
-        SOME_FAILED: 'Some participants failed, or all did for different reasons; see the last '
-        'lines and `sub-*.html`. With 73 or 74 at one of them the run ends with that code.',
+        'without the contrasts that the model or `--reference` needs was skipped, with a line (66 '
+        'if all were).',
+        SOME_FAILED: 'Some participants failed, or all did; see the last lines and `sub-*.html`. '
+        'If all failed with one of the codes 65, 66, 69 and 75, the run ends with that code, and '
+        'with 73 or 74 at any of them with that one.',
         Ssl2Error.exit_code: 'Internal error: a bug in ssl2-bids.',
     }
     for kind in Ssl2Error.__subclasses__():

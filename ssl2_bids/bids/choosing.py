@@ -17,7 +17,7 @@ from ssl2_bids.bids.headers import Header, read_header
 from ssl2_bids.bids.mp2rage_parts import Roles
 from ssl2_bids.bids.scan import Companion, Scan
 from ssl2_bids.bids.sidecars import kept_metadata
-from ssl2_bids.errors import DataError, ReadError
+from ssl2_bids.errors import DataError, DeniedError, ReadError, Ssl2Error
 from ssl2_bids.files import pointer_of
 from ssl2_bids.voxel_grid import same_grid
 
@@ -36,7 +36,7 @@ class Choice:
     warnings : remarks for the report.
     problems : of the files that cannot be used at all.
     final_problems : of those in whose place no other file is taken: files of ``-d``, and files
-        that the disk did not give.
+        that the disk did not give or that may not be read.
     absent : images of contrasts that would be used, and sidecars, whose content is absent.
     broken : files whose headers cannot be read, and why.
     """
@@ -45,7 +45,7 @@ class Choice:
     dropped: tuple[tuple[Path, str], ...]
     warnings: tuple[str, ...]
     problems: tuple[DataError, ...] = ()
-    final_problems: tuple[DataError, ...] = ()
+    final_problems: tuple[Ssl2Error, ...] = ()
     absent: tuple[Path, ...] = ()
     broken: Mapping[Path, str] = field(default_factory=dict)
 
@@ -62,7 +62,7 @@ class Choosing:
     warnings: list[str] = field(default_factory=list)
     headers: dict[Path, Header] = field(default_factory=dict)
     problems: list[DataError] = field(default_factory=list)
-    final_problems: list[DataError] = field(default_factory=list)
+    final_problems: list[Ssl2Error] = field(default_factory=list)
     absent: set[Path] = field(default_factory=set)
     broken: dict[Path, str] = field(default_factory=dict)
 
@@ -125,7 +125,7 @@ class Choosing:
                 if path in self.unusable:
                     raise DataError(self.unusable[path], path=path)
                 self.headers[path] = read_header(path)
-            except ReadError as error:
+            except (ReadError, DeniedError) as error:
                 self.final_problems.append(error)
                 return []
             except DataError as error:
@@ -204,7 +204,7 @@ class Choosing:
                     raise DataError(self.unusable[path], path=path)
                 if path not in self.headers:
                     self.headers[path] = read_header(path)
-            except ReadError as error:
+            except (ReadError, DeniedError) as error:
                 self.drop([file], error.message)
                 self.final_problems.append(error)
             except DataError as error:

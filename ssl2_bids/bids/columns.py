@@ -212,7 +212,8 @@ COHORT_COLUMNS: dict[str, dict[str, Any]] = (
             'Description': 'remarks on quality, separated by "; ": a run with --sloppy, a brain '
             'volume outside 600 to 2200 mL, other reasons to doubt the brain mask '
             '(BrainMaskFlags in its JSON) or an image (Flags in the JSON of its quality), or a '
-            'robust z score above 3.5 of lesion or brain volume in this cohort'
+            'robust z score above 3.5 of lesion or brain volume in this cohort; an implausible '
+            'lesion load; a comparison of sessions that failed, does not fit or is out of date'
         },
         'new_lesions': {
             'Description': 'with --longitudinal: lesions that are new since the session before'

@@ -10,8 +10,8 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from ssl2_bids.errors import DataError
-from ssl2_bids.files import storage_failure
+from ssl2_bids.errors import DataError, DeniedError, ReadError
+from ssl2_bids.files import cannot_read
 from ssl2_bids.volume import read_grid
 from ssl2_bids.voxel_grid import spacing_of
 
@@ -60,14 +60,16 @@ def read_header(path: Path) -> Header:
     ------
     DataError : empty, no NIfTI image, not three-dimensional, in colour or complex, or without
         a sound orientation.
-    ReadError : the disk failed.
+    ReadError, DeniedError : the disk failed; the file may not be read.
     """
     try:
         if path.stat().st_size == 0:
             raise DataError('the file is empty', advice='Copy it again.', path=path)
+        with open(path, 'rb'):
+            pass
     except OSError as error:
-        if failed := storage_failure(error, path):
-            raise failed from error
+        if isinstance(problem := cannot_read(error, path), ReadError | DeniedError):
+            raise problem from error
         raise DataError(f'cannot be read ({error.strerror})', path=path) from None
     shape, affine = read_grid(path)
     image = nib.load(path)

@@ -75,6 +75,21 @@ def test_the_only_session_needs_no_folder(make_dataset):
     assert (session.name, sorted(session.scans)) == ('sub-01', ['FLAIR', 'T1w'])
 
 
+def test_an_image_that_may_not_be_read_is_not_left_out(make_dataset, monkeypatch):
+    """Else a session would get results of fewer images than others, without an error."""
+
+    def denied(path, mode):
+        if 'FLAIR' in path.name:
+            raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+        return open(path, mode)
+
+    monkeypatch.setattr('ssl2_bids.bids.headers.open', denied, raising=False)
+    names = [f'sub-01/anat/sub-01_{suffix}.nii.gz' for suffix in ('T1w', 'FLAIR')]
+    (session,) = found(make_dataset(names))
+    assert isinstance(session.problem, DeniedError)
+    assert session.problem.path.endswith('sub-01_FLAIR.nii.gz')
+
+
 def test_a_backup_is_no_image_and_a_label_may_have_a_dot(make_dataset, caplog):
     names = ['T1w.bak', 'acq-0.8mm_T1w', 'FLAIR']
     root = make_dataset([f'sub-01/anat/sub-01_{name}.nii.gz' for name in names])

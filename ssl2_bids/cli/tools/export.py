@@ -31,7 +31,7 @@ examples:
   ssl2 export /out /data --to filled --participant-label 01 02
   ssl2 export /out /data --to lesiontrack
 
-exit codes: 0 done; 1 some failed; 64 wrong usage; 65 all failed; 66 nothing to export;
+exit codes: 0 done; 1 some failed; 64 wrong usage; 65, 66 or 73 all failed; 66 nothing to export;
 73 cannot write"""
 
 
