@@ -131,20 +131,6 @@ def is_label(text: str) -> bool:
     return bool(re.fullmatch(r'[0-9a-zA-Z+]+', text))
 
 
-def warn_of_labels(units: list[tuple[str, str | None]]) -> None:
-    """Warn of labels that other programs cannot read: the results have the same ones."""
-    names = [f'sub-{p}' for p, _ in units if not is_label(p)]
-    names += [f'sub-{p}/ses-{s}' for p, s in units if s and not is_label(s)]
-    if names:
-        unique = list(dict.fromkeys(names))
-        shown = ', '.join(f'"{name}"' for name in unique[:4])
-        more = f' and {len(unique) - 4} more' if len(unique) > 4 else ''
-        log.warning(
-            '%s%s: BIDS allows only letters and digits in labels. Other programs may not read the '
-            'results; rename the folder and its files in the dataset.', shown, more,
-        )  # fmt: skip
-
-
 def session_labels(bids_dir: Path, participant: str) -> list[str | None]:
     """Labels of a participant's ``ses-*`` folders, sorted.
 

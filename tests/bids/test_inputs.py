@@ -16,7 +16,6 @@ from ssl2_bids.bids.dataset import (
     read_description,
     select_participants,
     select_sessions,
-    warn_of_labels,
 )
 from ssl2_bids.bids.given_datasets import check_datasets
 from ssl2_bids.bids.inputs import find_sessions
@@ -366,22 +365,6 @@ def test_an_excluded_participant_that_is_missing_is_named_once(make_dataset, cap
     (text,) = caplog.messages
     assert f'--exclude-participant-label: no participant "1" in {root}. There are: 0' in text
     assert re.search(r'and \d others\.$', text)
-
-
-def test_labels_that_other_programs_cannot_read_are_named_once(make_dataset, caplog):
-    names = [
-        'sub-un_der/anat/sub-un_der_T1w.nii.gz',
-        'sub-a b/ses-1/anat/sub-a b_ses-1_T1w.nii.gz',
-    ]
-    root = make_dataset([*names, 'sub-a b/ses-x-2/anat/sub-a b_ses-x-2_T1w.nii.gz'])
-    with pytest.raises(NothingSelectedError, match='There are: "a b", "un_der"'):
-        select_participants(root, ('zz',))
-    warn_of_labels(select_sessions(root, select_participants(root, None), None))
-    (text,) = caplog.messages
-    assert '"sub-a b", "sub-un_der", "sub-a b/ses-x-2": BIDS allows only letters' in text
-    caplog.clear()
-    warn_of_labels([('01', None), ('x+y', 'a1')])
-    assert not caplog.messages
 
 
 @pytest.mark.parametrize('content', ['[1, 2]', '"text"', '{"Name": '])

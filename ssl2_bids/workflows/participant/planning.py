@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from ssl2_bids.bids.absent import AbsentResultsError, how_to_get, how_to_get_each, is_absent
-from ssl2_bids.bids.dataset import select_participants, select_sessions, warn_of_labels
+from ssl2_bids.bids.dataset import select_participants, select_sessions
 from ssl2_bids.bids.filters import SUFFIXES_OF
+from ssl2_bids.bids.folder_names import warn_of_folders, warn_of_labels
 from ssl2_bids.bids.given_datasets import GivenFileError, given_file_error
 from ssl2_bids.bids.inputs import Session, find_sessions
 from ssl2_bids.bids.outputs import (
@@ -62,6 +63,7 @@ def plan_sessions(settings: ParticipantSettings) -> list[Plan]:
     participants = select_participants(settings.bids_dir, settings.participants, settings.excluded)
     units = select_sessions(settings.bids_dir, participants, settings.sessions)
     warn_of_labels(units)
+    warn_of_folders(settings.bids_dir, participants)
     plans = _plans(units, card, settings, {}, templates, missing)
     problems = [plan.session.problem for plan in plans if not plan.session.skipped]
     if problems and all(problem in missing.values() for problem in problems):
