@@ -18,11 +18,11 @@ from ssl2_bids.networks.cards import Card
 from ssl2_bids.settings import GroupSettings
 from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.steps.lesions import NEIGHBOURS
-from ssl2_bids.volume import resample
+from ssl2_bids.volume import Volume, resample
 from ssl2_bids.voxel_grid import Grid
 from ssl2_bids.wording import counted
 from ssl2_bids.workflows.adaptation.cases import RAW, Case
-from ssl2_bids.workflows.annotations import place, ras_grid
+from ssl2_bids.workflows.annotations import onto_model_grid, place, ras_grid
 from ssl2_bids.workflows.segmentation_files import read_result, read_transform
 
 log = logging.getLogger('ssl2_bids')
@@ -46,9 +46,9 @@ NO_LESION_AT_ALL = 'Label at least one participant with lesions.'
 def annotation_of(case: Case, bids_dir: Path) -> tuple[Annotation, tuple[Label, ...], bool]:
     """The label of a case on the grid of its reference, and the masks that it was joined from.
 
-    Nothing is interpolated: it lies on that grid, or is brought there from the grid of another
-    image of the session by nearest neighbours, its annotated extent likewise. A label of the whole
-    of such an image is whole where that image holds the brain.
+    Nothing is interpolated. A label on that grid stays as it is. A whole label of another image of
+    the session is brought there by nearest neighbours, and is whole where that image holds the
+    brain. A sparse one is counted (:func:`onto_model_grid`): no annotated slice is lost.
 
     Returns
     -------
@@ -56,7 +56,8 @@ def annotation_of(case: Case, bids_dir: Path) -> tuple[Annotation, tuple[Label, 
 
     Raises
     ------
-    DataError : it lies on neither (both grids are named), or the transform is missing.
+    DataError : it lies on neither (both grids are named), the transform is missing, or none of its
+        lesions is left on the grid of the reference.
     """
     names = case.result.names
     brain = ras_grid(case.brain_mask)
@@ -76,18 +77,51 @@ def annotation_of(case: Case, bids_dir: Path) -> tuple[Annotation, tuple[Label, 
     contrast = {path.name: contrast for path, contrast in raw.items()}[placed.image]
     xfm = names.path('anat.transform', source=contrast, target=names.reference)
     transform = read_transform(xfm)
-    label, extent = placed.annotation.label, placed.annotation.extent
-    there = [
-        resample(volume, brain.affine, brain.shape, transform=transform, order=0)
-        for volume in (label, extent.with_data(extent.data.astype(np.uint8)))
-    ]
-    known = there[1].data > 0
-    if placed.annotation.whole and known[mask].all():
-        known = np.ones_like(known)
-    extent = there[1].with_data(known)
-    annotation = replace(placed.annotation, label=there[0], extent=extent)
-    _check_place(annotation, mask, placed.labels[0].path)
+    annotation = _on_reference(placed.annotation, brain, mask, transform)
+    path = placed.labels[0].path
+    if is_drawn(placed.annotation) and not is_drawn(annotation):
+        raise DataError(
+            f'no lesion is left of it on the grid of the reference ({names.reference}): the few '
+            f'voxels drawn on {contrast} lie between those of the reference',
+            advice=f'Draw it on the {names.reference} of the session.',
+            path=path,
+        )
+    _check_place(annotation, mask, path)
     return annotation, placed.labels, placed.annotation.whole
+
+
+def _on_reference(
+    annotation: Annotation, brain: Grid, mask: np.ndarray, transform: np.ndarray
+) -> Annotation:
+    """A label of another image on the grid of the reference; arrays as of :class:`Annotation`.
+
+    Parameters
+    ----------
+    brain : grid of the reference.
+    mask : bool, the brain on it.
+    transform : (4, 4), RAS+ mm of the reference to RAS+ mm of the other image.
+    """
+    shape = (brain.shape[0], brain.shape[1], brain.shape[2])
+    if annotation.whole:
+        drawn, seen = (
+            resample(volume, brain.affine, shape, transform=transform, order=0).data > 0
+            for volume in (
+                annotation.label,
+                annotation.extent.with_data(annotation.extent.data.astype(np.uint8)),
+            )
+        )
+        if seen[mask].all():
+            seen = np.ones_like(seen)
+    else:
+        drawn, seen = (
+            part > 0
+            for part in onto_model_grid(annotation, brain.affine, shape, transform=transform)
+        )
+    return replace(
+        annotation,
+        label=Volume(drawn.astype(np.uint8), brain.affine, annotation.label.contrast),
+        extent=Volume(np.asarray(seen), brain.affine, annotation.extent.contrast),
+    )
 
 
 def _check_place(annotation: Annotation, brain: np.ndarray, path: Path) -> None:
