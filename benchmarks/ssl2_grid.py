@@ -54,6 +54,7 @@ from torch import nn
 from ssl2_bids.files import whole_file
 from ssl2_bids.metrics import lesionwise, voxelwise
 from ssl2_bids.metrics.score_names import SCORES
+from ssl2_bids.networks.calibration import calibrate
 from ssl2_bids.networks.cards import LESION, Card
 from ssl2_bids.networks.weights import build_network, find_model, initialise, read_weights
 from ssl2_bids.settings import ADAPTATION, GroupSettings
@@ -212,7 +213,10 @@ def tested(network: nn.Module, person: Participant, grid: Grid) -> dict[str, str
     """Scores of one person of the test, on the network's grid of 1 mm."""
     truth = np.asarray(person.label) > 0
     windows = 1 if grid.device == 'cpu' else 8
-    probability = probability_of(network, person, grid.card, grid.device, batch_size=windows)
+    probability = calibrate(
+        probability_of(network, person, grid.card, grid.device, batch_size=windows),
+        grid.card.calibration,
+    )
     least = {'voxel_volume': 1.0, 'minimum_volume': grid.card.minimum_lesion_volume}
     found = label_instances(probability >= grid.card.threshold, **least)
     lesions = lesionwise.any_overlap(label_instances(truth, **least), found)

@@ -108,11 +108,13 @@ def segment(
             f'the network of {card.name} gives values that are not finite numbers',
             advice='Choose another model with --model, or another --device.',
         )
-    result, *others = (_in_brain(one, given.affine, brain_mask) for one in maps)
-    result = result.with_data(calibrate(result.data, card.calibration))
+    first, *others = maps
+    result = on_reference(first, given.affine, brain_mask, card)
     doubt = None
     if uncertainty:
-        doubt = others[0] if compared else result.with_data(entropy(result.data))
+        doubt = result.with_data(entropy(result.data))
+        if compared:
+            doubt = _in_brain(others[0], given.affine, brain_mask)
     used = zip(card.channels, given.present, strict=True)
     return Segmentation(
         probability=result,
@@ -123,7 +125,26 @@ def segment(
     )
 
 
-def _in_brain(values: Tensor, affine: np.ndarray, brain_mask: Volume) -> Volume:
+def on_reference(
+    values: Tensor | np.ndarray, affine: np.ndarray, brain_mask: Volume, card: Card
+) -> Volume:
+    """The answer of a network as probability on the grid of the reference: there it is calibrated.
+
+    Parameters
+    ----------
+    values : (D, H, W), not calibrated, on the grid of the network.
+    affine : (4, 4), voxel indices of that grid to RAS+ mm.
+    brain_mask : on the grid of the reference.
+
+    Returns
+    -------
+    Volume float32 on the grid of ``brain_mask``, zero outside the brain.
+    """
+    found = _in_brain(values, affine, brain_mask)
+    return found.with_data(calibrate(found.data, card.calibration))
+
+
+def _in_brain(values: Tensor | np.ndarray, affine: np.ndarray, brain_mask: Volume) -> Volume:
     found = inputs.to_reference(values, affine, brain_mask)
     return found.with_data(np.where(brain_mask.data > 0, found.data, np.float32(0)))
 

@@ -50,7 +50,10 @@ def probability_of(
     *,
     batch_size: int = 1,
 ) -> np.ndarray:
-    """Lesion probability (D, H, W) of a whole brain, on the grid of the network.
+    """Lesion probability (D, H, W) of a whole brain, on the grid of the network, not calibrated.
+
+    The calibration of a card acts on the grid of the reference, see
+    :func:`ssl2_bids.steps.segmentation.on_reference`.
 
     Parameters
     ----------
@@ -66,7 +69,7 @@ def probability_of(
         device=device,
         batch_size=batch_size,
     )
-    return calibrate(probability.numpy(), card.calibration)
+    return probability.numpy()
 
 
 def dice_of(
@@ -74,7 +77,7 @@ def dice_of(
 ) -> float:
     """Dice of one person at the card's threshold, in the annotated part of the brain."""
     brain, drawn, extent = masks_of(person, (slice(None),) * 3)
-    probability = probability_of(network, person, card, device)
+    probability = calibrate(probability_of(network, person, card, device), card.calibration)
     present = [c for c, there in zip(card.channels, person.present, strict=True) if there]
     marked = probability >= card.threshold_for(present)
     return voxelwise.dice(drawn & extent, marked & extent & brain)

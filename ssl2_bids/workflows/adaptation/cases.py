@@ -21,7 +21,7 @@ from ssl2_bids.bids.outputs import Result, read_sidecar, sidecar_path, sources_o
 from ssl2_bids.errors import DataError, NoInputError, Ssl2Error, UsageError
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.settings import GroupSettings
-from ssl2_bids.workflows.adaptation.first_results import is_made_by
+from ssl2_bids.workflows.adaptation.first_results import stored_by_another
 from ssl2_bids.workflows.current_results import is_second
 from ssl2_bids.workflows.segmentation_files import PROCESS_AGAIN
 
@@ -91,9 +91,9 @@ def find_cases(
     NoInputError : folders of labels were given, and none has a label of a processed session.
     """
     units: dict[tuple[str, str], Result] = {}
-    # the default model's first; results of adapted models last
-    other = {id(r): card is not None and not is_made_by(r, card) for r in results}
-    for result in sorted(results, key=lambda r: (is_second(r), other[id(r)], r.names.desc)):
+    # those of the start model first, then the default model's; results of adapted models last
+    other = {id(r): card is not None and bool(stored_by_another(r, card)) for r in results}
+    for result in sorted(results, key=lambda r: (other[id(r)], is_second(r), r.names.desc)):
         units.setdefault((result.names.subject, result.names.session or ''), result)
     drawn = labels_by_unit(settings, list(units))
     cases = [

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ssl2_bids.errors import DataError
-from ssl2_bids.steps.network_input import to_reference
+from ssl2_bids.steps.segmentation import on_reference
 from ssl2_bids.training.adaptation import recalibration as fitting
 from ssl2_bids.training.adaptation.adapt import slice_folds
 from ssl2_bids.training.adaptation.decision import ScorePair, gain_of, standard_error
@@ -276,10 +276,11 @@ def first_probability(work: Work) -> Probability:
             work.show(f'{one.case.name}: {stored}; the network segments it again')
             reported.add(one.case.name)
             annotation = work.annotations[one.case.name]
-            ready = cache.prepare(one.case, annotation, work.adaptation.card, one.folder)
+            card = work.adaptation.card
+            ready = cache.prepare(one.case, annotation, card, one.folder)
             work.network.to(work.device)
-            made = probability_of(work.network, ready.read(), work.adaptation.card, work.device)
-            cache.keep(kept, to_reference(made, ready.affine, brain).data[box])
+            made = probability_of(work.network, ready.read(), card, work.device)
+            cache.keep(kept, on_reference(made, ready.affine, brain, card).data[box])
         return cache.read_kept(kept)
 
     return found

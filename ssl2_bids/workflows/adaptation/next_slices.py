@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 
 from ssl2_bids.bids.outputs import output_name
+from ssl2_bids.networks.calibration import calibrate
 from ssl2_bids.reports import adaptation as pictures
 from ssl2_bids.training.adaptation import suggestions as suggesting
 from ssl2_bids.training.adaptation.left_out import probability_of
@@ -46,7 +47,8 @@ def suggest_slices(work: Work, adapted: Adapted) -> list[Suggestion]:
         maps = []
         for network in networks:
             network.to(device)
-            maps.append(probability_of(network, found, card, device))
+            made = probability_of(network, found, card, device)
+            maps.append(calibrate(made, card.calibration))
         error = suggesting.expected_error(maps)
         gains += suggesting.slice_gains(
             one.case.name, one.case.participant, error, voxel_size=card.voxel_size, known=known

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from ssl2_bids.steps.network_input import to_reference
+from ssl2_bids.steps.segmentation import on_reference
 from ssl2_bids.training.adaptation.left_out import probability_of
 from ssl2_bids.volume import Volume
 from ssl2_bids.voxel_grid import Box
@@ -18,7 +18,7 @@ from ssl2_bids.workflows.adaptation.state import Work
 
 
 def prediction_file(work: Work, one: PreparedSession, fold: str, rung: str) -> Path:
-    """The probability of a case left out of a fold, on the grid of the network."""
+    """The probability of a case left out of a fold: on the grid of the network, not calibrated."""
     return work.folder / f'probability-{one.case.name}-{fold}-{rung}.npy'
 
 
@@ -28,7 +28,7 @@ def of_files(work: Work, rung: str, cases: Sequence[Labelled]) -> Probability:
 
     def found(one: PreparedSession, box: Box, brain: Volume) -> np.ndarray:
         path = prediction_file(work, one, fold_of[one.case.name], rung)
-        made = to_reference(read_kept(path), one.affine, brain)
+        made = on_reference(read_kept(path), one.affine, brain, work.adaptation.card)
         return made.data[box]
 
     return found
@@ -38,13 +38,13 @@ def of_network(work: Work, network: nn.Module) -> Probability:
     """The probabilities of a network, on the reference's grid."""
 
     def found(one: PreparedSession, box: Box, brain: Volume) -> np.ndarray:
-        made = to_reference(predict(work, one, network), one.affine, brain)
-        return made.data[box]
+        made = predict(work, one, network)
+        return on_reference(made, one.affine, brain, work.adaptation.card).data[box]
 
     return found
 
 
 def predict(work: Work, one: PreparedSession, network: nn.Module) -> np.ndarray:
-    """The probabilities of a case by a network, float32 on the grid of the network."""
+    """The answer of a network on a case: float32 on the grid of the network, not calibrated."""
     network.to(work.device)
     return probability_of(network, one.read(), work.adaptation.card, work.device)

@@ -209,7 +209,7 @@ def _model_keys(case: Case, card: Card, channels: Sequence[str], device: str) ->
         device=device.partition(':')[0],
     )
     return made | {
-        'FirstResult': case.result.names.desc,
+        'FirstResult': case.result.sidecar.get('FirstResult', case.result.names.desc),
         'PreprocessingHash': case.result.sidecar.get('PreprocessingHash'),
         'ConfigurationHash': _configuration(case, card),
     }
