@@ -240,7 +240,7 @@ def adapt_site(settings: GroupSettings) -> dict[str, Any]:
     if work.trains:
         running.settle_time(work, folds)
         trained, _ = running.test_trained(work, folds, before)
-    start, first = [], ladder.first_probability(work)
+    start, first = [], predictions.first_probability(work)
     held = untrained.labelled_of(work, set(work.held))
     for one in held:
         start.append(ladder.score_one(work, one, first, Recalibration())[0])

@@ -15,18 +15,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ssl2_bids.errors import DataError
-from ssl2_bids.steps.segmentation import on_reference
 from ssl2_bids.training.adaptation import recalibration as fitting
 from ssl2_bids.training.adaptation.adapt import slice_folds
 from ssl2_bids.training.adaptation.decision import ScorePair, gain_of, standard_error
-from ssl2_bids.training.adaptation.left_out import probability_of
 from ssl2_bids.training.adaptation.recalibration import Counts, Recalibration
 from ssl2_bids.training.data.views import AXIAL
 from ssl2_bids.volume import Volume, read_grid
 from ssl2_bids.voxel_grid import Box, bounding_box
-from ssl2_bids.workflows.adaptation import prepare as cache
 from ssl2_bids.workflows.adaptation import scores as scoring
-from ssl2_bids.workflows.adaptation.first_results import stored_probability
 from ssl2_bids.workflows.adaptation.plan import MAX_FOLDS
 from ssl2_bids.workflows.adaptation.prepare import PreparedSession
 from ssl2_bids.workflows.adaptation.scores import LabelScores, Row, Truth
@@ -117,7 +113,7 @@ def test(
     ------
     DataError : there are too few annotated slices for the blocks.
     """
-    read = {case.one.case.name: _read(work, case, probability) for case in cases}
+    read = {case.one.case.name: read_near(work, case, probability) for case in cases}
     counts = {name: near.counts for name, near in read.items()}
     plain: dict[str, LabelScores] = {}
     tables: dict[str, Scores] = {}
@@ -263,30 +259,7 @@ def threshold_of(work: Work, one: PreparedSession) -> float:
     return work.adaptation.card.threshold_for(one.case.images)
 
 
-def first_probability(work: Work) -> Probability:
-    """Of the start model: as the participant level left it, else from its network."""
-    reported: set[str] = set()
-
-    def found(one: PreparedSession, box: Box, brain: Volume) -> np.ndarray:
-        stored = stored_probability(one.case.result, work.adaptation.card, brain)
-        if not isinstance(stored, str):
-            return stored.data[box]
-        kept = work.folder / f'probability-{one.case.name}-first.npy'
-        if one.case.name not in reported:
-            work.show(f'{one.case.name}: {stored}; the network segments it again')
-            reported.add(one.case.name)
-            annotation = work.annotations[one.case.name]
-            card = work.adaptation.card
-            ready = cache.prepare(one.case, annotation, card, one.folder)
-            work.network.to(work.device)
-            made = probability_of(work.network, ready.read(), card, work.device)
-            cache.keep(kept, on_reference(made, ready.affine, brain, card).data[box])
-        return cache.read_kept(kept)
-
-    return found
-
-
-def _read(work: Work, case: Labelled, probability: Probability) -> Near:
+def read_near(work: Work, case: Labelled, probability: Probability) -> Near:
     """Read a case once: count all of its voxels, and keep those that a threshold may mark."""
     brain = scoring.brain_of(case.one)
     truth = truth_of(work, case.one, brain)

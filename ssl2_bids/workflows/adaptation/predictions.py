@@ -1,4 +1,4 @@
-"""Probabilities of people who were left out: kept as files, or computed when needed."""
+"""Probabilities of labelled people: stored, kept as files, or computed when needed."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from ssl2_bids.steps.segmentation import on_reference
 from ssl2_bids.training.adaptation.left_out import probability_of
 from ssl2_bids.volume import Volume
 from ssl2_bids.voxel_grid import Box
+from ssl2_bids.workflows.adaptation.first_results import stored_probability
 from ssl2_bids.workflows.adaptation.ladder import Labelled, Probability
-from ssl2_bids.workflows.adaptation.prepare import PreparedSession, read_kept
+from ssl2_bids.workflows.adaptation.prepare import PreparedSession, keep, prepare, read_kept
 from ssl2_bids.workflows.adaptation.state import Work
 
 
@@ -40,6 +41,29 @@ def of_network(work: Work, network: nn.Module) -> Probability:
     def found(one: PreparedSession, box: Box, brain: Volume) -> np.ndarray:
         made = predict(work, one, network)
         return on_reference(made, one.affine, brain, work.adaptation.card).data[box]
+
+    return found
+
+
+def first_probability(work: Work) -> Probability:
+    """Of the start model: as the participant level left it, else from its network."""
+    reported: set[str] = set()
+
+    def found(one: PreparedSession, box: Box, brain: Volume) -> np.ndarray:
+        stored = stored_probability(one.case.result, work.adaptation.card, brain)
+        if not isinstance(stored, str):
+            return stored.data[box]
+        kept = work.folder / f'probability-{one.case.name}-first.npy'
+        if one.case.name not in reported:
+            work.show(f'{one.case.name}: {stored}; the network segments it again')
+            reported.add(one.case.name)
+            annotation = work.annotations[one.case.name]
+            card = work.adaptation.card
+            ready = prepare(one.case, annotation, card, one.folder)
+            work.network.to(work.device)
+            made = probability_of(work.network, ready.read(), card, work.device)
+            keep(kept, on_reference(made, ready.affine, brain, card).data[box])
+        return read_kept(kept)
 
     return found
 

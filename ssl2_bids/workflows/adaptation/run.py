@@ -27,6 +27,7 @@ from ssl2_bids.workflows.adaptation.ladder import Probability
 from ssl2_bids.workflows.adaptation.parallel import train_side_by_side
 from ssl2_bids.workflows.adaptation.plan import SLICES
 from ssl2_bids.workflows.adaptation.predictions import (
+    first_probability,
     of_files,
     of_network,
     predict,
@@ -79,7 +80,7 @@ def run(work: Work) -> Adapted:
         taken, decision = rungs[0], Decision(False, 'the start model was asked for')
     work.show(f'{"accepted" if decision.accepted else "not accepted"}: {decision.reason}')
     share = SHARES.get(taken.name, 0.0) if decision.accepted else 0.0
-    network, probability = work.network, ladder.first_probability(work)
+    network, probability = work.network, first_probability(work)
     if share:
         seen = [one.read() for one in seen_of(work, set(), layers_for(taken.name))]
         last = train_one(work, FINAL, seen, layers=layers_for(taken.name))
@@ -301,7 +302,7 @@ def score_held(
     work: Work, one: PreparedSession, probability: Probability, recalibration: Recalibration
 ) -> Row:
     """A participant held out, by the start model and by the adapted one."""
-    first = ladder.first_probability(work)
+    first = first_probability(work)
     before, truth = ladder.score_one(work, one, first, Recalibration())
     after, _ = ladder.score_one(work, one, probability, recalibration)
     work.show(

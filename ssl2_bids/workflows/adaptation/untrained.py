@@ -27,6 +27,7 @@ from ssl2_bids.workflows.adaptation import scores as scoring
 from ssl2_bids.workflows.adaptation.first_results import stored_by_another
 from ssl2_bids.workflows.adaptation.ladder import Labelled
 from ssl2_bids.workflows.adaptation.plan import SLICES, fold_count
+from ssl2_bids.workflows.adaptation.predictions import first_probability
 from ssl2_bids.workflows.adaptation.prepare import PreparedSession
 from ssl2_bids.workflows.adaptation.scores import LabelScores, Row
 from ssl2_bids.workflows.adaptation.state import Work
@@ -238,7 +239,7 @@ def test_untrained(
         f'recalibration on {counted(len(cases), "labelled session")}, '
         f'without training: about {ladder.expected_seconds(cases):.2g} seconds{first}'
     )
-    tested = ladder.test(work, cases, ladder.first_probability(work), least_move)
+    tested = ladder.test(work, cases, first_probability(work), least_move)
     work.test_seconds = time.monotonic() - began
     minutes = work.test_seconds / 60
     before, shown = tested.plain, [case for case in cases if case.blocks != 1]

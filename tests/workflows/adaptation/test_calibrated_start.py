@@ -20,7 +20,12 @@ from ssl2_bids.workflows.adaptation.cases import find_cases
 from ssl2_bids.workflows.adaptation.first_results import stored_by_another
 from ssl2_bids.workflows.adaptation.ladder import Labelled
 from ssl2_bids.workflows.adaptation.plan import plan_adaptation
-from ssl2_bids.workflows.adaptation.predictions import of_files, of_network, prediction_file
+from ssl2_bids.workflows.adaptation.predictions import (
+    first_probability,
+    of_files,
+    of_network,
+    prediction_file,
+)
 from ssl2_bids.workflows.adaptation.prepare import keep
 from ssl2_bids.workflows.adaptation.resegment import segment_case
 from ssl2_bids.workflows.adaptation.state import begin
@@ -55,7 +60,7 @@ def test_a_test_calibrates_where_the_model_in_use_does(site):
     one = work.labelled[0]
     brain = ladder.scoring.brain_of(one)
     box = ladder.truth_of(work, one, brain).box
-    stored = ladder.first_probability(work)(one, box, brain)
+    stored = first_probability(work)(one, box, brain)
     assert work.adaptation.card.calibration == Calibration(0.5, 1.0)
     assert 0.2 < stored.max() <= 1
 
@@ -67,7 +72,7 @@ def test_a_test_calibrates_where_the_model_in_use_does(site):
         probability_of(work.network, one.read(), work.adaptation.card, work.device),
     )
     found = {
-        'made again': ladder.first_probability(work)(again, box, brain),
+        'made again': first_probability(work)(again, box, brain),
         'network': of_network(work, work.network)(one, box, brain),
         'out of fold': of_files(work, 'whole', [Labelled(one, '1')])(one, box, brain),
     }

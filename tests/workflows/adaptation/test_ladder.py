@@ -37,6 +37,7 @@ from ssl2_bids.workflows.adaptation import run as running
 from ssl2_bids.workflows.adaptation import scores as scoring
 from ssl2_bids.workflows.adaptation.cases import images_of
 from ssl2_bids.workflows.adaptation.plan import plan_adaptation
+from ssl2_bids.workflows.adaptation.predictions import first_probability
 from ssl2_bids.workflows.adaptation.state import begin
 from ssl2_bids.workflows.cohort.run import run_group_level
 
@@ -230,7 +231,7 @@ def test_a_case_read_once_near_its_lesions_has_the_scores_of_all_its_voxels(site
     work = begin(plan_adaptation(site, results), lambda line: None)
     folds = running.make_folds(work)
     cases = running.labelled_cases(work, folds)
-    probability = ladder.first_probability(work)
+    probability = first_probability(work)
     tested = ladder.test(work, cases, probability, None)
     whole = {}
     for case in cases:
@@ -251,7 +252,8 @@ def test_a_case_read_once_near_its_lesions_has_the_scores_of_all_its_voxels(site
         marked = truth.brain & (found >= fitted.mark_from(0.5))
         tables = scoring.score(marked, truth, sizes)
         assert tested.recalibrated[name] in list(tables.values())
-        near = ladder._read(work, next(c for c in cases if c.one.case.name == name), probability)
+        case = next(c for c in cases if c.one.case.name == name)
+        near = ladder.read_near(work, case, probability)
         assert len(near.places) < 0.2 * truth.brain.sum()
         for threshold in (fitted.mark_from(0.5), 0.5, 0.06):
             found_near = np.zeros(truth.brain.shape, bool)

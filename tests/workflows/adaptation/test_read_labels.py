@@ -70,7 +70,8 @@ def test_no_annotated_slice_of_a_finer_image_is_lost(tmp_path):
         found, _, whole = annotation_of(case, site.raw)
         assert found.extent.data.any(axis=(0, 1)).sum() == 1, k
         assert (found.label.data > 0).sum() == 25, k
-        assert found.label.data.dtype == np.uint8 and found.extent.data.dtype == bool
+        assert found.label.data.dtype == np.uint8
+        assert found.extent.data.dtype == bool
         assert not whole
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
-import numpy as np
 from torch import nn
 
 from ssl2_bids.training.adaptation import recalibration as fitting
-from ssl2_bids.training.adaptation.left_out import probability_of
 from ssl2_bids.training.adaptation.recalibration import Recalibration
+from ssl2_bids.workflows.adaptation import ladder
+from ssl2_bids.workflows.adaptation.ladder import Labelled
+from ssl2_bids.workflows.adaptation.predictions import of_network
+from ssl2_bids.workflows.adaptation.untrained import of_twin
 
 if TYPE_CHECKING:
     from ssl2_bids.workflows.adaptation.prepare import PreparedSession
@@ -25,24 +26,16 @@ def trained_twins(work: Work) -> list[PreparedSession]:
 
 
 def recalibrated_on_twins(work: Work, network: nn.Module) -> Recalibration:
-    """Scale and shift of the logit and threshold, by people of the twin in no training."""
-    card = work.adaptation.card
-    network.to(work.device)
+    """Scale and shift of the logit and threshold, by people of the twin in no training.
+
+    As every other recalibration it is fitted on the grid of the reference, on which it is used.
+    """
+    people = of_twin(work)
+    probability = of_network(people, network)
     parts = []
     for one in work.twins[-KEPT_APART:]:
-        found = one.read()
-        probability = probability_of(network, found, card, work.device)
-        brain = np.asarray(found.brain) > 0
-        parts.append(
-            fitting.count(
-                probability,
-                np.asarray(found.label) > 0,
-                brain,
-                participant=one.case.participant,
-                voxel_volume=math.prod(card.voxel_size),
-                threshold=card.threshold_for(one.case.images),
-            )
-        )
+        near = ladder.read_near(people, Labelled(one, ''), probability)
+        parts += fitting.pooled(near.counts)
     fitted = fitting.fit(parts)
     work.show(
         f'recalibrated on {len(parts)} people of the scanner twin: the logit times '
