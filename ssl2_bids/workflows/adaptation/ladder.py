@@ -17,7 +17,12 @@ import numpy as np
 from ssl2_bids.errors import DataError
 from ssl2_bids.training.adaptation import recalibration as fitting
 from ssl2_bids.training.adaptation.adapt import slice_folds
-from ssl2_bids.training.adaptation.decision import ScorePair, gain_of, standard_error
+from ssl2_bids.training.adaptation.decision import (
+    ScorePair,
+    decide,
+    gain_of,
+    standard_error,
+)
 from ssl2_bids.training.adaptation.recalibration import Counts, Recalibration
 from ssl2_bids.training.data.views import AXIAL
 from ssl2_bids.volume import Volume, read_grid
@@ -226,12 +231,20 @@ def rows_of(
 
 
 def better_of(
-    cases: Sequence[Labelled], tested: Tested, before: dict[str, LabelScores]
+    cases: Sequence[Labelled], tested: Tested, before: dict[str, LabelScores], rung: str
 ) -> tuple[list[Row], Recalibration]:
-    """The rows of a trained network, recalibrated unless it is better without."""
+    """The rows of a trained network, recalibrated unless it is better without.
+
+    Of both the one that the decision accepts is better, and of two that it accepts, or refuses,
+    the one with the higher mean Dice.
+    """
     plain = rows_of(cases, tested, before, tested.plain)
     recalibrated = rows_of(cases, tested, before, tested.recalibrated)
-    if gain_of(scoring.pairs_of(recalibrated)) > gain_of(scoring.pairs_of(plain)):
+    worth = [
+        (decide(pairs, rung).accepted, gain_of(pairs))
+        for pairs in map(scoring.pairs_of, (plain, recalibrated))
+    ]
+    if worth[1] > worth[0]:
         return recalibrated, tested.fitted
     return plain, Recalibration()
 

@@ -156,7 +156,7 @@ def test_trained(
     cases, rungs = labelled_cases(work, folds), []
     for name in names:
         tested = ladder.test(work, cases, of_files(work, name, cases), None)
-        rows, recalibration = ladder.better_of(cases, tested, before)
+        rows, recalibration = ladder.better_of(cases, tested, before, name)
         rungs.append(Rung(name, tuple(rows), 0.0, recalibration))
     for number, case in enumerate(cases):
         after = ', '.join(f'{rung.rows[number].after.dice:.3f} {rung.name}' for rung in rungs)
