@@ -219,7 +219,8 @@ def test_the_picture_of_the_suggestions(tmp_path, count):
 
 def twin(**more):
     return {
-        'People': 8, 'Measured': 5, 'Field': 1.5, 'FieldKnown': True, 'Contrasts': ['FLAIR'],
+        'People': 8, 'Trained': 6, 'Fitted': 2, 'Measured': 5, 'Field': 1.5, 'FieldKnown': True,
+        'Contrasts': ['FLAIR'],
         'NotDrawn': {'T2w': 'no <sequence>'}, 'Heads': 'MNI152',
         'Statistics': [
             {'Contrast': 'FLAIR', 'Quantity': 'white matter / noise', 'Site': 17.25, 'Twin': 16.5},
@@ -233,11 +234,15 @@ def test_the_twin_stands_beside_the_site(tmp_path):
     page = page_of(tmp_path, facts(Twin=twin(), rows=0))
     assert 'fitted to the scans of 5 participants' in page
     assert 'No real label took part' in page
+    assert 'the training had 6 of them as labelled participants, and scale, shift and' in page
+    assert 'fitted to the lesions of the others (2)' in page
+    assert 'the test did not' not in page
     assert 'no &lt;sequence&gt;' in page
     assert 'src="figures/t.svg"' in page
     assert '17.25' in page
     labelled = page_of(tmp_path, facts(Twin=twin(FieldKnown=False)))
     assert 'No real label took part' not in labelled
+    assert 'the training had them as labelled participants, the test did not' in labelled
     assert '1.5 T, assumed' in labelled
     assert 'scanner twin' not in page_of(tmp_path, facts())
 

@@ -17,7 +17,7 @@ from ssl2_bids.workflows.adaptation.plan import SLICES, label_links
 from ssl2_bids.workflows.adaptation.run import HOLDOUT, layers_for
 from ssl2_bids.workflows.adaptation.state import Work, settings_for
 from ssl2_bids.workflows.adaptation.twin.draw import twin_facts
-from ssl2_bids.workflows.adaptation.twin.recalibrate import trained_twins
+from ssl2_bids.workflows.adaptation.twin.recalibrate import twin_uses
 from ssl2_bids.workflows.adaptation.untrained import Adapted
 
 LEFT_BEHIND = (
@@ -42,8 +42,9 @@ def card_content(work: Work, adapted: Adapted, compared: dict[str, Any]) -> dict
             scans = counted(labelled, 'scan')
         data += f'; then adapted to {scans} of a site, {labelled} of them labelled'
         if work.twin:
-            people = len(trained_twins(work))
-            data += f', by {people} simulated people of a scanner fitted to these scans'
+            uses = twin_uses(work)
+            data += f', by {uses["Trained"]} simulated people of a scanner fitted to these scans'
+            data += f', and recalibrated on {uses["Fitted"]} more' if uses['Fitted'] else ''
     elif accepted and work.twin and not labelled:
         data += (
             f'; then recalibrated on {len(work.twins)} simulated people of a scanner fitted to '
@@ -72,7 +73,7 @@ def card_content(work: Work, adapted: Adapted, compared: dict[str, Any]) -> dict
             'WeightShare': adapted.share,
             'Rungs': rung_facts(work, adapted),
             'Evidence': evidence_of(work, adapted),
-            **({'Twin': twin_facts(work.twin)} if work.twin else {}),
+            **({'Twin': twin_facts(work.twin) | twin_uses(work)} if work.twin else {}),
             'Patch': list(work.training.patch),
             'Seed': work.training.seed,
             'Folds': sorted({row.fold for row in adapted.rows if row.fold != HOLDOUT}),

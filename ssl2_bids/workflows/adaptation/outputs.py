@@ -42,6 +42,7 @@ from ssl2_bids.workflows.adaptation.plan import SLICES
 from ssl2_bids.workflows.adaptation.run import FINAL, HOLDOUT
 from ssl2_bids.workflows.adaptation.state import Work, settings_table
 from ssl2_bids.workflows.adaptation.twin.draw import twin_facts
+from ssl2_bids.workflows.adaptation.twin.recalibrate import twin_uses
 from ssl2_bids.workflows.adaptation.untrained import Adapted
 from ssl2_bids.workflows.participant.derivatives import template_transform
 from ssl2_bids.workflows.segmentation_files import read_result
@@ -177,7 +178,7 @@ def report_facts(
         'Annotate': annotate_rows(work, suggested),
         'AnnotateFigure': draw_suggestions(work, suggested),
         'Minutes': round(sum(h.seconds for h in work.histories.values()) / 60, 1),
-        'Twin': twin_facts(work.twin) | twin_files(work) if work.twin else None,
+        'Twin': twin_facts(work.twin) | twin_uses(work) | twin_files(work) if work.twin else None,
         'Final': any(name.endswith(FINAL) for name in work.histories),
     }
 

@@ -120,13 +120,17 @@ def _sentences(card: Card, threshold: float) -> list[str]:
 
 
 def _of_numbers(card: Card, threshold: float) -> list[str]:
-    """The sentence on scale, shift and threshold that a trained model has from the labels too."""
+    """The sentence on scale, shift and threshold of a trained model, and what has them fitted."""
     fitted = card.content.get('Recalibration')
     if not fitted:
         return []
+    source = 'the same labels'
+    if (twin := card.content.get('Twin')) and not card.content['Evidence']['Labelled']:
+        count = twin.get('Fitted', 'a few')  # cards of before lack it
+        source = f'the lesions of {count} other simulated people of this scanner'
     return [
         f'The logit of its probability was multiplied by {fitted["Scale"]:.2f} and changed by '
-        f'{fitted["Shift"]:.2f} [@guo2017], fitted to the same labels; voxels with a probability '
+        f'{fitted["Shift"]:.2f} [@guo2017], fitted to {source}; voxels with a probability '
         f'of at least {threshold:.2f} were classified as lesion.'
     ]
 
@@ -137,7 +141,7 @@ def _of_training(card: Card) -> list[str]:
     if 0 < (share := card.content.get('WeightShare', 1)) < 1:
         how += f'; its weights are {share:.0%} of the way from those of the latter'
     if twin := card.content.get('Twin'):
-        how += f'; trained with {_people_of(twin)}'
+        how += f'; trained with {_people_of(twin, twin.get("Trained", twin["People"]))}'
     return [
         f'The preprocessed images were then segmented again with the model '
         f'{uncited(card.name)}, which was adapted to the site from {_named(parent)} ({how}).'
@@ -152,7 +156,7 @@ def _of_recalibration(card: Card, threshold: float) -> list[str]:
     parent, fitted = card.content['Parent'], card.content['Recalibration']
     count, twin = len(card.content['Evidence']['Labelled']), card.content.get('Twin')
     masks = f'manual lesion masks of {count} participant{"s" if count > 1 else ""}'
-    of_twin = f'the lesions of {_people_of(twin)}' if twin else ''
+    of_twin = f'the lesions of {_people_of(twin, twin["People"])}' if twin else ''
     sentences = [
         f'The probabilities of {_named(parent)} were then recalibrated for '
         f'the site (model {uncited(card.name)}; no training): the logit was multiplied by '
@@ -175,8 +179,8 @@ def _of_minimum(card: Card, least: float) -> list[str]:
     return [f'Lesions below {least:g} mm³ were left out.'] if card.fitted_minimum_volume else []
 
 
-def _people_of(twin: dict[str, Any]) -> str:
+def _people_of(twin: dict[str, Any], count: int) -> str:
     return (
-        f'{twin["People"]} simulated people of a scanner whose protocol was fitted to unlabelled '
+        f'{count} simulated people of a scanner whose protocol was fitted to unlabelled '
         f'scans of {twin["Measured"]} participants'
     )

@@ -25,6 +25,15 @@ def trained_twins(work: Work) -> list[PreparedSession]:
     return work.twins if work.annotations else work.twins[:-KEPT_APART]
 
 
+def twin_uses(work: Work) -> dict[str, int]:
+    """How many people of the twin are in trainings, and to how many a recalibration is fitted.
+
+    With labels it is fitted to these, and people of the twin give no more than its least move.
+    """
+    trained = len(trained_twins(work)) if work.histories else 0
+    return {'Trained': trained, 'Fitted': 0 if work.annotations else len(work.twins) - trained}
+
+
 def recalibrated_on_twins(work: Work, network: nn.Module) -> Recalibration:
     """Scale and shift of the logit and threshold, by people of the twin in no training.
 

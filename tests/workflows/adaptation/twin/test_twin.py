@@ -115,8 +115,10 @@ def test_a_site_without_labels_is_adapted_by_its_twin(site):
     assert scanner.field == 1.5
     card = json.loads((out / 'models/adapted/model.json').read_text())
     assert card['Strategy'] == 'twin'
-    assert card['Twin']['People'] == 4
+    uses = {key: card['Twin'][key] for key in ('People', 'Trained', 'Fitted')}
+    assert uses == {'People': 4, 'Trained': 3, 'Fitted': 1}
     assert '3 simulated people' in card['TrainedOn']
+    assert 'and recalibrated on 1 more' in card['TrainedOn']
     assert card['Evidence']['LeftOut'] == 'nothing'
     assert 'Recalibration' in card
     page = (out / 'group_report.html').read_text()
