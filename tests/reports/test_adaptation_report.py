@@ -57,7 +57,6 @@ def facts(*, accepted=True, p=None, rows=2, **more):
         ],
         'AnnotateFigure': 'figures/x.svg',
         'Minutes': 12.5,
-        'Final': accepted,
     } | more
 
 
@@ -127,6 +126,7 @@ def test_the_page_states_what_became_of_the_model(tmp_path):
     assert 'no &lt;FLAIR&gt;' in page
     assert re.search(r'sub-07.*88.*41\.2', page, re.DOTALL)
     refused = page_of(tmp_path, facts(accepted=False))
+    assert 'does not train the folds again; the final model may need a training' in refused
     assert 'not accepted: the start model stays in use' in refused
     unused = page_of(tmp_path, facts(), people=1, label='other')
     assert 'The adapted model is used' not in unused

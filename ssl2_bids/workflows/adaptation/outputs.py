@@ -39,7 +39,7 @@ from ssl2_bids.workflows.adaptation.next_slices import (
     suggests,
 )
 from ssl2_bids.workflows.adaptation.plan import SLICES
-from ssl2_bids.workflows.adaptation.run import FINAL, HOLDOUT
+from ssl2_bids.workflows.adaptation.run import HOLDOUT
 from ssl2_bids.workflows.adaptation.state import Work, settings_table
 from ssl2_bids.workflows.adaptation.twin.draw import twin_facts
 from ssl2_bids.workflows.adaptation.twin.recalibrate import twin_uses
@@ -179,7 +179,6 @@ def report_facts(
         'AnnotateFigure': draw_suggestions(work, suggested),
         'Minutes': round(sum(h.seconds for h in work.histories.values()) / 60, 1),
         'Twin': twin_facts(work.twin) | twin_uses(work) | twin_files(work) if work.twin else None,
-        'Final': any(name.endswith(FINAL) for name in work.histories),
     }
 
 
