@@ -150,6 +150,36 @@ def test_masks_that_stay_have_no_scores_in_use(tmp_path):
         assert ('The adapted model is used' in page) is used
 
 
+@pytest.mark.parametrize(
+    ('more', 'stated', 'other'),
+    [
+        ({}, 'Of the rungs that the test accepts, the lowest', 'asked for'),
+        ({'Accept': 'always'}, 'or of all where it accepts none', 'asked for'),
+        ({'AskedRung': 'whole'}, 'whole was asked for, and is used only if', 'standard error of'),
+        (
+            {'AskedRung': 'recalibrated', 'Accept': 'always'},
+            'recalibrated was asked for, and is used whatever the scores are',
+            'standard error of the best',
+        ),
+        ({'AskedRung': 'bundled'}, 'bundled was asked for: nothing is chosen', 'of the best'),
+    ],
+)
+def test_the_page_states_by_which_rule_a_rung_is_used(tmp_path, more, stated, other):
+    rung = {'Dice': 0.7, 'Gain': 0.01, 'Interval': [None, None], 'LesionF1': 0.7, 'Minutes': 0.1}
+    rungs = [
+        {**rung, 'Rung': name, 'Recalibrated': False, 'Taken': name == 'recalibrated'}
+        for name in ('bundled', 'recalibrated')
+    ]
+    rule = page_of(tmp_path, facts(Rungs=rungs, **more)).partition('bundled: the start model.')[2]
+    rule = rule.partition('</p>')[0]
+    assert stated in rule
+    assert other not in rule
+    assert 'accepted with a lower Dice' not in rule
+    rungs[1]['Gain'] = -0.01
+    page = page_of(tmp_path, facts(Rungs=rungs, **more))
+    assert ('accepted with a lower Dice' in page) is (more.get('Accept') != 'always')
+
+
 def test_p_values_where_there_are_enough(tmp_path):
     page = page_of(tmp_path, facts(p=0.031, rows=6))
     assert '0.031' in page

@@ -174,7 +174,7 @@ def layers_for(rung: str) -> str:
 
 
 def training_minutes(work: Work, layers: str) -> float:
-    """Of all trainings of these layers so far."""
+    """Of the trainings of these layers: those of the test, and the final one where it was run."""
     seconds = [
         history.seconds
         for name, history in work.histories.items()

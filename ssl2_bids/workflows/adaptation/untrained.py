@@ -54,7 +54,7 @@ class Rung:
     Attributes
     ----------
     rows : out-of-fold scores, before and after.
-    minutes : what the model of this rung costs.
+    minutes : of the trainings of its test, and of that of the final model where it was trained.
     recalibration : fitted on all labelled participants that are not held out.
     """
 

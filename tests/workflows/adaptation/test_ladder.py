@@ -568,6 +568,20 @@ def test_a_model_of_an_adapted_model_has_its_minimum_volume_and_not_its_twin(sit
     assert 'Lesions below 200 mm³ were left out.' in summary['methods']
 
 
+def test_the_report_counts_labelled_sessions_held_out_and_names_what_was_asked_for(site):
+    card = replace(read_card(Path(site.model)), label='')
+    network = load_network(card)
+    for session in ('a', 'b'):
+        add_person(site.bids_dir, site.output_dir, '05', head(5), card, network, session=session)
+    put_label(site.labels[0], '05', head(5).lesion, session='a')
+    code, output = run(replace(site, holdout=('05',), resegment=False))
+    assert code == 0, output
+    facts = read_sidecar(site.output_dir / 'models/adapted/report.json')
+    assert (facts['Sessions'], facts['Labelled'], facts['HeldOut']) == (6, 3, 1)
+    assert (facts['AskedRung'], facts['Accept']) == ('recalibrated', 'auto')
+    assert 'Final' not in facts
+
+
 def test_people_without_lesions_ask_for_no_empty_masks(site, caplog):
     """A few of them have Dice 1 with empty masks: this is no reason to lose patients' lesions."""
     for number in (3, 4):
