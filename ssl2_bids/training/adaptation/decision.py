@@ -67,7 +67,8 @@ def choose(tests: Mapping[str, Sequence[ScorePair]], *, always: bool = False) ->
 
     The one-standard-error rule of Breiman et al. (Classification and Regression Trees, 1984):
     of models that the test cannot distinguish the simplest one. The error is that of the mean
-    difference to the best rung, paired by participant.
+    difference to the best rung, paired by participant. Without a single pair the recalibration
+    stands for the labels, and without labels the whole change for the training.
 
     Parameters
     ----------
@@ -79,8 +80,9 @@ def choose(tests: Mapping[str, Sequence[ScorePair]], *, always: bool = False) ->
     among = better or list(tests)
     means = {rung: gain_of(tests[rung]) for rung in among}
     best = max(reversed(among), key=lambda rung: means[rung])
-    if not math.isfinite(means[best]):  # without a test the whole change
-        return Choice(among[-1], decisions[among[-1]])
+    if not math.isfinite(means[best]):  # without a test the few numbers, or the whole change
+        untested = RECALIBRATED if RECALIBRATED in tests else among[-1]
+        return Choice(untested, decisions[untested])
     taken = next(
         rung
         for rung in among

@@ -63,7 +63,9 @@ def run(work: Work) -> Adapted:
     least_move = move_of_twin(work) if work.twin and work.annotations else None
     rungs, before = test_untrained(work, folds, least_move)
     peers: list[nn.Module] = []
-    if work.trains and settle_time(work, folds):
+    # of a label that cannot be tested nothing is trained, but for a rung that is taken for sure
+    needed = folds or not work.annotations or (settings.rung and settings.accept == 'always')
+    if work.trains and (not needed or settle_time(work, folds)):
         trained, peers = test_trained(work, folds, before)
         rungs += trained
     asked = {r.name: r for r in rungs if r.name != BUNDLED and settings.rung in (None, r.name)}

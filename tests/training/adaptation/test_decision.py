@@ -118,6 +118,14 @@ def test_always_takes_one_even_without_scores():
     assert not choose({'half-way': [], 'whole': []}).decision.accepted
 
 
+def test_of_labels_that_leave_nothing_for_a_test_the_few_numbers_are_taken():
+    tests = {'recalibrated': [], 'last-layers': [], 'half-way': [], 'whole': []}
+    choice = choose(tests, always=True)
+    assert (choice.rung, choice.decision.accepted) == ('recalibrated', True)
+    choice = choose(tests)
+    assert (choice.rung, choice.decision.accepted) == ('recalibrated', False)
+
+
 def test_the_standard_error_is_of_paired_differences_of_participants():
     assert standard_error(pairs(0.6, 0.7, 0.8), pairs(0.5, 0.6, 0.7)) == pytest.approx(0, abs=1e-9)
     found = standard_error(pairs(0.6, 0.7), pairs(0.5, 0.4))

@@ -383,6 +383,14 @@ def test_a_single_slice_leaves_nothing_for_a_test(site, monkeypatch):
     assert 'Tested on slices' not in page
     hurried = replace(site, rung=None, steps=None, max_minutes=1e-6, label='hurried')
     assert run(hurried)[0] == 0
+    for accept in ('always', 'auto'):
+        label = f'slices{accept}'
+        asked = replace(site, rung=None, folds='slices', accept=accept, label=label)
+        code, output = run(replace(asked, resegment=False, holdout=('02',)))
+        assert (code, 'trainings of' in output) == (0, False)
+        card = read_sidecar(site.output_dir / f'models/{label}/model.json')
+        assert card['Accepted'] is (accept == 'always')
+        assert card['Rung'] == ('recalibrated' if card['Accepted'] else 'bundled')
 
 
 def test_what_the_participant_level_made_with_the_adapted_model_stays(site):
