@@ -128,11 +128,16 @@ def keys_of_model(keys: dict[str, Any]) -> dict[str, Any]:
 
 
 def calibration_keys(card: Card) -> dict[str, Any]:
-    """The sidecar key on the calibration of a model that was recalibrated at a site."""
-    if 'Recalibration' not in card.content and card.calibration == UNCHANGED:
+    """The sidecar key on the calibration of a model that was recalibrated at a site.
+
+    The labelled participants of a model that has the calibration of its start model were not
+    those of the fit: they are not named.
+    """
+    own = 'Recalibration' in card.content
+    if not own and card.calibration == UNCHANGED:
         return {}
     calibration = {'Scale': card.calibration.scale, 'Shift': card.calibration.shift}
-    labelled = card.content.get('Evidence', {}).get('Labelled')
+    labelled = card.content.get('Evidence', {}).get('Labelled') if own else None
     return {'Calibration': calibration | ({'Participants': labelled} if labelled else {})}
 
 

@@ -29,6 +29,7 @@ from ssl2_bids.workflows.adaptation.predictions import (
 from ssl2_bids.workflows.adaptation.prepare import keep
 from ssl2_bids.workflows.adaptation.resegment import segment_case
 from ssl2_bids.workflows.adaptation.state import begin
+from ssl2_bids.workflows.segmentation_files import calibration_keys
 
 OWN = {'Scale': 0.5, 'Shift': 1.0}
 
@@ -96,6 +97,14 @@ def test_the_result_of_the_start_model_goes_before_the_first_one(site, tmp_path)
     assert made.sidecar['FirstResult'] == first.result.names.desc
     found = find_cases(site, find_results(site.output_dir))
     assert {case.result.names.desc for case in found} == {first.result.names.desc}
+
+
+def test_labels_that_the_calibration_was_not_fitted_to_are_not_named_with_it(model):
+    evidence = {'Evidence': {'Labelled': ['sub-09']}}
+    trained = replace(model, content=model.content | evidence)
+    assert calibration_keys(trained) == {'Calibration': OWN}
+    fitted = replace(model, content=trained.content | {'Recalibration': {}})
+    assert calibration_keys(fitted) == {'Calibration': OWN | {'Participants': ['sub-09']}}
 
 
 def test_a_result_of_a_former_calibration_is_of_another_model(site, model, tmp_path):
