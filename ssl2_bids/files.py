@@ -15,7 +15,7 @@ import logging
 import os
 import secrets
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -101,6 +101,14 @@ def check_folder(path: Path, what: str = 'folder', *, advice: str = 'Check the p
             f'a file is not a {what}', advice=f'Give the folder, such as {path.parent}.', path=path
         )
     raise NoInputError(f'no such {what}', advice=advice, path=path)
+
+
+def each_once(folders: Iterable[Path]) -> tuple[Path, ...]:
+    """Folders without those that are one given before, by another path or a link, too."""
+    found: dict[Path, Path] = {}
+    for folder in folders:
+        found.setdefault(folder.resolve(), folder)
+    return tuple(found.values())
 
 
 def remove_leftovers(folder: Path) -> None:

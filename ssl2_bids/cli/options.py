@@ -20,7 +20,7 @@ from ssl2_bids.cli.values import absolute, is_list, strip_prefix
 from ssl2_bids.cli.values import datasets as given_datasets
 from ssl2_bids.cli.work_folder import usual_work_dir
 from ssl2_bids.errors import NoInputError, UsageError
-from ssl2_bids.files import check_folder, read_text, reading
+from ssl2_bids.files import check_folder, each_once, read_text, reading
 from ssl2_bids.settings import (
     LEVELS,
     UNTRAINED,
@@ -256,7 +256,7 @@ def _of_adaptation(
             advice='Give both, or leave --twin-heads out.',
         )
     return {
-        'labels': tuple(labels),
+        'labels': each_once(labels),
         'twin_heads': _existing_folders([arguments.twin_heads])[0]
         if arguments.twin_heads
         else None,
@@ -280,7 +280,7 @@ def _existing_folders(paths: list[Path] | None) -> list[Path]:
 
 def _folders_of_labels(arguments: argparse.Namespace) -> tuple[Path, ...]:
     """The folders of ``--calibrate-from``, which excludes what would make it useless."""
-    folders = tuple(_existing_folders(arguments.calibrate_from))
+    folders = each_once(_existing_folders(arguments.calibrate_from))
     if folders:
         useless = {'threshold', 'sloppy', 'reports_only', 'boilerplate_only'}
         _refuse(arguments, useless & _set_options(arguments), 'with --calibrate-from')

@@ -669,8 +669,15 @@ def test_labels_of_datasets_are_folders_of_labels_at_group_level(dataset, tmp_pa
     words = ['-d', f'labels={drawn}', f'more={drawn}', f'fmriprep={plain}']
     arguments = options.parse([str(dataset), str(tmp_path / 'out'), 'group', *words])
     settings = options.settings_for('group', arguments)
-    assert settings.labels == (drawn, drawn)
+    assert settings.labels == (drawn,)  # else its masks would count as those of two raters
     assert settings.derivatives == {'more': drawn, 'fmriprep': plain}
+    (tmp_path / 'link').symlink_to(drawn)
+    given = ['--labels', str(tmp_path / 'link'), str(drawn / '.'), '-d', f'man={drawn}']
+    arguments = options.parse([str(dataset), str(tmp_path / 'out'), 'group', *given])
+    assert options.settings_for('group', arguments).labels == (tmp_path / 'link',)
+    given = ['--calibrate-from', str(drawn), str(tmp_path / 'link')]
+    arguments = options.parse([str(dataset), str(tmp_path / 'out'), 'participant', *given])
+    assert options.settings_for('participant', arguments).calibrate_from == (drawn,)
     arguments = options.parse([str(dataset), str(tmp_path / 'out'), 'group', *words[:2],
                                '--strategy', 'none'])  # fmt: skip
     with pytest.raises(UsageError, match='does not apply with --strategy none'):

@@ -19,6 +19,7 @@ from ssl2_bids.bids.label_ranking import ranked, session_of
 from ssl2_bids.bids.labels import Label, alike, find_labels, look_for_labels
 from ssl2_bids.bids.outputs import Result, read_sidecar, sidecar_path, sources_of
 from ssl2_bids.errors import DataError, NoInputError, Ssl2Error, UsageError
+from ssl2_bids.files import each_once
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.settings import GroupSettings
 from ssl2_bids.workflows.adaptation.first_results import stored_by_another
@@ -62,10 +63,10 @@ class Case:
 
 
 def label_folders(settings: GroupSettings) -> tuple[Path, ...]:
-    """The folders asked for, else those of the usual names in the dataset."""
+    """The folders asked for, else those of the usual names in the dataset; each once."""
     derivatives = settings.bids_dir / 'derivatives'
     usual = tuple(derivatives / name for name in USUAL if (derivatives / name).is_dir())
-    return settings.labels or usual
+    return each_once(settings.labels or usual)
 
 
 def labelled_in(folder: Path) -> list[str]:

@@ -6,7 +6,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from ssl2_bids.workflows.adaptation.cases import labelled_in
+from ssl2_bids.settings import GroupSettings
+from ssl2_bids.workflows.adaptation.cases import label_folders, labelled_in
 
 
 @pytest.mark.parametrize(
@@ -24,3 +25,10 @@ def test_brain_and_change_masks_are_no_labels(tmp_path, name, expected):
     image.to_filename(anat / f'{name}.nii.gz')
     assert labelled_in(tmp_path) == (['01'] if expected else [])
     assert labelled_in(tmp_path / 'elsewhere') == []
+
+
+def test_a_usual_folder_that_is_a_link_to_another_one_counts_once(tmp_path):
+    (tmp_path / 'data/derivatives/manual_masks').mkdir(parents=True)
+    (tmp_path / 'data/derivatives/labels').symlink_to('manual_masks')
+    settings = GroupSettings(tmp_path / 'data', tmp_path / 'out', tmp_path / 'work')
+    assert label_folders(settings) == (tmp_path / 'data/derivatives/manual_masks',)
