@@ -25,6 +25,9 @@ from ssl2_bids.workflows.segmentation_files import read_result
 class LabelScores:
     """One case under one model; NaN where undefined, None where annotated in part.
 
+    Lesion-wise scores are undefined where the label has no lesion that counts: they would be 1 or
+    0, for a single voxel.
+
     Attributes
     ----------
     volume_bias : (V_p - V_r) / V_r, negative where too little was found.
@@ -123,16 +126,18 @@ def score(
     voxel = truth.voxel_volume
     found = label_instances(marked, voxel_volume=voxel, minimum_volume=min(minimum_volumes))
     sizes = np.bincount(found.ravel())[1:] * voxel  # descending
+    drawn = truth.lesions if truth.lesions is not None and truth.lesions.any() else None
+    undefined = None if truth.lesions is None else math.nan
     scores = {}
     for smallest in minimum_volumes:
         kept = np.where(found <= int((sizes >= smallest - 1e-6).sum()), found, 0)
         here = (truth.drawn & truth.extent, (kept > 0) & truth.extent)
-        lesions = None if truth.lesions is None else lesionwise.any_overlap(truth.lesions, kept)
+        lesions = None if drawn is None else lesionwise.any_overlap(drawn, kept)
         scores[smallest] = LabelScores(
             dice=voxelwise.dice(*here),
-            lesion_f1=lesions.f1 if lesions else None,
-            lesion_sensitivity=lesions.sensitivity if lesions else None,
-            lesion_precision=lesions.precision if lesions else None,
+            lesion_f1=lesions.f1 if lesions else undefined,
+            lesion_sensitivity=lesions.sensitivity if lesions else undefined,
+            lesion_precision=lesions.precision if lesions else undefined,
             volume_bias=voxelwise.volume_error(*here),
             volume=float(here[1].sum()) * voxel,
         )
