@@ -23,8 +23,8 @@ SCORES: dict[str, Score] = {
     'dice': Score('Dice', 'Dice coefficient of the voxels'),
     'lesion_f1': Score(
         'Lesion F1',
-        'lesion F1, any overlap; n/a where annotated in part, and where no labelled lesion has the '
-        'minimum volume',
+        'lesion F1, any overlap; n/a where annotated in part, and where no labelled lesion has '
+        'the minimum volume',
     ),
     'lesion_sensitivity': Score(
         'Lesion sensitivity', 'share of the labelled lesions that were detected; n/a likewise'

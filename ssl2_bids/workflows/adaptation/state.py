@@ -165,7 +165,9 @@ def begin(adaptation: Adaptation, show: ShowLine) -> Work:
     if not people:
         raise DataError('no session can be prepared for this model', advice=lost[0][1])
     unannotated = any(
-        one.case.name not in annotations or not annotations[one.case.name].whole for one in people
+        one.case.name not in annotations or not annotations[one.case.name].whole
+        for one in people
+        if one.case.participant not in settings.holdout
     )
     adaptation, twin = with_twin(adaptation, annotations, people, root, digests, show)
     chosen = training_settings(adaptation, device, unannotated=unannotated)

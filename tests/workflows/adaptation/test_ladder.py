@@ -590,6 +590,21 @@ def test_the_report_counts_labelled_sessions_held_out_and_names_what_was_asked_f
     assert 'Final' not in facts
 
 
+def test_what_is_held_out_does_not_choose_the_strategy(site):
+    """An unlabelled session of a participant who is in no training gives it no unlabelled part."""
+    card = replace(read_card(Path(site.model)), label='')
+    network = load_network(card)
+    for session in ('a', 'b'):
+        add_person(site.bids_dir, site.output_dir, '05', head(5), card, network, session=session)
+    put_label(site.labels[0], '05', head(5).lesion, session='a')
+    for number in (3, 4):
+        put_label(site.labels[0], f'{number:02d}', head(number).lesion)
+    for holdout, strategy in ((('05',), 'supervised'), ((), 'mean_teacher')):
+        settings = replace(site, rung='whole', holdout=holdout)
+        planned = plan_adaptation(settings, find_results(site.output_dir))
+        assert begin(planned, lambda line: None).training.strategy == strategy
+
+
 def test_people_without_lesions_ask_for_no_empty_masks(site, caplog):
     """A few of them have Dice 1 with empty masks: this is no reason to lose patients' lesions."""
     for number in (3, 4):
