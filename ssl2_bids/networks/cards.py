@@ -87,6 +87,14 @@ class Card:
         return sorted({*own, *(evidence.get('SeenBefore') or ())})
 
     @property
+    def label_digests(self) -> set[str]:
+        """SHA-256 of the files of labels that this model learnt from, without its start models."""
+        files = self.content.get('Labels') if self.content.get('Accepted', True) else None
+        if not isinstance(files, list):
+            return set()
+        return {str(one.get('Sha256')) for one in files if isinstance(one, dict)}
+
+    @property
     def fitted_minimum_volume(self) -> float:
         """The minimum lesion volume in mm^3 that a site asks for; 0 where none was fitted."""
         own = (self.content.get('Recalibration') or {}).get('MinimumLesionVolume')

@@ -14,6 +14,7 @@ from scipy import ndimage
 from ssl2_bids.bids.labels import Label
 from ssl2_bids.bids.outputs import read_sidecar, sidecar_path, sources_of
 from ssl2_bids.errors import DataError, ReadError
+from ssl2_bids.files import sha256
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.settings import GroupSettings
 from ssl2_bids.steps.annotation import Annotation
@@ -36,6 +37,14 @@ OR_HEALTHY = (
     'as healthy tissue'
 )
 FEW = f'{{}} drawn, and the model marks {{}}: if only some slices were looked at, {OR_HEALTHY}'
+OF_THE_PERSON = (
+    'the start model {model} was adapted to labels of this participant: its scores are too high, '
+    'and what is gained is not seen'
+)
+OF_THE_NAME = (
+    'the start model {model} was adapted to labels of a participant of this name. If it is the '
+    'same person, its scores are too high, and what is gained is not seen'
+)
 NO_LESIONS = (
     'If these participants have no lesions, write "Manual": true in the JSON files of the labels '
     '(or, at the group level, give --empty-labels negative).'
@@ -326,18 +335,24 @@ def _only_patient(
 
 
 def seen_before(card: Card, cases: Sequence[Case]) -> list[tuple[str, str]]:
-    """A remark, with the case, on each label that the start model was adapted to.
+    """A remark, with the case, on each label of a participant that the start model learnt from.
+
+    Equal files are of the same person. Else the name alone is known, which another site may have
+    for another person; a label may also have been corrected.
 
     Parameters
     ----------
     card : of the start model.
     """
-    seen = card.adapted_to
-    text = (
-        f'the start model {card.name} was adapted to labels of this participant: its scores are '
-        'too high, and what is gained is not seen'
-    )
-    names = [case.name for case in cases if case.labels and f'sub-{case.participant}' in seen]
-    for name in names:
+    known = card.adapted_to
+    remarks = []
+    for case in cases:
+        if not case.labels or f'sub-{case.participant}' not in known:
+            continue
+        text = OF_THE_NAME
+        if any(sha256(label.path) in card.label_digests for label in case.labels):
+            text = OF_THE_PERSON
+        remarks.append((case.name, text.format(model=card.name)))
+    for name, text in remarks:
         log.warning('%s: %s', name, text)
-    return [(name, text) for name in names]
+    return remarks

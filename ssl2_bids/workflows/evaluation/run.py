@@ -24,7 +24,10 @@ from ssl2_bids.workflows.annotations import MisfitError, Placed, place
 from ssl2_bids.workflows.evaluation import segmented
 
 SLOPPY = 'made with --sloppy: the scores have no use'
-LEARNT = 'the model {model} was adapted to labels of this participant: its scores are too high'
+LEARNT = (
+    'the model {model} was adapted to labels of a participant of this name: if it is the same '
+    'person, its scores are too high'
+)
 
 
 @dataclass(frozen=True)

@@ -564,6 +564,15 @@ def test_a_model_of_an_adapted_model_has_its_minimum_volume_and_not_its_twin(sit
         assert replace(second, content=content).adapted_to == seen
     page = (site.output_dir / 'group_report.html').read_text(encoding='utf-8')
     assert 'was adapted to labels of this participant: its scores are too high' in page
+    assert 'of a participant of this name' not in page
+    shutil.copytree(site.labels[0], site.labels[0].with_name('others'))
+    put_label(site.labels[0].with_name('others'), '01', head(7).lesion)
+    other = replace(always, model=str(first.parent), label='three', resegment=False)
+    run(replace(other, labels=(site.labels[0].with_name('others'),)))
+    notes = {one['name']: one['note'] for one in read_sidecar(
+        site.output_dir / 'models/three/report.json')['LabelNotes']}  # fmt: skip
+    assert 'labels of a participant of this name. If it is the same person' in notes['sub-01']
+    assert 'was adapted to labels of this participant: its scores' in notes['sub-02']
     card = read_card(site.output_dir / 'models' / 'two')
     assert 'Twin' not in card.content
     assert card.fitted_minimum_volume == card.minimum_lesion_volume == 200

@@ -525,7 +525,7 @@ def test_whom_a_model_was_adapted_to_is_noted(two_models):
     folder = pred / 'models' / 'better'
     folder.mkdir(parents=True)
     write_json(folder / 'model.json', card)
-    text = 'sub-02: the model better was adapted to labels of this participant'
+    text = 'sub-02: the model better was adapted to labels of a participant of this name: if'
     assert sum(text in note for note in evaluate(pred, manual, model=(None, 'better')).notes) == 1
     assert not any('adapted' in note for note in evaluate(pred, manual).notes)
     free = look_for_false_lesions(pred, models=['better'])
