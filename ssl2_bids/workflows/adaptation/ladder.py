@@ -110,6 +110,11 @@ def test(
 ) -> Tested:
     """Score a network on labelled cases, and its recalibration by all but the one scored.
 
+    The minimum volume of a case is chosen by the scores of the other participants. Those are of
+    fits to all participants but the one scored, hence to the label of the case, too. This is an
+    effect of second order: a label can change the minimum volume of its own test through the few
+    numbers of these fits alone.
+
     Parameters
     ----------
     least_move : of the threshold, by evidence beside these labels.
