@@ -161,7 +161,7 @@ def assign_folds(loads: Mapping[str, float], folds: int, *, seed: int) -> dict[s
     found: dict[str, int] = {}
     for start in range(0, len(ordered), folds):
         dealt = random.permutation(folds) + 1
-        # the last, smaller hand goes to the first folds: their sizes differ by one at most
+        # the last, smaller hand goes to random folds, one to each: sizes differ by one at most
         for name, fold in zip(ordered[start : start + folds], dealt.tolist(), strict=False):
             found[name] = fold
     return found

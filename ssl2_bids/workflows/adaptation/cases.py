@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 from ssl2_bids.bids.dataset import (
@@ -181,6 +182,15 @@ def images_of(result: Result) -> dict[str, Path]:
             path=missing[0] if missing else sidecar,
         )
     return {path.name.split('.')[0].rsplit('_', 1)[1]: path for path in paths}
+
+
+def raw_file(sidecar: Mapping[str, Any], bids_dir: Path) -> Path | None:
+    """The raw file that a sidecar names as source; None where it is missing."""
+    for uri in sources_of(sidecar):
+        path = bids_dir / unquote(uri.removeprefix(RAW))
+        if uri.startswith(RAW) and path.is_file():
+            return path
+    return None
 
 
 def check_holdout(cases: Sequence[Case], settings: GroupSettings) -> None:

@@ -192,7 +192,7 @@ def _best_minimum(tables: Sequence[tuple[str, Scores]], sizes: Sequence[float]) 
     tables : scores of the cases, each with its participant.
     """
     scores = {
-        size: [ScorePair(name, (0.0, _or_nan(one[size].lesion_f1))) for name, one in tables]
+        size: [ScorePair(name, (0.0, scoring.or_nan(one[size].lesion_f1))) for name, one in tables]
         for size in sizes
     }
     means = {size: gain_of(pairs) for size, pairs in scores.items()}
@@ -204,10 +204,6 @@ def _best_minimum(tables: Sequence[tuple[str, Scores]], sizes: Sequence[float]) 
         for size in sizes
         if means[best] - means[size] <= standard_error(scores[best], scores[size])
     )
-
-
-def _or_nan(value: float | None) -> float:
-    return math.nan if value is None else value
 
 
 def rows_of(

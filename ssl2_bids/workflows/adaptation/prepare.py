@@ -34,16 +34,12 @@ class PreparedSession:
     ----------
     key : hash of all that it is made from, by content.
     affine : (4, 4), voxel indices of the network's grid to RAS+ mm.
-    channels : the card's channels that are there.
-    size : bytes on disk.
     """
 
     case: Case
     folder: Path
     key: str
     affine: np.ndarray
-    channels: tuple[str, ...]
-    size: int
 
     def read(self) -> Participant:
         """The arrays, mapped into memory."""
@@ -95,13 +91,7 @@ def prepare(
         ),
         folder,
     )
-    pairs = zip(card.channels, given.present, strict=True)
-    content = {
-        'Key': key,
-        'Affine': given.affine.tolist(),
-        'Channels': [channel for channel, contrast in pairs if contrast is not None],
-    }
-    write_json(folder / MADE, content)
+    write_json(folder / MADE, {'Key': key, 'Affine': given.affine.tolist()})
     made = _taken_up(case, folder, key)
     assert made is not None
     return made
@@ -121,7 +111,7 @@ def identified(
     DataError : a file cannot be read; it is named.
     """
     key = _key(case, annotation, card, digest)
-    return PreparedSession(case, folder, key, np.full((4, 4), np.nan), (), 0)
+    return PreparedSession(case, folder, key, np.full((4, 4), np.nan))
 
 
 def prepare_all(
@@ -189,9 +179,7 @@ def _taken_up(case: Case, folder: Path, key: str) -> PreparedSession | None:
         read_participant(folder)
     except (OSError, ValueError, KeyError, DataError):
         return None
-    size = sum(path.stat().st_size for path in folder.glob('*.npy'))
-    affine, channels = np.array(content['Affine']), tuple(content['Channels'])
-    return PreparedSession(case, folder, key, affine, channels, size)
+    return PreparedSession(case, folder, key, np.array(content['Affine']))
 
 
 def _grid_of(card: Card) -> list[object]:

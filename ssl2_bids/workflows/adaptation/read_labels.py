@@ -6,13 +6,12 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import unquote
 
 import numpy as np
 from scipy import ndimage
 
 from ssl2_bids.bids.labels import Label
-from ssl2_bids.bids.outputs import read_sidecar, sidecar_path, sources_of
+from ssl2_bids.bids.outputs import read_sidecar, sidecar_path
 from ssl2_bids.errors import DataError, ReadError
 from ssl2_bids.files import sha256
 from ssl2_bids.networks.cards import Card
@@ -22,7 +21,7 @@ from ssl2_bids.steps.lesions import NEIGHBOURS
 from ssl2_bids.volume import Volume, resample
 from ssl2_bids.voxel_grid import Grid
 from ssl2_bids.wording import counted
-from ssl2_bids.workflows.adaptation.cases import RAW, Case
+from ssl2_bids.workflows.adaptation.cases import Case, raw_file
 from ssl2_bids.workflows.annotations import onto_model_grid, place, ras_grid
 from ssl2_bids.workflows.segmentation_files import read_result, read_transform
 
@@ -71,10 +70,15 @@ def annotation_of(case: Case, bids_dir: Path) -> tuple[Annotation, tuple[Label, 
     names = case.result.names
     brain = ras_grid(case.brain_mask)
     reference = case.images[names.reference].name
+    sidecars = {
+        contrast: read_sidecar(sidecar_path(image))
+        for contrast, image in case.images.items()
+        if contrast != names.reference
+    }
     raw = {
         path: contrast
-        for contrast, image in case.images.items()
-        if contrast != names.reference and (path := _raw_file(image, bids_dir))
+        for contrast, sidecar in sidecars.items()
+        if (path := raw_file(sidecar, bids_dir))
     }
     grids: dict[str, Grid] = {reference: brain}
     placed = place(case.labels, grids | {path.name: ras_grid(path) for path in raw})
@@ -178,15 +182,6 @@ def _doubt(case: Case, annotation: Annotation) -> str:
                 f'{of_model}: if only the first were looked at, {OR_HEALTHY}'
             )
     return ''
-
-
-def _raw_file(image: Path, bids_dir: Path) -> Path | None:
-    """The raw file that an image was made from."""
-    for uri in sources_of(read_sidecar(sidecar_path(image))):
-        path = bids_dir / unquote(uri.removeprefix(RAW))
-        if uri.startswith(RAW) and path.is_file():
-            return path
-    return None
 
 
 def is_reviewed(case: Case, settings: GroupSettings, *, whole: bool) -> bool:

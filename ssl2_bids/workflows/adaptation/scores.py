@@ -159,7 +159,7 @@ def pairs_of(rows: Sequence[Row]) -> list[ScorePair]:
         ScorePair(
             row.participant,
             (row.before.dice, row.after.dice),
-            (_or_nan(row.before.lesion_f1), _or_nan(row.after.lesion_f1)),
+            (or_nan(row.before.lesion_f1), or_nan(row.after.lesion_f1)),
             row.fitted,
         )
         for row in tested_rows(rows)
@@ -177,7 +177,7 @@ def compare_metrics(rows: Sequence[Row], *, seed: int) -> dict[str, dict[str, An
     chosen = tested_rows(rows)
     for metric in SCORES:
         values = [
-            [_or_nan(getattr(side, metric)) for side in (row.before, row.after)] for row in chosen
+            [or_nan(getattr(side, metric)) for side in (row.before, row.after)] for row in chosen
         ]
         columns = list(zip(*values, strict=True)) if values else [(), ()]
         result = compare_models(
@@ -225,7 +225,8 @@ def error_of_gain(rows: Sequence[Row]) -> float | None:
     return _or_none(standard_error(pairs, before))
 
 
-def _or_nan(value: float | None) -> float:
+def or_nan(value: float | None) -> float:
+    """A score that may be unknown, as a number."""
     return math.nan if value is None else value
 
 

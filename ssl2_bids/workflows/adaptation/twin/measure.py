@@ -12,13 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import nibabel as nib
 import numpy as np
 
 from ssl2_bids.bids.inheritance import Inheritance
-from ssl2_bids.bids.outputs import find_qualities, sources_of
+from ssl2_bids.bids.outputs import find_qualities
 from ssl2_bids.errors import DataError
 from ssl2_bids.networks.calibration import expit, logit
 from ssl2_bids.networks.cards import Card
@@ -27,7 +26,7 @@ from ssl2_bids.sidecar_values import is_number, known
 from ssl2_bids.steps.image_checks import MAX_CJV
 from ssl2_bids.volume import read, reorient
 from ssl2_bids.voxel_grid import same_grid, spacing_of
-from ssl2_bids.workflows.adaptation.cases import RAW, Case
+from ssl2_bids.workflows.adaptation.cases import Case, raw_file
 from ssl2_bids.workflows.adaptation.first_results import stored_probability
 from ssl2_bids.workflows.segmentation_files import PROCESS_AGAIN
 
@@ -128,7 +127,7 @@ def measure_site(cases: Sequence[Case], bids_dir: Path, card: Card) -> Site:
     scans: dict[str, list[_Scan]] = {}
     for case in chosen:
         for contrast, quality in measures_of(case, card).items():
-            path = _raw_file(quality, bids_dir)
+            path = raw_file(quality, bids_dir)
             if path is None:
                 continue
             metadata, _ = inherited.metadata_for(path)
@@ -179,7 +178,7 @@ def _field_of(case: Case, bids_dir: Path, inherited: Inheritance) -> float | Non
         if contrast not in case.images:
             continue
         value = known(quality, 'MagneticFieldStrength')
-        path = _raw_file(quality, bids_dir)
+        path = raw_file(quality, bids_dir)
         if value is None and path is not None:
             value = known(inherited.metadata_for(path)[0], 'MagneticFieldStrength')
         if value is not None:
@@ -233,14 +232,6 @@ def _brightness(case: Case, card: Card) -> dict[str, float]:
         if usual > 0:
             found[contrast] = float(np.median(image.data[marked])) / usual
     return found
-
-
-def _raw_file(quality: Mapping[str, Any], bids_dir: Path) -> Path | None:
-    for uri in sources_of(quality):
-        path = bids_dir / unquote(uri.removeprefix(RAW))
-        if uri.startswith(RAW) and path.is_file():
-            return path
-    return None
 
 
 def _sequence(scans: Sequence[_Scan]) -> SequenceFacts:

@@ -78,11 +78,6 @@ class Twin:
         """The protocol file."""
         return protocol_text(self.table, self.reasons)
 
-    @property
-    def suffixes(self) -> tuple[str, ...]:
-        """Of the sequences."""
-        return tuple(self.table['sequences'])
-
 
 def first_twin(site: Site) -> Twin:
     """The protocol of pilot people: ratios as measured, noise and receive field in the middle.
