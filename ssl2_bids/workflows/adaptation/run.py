@@ -63,7 +63,7 @@ def run(work: Work) -> Adapted:
     least_move = move_of_twin(work) if work.twin and work.annotations else None
     rungs, before = test_untrained(work, folds, least_move)
     peers: list[nn.Module] = []
-    # of a label that cannot be tested nothing is trained, but for a rung that is taken for sure
+    # of a label that cannot be tested nothing is trained, unless a trained rung is used anyway
     needed = folds or not work.annotations or (settings.rung and settings.accept == 'always')
     if work.trains and (not needed or settle_time(work, folds)):
         trained, peers = test_trained(work, folds, before)
