@@ -38,6 +38,7 @@ def site(tmp_path, monkeypatch) -> GroupSettings:
     """Two people of a scanner that no protocol describes, segmented, without labels."""
     monkeypatch.setattr(draw, 'PILOTS', 1)
     monkeypatch.setattr(draw, 'DRAWN', 4)
+    monkeypatch.setattr(draw, 'LEAST', 2)
     monkeypatch.setattr(recalibrate, 'KEPT_APART', 1)
     model = make_model(tmp_path)
     card = json.loads((model / 'model.json').read_text())
