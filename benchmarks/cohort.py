@@ -56,6 +56,8 @@ def make(results: Path, count: int, work: Path) -> tuple[Path, Path]:
     write_dataset_files(out, dataset)
     people = {result.names.subject: result for result in find_results(results)}
     originals = list(people.values())
+    if not originals:
+        raise SystemExit(f'{results}: this folder has no finished participants')
     for number in range(count):
         copy_participant(originals[number % len(originals)], f'{number + 1:05d}', out, dataset)
     return dataset, out
@@ -71,8 +73,11 @@ def main() -> None:
         '--page', type=Path, help='where a copy of the page is kept, with its figures'
     )
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=arguments.work or arguments.results.parent) as folder:
-        dataset, out = make(arguments.results.resolve(), arguments.participants, Path(folder))
+    results = arguments.results.resolve()
+    work = arguments.work.resolve() if arguments.work else results.parent
+    work.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=work) as folder:
+        dataset, out = make(results, arguments.participants, Path(folder))
         words = [sys.executable, str(PROJECT / 'run.py'), str(dataset), str(out), 'group']
         words += ['--nprocs', str(arguments.nprocs), '--skip-bids-validation']
         start = time.monotonic()

@@ -77,6 +77,9 @@ def main() -> None:
     os.environ.setdefault('OMP_NUM_THREADS', '1')
     os.environ['PYTHONPATH'] = f'{PROJECT}:{os.environ.get("PYTHONPATH", "")}'
     many = given.participants
+    if given.work:  # absolute: links lead out of the folder that they lie in
+        given.work = given.work.resolve()
+        given.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=given.work) as name:
         folder = Path(name)
         data, out, work = make_dataset(folder / 'data', many), folder / 'out', folder / 'work'

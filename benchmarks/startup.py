@@ -34,27 +34,32 @@ from ssl2_bids.workflows.participant.planning import plan_sessions
 from ssl2_bids.workflows.participant.summary import base_summary, write_summary
 
 PROJECT = Path(__file__).resolve().parents[1]
+SHAPE, VOXEL = (16, 16, 16), 5.0  # voxels, mm: coarse, yet as large as a head
+ECHO_TIMES = {'FLAIR': 0.1, 'T1w': 0.003}  # s
 
 
 def make_dataset(root: Path, sessions: int) -> Path:
     """A dataset with FLAIR and T1w of tiny size for each participant."""
     write_json(root / 'dataset_description.json', {'Name': 'tiny', 'BIDSVersion': '1.10.0'})
     random = np.random.default_rng(0)
+    affine = np.diag([VOXEL, VOXEL, VOXEL, 1.0])
     for number in range(1, sessions + 1):
         anat = root / f'sub-{number:04d}' / 'anat'
         anat.mkdir(parents=True)
-        for suffix in ('FLAIR', 'T1w'):
-            data = random.integers(1, 1000, (8, 8, 8)).astype(np.int16)
+        for suffix, echo_time in ECHO_TIMES.items():
+            data = random.integers(1, 1000, SHAPE).astype(np.int16)
             path = anat / f'sub-{number:04d}_{suffix}.nii.gz'
-            nib.Nifti1Image(data, np.diag([4.0, 4.0, 4.0, 1.0])).to_filename(path)
-            write_json(sidecar_path(path), {'MagneticFieldStrength': 3, 'EchoTime': 0.1})
+            nib.Nifti1Image(data, affine).to_filename(path)
+            write_json(sidecar_path(path), {'MagneticFieldStrength': 3, 'EchoTime': echo_time})
     return root
 
 
 def finish(plan: Plan) -> None:
-    """Write what the App takes for a finished session: files, summary and marker."""
+    """Write what the App takes for a finished session: files, hashes, summary and marker."""
     for path in planned_outputs(plan):
         write_text(path, 'finished')
+    mask = sidecar_path(plan.names.path('anat.brain_mask'))
+    write_json(mask, {'PreprocessingHash': plan.preprocessing})
     summary = base_summary(plan, 'done', 'ssl2-bids')
     summary['brain_volume_mm3'] = 1.4e6
     summary['methods'] = ['Lesions were segmented with ssl2-bids.']
@@ -72,10 +77,12 @@ def cpu_seconds(expected: int, *words: object) -> tuple[float, float]:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.monotonic()
     command = [sys.executable, str(PROJECT / 'run.py'), *map(str, words)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    if f'finished: {expected} finished before' not in done.stderr:
-        raise SystemExit(f'the results were not taken for finished: {done.stderr}')
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
     wall = time.monotonic() - started
+    if done.returncode or f'finished: {expected} finished before' not in done.stderr:
+        raise SystemExit(
+            f'the results were not taken for finished (exit code {done.returncode}): {done.stderr}'
+        )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return used, wall
@@ -88,6 +95,9 @@ def main() -> None:
     parser.add_argument('--work', type=Path)
     given = parser.parse_args()
     os.environ.setdefault('OMP_NUM_THREADS', '1')
+    if given.work:  # absolute: stages of the App work in other folders
+        given.work = given.work.resolve()
+        given.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=given.work) as name:
         folder = Path(name)
         raw = make_dataset(folder / 'data', given.sessions)
