@@ -181,7 +181,10 @@ def make_draw(
 
 
 def keep_slices(folder: Path) -> None:
-    """Name in the JSON of a mask some evenly spaced axial slices as its annotated extent."""
+    """Name in the JSON of a mask some evenly spaced slices as its annotated extent.
+
+    The slices lie across the third axis of the grid: axial, and sagittal in the 3T FLAIR pool.
+    """
     (path,) = folder.rglob('*label-L_mask.nii.gz')
     size = read(path).shape[2]
     indices = np.linspace(0.3 * size, 0.8 * size, max(2, round(SLICES * size))).round().astype(int)
