@@ -1,9 +1,9 @@
 """Regions of the true lesions of simulated people, against the places in the truth.
 
-    python benchmarks/regions.py DATASET [DATASET ...] [--reference FLAIR]
+    python benchmarks/regions.py DATASET [DATASET ...]
 
 Each region is found twice: with the ventricles of the atlas, and with those that the image shows.
-Brain mask and lesions are the true ones.
+Brain mask and lesions are the true ones; the image is that on whose grid they lie.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ssl2_bids.steps.regions import (
 )
 from ssl2_bids.steps.template import register_to_template
 from ssl2_bids.volume import Volume, read, reorient
+from ssl2_bids.voxel_grid import same_grid
 
 REGION_OF = {
     'periventricular': 'periventricular',
@@ -41,13 +42,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('datasets', nargs='+', type=Path, help='of ssl2 simulate')
     parser.add_argument('--participant-label', nargs='+', help='without sub-')
-    parser.add_argument('--reference', help='contrast to use (default: that of the truth)')
     args = parser.parse_args()
     lesions, volumes = Counter(), Counter()
     for root in args.datasets:
         for truth in sorted((root / 'derivatives' / 'truth').glob('sub-*/anat')):
             if not args.participant_label or truth.parent.name[4:] in args.participant_label:
-                measure(root, truth, args.reference, lesions, volumes)
+                measure(root, truth, lesions, volumes)
     print('| place | lesions | right by the atlas | right by the image | mL | atlas | image |')
     print('| --- | --- | --- | --- | --- | --- | --- |')
     for place in [*REGION_OF, 'all']:
@@ -61,9 +61,7 @@ def main() -> int:
     return 0
 
 
-def measure(
-    root: Path, truth: Path, reference: str | None, lesions: Counter, volumes: Counter
-) -> None:
+def measure(root: Path, truth: Path, lesions: Counter, volumes: Counter) -> None:
     """Add the lesions of a person to the counts."""
 
     def one(pattern: str, dtype: type) -> Volume:
@@ -72,10 +70,10 @@ def measure(
     brain = one('*_desc-brain_mask.nii.gz', np.uint8)
     instances = one('*_seg-lesions_dseg.nii.gz', np.int32)
     own = next(truth.glob('*_desc-brain_mask.nii.gz')).name.split('_space-')[1].split('_')[0]
-    path = next((root / truth.parent.name / 'anat').glob(f'*_{reference or own}.nii.gz'))
-    image = reorient(read(path, contrast=reference or own))
-    if image.shape != brain.shape:
-        raise SystemExit(f'{path}: not on the grid of the truth')
+    path = next((root / truth.parent.name / 'anat').glob(f'*_{own}.nii.gz'))
+    image = reorient(read(path, contrast=own))
+    if not same_grid(image, brain):
+        raise SystemExit(f'{path}: the image does not lie on the grid of the truth')
     with open(next(truth.glob('*_seg-lesions_dseg.tsv')), encoding='utf-8') as stream:
         rows = list(csv.DictReader(stream, delimiter='\t'))
     present = [row for row in rows if (instances.data == int(row['index'])).any()]

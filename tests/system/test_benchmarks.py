@@ -7,10 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 from running_app import PROJECT
 
 from ssl2_bids.bids.outputs import UnitNames
 from ssl2_bids.files import write_json, write_text
+from ssl2_bids.volume import Volume, write
 
 
 def run(name: str, *words: object, folder: Path | None = None) -> subprocess.CompletedProcess:
@@ -58,3 +60,17 @@ def test_a_cohort_is_copied_into_a_new_relative_folder(tmp_path):
     done = run(*words, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert rows(done.stdout)[0][0] == '2'
+
+
+def test_regions_need_an_image_on_the_grid_of_the_truth(tmp_path):
+    truth = tmp_path / 'derivatives' / 'truth' / 'sub-01' / 'anat'
+    mask = Volume(np.ones((4, 4, 4), np.uint8), np.eye(4))
+    for name in ('desc-brain_mask', 'seg-lesions_dseg'):
+        write(mask, truth / f'sub-01_space-FLAIR_{name}.nii.gz', dtype=np.uint8)
+    moved = np.eye(4)
+    moved[:3, 3] = 5.0
+    image = Volume(np.ones((4, 4, 4), np.float32), moved)
+    write(image, tmp_path / 'sub-01' / 'anat' / 'sub-01_FLAIR.nii.gz')
+    done = run('regions.py', tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.endswith('the image does not lie on the grid of the truth\n')
