@@ -34,21 +34,21 @@ COLUMNS = (
     'tissue_snr', 'tissue_cnr', 'wm2gm', 'csf2wm', 'snr_wm', 'snrd_wm', 'cnr', 'cjv', 'efc',
     'fber', 'wm2max', 'inu_range', 'ghosts',
 )  # fmt: skip
-NOISY = (2.0, 4.0)  # signal of white matter over the noise that is added
+NOISY = (2.0, 4.0)  # median in the brain mask over the noise that is added
 GHOST = 0.15  # share of the image that is seen again, shifted by a third
 NAMES = ('T1w', 'T2w', 'FLAIR')
 
 
-def spoiled(image: Volume, white: float) -> Iterator[tuple[str, Volume]]:
+def spoiled(image: Volume, level: float) -> Iterator[tuple[str, Volume]]:
     """The image with a fault, and its name.
 
     Parameters
     ----------
-    white : median of white matter.
+    level : median in the brain mask.
     """
     draw = np.random.default_rng(0)
     for ratio in NOISY if image.contrast != 'UNIT1' else ():
-        real, other = (draw.normal(0, white / ratio, image.shape) for _ in range(2))
+        real, other = (draw.normal(0, level / ratio, image.shape) for _ in range(2))
         yield f'SNR {ratio:g}', image.with_data(np.hypot(image.data + real, other))
     if image.contrast != 'UNIT1':
         shifted = np.roll(image.data, image.shape[1] // 3, axis=1)
@@ -99,8 +99,8 @@ def main() -> None:
                     np.save(kept, matrix)
             to_template = np.linalg.inv(matrix)
             good.append(row(name, '', image, mask, to_template))
-            white = float(np.median(image.data[mask.data > 0]))
-            for fault, other in spoiled(image, white) if arguments.spoil else ():
+            level = float(np.median(image.data[mask.data > 0]))
+            for fault, other in spoiled(image, level) if arguments.spoil else ():
                 wrong.append(row(name, fault, other, mask, to_template))
     print(f'\nflagged: {sum(map(bool, good))} of {len(good)} good images')
     if wrong:

@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 from running_app import PROJECT
 
+sys.path.append(str(PROJECT / 'benchmarks'))
+import image_quality
+
 from ssl2_bids.bids.outputs import UnitNames
 from ssl2_bids.files import write_json, write_text
 from ssl2_bids.volume import Volume, write
@@ -74,3 +77,14 @@ def test_regions_need_an_image_on_the_grid_of_the_truth(tmp_path):
     done = run('regions.py', tmp_path)
     assert done.returncode == 1
     assert done.stderr.endswith('the image does not lie on the grid of the truth\n')
+
+
+def test_noise_of_spoiled_images_is_a_share_of_the_median_of_the_brain():
+    random = np.random.default_rng(0)
+    image = Volume(
+        np.abs(random.normal(100, 1, (24, 24, 24))).astype(np.float32), np.eye(4), 'T1w'
+    )
+    made = dict(image_quality.spoiled(image, level=100.0))
+    for ratio in image_quality.NOISY:
+        noise = made[f'SNR {ratio:g}'].data.std()
+        assert 0.7 * 100 / ratio < noise < 1.1 * 100 / ratio
