@@ -7,7 +7,8 @@ Each PARTICIPANT is a folder of a BIDS dataset; every contrast of it is prepared
 and its brain mask found. The first table has the numbers of these masks, from which the
 thresholds of ssl2_bids/steps/brain_check.py come; ``--spoil`` adds a row for each way in which a
 mask can be wrong. Parts are cut off by the registration of the sound mask to the template, which
-the check does not use. MASKS keeps the masks between calls.
+the check does not use. MASKS keeps the masks between calls, by the path of
+the participant.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from ssl2_bids.contrasts import SUFFIXES
 from ssl2_bids.steps import brain_check, preprocess
 from ssl2_bids.steps.expected_brain import expect_brain
 from ssl2_bids.steps.template import register_to_template
+from ssl2_bids.training.checkpoint import fingerprint
 from ssl2_bids.volume import Volume, read, resample, write
 from ssl2_bids.voxel_grid import shift_affine
 from ssl2_bids.workflows.raw_scan import read_scan
@@ -37,6 +39,12 @@ COLUMNS = (
     'left hemisphere', 'right hemisphere', 'above', 'outside', 'asymmetric',
 )  # fmt: skip
 VERTEX, GROWN, SHRUNK, SLAB = 40.0, 8.0, 6.0, 25.0  # mm
+
+
+def kept_file(masks: Path, participant: Path, name: str, ending: str) -> Path:
+    """Where something of an image is kept: by its name and the path of its participant."""
+    key = fingerprint(str(participant.resolve()))
+    return masks / f'{name.replace(" ", "_")}_{key}{ending}'
 
 
 def scans_of(folder: Path, masks: Path | None) -> Iterator[tuple[str, Volume, Volume]]:
@@ -51,7 +59,7 @@ def scans_of(folder: Path, masks: Path | None) -> Iterator[tuple[str, Volume, Vo
         for contrast, scan in session.scans.items():
             made = read_scan(scan)
             name = f'{folder.parent.name} {session.name} {contrast}'
-            kept = masks / f'{name.replace(" ", "_")}.nii.gz' if masks else None
+            kept = kept_file(masks, folder, name, '.nii.gz') if masks else None
             if kept and kept.exists():
                 mask = read(kept, dtype=np.uint8)
             else:

@@ -9,7 +9,9 @@ import torch
 from participant import brain_input
 from torch import Tensor
 
+from ssl2_bids.files import whole_file
 from ssl2_bids.networks.cards import Card
+from ssl2_bids.training.checkpoint import fingerprint
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,10 @@ class Brain:
 
 
 def load_brains(root: Path, card: Card, work: Path) -> list[Brain]:
-    """The participants of a dataset made by ``ssl2 simulate``; prepared ones are kept in WORK."""
+    """The participants of a dataset made by ``ssl2 simulate``.
+
+    Prepared ones are kept in WORK, by the path of the dataset and the identity of the model.
+    """
     names = sorted(path.name for path in root.glob('sub-*'))
     if not names:
         raise SystemExit(f'{root}: no participants')
@@ -40,9 +45,11 @@ def load_brains(root: Path, card: Card, work: Path) -> list[Brain]:
 
 def load_brain(root: Path, name: str, card: Card, work: Path) -> Brain:
     """One of them."""
-    path = work / f'{"-".join(card.channels)}_{name}.pt'
+    key = fingerprint([str(root.resolve()), card.identity])
+    path = work / f'{"-".join(card.channels)}_{name}_{key}.pt'
     if not path.is_file():
         given, truth = brain_input(root, name, card)
         kept = {'image': given.tensor, 'brain': given.brain, 'truth': torch.from_numpy(truth)}
-        torch.save(kept, path)
+        with whole_file(path) as temporary:
+            torch.save(kept, temporary)
     return Brain(name, **torch.load(path))

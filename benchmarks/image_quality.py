@@ -23,7 +23,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from brain_flags import scans_of
+from brain_flags import kept_file, scans_of
 
 from ssl2_bids.steps import brain, image_checks, preprocess
 from ssl2_bids.steps.image_quality import measure_image
@@ -90,7 +90,7 @@ def main() -> None:
     good, wrong = [], []
     for folder in arguments.participant:
         for name, image, mask in scans_of(folder, arguments.masks):
-            kept = arguments.masks / f'{name.replace(" ", "_")}.npy' if arguments.masks else None
+            kept = kept_file(arguments.masks, folder, name, '.npy') if arguments.masks else None
             if kept and kept.exists():
                 matrix = np.load(kept)
             else:

@@ -8,8 +8,8 @@ from ssl2_bids.steps.brain_check import MAX_CUT, MIN_AGREEMENT, Flag
 from ssl2_bids.steps.inhomogeneity import is_strong
 
 # ``python benchmarks/image_quality.py`` prints the numbers of good and spoiled images; each
-# threshold lies between both on simulated heads (3 and 7 T) and on real ones (1.5 and 3 T)
-# noise was added that is a fourth of the median of the brain
+# threshold lies between both on simulated heads (3 and 7 T) and on real ones (1.5 and 3 T).
+# "That noise" is a fourth of the median of the brain
 MIN_SNR = 7.0  # good from 16.9 (2D, 1.5 T); with that noise 2.9 to 5.7
 MIN_CNR = 2.5  # of T1w and UNIT1; good from 5.9 (1.5 T); with that noise 1.5
 MAX_GHOSTS = 0.05  # good up to 0.03; where a ghost of 15 % lies beside the head 0.1 to 0.16

@@ -5,17 +5,22 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from running_app import PROJECT
 
 sys.path.append(str(PROJECT / 'benchmarks'))
+import brain_flags
+import brains
 import image_quality
 
 from ssl2_bids.bids.outputs import UnitNames
 from ssl2_bids.files import write_json, write_text
-from ssl2_bids.volume import Volume, write
+from ssl2_bids.networks.cards import Card
+from ssl2_bids.networks.weights import find_model
+from ssl2_bids.volume import Volume, read, write
 
 
 def run(name: str, *words: object, folder: Path | None = None) -> subprocess.CompletedProcess:
@@ -88,3 +93,49 @@ def test_noise_of_spoiled_images_is_a_share_of_the_median_of_the_brain():
     for ratio in image_quality.NOISY:
         noise = made[f'SNR {ratio:g}'].data.std()
         assert 0.7 * 100 / ratio < noise < 1.1 * 100 / ratio
+
+
+def head(root: Path, level: float) -> Path:
+    """A dataset with a small brain of one brightness on grids that agree, and its truth."""
+    random = np.random.default_rng(0)
+    inside = np.zeros((24, 24, 24), bool)
+    inside[4:-4, 4:-4, 4:-4] = True
+    affine = np.diag([4.0, 4.0, 4.0, 1.0])
+    truth = root / 'derivatives' / 'truth' / 'sub-01' / 'anat'
+    for contrast in ('T1w', 'FLAIR'):
+        data = np.where(inside, random.normal(level, 1, inside.shape), 0).astype(np.float32)
+        write(Volume(data, affine), root / 'sub-01' / 'anat' / f'sub-01_{contrast}.nii.gz')
+    mask = Volume(inside.astype(np.uint8), affine)
+    write(mask, truth / 'sub-01_space-T1w_label-L_mask.nii.gz', dtype=np.uint8)
+    write_json(root / 'dataset_description.json', {'Name': 'x', 'BIDSVersion': '1.10.0'})
+    return root
+
+
+def test_prepared_brains_are_kept_by_dataset_and_model(tmp_path, monkeypatch):
+    card = find_model('fast-3t', tmp_path)
+    monkeypatch.chdir(tmp_path)
+    first, second = head(tmp_path / 'a' / 'data', 100), head(tmp_path / 'b' / 'data', 100)
+    one = second / 'derivatives/truth/sub-01/anat/sub-01_space-T1w_label-L_mask.nii.gz'
+    empty = read(one, dtype=np.uint8)
+    write(empty.with_data(np.zeros_like(empty.data)), one, dtype=np.uint8)
+
+    def truth(root: Path, asked: Card = card) -> bool:
+        (brain,) = brains.load_brains(root, asked, tmp_path / 'work')
+        return bool(brain.truth.any())
+
+    assert truth(first)
+    assert not truth(second)
+    assert truth(Path('a/data'))
+    assert len(list((tmp_path / 'work').iterdir())) == 2
+    coarse = {'VoxelSize': [2, 2, 2]}
+    truth(first, replace(card, voxel_size=(2.0, 2.0, 2.0), content=card.content | coarse))
+    assert len(list((tmp_path / 'work').iterdir())) == 3
+
+
+def test_masks_are_kept_by_dataset(tmp_path):
+    names = {}
+    for name in ('a', 'b'):
+        folder = tmp_path / name / 'data' / 'sub-01'
+        names[name] = brain_flags.kept_file(tmp_path, folder, 'data sub-01 T1w', '.nii.gz')
+    assert names['a'] != names['b']
+    assert all(path.name.startswith('data_sub-01_T1w_') for path in names.values())
