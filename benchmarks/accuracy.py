@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import argparse
 import csv
-import re
 import subprocess
 import sys
 from pathlib import Path
 
-from ssl2_bids.networks.weights import DEFAULT_MODEL
+from ssl2_bids.networks.weights import find_model
 
 COLUMNS = {
     'participant_id': 'case',
@@ -38,9 +37,9 @@ COLUMNS = {
 PROGRAMS = Path(sys.executable).parent
 
 
-def label(model: str) -> str:
-    """The name of a model in the files' names and in ``ssl2 evaluate``."""
-    return 'default' if model == DEFAULT_MODEL else re.sub('[^0-9A-Za-z]', '', model)
+def label(model: str, folder: Path) -> str:
+    """The name of a model in the files of an output folder and in ``ssl2 evaluate``."""
+    return find_model(model, folder).label or 'default'
 
 
 def segment(args: argparse.Namespace, contrasts: str, model: str) -> Path:
@@ -71,7 +70,10 @@ def evaluate(args: argparse.Namespace, folder: Path) -> list[dict[str, str]]:
     table = args.out / f'{folder.name}.tsv'
     command = [str(PROGRAMS / 'ssl2'), 'evaluate', str(folder)]
     command += ['--lesion-free'] if args.labels == 'none' else [args.labels]
-    command += ['--model', *map(label, args.models), '--output', str(table)]
+    labels = [label(model, folder) for model in args.models]
+    command += ['--model', *labels, '--output', str(table)]
+    if args.participants:
+        command += ['--participant-label', *args.participants]
     if args.figures:
         command += ['--figures', str(args.out / f'figures-{folder.name}')]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -113,6 +115,8 @@ def main() -> None:
     parser.add_argument('--participants', nargs='+', default=[])
     parser.add_argument('--figures', action='store_true')
     args = parser.parse_args()
+    if args.figures and args.labels == 'none':
+        parser.error('--figures shows masks beside labels: give a dataset of masks for LABELS')
     lines: list[list[str]] = []
     for contrasts in args.contrasts:
         for model in args.models:
@@ -123,7 +127,7 @@ def main() -> None:
             lines.append(['contrasts', 'model', *(COLUMNS[name] for name in columns)])
             lines.append(['---'] * len(lines[0]))
         for model in args.models:
-            own = [row for row in rows if row['model'] == label(model)]
+            own = [row for row in rows if row['model'] == label(model, folder)]
             every = [*own, mean_of(own, columns)] if len(own) > 1 else own
             lines += [[contrasts, model, *(shown(row[c]) for c in columns)] for row in every]
     for line in lines:

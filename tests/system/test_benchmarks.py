@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,12 +14,13 @@ import numpy as np
 from running_app import PROJECT
 
 sys.path.append(str(PROJECT / 'benchmarks'))
+import accuracy
 import brain_flags
 import brains
 import image_quality
 
 from ssl2_bids.bids.outputs import UnitNames
-from ssl2_bids.files import write_json, write_text
+from ssl2_bids.files import read_object, write_json, write_text
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.networks.weights import find_model
 from ssl2_bids.volume import Volume, read, write
@@ -139,3 +142,36 @@ def test_masks_are_kept_by_dataset(tmp_path):
         names[name] = brain_flags.kept_file(tmp_path, folder, 'data sub-01 T1w', '.nii.gz')
     assert names['a'] != names['b']
     assert all(path.name.startswith('data_sub-01_T1w_') for path in names.values())
+
+
+def test_accuracy_is_that_of_the_asked_people_and_models(tmp_path):
+    lesion = np.zeros((8, 8, 8), np.uint8)
+    lesion[2:6, 2:6, 2:6] = 1
+    mask = Volume(lesion, np.eye(4))
+    folder, labels = tmp_path / 'OUT' / 'flair', tmp_path / 'labels'
+    for name in ('01', '02'):  # of an earlier run with both
+        anat = f'sub-{name}/anat/sub-{name}_space-FLAIR_label-L'
+        write(mask, folder / f'{anat}_desc-fast3t_mask.nii.gz', dtype=np.uint8)
+        write(mask, folder / f'{anat}_desc-site1_mask.nii.gz', dtype=np.uint8)
+        write(mask, labels / f'{anat}_mask.nii.gz', dtype=np.uint8)
+    card = find_model('fast-3t', tmp_path)
+    adapted = shutil.copytree(card.folder, tmp_path / 'models' / 'adapted')
+    content = read_object(adapted / 'model.json') | {'Name': 'of the site', 'Label': 'site1'}
+    write_json(adapted / 'model.json', content)
+    given = argparse.Namespace(
+        out=tmp_path / 'OUT', labels=str(labels), models=['fast-3t', str(adapted)],
+        participants=['01'], figures=False,
+    )  # fmt: skip
+    rows = accuracy.evaluate(given, folder)
+    assert [(row['participant_id'], row['model']) for row in rows] == [
+        ('sub-01', 'fast3t'),
+        ('sub-01', 'site1'),
+    ]
+    assert accuracy.label('committee-3t', folder) == 'default'
+
+
+def test_accuracy_refuses_figures_without_labels_at_once(tmp_path):
+    done = run('accuracy.py', tmp_path / 'nothing', 'none', tmp_path / 'OUT', '--figures')
+    assert done.returncode == 2
+    assert '--figures shows masks beside labels' in done.stderr
+    assert not (tmp_path / 'OUT').exists()
