@@ -304,7 +304,8 @@ def any_increase(tests: Tests) -> Choice:
 
 def highest(tests: Tests) -> Choice:
     """The former rule: the best of the better rungs, however little it is better."""
-    best = max(tests, key=lambda rung: gain_of(tests[rung]))
+    better = [rung for rung in tests if any_increase({rung: tests[rung]}).decision.accepted]
+    best = max(better or tests, key=lambda rung: gain_of(tests[rung]))
     return any_increase({best: tests[best]})
 
 

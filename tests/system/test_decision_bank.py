@@ -9,6 +9,11 @@ from pathlib import Path
 
 from running_app import PROJECT
 
+from ssl2_bids.training.adaptation.decision import ScorePair
+
+sys.path.append(str(PROJECT / 'benchmarks'))
+import decision_bank
+
 
 def site(folder: Path, number: int, gains: dict[str, tuple[float, float]], **labels) -> None:
     """A finished site: by rung, the gain out of fold (of two people alike), and on others."""
@@ -44,3 +49,16 @@ def test_the_table_counts_what_a_rule_keeps_and_refuses(tmp_path):
     assert lines['right labels', 'lowest within 1 SE'].startswith('3 2 1 of 2 (50%) 1 of 2')
     assert lines['shuffled', 'lowest within 1 SE'] == '1 0 0 of 0 0 of 0 0.0000'
     assert lines['all', 'always the last'].startswith('4 4 2 of 4 (50%) 0 of 2 (0%)')
+
+
+def test_the_former_rule_takes_the_highest_of_the_better_rungs():
+    def two(dice: float, f1: float) -> list[ScorePair]:
+        return [ScorePair(name, (0.5, dice), (0.6, f1)) for name in ('01', '02')]
+
+    tests = {'half-way': two(0.55, 0.62), 'whole': two(0.60, 0.50)}  # that loses whole lesions
+    choice = decision_bank.highest(tests)
+    assert choice.decision.accepted
+    assert choice.rung == 'half-way'
+    assert decision_bank.highest(tests | {'whole': two(0.60, 0.62)}).rung == 'whole'
+    refused = decision_bank.highest({'half-way': two(0.4, 0.6), 'whole': two(0.45, 0.6)})
+    assert (refused.rung, refused.decision.accepted) == ('whole', False)
