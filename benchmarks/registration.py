@@ -3,9 +3,9 @@
 
     python benchmarks/registration.py [DATA]
 
-DATA holds ms-stripped and ms-wholehead (default: ../shared/data beside the project). The moving
-image is resampled once (cubic) as if the head had lain elsewhere, registered again, and compared
-with what is known:
+DATA holds ms-stripped and ms-wholehead (default: ../shared/data beside the project). A case whose
+files are missing is left out, and named. The moving image is resampled once (cubic) as if the head
+had lain elsewhere, registered again, and compared with what is known:
 
 * same contrast (FLAIR to itself): the error is absolute;
 * between contrasts the truth is unknown: the error is the disagreement between registering
@@ -22,6 +22,7 @@ import argparse
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,13 @@ MOVES = {  # degrees about x, y, z through the middle of the brain; mm
     'medium': ((-6, 4, 7), (8, -6, 9)),
     'large': ((13, -5, 6), (-12, 22, -16)),
 }
+STRIPPED = ('lj07', 'lj19')  # patients
+WHOLE = (  # patient, session, contrast
+    ('lj01', '1', 'T2w'),
+    ('lj12', '1', 'T1w'),
+    ('lj12', '1', 'T2w'),
+    ('lj03', '2', 'T1w'),
+)
 PADDING = 40  # voxels around a cropped image, so that a move loses nothing of it
 
 
@@ -52,25 +60,43 @@ class Case:
     published: np.ndarray
 
 
-def stripped(data: Path, patient: str, contrast: str) -> Case:
-    """A case of brain-only images on one 1 mm grid."""
+def present(*paths: Path) -> bool:
+    """Whether the files of a case are there; what is missing is named on standard error."""
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        print(f'a case is left out, for {missing[0]} is missing', file=sys.stderr, flush=True)
+    return not missing
+
+
+def stripped(data: Path, patient: str, contrast: str) -> Case | None:
+    """A case of brain-only images on one 1 mm grid; None where a file is missing."""
     stem = data / 'ms-stripped' / f'sub-{patient}' / 'anat' / f'sub-{patient}_'
-    fixed = padded(read(f'{stem}FLAIR.nii.gz', contrast='FLAIR'))
-    moving = padded(read(f'{stem}{contrast}.nii.gz', contrast=contrast))
+    paths = [Path(f'{stem}{name}.nii.gz') for name in ('FLAIR', contrast)]
+    if not present(*paths):
+        return None
+    fixed = padded(read(paths[0], contrast='FLAIR'))
+    moving = padded(read(paths[1], contrast=contrast))
     masks = [image.with_data((image.data > 0).astype(np.uint8)) for image in (fixed, moving)]
     return Case(f'{patient} stripped {contrast}', fixed, masks[0], moving, masks[1], np.eye(4))
 
 
-def whole(data: Path, patient: str, session: str, contrast: str) -> Case:
-    """A case of whole-head 2D images with slices of 3 to 4 mm on grids of their own."""
+def whole(data: Path, patient: str, session: str, contrast: str) -> Case | None:
+    """A case of whole-head 2D images with slices of 3 to 4 mm on grids of their own.
+
+    None where a file is missing.
+    """
     name = Path(f'sub-{patient}', f'ses-{session}', 'anat', f'sub-{patient}_ses-{session}_')
     images = data / 'ms-wholehead' / name
     derived = data / 'ms-wholehead' / 'derivatives' / 'manual' / name
-    fixed = read(f'{images}FLAIR.nii.gz', contrast='FLAIR')
-    moving = read(f'{images}{contrast}.nii.gz', contrast=contrast)
-    mask = read(f'{derived}desc-brain_mask.nii.gz', dtype=np.uint8)
-    text = Path(f'{derived}from-{contrast}_to-FLAIR_mode-image_xfm.txt').read_text()
-    published = from_itk(text)
+    paths = [Path(f'{images}{one}.nii.gz') for one in ('FLAIR', contrast)]
+    brain = Path(f'{derived}desc-brain_mask.nii.gz')
+    transform = Path(f'{derived}from-{contrast}_to-FLAIR_mode-image_xfm.txt')
+    if not present(*paths, brain, transform):
+        return None
+    fixed = read(paths[0], contrast='FLAIR')
+    moving = read(paths[1], contrast=contrast)
+    mask = read(brain, dtype=np.uint8)
+    published = from_itk(transform.read_text())
     there = resample(
         mask, moving.affine, moving.shape, transform=np.linalg.inv(published), order=0
     )
@@ -158,19 +184,18 @@ def main() -> None:
     beside = Path(__file__).resolve().parents[2] / 'shared' / 'data'
     parser.add_argument('data', type=Path, nargs='?', default=beside)
     data = parser.parse_args().data
-    if not (data / 'ms-stripped').is_dir():
-        raise SystemExit(f'{data}: there is no ms-stripped in this folder.')
-    print('| to FLAIR from        | move         | CPU s | mean mm | max mm |')
-    print('| --- | --- | --- | --- | --- |')
-    for patient in ('lj07', 'lj19'):
-        measure(stripped(data, patient, 'T1w'))
-    for patient, session, contrast in (
-        ('lj01', '1', 'T2w'),
-        ('lj12', '1', 'T1w'),
-        ('lj12', '1', 'T2w'),
-        ('lj03', '2', 'T1w'),
-    ):
-        measure(whole(data, patient, session, contrast))
+    cases = [partial(stripped, data, patient, 'T1w') for patient in STRIPPED]
+    cases += [partial(whole, data, *words) for words in WHOLE]
+    counted = 0
+    for make in cases:
+        if case := make():
+            if not counted:
+                print('| to FLAIR from        | move         | CPU s | mean mm | max mm |')
+                print('| --- | --- | --- | --- | --- |')
+            measure(case)
+            counted += 1
+    if not counted:
+        raise SystemExit(f'{data}: this folder has none of the scans')
 
 
 if __name__ == '__main__':

@@ -175,3 +175,16 @@ def test_accuracy_refuses_figures_without_labels_at_once(tmp_path):
     assert done.returncode == 2
     assert '--figures shows masks beside labels' in done.stderr
     assert not (tmp_path / 'OUT').exists()
+
+
+def test_registration_names_the_cases_without_files(tmp_path):
+    data = tmp_path / 'data'
+    write_text(data / 'ms-stripped/sub-lj07/anat/sub-lj07_FLAIR.nii.gz', 'no image')
+    done = run('registration.py', data)
+    assert done.returncode == 1
+    *left_out, last = done.stderr.splitlines()
+    assert len(left_out) == 6
+    assert left_out[0].endswith('sub-lj07_T1w.nii.gz is missing')
+    assert left_out[1].endswith('sub-lj19_FLAIR.nii.gz is missing')
+    assert last == f'{data}: this folder has none of the scans'
+    assert not done.stdout
