@@ -407,3 +407,11 @@ def test_site_is_built_without_a_warning(tmp_path):
             r'(?:src|href)="(https?://[^"]+\.(?:js|css|woff2?))"', page.read_text()
         )
         assert not fetched, f'{page.name} fetches {fetched[0]}'
+
+
+def test_sites_of_another_start_model_are_compared_by_its_label():
+    page = (PROJECT / 'docs/evidence/adaptation.md').read_text()
+    sites, _, default = page.partition('### 11. ')
+    assert re.findall(r'ssl2 evaluate .*(?:--compare|--model) (?:.* )?default\b', sites) == []
+    assert re.findall(r'ssl2 evaluate \S+ \S+(?: *\n|`)', sites) == []  # of the default model
+    assert 'ssl2 evaluate out2 further/derivatives/truth --compare default adapted' in default
