@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from brain_flags import kept_file, scans_of
 
+from ssl2_bids.files import whole_file
 from ssl2_bids.steps import brain, image_checks, preprocess
 from ssl2_bids.steps.image_quality import measure_image
 from ssl2_bids.steps.template import register_to_template
@@ -96,7 +97,8 @@ def main() -> None:
             else:
                 matrix = register_to_template(image, mask).matrix
                 if kept:
-                    np.save(kept, matrix)
+                    with whole_file(kept) as temporary, open(temporary, 'wb') as stream:
+                        np.save(stream, matrix)
             to_template = np.linalg.inv(matrix)
             good.append(row(name, '', image, mask, to_template))
             level = float(np.median(image.data[mask.data > 0]))

@@ -6,15 +6,17 @@ inference is timed against MONAI's sliding window over the whole grid, with the 
 
     python benchmarks/participant.py [--nprocs 2] [--work FOLDER] [--participants 4]
     python benchmarks/participant.py --dataset BIDS_DIR --label 01      (no comparison with MONAI)
+
+``--model`` names another model than the default one, for both.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,6 +30,7 @@ import psutil
 import torch
 from scipy import ndimage
 
+from ssl2_bids.files import read_object, write_json
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.networks.inference import predict
 from ssl2_bids.networks.weights import find_model, load_network
@@ -41,10 +44,19 @@ WHOLE_HEAD = (192, 256, 256)  # voxels of 1 mm
 
 
 def make_dataset(folder: Path) -> Path:
-    """A simulated participant with skull and scalp around the brain, on a whole-head grid."""
-    root = folder / 'data'
-    if (root / 'sub-01').is_dir():
-        return root
+    """A simulated participant with skull and scalp around the brain, on a whole-head grid.
+
+    The dataset is moved to its place when it is whole.
+    """
+    final, root = folder / 'data', folder / 'data-in-part'
+    if final.is_dir():
+        last = final / 'sub-01' / 'anat' / 'sub-01_FLAIR.json'  # what is written last
+        if not last.is_file() or read_object(last).get('SkullStripped') is not False:
+            raise SystemExit(
+                f'{final}: a run that was stopped left this dataset in part: remove it'
+            )
+        return final
+    shutil.rmtree(root, ignore_errors=True)
     simulate(root, subjects=1, seed=1)
     random = np.random.default_rng(0)
     for contrast, scalp in (('T1w', 1.1), ('FLAIR', 0.7)):
@@ -58,9 +70,10 @@ def make_dataset(folder: Path) -> Path:
         )
         write(image.with_data(data), path)
         sidecar = path.with_name(path.name.replace('.nii.gz', '.json'))
-        content = json.loads(sidecar.read_text()) | {'SkullStripped': False}
-        sidecar.write_text(json.dumps(content))
-    return root
+        content = read_object(sidecar) | {'SkullStripped': False}
+        write_json(sidecar, content)
+    root.rename(final)
+    return final
 
 
 def whole_head(image: Volume) -> Volume:
@@ -114,7 +127,9 @@ def run_measured(words: Sequence[str]) -> tuple[float, float]:
     return seconds, watcher.peak
 
 
-def run_app(root: Path, folder: Path, nprocs: int, label: str = '01') -> None:
+def run_app(
+    root: Path, folder: Path, nprocs: int, *, label: str = '01', model: str | None = None
+) -> None:
     """Run the participant level from nothing and print its stages."""
     out, work = folder / 'out', folder / 'work'
     words = [
@@ -133,6 +148,7 @@ def run_app(root: Path, folder: Path, nprocs: int, label: str = '01') -> None:
         '--overwrite',
         '--clean-workdir',
     ]
+    words += ['--model', model] if model else []
     seconds, peak = run_measured(words)
     newest = max((out / 'logs').glob('*_resources.tsv'), key=os.path.getmtime)
     print('| stage | seconds | CPU s | peak memory of its process, MB |')
@@ -165,12 +181,14 @@ def brain_input(root: Path, subject: str, card: Card) -> tuple[NetworkInput, np.
     return given, there.data > 0
 
 
-def compare_inference(folder: Path, *, threads: int, participants: int) -> None:
+def compare_inference(
+    folder: Path, *, threads: int, participants: int, model: str | None = None
+) -> None:
     """Time our inference against MONAI's over the whole grid, and score both."""
     from monai.inferers import SlidingWindowInferer
 
     torch.set_num_threads(threads)
-    card = find_model(None, folder)
+    card = find_model(model, folder)
     network = load_network(card, 'cpu')
     inferer = SlidingWindowInferer(card.window, overlap=0.5, mode='gaussian', sw_batch_size=1)
     simulate(folder / 'brains', subjects=participants, seed=100)
@@ -216,6 +234,9 @@ def main() -> None:
     parser.add_argument('--participants', type=int, default=4, help='of the inference table')
     parser.add_argument('--dataset', type=Path, help='BIDS dataset instead of a simulated one')
     parser.add_argument('--label', default='01', help='of its participant')
+    parser.add_argument(
+        '--model', help='bundled name, or folder of a model (default: that of the App)'
+    )
     parser.add_argument('--work', type=Path, help='folder to keep data and results in')
     arguments = parser.parse_args()
     folder = arguments.work or Path(tempfile.mkdtemp(prefix='ssl2-benchmark-'))
@@ -224,11 +245,12 @@ def main() -> None:
         f'{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, '
         f'torch {torch.__version__}; seed 1\n'
     )
+    nprocs, model = arguments.nprocs, arguments.model
     if arguments.dataset:
-        run_app(arguments.dataset, folder, arguments.nprocs, arguments.label)
+        run_app(arguments.dataset, folder, nprocs, label=arguments.label, model=model)
         return
-    run_app(make_dataset(folder), folder, arguments.nprocs)
-    compare_inference(folder, threads=arguments.nprocs, participants=arguments.participants)
+    run_app(make_dataset(folder), folder, nprocs, model=model)
+    compare_inference(folder, threads=nprocs, participants=arguments.participants, model=model)
 
 
 if __name__ == '__main__':

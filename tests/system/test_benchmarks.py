@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from running_app import PROJECT
 
 sys.path.append(str(PROJECT / 'benchmarks'))
@@ -18,6 +19,7 @@ import accuracy
 import brain_flags
 import brains
 import image_quality
+import participant
 
 from ssl2_bids.bids.outputs import UnitNames
 from ssl2_bids.files import read_object, write_json, write_text
@@ -188,3 +190,28 @@ def test_registration_names_the_cases_without_files(tmp_path):
     assert left_out[1].endswith('sub-lj19_FLAIR.nii.gz is missing')
     assert last == f'{data}: this folder has none of the scans'
     assert not done.stdout
+
+
+def test_a_head_that_was_made_in_part_is_not_taken(tmp_path, monkeypatch):
+    def stopped(root: Path, **_: object) -> None:
+        write_json(root / 'sub-01' / 'anat' / 'sub-01_FLAIR.json', {'SkullStripped': True})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(participant, 'simulate', stopped)
+    with pytest.raises(KeyboardInterrupt):
+        participant.make_dataset(tmp_path)
+    assert not (tmp_path / 'data').exists()
+    # as an earlier version left it
+    (tmp_path / 'data-in-part').rename(tmp_path / 'data')
+    with pytest.raises(SystemExit, match='a run that was stopped left this dataset in part'):
+        participant.make_dataset(tmp_path)
+    write_json(tmp_path / 'data/sub-01/anat/sub-01_FLAIR.json', {'SkullStripped': False})
+    assert participant.make_dataset(tmp_path) == tmp_path / 'data'
+
+
+def test_a_participant_is_timed_with_the_asked_model(tmp_path):
+    data = head(tmp_path / 'data', 100)
+    words = ('--dataset', data, '--label', '01', '--model', 'no-such', '--work', tmp_path / 'work')
+    done = run('participant.py', *words)
+    assert done.returncode == 1
+    assert "there is no model 'no-such'" in done.stderr
