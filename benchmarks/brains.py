@@ -31,14 +31,20 @@ class Brain:
     truth: Tensor
 
 
-def load_brains(root: Path, card: Card, work: Path) -> list[Brain]:
+def load_brains(root: Path, card: Card, work: Path, *, least: int = 1) -> list[Brain]:
     """The participants of a dataset made by ``ssl2 simulate``.
 
     Prepared ones are kept in WORK, by the path of the dataset and the identity of the model.
+
+    Parameters
+    ----------
+    least : number of participants that are needed; with fewer the program ends with a line.
     """
     names = sorted(path.name for path in root.glob('sub-*'))
     if not names:
         raise SystemExit(f'{root}: no participants')
+    if len(names) < least:
+        raise SystemExit(f'{root}: {least} participants are needed, and there is {len(names)}')
     work.mkdir(parents=True, exist_ok=True)
     return [load_brain(root, name, card, work) for name in names]
 

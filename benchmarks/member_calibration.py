@@ -85,7 +85,7 @@ def main() -> None:
     args = parser.parse_args()
     card = find_model(args.model, Path())
     work = args.work or Path(tempfile.mkdtemp(prefix='ssl2-benchmark-'))
-    brains = load_brains(args.dataset, card, work)
+    brains = load_brains(args.dataset, card, work, least=2)  # each is left out once
     volumes = [as_patches(one) for one in brains]
     parts = members_of(load_network(card))
     members = [

@@ -28,6 +28,7 @@ from threshold import cases
 from ssl2_bids.training.adaptation.recalibration import MAX_MOVE, WIDTH, Counts, count, fit_move
 
 MOVES = np.arange(-MAX_MOVE, MAX_MOVE + WIDTH / 2, WIDTH)
+LABELLED = (1, 2, 3)  # people
 HALF = 0.5  # threshold of the start models
 
 
@@ -72,6 +73,11 @@ def main(arguments: list[str] | None = None) -> None:
     card = json.loads((given.model / 'model.json').read_text())['Recalibration']
     asked = card['ThresholdMove'] or card.get('RefusedMove', 0.0)
     parts = counts_of(given.output, given.truth, given.threshold)
+    if len(parts) <= LABELLED[-1]:
+        raise SystemExit(
+            f'{given.output}: {len(parts)} people are too few: {LABELLED[-1]} are labelled, and '
+            'the others are tested'
+        )
     dice = np.mean([part.dice(MOVES) for part in parts], axis=0)
     made = 'made' if card['ThresholdMove'] else 'not made'
     print(f'{len(parts)} people; the move of the twin is {made}')
@@ -79,7 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
         value = dice[np.abs(MOVES - move).argmin()]
         gain = value - dice[MOVES.size // 2]
         print(f'{name:12} move {move:+.2f}  Dice {value:.3f}  difference {gain:+.3f}')
-    for labelled in (1, 2, 3):
+    for labelled in LABELLED:
         for name, gains in gains_of(parts, labelled, asked).items():
             print(
                 f'{labelled} labelled, {name:10}  mean difference {gains.mean():+.3f}, '

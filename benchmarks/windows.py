@@ -151,13 +151,14 @@ def main() -> None:
     parser.add_argument('--work', type=Path, help='folder that keeps the prepared brains')
     args = parser.parse_args()
     work = args.work or Path(tempfile.mkdtemp(prefix='ssl2-benchmark-'))
+    least = 2 if OTHERS in args.statistics else 1
     print('| network | statistics of norm | window |', ' | '.join(COLUMNS), '|')
     print('| --- ' * (3 + len(COLUMNS)) + '|')
     for model in args.models:
         card = find_model(model, Path())
         usual = card.window[0]
         windows = list(dict.fromkeys([*args.windows, usual]))
-        brains = load_brains(args.dataset, card, work)
+        brains = load_brains(args.dataset, card, work, least=least)
         network = load_network(card)
         parts = members_of(network)
         found = [[answers(m, one, card, windows, args.precision) for one in brains] for m in parts]

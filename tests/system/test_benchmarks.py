@@ -215,3 +215,27 @@ def test_a_participant_is_timed_with_the_asked_model(tmp_path):
     done = run('participant.py', *words)
     assert done.returncode == 1
     assert "there is no model 'no-such'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    'words', [('windows.py', '--statistics', 'others'), ('member_calibration.py',)]
+)
+def test_one_participant_without_others_is_refused(tmp_path, words):
+    data = head(tmp_path / 'data', 100)
+    done = run(words[0], data, *words[1:], '--work', tmp_path / 'work')
+    assert done.returncode == 1
+    assert done.stderr == f'{data}: 2 participants are needed, and there is 1\n'
+
+
+def test_three_people_are_too_few_to_label_three_and_test_others(tmp_path):
+    image = Volume(np.random.default_rng(0).random((6, 6, 6)).astype(np.float32), np.eye(4))
+    lesion = image.with_data((image.data > 0.6).astype(np.uint8))
+    for name in ('01', '02', '03'):
+        stem = f'sub-{name}/anat/sub-{name}_space-FLAIR_label-L'
+        write(image, tmp_path / 'out' / f'{stem}_probseg.nii.gz')
+        write(lesion, tmp_path / 'out' / f'{stem}_mask.nii.gz', dtype=np.uint8)
+        write(lesion, tmp_path / 'truth' / f'{stem}_mask.nii.gz', dtype=np.uint8)
+    write_json(tmp_path / 'model' / 'model.json', {'Recalibration': {'ThresholdMove': 0.5}})
+    done = run('twin_threshold.py', tmp_path / 'out', tmp_path / 'truth', tmp_path / 'model')
+    assert done.returncode == 1
+    assert '3 people are too few: 3 are labelled, and the others are tested' in done.stderr
