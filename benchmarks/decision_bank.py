@@ -21,7 +21,8 @@ independent. ``--single`` labels each of the twelve alone in turn, and tests on 
 ``--pools 0 2`` makes and counts those of some scanners alone.
 
 A site that is finished is a JSON file in BANK and is not made again; one that was stopped resumes.
-Its images are removed when it is finished. ``--table`` prints what the sites that are there give:
+Its images are removed when it is finished. The file has the settings that its scores depend on; a
+bank with a file of other ones is refused. ``--table`` prints what the sites that are there give:
 how often a rule keeps a model that is worse on further people, and refuses where a rung is better.
 
     lowest within 1 SE   the rule of the App: of the better rungs the lowest within one standard
@@ -39,8 +40,8 @@ import json
 import math
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +49,13 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from decision_rules import table_of
+
 from ssl2_bids.bids.outputs import find_results
 from ssl2_bids.files import write_json
 from ssl2_bids.settings import RECALIBRATED, GroupSettings, ParticipantSettings
 from ssl2_bids.training.adaptation import adapt as training
-from ssl2_bids.training.adaptation import decision
-from ssl2_bids.training.adaptation.decision import SHARES, Choice, ScorePair, choose, gain_of
+from ssl2_bids.training.adaptation.decision import SHARES
 from ssl2_bids.training.adaptation.recalibration import Recalibration
 from ssl2_bids.volume import read, write
 from ssl2_bids.workflows.adaptation import ladder, predictions, untrained
@@ -70,8 +72,15 @@ FIRST_SEED = 5000  # of no other site of the docs
 FIRST_POOL = 6000
 POOL = 12  # people of a pool
 UNLABELLED = 3  # people of the training without labels
-BETTER, WORSE = 0.01, 0.0  # mean Dice on further people: from here on it helps, below it harms
 SLICES = 0.06  # share of annotated slices of sparse labels
+# options that scores depend on, by kind of sites; and what files without them were made with
+DEFAULTS = {'model': 'fast-3t', 'steps': 100, 'further': 6, 'unlabelled': UNLABELLED}
+SETTINGS = {
+    'site': tuple(DEFAULTS),
+    'draw': ('model',),
+    'trained': ('model', 'steps', 'further'),
+    'single': ('model',),
+}
 UNSHIMMED = Path(__file__).parent / 'unshimmed-7t.toml'
 SCANNERS: dict[str, dict[str, Any]] = {
     '1.5T FLAIR': {'field': 1.5, 'contrasts': ('FLAIR',)},
@@ -266,14 +275,6 @@ def known(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def pair_of(entry: Sequence[Any]) -> ScorePair:
-    """What the decision looks at, from a file of the bank."""
-    dice, after, f1, f1_after, *fitted = [
-        math.nan if value is None else float(value) for value in entry[1:]
-    ]
-    return ScorePair(entry[0], (dice, after), (f1, f1_after), *fitted)
-
-
 def final_of(work: Work, rung: Rung, first: ladder.Probability) -> ladder.Probability:
     """The probabilities of the final model of a rung."""
     if rung.name not in SHARES:
@@ -284,100 +285,43 @@ def final_of(work: Work, rung: Rung, first: ladder.Probability) -> ladder.Probab
     return predictions.of_network(work, training.between(work.network, network, SHARES[rung.name]))
 
 
-Tests = Mapping[str, Sequence[ScorePair]]
+def settings_of(kind: str, given: argparse.Namespace) -> dict[str, Any]:
+    """The options that the scores of a kind of sites depend on, by name."""
+    return {name: getattr(given, name) for name in SETTINGS[kind]}
 
 
-def out_of_fold(tests: Tests) -> Choice:
-    """The rule without the scores on the labels of the fit."""
-    return choose({rung: [replace(p, fitted=math.nan) for p in t] for rung, t in tests.items()})
+def check_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse a file whose scores were made with other settings.
 
-
-def any_increase(tests: Tests) -> Choice:
-    """Any increase of the out-of-fold Dice is enough, for the recalibration too."""
-    least = decision.LEAST_GAIN, decision.LEAST_WITHIN
-    decision.LEAST_GAIN, decision.LEAST_WITHIN = {}, 0.0
-    try:
-        return out_of_fold(tests)
-    finally:
-        decision.LEAST_GAIN, decision.LEAST_WITHIN = least
-
-
-def highest(tests: Tests) -> Choice:
-    """The former rule: the best of the better rungs, however little it is better."""
-    better = [rung for rung in tests if any_increase({rung: tests[rung]}).decision.accepted]
-    best = max(better or tests, key=lambda rung: gain_of(tests[rung]))
-    return any_increase({best: tests[best]})
-
-
-def always_last(tests: Tests) -> Choice:
-    """The largest change, without a test."""
-    last = list(tests)[-1]
-    return choose({last: tests[last]}, always=True)
-
-
-RULES: dict[str, Callable[[Tests], Choice]] = {
-    'lowest within 1 SE': choose,
-    'out of fold alone': out_of_fold,
-    'any increase': any_increase,
-    'highest': highest,
-    'always the last': always_last,
-}
-
-
-def table_of(sites: Sequence[dict[str, Any]]) -> str:
-    """What each rule does at the sites: a line per rule and kind of sites."""
-    lines = [
-        f'{"sites":16} {"rule":20} {"n":>3} {"used":>5} {"harmful used":>13} '
-        f'{"helpful refused":>16} {"mean gain":>10}'
-    ]
-    for kind in ('all', 'right labels', 'shuffled'):
-        own = [
-            site
-            for site in sites
-            if kind == 'all' or site['Labels']['shuffled'] == (kind == 'shuffled')
-        ]
-        if not own:
-            continue
-        for name, rule in RULES.items():
-            used = harmful = helpful = refused = 0
-            gains = []
-            for site in own:
-                tests = {
-                    rung: [pair_of(pair) for pair in entry['Pairs']]
-                    for rung, entry in site['Rungs'].items()
-                }
-                further = {
-                    rung: float(np.mean([after - before for before, after in entry['Further']]))
-                    for rung, entry in site['Rungs'].items()
-                }
-                choice = rule(tests)
-                gain = further[choice.rung] if choice.decision.accepted else 0.0
-                used += choice.decision.accepted
-                harmful += choice.decision.accepted and gain < WORSE
-                could = max(further.values()) >= BETTER and not site['Labels']['shuffled']
-                helpful += could
-                refused += could and not choice.decision.accepted
-                gains.append(gain)
-            lines.append(
-                f'{kind:16} {name:20} {len(own):3} {used:5} {share(harmful, used):>13} '
-                f'{share(refused, helpful):>16} {np.mean(gains):10.4f}'
+    A file without settings was made with the defaults.
+    """
+    known = json.loads(path.read_text(encoding='utf-8')).get('Settings', {})
+    for name, asked in settings.items():
+        if (made := known.get(name, DEFAULTS[name])) != asked:
+            raise SystemExit(
+                f'{path}: made with --{name} {made}, not {asked}; choose another folder as BANK'
             )
-    return '\n'.join(lines)
 
 
-def share(part: int, whole: int) -> str:
-    """``1 of 8 (12 %)``."""
-    return f'{part} of {whole}' + (f' ({part / whole:.0%})' if whole else '')
+def missing_of(paths: Iterable[Path], settings: Mapping[str, Any]) -> list[Path]:
+    """The files that are not made yet; all others must have the same settings."""
+    missing = []
+    for path in paths:
+        if path.is_file():
+            check_settings(path, settings)
+        else:
+            missing.append(path)
+    return missing
 
 
 def make_sites(given: argparse.Namespace) -> None:
     """Make the sites that are missing."""
-    for number in given.sites:
-        path = given.bank / f'site-{number:02d}.json'
-        if path.is_file():
-            continue
+    settings = settings_of('site', given)
+    paths = {given.bank / f'site-{number:02d}.json': number for number in given.sites}
+    for path in missing_of(paths, settings):
+        number = paths[path]
         print(f'site {number}: {SITES[number]}', flush=True)
-        write_json(path, make_site(number, given.bank, given))
+        write_json(path, make_site(number, given.bank, given) | {'Settings': settings})
         shutil.rmtree(given.bank / f'site-{number:02d}')
 
 
@@ -389,16 +333,24 @@ def make_draws(given: argparse.Namespace) -> None:
     if given.single:
         draws += [('single', 0, turn) for turn in range(POOL)]
     for number in given.pools:
-        paths = {draw: given.bank / '{}-{}-{}-{}.json'.format(draw[0], number, *draw[1:])
+        paths = {given.bank / '{}-{}-{}-{}.json'.format(draw[0], number, *draw[1:]): draw
                  for draw in draws}  # fmt: skip
-        missing = [draw for draw in draws if not paths[draw].is_file()]
+        missing = [
+            path
+            for name in dict.fromkeys(draw[0] for draw in draws)
+            for path in missing_of(
+                (path for path, draw in paths.items() if draw[0] == name),
+                settings_of(name, given),
+            )
+        ]
         if not missing:
             continue
         print(f'pool {number}: {list(SCANNERS)[number]}', flush=True)
         root = make_pool(number, given.bank, given)
-        for name, labels, turn in missing:
+        for path in missing:
+            name, labels, turn = paths[path]
             made = make_draw(root, labels, turn, given, single=name == 'single')
-            write_json(paths[name, labels, turn], made)
+            write_json(path, made | {'Settings': settings_of(name, given)})
         shutil.rmtree(root)
 
 
@@ -416,13 +368,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument('--sites', type=int, nargs='+', default=range(len(SITES)), metavar='N')
     parser.add_argument('--labels', type=Path, help='label maps of ssl2 simulate')
     parser.add_argument('--lesion-masks', type=Path, help='lesion masks of ssl2 simulate')
-    parser.add_argument('--steps', type=int, default=100, help='of each training')
-    parser.add_argument('--further', type=int, default=6, help='further people of a site')
-    parser.add_argument('--unlabelled', type=int, default=UNLABELLED, help='people without labels')
-    parser.add_argument('--model', default='fast-3t', help='the start model (fast-3t)')
+    parser.add_argument('--steps', type=int, help='of each training')
+    parser.add_argument('--further', type=int, help='further people of a site')
+    parser.add_argument('--unlabelled', type=int, help='people without labels')
+    parser.add_argument('--model', help='the start model (fast-3t)')
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--nprocs', type=int, default=1)
+    parser.set_defaults(**DEFAULTS)
     given = parser.parse_args(arguments)
+    if given.train and not given.draws:
+        parser.error('--train trains at draws: give --draws N')
     given.bank = given.bank.absolute()  # nodes of the participant level work in other folders
     if given.draws or given.single:
         make_draws(given)
@@ -432,8 +387,12 @@ def main(arguments: list[str] | None = None) -> None:
         pools = ['*'] if kind == 'site' else [f'{number}-*' for number in given.pools]
         done = sorted(path for pool in pools for path in given.bank.glob(f'{kind}-{pool}.json'))
         if done:
+            sites = [json.loads(path.read_text(encoding='utf-8')) for path in done]
+            first = sites[0].get('Settings', {})
+            for path in done:
+                check_settings(path, {n: first.get(n, DEFAULTS[n]) for n in SETTINGS[kind]})
             print(f'{kind}:')
-            print(table_of([json.loads(path.read_text(encoding='utf-8')) for path in done]))
+            print(table_of(sites))
 
 
 if __name__ == '__main__':

@@ -7,12 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from running_app import PROJECT
 
 from ssl2_bids.training.adaptation.decision import ScorePair
 
 sys.path.append(str(PROJECT / 'benchmarks'))
 import decision_bank
+import decision_rules
 
 
 def site(folder: Path, number: int, gains: dict[str, tuple[float, float]], **labels) -> None:
@@ -26,6 +28,11 @@ def site(folder: Path, number: int, gains: dict[str, tuple[float, float]], **lab
     }
     content = {'Labels': {'shuffled': False} | labels, 'Rungs': rungs}
     (folder / f'site-{number:02d}.json').write_text(json.dumps(content))
+
+
+def bank(*words: object) -> None:
+    """The benchmark within this process."""
+    decision_bank.main(list(map(str, words)))
 
 
 def test_the_table_counts_what_a_rule_keeps_and_refuses(tmp_path):
@@ -56,9 +63,56 @@ def test_the_former_rule_takes_the_highest_of_the_better_rungs():
         return [ScorePair(name, (0.5, dice), (0.6, f1)) for name in ('01', '02')]
 
     tests = {'half-way': two(0.55, 0.62), 'whole': two(0.60, 0.50)}  # that loses whole lesions
-    choice = decision_bank.highest(tests)
+    choice = decision_rules.highest(tests)
     assert choice.decision.accepted
     assert choice.rung == 'half-way'
-    assert decision_bank.highest(tests | {'whole': two(0.60, 0.62)}).rung == 'whole'
-    refused = decision_bank.highest({'half-way': two(0.4, 0.6), 'whole': two(0.45, 0.6)})
+    assert decision_rules.highest(tests | {'whole': two(0.60, 0.62)}).rung == 'whole'
+    refused = decision_rules.highest({'half-way': two(0.4, 0.6), 'whole': two(0.45, 0.6)})
     assert (refused.rung, refused.decision.accepted) == ('whole', False)
+
+
+@pytest.mark.parametrize(
+    ('name', 'words', 'option'),
+    [
+        ('site-00.json', ['--sites', 0], 'steps'),
+        ('site-00.json', ['--sites', 0], 'unlabelled'),
+        ('draw-0-0-0.json', ['--draws', 1, '--pools', 0], 'model'),
+        ('trained-0-0-0.json', ['--draws', 1, '--train', '--pools', 0], 'further'),
+        ('single-0-0-0.json', ['--single', '--pools', 0], 'model'),
+    ],
+)
+def test_scores_of_other_settings_are_refused(tmp_path, name, words, option):
+    value = 'committee-3t' if option == 'model' else 2
+    made = {'Settings': {option: value}, 'Labels': {'shuffled': False}, 'Rungs': {}}
+    path = tmp_path / name
+    path.write_text(json.dumps(made))
+    default = decision_bank.DEFAULTS[option]
+    with pytest.raises(SystemExit) as refused:
+        bank(tmp_path, *words)
+    assert refused.value.code == (
+        f'{path}: made with --{option} {value}, not {default}; choose another folder as BANK'
+    )
+    del made['Settings']  # an earlier version made it with the defaults
+    path.write_text(json.dumps(made))
+    with pytest.raises(SystemExit, match=f'made with --{option} {default}, not {value}'):
+        bank(tmp_path, *words, f'--{option}', value)
+
+
+def test_sites_of_equal_settings_are_kept_and_counted(tmp_path, capsys):
+    site(tmp_path, 0, {'recalibrated': (0.05, 0.04)})
+    bank(tmp_path, '--sites', 0)
+    content = json.loads((tmp_path / 'site-00.json').read_text())
+    settings = decision_bank.DEFAULTS | {'steps': 7}
+    (tmp_path / 'site-00.json').write_text(json.dumps(content | {'Settings': settings}))
+    bank(tmp_path, '--sites', 0, '--steps', 7)
+    bank(tmp_path, '--table')
+    assert capsys.readouterr().out.count('site:') == 3
+    site(tmp_path, 1, {'recalibrated': (0.05, 0.04)})  # one table is of equal settings
+    with pytest.raises(SystemExit, match='site-01.json: made with --steps 100, not 7'):
+        bank(tmp_path, '--table')
+
+
+def test_a_training_without_draws_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        bank(tmp_path, '--train')
+    assert '--train trains at draws: give --draws N' in capsys.readouterr().err
