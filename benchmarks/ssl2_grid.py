@@ -10,8 +10,9 @@
 ``pack`` brings all people onto the network's grid (1 mm), with the truth, in about 4 MB each; what
 comes after needs no imaging software beside nibabel, so the folders can move to a machine with a
 GPU. ``run`` trains one cell after another; a cell that stands in the results is not done again, so
-it can be stopped at any time, and ``--part 1/8`` to ``--part 8/8`` with a file of results each
-share the cells among processes. Small by default; the whole of it is::
+it can be stopped at any time (one of another model, patch, batch or twin is refused), and
+``--part 1/8`` to ``--part 8/8`` with a file of results each share the cells among processes. Small
+by default; the whole of it is::
 
     --start sup-3t=fast-3t --start selfsup-3t=FOLDER --start scratch
     --strategies supervised mean_teacher fixmatch bcp cps --labelled 1 2 4 --density 1 0.1
@@ -38,20 +39,20 @@ methods compare on simulated scans: nothing about patients.
 from __future__ import annotations
 
 import argparse
-import csv
+import hashlib
 import itertools
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import grid_table
 import numpy as np
 import torch
+from grid_table import CELL, NOTHING, SETTINGS, SUPERVISED, Rows
 from torch import nn
 
-from ssl2_bids.files import whole_file
 from ssl2_bids.metrics import lesionwise, voxelwise
 from ssl2_bids.metrics.score_names import SCORES
 from ssl2_bids.networks.calibration import calibrate
@@ -74,14 +75,8 @@ from ssl2_bids.training.data.participants import (
 )
 from ssl2_bids.training.data.views import AXIAL
 
-SCRATCH, NOTHING, SUPERVISED, TWIN = 'scratch', 'none', 'supervised', 'twin'
+SCRATCH, TWIN = 'scratch', 'twin'
 ARCHITECTURE = 'fast-3t'  # a single network: the default model is a committee
-CELL = ('start', 'strategy', 'labelled', 'density', 'seed', 'steps', 'learning_rate')
-GROUP = ('start', 'labelled', 'density', 'strategy', 'share')  # what a line of the table is of
-COLUMNS = (*CELL, 'share', 'participant', *SCORES, 'seconds')
-RESAMPLES = 2000  # of the bootstrap
-
-Rows = list[dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -151,6 +146,34 @@ def sparse(participant: Participant, density: float, offset: float) -> Participa
     return replace(participant, label=label.astype(np.uint8), annotated=annotated.astype(np.uint8))
 
 
+def settings_of(grid: Grid, cell: Cell) -> dict[str, str]:
+    """What the results of a cell depend on beside the cell, as it stands in the results."""
+    found = dict.fromkeys(SETTINGS, '') | {'architecture': grid.card.name}
+    if cell.start != SCRATCH:
+        model = find_model(grid.starts[cell.start], grid.work)
+        found['model'] = f'{model.name} {fingerprint(model.identity)}'
+    if cell.strategy != NOTHING:
+        found['patch'] = ' '.join(map(str, grid.settings.patch))
+        found['batch'] = f'{grid.settings.labelled} {grid.settings.unlabelled}'
+    if cell.strategy == TWIN:
+        digest = hashlib.sha256()
+        for person in grid.twin:
+            digest.update(np.ascontiguousarray(person.image).tobytes())
+            digest.update((np.asarray(person.label) > 0).tobytes())
+        found['twin'] = digest.hexdigest()[:16]
+    return found
+
+
+def defaults_of(grid: Grid) -> dict[str, str]:
+    """The settings of results of an earlier version, which did not store them."""
+    preset, multiple = ADAPTATION['cpu'], grid.card.network.get('Multiple', 1)
+    return {
+        'architecture': find_model(ARCHITECTURE, grid.work).name,
+        'patch': ' '.join(map(str, patch_for(grid.card.window, multiple, preset.patch))),
+        'batch': f'{preset.labelled} {preset.unlabelled}',
+    }
+
+
 def people_of(grid: Grid, cell: Cell) -> list[Participant]:
     """All people of the training; the first of the seed's order are labelled."""
     random = np.random.default_rng(cell.seed)
@@ -181,7 +204,8 @@ def run_cell(grid: Grid, cell: Cell) -> Rows:
     if cell.strategy != NOTHING:
         settings = replace(grid.settings, strategy=cell.strategy, seed=cell.seed)
         people = people_of(grid, cell)
-        key = fingerprint([cell.key, settings, [person.name for person in people]])
+        given = [cell.key, settings_of(grid, cell), settings]
+        key = fingerprint([*given, [person.name for person in people]])
         trained, history = adapt(
             start,
             people,
@@ -199,7 +223,7 @@ def run_cell(grid: Grid, cell: Cell) -> Rows:
         shares = tuple(SHARES.values()) if marks else (1.0,)
         networks = {share: between(start, trained, share) for share in shares}
     seconds = time.monotonic() - began
-    identity = dict(zip(CELL, cell.key, strict=True))
+    identity = dict(zip(CELL, cell.key, strict=True)) | settings_of(grid, cell)
     return [
         {**identity, 'share': f'{share:g}', 'participant': person.name}
         | tested(network.to(grid.device).eval(), person, grid)
@@ -228,22 +252,6 @@ def tested(network: nn.Module, person: Participant, grid: Grid) -> dict[str, str
         'volume_bias': voxelwise.volume_error(truth, found > 0),
     }
     return {name: f'{values[name]:.5f}' for name in SCORES}
-
-
-def read_rows(path: Path) -> Rows:
-    """The results so far."""
-    if not path.is_file():
-        return []
-    with open(path, encoding='utf-8', newline='') as stream:
-        return list(csv.DictReader(stream))
-
-
-def write_rows(rows: Rows, path: Path) -> None:
-    """Write all results, whole or not at all."""
-    with whole_file(path) as temporary, open(temporary, 'w', newline='') as stream:
-        writer = csv.DictWriter(stream, COLUMNS, lineterminator='\n')
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def as_participant(scan: Participant, channels: Sequence[str]) -> Participant:
@@ -319,86 +327,20 @@ def run(options: argparse.Namespace) -> None:
         checkpoint_minutes=1,
     )
     grid = Grid(card, people, test, twin, starts, training, options.work, options.device)
-    rows = read_rows(options.results)
-    done = {tuple(row[name] for name in CELL) for row in rows}
+    rows = grid_table.read_rows(options.results)
+    done = {tuple(row[name] for name in CELL): row for row in rows}
     number, of = (int(text) for text in options.part.split('/'))
     for cell in list(cells(options, starts, len(people)))[number - 1 :: of]:
         if cell.key in done:
+            stored = defaults_of(grid) | {k: v for k, v in done[cell.key].items() if v}
+            grid_table.check_settings(stored, settings_of(grid, cell), cell.key, options.results)
             continue
         torch.manual_seed(cell.seed)
         rows += run_cell(grid, cell)
-        done.add(cell.key)
-        write_rows(rows, options.results)
+        done[cell.key] = rows[-1]
+        grid_table.write_rows(rows, options.results)
         dice = np.mean([float(row['dice']) for row in rows[-len(test) :]])
         sys.stderr.write(f'{" ".join(cell.key)}: Dice {dice:.3f}, {rows[-1]["seconds"]} s\n')
-
-
-def table(options: argparse.Namespace) -> None:
-    """The results as Markdown: means over people of the test, and how far seeds differ."""
-    rows = [row for path in options.results for row in read_rows(path)]
-    steps = sorted({(row['steps'], row['learning_rate']) for row in rows} - {('0', '0')})
-    for chosen in steps:
-        print(f'\n{chosen[0]} steps, learning rate {chosen[1]}\n')
-        names = ('start', 'labelled', 'slices', 'strategy', 'share', 'seeds', 'Dice',
-                 'minus no training', 'minus supervised')  # fmt: skip
-        print(f'| {" | ".join(names)} | lesion F1 |\n|{" --- |" * (len(names) + 1)}')
-        groups: dict[tuple[str, ...], Rows] = defaultdict(list)
-        for row in rows:
-            if (row['steps'], row['learning_rate']) in (chosen, ('0', '0')):
-                groups[tuple(row[n] for n in GROUP)] += [row]
-        for key, own in sorted(groups.items(), key=in_order):
-            start, labelled, density, strategy, share = key
-            untrained = groups.get((start, '0', '0', NOTHING, '0'), [])
-            base = groups.get((start, labelled, density, SUPERVISED, share), [])
-            slices = f'{float(density):.0%}' if strategy != NOTHING else ''
-            cell = f'| {start} | {labelled} | {slices} | {strategy} | {share} '
-            means = [by_seed(own, metric) for metric in ('dice', 'lesion_f1')]
-            seeds = len(means[0]) if strategy != NOTHING else ''
-            spread = f' ± {means[0].std(ddof=1):.3f}' if len(means[0]) > 1 else ''
-            print(
-                f'{cell}| {seeds} | {means[0].mean():.3f}{spread} | {difference(own, untrained)} '
-                f'| {difference(own, base)} | {means[1].mean():.3f} |'
-            )
-
-
-def in_order(group: tuple[tuple[str, ...], Rows]) -> tuple[str, int, float, int, str, float]:
-    """By start, labelled people and density; no training first, then supervised."""
-    start, labelled, density, strategy, share = group[0]
-    first = (NOTHING, SUPERVISED)
-    place = first.index(strategy) if strategy in first else len(first)
-    return start, int(labelled), float(density), place, strategy, float(share)
-
-
-def by_seed(rows: Rows, metric: str) -> np.ndarray:
-    """Means over the people of the test, one for each seed."""
-    values: dict[str, list[float]] = defaultdict(list)
-    for row in rows:
-        values[row['seed']].append(float(row[metric]))
-    return np.array([np.nanmean(numbers) for numbers in values.values()])
-
-
-def difference(rows: Rows, base: Rows) -> str:
-    """Mean difference of Dice to the same seeds and people, with a 95 % bootstrap interval.
-
-    Seeds and people are drawn again, each as a whole. What was not trained is the same for all
-    seeds.
-    """
-    first = {(row['seed'], row['participant']): float(row['dice']) for row in rows}
-    second = {(row['seed'], row['participant']): float(row['dice']) for row in base}
-    if base and base[0]['strategy'] == NOTHING:
-        known = {row['participant']: float(row['dice']) for row in base}
-        second = {key: known[key[1]] for key in first}
-    if rows is base or not first.keys() <= second.keys():
-        return ''
-    seeds, people = (sorted({key[part] for key in first}) for part in (0, 1))
-    gain = np.array([[first[s, p] - second[s, p] for p in people] for s in seeds])
-    random = np.random.default_rng(0)
-    drawn = [
-        gain[np.ix_(*(random.integers(size, size=size) for size in gain.shape))].mean()
-        for _ in range(RESAMPLES)
-    ]
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return f'{gain.mean():+.3f} ({low:+.3f} to {high:+.3f})'
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -446,7 +388,7 @@ def main(argv: list[str] | None = None) -> int:
 
     printing = tasks.add_parser('table', help='results as Markdown')
     printing.add_argument('results', type=Path, nargs='+')
-    printing.set_defaults(task=table)
+    printing.set_defaults(task=lambda options: grid_table.show_table(options.results))
 
     options = parser.parse_args(argv)
     options.task(options)

@@ -12,6 +12,12 @@ import numpy as np
 import pytest
 from running_app import PROJECT, command
 
+from ssl2_bids.training.data.participants import Participant, save_scan
+
+sys.path.append(str(PROJECT / 'benchmarks'))
+import grid_table
+import ssl2_grid
+
 # like the bundled 7 T scanner, with voxels large enough for a test
 SCANNER = """
 name = "7 T, large voxels"
@@ -55,6 +61,59 @@ def run(*words: object) -> str:
 
 def grid(*words: object) -> str:
     return run(sys.executable, PROJECT / 'benchmarks/ssl2_grid.py', *words)
+
+
+@pytest.fixture
+def small(tmp_path) -> list[object]:
+    """The words of a run with people of some voxels, whose one cell stands in ``grid.csv``."""
+    ones = np.ones((4, 4, 4), np.uint8)
+    for folder in ('people', 'test'):
+        (tmp_path / folder).mkdir()
+        image, present = np.full((4, 4, 4, 4), 9, np.uint8), (True, True, True, False)
+        save_scan(tmp_path / folder, Participant('01', image, present, ones, ones, ones))
+    words = ['run', tmp_path / 'people', tmp_path / 'test', '--no-bound', '--labelled', 1]
+    words += ['--strategies', 'supervised', '--steps', 7, '--work', tmp_path / 'work']
+    return [*words, '--results', tmp_path / 'grid.csv']
+
+
+def stored(folder: Path, **settings: str) -> None:
+    """Write the result of one cell; settings that are not given are not known."""
+    row = dict.fromkeys(grid_table.COLUMNS, '0') | dict.fromkeys(grid_table.SETTINGS, '')
+    row |= {'start': 'sup-3t', 'strategy': 'supervised', 'labelled': '1', 'density': '1'}
+    row |= {'steps': '7', 'learning_rate': '0.0003', 'share': '1', 'participant': '01'}
+    grid_table.write_rows([row | settings], folder / 'grid.csv')
+
+
+def test_a_cell_of_other_settings_is_refused(small, tmp_path):
+    start = ['--start', 'sup-3t=fast-3t']
+
+    def refusal(*words: object) -> str:
+        """Of a run that has nothing to train; empty where there is none."""
+        try:
+            assert ssl2_grid.main(list(map(str, [*small, *words]))) == 0
+        except SystemExit as error:
+            return str(error.code)
+        return ''
+
+    stored(tmp_path)  # by an earlier version, with the defaults
+    assert not refusal(*start)
+    found = refusal(*start, '--patch', 48)
+    assert found.startswith(f'{tmp_path}/grid.csv: sup-3t supervised 1 1 0 7 0.0003 was made with')
+    assert 'another patch (64 64 64, not 48 48 48)' in found
+    assert 'another batch (2 2, not 1 2)' in refusal(*start, '--batch', 1, 2)
+    stored(tmp_path, patch='48 48 48', batch='2 2', model='fast-3t 0123456789abcdef')
+    assert 'another model (fast-3t 0123456789abcdef, not fast-3t ' in refusal(*start)
+    stored(tmp_path, patch='48 48 48', architecture='fast-3t')
+    assert 'another patch (48 48 48, not 64 64 64)' in refusal(*start)
+    assert not refusal(*start, '--patch', 48)
+
+
+def test_a_line_of_the_table_is_of_equal_settings(tmp_path):
+    row = dict.fromkeys(grid_table.COLUMNS, '0')
+    alike = [row | {'patch': patch} for patch in ('48', '', '48')]
+    grid_table.check_alike(alike)
+    with pytest.raises(SystemExit, match='results of different settings .patch: 48, 64'):
+        grid_table.check_alike([*alike, row | {'patch': '64'}])
 
 
 @pytest.fixture(scope='module')
