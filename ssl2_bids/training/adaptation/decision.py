@@ -16,8 +16,9 @@ from ssl2_bids.settings import HALF_WAY, LAST_LAYERS, RECALIBRATED, WHOLE
 # of the way from the first weights to the trained ones
 SHARES = {LAST_LAYERS: 1.0, HALF_WAY: 0.5, WHOLE: 1.0}
 CLEARLY = 0.01  # of the mean Dice: stands for the standard error where a single case has none
-# of the mean Dice, by rung: smaller gains did not hold on other people of simulated sites
-# (``benchmarks/decision_bank.py``); the trained rungs were not in that bank
+# of the mean Dice, by rung: smaller gains did not hold on other people of simulated sites that had
+# no training (``benchmarks/decision_bank.py``). Sites with all rungs are in ``benchmarks/bank``;
+# no least gain of a trained rung was chosen by them
 LEAST_GAIN = {RECALIBRATED: 0.005}
 # of the mean Dice on the labels that a recalibration was fitted to: its few numbers hardly fit to
 # chance, and a test that leaves out one of two or three people refused half of what helps (ibid.)
