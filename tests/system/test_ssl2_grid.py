@@ -108,6 +108,33 @@ def test_a_cell_of_other_settings_is_refused(small, tmp_path):
     assert not refusal(*start, '--patch', 48)
 
 
+def test_results_have_the_settings_that_they_depend_on(tmp_path):
+    random, ones = np.random.default_rng(0), np.ones((32, 32, 32), np.uint8)
+    lesion = np.zeros_like(ones)
+    lesion[10:16, 10:16, 10:16] = 1
+    for folder in ('people', 'test', 'twins'):
+        (tmp_path / folder).mkdir()
+        image = random.integers(1, 255, (4, 32, 32, 32)).astype(np.uint8)
+        scan = Participant('01', image, (True,) * 4, ones, lesion, ones, person='01')
+        save_scan(tmp_path / folder, scan)
+    words = [
+        'run', tmp_path / 'people', tmp_path / 'test', '--no-bound', '--labelled', 1,
+        '--strategies', 'supervised', 'twin', '--steps', 1, '--patch', 32, '--batch', 1, 1,
+        '--start', 'sup-3t=fast-3t', '--work', tmp_path / 'work', '--results',
+        tmp_path / 'grid.csv', '--twin',
+    ]  # fmt: skip
+    words = list(map(str, words))
+    assert ssl2_grid.main([*words, str(tmp_path / 'twins')]) == 0
+    rows = {row['strategy']: row for row in grid_table.read_rows(tmp_path / 'grid.csv')}
+    assert all((row['patch'], row['batch']) == ('32 32 32', '1 1') for row in rows.values())
+    assert all(row['model'].startswith('fast-3t ') for row in rows.values())
+    assert rows['twin']['twin']
+    assert not rows['supervised']['twin']
+    assert ssl2_grid.main([*words, str(tmp_path / 'twins')]) == 0  # all cells stand
+    with pytest.raises(SystemExit, match='sup-3t twin .* was made with another twin'):
+        ssl2_grid.main([*words, str(tmp_path / 'test')])
+
+
 def test_a_line_of_the_table_is_of_equal_settings(tmp_path):
     row = dict.fromkeys(grid_table.COLUMNS, '0')
     alike = [row | {'patch': patch} for patch in ('48', '', '48')]
