@@ -88,7 +88,7 @@ class Card:
 
     @property
     def label_digests(self) -> set[str]:
-        """SHA-256 of the files of labels that this model learnt from, without its start models."""
+        """SHA-256 of the files of labels of its adaptation, of people held out from it too."""
         files = self.content.get('Labels') if self.content.get('Accepted', True) else None
         if not isinstance(files, list):
             return set()

@@ -19,8 +19,11 @@ from ssl2_bids.workflows.adaptation.state import Work
 
 
 def prediction_file(work: Work, one: PreparedSession, fold: str, rung: str) -> Path:
-    """The probability of a case left out of a fold: on the grid of the network, not calibrated."""
-    return work.folder / f'probability-{one.case.name}-{fold}-{rung}.npy'
+    """The probability of a case left out of a fold: on the grid of the network, not calibrated.
+
+    An earlier version kept calibrated ones, as ``probability-CASE-FOLD-RUNG.npy``.
+    """
+    return work.folder / f'probability-uncalibrated-{one.case.name}-{fold}-{rung}.npy'
 
 
 def of_files(work: Work, rung: str, cases: Sequence[Labelled]) -> Probability:

@@ -332,20 +332,23 @@ def _only_patient(
 def seen_before(card: Card, cases: Sequence[Case]) -> list[tuple[str, str]]:
     """A remark, with the case, on each label of a participant that the start model learnt from.
 
-    Equal files are of the same person. Else the name alone is known, which another site may have
-    for another person; a label may also have been corrected.
+    Equal files of the model's own adaptation are of the same person. Else the name alone is known,
+    which another site may have for another person; a label may also have been corrected.
 
     Parameters
     ----------
     card : of the start model.
     """
     known = card.adapted_to
+    own = (card.content.get('Evidence') or {}).get('Labelled') or ()
     remarks = []
     for case in cases:
         if not case.labels or f'sub-{case.participant}' not in known:
             continue
         text = OF_THE_NAME
-        if any(sha256(label.path) in card.label_digests for label in case.labels):
+        if f'sub-{case.participant}' in own and any(
+            sha256(label.path) in card.label_digests for label in case.labels
+        ):
             text = OF_THE_PERSON
         remarks.append((case.name, text.format(model=card.name)))
     for name, text in remarks:

@@ -772,7 +772,7 @@ def test_trainings_of_a_batch_that_is_too_large_are_made_again(site, monkeypatch
     fit_into_time(first, 3)
     made = first.folder / 'training-last-1'
     made.mkdir()
-    predicted = first.folder / 'probability-sub-01-1-last-layers.npy'
+    predicted = first.folder / 'probability-uncalibrated-sub-01-1-last-layers.npy'
     predicted.touch()
     fit_into_time(begin(site), 3)
     assert made.is_dir()

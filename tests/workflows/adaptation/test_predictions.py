@@ -31,7 +31,8 @@ def test_a_damaged_probability_is_named_with_what_to_do(length, tmp_path):
     keep(path, np.ones((4, 4, 4), np.float32))
     path.write_bytes(path.read_bytes()[:length])
     found = of_files(work, 'whole', [SimpleNamespace(one=one, fold='1')])
-    with pytest.raises(DataError, match='probability-sub-01-1-whole.npy: .* Remove this file'):
+    damaged = 'probability-uncalibrated-sub-01-1-whole.npy: .* Remove this file'
+    with pytest.raises(DataError, match=damaged):
         found(one, (slice(None),) * 3, None)
 
 
