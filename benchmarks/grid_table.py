@@ -41,15 +41,33 @@ def write_rows(rows: Rows, path: Path) -> None:
 
 
 def check_settings(
-    stored: Mapping[str, str], asked: Mapping[str, str], cell: tuple[str, ...], path: Path
+    rows: Rows,
+    asked: Mapping[tuple[str, str], Mapping[str, str]],
+    defaults: Mapping[str, str],
+    path: Path,
 ) -> None:
-    """Refuse a result that was made with other settings; one that is not stored may be any."""
-    for name, value in asked.items():
-        if value and (made := stored.get(name, value)) != value:
-            sys.exit(
-                f'{path}: {" ".join(cell)} was made with another {name} ({made}, not {value}); '
-                'choose another file for --results'
-            )
+    """Refuse a file with a result that was made with other settings than those of a run.
+
+    Parameters
+    ----------
+    rows : all results of the file.
+    asked : by start and strategy, the settings of the run; an empty one is not asked.
+    defaults : what a result without settings counts as made with; one not in it may be any.
+    path : of the file, for the message.
+
+    Raises
+    ------
+    SystemExit : the first such result, with both settings.
+    """
+    for row in rows:
+        for name, value in asked[row['start'], row['strategy']].items():
+            made = row[name] or defaults.get(name, value)
+            if value and made != value:
+                counts = 'was' if row[name] else 'has no settings, and counts as'
+                sys.exit(
+                    f'{path}: {" ".join(row[n] for n in CELL)} {counts} made with another {name} '
+                    f'({made}, not {value}); choose another file for --results'
+                )
 
 
 def show_table(paths: list[Path]) -> None:
@@ -66,10 +84,10 @@ def show_table(paths: list[Path]) -> None:
             if (row['steps'], row['learning_rate']) in (chosen, ('0', '0')):
                 groups[tuple(row[n] for n in GROUP)] += [row]
         for key, own in sorted(groups.items(), key=in_order):
-            check_alike(own)
             start, labelled, density, strategy, share = key
             untrained = groups.get((start, '0', '0', NOTHING, '0'), [])
             base = groups.get((start, labelled, density, SUPERVISED, share), [])
+            check_alike([*own, *base, *untrained])
             slices = f'{float(density):.0%}' if strategy != NOTHING else ''
             cell = f'| {start} | {labelled} | {slices} | {strategy} | {share} '
             means = [by_seed(own, metric) for metric in ('dice', 'lesion_f1')]
@@ -82,7 +100,7 @@ def show_table(paths: list[Path]) -> None:
 
 
 def check_alike(rows: Rows) -> None:
-    """Refuse a line of the table whose results are of different settings."""
+    """Refuse a line whose results, or those that it is compared with, differ in their settings."""
     for name in SETTINGS:
         if len(values := sorted({row[name] for row in rows} - {''})) > 1:
             group = ' '.join(rows[0][n] for n in GROUP)

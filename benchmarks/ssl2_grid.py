@@ -10,7 +10,7 @@
 ``pack`` brings all people onto the network's grid (1 mm), with the truth, in about 4 MB each; what
 comes after needs no imaging software beside nibabel, so the folders can move to a machine with a
 GPU. ``run`` trains one cell after another; a cell that stands in the results is not done again, so
-it can be stopped at any time (one of another model, patch, batch or twin is refused), and
+it can be stopped at any time (results of another model, patch, batch or twin are refused), and
 ``--part 1/8`` to ``--part 8/8`` with a file of results each share the cells among processes. Small
 by default; the whole of it is::
 
@@ -146,16 +146,16 @@ def sparse(participant: Participant, density: float, offset: float) -> Participa
     return replace(participant, label=label.astype(np.uint8), annotated=annotated.astype(np.uint8))
 
 
-def settings_of(grid: Grid, cell: Cell) -> dict[str, str]:
-    """What the results of a cell depend on beside the cell, as it stands in the results."""
+def settings_of(grid: Grid, start: str, strategy: str) -> dict[str, str]:
+    """What results depend on beside their cell, as it stands there; empty: not known."""
     found = dict.fromkeys(SETTINGS, '') | {'architecture': grid.card.name}
-    if cell.start != SCRATCH:
-        model = find_model(grid.starts[cell.start], grid.work)
+    if start != SCRATCH and start in grid.starts:
+        model = find_model(grid.starts[start], grid.work)
         found['model'] = f'{model.name} {fingerprint(model.identity)}'
-    if cell.strategy != NOTHING:
+    if strategy != NOTHING:
         found['patch'] = ' '.join(map(str, grid.settings.patch))
         found['batch'] = f'{grid.settings.labelled} {grid.settings.unlabelled}'
-    if cell.strategy == TWIN:
+    if strategy == TWIN and grid.twin:
         digest = hashlib.sha256()
         for person in grid.twin:
             digest.update(np.ascontiguousarray(person.image).tobytes())
@@ -200,12 +200,11 @@ def network_of(grid: Grid, cell: Cell) -> nn.Module:
 def run_cell(grid: Grid, cell: Cell) -> Rows:
     """Train and test; a row for each person of the test and share of the change of the weights."""
     began, start = time.monotonic(), network_of(grid, cell)
-    networks = {0.0: start}
+    networks, made_with = {0.0: start}, settings_of(grid, cell.start, cell.strategy)
     if cell.strategy != NOTHING:
         settings = replace(grid.settings, strategy=cell.strategy, seed=cell.seed)
         people = people_of(grid, cell)
-        given = [cell.key, settings_of(grid, cell), settings]
-        key = fingerprint([*given, [person.name for person in people]])
+        key = fingerprint([cell.key, made_with, settings, [person.name for person in people]])
         trained, history = adapt(
             start,
             people,
@@ -223,7 +222,7 @@ def run_cell(grid: Grid, cell: Cell) -> Rows:
         shares = tuple(SHARES.values()) if marks else (1.0,)
         networks = {share: between(start, trained, share) for share in shares}
     seconds = time.monotonic() - began
-    identity = dict(zip(CELL, cell.key, strict=True)) | settings_of(grid, cell)
+    identity = dict(zip(CELL, cell.key, strict=True)) | made_with
     return [
         {**identity, 'share': f'{share:g}', 'participant': person.name}
         | tested(network.to(grid.device).eval(), person, grid)
@@ -328,16 +327,18 @@ def run(options: argparse.Namespace) -> None:
     )
     grid = Grid(card, people, test, twin, starts, training, options.work, options.device)
     rows = grid_table.read_rows(options.results)
-    done = {tuple(row[name] for name in CELL): row for row in rows}
+    asked = {
+        kind: settings_of(grid, *kind) for kind in {(r['start'], r['strategy']) for r in rows}
+    }
+    grid_table.check_settings(rows, asked, defaults_of(grid), options.results)
+    done = {tuple(row[name] for name in CELL) for row in rows}
     number, of = (int(text) for text in options.part.split('/'))
     for cell in list(cells(options, starts, len(people)))[number - 1 :: of]:
         if cell.key in done:
-            stored = defaults_of(grid) | {k: v for k, v in done[cell.key].items() if v}
-            grid_table.check_settings(stored, settings_of(grid, cell), cell.key, options.results)
             continue
         torch.manual_seed(cell.seed)
         rows += run_cell(grid, cell)
-        done[cell.key] = rows[-1]
+        done.add(cell.key)
         grid_table.write_rows(rows, options.results)
         dice = np.mean([float(row['dice']) for row in rows[-len(test) :]])
         sys.stderr.write(f'{" ".join(cell.key)}: Dice {dice:.3f}, {rows[-1]["seconds"]} s\n')

@@ -98,14 +98,19 @@ def test_a_cell_of_other_settings_is_refused(small, tmp_path):
     stored(tmp_path)  # by an earlier version, with the defaults
     assert not refusal(*start)
     found = refusal(*start, '--patch', 48)
-    assert found.startswith(f'{tmp_path}/grid.csv: sup-3t supervised 1 1 0 7 0.0003 was made with')
+    cell = f'{tmp_path}/grid.csv: sup-3t supervised 1 1 0 7 0.0003'
+    assert found.startswith(f'{cell} has no settings, and counts as made with')
     assert 'another patch (64 64 64, not 48 48 48)' in found
     assert 'another batch (2 2, not 1 2)' in refusal(*start, '--batch', 1, 2)
     stored(tmp_path, patch='48 48 48', batch='2 2', model='fast-3t 0123456789abcdef')
     assert 'another model (fast-3t 0123456789abcdef, not fast-3t ' in refusal(*start)
     stored(tmp_path, patch='48 48 48', architecture='fast-3t')
-    assert 'another patch (48 48 48, not 64 64 64)' in refusal(*start)
+    assert refusal(*start).startswith(f'{cell} was made with another patch (48 48 48, not 64 ')
     assert not refusal(*start, '--patch', 48)
+    # cells of other strategies, starts and steps would stand in the same file
+    for other in (['--strategies', 'mean_teacher'], ['--seeds', 1], ['--steps', 8]):
+        assert 'another patch (48 48 48, not 64 64 64)' in refusal(*start, *other)
+    assert 'another patch (48 48 48, not 64 64 64)' in refusal('--start', 'scratch')
 
 
 def test_results_have_the_settings_that_they_depend_on(tmp_path):
@@ -141,6 +146,33 @@ def test_a_line_of_the_table_is_of_equal_settings(tmp_path):
     grid_table.check_alike(alike)
     with pytest.raises(SystemExit, match='results of different settings .patch: 48, 64'):
         grid_table.check_alike([*alike, row | {'patch': '64'}])
+
+
+@pytest.mark.parametrize(
+    ('strategy', 'settings', 'name'),
+    [
+        ('supervised', {'patch': '48 48 48'}, 'patch'),
+        ('supervised', {'model': 'committee-3t bb'}, 'model'),
+        ('none', {'model': 'committee-3t bb', 'patch': ''}, 'model'),
+    ],
+)
+def test_a_line_is_compared_with_results_of_equal_settings(
+    tmp_path, capsys, strategy, settings, name
+):
+    row = dict.fromkeys(grid_table.COLUMNS, '0') | dict.fromkeys(grid_table.SETTINGS, '')
+    row |= {'start': 'sup', 'labelled': '1', 'density': '1', 'share': '1', 'participant': '01'}
+    row |= {'steps': '7', 'learning_rate': '0.0003', 'model': 'fast-3t aa', 'patch': '64 64 64'}
+    other = row | {'strategy': strategy, 'dice': '0.5'}
+    if strategy == 'none':
+        other |= dict.fromkeys(('labelled', 'density', 'share', 'steps', 'learning_rate'), '0')
+        other['patch'] = ''
+    path = tmp_path / 'grid.csv'
+    grid_table.write_rows([other, row | {'strategy': 'mean_teacher', 'dice': '0.6'}], path)
+    grid_table.show_table([path])
+    assert '+0.100 (' in capsys.readouterr().out
+    grid_table.write_rows([other | settings, row | {'strategy': 'mean_teacher'}], path)
+    with pytest.raises(SystemExit, match=f'sup 1 1 mean_teacher 1: .*different settings .{name}'):
+        grid_table.show_table([path])
 
 
 @pytest.fixture(scope='module')
