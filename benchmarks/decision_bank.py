@@ -293,35 +293,33 @@ def settings_of(kind: str, given: argparse.Namespace) -> dict[str, Any]:
 def check_settings(path: Path, settings: Mapping[str, Any]) -> None:
     """Refuse a file whose scores were made with other settings.
 
-    A file without settings was made with the defaults.
+    A file without settings counts as made with the defaults.
     """
     known = json.loads(path.read_text(encoding='utf-8')).get('Settings', {})
     for name, asked in settings.items():
         if (made := known.get(name, DEFAULTS[name])) != asked:
+            counts = '' if name in known else 'has no settings, and counts as '
             raise SystemExit(
-                f'{path}: made with --{name} {made}, not {asked}; choose another folder as BANK'
+                f'{path}: {counts}made with --{name} {made}, not {asked}; '
+                'choose another folder as BANK'
             )
 
 
-def missing_of(paths: Iterable[Path], settings: Mapping[str, Any]) -> list[Path]:
-    """The files that are not made yet; all others must have the same settings."""
-    missing = []
-    for path in paths:
-        if path.is_file():
-            check_settings(path, settings)
-        else:
-            missing.append(path)
-    return missing
+def missing_of(kind: str, paths: Iterable[Path], given: argparse.Namespace) -> list[Path]:
+    """The files that are not made yet; all files of their kind must have the same settings."""
+    for path in sorted(given.bank.glob(f'{kind}-*.json')):
+        check_settings(path, settings_of(kind, given))
+    return [path for path in paths if not path.is_file()]
 
 
 def make_sites(given: argparse.Namespace) -> None:
     """Make the sites that are missing."""
-    settings = settings_of('site', given)
     paths = {given.bank / f'site-{number:02d}.json': number for number in given.sites}
-    for path in missing_of(paths, settings):
+    for path in missing_of('site', paths, given):
         number = paths[path]
         print(f'site {number}: {SITES[number]}', flush=True)
-        write_json(path, make_site(number, given.bank, given) | {'Settings': settings})
+        made = make_site(number, given.bank, given)
+        write_json(path, made | {'Settings': settings_of('site', given)})
         shutil.rmtree(given.bank / f'site-{number:02d}')
 
 
@@ -338,10 +336,7 @@ def make_draws(given: argparse.Namespace) -> None:
         missing = [
             path
             for name in dict.fromkeys(draw[0] for draw in draws)
-            for path in missing_of(
-                (path for path, draw in paths.items() if draw[0] == name),
-                settings_of(name, given),
-            )
+            for path in missing_of(name, (p for p in paths if paths[p][0] == name), given)
         ]
         if not missing:
             continue

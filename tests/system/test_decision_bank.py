@@ -94,8 +94,33 @@ def test_scores_of_other_settings_are_refused(tmp_path, name, words, option):
     )
     del made['Settings']  # an earlier version made it with the defaults
     path.write_text(json.dumps(made))
-    with pytest.raises(SystemExit, match=f'made with --{option} {default}, not {value}'):
+    with pytest.raises(SystemExit) as refused:
         bank(tmp_path, *words, f'--{option}', value)
+    assert refused.value.code == (
+        f'{path}: has no settings, and counts as made with --{option} {default}, not {value}; '
+        'choose another folder as BANK'
+    )
+
+
+@pytest.mark.parametrize(
+    ('name', 'words'),
+    [
+        ('site-00.json', ['--sites', 1]),
+        ('draw-0-0-0.json', ['--draws', 1, '--pools', 1]),
+        ('single-0-0-0.json', ['--single', '--pools', 1]),
+    ],
+)
+def test_a_bank_with_other_settings_is_refused_before_a_site_is_made(
+    tmp_path, monkeypatch, name, words
+):
+    def fail(*given, **named):
+        raise AssertionError('a site was begun')
+
+    monkeypatch.setattr(decision_bank, 'simulate', fail)
+    made = {'Settings': {'model': 'committee-3t'}, 'Labels': {'shuffled': False}, 'Rungs': {}}
+    (tmp_path / name).write_text(json.dumps(made))
+    with pytest.raises(SystemExit, match=f'{name}: made with --model committee-3t, not fast-3t'):
+        bank(tmp_path, *words)
 
 
 def test_sites_of_equal_settings_are_kept_and_counted(tmp_path, capsys):
@@ -108,7 +133,7 @@ def test_sites_of_equal_settings_are_kept_and_counted(tmp_path, capsys):
     bank(tmp_path, '--table')
     assert capsys.readouterr().out.count('site:') == 3
     site(tmp_path, 1, {'recalibrated': (0.05, 0.04)})  # one table is of equal settings
-    with pytest.raises(SystemExit, match='site-01.json: made with --steps 100, not 7'):
+    with pytest.raises(SystemExit, match='site-01.json: .* made with --steps 100, not 7'):
         bank(tmp_path, '--table')
 
 
