@@ -146,21 +146,18 @@ def test(
             fitted = fitting.fit([*others, *fitting.pooled(own)]).at_least(least_move)
             marked[block] = near.marked(fitted.mark_from(threshold))[block]
         tables[name] = scoring.score(marked, near.truth, sizes)
-    ill = [
-        (case.one.case.participant, tables[case.one.case.name])
-        for case in cases
-        if volume[case.one.case.name] > 0  # else the F1 is 1 or 0, for a single voxel
-    ]
+    # the F1 of a label without a lesion that counts is not known
+    everyone = [(case.one.case.participant, tables[case.one.case.name]) for case in cases]
     recalibrated = {}
     for case in cases:
         participant = case.one.case.participant
-        known = [table for table in ill if table[0] != participant]
+        known = [table for table in everyone if table[0] != participant]
         smallest = _best_minimum(known, sizes)
         recalibrated[case.one.case.name] = tables[case.one.case.name][smallest]
     fitted = fitting.fit([part for parts in counts.values() for part in fitting.pooled(parts)])
     fitted = fitted.at_least(least_move)
     if not any(case.blocks for case in cases):
-        smallest = _best_minimum(ill, sizes)
+        smallest = _best_minimum(everyone, sizes)
         if smallest != sizes[0]:
             fitted = replace(fitted, minimum_volume=smallest)
     with_fitted = {}
