@@ -31,6 +31,8 @@ from ssl2_bids.workflows.segmentation_files import (
     volume_rows,
 )
 
+BELOW = 'Lesions below {:g} mm³ were left out.'
+
 
 def write_section(
     case: Case, card: Card, images: dict[str, Volume], found: SegmentationFiles
@@ -80,6 +82,7 @@ def write_section(
     ]
     (base,) = first[:1]
     rows = volume_rows(found.table, brain_volume(brain))
+    of_minimum = _of_minimum(card, float(found.model['MinimumLesionVolume']))
     of_first = [text for row in base['volumes'][:1] for text in doubts(row['lesion_load'])]
     content: dict[str, Any] = base | {
         'model': card.reference,
@@ -90,9 +93,9 @@ def write_section(
             'minimum lesion volume (mm^3)': found.model['MinimumLesionVolume'],
         },
         'methods': [
-            *base['methods'],
+            *(_without_minimum(base['methods']) if of_minimum else base['methods']),
             *_sentences(card, float(found.model['Threshold'])),
-            *_of_minimum(card, float(found.model['MinimumLesionVolume'])),
+            *of_minimum,
         ],
         'lesions': lesion_rows(found.table),
         'volumes': rows,
@@ -176,7 +179,13 @@ def _of_recalibration(card: Card, threshold: float) -> list[str]:
 
 def _of_minimum(card: Card, least: float) -> list[str]:
     """The sentence on a minimum volume that was fitted at the site, by this model or before."""
-    return [f'Lesions below {least:g} mm³ were left out.'] if card.fitted_minimum_volume else []
+    return [BELOW.format(least)] if card.fitted_minimum_volume else []
+
+
+def _without_minimum(sentences: list[str]) -> list[str]:
+    """Sentences on a result, without the one on its minimum volume: it is not that of the next."""
+    first, last = BELOW.split('{:g}')
+    return [s for s in sentences if not (s.startswith(first) and s.endswith(last))]
 
 
 def _people_of(twin: dict[str, Any], count: int) -> str:

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
+import pytest
+from site_phantom import make_low_model, make_site, summarise
+
+from ssl2_bids.bids.outputs import find_results, read_sidecar
+from ssl2_bids.networks.cards import Card
+from ssl2_bids.networks.weights import load_network
+from ssl2_bids.settings import GroupSettings
+from ssl2_bids.workflows.adaptation.cases import find_cases
+from ssl2_bids.workflows.adaptation.resegment import segment_case
 from ssl2_bids.workflows.adaptation.resegmented_summary import _sentences
 
 CONTENT = {
@@ -34,3 +44,36 @@ def test_with_labels_all_people_of_the_twin_train():
     text = text_of(Evidence={'Labelled': ['sub-01']}, Twin=twin)
     assert 'trained with 16 simulated people' in text
     assert 'fitted to the same labels' in text
+
+
+def recalibrated(parent: Card, label: str, least: float) -> Card:
+    """A model with the parent's network and a minimum lesion volume in mm^3 of a site."""
+    fitted = {'Scale': 1.0, 'Shift': 0.5, 'ThresholdMove': 0.2, 'MinimumLesionVolume': least}
+    content = {
+        'Rung': 'recalibrated', 'Parent': {'Name': parent.name, 'Version': '1'},
+        'Recalibration': fitted, 'Evidence': {'Labelled': ['sub-01']},
+        'SiteMinimumLesionVolume': least,
+    }  # fmt: skip
+    named = {'name': f'{parent.name}-{label}', 'label': label}
+    return replace(parent, **named, content=parent.content | content)
+
+
+@pytest.mark.parametrize('least', [200, 300])
+def test_the_minimum_volume_stands_once_where_the_start_model_has_one_too(tmp_path, least):
+    model = make_low_model(tmp_path / 'model', -1.0)
+    make_site(tmp_path, model.folder, 1)
+    summarise(tmp_path / 'out', '01', replace(model, label=''))
+    settings = GroupSettings(
+        tmp_path / 'data', tmp_path / 'out', tmp_path / 'work', model=str(model.folder)
+    )
+    start = recalibrated(model, 'calibrated', 200)
+    again = recalibrated(start, 'again', least)
+    for card, known in ((start, None), (again, start)):
+        case = find_cases(settings, find_results(settings.output_dir), known)[0]
+        segment_case(case, card, load_network(model), device='cpu')
+        (path,) = settings.output_dir.rglob(f'*{card.label}summary_report.json')
+        found = [s for s in read_sidecar(path)['methods'] if s.startswith('Lesions below')]
+        volume = 200 if card is start else least
+        assert found == [f'Lesions below {volume} mm³ were left out.']
+    assert 'Phantoms were segmented.' in read_sidecar(path)['methods']
+    assert sum('then recalibrated' in s for s in read_sidecar(path)['methods']) == 2
