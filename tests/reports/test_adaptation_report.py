@@ -274,6 +274,9 @@ def test_the_twin_stands_beside_the_site(tmp_path):
     assert 'No real label took part' not in labelled
     assert 'the training had them as labelled participants, the test did not' in labelled
     assert '1.5 T, assumed' in labelled
+    untested = page_of(tmp_path, facts(Twin=twin(), Tested=False, Accept='always'))
+    assert 'the training had them as labelled participants. ' in untested
+    assert 'the test did not' not in untested
     assert 'scanner twin' not in page_of(tmp_path, facts())
 
 
