@@ -144,7 +144,10 @@ def _of_training(card: Card) -> list[str]:
     if 0 < (share := card.content.get('WeightShare', 1)) < 1:
         how += f'; its weights are {share:.0%} of the way from those of the latter'
     if twin := card.content.get('Twin'):
-        how += f'; trained with {_people_of(twin, twin.get("Trained", twin["People"]))}'
+        everyone = twin['People']
+        # without labels some are kept out of the trainings: cards of before lack how many
+        former = everyone if card.content['Evidence']['Labelled'] else f'most of {everyone}'
+        how += f'; trained with {_people_of(twin, twin.get("Trained", former))}'
     return [
         f'The preprocessed images were then segmented again with the model '
         f'{uncited(card.name)}, which was adapted to the site from {_named(parent)} ({how}).'
@@ -188,7 +191,7 @@ def _without_minimum(sentences: list[str]) -> list[str]:
     return [s for s in sentences if not (s.startswith(first) and s.endswith(last))]
 
 
-def _people_of(twin: dict[str, Any], count: int) -> str:
+def _people_of(twin: dict[str, Any], count: int | str) -> str:
     return (
         f'{count} simulated people of a scanner whose protocol was fitted to unlabelled '
         f'scans of {twin["Measured"]} participants'

@@ -46,6 +46,16 @@ def test_with_labels_all_people_of_the_twin_train():
     assert 'fitted to the same labels' in text
 
 
+def test_a_former_card_does_not_count_people_of_the_twin_who_are_kept_apart():
+    """It has no number of those who train; how many were kept apart without labels has changed."""
+    former = {'People': 16, 'Measured': 8}
+    text = text_of(Evidence={'Labelled': []}, Twin=former)
+    assert 'trained with most of 16 simulated people of a scanner' in text
+    assert 'fitted to the lesions of a few other simulated people of this scanner' in text
+    labelled = text_of(Evidence={'Labelled': ['sub-01']}, Twin=former)
+    assert 'trained with 16 simulated people' in labelled
+
+
 def recalibrated(parent: Card, label: str, least: float) -> Card:
     """A model with the parent's network and a minimum lesion volume in mm^3 of a site."""
     fitted = {'Scale': 1.0, 'Shift': 0.5, 'ThresholdMove': 0.2, 'MinimumLesionVolume': least}
