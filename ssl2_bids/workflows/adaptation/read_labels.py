@@ -48,6 +48,10 @@ NO_LESIONS = (
     'If these participants have no lesions, write "Manual": true in the JSON files of the labels '
     '(or, at the group level, give --empty-labels negative).'
 )
+LOST_WHOLE = 'no voxel of the reference has its centre in one drawn on {}'
+LOST_SPARSE = (
+    'in each voxel of the reference at least half of what is annotated on {} is no lesion'
+)
 NO_LESION_AT_ALL = 'Label at least one participant with lesions.'
 
 
@@ -93,9 +97,10 @@ def annotation_of(case: Case, bids_dir: Path) -> tuple[Annotation, tuple[Label, 
     annotation = _on_reference(placed.annotation, brain, mask, transform)
     path = placed.labels[0].path
     if is_drawn(placed.annotation) and not is_drawn(annotation):
+        cause = LOST_WHOLE if annotation.whole else LOST_SPARSE
         raise DataError(
-            f'no lesion is left of it on the grid of the reference ({names.reference}): the few '
-            f'voxels drawn on {contrast} lie between those of the reference',
+            f'no lesion is left of it on the grid of the reference ({names.reference}): '
+            f'{cause.format(contrast)}',
             advice=f'Draw it on the {names.reference} of the session.',
             path=path,
         )

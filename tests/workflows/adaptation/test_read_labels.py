@@ -86,13 +86,44 @@ def test_a_label_on_the_grid_of_the_reference_stays_as_it_is(tmp_path):
     np.testing.assert_array_equal(found.extent.data, listed)
 
 
-def test_a_label_whose_lesions_fall_between_thick_slices_is_refused(tmp_path):
+@pytest.mark.parametrize('keys', [{}, {'AnnotatedSlices': {'Axis': 'k', 'Indices': [20]}}])
+def test_a_label_of_an_image_that_was_registered_moves_with_it(tmp_path, keys):
+    site = Site(tmp_path, reference=1.0, flair=1.0)
+    moved = np.eye(4)
+    moved[:3, 3] = [0, 2, 4]  # reference to FLAIR
+    xfm = site.names.path('anat.transform', source='FLAIR', target='T1w')
+    xfm.unlink()
+    write_text(xfm, to_itk(moved))
+    drawn = np.zeros((EDGE, EDGE, site.counts['FLAIR']))
+    drawn[3:8, 3:8, 20] = 1
+    found, _, whole = annotation_of(site.labelled(drawn, 'labels', 'FLAIR', **keys), site.raw)
+    expected = np.zeros(drawn.shape, np.uint8)
+    expected[3:8, 1:6, 16] = 1
+    np.testing.assert_array_equal(found.label.data, expected)
+    assert whole is not bool(keys)
+    if keys:
+        assert np.flatnonzero(found.extent.data.any(axis=(0, 1))).tolist() == [16]
+
+
+@pytest.mark.parametrize(
+    ('keys', 'cause'),
+    [
+        ({}, 'no voxel of the reference has its centre in one drawn on FLAIR'),
+        (
+            # all in one slice of the reference, where four of five have no lesion
+            {'AnnotatedSlices': {'Axis': 'k', 'Indices': [30, 31, 32, 33, 34]}},
+            'in each voxel of the reference at least half of what is annotated on FLAIR is no',
+        ),
+    ],
+)
+def test_a_label_whose_lesions_are_lost_in_thick_slices_is_refused(tmp_path, keys, cause):
     site = Site(tmp_path, reference=5.0, flair=1.0)
     drawn = np.zeros((EDGE, EDGE, site.counts['FLAIR']))
-    drawn[5, 5, 32] = 1
-    case = site.labelled(drawn, 'labels', 'FLAIR')
+    drawn[3:8, 3:8, 31] = 1
+    case = site.labelled(drawn, 'labels', 'FLAIR', **keys)
     with pytest.raises(DataError, match='no lesion is left') as caught:
         annotation_of(case, site.raw)
+    assert cause in caught.value.message
     assert caught.value.path == str(case.labels[0].path)
     assert caught.value.advice
 
