@@ -75,6 +75,18 @@ def test_no_annotated_slice_of_a_finer_image_is_lost(tmp_path):
         assert not whole
 
 
+def test_smaller_voxels_of_the_reference_have_the_value_around_their_centre(tmp_path):
+    site = Site(tmp_path, reference=1.0, flair=3.0)
+    drawn = np.zeros((EDGE, EDGE, site.counts['FLAIR']))
+    drawn[3:8, 3:8, 10] = 1
+    slices = {'Axis': 'k', 'Indices': [10]}
+    found, _, _ = annotation_of(
+        site.labelled(drawn, 'labels', 'FLAIR', AnnotatedSlices=slices), site.raw
+    )
+    assert found.extent.data.any(axis=(0, 1)).sum() == 3
+    assert found.label.data.sum() == 3 * 25
+
+
 def test_a_label_on_the_grid_of_the_reference_stays_as_it_is(tmp_path):
     site = Site(tmp_path, reference=1.2, flair=1.0)
     drawn = np.random.default_rng(0).random((EDGE, EDGE, site.counts['T1w'])) < 0.05
