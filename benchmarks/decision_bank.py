@@ -17,7 +17,8 @@ used there.
 scanner, of whom N times for each kind of labels other ones are labelled; all others are the
 further people. The recalibration is the one rung then; with ``--train`` there are all rungs, and
 some of the others are people without labels. Draws of one pool share people, so they are not
-independent. ``--single`` labels each of the twelve alone in turn, and tests on its slices.
+independent. ``--single`` labels each of the twelve alone in turn, wholly, in five
+neighbouring slices, and in slices that lie apart, and tests on slices.
 ``--pools 0 2`` makes and counts those of some scanners alone.
 
 A site that is finished is a JSON file in BANK and is not made again; one that was stopped resumes.
@@ -40,8 +41,9 @@ import json
 import math
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bank_labels import SLICES, Labels, keep_slices, put_labels, put_masks
 from decision_rules import table_of
 
 from ssl2_bids.bids.outputs import find_results
@@ -57,7 +60,6 @@ from ssl2_bids.settings import RECALIBRATED, GroupSettings, ParticipantSettings
 from ssl2_bids.training.adaptation import adapt as training
 from ssl2_bids.training.adaptation.decision import SHARES
 from ssl2_bids.training.adaptation.recalibration import Recalibration
-from ssl2_bids.volume import read, write
 from ssl2_bids.workflows.adaptation import ladder, predictions, untrained
 from ssl2_bids.workflows.adaptation import run as running
 from ssl2_bids.workflows.adaptation import scores as scoring
@@ -72,7 +74,6 @@ FIRST_SEED = 5000  # of no other site of the docs
 FIRST_POOL = 6000
 POOL = 12  # people of a pool
 UNLABELLED = 3  # people of the training without labels
-SLICES = 0.06  # share of annotated slices of sparse labels
 # options that scores depend on, by kind of sites; and what files without them were made with
 DEFAULTS = {'model': 'fast-3t', 'steps': 100, 'further': 6, 'unlabelled': UNLABELLED}
 SETTINGS = {
@@ -90,21 +91,11 @@ SCANNERS: dict[str, dict[str, Any]] = {
 }
 
 
-@dataclass(frozen=True)
-class Labels:
-    """Whose labels a site has: of how many people, how much of each, and by which rater."""
-
-    people: int
-    sparse: bool = False
-    exact: bool = False  # the truth instead of a simulated rater with errors
-    shuffled: bool = False  # each the lesions of another person
-
-
 LABELS = (
     Labels(2), Labels(3), Labels(4), Labels(3, sparse=True), Labels(2, exact=True),
     Labels(3, shuffled=True),
 )  # fmt: skip
-SINGLE = Labels(1)
+SINGLES = Labels(1), Labels(1, neighbours=5), Labels(1, sparse=True)
 SITES = [(scanner, labels) for labels in LABELS for scanner in SCANNERS]
 
 
@@ -162,7 +153,7 @@ def make_draw(
     root: Path, kind: int, turn: int, given: argparse.Namespace, *, single: bool
 ) -> dict[str, Any]:
     """Recalibrate a pool's model on some of its people; scores as of :func:`make_site`."""
-    labels = SINGLE if single else LABELS[kind]
+    labels = (SINGLES if single else LABELS)[kind]
     raw, folder = root / 'raw', root / f'draw-{kind}-{turn}'
     everyone = sorted(path.name for path in (raw / 'derivatives' / 'truth').glob('sub-*'))
     order = np.random.default_rng((kind, turn)).permutation(everyone).tolist()
@@ -173,9 +164,9 @@ def make_draw(
     if trains:
         others = others[-given.further :]
     further = put_masks(raw, folder / 'labels', labels, drawn, others)
-    if labels.sparse:
+    if labels.sparse or labels.neighbours:
         for name in drawn:
-            keep_slices(folder / 'labels' / name)
+            keep_slices(folder / 'labels' / name, labels.neighbours, seed=turn)
     settings = GroupSettings(
         raw, root / 'out', folder / 'work', labels=(folder / 'labels',), holdout=further,
         rung=None if trains else RECALIBRATED, model=given.model, nprocs=given.nprocs,
@@ -183,62 +174,23 @@ def make_draw(
         random_seed=len(LABELS) * turn + kind,
     )  # fmt: skip
     found = adapt_site(settings)
+    if single:
+        with any_threshold():
+            found['Former'] = adapt_site(settings)['Rungs']
     shutil.rmtree(folder)
     shown = {field.name: getattr(labels, field.name) for field in fields(labels)}
     scanner = list(SCANNERS)[int(root.name.rpartition('-')[2])]
     return {'Scanner': scanner, 'Labels': shown, 'Labelled': drawn, **found}
 
 
-def keep_slices(folder: Path) -> None:
-    """Name in the JSON of a mask some evenly spaced slices as its annotated extent.
-
-    The slices lie across the third axis of the grid: axial, and sagittal in the 3T FLAIR pool.
-    """
-    (path,) = folder.rglob('*label-L_mask.nii.gz')
-    size = read(path).shape[2]
-    indices = np.linspace(0.3 * size, 0.8 * size, max(2, round(SLICES * size))).round().astype(int)
-    sidecar = path.with_name(path.name.replace('.nii.gz', '.json'))
-    content = json.loads(sidecar.read_text(encoding='utf-8'))
-    slices = {'Axis': 'k', 'Indices': indices.tolist()}
-    write_json(sidecar, content | {'AnnotationExtent': 'slices', 'AnnotatedSlices': slices})
-
-
-def put_labels(
-    raw: Path, folder: Path, labels: Labels, further: int
-) -> tuple[list[str], tuple[str, ...]]:
-    """The labels of a site, and the truth of further people; who they are."""
-    truth, manual = raw / 'derivatives' / 'truth', raw / 'derivatives' / 'manual'
-    drawn = sorted(path.name for path in manual.glob('sub-*'))
-    others = [path.name for path in sorted(truth.glob('sub-*')) if path.name not in drawn]
-    return drawn, put_masks(raw, folder, labels, drawn, others[-further:])
-
-
-def put_masks(
-    raw: Path, folder: Path, labels: Labels, drawn: Sequence[str], others: Sequence[str]
-) -> tuple[str, ...]:
-    """Write the labels of some people, and the truth of others; the labels of the others."""
-    truth, manual = raw / 'derivatives' / 'truth', raw / 'derivatives' / 'manual'
-    shutil.rmtree(folder, ignore_errors=True)
-    for place, name in enumerate(drawn):
-        source = truth if labels.exact else manual
-        masks = copy_masks(source / name, folder / name)
-        if labels.shuffled:
-            other = drawn[(place + 1) % len(drawn)]
-            (wrong,) = (source / other).rglob('*label-L_mask.nii.gz')
-            (mask,) = masks
-            write(read(mask).with_data(read(wrong).data), mask, dtype=np.uint8)
-    for name in others:
-        copy_masks(truth / name, folder / name)
-    return tuple(name.removeprefix('sub-') for name in others)
-
-
-def copy_masks(source: Path, target: Path) -> list[Path]:
-    """Lesion masks with their JSON files; the masks."""
-    for path in source.rglob('*label-L_mask.*'):
-        copy = target / path.relative_to(source)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, copy)
-    return sorted(target.rglob('*label-L_mask.nii.gz'))
+@contextmanager
+def any_threshold() -> Iterator[None]:
+    """The former rule: labels of a single person may lower the threshold as any others."""
+    rule, ladder.may_lower = ladder.may_lower, lambda before, after, annotated: True
+    try:
+        yield
+    finally:
+        ladder.may_lower = rule
 
 
 def adapt_site(settings: GroupSettings) -> dict[str, Any]:
@@ -329,7 +281,7 @@ def make_draws(given: argparse.Namespace) -> None:
     turns = range(given.draws or 0)
     draws = [(kind, labels, turn) for labels in range(len(LABELS)) for turn in turns]
     if given.single:
-        draws += [('single', 0, turn) for turn in range(POOL)]
+        draws += [('single', kind, turn) for kind in range(len(SINGLES)) for turn in range(POOL)]
     for number in given.pools:
         paths = {given.bank / '{}-{}-{}-{}.json'.format(draw[0], number, *draw[1:]): draw
                  for draw in draws}  # fmt: skip
@@ -386,8 +338,33 @@ def main(arguments: list[str] | None = None) -> None:
             first = sites[0].get('Settings', {})
             for path in done:
                 check_settings(path, {n: first.get(n, DEFAULTS[n]) for n in SETTINGS[kind]})
-            print(f'{kind}:')
-            print(table_of(sites))
+            for heading, own in groups_of(kind, sites):
+                print(f'{heading}:')
+                print(table_of(own))
+
+
+def groups_of(
+    kind: str, sites: Sequence[dict[str, Any]]
+) -> Iterator[tuple[str, Sequence[dict[str, Any]]]]:
+    """The sites of each table, with its heading; those of one person by what is annotated."""
+    if kind != 'single':
+        yield kind, sites
+        return
+    parts = {
+        'whole': [site for site in sites if not annotated_in_part(site)],
+        'neighbouring slices': [site for site in sites if site['Labels'].get('neighbours')],
+        'slices that lie apart': [site for site in sites if site['Labels'].get('sparse')],
+    }
+    for name, own in parts.items():
+        if own:
+            yield f'single, {name}', own
+        if former := [site | {'Rungs': site['Former']} for site in own if 'Former' in site]:
+            yield f'single, {name}, where any threshold is allowed', former
+
+
+def annotated_in_part(site: Mapping[str, Any]) -> bool:
+    """Whether the labels of a site are of some slices."""
+    return bool(site['Labels'].get('sparse') or site['Labels'].get('neighbours'))
 
 
 if __name__ == '__main__':

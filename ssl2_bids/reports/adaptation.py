@@ -17,6 +17,7 @@ from ssl2_bids.reports.figures.charts import line_chart
 from ssl2_bids.reports.figures.panels import outline_path, sheet, slice_panel
 from ssl2_bids.reports.figures.scene import AXIAL, Scene, cut, prepare
 from ssl2_bids.reports.pages import number
+from ssl2_bids.settings import RECALIBRATED
 from ssl2_bids.volume import Volume, reorient
 
 DOUBT_COLOUR = '#ffb000'
@@ -124,7 +125,9 @@ def section(facts: Mapping[str, Any], labels: Collection[str | None]) -> dict[st
     return {
         'facts': facts,
         'has_results': facts['Label'] in labels,
-        'first_masks': 'RefusedMove' in fitted,  # the threshold of the start model stays
+        # the threshold of the start model stays
+        'first_masks': 'RefusedMove' in fitted and facts['Rung'] == RECALIBRATED,
+        'lower': fitted.get('RefusedMove', 0) < 0,
         'rows': rows,
         'has_sessions': any(row.get('session_id') for row in rows),
         'columns': [(name, SCORES[name].title) for name in columns],

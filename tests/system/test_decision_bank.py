@@ -141,3 +141,33 @@ def test_a_training_without_draws_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         bank(tmp_path, '--train')
     assert '--train trains at draws: give --draws N' in capsys.readouterr().err
+
+
+def test_sites_of_one_person_are_counted_by_what_is_annotated(tmp_path, capsys):
+    def rungs(found: float, true: float) -> dict:
+        pairs, further = [['01', 0.5, 0.5 + found, None, None]], [[0.5, 0.5 + true]]
+        return {'recalibrated': {'Pairs': pairs, 'Further': further}}
+
+    kinds = ({}, {'neighbours': 5}, {'sparse': True})
+    for kind, labels in enumerate(kinds):
+        content = {
+            'Labels': {'shuffled': False} | labels,
+            'Rungs': rungs(0.0, 0.0) if labels else rungs(0.05, 0.03),
+            'Former': rungs(0.05, -0.1 if labels else 0.03),
+        }
+        (tmp_path / f'single-0-{kind}-0.json').write_text(json.dumps(content))
+    bank(tmp_path, '--table')
+    tables = capsys.readouterr().out.split('single, ')[1:]
+    rows = {
+        table.partition(':')[0]: ' '.join(table.split('lowest within 1 SE')[1].split()[:5])
+        for table in tables
+    }
+    any_threshold = 'where any threshold is allowed'
+    assert rows == {
+        'whole': '1 1 0 of 1',
+        f'whole, {any_threshold}': '1 1 0 of 1',
+        'neighbouring slices': '1 0 0 of 0',
+        f'neighbouring slices, {any_threshold}': '1 1 1 of 1',
+        'slices that lie apart': '1 0 0 of 0',
+        f'slices that lie apart, {any_threshold}': '1 1 1 of 1',
+    }

@@ -25,6 +25,8 @@ LEAST_GAIN = {RECALIBRATED: 0.005}
 LEAST_FITTED = 0.01
 MAX_LOSS = 0.02  # of the mean Dice out of fold, where the labels of the fit gain
 LEAST_WITHIN = 0.02  # of the Dice, of any rung, where the cases are of one participant (ibid.)
+# of the Dice and of the brain: what a lower threshold by one participant alone needs (ibid.)
+LEAST_LOWERED, LEAST_ANNOTATED = 0.1, 0.5
 MIN_DICE = 0.15  # below it a model does not know these labels: they may be of other scans
 UNKNOWN_LABELS = f'the Dice is below {MIN_DICE:g}: check that the labels belong to these scans'
 MAX_F1_LOSS = 0.05  # of the mean lesion F1: a higher Dice must not cost whole lesions
@@ -193,6 +195,22 @@ def least_gain(pairs: Sequence[ScorePair], rung: str) -> float:
     if len({pair.participant for pair in pairs}) == 1:
         return LEAST_WITHIN
     return LEAST_GAIN.get(rung, 0.0)
+
+
+def may_lower(before: float, after: float, annotated: float) -> bool:
+    """Whether lesions of one participant alone may lower the threshold.
+
+    A model that marks too much in one brain does so in most brains of a site. Lesions that it
+    misses are few, and those of one person are alike: at simulated sites nearly all lower
+    thresholds by one person, and all by a few neighbouring slices, made the masks of others worse.
+    So the gain has to be large, and most of the brain annotated.
+
+    Parameters
+    ----------
+    before, after : Dice of the slices left out.
+    annotated : share of the brain, 0 to 1.
+    """
+    return after - before >= LEAST_LOWERED and annotated >= LEAST_ANNOTATED
 
 
 def mean_of_participants(

@@ -103,7 +103,7 @@ class Recalibration:
     calibration : of the logit.
     move : of the logit of the threshold, before the calibration.
     minimum_volume : mm^3; None is that of the start model.
-    refused : a move that was fitted and is not made, because a test did not show its gain.
+    refused : a move that was fitted and is not made, because a test did not show enough of a gain.
     least : what the move was at least to be; None without such evidence.
     """
 
@@ -117,9 +117,15 @@ class Recalibration:
         """With a move that is not below this one; None leaves it."""
         return self if move is None else replace(self, move=max(self.move, move), least=move)
 
+    def not_lowered(self) -> Recalibration:
+        """With a move that is not below 0."""
+        return replace(self, move=0.0, refused=self.move) if self.move < 0 else self
+
     def with_first_masks(self) -> Recalibration:
         """With the masks of the start model: its threshold and minimum volume stay."""
-        return Recalibration(self.calibration, refused=self.move)
+        return Recalibration(
+            self.calibration, refused=self.move if self.refused is None else self.refused
+        )
 
     def mark_from(self, threshold: float) -> float:
         """The threshold of the probabilities that are not calibrated."""

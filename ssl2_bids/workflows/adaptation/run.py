@@ -35,11 +35,13 @@ from ssl2_bids.workflows.adaptation.predictions import (
 )
 from ssl2_bids.workflows.adaptation.prepare import PreparedSession, keep
 from ssl2_bids.workflows.adaptation.scores import LabelScores, Row
+from ssl2_bids.workflows.adaptation.slice_blocks import block_count, too_few_slices
 from ssl2_bids.workflows.adaptation.state import RUNGS_OF, Work, layers_of, train_one
 from ssl2_bids.workflows.adaptation.timing import fit_into_time
 from ssl2_bids.workflows.adaptation.twin.recalibrate import recalibrated_on_twins, trained_twins
 from ssl2_bids.workflows.adaptation.untrained import (
     AT_LEAST,
+    NOT_LOWERED,
     WITHIN,
     Adapted,
     Rung,
@@ -78,6 +80,9 @@ def run(work: Work) -> Adapted:
         if least_move and taken.name == RECALIBRATED:
             raised = AT_LEAST.format(move=least_move)
             decision = replace(decision, reason=f'{decision.reason}; {raised}')
+        if (lowered := taken.recalibration.refused) is not None:
+            reason = f'{decision.reason}; {NOT_LOWERED.format(move=lowered)}'
+            decision = replace(decision, reason=reason)
     else:
         taken, decision = rungs[0], Decision(False, 'the start model was asked for')
     work.show(f'{"accepted" if decision.accepted else "not accepted"}: {decision.reason}')
@@ -244,7 +249,7 @@ def leave_slices_out(work: Work, folds: dict[str, set[str]], layers: str) -> lis
     try:
         blocks = slice_blocks(annotation, brain, found, one.affine, len(folds))
     except ValueError:
-        raise ladder.too_few_slices(one, ladder.block_count(work, one), len(folds)) from None
+        raise too_few_slices(one, block_count(work, one), len(folds)) from None
     networks = []
     probabilities = {rung: np.zeros(found.brain.shape, np.float32) for rung in RUNGS_OF[layers]}
     for name, block in zip(folds, blocks, strict=True):

@@ -12,6 +12,8 @@ from torch import nn
 from ssl2_bids.settings import BUNDLED, RECALIBRATED
 from ssl2_bids.training.adaptation import adapt as training
 from ssl2_bids.training.adaptation.decision import (
+    LEAST_ANNOTATED,
+    LEAST_LOWERED,
     LEAST_WITHIN,
     Decision,
     ScorePair,
@@ -30,12 +32,18 @@ from ssl2_bids.workflows.adaptation.plan import SLICES, fold_count
 from ssl2_bids.workflows.adaptation.predictions import first_probability
 from ssl2_bids.workflows.adaptation.prepare import PreparedSession
 from ssl2_bids.workflows.adaptation.scores import LabelScores, Row
+from ssl2_bids.workflows.adaptation.slice_blocks import block_count
 from ssl2_bids.workflows.adaptation.state import Work
 
 log = logging.getLogger('ssl2_bids')
 
 WITHIN = 'tested on slices of a single participant: evidence within one person'
 KEPT = 'the threshold of the start model stays'
+NOT_LOWERED = (
+    'a lower threshold (a move of its logit by {move:+.2f}) was fitted; labels of one participant '
+    f'lower it only with a gain of {LEAST_LOWERED:g} and {LEAST_ANNOTATED:.0%} of the brain '
+    'annotated'
+)
 NOT_TESTED = (
     'not tested: lesions in a single slice, or in its neighbours alone, leave nothing for a test'
 )
@@ -92,14 +100,16 @@ class Adapted:
 def recalibrate(work: Work) -> Adapted:
     """The start model recalibrated, whatever the test gives: that is stated as evidence.
 
-    With lesions of one participant alone the threshold moves only where what was left out of it
-    gains by that.
+    With lesions of one participant alone the threshold moves only upwards, and only where what was
+    left out of it gains by that.
     """
     rungs, _ = test_untrained(work, make_folds(work), None)
     taken = rungs[-1]
     recalibration, pairs = taken.recalibration, scoring.pairs_of(taken.rows)
     reason = decide(pairs, RECALIBRATED).reason if pairs else NOT_TESTED
     of_one = work.adaptation.on_slices or len({pair.participant for pair in pairs}) < 2
+    if recalibration.refused is not None:
+        reason = f'{reason}; {NOT_LOWERED.format(move=recalibration.refused)}'
     if of_one and gain_of(pairs) < LEAST_WITHIN:
         recalibration = recalibration.with_first_masks()
         reason = f'{reason}; {KEPT}'
@@ -214,7 +224,7 @@ def labelled_cases(work: Work, folds: dict[str, set[str]]) -> list[Labelled]:
     """The labelled cases that are tested, each with the fold that leaves it out."""
     if work.adaptation.on_slices:
         people = [one for one in work.labelled if one.case.participant not in work.held]
-        return [Labelled(one, SLICES, ladder.block_count(work, one)) for one in people]
+        return [Labelled(one, SLICES, block_count(work, one)) for one in people]
     return [Labelled(one, name) for name, out in folds.items() for one in labelled_of(work, out)]
 
 

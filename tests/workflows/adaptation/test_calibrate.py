@@ -358,10 +358,33 @@ def test_a_single_slice_moves_no_threshold_and_the_page_states_that_nothing_was_
     }
     assert 0 < content['Calibration']['Shift'] <= 4
     assert content['Recalibration']['ThresholdMove'] == 0
-    assert content['Recalibration']['RefusedMove'] != 0
+    assert content['Recalibration']['RefusedMove'] < 0
     page = (site.output_dir / 'sub-03.html').read_text()
     assert '<strong>Not tested:</strong>' in page
-    assert 'no test shows that it helps' in page
+    assert 'labels of one participant lower it only if the Dice of slices left out' in page
+
+
+def test_neighbouring_slices_of_one_person_lower_no_threshold(site):
+    best = int(head(1).lesion.sum(axis=(0, 1)).argmax())
+    near = slice(best - 2, best + 3)
+    drawn = np.zeros(SHAPE, bool)
+    drawn[:, :, near] = head(1).lesion[:, :, near]
+    slices = {'Axis': 'k', 'Indices': list(range(near.start, near.stop))}
+    put_label(site.calibrate_from[0], '01', drawn, AnnotatedSlices=slices)
+    complete, output = run(site)
+    assert complete
+    assert 'labels of one participant lower it only with a gain of 0.1 and 50% of the br' in output
+    content = content_of(site)
+    assert content['Recalibration']['ThresholdMove'] == 0
+    assert content['Recalibration']['RefusedMove'] < 0
+    dice = content['Evidence']['Dice']
+    assert dice[1] == dice[0]  # of masks with the threshold of the start model
+    for number in (2, 3):
+        masks = [result_of(site, f'0{number}', desc) for desc in ('low', 'calibrated')]
+        assert (read(masks[0]).data == read(masks[1]).data).all()
+    put_label(site.calibrate_from[0], '02', head(2).lesion)  # of two people it is lower
+    run(site)
+    assert content_of(site)['Recalibration']['ThresholdMove'] < 0
 
 
 def test_a_participant_without_lesions_beside_one_slice_moves_no_threshold(site):
