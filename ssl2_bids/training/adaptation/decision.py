@@ -25,8 +25,8 @@ LEAST_GAIN = {RECALIBRATED: 0.005}
 LEAST_FITTED = 0.01
 MAX_LOSS = 0.02  # of the mean Dice out of fold, where the labels of the fit gain
 LEAST_WITHIN = 0.02  # of the Dice, of any rung, where the cases are of one participant (ibid.)
-# of the Dice and of the brain: what a lower threshold by one participant alone needs (ibid.)
-LEAST_LOWERED, LEAST_ANNOTATED = 0.1, 0.5
+# of the Dice, and in mm: what a lower threshold by one participant alone needs (ibid.)
+LEAST_LOWERED, LEAST_SPAN = 0.1, 60.0
 MIN_DICE = 0.15  # below it a model does not know these labels: they may be of other scans
 UNKNOWN_LABELS = f'the Dice is below {MIN_DICE:g}: check that the labels belong to these scans'
 MAX_F1_LOSS = 0.05  # of the mean lesion F1: a higher Dice must not cost whole lesions
@@ -197,20 +197,20 @@ def least_gain(pairs: Sequence[ScorePair], rung: str) -> float:
     return LEAST_GAIN.get(rung, 0.0)
 
 
-def may_lower(before: float, after: float, annotated: float) -> bool:
+def may_lower(before: float, after: float, span: float) -> bool:
     """Whether lesions of one participant alone may lower the threshold.
 
     A model that marks too much in one brain does so in most brains of a site. Lesions that it
-    misses are few, and those of one person are alike: at simulated sites nearly all lower
-    thresholds by one person, and all by a few neighbouring slices, made the masks of others worse.
-    So the gain has to be large, and most of the brain annotated.
+    misses are few, and those of one person are alike: where the model marked too much, each lower
+    threshold by one person made the masks of others worse. So the gain has to be that of a model
+    that misses most lesions, in a large part of the brain.
 
     Parameters
     ----------
     before, after : Dice of the slices left out.
-    annotated : share of the brain, 0 to 1.
+    span : of the annotated part of the brain, in mm: the least of three directions.
     """
-    return after - before >= LEAST_LOWERED and annotated >= LEAST_ANNOTATED
+    return after - before >= LEAST_LOWERED and span >= LEAST_SPAN
 
 
 def mean_of_participants(

@@ -87,6 +87,7 @@ class Near:
     counts : by block, of the whole brain.
     blocks : parts that are left out one by one, within the box.
     places, values : flat indices of these voxels in the box, and their probabilities.
+    span : of the annotated part of the brain, in mm: the least of three directions.
     """
 
     truth: Truth
@@ -94,6 +95,7 @@ class Near:
     blocks: list[tuple[slice | np.ndarray, ...]]
     places: np.ndarray
     values: np.ndarray
+    span: float
 
     def marked(self, threshold: float) -> np.ndarray:
         """Voxels at or above a threshold, not below the lowest."""
@@ -127,7 +129,7 @@ def test(
     drawn = {c.one.case.name: c.one.case.participant for c in cases
              if read[c.one.case.name].truth.volume}  # fmt: skip
     evident = all(
-        may_lower(tested.plain[name].dice, tested.recalibrated[name].dice, tested.annotated[name])
+        may_lower(tested.plain[name].dice, tested.recalibrated[name].dice, read[name].span)
         for name in drawn
     )
     if tested.fitted.move >= 0 or len(set(drawn.values())) > 1 or evident:
@@ -320,6 +322,7 @@ def read_near(work: Work, case: Labelled, probability: Probability) -> Near:
         [_within(block, box) for block in blocks],
         np.flatnonzero(inside),
         found[box][inside],
+        scoring.span_of(truth.extent & truth.brain, brain.spacing),
     )
 
 

@@ -113,6 +113,20 @@ def brain_of(prepared: PreparedSession) -> Volume:
     return read_result(prepared.case.brain_mask, dtype=np.uint8)
 
 
+def span_of(annotated: np.ndarray, spacing: Sequence[float] | np.ndarray) -> float:
+    """The least extent in mm, of three directions, of an annotated part; 0 of none.
+
+    Parameters
+    ----------
+    annotated : boolean array (I, J, K).
+    spacing : of its voxels, in mm.
+    """
+    if not annotated.any():
+        return 0.0
+    box = bounding_box(annotated)
+    return min(float(s.stop - s.start) * size for s, size in zip(box, spacing, strict=True))
+
+
 def score(
     marked: np.ndarray, truth: Truth, minimum_volumes: Sequence[float]
 ) -> dict[float, LabelScores]:

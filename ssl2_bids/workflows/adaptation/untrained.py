@@ -12,8 +12,8 @@ from torch import nn
 from ssl2_bids.settings import BUNDLED, RECALIBRATED
 from ssl2_bids.training.adaptation import adapt as training
 from ssl2_bids.training.adaptation.decision import (
-    LEAST_ANNOTATED,
     LEAST_LOWERED,
+    LEAST_SPAN,
     LEAST_WITHIN,
     Decision,
     ScorePair,
@@ -41,8 +41,7 @@ WITHIN = 'tested on slices of a single participant: evidence within one person'
 KEPT = 'the threshold of the start model stays'
 NOT_LOWERED = (
     'a lower threshold (a move of its logit by {move:+.2f}) was fitted; labels of one participant '
-    f'lower it only with a gain of {LEAST_LOWERED:g} and {LEAST_ANNOTATED:.0%} of the brain '
-    'annotated'
+    f'lower it only with a gain of {LEAST_LOWERED:g} in slices over at least {LEAST_SPAN:g} mm'
 )
 NOT_TESTED = (
     'not tested: lesions in a single slice, or in its neighbours alone, leave nothing for a test'

@@ -11,6 +11,7 @@ from ssl2_bids.training.adaptation.decision import (
     ScorePair,
     choose,
     decide,
+    may_lower,
     standard_error,
 )
 
@@ -134,3 +135,19 @@ def test_the_standard_error_is_of_paired_differences_of_participants():
     sessions = [ScorePair('a', (0.5, 0.6)), ScorePair('a', (0.5, 0.8)), ScorePair('b', (0.5, 0.5))]
     same = [ScorePair(one.participant, (0.5, 0.5)) for one in sessions]
     assert standard_error(sessions, same) == pytest.approx(0.1)  # 0.2 and 0
+
+
+@pytest.mark.parametrize(
+    ('before', 'after', 'span', 'may'),
+    [
+        (0.05, 0.45, 130.0, True),
+        (0.05, 0.45, 60.0, True),
+        (0.56, 0.65, 130.0, False),  # a model that finds most lesions
+        (0.44, 0.67, 25.0, False),  # neighbouring slices
+        (math.nan, math.nan, 130.0, False),
+    ],
+)
+def test_one_participant_lowers_the_threshold_of_a_model_that_misses_most(
+    before, after, span, may
+):
+    assert may_lower(before, after, span) is may

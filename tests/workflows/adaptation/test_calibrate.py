@@ -373,7 +373,7 @@ def test_neighbouring_slices_of_one_person_lower_no_threshold(site):
     put_label(site.calibrate_from[0], '01', drawn, AnnotatedSlices=slices)
     complete, output = run(site)
     assert complete
-    assert 'labels of one participant lower it only with a gain of 0.1 and 50% of the br' in output
+    assert 'labels of one participant lower it only with a gain of 0.1 in slices over' in output
     content = content_of(site)
     assert content['Recalibration']['ThresholdMove'] == 0
     assert content['Recalibration']['RefusedMove'] < 0

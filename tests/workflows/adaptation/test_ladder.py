@@ -630,3 +630,13 @@ def test_people_without_lesions_ask_for_no_empty_masks(site, caplog):
         folder = site.output_dir / f'sub-0{number}' / 'anat'
         (path,) = folder.glob('*_label-L_desc-adapted_mask.nii.gz')
         assert read(path).data.any()
+
+
+@pytest.mark.parametrize(('axis', 'first', 'last', 'span'), [(2, 3, 7, 25.0), (0, 5, 9, 4.0)])
+def test_the_span_of_annotated_slices_is_their_least_extent(axis, first, last, span):
+    annotated = np.zeros((40, 50, 12), bool)
+    box = [slice(2, 38), slice(2, 48), slice(1, 11)]
+    box[axis] = [first, last]  # only the ends: slices that lie apart
+    annotated[tuple(box)] = True
+    assert scoring.span_of(annotated, (0.8, 0.8, 5.0)) == pytest.approx(span)
+    assert scoring.span_of(np.zeros((4, 4, 4), bool), (1, 1, 1)) == 0
