@@ -18,7 +18,7 @@ scanner, of whom N times for each kind of labels other ones are labelled; all ot
 further people. The recalibration is the one rung then; with ``--train`` there are all rungs, and
 some of the others are people without labels. Draws of one pool share people, so they are not
 independent. ``--single`` labels each of the twelve alone in turn, wholly, in five
-neighbouring slices, and in slices that lie apart, and tests on slices.
+neighbouring slices at three places, and in slices that lie apart, and tests on slices.
 ``--pools 0 2`` makes and counts those of some scanners alone.
 
 A site that is finished is a JSON file in BANK and is not made again; one that was stopped resumes.
@@ -73,6 +73,7 @@ from ssl2_bids.workflows.simulation.run import simulate
 FIRST_SEED = 5000  # of no other site of the docs
 FIRST_POOL = 6000
 POOL = 12  # people of a pool
+WINDOWS = 3  # of neighbouring slices in each person
 UNLABELLED = 3  # people of the training without labels
 # options that scores depend on, by kind of sites; and what files without them were made with
 DEFAULTS = {'model': 'fast-3t', 'steps': 100, 'further': 6, 'unlabelled': UNLABELLED}
@@ -158,7 +159,8 @@ def make_draw(
     everyone = sorted(path.name for path in (raw / 'derivatives' / 'truth').glob('sub-*'))
     order = np.random.default_rng((kind, turn)).permutation(everyone).tolist()
     if single:
-        order = [everyone[turn], *everyone[:turn], *everyone[turn + 1 :]]
+        one = everyone[turn % POOL]
+        order = [one, *(name for name in everyone if name != one)]
     drawn, others = sorted(order[: labels.people]), order[labels.people :]
     trains = given.train and not single
     if trains:
@@ -281,7 +283,11 @@ def make_draws(given: argparse.Namespace) -> None:
     turns = range(given.draws or 0)
     draws = [(kind, labels, turn) for labels in range(len(LABELS)) for turn in turns]
     if given.single:
-        draws += [('single', kind, turn) for kind in range(len(SINGLES)) for turn in range(POOL)]
+        draws += [
+            ('single', kind, turn)
+            for kind, labels in enumerate(SINGLES)
+            for turn in range(POOL * (WINDOWS if labels.neighbours else 1))
+        ]
     for number in given.pools:
         paths = {given.bank / '{}-{}-{}-{}.json'.format(draw[0], number, *draw[1:]): draw
                  for draw in draws}  # fmt: skip
