@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
@@ -181,6 +182,12 @@ def window_starts(
     return [start for start in grid if bool(brain[box(start, window)].any())]
 
 
+def count_windows(brain: Tensor, *, window: Sequence[int], overlap: float) -> int:
+    """How many windows :func:`average_windows` cuts a brain (D, H, W, bool) into."""
+    _, padded, _ = pad(brain[None].float(), brain, window)
+    return len(window_starts(padded, window, overlap=overlap))
+
+
 def box(start: Sequence[int], window: Sequence[int]) -> tuple[slice, ...]:
     """The slices of a window."""
     return tuple(slice(s, s + size) for s, size in zip(start, window, strict=True))
@@ -263,6 +270,31 @@ def probability_and_disagreement(
         probability = (probability + torch.sigmoid(joined(opinions))) / 2
         members = (members + torch.sigmoid(opinions)) / 2
     return torch.cat([probability, disagreement(members)], dim=1).cpu()
+
+
+def seconds_of_window(
+    network: Network,
+    channels: int,
+    *,
+    window: Sequence[int],
+    device: str | torch.device,
+    clock: Callable[[], float] = time.monotonic,
+) -> float:
+    """How long a network takes for a window, measured after one that warms up.
+
+    Parameters
+    ----------
+    network : in evaluation mode, on the device.
+    channels : C, of its input.
+    """
+    image, device = torch.zeros(1, channels, *window), torch.device(device)
+    with ExitStack() as stack:
+        for context in reproducible(device, 'auto'):
+            stack.enter_context(context)
+        probability_of(network, image.to(device), mirror_axis=None)
+        began = clock()
+        probability_of(network, image.to(device), mirror_axis=None)  # it waits for a GPU
+        return clock() - began
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

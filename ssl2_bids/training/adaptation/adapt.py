@@ -21,6 +21,7 @@ from torch import nn
 from ssl2_bids.networks.architectures.committee import Committee
 from ssl2_bids.networks.architectures.norms import VoxelNorm
 from ssl2_bids.networks.architectures.unet import ResidualUNet
+from ssl2_bids.networks.inference import seconds_of_window
 from ssl2_bids.progress import StepProgress
 from ssl2_bids.training import strategies
 from ssl2_bids.training.adaptation.left_out import MEASURED
@@ -362,13 +363,9 @@ def probe(
         run.step(iter([views[first + part] for part in range(settings.accumulate)]))
         settle(device)
         times.append(clock() - began)
-    image = torch.zeros(1, len(people[0].present), *window, device=device)
-    fast = torch.autocast(device.type, torch.bfloat16, enabled=run.bfloat16)
-    with torch.inference_mode(), fast:
-        began = clock()
-        strategy.predictor().eval()(image)
-        settle(device)
-    return Cost(sum(times[1:]) / (PROBED - 1), clock() - began, peak_memory(device))
+    predictor, channels = strategy.predictor().eval(), len(people[0].present)
+    seconds = seconds_of_window(predictor, channels, window=window, device=device, clock=clock)
+    return Cost(sum(times[1:]) / (PROBED - 1), seconds, peak_memory(device))
 
 
 def settle(device: torch.device) -> None:

@@ -70,7 +70,7 @@ def _most_uncertain(work: Work) -> list[PreparedSession]:
     Three models on each of hundreds of people would take longer than their adaptation.
     """
     open_ones = [
-        one for one in work.people if one.case.participant not in work.held and _has_unknown(one)
+        one for one in work.people if one.case.participant not in work.held and has_unknown(one)
     ]
     most = suggesting.sessions_asked(len(open_ones), work.adaptation.settings.suggestions)
     if most == len(open_ones):
@@ -81,7 +81,8 @@ def _most_uncertain(work: Work) -> list[PreparedSession]:
     return [one for one in open_ones if one.case.name in chosen]
 
 
-def _has_unknown(one: PreparedSession) -> bool:
+def has_unknown(one: PreparedSession) -> bool:
+    """Whether a part of the brain is not annotated."""
     found = one.read()
     if found.annotated is None:
         return True

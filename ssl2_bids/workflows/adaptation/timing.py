@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from ssl2_bids.errors import (
@@ -17,15 +16,21 @@ from ssl2_bids.errors import (
     UsageError,
 )
 from ssl2_bids.files import read_object, write_json
-from ssl2_bids.networks.inference import is_out_of_memory
+from ssl2_bids.networks.inference import is_out_of_memory, seconds_of_window
 from ssl2_bids.networks.registry import NETWORKS
 from ssl2_bids.settings import GroupSettings
 from ssl2_bids.training.adaptation import adapt as training
 from ssl2_bids.training.adaptation.adapt import ALL, LAST, AdaptSettings, Cost
-from ssl2_bids.training.adaptation.left_out import MEASURED
-from ssl2_bids.training.adaptation.suggestions import sessions_asked
 from ssl2_bids.wording import counted
 from ssl2_bids.workflows.adaptation import torchrun as nodes
+from ssl2_bids.workflows.adaptation.expected import (
+    brains_of,
+    file_seconds,
+    measurements,
+    most_steps,
+    training_seconds,
+    windows_of,
+)
 from ssl2_bids.workflows.adaptation.state import RUNGS_OF, Work, layers_of, settings_for
 
 BATCH = {
@@ -35,7 +40,6 @@ BATCH = {
     'patch': 'Patch',
 }  # what of a batch is kept for a resumed run
 MIN_STEPS = 10  # fewer are no training
-WINDOWS = 12  # of one brain, for the estimate before any was cut into windows
 
 
 def devices_of(work: Work, trainings: int) -> list[str]:
@@ -101,31 +105,27 @@ def fit_into_time(work: Work, trainings: int) -> AdaptSettings:
                 f'resuming an adaptation of {counted(trainings, "training")} of {steps} steps'
             )
             return work.training
-    torch.set_num_threads(threads_for(work.adaptation.settings, devices_of(work, trainings)))
+    settings = work.adaptation.settings
+    torch.set_num_threads(threads_for(settings, devices_of(work, trainings)))
     costs = [cost_of_step(work, layers) for layers in reversed(layers_of(work))]
-    cost = replace(costs[0], step=sum(one.step for one in costs))
     batch = {key: getattr(work.training, name) for name, key in BATCH.items()}
     if any(found.get(key, _as_json(value)) != _as_json(value) for key, value in batch.items()):
         _forget_trainings(work)
-    torch.set_num_threads(work.adaptation.settings.omp_nthreads)
-    work.memory = cost.memory
-    steps, most = work.training.steps, work.adaptation.settings.max_minutes
-    processes = 1 if work.adaptation.on_slices else nodes.processes()
-    at_a_time = processes * len(devices_of(work, trainings))
-    rounds = math.ceil(trainings / at_a_time)
-    beside = inference_seconds(work, cost)
+    torch.set_num_threads(settings.omp_nthreads)
+    work.memory = max(cost.memory for cost in costs)
+    seconds = expected_seconds(work, trainings, costs[::-1])
+    steps, most = work.training.steps, settings.max_minutes
     if most is not None:
-        room = (most * 60 - beside) / (rounds * max(cost.step, 1e-6))
-        if room < MIN_STEPS:
-            least = (MIN_STEPS * rounds * cost.step + beside) / 60
+        fewest = min(MIN_STEPS, steps)
+        steps = most_steps(seconds, most * 60, fewest, steps)
+        if not steps:
             raise UsageError(
                 f'--max-time {most:g} is too short for {trainings * len(costs)} trainings of '
-                f'{MIN_STEPS} steps each',
-                advice=f'Give --max-time {max(1, int(np.ceil(least)))} or more, fewer --folds, '
-                'or a GPU.',
+                f'{fewest} steps each',
+                advice=f'Give --max-time {max(1, math.ceil(seconds(fewest) / 60))} or more, '
+                'fewer --folds, or a GPU.',
             )
-        steps = min(steps, int(room))
-    minutes = (rounds * steps * cost.step + beside) / 60
+    minutes = seconds(steps) / 60
     kinds = [
         f'{counted(trainings, "training")} of {steps} steps by '
         f'{settings_for(work, layers).strategy}'
@@ -136,14 +136,14 @@ def fit_into_time(work: Work, trainings: int) -> AdaptSettings:
     work.show(
         f'{" and ".join(kinds)}, patches of '
         f'{" x ".join(map(str, work.training.patch))} voxels: about {minutes:.3g} minutes '
-        f'({per_step} s a step, {cost.memory / 1e9:.2g} GB of memory); an interruption '
+        f'({per_step} s a step, {work.memory / 1e9:.2g} GB of memory); an interruption '
         'loses at most '
         f'{work.training.checkpoint_minutes:g} minutes; the same command resumes'
     )
     settled = {
         'Steps': steps,
-        'SecondsPerStep': cost.step,
-        'PeakMemory': cost.memory,
+        'SecondsPerStep': sum(one.step for one in costs),
+        'PeakMemory': work.memory,
         'Layers': layers_of(work),
     }
     write_json(kept, settled | batch)
@@ -215,12 +215,39 @@ def out_of_memory(error: UnavailableError) -> bool:
     return isinstance(cause, RuntimeError) and is_out_of_memory(cause)
 
 
-def inference_seconds(work: Work, cost: Cost) -> float:
-    """Three predictions for the suggestions, one of all for the results; labels for curves.
+def expected_seconds(work: Work, trainings: int, costs: Sequence[Cost]) -> Callable[[int], float]:
+    """The seconds of a run by the steps of each training, if the model is accepted.
 
-    And the scores of each rung.
+    Trainings, and what they are measured by; the test; suggestions; the second results.
+
+    Parameters
+    ----------
+    trainings : of one kind: those of the folds and the final one.
+    costs : of each kind, in the order of the trainings.
     """
-    asked = sessions_asked(len(work.people), work.adaptation.settings.suggestions)
-    brains = 3 * asked + len(work.people) + (4 + MEASURED) * len(work.labelled)
-    rungs = sum(len(RUNGS_OF[layers]) for layers in layers_of(work))
-    return brains * WINDOWS * cost.window + rungs * work.test_seconds
+    settings, devices = work.adaptation.settings, devices_of(work, trainings)
+    at_a_time = len(devices) * (1 if work.adaptation.on_slices else nodes.processes())
+    kinds, folds, windows = layers_of(work), trainings - 1, windows_of(work)
+    inside = alone = windows * min(cost.window for cost in costs)
+    if work.device == 'cpu' and threads_for(settings, devices) != settings.omp_nthreads:
+        alone = windows * _seconds_of_window(work)
+    brains = brains_of(work, folds)
+    after = alone * brains.after + file_seconds(work)
+    after += work.test_seconds * sum(len(RUNGS_OF[layers]) for layers in kinds)
+
+    def seconds(steps: int) -> float:
+        curves = inside * measurements(steps) * brains.curves / max(folds, 1)
+        each = [
+            (steps * cost.step + (curves if layers == ALL else 0.0), steps * cost.step)
+            for layers, cost in zip(kinds, costs, strict=True)
+        ]
+        return training_seconds(each, folds, at_a_time) + after
+
+    return seconds
+
+
+def _seconds_of_window(work: Work) -> float:
+    """With the threads of this process, which has no training beside it."""
+    card = work.adaptation.card
+    network, channels = work.network.to(work.device).eval(), len(work.people[0].read().present)
+    return seconds_of_window(network, channels, window=card.window, device=work.device)
