@@ -17,7 +17,7 @@ from ssl2_bids.reports.figures.charts import line_chart
 from ssl2_bids.reports.figures.panels import outline_path, sheet, slice_panel
 from ssl2_bids.reports.figures.scene import AXIAL, Scene, cut, prepare
 from ssl2_bids.reports.pages import number
-from ssl2_bids.settings import RECALIBRATED
+from ssl2_bids.settings import RECALIBRATED, WHOLE
 from ssl2_bids.volume import Volume, reorient
 
 DOUBT_COLOUR = '#ffb000'
@@ -124,6 +124,8 @@ def section(facts: Mapping[str, Any], labels: Collection[str | None]) -> dict[st
     enough = any(entry['P'] is not None for entry in facts['Comparison'].values())
     return {
         'facts': facts,
+        'trainings': trainings(facts),
+        'steps': (facts.get('Trainings') or [facts])[0]['Steps'],
         'has_results': facts['Label'] in labels,
         # the threshold of the start model stays
         'first_masks': 'RefusedMove' in fitted and facts['Rung'] == RECALIBRATED,
@@ -146,6 +148,27 @@ def section(facts: Mapping[str, Any], labels: Collection[str | None]) -> dict[st
         'enough': enough,
         'annotate': facts['Annotate'],
     }
+
+
+def trainings(facts: Mapping[str, Any]) -> list[str]:
+    """How each kind of training was done, that of the last layers first.
+
+    A report of an earlier version has the strategy of a training of all layers, even where there
+    was none, and whether last layers were trained.
+    """
+    found = facts.get('Trainings')
+    if found is None:
+        last = [{'Layers': 'last', 'Strategy': 'supervised'}] if facts.get('LastLayers') else []
+        rungs = [rung['Rung'] for rung in facts.get('Rungs', [])]
+        alone = last and rungs and WHOLE not in rungs
+        found = last if alone else [*last, {'Layers': 'all', 'Strategy': facts['Strategy']}]
+    seen = 'labelled scans' + (' and people of the scanner twin' if facts.get('Twin') else '')
+    return [
+        f'of the last layers ({one["Strategy"]}, on {seen} alone)'
+        if one['Layers'] == 'last'
+        else f'of all layers ({one["Strategy"].replace("_", " ")})'
+        for one in found
+    ]
 
 
 def rung_chart(rungs: Sequence[Mapping[str, Any]]) -> Markup:

@@ -98,9 +98,35 @@ def test_half_of_the_change_is_stated(tmp_path):
     none = page_of(tmp_path, facts(WeightShare=0.0))
     assert '0 % trained weights' not in none
     assert 'Its weights are those of fast-3t.' in none
-    assert 'tested with trainings by' in ' '.join(none.split())
+    assert 'tested with trainings of all layers (mean teacher): 300 steps' in ' '.join(
+        none.split()
+    )
     assert 'of the way' not in page_of(tmp_path, facts(WeightShare=1.0))
     assert 'of the way' not in page_of(tmp_path, facts(accepted=False, WeightShare=0.0))
+
+
+def test_each_kind_of_training_is_stated_as_it_was(tmp_path):
+    def text(**more):
+        found = re.sub(r'\s+', ' ', page_of(tmp_path, facts(Trained=True, Rung='whole', **more)))
+        return found.partition('labelled, ')[2].partition('</p>')[0]
+
+    last = {'Layers': 'last', 'Strategy': 'supervised', 'Steps': 20}
+    every = {'Layers': 'all', 'Strategy': 'mean_teacher', 'Steps': 20}
+    alone = text(Trainings=[last], WeightShare=1.0, Strategy='supervised', Steps=20)
+    stated = 'trainings of the last layers (supervised, on labelled scans alone): 20 steps'
+    assert stated in alone
+    assert 'mean teacher' not in alone
+    taken = text(Trainings=[last, every], WeightShare=1.0)
+    assert '(supervised, on labelled scans alone) and of all layers (mean teacher): 20' in taken
+    assert 'Its weights are those of the training of all layers.' in taken
+    tested = text(Trainings=[last, every], WeightShare=0.0, Strategy='none', Steps=0)
+    assert 'tested with trainings of the last layers' in tested
+    assert ': 20 steps on the CPU' in tested
+    former = {'LastLayers': True, 'Rungs': []}
+    assert 'alone) and of all layers (mean teacher): 300 steps' in text(**former)
+    rungs = [{'Rung': 'last-layers', 'Dice': None, 'Gain': None, 'Interval': [None, None],
+              'LesionF1': None, 'Minutes': 1, 'Recalibrated': False, 'Taken': True}]  # fmt: skip
+    assert 'mean teacher' not in text(**former | {'Rungs': rungs})
 
 
 def test_each_threshold_of_a_model_with_several_is_stated(tmp_path):

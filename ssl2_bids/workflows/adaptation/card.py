@@ -66,10 +66,7 @@ def card_content(work: Work, adapted: Adapted, compared: dict[str, Any]) -> dict
             'Reason': adapted.decision.reason,
             'Parent': {'Name': parent.name, 'Version': parent.version, 'Sha256': parent.sha256},
             'Rung': adapted.rung if accepted else BUNDLED,
-            'Strategy': settings_for(work, layers_for(adapted.rung)).strategy
-            if adapted.share
-            else 'none',
-            'Steps': work.training.steps if adapted.share else 0,
+            **training_facts(work, adapted),
             'WeightShare': adapted.share,
             'Rungs': rung_facts(work, adapted),
             'Evidence': evidence_of(work, adapted),
@@ -85,6 +82,14 @@ def card_content(work: Work, adapted: Adapted, compared: dict[str, Any]) -> dict
             'Use': 'research only',
         }
     )
+
+
+def training_facts(work: Work, adapted: Adapted) -> dict[str, Any]:
+    """Strategy and steps of the training that the weights are of; none where it is no training."""
+    if not adapted.share:
+        return {'Strategy': 'none', 'Steps': 0}
+    strategy = settings_for(work, layers_for(adapted.rung)).strategy
+    return {'Strategy': strategy, 'Steps': work.training.steps}
 
 
 def evidence_of(work: Work, adapted: Adapted) -> dict[str, Any]:

@@ -24,13 +24,18 @@ from ssl2_bids.networks.weights import write_model
 from ssl2_bids.reports import adaptation as pictures
 from ssl2_bids.settings import BUNDLED
 from ssl2_bids.training import strategies
-from ssl2_bids.training.adaptation.adapt import LAST, curves
+from ssl2_bids.training.adaptation.adapt import curves
 from ssl2_bids.training.adaptation.left_out import DICE
 from ssl2_bids.training.adaptation.suggestions import Suggestion
 from ssl2_bids.training.run import History
 from ssl2_bids.volume import Volume
 from ssl2_bids.workflows.adaptation import scores as scoring
-from ssl2_bids.workflows.adaptation.card import card_content, recalibrated_keys, rung_facts
+from ssl2_bids.workflows.adaptation.card import (
+    card_content,
+    recalibrated_keys,
+    rung_facts,
+    training_facts,
+)
 from ssl2_bids.workflows.adaptation.cases import Case
 from ssl2_bids.workflows.adaptation.next_slices import (
     annotate_rows,
@@ -40,7 +45,12 @@ from ssl2_bids.workflows.adaptation.next_slices import (
 )
 from ssl2_bids.workflows.adaptation.plan import SLICES
 from ssl2_bids.workflows.adaptation.run import HOLDOUT
-from ssl2_bids.workflows.adaptation.state import Work, settings_table
+from ssl2_bids.workflows.adaptation.state import (
+    Work,
+    settings_for,
+    settings_table,
+    trained_layers,
+)
 from ssl2_bids.workflows.adaptation.twin.draw import twin_facts
 from ssl2_bids.workflows.adaptation.twin.recalibrate import twin_uses
 from ssl2_bids.workflows.adaptation.untrained import Adapted
@@ -154,8 +164,15 @@ def report_facts(
         'Parent': work.adaptation.card.name,
         'Accepted': adapted.decision.accepted,
         'Reason': adapted.decision.reason,
-        'Strategy': work.training.strategy,
-        'Steps': work.training.steps,
+        **training_facts(work, adapted),
+        'Trainings': [
+            {
+                'Layers': layers,
+                'Strategy': settings_for(work, layers).strategy,
+                'Steps': work.training.steps,
+            }
+            for layers in trained_layers(work)
+        ],
         'Trained': bool(work.histories),
         'Untrained': work.untrained,
         'Tested': any(row.fold != HOLDOUT for row in adapted.rows),
@@ -170,7 +187,6 @@ def report_facts(
         'Labelled': len(work.annotations),
         'Sessions': len(work.people),
         'HeldOut': sum(one.case.participant in work.held for one in work.labelled),
-        'LastLayers': any(name.startswith(f'{LAST}-') for name in work.histories),
         'LeftOut': [{'name': name, 'reason': reason} for name, reason in work.left_out],
         'LabelNotes': [{'name': name, 'note': note} for name, note in work.adaptation.label_notes],
         'Performance': rows,

@@ -12,7 +12,7 @@ from ssl2_bids.bids.outputs import find_summaries, sidecar_path, table_path
 from ssl2_bids.files import write_json
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.reports import viewer
-from ssl2_bids.settings import RECALIBRATED
+from ssl2_bids.settings import LAST_LAYERS, RECALIBRATED
 from ssl2_bids.steps.lesions import doubts
 from ssl2_bids.volume import Volume
 from ssl2_bids.wording import uncited
@@ -141,6 +141,8 @@ def _of_numbers(card: Card, threshold: float) -> list[str]:
 def _of_training(card: Card) -> list[str]:
     parent = card.content['Parent']
     how = f'{card.content["Strategy"]}, {card.content["Steps"]} steps'
+    if card.content.get('Rung') == LAST_LAYERS:
+        how += ', normalisations and last layers alone'
     if 0 < (share := card.content.get('WeightShare', 1)) < 1:
         how += f'; its weights are {share:.0%} of the way from those of the latter'
     if twin := card.content.get('Twin'):

@@ -112,6 +112,12 @@ def settings_for(work: Work, layers: str) -> AdaptSettings:
     return training.of_last_layers(work.training) if layers == LAST else work.training
 
 
+def trained_layers(work: Work) -> list[str]:
+    """The layers of the trainings that were run, in the order of :data:`RUNGS_OF`."""
+    last = {name.startswith(f'{LAST}-') for name in work.histories}
+    return [layers for layers in RUNGS_OF if (layers == LAST) in last]
+
+
 def name_of(training_of: str, layers: str) -> str:
     """The name of a training: that of its fold, or ``final``, and its layers if not all."""
     return training_of if layers == ALL else f'{layers}-{training_of}'
@@ -317,8 +323,12 @@ def finished_before(work: Work) -> dict[str, Any] | None:
 
 
 def settings_table(work: Work) -> dict[str, Any]:
-    """What ``config.toml`` holds."""
-    content = {k: v for k, v in asdict(work.training).items() if v is not None}
+    """What ``config.toml`` holds: the settings of the trainings, of all layers if there are such."""
+    layers = trained_layers(work)
+    chosen = settings_for(work, layers[-1]) if layers else work.training
+    content = {k: v for k, v in asdict(chosen).items() if v is not None}
+    if not layers:
+        content |= {'strategy': 'none', 'steps': 0}
     return content | {
         'folds': str(work.adaptation.settings.folds or fold_count(work.adaptation)),
         'start': work.adaptation.card.name,

@@ -109,6 +109,9 @@ def test_a_recalibrated_model_needs_neither_training_nor_network(site, monkeypat
     assert not list(site.work_dir.rglob('image.npy'))  # no participant is prepared
     card = card_of(site)
     assert (card['Accepted'], card['Rung'], card['Steps']) == (True, 'recalibrated', 0)
+    settled = read_sidecar(site.output_dir / 'models/adapted/report.json')
+    assert [settled[key] for key in ('Strategy', 'Steps', 'Trainings')] == ['none', 0, []]
+    assert 'strategy = "none"' in (site.output_dir / 'models/adapted/config.toml').read_text()
     assert card['Sha256'] == json.loads(Path(site.model, 'model.json').read_text())['Sha256']
     for number in (3, 4):  # who has no label
         truth = head(number).lesion
@@ -196,6 +199,15 @@ def test_the_last_layers_alone_can_be_asked_for(site):
     assert '3 trainings of 20 steps by supervised of the last layers alone' in output
     card = card_of(site)
     assert (card['Rung'], card['Strategy'], card['Steps']) == ('last-layers', 'supervised', 20)
+    settled = read_sidecar(site.output_dir / 'models/adapted/report.json')
+    assert (settled['Strategy'], settled['Steps']) == ('supervised', 20)
+    assert [one['Layers'] for one in settled['Trainings']] == ['last']
+    config = (site.output_dir / 'models/adapted/config.toml').read_text()
+    assert 'strategy = "supervised"' in config
+    assert 'layers = "last"' in config
+    page = (site.output_dir / 'group_report.html').read_text()
+    assert 'of the last layers (supervised, on labelled scans alone): 20 steps' in page
+    assert 'mean teacher' not in page
     labelled = len(card['Labels'])
     assert card['TrainedOn'].endswith(
         f'then adapted to {labelled} scans of a site, {labelled} of them labelled'

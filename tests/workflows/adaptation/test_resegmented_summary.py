@@ -39,6 +39,12 @@ def test_people_of_the_twin_train_or_calibrate_without_labels():
     assert 'same labels' not in text
 
 
+def test_a_training_of_the_last_layers_is_called_so():
+    more = {'Rung': 'last-layers', 'Strategy': 'supervised', 'Twin': None, 'Evidence': {}}
+    assert '(supervised, 200 steps, normalisations and last layers alone)' in text_of(**more)
+    assert 'last layers' not in text_of(**more | {'Rung': 'whole'})
+
+
 def test_with_labels_all_people_of_the_twin_train():
     twin = CONTENT['Twin'] | {'Trained': 16, 'Fitted': 0}
     text = text_of(Evidence={'Labelled': ['sub-01']}, Twin=twin)
