@@ -174,6 +174,9 @@ def test_masks_that_stay_have_no_scores_in_use(tmp_path):
         assert ('calibration alone</td>' in page) is not used
         assert ('with the fitted threshold, which is not in use' in page) is not used
         assert ('The adapted model is used' in page) is used
+        assert 'fitted without the participant that they are tested on' in page
+        sliced = page_of(tmp_path, given | {'Slices': True}, people=1, label='mysite')
+        assert 'fitted without the slices that they are tested on' in sliced
 
 
 @pytest.mark.parametrize(

@@ -323,7 +323,7 @@ def finished_before(work: Work) -> dict[str, Any] | None:
 
 
 def settings_table(work: Work) -> dict[str, Any]:
-    """What ``config.toml`` holds: the settings of the trainings, of all layers if there are such."""
+    """What ``config.toml`` holds: the settings of trainings, of all layers if such were run."""
     layers = trained_layers(work)
     chosen = settings_for(work, layers[-1]) if layers else work.training
     content = {k: v for k, v in asdict(chosen).items() if v is not None}

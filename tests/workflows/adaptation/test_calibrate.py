@@ -140,6 +140,8 @@ def test_several_people_are_tested_on_one_another(site):
     assert evidence['Dice'][1] > evidence['Dice'][0] + 0.03
     page = (site.output_dir / 'sub-04.html').read_text()
     assert 'Mean Dice of labelled participants left out of the fit' in page
+    assert f'{evidence["Dice"][1]:.3f} by models that were fitted without them' in page
+    assert 'by this model' not in page
 
 
 def test_a_second_run_changes_nothing_and_another_label_everything(site):
@@ -414,7 +416,7 @@ def test_two_lesions_that_the_model_misses_change_no_mask(site):
     assert content_of(site)['Recalibration']['ThresholdMove'] == 0
     page = (site.output_dir / 'sub-03.html').read_text()
     assert '<strong>the threshold stays</strong>' in page
-    assert 'with the fitted threshold' in page
+    assert 'by models that were fitted without them, with the fitted threshold' in page
 
 
 def test_a_probability_of_another_model_is_not_used(site):
