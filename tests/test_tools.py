@@ -87,6 +87,33 @@ def test_a_python_is_looked_for_where_the_caller_is(clone, tmp_path):
     assert (tmp_path / 'own' / 'calls').read_text().splitlines()[-1] == '-m venv --clear .venv'
 
 
+@pytest.mark.parametrize(
+    'words',
+    [
+        ('install-torch',),
+        ('install-torch', '--help'),
+        ('install-torch', 'python', 'another'),
+        ('fetch-viewer', '--help'),
+        ('fetch-viewer', 'here', 'there'),
+        ('release', 'now'),
+    ],
+)
+def test_a_tool_called_otherwise_than_stated_prints_how_it_is_called(clone, tmp_path, words):
+    name, *rest = words
+    done = call(tmp_path, f'clone/tools/{name}', *rest)
+    assert (done.returncode, done.stdout) == (2, '')
+    assert f': tools/{name}' in done.stderr.splitlines()[0]
+    assert 'unbound' not in done.stderr
+    assert 'set -' not in done.stderr
+    assert not (tmp_path / 'calls').exists()
+
+
+def test_pytorch_is_not_installed_beside_a_python_that_was_not_found(clone, tmp_path):
+    done = call(tmp_path, 'clone/tools/install-torch', 'no/python')
+    assert done.returncode == 2
+    assert done.stderr == f'tools/install-torch: {tmp_path}/no/python was not found\n'
+
+
 def test_an_extra_that_does_not_exist_is_refused(clone, tmp_path):
     shutil.copy(PROJECT / 'tools' / 'environment', clone / 'tools' / 'environment')
     for wrong in ('tests', 'keywords', 'classifiers', 'te.t'):
