@@ -21,6 +21,8 @@ def strip_prefix(
 ) -> tuple[str, ...] | None:
     """Labels without ``sub-`` or ``ses-``; a single existing file is read, one label a line.
 
+    A slash at the end, of a folder that the shell has completed, counts as nothing.
+
     Parameters
     ----------
     known : labels of the dataset. These are taken as they are, although a file has the same name
@@ -34,15 +36,15 @@ def strip_prefix(
     """
     if not labels:
         return None
-    named = [label.removeprefix(f'{prefix}-') for label in labels]
+    named = [_bare(label, prefix) for label in labels]
     if is_list(labels, prefix, known):
         path = Path(labels[0])
         named = []
         with reading(path):
             text = read_text(path)
         for line in text.splitlines():
-            whole = line.strip().removeprefix(f'{prefix}-')
-            words = [word.removeprefix(f'{prefix}-') for word in line.split()]
+            whole = _bare(line.strip(), prefix)
+            words = [_bare(word, prefix) for word in line.split()]
             named += [whole] if whole in known else words
         if not named:
             raise NothingSelectedError('the file has no label', path=path)
@@ -57,8 +59,18 @@ def strip_prefix(
 
 def is_list(labels: list[str], prefix: str, known: Collection[str]) -> bool:
     """Whether the words of an option are a single file with labels; see :func:`strip_prefix`."""
-    named = labels[0].removeprefix(f'{prefix}-')
+    named = _bare(labels[0], prefix)
     return len(labels) == 1 and named not in known and os.path.isfile(labels[0])
+
+
+def _bare(word: str, prefix: str) -> str:
+    return word.rstrip('/').removeprefix(f'{prefix}-')
+
+
+def label_of_results(text: str) -> str:
+    """The label of a model in names of results, without ``desc-``; empty for ``default``."""
+    label = text.removeprefix('desc-')
+    return '' if label == 'default' else label
 
 
 def datasets(words: list[str] | None) -> dict[str, Path]:

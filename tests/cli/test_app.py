@@ -316,6 +316,27 @@ def test_labels_from_a_file(dataset, tmp_path, capsys):
     assert 'sub-02' not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize('word', ['sub-01/', '01/', 'sub-01'])
+def test_a_slash_that_the_shell_has_completed_is_no_part_of_a_label(
+    dataset, tmp_path, capsys, word
+):
+    (tmp_path / 'people.txt').write_text(f'{word}\n')
+    for given in (word, tmp_path / 'people.txt'):
+        words = (dataset, tmp_path / 'out', 'participant', '--dry-run', '--participant-label')
+        assert run(*words, given) == 0
+        shown = capsys.readouterr().out
+        assert 'sub-01' in shown
+        assert 'sub-02' not in shown
+    made = options.settings_for(
+        'group',
+        options.parse(
+            [str(w) for w in (dataset, tmp_path / 'out', 'group', '--holdout-label', word,
+                              '--exclude-participant-label', 'sub-02/')]
+        ),
+    )  # fmt: skip
+    assert (made.holdout, made.excluded) == (('01',), ('02',))
+
+
 @pytest.mark.parametrize(
     ('option', 'code'),
     [

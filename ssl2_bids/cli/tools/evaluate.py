@@ -232,8 +232,7 @@ def _check(args: argparse.Namespace) -> None:
 
 def _models(labels: Sequence[str]) -> tuple[str | None, ...]:
     """Labels of models; None is the default bundled one."""
-    plain = (label.removeprefix('desc-') for label in labels)
-    return tuple(dict.fromkeys(None if label in ('', 'default') else label for label in plain))
+    return tuple(dict.fromkeys(values.label_of_results(label) or None for label in labels))
 
 
 def _show_notes(notes: Sequence[str]) -> None:

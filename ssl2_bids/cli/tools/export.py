@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ssl2_bids.cli.parsing import add_option
 from ssl2_bids.cli.tools.evaluate import chosen_participants, show
+from ssl2_bids.cli.values import label_of_results
 from ssl2_bids.errors import SOME_FAILED, SUCCESS
 from ssl2_bids.files import check_folder
 
@@ -61,7 +62,8 @@ def add_export(subparsers: argparse._SubParsersAction) -> None:
         '--model',
         default='default',
         metavar='LABEL',
-        help='the desc- of the results, or "default" for those without desc- (default: default)',
+        help='the desc- of the results, with or without "desc-", or "default" for those without '
+        '(default: default)',
     )
     add_option(
         parser,
@@ -81,7 +83,7 @@ def run_export(args: argparse.Namespace) -> int:
     from ssl2_bids.workflows.export.manifest import export_manifest
     from ssl2_bids.workflows.export.run import export
 
-    model = '' if args.model == 'default' else args.model
+    model = label_of_results(args.model)
     participants = chosen_participants(args.participant_label, args.results)
     results = args.results.resolve()
     if args.to == 'lesiontrack':

@@ -120,7 +120,7 @@ def test_a_mask_drawn_by_hand_is_never_replaced(results, tmp_path, capsys, name,
 
 def test_a_filled_t1w_stands_beside_the_results(results):
     given = [str(results / 'out'), str(results / 'data'), '--to', 'filled']
-    given += ['--model', label(results), '--participant-label', 'sub-t1']
+    given += ['--model', f'desc-{label(results)}', '--participant-label', 'sub-t1/']
     assert main(['export', *given]) == 0
     anat = results / 'out' / 'sub-t1' / 'anat'
     filled = nib.load(anat / 'sub-t1_desc-lesionfilled_T1w.nii.gz')
