@@ -448,7 +448,7 @@ def test_whoever_is_left_out_is_seen_by_no_training(site, monkeypatch):
     assert not list(site.output_dir.rglob('*desc-adapted_mask*'))  # --no-resegment
     page = (site.output_dir / 'group_report.html').read_text(encoding='utf-8')
     assert f'with {PEOPLE} scans, 3 of them labelled, of which 1 is held out and seen by' in page
-    assert '(last layers: supervised, on labelled scans alone)' in page
+    assert 'of the last layers (supervised, on labelled scans alone) and of all layers' in page
 
 
 def test_sparse_labels_count_where_they_are(site):
