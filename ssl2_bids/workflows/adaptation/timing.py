@@ -106,7 +106,7 @@ def fit_into_time(work: Work, trainings: int) -> AdaptSettings:
             )
             return work.training
     settings = work.adaptation.settings
-    torch.set_num_threads(threads_for(settings, devices_of(work, trainings)))
+    torch.set_num_threads(threads_for(settings, _devices_of_all(work, trainings)))
     costs = [cost_of_step(work, layers) for layers in reversed(layers_of(work))]
     batch = {key: getattr(work.training, name) for name, key in BATCH.items()}
     if any(found.get(key, _as_json(value)) != _as_json(value) for key, value in batch.items()):
@@ -225,7 +225,7 @@ def expected_seconds(work: Work, trainings: int, costs: Sequence[Cost]) -> Calla
     trainings : of one kind: those of the folds and the final one.
     costs : of each kind, in the order of the trainings.
     """
-    settings, devices = work.adaptation.settings, devices_of(work, trainings)
+    settings, devices = work.adaptation.settings, _devices_of_all(work, trainings)
     at_a_time = len(devices) * (1 if work.adaptation.on_slices else nodes.processes())
     kinds, folds, windows = layers_of(work), trainings - 1, windows_of(work)
     inside = alone = windows * min(cost.window for cost in costs)
@@ -244,6 +244,11 @@ def expected_seconds(work: Work, trainings: int, costs: Sequence[Cost]) -> Calla
         return training_seconds(each, folds, at_a_time) + after
 
     return seconds
+
+
+def _devices_of_all(work: Work, trainings: int) -> list[str]:
+    """The devices of all kinds of trainings, of which there are so many each but one final one."""
+    return devices_of(work, len(layers_of(work)) * (trainings - 1) + 1)
 
 
 def _seconds_of_window(work: Work) -> float:
