@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
-from ssl2_bids.bids.outputs import Result, find_summary, sidecar_if_any
+from ssl2_bids.bids.outputs import Result, find_summary, output_name, sidecar_if_any
+from ssl2_bids.errors import UnavailableError
+from ssl2_bids.networks.calibration import UNCHANGED, Calibration
+from ssl2_bids.networks.cards import Card
+from ssl2_bids.networks.weights import read_card
+from ssl2_bids.settings import CALIBRATED
 
 OUT_OF_DATE = 'the result is from an earlier choice of images or settings'
 AGAIN = 'run the participant level again'
+ADAPT_AGAIN = 'adapt again'
+FORMER = 'the result is of a former model {label}, not of the one in {folder}'
+IDENTITY = ('Name', 'Version', 'Sha256')
 
 
 def current_results(results: Sequence[Result]) -> tuple[list[Result], list[tuple[Result, str]]]:
@@ -17,7 +26,8 @@ def current_results(results: Sequence[Result]) -> tuple[list[Result], list[tuple
     A result counts if it is the one that the session's summary speaks of, and if the images
     beside it are those that it was made from: all models share them, and another model may have
     replaced them. One that was segmented again from the images of another counts as long as that
-    one does.
+    one does. A result of a site's model counts only if it is of the model that now lies in the
+    output folder: an interrupted run leaves results of two models of one name.
     """
     units: dict[tuple[str, str | None, str], list[Result]] = defaultdict(list)
     for result in results:
@@ -33,8 +43,78 @@ def current_results(results: Sequence[Result]) -> tuple[list[Result], list[tuple
     images = {_images_of(r) for r in kept if not is_second(r)}
     for result in [r for r in kept if is_second(r) and _images_of(r) not in images]:
         kept.remove(result)
-        left_out.append((result, f'{OUT_OF_DATE}; adapt again'))
+        left_out.append((result, f'{OUT_OF_DATE}; {ADAPT_AGAIN}'))
+    cards: dict[tuple[Path, str], Card | None] = {}
+    for result in list(kept):
+        key = (result.names.root, result.names.desc)
+        if key not in cards:
+            cards[key] = _card_here(*key)
+        card = cards[key]
+        if card and not is_of(result, card):
+            kept.remove(result)
+            left_out.append((result, _of_former(result, card)))
     return kept, left_out
+
+
+def _card_here(root: Path, label: str) -> Card | None:
+    """The site's model of a label in an output folder; None without one that can be read."""
+    if not label:
+        return None
+    try:
+        return read_card(root / output_name('model.folder', desc=label))
+    except UnavailableError:
+        return None
+
+
+def _of_former(result: Result, card: Card) -> str:
+    """Why a result of a former model does not count, and which command completes it."""
+    label = result.names.desc
+    if not is_second(result) or not card.content.get('Accepted', True):
+        command = f'{AGAIN} with --model {label}'
+    elif label == CALIBRATED:
+        command = 'run the command with --calibrate-from again'
+    else:
+        command = f'{ADAPT_AGAIN} with the same command'
+    folder = output_name('model.folder', desc=label)
+    return f'{FORMER.format(label=label, folder=folder)}; {command}'
+
+
+def named_together(reasons: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Names and reason for each reason, from pairs of name and reason; names joined by commas."""
+    names: dict[str, list[str]] = {}
+    for name, reason in reasons:
+        names.setdefault(reason, []).append(name)
+    return [(', '.join(dict.fromkeys(found)), reason) for reason, found in names.items()]
+
+
+def is_made_by(result: Result, card: Card) -> bool:
+    """Whether a result is of this model, as its sidecar has it."""
+    made_by, own = result.sidecar.get('Model'), card.reference
+    return isinstance(made_by, dict) and all(made_by.get(key) == own[key] for key in IDENTITY)
+
+
+def calibration_of(result: Result) -> Calibration | None:
+    """How the probability of a result was calibrated; None where the sidecar cannot be read so."""
+    found = result.sidecar.get('Calibration')
+    if found is None:
+        return UNCHANGED
+    try:
+        return Calibration(float(found['Scale']), float(found['Shift']))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def is_of(result: Result, card: Card) -> bool:
+    """Whether a result is of this calibration of this model.
+
+    At the participant level the user may have given another threshold.
+    """
+    thresholds = {card.threshold, *(value for _, value in card.thresholds)}
+    return (
+        is_made_by(result, card)
+        and calibration_of(result) == card.calibration
+        and (not is_second(result) or result.sidecar.get('Threshold') in thresholds)
+    )
 
 
 def _has_its_images(result: Result) -> bool:

@@ -8,14 +8,18 @@ import numpy as np
 
 from ssl2_bids.bids.outputs import Result, UnitNames, results_beside
 from ssl2_bids.errors import DataError
-from ssl2_bids.networks.calibration import UNCHANGED, Calibration
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.volume import Volume
 from ssl2_bids.voxel_grid import same_grid
-from ssl2_bids.workflows.current_results import current_results, is_second
+from ssl2_bids.workflows.current_results import (
+    calibration_of,
+    current_results,
+    is_made_by,
+    is_of,
+    is_second,
+)
 from ssl2_bids.workflows.segmentation_files import read_result
 
-IDENTITY = ('Name', 'Version', 'Sha256')
 Unit = tuple[str, str | None]  # labels of participant and session
 
 
@@ -55,36 +59,6 @@ def stored_by_another(result: Result, card: Card) -> str:
     if calibration_of(result) != card.calibration:
         return f'another calibration of {card.reference["Name"]}'
     return ''
-
-
-def is_made_by(result: Result, card: Card) -> bool:
-    """Whether a result is of this model, as its sidecar has it."""
-    made_by, own = result.sidecar.get('Model'), card.reference
-    return isinstance(made_by, dict) and all(made_by.get(key) == own[key] for key in IDENTITY)
-
-
-def calibration_of(result: Result) -> Calibration | None:
-    """How the probability of a result was calibrated; None where the sidecar cannot be read so."""
-    found = result.sidecar.get('Calibration')
-    if found is None:
-        return UNCHANGED
-    try:
-        return Calibration(float(found['Scale']), float(found['Shift']))
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
-def is_of(result: Result, card: Card) -> bool:
-    """Whether a result is of this calibration of this model.
-
-    At the participant level the user may have given another threshold.
-    """
-    thresholds = {card.threshold, *(value for _, value in card.thresholds)}
-    return (
-        is_made_by(result, card)
-        and calibration_of(result) == card.calibration
-        and (not is_second(result) or result.sidecar.get('Threshold') in thresholds)
-    )
 
 
 def segmented_by(card: Card, root: Path, unit: Unit) -> bool:

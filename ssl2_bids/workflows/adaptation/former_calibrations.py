@@ -16,8 +16,7 @@ from ssl2_bids.bids.outputs import (
     results_beside,
 )
 from ssl2_bids.networks.cards import Card
-from ssl2_bids.workflows.adaptation.first_results import is_of
-from ssl2_bids.workflows.current_results import is_second
+from ssl2_bids.workflows.current_results import is_of, is_second
 from ssl2_bids.workflows.participant.earlier import take_away_result
 from ssl2_bids.workflows.participant.pages import cited_sentences, update_citation, write_pages
 

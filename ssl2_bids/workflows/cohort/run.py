@@ -49,7 +49,7 @@ from ssl2_bids.workflows.adaptation.plan import (
 )
 from ssl2_bids.workflows.cohort.frequency import write_frequency
 from ssl2_bids.workflows.cohort.tables import cohort_rows, name_of_model, write_tables
-from ssl2_bids.workflows.current_results import current_results
+from ssl2_bids.workflows.current_results import ADAPT_AGAIN, current_results, named_together
 
 log = logging.getLogger('ssl2_bids')
 
@@ -84,10 +84,14 @@ def run_group_level(
             advice='Run "ssl2-bids ... participant" first.',
             path=settings.output_dir,
         )
-    for one in chosen.out_of_date:
-        log.warning('left out: %s: %s', one['name'], one['reason'])
     results, missing = chosen.results, _missing(units, chosen, settings.output_dir)
-    adaptation = plan_adaptation(settings, results)
+    adaptation, former = None, chosen.out_of_date
+    try:
+        adaptation = plan_adaptation(settings, results)
+    finally:
+        if adaptation and not settings.dry_run:  # it may segment these again
+            former = [one for one in former if ADAPT_AGAIN not in one['reason']]
+        _warn_of_left_out(former)
     if settings.dry_run:
         show(_describe(settings, results, missing))
         if adaptation:
@@ -105,6 +109,7 @@ def run_group_level(
                     lost = _adapt(adaptation, show)
                 chosen = _select(settings, set(units))
                 results, missing = chosen.results, _missing(units, chosen, settings.output_dir)
+                _warn_of_left_out([one for one in chosen.out_of_date if one not in former])
         finally:
             nodes.send_trainings(None)  # where nothing was trained, the others need not wait
         links = label_links(settings) if adaptation else {}
@@ -129,6 +134,12 @@ def run_group_level(
         show(f'without result ({len(missing)}): {names}{more}')
     show(f'page: {settings.output_dir / output_name("group.page")}')
     return SOME_FAILED if problems else SUCCESS
+
+
+def _warn_of_left_out(out_of_date: list[dict[str, str]]) -> None:
+    """One line for each reason, with all sessions that have it."""
+    for names, reason in named_together((one['name'], one['reason']) for one in out_of_date):
+        log.warning('left out: %s: %s', names, reason)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from ssl2_bids.steps import annotation
 from ssl2_bids.volume import Volume, read, reorient
 from ssl2_bids.voxel_grid import same_grid
 from ssl2_bids.workflows.annotations import RasGrid, ras_grid
-from ssl2_bids.workflows.current_results import current_results
+from ssl2_bids.workflows.current_results import current_results, named_together
 
 Unit = tuple[str, str]  # participant and session, the latter empty where there is none
 OldResults = Mapping[tuple[Unit, str], tuple[str, frozenset[str]]]
@@ -63,16 +63,17 @@ def _key(result: Result) -> tuple[Unit, str]:
 def superseded_notes(
     old: OldResults, models: Sequence[str | None], participants: Iterable[str] | None
 ) -> list[str]:
-    """A line on each session that has no result that counts, of those that were asked for."""
+    """The sessions that have no result that counts, of those asked for: a line for each reason."""
     wanted = None if participants is None else set(participants)
     asked = {model or '': f', {model or "the default model"}' for model in models}
     if len(asked) == 1:
         asked = dict.fromkeys(asked, '')
-    return [
-        f'{unit_name(*unit)}{asked[desc]}: left out: {why}'
+    found = [
+        (unit_name(*unit), f'{asked[desc]}: left out: {why}')
         for (unit, desc), (why, on) in old.items()
         if not on and desc in asked and (wanted is None or unit[0] in wanted)
     ]
+    return [f'{names}{text}' for names, text in named_together(found)]
 
 
 def current_masks(predictions: Path, model: str | None, old: OldResults) -> list[Mask]:

@@ -18,12 +18,14 @@ from ssl2_bids.errors import SOME_FAILED, DataError, NoInputError, StorageError,
 from ssl2_bids.files import sha256, write_json, write_text
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.networks.weights import find_model, load_network
-from ssl2_bids.settings import ParticipantSettings
+from ssl2_bids.settings import GroupSettings, ParticipantSettings
 from ssl2_bids.volume import read
 from ssl2_bids.workflows.adaptation import calibrate as calibrating
 from ssl2_bids.workflows.adaptation import resegment as segmenting
 from ssl2_bids.workflows.adaptation.calibrate import calibrate, describe, plan_calibration
+from ssl2_bids.workflows.cohort.run import run_group_level
 from ssl2_bids.workflows.current_results import OUT_OF_DATE, current_results
+from ssl2_bids.workflows.evaluation.run import evaluate
 from ssl2_bids.workflows.participant.pages import write_pages
 
 PEOPLE = 4
@@ -189,6 +191,71 @@ def test_an_interruption_leaves_no_result_of_a_former_calibration_for_good(site,
         path = result_of(site, f'0{number}')
         sidecar = read_sidecar(path.with_name(path.name.replace('.nii.gz', '.json')))
         assert sidecar['Calibration']['Shift'] == card.calibration.shift
+
+
+def stopped_at_the_second(site: ParticipantSettings, monkeypatch) -> None:
+    """A site where a run with other labels ended after one participant."""
+    run(site)
+    put_label(site.calibrate_from[0], '01', np.roll(head(1).lesion, 3, axis=0) & head(1).brain)
+    one_by_one, done = segmenting.segment_case, []
+
+    def until_the_second(case, *given, **named):
+        done.append(case.name)
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        return one_by_one(case, *given, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(segmenting, 'segment_case', until_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            run(site)
+
+
+def test_results_of_two_calibrations_are_not_pooled(site, monkeypatch, caplog):
+    """The group level and ssl2 evaluate leave out those of the former labels, until completed."""
+    stopped_at_the_second(site, monkeypatch)
+    truth = site.work_dir / 'truth'
+    for number in range(1, PEOPLE + 1):
+        put_label(truth, f'0{number}', head(number).lesion)
+    group = GroupSettings(site.bids_dir, site.output_dir, site.work_dir / 'group')
+    assert run_group_level(group, show=lambda text: None) == 0
+    assert calibrated_in_table(site) == ['sub-01']
+    reason = (
+        'the result is of a former model calibrated, not of the one in models/calibrated; '
+        'run the command with --calibrate-from again'
+    )
+    former = [r.getMessage() for r in caplog.records if 'former model' in r.getMessage()]
+    assert former == [f'left out: sub-02, sub-03, sub-04: {reason}']
+    compared = evaluate(site.output_dir, truth, model='calibrated')
+    assert [case.subject for case in compared.cases] == ['01']
+    assert f'sub-02, sub-03, sub-04: left out: {reason}' in compared.notes
+    run(site)
+    assert run_group_level(group, show=lambda text: None) == 0
+    assert calibrated_in_table(site) == [f'sub-0{number}' for number in range(1, PEOPLE + 1)]
+    assert len(evaluate(site.output_dir, truth, model='calibrated').cases) == PEOPLE
+
+
+def test_a_result_of_the_participant_level_by_a_former_model_does_not_count(site):
+    run(replace(site, participants=('01', '02')))
+    card = find_model('calibrated', site.output_dir)
+    for number in (3, 4):
+        add_person(site.bids_dir, site.output_dir, f'0{number}', head(number), card,
+                   load_network(card))  # fmt: skip
+    path = sidecar_path(result_of(site, '04'))
+    write_json(path, read_sidecar(path) | {'Threshold': 0.9})  # participant --threshold
+    assert current_results(find_results(site.output_dir))[1] == []
+    write_json(path, read_sidecar(path) | {'Calibration': {'Scale': 1.5, 'Shift': 0.1}})
+    ((left_out, why),) = current_results(find_results(site.output_dir))[1]
+    assert left_out.names.subject == '04'
+    assert why.endswith('run the participant level again with --model calibrated')
+    shutil.rmtree(site.output_dir / 'models')  # nothing to compare with
+    assert current_results(find_results(site.output_dir))[1] == []
+
+
+def calibrated_in_table(site: ParticipantSettings) -> list[str]:
+    text = (site.output_dir / 'group_lesions.tsv').read_text(encoding='utf-8')
+    rows = [line.split('\t') for line in text.splitlines()]
+    return [row[0] for row in rows if any(cell.endswith('-calibrated') for cell in row)]
 
 
 def test_an_end_within_a_session_leaves_no_result_of_a_former_calibration(site, monkeypatch):
