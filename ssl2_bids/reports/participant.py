@@ -43,6 +43,7 @@ class Adaptation(TypedDict, total=False):
     Dice: list[float | None]  # of the test, before and after
     LesionF1: list[float | None]
     Recalibration: dict[str, float | None]
+    LabelNotes: list[dict[str, str]]  # name of a session; note on its label
 
 
 class ReferenceSummary(TypedDict, total=False):
@@ -168,7 +169,7 @@ class Summary(TypedDict, total=False):
 
 NO_ADAPTATION: Adaptation = {
     'Rung': '', 'Parent': '', 'Labelled': [], 'LeftOut': '', 'Dice': [None, None],
-    'LesionF1': [None, None], 'Recalibration': {},
+    'LesionF1': [None, None], 'Recalibration': {}, 'LabelNotes': [],
 }  # fmt: skip
 LISTS = ('inputs', 'warnings', 'methods', 'figures', 'lesions', 'volumes', 'outputs')
 TABLES = ('settings', 'quality', 'provenance')

@@ -11,17 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ssl2_bids import __version__
+from ssl2_bids.bids.absent import AbsentResultsError
 from ssl2_bids.bids.outputs import (
     UnitNames,
     find_summaries,
     find_visits_summaries,
     is_result_absent,
     output_name,
+    read_sidecar,
     results_beside,
     sidecar_path,
 )
-from ssl2_bids.errors import Ssl2Error
+from ssl2_bids.errors import DataError, Ssl2Error
 from ssl2_bids.files import finished_files, write_text
+from ssl2_bids.settings import CALIBRATED
 from ssl2_bids.workflows.current_results import current_results, is_second
 
 if TYPE_CHECKING:
@@ -124,8 +127,27 @@ def _with_out_of_date(
             reason = reasons.get((key.session, key.desc), '')
             if not found[key] and _was_withdrawn(key):
                 reason = WITHDRAWN
-        shown.append(one | {'warnings': [reason, *one.get('warnings', ())]} if reason else one)
+        if reason:
+            one = one | {'warnings': [reason, *one.get('warnings', ())]}
+        elif key.desc == CALIBRATED and one.get('adaptation'):
+            notes = {'LabelNotes': _label_notes(root)}
+            one = one | {'adaptation': one['adaptation'] | notes}
+        shown.append(one)
     return shown
+
+
+def _label_notes(root: Path) -> list[dict[str, str]]:
+    """The notes of ``--calibrate-from`` on labels, which no page of a cohort shows."""
+    try:
+        found = read_sidecar(root / output_name('model.report', desc=CALIBRATED))
+    except (DataError, AbsentResultsError):
+        return []
+    notes = found.get('LabelNotes')
+    return [
+        one
+        for one in (notes if isinstance(notes, list) else [])
+        if isinstance(one, dict) and {'name', 'note'} <= one.keys()
+    ]
 
 
 def _was_withdrawn(names: UnitNames) -> bool:

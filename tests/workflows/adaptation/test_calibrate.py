@@ -252,6 +252,28 @@ def test_a_result_of_the_participant_level_by_a_former_model_does_not_count(site
     assert current_results(find_results(site.output_dir))[1] == []
 
 
+def test_the_pages_name_labels_that_were_left_out(site):
+    """Also a label that is put there later, with which no mask changes."""
+    run(site)
+    assert 'Labels:' not in (site.output_dir / 'sub-03.html').read_text(encoding='utf-8')
+    before = digests_of(site, '*_mask.nii.gz')
+    outside = np.zeros(SHAPE)
+    outside[0, 0] = 1
+    put_label(site.calibrate_from[0], '02', outside)
+    run(site)
+    assert digests_of(site, '*_mask.nii.gz') == before
+    (note,) = read_sidecar(site.output_dir / 'models/calibrated/report.json')['LabelNotes']
+    assert note['name'] == 'sub-02'
+    text = f'<strong>Labels:</strong> sub-02: {note["note"]}.'
+    assert 'its label is left out: 100% of it lies outside of the brain' in text
+    for number in range(1, PEOPLE + 1):
+        page = (site.output_dir / f'sub-0{number}.html').read_text(encoding='utf-8')
+        assert page.count(text) == 1  # in the section of the calibrated model alone
+    (site.output_dir / 'models/calibrated/report.json').unlink()
+    write_pages(site.output_dir, {'03'})
+    assert 'Labels:' not in (site.output_dir / 'sub-03.html').read_text(encoding='utf-8')
+
+
 def calibrated_in_table(site: ParticipantSettings) -> list[str]:
     text = (site.output_dir / 'group_lesions.tsv').read_text(encoding='utf-8')
     rows = [line.split('\t') for line in text.splitlines()]
