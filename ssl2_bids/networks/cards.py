@@ -87,6 +87,18 @@ class Card:
         return sorted({*own, *(evidence.get('SeenBefore') or ())})
 
     @property
+    def refusal(self) -> str:
+        """A remark on a site's model whose adaptation was not accepted; empty for other models."""
+        if self.content.get('Accepted', True):
+            return ''
+        parent = self.content.get('Parent')
+        name = f' {parent["Name"]}' if isinstance(parent, dict) and 'Name' in parent else ''
+        return (
+            f'the model {self.label} was not accepted after its adaptation: its masks are those '
+            f'of the start model{name}'
+        )
+
+    @property
     def label_digests(self) -> set[str]:
         """SHA-256 of the files of labels of its adaptation, of people held out from it too."""
         files = self.content.get('Labels') if self.content.get('Accepted', True) else None

@@ -162,6 +162,8 @@ def find_model(name: str | None, output_dir: Path) -> Card:
         if name and os.path.isdir(folder):  # False for a name that no file can have
             card = read_card(folder.absolute())  # steps run in folders of their own
             _warn_of_copy(card)
+            if card.refusal:
+                _warn_once(f'{card.folder / CARD_FILE}: {card.refusal}')
             return card
     adapted = [path.parent.name for path in finished_files(site, f'*/{CARD_FILE}')]
     raise UnavailableError(

@@ -140,16 +140,18 @@ def withdraw(names: UnitNames) -> None:
 
 
 def renew(plan: Plan) -> None:
-    """Bring the choice of images in the summary of a finished session up to date.
+    """Bring what the summary of a finished session states beside its results up to date.
 
-    Its results stay: another image that is not used, or another field strength of it, changes
-    what the page lists, no voxel.
+    They stay: another image that is not used, another field strength of it, or the remark on a
+    model that was not accepted changes what the page lists, no voxel.
     """
     summary = find_summary(plan.names)
     if summary is None:
         return
     notes, former = list(plan.session.warnings), summary.get('notes', [])
     more = [text for text in summary.get('warnings', []) if text not in (*former, *notes)]
+    if (remark := plan.card.refusal) and remark not in more:  # a result of an earlier version
+        more.append(remark)
     now = {'inputs': described_inputs(plan), 'notes': notes, 'warnings': notes + more}
     if any(summary.get(key) != value for key, value in now.items()):
         write_json(plan.names.path('report.summary'), summary | now)

@@ -100,6 +100,7 @@ def base_summary(plan: Plan, status: str, command: str) -> dict[str, Any]:
         'notes': list(session.warnings),
         'warnings': [
             *([sloppy.WARNING] if plan.settings.sloppy else []),
+            *([card.refusal] if card.refusal else []),
             *session.warnings,
         ],
         'unusable': {file_name(plan, path): why for path, why in session.unusable.items()},

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from phantoms import brain_image
+from site_phantom import CARD, make_low_model
 
 from ssl2_bids.bids.outputs import find_results, find_summary
 from ssl2_bids.errors import SOME_FAILED, DataError, StorageError
@@ -279,3 +280,25 @@ def test_intermediate_files_are_removed_with_every_plugin(settings, monkeypatch,
     assert [one.status for one in outcomes] == ['failed', 'done']
     assert failing.exists()
     assert not done.exists()
+
+
+def test_a_model_that_was_not_accepted_is_remarked_in_log_and_page(settings, caplog):
+    """Also on the page of a result that an earlier version made without the remark."""
+    refused = {**CARD, 'Label': 'adapted', 'Accepted': False, 'Parent': {'Name': 'fast-3t'}}
+    make_low_model(settings.output_dir / 'models', 0.0, refused)
+    asked = replace(settings, model='low', participants=('02',))
+    (plan,) = finish_all(asked)
+    remark = (
+        'the model adapted was not accepted after its adaptation: its masks are those of the '
+        'start model fast-3t'
+    )
+    known = find_summary(plan.names)
+    assert known['warnings'] == [remark]
+    for text in ([remark], []):
+        write_json(plan.names.path('report.summary'), known | {'warnings': text})
+        assert run_participant_level(asked)[0] == 0
+        page = (settings.output_dir / 'sub-02.html').read_text(encoding='utf-8')
+        assert page.lower().count(remark) == 1
+    assert [r.levelname for r in caplog.records if remark in r.getMessage()] == ['WARNING']
+    usual = {**CARD, 'Label': 'adapted', 'Accepted': True}
+    assert not make_low_model(settings.output_dir / 'models', 0.0, usual).refusal
