@@ -20,6 +20,8 @@ CARD_FILE = 'model.json'
 WEIGHTS_FILE = 'weights.safetensors'
 COPY_AGAIN = 'Copy the model folder again, or install the package again if it came with it.'
 
+ADAPT_AGAIN = 'Copy the model folder again, or remove it and run the adaptation again.'
+
 
 @dataclass(frozen=True)
 class Card:

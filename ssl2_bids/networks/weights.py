@@ -26,6 +26,7 @@ from ssl2_bids.files import (
 )
 from ssl2_bids.networks.calibration import UNCHANGED, Calibration
 from ssl2_bids.networks.cards import (
+    ADAPT_AGAIN,
     CARD_FILE,
     COPY_AGAIN,
     LESION,
@@ -290,7 +291,7 @@ def check_weights(card: Card) -> Path:
         raise UnavailableError(
             f'its SHA-256 is {digest}, the card has {card.sha256}: the file is damaged or '
             'from another version',
-            advice=COPY_AGAIN,
+            advice=ADAPT_AGAIN if 'Parent' in card.content else COPY_AGAIN,
             path=path,
         )
     return path

@@ -77,7 +77,7 @@ def run_participant_level(
         log.warning('results are %s', sloppy.WARNING)
     if settings.dry_run:
         show(describe_plans(plans, settings))
-        _check_weights(plans, settings)
+        _check_weights(plans)
         if any(map(is_runnable, plans)):
             _show_unavailable(settings, show)
         return exit_code([expected_outcome(p) for p in plans]), []
@@ -86,7 +86,7 @@ def run_participant_level(
         return exit_code([expected_outcome(p) for p in plans]), []
     if settings.reports_only:
         return _write_pages_again(plans, settings)
-    _check_weights(plans, settings)  # before hours of preprocessing
+    _check_weights(plans)  # before hours of preprocessing
     plans = [with_checked_transforms(plan, settings) for plan in plans]
     with _held(plans, settings) as held:
         return _process(held, settings, command=command, show=show, progress=progress)
@@ -226,8 +226,9 @@ def _checked_device(settings: ParticipantSettings) -> str:
     return choose_device(settings.device)
 
 
-def _check_weights(plans: list[Plan], settings: ParticipantSettings) -> None:
-    if any(map(is_runnable, _split(plans, settings.overwrite)[1])):
+def _check_weights(plans: list[Plan]) -> None:
+    """Check the weights, also where all is finished: results are not of another file's weights."""
+    if any(map(is_runnable, plans)):
         check_output(plans[0].card)
         check_weights(plans[0].card)
 

@@ -16,7 +16,7 @@ from running_app import validate
 from site_phantom import SHAPE, add_person, head, make_low_model, make_site, put_label, summarise
 
 from ssl2_bids.bids.outputs import find_results, read_sidecar
-from ssl2_bids.errors import DataError, ReadError, StorageError, UsageError
+from ssl2_bids.errors import DataError, ReadError, StorageError, UnavailableError, UsageError
 from ssl2_bids.files import write_json
 from ssl2_bids.networks.calibration import UNCHANGED, Calibration
 from ssl2_bids.networks.weights import (
@@ -282,6 +282,11 @@ def test_the_start_model_can_be_asked_for(site):
     assert (card['Accepted'], card['Rung']) == (False, 'bundled')
     assert 'Calibration' not in card
     assert not list(site.output_dir.rglob('*desc-adapted_mask*'))
+    weights = site.output_dir / 'models/adapted/weights.safetensors'
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(UnavailableError, match='the file is damaged') as raised:
+        run(replace(site, rung='bundled'))
+    assert raised.value.path == str(weights)
 
 
 def sparse(site: GroupSettings, number: int, slices: list[int]) -> None:

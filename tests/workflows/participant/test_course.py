@@ -11,7 +11,7 @@ from phantoms import brain_image
 from site_phantom import CARD, make_low_model
 
 from ssl2_bids.bids.outputs import find_results, find_summary
-from ssl2_bids.errors import SOME_FAILED, DataError, StorageError
+from ssl2_bids.errors import SOME_FAILED, DataError, StorageError, UnavailableError
 from ssl2_bids.files import write_json
 from ssl2_bids.reports import participant
 from ssl2_bids.settings import ParticipantSettings
@@ -302,3 +302,20 @@ def test_a_model_that_was_not_accepted_is_remarked_in_log_and_page(settings, cap
     assert [r.levelname for r in caplog.records if remark in r.getMessage()] == ['WARNING']
     usual = {**CARD, 'Label': 'adapted', 'Accepted': True}
     assert not make_low_model(settings.output_dir / 'models', 0.0, usual).refusal
+
+
+@pytest.mark.parametrize('dry_run', [False, True])
+def test_weights_that_were_cut_end_a_run_with_nothing_else_to_do(settings, dry_run):
+    adapted = {**CARD, 'Label': 'adapted', 'Parent': {'Name': 'fast-3t'}}
+    card = make_low_model(settings.output_dir / 'models', 0.0, adapted)
+    asked = replace(settings, model='low', participants=('02',))
+    finish_all(asked)
+    asked = replace(asked, dry_run=dry_run)
+    assert run_participant_level(asked)[0] == 0
+    weights = card.folder / 'weights.safetensors'
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(UnavailableError, match='the file is damaged') as raised:
+        run_participant_level(asked)
+    assert raised.value.path == str(weights)
+    assert raised.value.exit_code == 69
+    assert 'run the adaptation again' in raised.value.advice
