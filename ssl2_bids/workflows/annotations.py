@@ -48,7 +48,7 @@ class Placed:
     image : key of the grid that they lie on.
     labels : those that were joined.
     note : what was joined and how, in words.
-    remarks : labels with lesions that are not used.
+    remarks : labels with lesions that are not used, and copies of labels.
     """
 
     annotation: Annotation
@@ -61,8 +61,9 @@ class Placed:
 def place(labels: Sequence[Label], grids: Mapping[str, Grid]) -> Placed:
     """Join the masks of a session and find the image that they were drawn on.
 
-    Raters of one image are joined by majority; a mask that cannot be read is left out, and of
-    masks of several images the first that fits is taken.
+    Raters of one image are joined by majority; masks of the same voxels are copies of one, and
+    count once. A mask that cannot be read is left out, and of masks of several images the first
+    that fits is taken.
 
     Parameters
     ----------
@@ -71,44 +72,104 @@ def place(labels: Sequence[Label], grids: Mapping[str, Grid]) -> Placed:
 
     Raises
     ------
-    DataError : nothing fits; the distance, or both grids, stand in the message.
+    DataError : nothing fits; the distance, or both grids, stand in the message. It is the error
+        of the first mask; those of the others are warnings.
     """
     images: dict[tuple[str, str, str], list[Label]] = {}
     for label in labels:
         images.setdefault(label.image, []).append(label)
-    first: DataError | None = None
+    problems: list[DataError] = []
     for raters in images.values():
-        try:
-            return _place_one(raters, grids)
-        except DataError as error:
-            first = first or error
-    assert first is not None
-    raise first
+        placed = _place_one(raters, grids, problems)
+        if placed:
+            return placed
+    for problem in problems[1:]:
+        _warn_of(problem)
+    raise problems[0]
 
 
-def _place_one(raters: Sequence[Label], grids: Mapping[str, Grid]) -> Placed:
-    """Raters of one image; one whose mask is on another grid than the first's is left out."""
+def _place_one(
+    raters: Sequence[Label], grids: Mapping[str, Grid], problems: list[DataError]
+) -> Placed | None:
+    """Raters of one image; one whose mask is on another grid than the first's is left out.
+
+    Parameters
+    ----------
+    problems : takes the errors where none can be used; then None is returned.
+    """
     placed: dict[str, list[tuple[Label, Annotation]]] = {}
-    problems = []
+    own: list[DataError] = []
     for label in raters:
         try:
             image, annotation = _onto_nearest(label, grids)
         except DataError as error:
-            problems.append(error)
+            own.append(error)
         else:
             placed.setdefault(image, []).append((label, annotation))
     if not placed:
-        raise problems[0]
+        problems += own
+        return None
     image, found = next(iter(placed.items()))
-    for problem in problems:
-        log.warning('%s: label left out: %s', problem.path, problem.message)
+    for problem in own:
+        _warn_of(problem)
     for other, elsewhere in placed.items():
         for label, _ in elsewhere if other != image else ():
             log.warning('%s: label left out: it is on %s, not on %s', label.path, other, image)
+    paths = [label.path for label in raters]
+    names = dict(zip(paths, distinct_names(paths), strict=True))
+    found, copies = _without_copies(found)
+    for copy, kept in copies:
+        warn_once(f'{copy.path}: {_same_as(str(kept.path))}')
     labels = tuple(label for label, _ in found)
     joined = annotate.majority([annotation for _, annotation in found])
-    remarks = tuple(f'{label.path.name}: {_unused(one)}' for label, one in found if one.unused)
-    return Placed(joined, image, labels, _how_joined(labels), remarks)
+    remarks = [f'{names[label.path]}: {_unused(one)}' for label, one in found if one.unused]
+    remarks += [f'{names[copy.path]}: {_same_as(names[kept.path])}' for copy, kept in copies]
+    note = _how_joined([names[label.path] for label in labels])
+    return Placed(joined, image, labels, note, tuple(remarks))
+
+
+def _warn_of(problem: DataError) -> None:
+    warn_once(f'{problem.path}: label left out: {problem.message}')
+
+
+def _without_copies(
+    found: Sequence[tuple[Label, Annotation]],
+) -> tuple[list[tuple[Label, Annotation]], list[tuple[Label, Label]]]:
+    """The masks without copies, and each copy with the mask that is used.
+
+    Two raters may agree that an image has no lesion: empty masks are copies only if their files
+    have one name.
+    """
+    kept: list[tuple[Label, Annotation]] = []
+    copies: list[tuple[Label, Label]] = []
+    for label, one in found:
+        drawn = bool(one.label.data.any())
+        same = (
+            other
+            for other, known in kept
+            if (drawn or other.path.name == label.path.name)
+            and np.array_equal(known.label.data, one.label.data)
+            and np.array_equal(known.extent.data, one.extent.data)
+        )
+        if (first := next(same, None)) is None:
+            kept.append((label, one))
+        else:
+            copies.append((label, first))
+    return kept, copies
+
+
+def _same_as(name: str) -> str:
+    return f'the same voxels as in {name}: both count as one mask'
+
+
+def distinct_names(paths: Sequence[Path]) -> list[str]:
+    """The names of files, each with as many of its folders as distinguish it from the others."""
+    most = max((len(path.parts) for path in paths), default=0)
+    for parts in range(1, most):
+        names = ['/'.join(path.parts[-parts:]) for path in paths]
+        if len(set(names)) == len(set(paths)):
+            return names
+    return [str(path) for path in paths]
 
 
 def _onto_nearest(label: Label, grids: Mapping[str, Grid]) -> tuple[str, Annotation]:
@@ -157,12 +218,12 @@ def _is_named(label: Label, image: str) -> bool:
     return any(parts[-1] == one or f'space-{one}' in parts[:-1] for one in wanted)
 
 
-def _how_joined(labels: Sequence[Label]) -> str:
-    names = ', '.join(label.path.name for label in labels)
-    if len(labels) == 1:
-        return names
-    agree = 'both agree' if len(labels) == 2 else 'more than half agree'
-    return f'{len(labels)} raters, lesion where {agree}: {names}'
+def _how_joined(names: Sequence[str]) -> str:
+    """What was joined and how: names of the files."""
+    if len(names) == 1:
+        return names[0]
+    agree = 'both agree' if len(names) == 2 else 'more than half agree'
+    return f'{len(names)} raters, lesion where {agree}: {", ".join(names)}'
 
 
 def _misfit(

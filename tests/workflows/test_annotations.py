@@ -27,12 +27,18 @@ def oblique(spacing: float = 1.0) -> np.ndarray:
     return affine
 
 
+NAME = 'sub-01/anat/sub-01_label-L_mask.nii.gz'
 IMAGE = Volume(np.zeros(SHAPE, np.float32), oblique())
 
 
-def put(folder: Path, affine: np.ndarray, *, desc: str = '', values: int = 1) -> None:
+def put(
+    folder: Path, affine: np.ndarray, *, desc: str = '', values: int = 1, more: int | None = None
+) -> None:
+    """A mask of a cube, and of one voxel more in the row of this number."""
     data = np.zeros(SHAPE, np.uint8)
     data[10:14, 10:14, 10:14] = values
+    if more is not None:
+        data[more, 0, 0] = values
     path = folder / 'sub-01' / 'anat' / f'sub-01_label-L{desc}_mask.nii.gz'
     write(Volume(data, affine), path, dtype=np.uint8)
 
@@ -103,12 +109,55 @@ def test_a_rater_whose_mask_cannot_be_read_costs_that_mask(tmp_path, caplog):
 
 
 def test_raters_are_joined_on_the_grid_of_the_image_and_one_off_it_costs_itself(tmp_path, caplog):
-    for desc, distance in (('a', 0.2), ('b', -0.2), ('c', 0.0), ('d', 2.0)):
-        put(tmp_path, moved(distance), desc=f'_desc-{desc}')
+    for row, (desc, distance) in enumerate((('a', 0.2), ('b', -0.2), ('c', 0.0), ('d', 2.0))):
+        put(tmp_path, moved(distance), desc=f'_desc-{desc}', more=row)
     placed = place(find_labels(tmp_path), {'T1w': IMAGE})
     assert [label.desc for label in placed.labels] == ['a', 'b', 'c']
     assert placed.annotation.label.data.sum() == 64
     assert '_desc-d_mask.nii.gz: label left out' in caplog.text
+
+
+def test_copies_of_a_mask_are_one_rater(tmp_path, caplog):
+    """In two folders, under another name, with a header that another program rounded."""
+    a, b = tmp_path / 'a', tmp_path / 'b'
+    put(a, oblique())
+    put(b, rounded())
+    put(b, oblique(), desc='_desc-second')
+    found = [*find_labels(a), *find_labels(b)]
+    placed = place(found, {'T1w': IMAGE})
+    assert [label.path for label in placed.labels] == [a / NAME]
+    assert placed.note == f'a/sub-01/anat/{Path(NAME).name}'
+    texts = [r.getMessage() for r in caplog.records if 'same voxels' in r.getMessage()]
+    same = f'the same voxels as in {a / NAME}: both count as one mask'
+    other = b / NAME.replace('_mask', '_desc-second_mask')
+    assert texts == [f'{other}: {same}', f'{b / NAME}: {same}']
+    assert len(placed.remarks) == 2
+    put(b, oblique(), more=20)
+    placed = place([*find_labels(a), *find_labels(b)], {'T1w': IMAGE})
+    short = Path(NAME).name
+    assert placed.note == (
+        f'2 raters, lesion where both agree: a/sub-01/anat/{short}, b/sub-01/anat/{short}'
+    )
+    assert placed.annotation.label.data.sum() == 64
+
+
+def test_two_raters_may_see_no_lesion(tmp_path):
+    for desc in ('a', 'b'):
+        put(tmp_path, oblique(), desc=f'_desc-{desc}', values=0)
+    assert len(place(find_labels(tmp_path), {'T1w': IMAGE}).labels) == 2
+    put(tmp_path / 'copy', oblique(), desc='_desc-a', values=0)
+    found = [*find_labels(tmp_path), *find_labels(tmp_path / 'copy')]
+    assert len(place(found, {'T1w': IMAGE}).labels) == 2
+
+
+def test_every_mask_on_a_wrong_grid_is_named_once(tmp_path, caplog):
+    for desc in ('a', 'b'):
+        put(tmp_path, moved(3), desc=f'_desc-{desc}')
+    with pytest.raises(DataError, match='the label fits no image') as caught:
+        place(find_labels(tmp_path), {'T1w': IMAGE})
+    assert 'desc-a_mask' in caught.value.path
+    (other,) = [r.getMessage() for r in caplog.records if r.levelname == 'WARNING']
+    assert 'desc-b_mask.nii.gz: label left out: the label fits no image' in other
 
 
 def test_a_colour_image_is_no_label(tmp_path):

@@ -215,10 +215,10 @@ def _check_drawn(labels: dict[Unit, list[Label]]) -> None:
                 raise
             except DataError as error:
                 problems.append(error)
+    for problem in problems if empty else problems[1:]:
+        log.warning('label left out: %s', problem)
     if not empty:
         raise problems[0]
-    for problem in problems:
-        log.warning('label left out: %s', problem)
     raise all_empty(len(empty), len(empty), empty[0], refused=len(problems))
 
 
@@ -233,6 +233,8 @@ def _check_grids(planned: Calibrating) -> None:
             return
         except DataError as error:
             problems.append(error)
+    for problem in problems[1:]:
+        log.warning('label left out: %s', problem)
     raise problems[0]
 
 

@@ -359,9 +359,12 @@ def check_labels(adaptation: Adaptation) -> tuple[Adaptation, dict[str, Annotati
     try:
         check_holdout(left.cases, left.settings)
         check_folds(left)
-    except (UsageError, NoInputError):
+    except (UsageError, NoInputError) as error:
         if found.refused:  # with these labels the folds were possible
-            raise found.refused[0] from None
+            raise DataError(
+                f'without the labels that are left out: {error.message}',
+                advice='Correct those that were left out; the lines above give the reasons.',
+            ) from None
         raise
     return left, found.annotations
 

@@ -227,7 +227,7 @@ def read_labels(cases: Sequence[Case], settings: GroupSettings) -> ReadLabels:
     ReadError : the disk failed.
     """
     annotations: dict[str, Annotation] = {}
-    refused: list[DataError] = []
+    refused: list[tuple[str, DataError]] = []
     empty: list[Case] = []
     kept: list[Case] = []
     notes: list[tuple[str, str]] = []
@@ -240,9 +240,8 @@ def read_labels(cases: Sequence[Case], settings: GroupSettings) -> ReadLabels:
             except ReadError:  # with fewer labels the decision would be another one
                 raise
             except DataError as error:
-                refused.append(error)
+                refused.append((case.name, error))
                 notes.append((case.name, f'its label is left out: {error.message}'))
-                log.warning('label of %s left out: %s', case.name, error)
             if found and not is_drawn(found) and not is_reviewed(case, settings, whole=whole):
                 empty.append(case)
                 notes.append((case.name, 'its label is empty, and is left out as not drawn'))
@@ -256,12 +255,15 @@ def read_labels(cases: Sequence[Case], settings: GroupSettings) -> ReadLabels:
         if found is not None:
             annotations[case.name] = found
         kept.append(case if found is not None else replace(case, labels=()))
-    if refused and not annotations and not empty:
-        raise refused[0]
-    _check_empty(empty, annotations, refused)
+    none_left = bool(refused) and not annotations and not empty
+    for name, problem in refused[1:] if none_left else refused:
+        log.warning('label of %s left out: %s', name, problem)
+    if none_left:  # the error that ends the run names the first
+        raise refused[0][1]
+    _check_empty(empty, annotations, len(refused))
     _check_lesions_to_fit(kept, annotations, settings.holdout)
     notes += _only_patient(kept, annotations, settings.holdout)
-    return ReadLabels(kept, annotations, refused, notes)
+    return ReadLabels(kept, annotations, [error for _, error in refused], notes)
 
 
 def is_drawn(annotation: Annotation) -> bool:
@@ -286,13 +288,11 @@ def all_empty(count: int, labels: int, first: Label, *, refused: int = 0) -> Dat
     )
 
 
-def _check_empty(
-    empty: Sequence[Case], annotations: dict[str, Annotation], refused: Sequence[DataError]
-) -> None:
+def _check_empty(empty: Sequence[Case], annotations: dict[str, Annotation], refused: int) -> None:
     drawn = any(is_drawn(annotation) for annotation in annotations.values())
     if empty and not drawn:
         usable = len(empty) + len(annotations)
-        raise all_empty(len(empty), usable, empty[0].labels[0], refused=len(refused))
+        raise all_empty(len(empty), usable, empty[0].labels[0], refused=refused)
     if annotations and not drawn:
         raise DataError(
             'no label has a lesion: an adaptation needs at least one',

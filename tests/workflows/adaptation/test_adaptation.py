@@ -681,7 +681,8 @@ def test_a_label_of_an_unselected_participant_is_reported(site, caplog):
 def test_a_line_names_the_masks_that_were_joined(site, caplog):
     put_labels(site, 1, 2)
     folder = site.labels[0] / 'sub-01/anat'
-    for desc, lesion in (('auto', head(9).lesion), ('b', head(1).lesion)):
+    larger = head(1).lesion | np.roll(head(1).lesion, 1, axis=0)
+    for desc, lesion in (('auto', head(9).lesion), ('b', larger)):
         path = folder / f'sub-01_label-lesion_desc-{desc}_mask.nii.gz'
         write(Volume(lesion.astype(np.uint8), AFFINE), path, dtype=np.uint8)
         path.with_name(path.name.replace('.nii.gz', '.json')).write_text(

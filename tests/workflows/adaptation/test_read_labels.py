@@ -13,9 +13,10 @@ from ssl2_bids.bids.provenance import bids_uri
 from ssl2_bids.errors import DataError
 from ssl2_bids.files import write_json, write_text
 from ssl2_bids.itk import to_itk
+from ssl2_bids.settings import GroupSettings
 from ssl2_bids.volume import Volume, write
 from ssl2_bids.workflows.adaptation.cases import Case
-from ssl2_bids.workflows.adaptation.read_labels import annotation_of
+from ssl2_bids.workflows.adaptation.read_labels import annotation_of, read_labels
 
 EDGE = 12  # voxels of a slice
 
@@ -146,3 +147,21 @@ def test_a_label_without_lesions_on_another_image_is_kept(tmp_path):
     found, _, whole = annotation_of(case, site.raw)
     assert whole
     assert not found.label.data.any()
+
+
+def test_every_label_on_a_wrong_grid_is_named_once_with_its_reason(tmp_path, caplog):
+    """The first by the error that ends the run, the others by a line each."""
+    site = Site(tmp_path, reference=1.0, flair=1.0)
+    drawn = np.ones((EDGE, EDGE, 3))
+    cases = [site.labelled(drawn, f'labels{n}', 'FLAIR') for n in range(3)]
+    settings = GroupSettings(site.raw, tmp_path / 'out', tmp_path / 'work')
+    with pytest.raises(DataError, match='the label fits no image of its session') as caught:
+        read_labels(cases, settings)
+    lines = [r.getMessage() for r in caplog.records if r.levelname == 'WARNING']
+    assert [line.count('fits no image') for line in lines] == [1, 1]
+    for number, text in enumerate([str(caught.value), *lines]):
+        assert text.count(f'labels{number}/sub-01') == 1
+    caplog.clear()
+    whole = site.labelled(np.pad(drawn, ((0, 0), (0, 0), (0, 57))), 'good', 'FLAIR', Manual=True)
+    found = read_labels([whole, *cases], settings)
+    assert len(found.refused) == len(caplog.records) == 3
