@@ -56,12 +56,17 @@ def ranked(
 ) -> tuple[dict[tuple[str, str], list[Label]], list[tuple[Path, str]]]:
     """The masks of each session that are used, and the files of the others with the reason.
 
-    Masks come to a session from names with and without it, and from several folders.
+    Masks come to a session from names with and without it, and from several folders: of files of
+    one name the reason has the folder.
     """
     counting, superseded = {}, []
     for unit, labels in units.items():
         counting[unit], others = those_that_count(labels)
-        superseded += [(label.path, f'not used: {reason}') for label, reason in others]
+        names = [label.path.name for label in labels]
+        for label, reason in others:
+            twice = names.count(label.path.name) > 1
+            where = f'the one in {label.path.parent} is ' if twice else ''
+            superseded.append((label.path, f'{where}not used: {reason}'))
     return counting, superseded
 
 

@@ -187,9 +187,9 @@ def look_for_labels(
 ) -> FoundLabels:
     """Find the manual labels of a dataset.
 
-    A label that cannot be used (a link without content, an unreadable JSON or table, a result of
-    this App) is left out. Of a session, a consensus goes first, then what is drawn by hand, then
-    what is automatic; then the first pattern.
+    A label that cannot be used (a link without content, an unreadable JSON or table, numbers
+    without a table, a result of this App) is left out. Of a session, a consensus goes first, then
+    what is drawn by hand, then what is automatic; then the first pattern.
 
     Parameters
     ----------
@@ -338,6 +338,13 @@ def _as_label(path: Path, inheritance: Inheritance) -> Label | None:
     if problems:
         raise problems[0]  # where the label was drawn at all may stand there
     table = _dseg_table(tables[-1]) if tables else None
+    if pattern == 6 and not tables and 'AnnotationEncoding' not in sidecar and not is_own(sidecar):
+        raise DataError(
+            f'the meaning of its values is unknown: its table {stem(path)}.tsv is missing',
+            advice='Add the table, or give a mask of 0 and 1 a name that ends in '
+            '_label-lesion_mask',
+            path=path,
+        )
     if pattern == 6 and 'AnnotationEncoding' not in sidecar and not _has_lesion(table):
         return None
     return Label(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ssl2_bids.bids.label_ranking import session_of
+from ssl2_bids.bids.label_ranking import ranked, session_of
 from ssl2_bids.bids.labels import alike, find_labels, find_masks, look_for_labels
 from ssl2_bids.errors import NoInputError
 
@@ -89,6 +89,21 @@ def test_dseg_needs_a_table_with_a_lesion(tmp_path):
     table.write_text('value\tname\n1\tlesion\n')
     (entry,) = look_for_labels(tmp_path).left_out
     assert re.search('sub-01_seg-lesions_desc-manual_dseg.tsv.*"index"', entry[1])
+
+
+def test_a_dseg_without_its_table_names_the_table(tmp_path):
+    name = 'sub-01_space-FLAIR_seg-lesions_dseg'
+    image = put(tmp_path, f'sub-01/anat/{name}.nii.gz')
+    found = look_for_labels(tmp_path)
+    assert (found.labels, found.unknown) == ((), ())
+    ((path, reason),) = found.left_out
+    assert path == image
+    assert f'its table {name}.tsv is missing' in reason
+    assert 'Add the table, or give a mask of 0 and 1 a name that ends in _label-' in reason
+    sidecar = put(tmp_path, f'sub-01/anat/{name}.json', '{"Model": {"Sha256": "x"}}')
+    assert look_for_labels(tmp_path).left_out == ()  # instances of this App, in another folder
+    sidecar.write_text('{"AnnotationEncoding": {"1": "lesion"}}')
+    assert only(tmp_path).path == image
 
 
 def test_dseg_inherits_its_table_from_the_root(tmp_path):
@@ -350,6 +365,20 @@ def test_a_segmentation_of_tissues_is_no_mask_of_an_unknown_name(tmp_path):
         put(tmp_path, f'sub-01/anat/sub-01_seg-{kind}_dseg.tsv', f'index\tname\n{rows}')
     found = look_for_labels(tmp_path)
     assert [path.name for path in found.unknown] == ['sub-01_seg-wmh_dseg.nii.gz']
+
+
+def test_of_files_of_one_name_the_folder_is_named(tmp_path):
+    for folder, manual in (('a', 'true'), ('b', 'false')):
+        put(tmp_path, f'{folder}/sub-01/anat/sub-01_label-L_mask.nii.gz')
+        sidecar = f'{folder}/sub-01/anat/sub-01_label-L_mask.json'
+        put(tmp_path, sidecar, f'{{"Manual": {manual}}}')
+    both = [*find_labels(tmp_path / 'a'), *find_labels(tmp_path / 'b')]
+    _, ((path, reason),) = ranked({('01', ''): both})
+    assert path == both[1].path
+    assert reason.startswith(f'the one in {tmp_path}/b/sub-01/anat is not used: automatic mask')
+    put_mask(tmp_path / 'b', '_desc-b', Manual=True)
+    _, ((_, reason),) = ranked({('01', ''): find_labels(tmp_path / 'b') + both[1:]})
+    assert reason.startswith('not used: automatic mask')
 
 
 def test_what_is_noted_of_the_files_of_many_sessions_is_noted_once():
