@@ -31,7 +31,12 @@ from ssl2_bids.workflows.adaptation.cases import (
     labelled_in,
     without_labels,
 )
-from ssl2_bids.workflows.adaptation.read_labels import read_labels, seen_before
+from ssl2_bids.workflows.adaptation.read_labels import (
+    first_of,
+    read_labels,
+    seen_before,
+    warn_of_refused,
+)
 from ssl2_bids.workflows.participant.sloppy import WARNING
 
 if TYPE_CHECKING:
@@ -359,13 +364,11 @@ def check_labels(adaptation: Adaptation) -> tuple[Adaptation, dict[str, Annotati
     try:
         check_holdout(left.cases, left.settings)
         check_folds(left)
-    except (UsageError, NoInputError) as error:
+    except (UsageError, NoInputError):
         if found.refused:  # with these labels the folds were possible
-            raise DataError(
-                f'without the labels that are left out: {error.message}',
-                advice='Correct those that were left out; the lines above give the reasons.',
-            ) from None
+            raise first_of(found.refused) from None
         raise
+    warn_of_refused(found.refused)
     return left, found.annotations
 
 

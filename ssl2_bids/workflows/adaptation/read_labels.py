@@ -208,13 +208,13 @@ class ReadLabels:
     ----------
     cases : without the labels that were left out.
     annotations : by name of the case.
-    refused : why labels cannot be used.
+    refused : case, and why its label cannot be used; not yet in the log.
     notes : case and remark, for the page: on labels that are left out or in doubt.
     """
 
     cases: list[Case]
     annotations: dict[str, Annotation]
-    refused: list[DataError]
+    refused: list[tuple[str, DataError]]
     notes: list[tuple[str, str]]
 
 
@@ -255,15 +255,28 @@ def read_labels(cases: Sequence[Case], settings: GroupSettings) -> ReadLabels:
         if found is not None:
             annotations[case.name] = found
         kept.append(case if found is not None else replace(case, labels=()))
-    none_left = bool(refused) and not annotations and not empty
-    for name, problem in refused[1:] if none_left else refused:
-        log.warning('label of %s left out: %s', name, problem)
-    if none_left:  # the error that ends the run names the first
-        raise refused[0][1]
-    _check_empty(empty, annotations, len(refused))
-    _check_lesions_to_fit(kept, annotations, settings.holdout)
+    if refused and not annotations and not empty:
+        raise first_of(refused)
+    try:
+        _check_empty(empty, annotations, len(refused))
+        _check_lesions_to_fit(kept, annotations, settings.holdout)
+    except DataError:
+        warn_of_refused(refused)
+        raise
     notes += _only_patient(kept, annotations, settings.holdout)
-    return ReadLabels(kept, annotations, [error for _, error in refused], notes)
+    return ReadLabels(kept, annotations, refused, notes)
+
+
+def warn_of_refused(refused: Sequence[tuple[str, DataError]]) -> None:
+    """A line for each label that cannot be used: case, file and reason."""
+    for name, error in refused:
+        log.warning('label of %s left out: %s', name, error)
+
+
+def first_of(refused: Sequence[tuple[str, DataError]]) -> DataError:
+    """The error to end with, which names the first label; the others are named in the log."""
+    warn_of_refused(refused[1:])
+    return refused[0][1]
 
 
 def is_drawn(annotation: Annotation) -> bool:

@@ -642,13 +642,14 @@ def test_of_two_images_on_one_grid_a_label_is_of_the_one_in_its_name(site):
 
 
 @pytest.mark.parametrize('dry_run', [True, False])
-def test_dry_run_and_run_check_labels_alike(site, dry_run):
+def test_dry_run_and_run_check_labels_alike(site, dry_run, caplog):
     moved = AFFINE.copy()
     moved[0, 3] += 3
     put_label(site.labels[0], '01', head(1).lesion)
     put_label(site.labels[0], '02', head(2).lesion, affine=moved)
     with pytest.raises(DataError, match='sub-02.*0.75 voxels'):
         run(replace(site, dry_run=dry_run))
+    assert '0.75 voxels' not in caplog.text  # once, by the error
 
 
 def test_labels_that_cannot_be_used_cost_themselves_with_the_true_reason(site, caplog):

@@ -164,4 +164,5 @@ def test_every_label_on_a_wrong_grid_is_named_once_with_its_reason(tmp_path, cap
     caplog.clear()
     whole = site.labelled(np.pad(drawn, ((0, 0), (0, 0), (0, 57))), 'good', 'FLAIR', Manual=True)
     found = read_labels([whole, *cases], settings)
-    assert len(found.refused) == len(caplog.records) == 3
+    assert len(found.refused) == 3
+    assert not caplog.records  # the caller knows whether one of them ends the run
