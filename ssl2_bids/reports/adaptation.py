@@ -17,7 +17,7 @@ from ssl2_bids.reports.figures.charts import line_chart
 from ssl2_bids.reports.figures.panels import outline_path, sheet, slice_panel
 from ssl2_bids.reports.figures.scene import AXIAL, Scene, cut, prepare
 from ssl2_bids.reports.pages import number
-from ssl2_bids.settings import RECALIBRATED, WHOLE
+from ssl2_bids.settings import WHOLE
 from ssl2_bids.volume import Volume, reorient
 
 DOUBT_COLOUR = '#ffb000'
@@ -127,9 +127,7 @@ def section(facts: Mapping[str, Any], labels: Collection[str | None]) -> dict[st
         'trainings': trainings(facts),
         'steps': (facts.get('Trainings') or [facts])[0]['Steps'],
         'has_results': facts['Label'] in labels,
-        # the threshold of the start model stays
-        'first_masks': 'RefusedMove' in fitted and facts['Rung'] == RECALIBRATED,
-        'lower': fitted.get('RefusedMove', 0) < 0,
+        'first_masks': 'RefusedMove' in fitted,  # the threshold of the start model stays
         'rows': rows,
         'has_sessions': any(row.get('session_id') for row in rows),
         'columns': [(name, SCORES[name].title) for name in columns],

@@ -27,6 +27,7 @@ MAX_LOSS = 0.02  # of the mean Dice out of fold, where the labels of the fit gai
 LEAST_WITHIN = 0.02  # of the Dice, of any rung, where the cases are of one participant (ibid.)
 # of the Dice, and in mm: what a lower threshold by one participant alone needs (ibid.)
 LEAST_LOWERED, LEAST_SPAN = 0.1, 60.0
+RULE_OF_ONE = LEAST_WITHIN, LEAST_LOWERED, LEAST_SPAN
 MIN_DICE = 0.15  # below it a model does not know these labels: they may be of other scans
 UNKNOWN_LABELS = f'the Dice is below {MIN_DICE:g}: check that the labels belong to these scans'
 MAX_F1_LOSS = 0.05  # of the mean lesion F1: a higher Dice must not cost whole lesions
@@ -57,12 +58,15 @@ class ScorePair:
     participant : whose case it is.
     dice, lesion_f1 : (before, after).
     fitted : Dice after a recalibration on all labels, those of this case too; NaN for others.
+    span : of the annotated part of the brain, in mm: the least of three directions; where lesions
+        of one participant alone lower the threshold, else NaN.
     """
 
     participant: str
     dice: tuple[float, float]
     lesion_f1: tuple[float, float] = (math.nan, math.nan)
     fitted: float = math.nan
+    span: float = math.nan
 
 
 def choose(tests: Mapping[str, Sequence[ScorePair]], *, always: bool = False) -> Choice:
@@ -130,7 +134,8 @@ def decide(pairs: Sequence[ScorePair], rung: str = '', *, always: bool = False) 
     the models of the test had fewer labels than the final model, and often none similar to those
     left out. A recalibration must gain 0.01 on the labels that it was fitted to, and lose at most
     0.02 out of fold; where the former is unknown, gain 0.005 out of fold. Within a single
-    participant any rung must gain 0.02 on the slices left out.
+    participant any rung must gain 0.02 on the slices left out, and one that lowers the threshold
+    must pass :func:`may_lower`.
 
     Parameters
     ----------
@@ -154,6 +159,11 @@ def decide(pairs: Sequence[ScorePair], rung: str = '', *, always: bool = False) 
         fault = 'the Dice did not increase'
     elif dice[1] - dice[0] < (least := least_gain(pairs, rung)):
         fault = f'the Dice increased by less than {least:g}'
+    if not fault and not may_lower(pairs):
+        fault = (
+            f'labels of one participant lower the threshold only with a gain of {LEAST_LOWERED:g} '
+            f'in slices over at least {LEAST_SPAN:g} mm'
+        )
     if not fault and dice[1] < MIN_DICE:
         fault = UNKNOWN_LABELS
     if not fault and f1 is not None and f1[0] - f1[1] > MAX_F1_LOSS:
@@ -197,20 +207,16 @@ def least_gain(pairs: Sequence[ScorePair], rung: str) -> float:
     return LEAST_GAIN.get(rung, 0.0)
 
 
-def may_lower(before: float, after: float, span: float) -> bool:
-    """Whether lesions of one participant alone may lower the threshold.
+def may_lower(pairs: Sequence[ScorePair]) -> bool:
+    """Whether a threshold may become lower, where lesions of one participant ask for it.
 
     A model that marks too much in one brain does so in most brains of a site. Lesions that it
     misses are few, and those of one person are alike: where the model marked too much, each lower
     threshold by one person made the masks of others worse. So the gain has to be that of a model
-    that misses most lesions, in a large part of the brain.
-
-    Parameters
-    ----------
-    before, after : Dice of the slices left out.
-    span : of the annotated part of the brain, in mm: the least of three directions.
+    that misses most lesions, in a large part of the brain. True where no threshold is lowered.
     """
-    return after - before >= LEAST_LOWERED and span >= LEAST_SPAN
+    spans = [pair.span for pair in pairs if math.isfinite(pair.span)]
+    return not spans or gain_of(pairs) >= LEAST_LOWERED and min(spans) >= LEAST_SPAN
 
 
 def mean_of_participants(

@@ -117,15 +117,9 @@ class Recalibration:
         """With a move that is not below this one; None leaves it."""
         return self if move is None else replace(self, move=max(self.move, move), least=move)
 
-    def not_lowered(self) -> Recalibration:
-        """With a move that is not below 0."""
-        return replace(self, move=0.0, refused=self.move) if self.move < 0 else self
-
     def with_first_masks(self) -> Recalibration:
         """With the masks of the start model: its threshold and minimum volume stay."""
-        return Recalibration(
-            self.calibration, refused=self.move if self.refused is None else self.refused
-        )
+        return Recalibration(self.calibration, refused=self.move)
 
     def mark_from(self, threshold: float) -> float:
         """The threshold of the probabilities that are not calibrated."""

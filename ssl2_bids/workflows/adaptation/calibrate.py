@@ -57,6 +57,7 @@ from ssl2_bids.settings import (
     ParticipantSettings,
     RunSettings,
 )
+from ssl2_bids.training.adaptation.decision import RULE_OF_ONE
 from ssl2_bids.voxel_grid import Grid
 from ssl2_bids.wording import counted
 from ssl2_bids.workflows.adaptation.cases import (
@@ -351,6 +352,7 @@ def _fit(planned: Calibrating, known: Card | None, show: ShowLine) -> tuple[Card
         'step': CALIBRATED,
         'parent': planned.card.identity,
         'people': {one.case.name: one.key for one in work.people},
+        'rule': RULE_OF_ONE,
         'results': [one.case.result.sidecar['ConfigurationHash'] for one in work.people],
     }
     work = replace(work, configuration=configuration_hash(parts))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ssl2_bids import __version__
 from ssl2_bids.bids.provenance import configuration_hash
 from ssl2_bids.settings import ADAPTATION
+from ssl2_bids.training.adaptation.decision import RULE_OF_ONE
 
 if TYPE_CHECKING:
     from ssl2_bids.training.adaptation.adapt import AdaptSettings
@@ -52,6 +53,7 @@ def configuration_of(adaptation: Adaptation, trainings: str) -> str:
             'label': settings.label,
             'rung': settings.rung,
             'results': [case.result.sidecar.get('ConfigurationHash') for case in adaptation.cases],
+            **({'rule': RULE_OF_ONE} if adaptation.on_slices else {}),
         }
     )
 

@@ -9,7 +9,7 @@ through the few numbers of a recalibration that is without weight.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,7 +20,6 @@ from ssl2_bids.training.adaptation.decision import (
     ScorePair,
     decide,
     gain_of,
-    may_lower,
     standard_error,
 )
 from ssl2_bids.training.adaptation.recalibration import Counts, Recalibration
@@ -67,6 +66,7 @@ class Tested:
     fitted : on all cases.
     with_fitted : Dice of each case with it.
     annotated, volume : share of the brain, and the drawn mm^3.
+    spans : of the annotated parts, in mm, where lesions of one participant lower the threshold.
     """
 
     plain: dict[str, LabelScores]
@@ -75,6 +75,7 @@ class Tested:
     with_fitted: dict[str, float]
     annotated: dict[str, float]
     volume: dict[str, float]
+    spans: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,6 @@ def test(
     effect of second order: a label can change the minimum volume of its own test through the few
     numbers of these fits alone.
 
-    Lesions of one participant alone hardly ever lower the threshold, see :func:`may_lower`.
-
     Parameters
     ----------
     least_move : of the threshold, by evidence beside these labels.
@@ -125,36 +124,11 @@ def test(
     DataError : there are too few annotated slices for the blocks.
     """
     read = {case.one.case.name: read_near(work, case, probability) for case in cases}
-    tested = _test(work, cases, read, least_move)
-    drawn = {c.one.case.name: c.one.case.participant for c in cases
-             if read[c.one.case.name].truth.volume}  # fmt: skip
-    evident = all(
-        may_lower(tested.plain[name].dice, tested.recalibrated[name].dice, read[name].span)
-        for name in drawn
-    )
-    if tested.fitted.move >= 0 or len(set(drawn.values())) > 1 or evident:
-        return tested
-    return _test(work, cases, read, least_move, lower=False)
-
-
-def _test(
-    work: Work,
-    cases: Sequence[Labelled],
-    read: Mapping[str, Near],
-    least_move: float | None,
-    *,
-    lower: bool = True,
-) -> Tested:
     counts = {name: near.counts for name, near in read.items()}
     plain: dict[str, LabelScores] = {}
     tables: dict[str, Scores] = {}
     annotated, volume = {}, {}
     sizes = minimum_volumes(work)
-
-    def fit(parts: Sequence[Counts]) -> Recalibration:
-        found = fitting.fit(parts).at_least(least_move)
-        return found if lower else found.not_lowered()
-
     for case in cases:
         name, participant = case.one.case.name, case.one.case.participant
         near, threshold = read[name], threshold_of(work, case.one)
@@ -169,7 +143,7 @@ def _test(
         marked = np.zeros(near.truth.drawn.shape, bool)
         for number, block in enumerate(near.blocks):
             own = [part for n, part in enumerate(counts[name]) if case.blocks and n != number]
-            fitted = fit([*others, *fitting.pooled(own)])
+            fitted = fitting.fit([*others, *fitting.pooled(own)]).at_least(least_move)
             marked[block] = near.marked(fitted.mark_from(threshold))[block]
         tables[name] = scoring.score(marked, near.truth, sizes)
     # the F1 of a label without a lesion that counts is not known
@@ -180,7 +154,8 @@ def _test(
         known = [table for table in everyone if table[0] != participant]
         smallest = _best_minimum(known, sizes)
         recalibrated[case.one.case.name] = tables[case.one.case.name][smallest]
-    fitted = fit([part for parts in counts.values() for part in fitting.pooled(parts)])
+    fitted = fitting.fit([part for parts in counts.values() for part in fitting.pooled(parts)])
+    fitted = fitted.at_least(least_move)
     if not any(case.blocks for case in cases):
         smallest = _best_minimum(everyone, sizes)
         if smallest != sizes[0]:
@@ -192,7 +167,10 @@ def _test(
         smallest = fitted.minimum_volume or sizes[0]
         scored = scoring.score(marked, near.truth, [smallest])[smallest]
         with_fitted[case.one.case.name] = scored.dice
-    return Tested(plain, recalibrated, fitted, with_fitted, annotated, volume)
+    with_lesions = {case.one.case.participant for case in cases if volume[case.one.case.name]}
+    lowered = fitted.move < 0 and len(with_lesions) == 1
+    spans = {name: near.span for name, near in read.items()} if lowered else {}
+    return Tested(plain, recalibrated, fitted, with_fitted, annotated, volume, spans)
 
 
 def expected_seconds(cases: Sequence[Labelled]) -> float:
@@ -235,6 +213,7 @@ def rows_of(
     after: dict[str, LabelScores],
 ) -> list[Row]:
     """Scores before and after, a row per case."""
+    spans = tested.spans if after is tested.recalibrated else {}
     rows = []
     for case in cases:
         names, name = case.one.case.result.names, case.one.case.name
@@ -248,6 +227,7 @@ def rows_of(
                 tested.volume[name],
                 before[name],
                 after[name],
+                span=spans.get(name, math.nan),
             )
         )
     return rows

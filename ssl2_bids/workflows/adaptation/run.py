@@ -41,7 +41,6 @@ from ssl2_bids.workflows.adaptation.timing import fit_into_time
 from ssl2_bids.workflows.adaptation.twin.recalibrate import recalibrated_on_twins, trained_twins
 from ssl2_bids.workflows.adaptation.untrained import (
     AT_LEAST,
-    NOT_LOWERED,
     WITHIN,
     Adapted,
     Rung,
@@ -80,9 +79,6 @@ def run(work: Work) -> Adapted:
         if least_move and taken.name == RECALIBRATED:
             raised = AT_LEAST.format(move=least_move)
             decision = replace(decision, reason=f'{decision.reason}; {raised}')
-        if (lowered := taken.recalibration.refused) is not None:
-            reason = f'{decision.reason}; {NOT_LOWERED.format(move=lowered)}'
-            decision = replace(decision, reason=reason)
     else:
         taken, decision = rungs[0], Decision(False, 'the start model was asked for')
     work.show(f'{"accepted" if decision.accepted else "not accepted"}: {decision.reason}')

@@ -55,6 +55,7 @@ class Row:
     before: LabelScores
     after: LabelScores
     fitted: float = math.nan  # Dice of a recalibration on all labels, those of this case too
+    span: float = math.nan  # see ScorePair
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,7 @@ def pairs_of(rows: Sequence[Row]) -> list[ScorePair]:
             (row.before.dice, row.after.dice),
             (or_nan(row.before.lesion_f1), or_nan(row.after.lesion_f1)),
             row.fitted,
+            row.span,
         )
         for row in tested_rows(rows)
     ]

@@ -12,8 +12,6 @@ from torch import nn
 from ssl2_bids.settings import BUNDLED, RECALIBRATED
 from ssl2_bids.training.adaptation import adapt as training
 from ssl2_bids.training.adaptation.decision import (
-    LEAST_LOWERED,
-    LEAST_SPAN,
     LEAST_WITHIN,
     Decision,
     ScorePair,
@@ -21,6 +19,7 @@ from ssl2_bids.training.adaptation.decision import (
     gain_of,
     in_words,
     least_gain,
+    may_lower,
 )
 from ssl2_bids.training.adaptation.recalibration import Recalibration
 from ssl2_bids.wording import counted
@@ -39,10 +38,6 @@ log = logging.getLogger('ssl2_bids')
 
 WITHIN = 'tested on slices of a single participant: evidence within one person'
 KEPT = 'the threshold of the start model stays'
-NOT_LOWERED = (
-    'a lower threshold (a move of its logit by {move:+.2f}) was fitted; labels of one participant '
-    f'lower it only with a gain of {LEAST_LOWERED:g} in slices over at least {LEAST_SPAN:g} mm'
-)
 NOT_TESTED = (
     'not tested: lesions in a single slice, or in its neighbours alone, leave nothing for a test'
 )
@@ -99,17 +94,15 @@ class Adapted:
 def recalibrate(work: Work) -> Adapted:
     """The start model recalibrated, whatever the test gives: that is stated as evidence.
 
-    With lesions of one participant alone the threshold moves only upwards, and only where what was
-    left out of it gains by that.
+    With lesions of one participant alone the threshold moves only where what was left out of it
+    gains by that, and downwards only with a large gain (see :func:`may_lower`).
     """
     rungs, _ = test_untrained(work, make_folds(work), None)
     taken = rungs[-1]
     recalibration, pairs = taken.recalibration, scoring.pairs_of(taken.rows)
     reason = decide(pairs, RECALIBRATED).reason if pairs else NOT_TESTED
     of_one = work.adaptation.on_slices or len({pair.participant for pair in pairs}) < 2
-    if recalibration.refused is not None:
-        reason = f'{reason}; {NOT_LOWERED.format(move=recalibration.refused)}'
-    if of_one and gain_of(pairs) < LEAST_WITHIN:
+    if of_one and (gain_of(pairs) < LEAST_WITHIN or not may_lower(pairs)):
         recalibration = recalibration.with_first_masks()
         reason = f'{reason}; {KEPT}'
     if work.adaptation.on_slices and pairs:

@@ -138,16 +138,23 @@ def test_the_standard_error_is_of_paired_differences_of_participants():
 
 
 @pytest.mark.parametrize(
-    ('before', 'after', 'span', 'may'),
+    ('before', 'after', 'span', 'accepted'),
     [
         (0.05, 0.45, 130.0, True),
         (0.05, 0.45, 60.0, True),
         (0.56, 0.65, 130.0, False),  # a model that finds most lesions
         (0.44, 0.67, 25.0, False),  # neighbouring slices
-        (math.nan, math.nan, 130.0, False),
+        (0.56, 0.65, math.nan, True),  # the threshold does not become lower
     ],
 )
 def test_one_participant_lowers_the_threshold_of_a_model_that_misses_most(
-    before, after, span, may
+    before, after, span, accepted
 ):
-    assert may_lower(before, after, span) is may
+    found = [ScorePair('a', (before, after), span=span)]
+    assert may_lower(found) is accepted
+    decision = decide(found, 'recalibrated')
+    assert decision.accepted is accepted
+    assert ('only with a gain of 0.1 in slices over at least 60 mm' in decision.reason) is (
+        not accepted
+    )
+    assert decide(found, 'recalibrated', always=True).accepted

@@ -22,6 +22,7 @@ from ssl2_bids.settings import GroupSettings, ParticipantSettings
 from ssl2_bids.volume import read
 from ssl2_bids.workflows.adaptation import calibrate as calibrating
 from ssl2_bids.workflows.adaptation import resegment as segmenting
+from ssl2_bids.workflows.adaptation import untrained
 from ssl2_bids.workflows.adaptation.calibrate import calibrate, describe, plan_calibration
 from ssl2_bids.workflows.cohort.run import run_group_level
 from ssl2_bids.workflows.current_results import OUT_OF_DATE, current_results
@@ -452,30 +453,52 @@ def test_a_single_slice_moves_no_threshold_and_the_page_states_that_nothing_was_
     assert content['Recalibration']['RefusedMove'] < 0
     page = (site.output_dir / 'sub-03.html').read_text()
     assert '<strong>Not tested:</strong>' in page
-    assert 'labels of one participant lower it only if the Dice of slices left out' in page
+    assert 'no test shows enough of a gain' in page
+
+
+def annotate_near(site: ParticipantSettings, subject: str, count: int) -> None:
+    """A label of some slices side by side, where most is drawn."""
+    lesion = head(int(subject)).lesion
+    first = int(lesion.sum(axis=(0, 1)).argmax()) - count // 2
+    near = slice(first, first + count)
+    drawn = np.zeros(SHAPE, bool)
+    drawn[:, :, near] = lesion[:, :, near]
+    slices = {'Axis': 'k', 'Indices': list(range(near.start, near.stop))}
+    put_label(site.calibrate_from[0], subject, drawn, AnnotatedSlices=slices)
 
 
 def test_neighbouring_slices_of_one_person_lower_no_threshold(site):
-    best = int(head(1).lesion.sum(axis=(0, 1)).argmax())
-    near = slice(best - 2, best + 3)
-    drawn = np.zeros(SHAPE, bool)
-    drawn[:, :, near] = head(1).lesion[:, :, near]
-    slices = {'Axis': 'k', 'Indices': list(range(near.start, near.stop))}
-    put_label(site.calibrate_from[0], '01', drawn, AnnotatedSlices=slices)
+    annotate_near(site, '01', 5)
     complete, output = run(site)
     assert complete
-    assert 'labels of one participant lower it only with a gain of 0.1 in slices over' in output
+    assert 'labels of one participant lower the threshold only with a gain of 0.1 in' in output
+    assert 'check that the labels belong' not in output
     content = content_of(site)
     assert content['Recalibration']['ThresholdMove'] == 0
     assert content['Recalibration']['RefusedMove'] < 0
-    dice = content['Evidence']['Dice']
-    assert dice[1] == dice[0]  # of masks with the threshold of the start model
+    before, after = content['Evidence']['Dice']
+    assert after > before + 0.1  # with the threshold that is not used, and the page states it
+    page = (site.output_dir / 'sub-03.html').read_text()
+    assert 'by models that were fitted without them, with the fitted threshold' in page
+    assert 'lower it only if the Dice of slices left out increases by 0.1' in page
+    assert 'check that the labels belong' not in page
     for number in (2, 3):
         masks = [result_of(site, f'0{number}', desc) for desc in ('low', 'calibrated')]
         assert (read(masks[0]).data == read(masks[1]).data).all()
     put_label(site.calibrate_from[0], '02', head(2).lesion)  # of two people it is lower
     run(site)
     assert content_of(site)['Recalibration']['ThresholdMove'] < 0
+
+
+def test_a_model_of_another_rule_for_one_person_is_fitted_again(site, monkeypatch):
+    annotate_near(site, '01', 5)
+    monkeypatch.setattr(untrained, 'may_lower', lambda pairs: True)
+    monkeypatch.setattr(calibrating, 'RULE_OF_ONE', (0.02,))
+    run(site)
+    assert content_of(site)['Recalibration']['ThresholdMove'] < 0
+    monkeypatch.undo()
+    run(site)
+    assert content_of(site)['Recalibration']['ThresholdMove'] == 0
 
 
 def test_a_participant_without_lesions_beside_one_slice_moves_no_threshold(site):
