@@ -14,6 +14,7 @@ from ssl2_bids.files import write_json
 from ssl2_bids.volume import read, write
 
 SLICES = 0.06  # share of annotated slices of sparse labels
+PLACES = 3  # of neighbouring slices in each person
 
 
 @dataclass(frozen=True)
@@ -27,18 +28,19 @@ class Labels:
     shuffled: bool = False  # each the lesions of another person
 
 
-def keep_slices(folder: Path, neighbours: int = 0, seed: int = 0) -> None:
+def keep_slices(folder: Path, neighbours: int = 0, place: int = 0) -> None:
     """Name in the JSON of a mask some slices as its annotated extent.
 
-    Evenly spaced ones, or neighbours around a random one that has lesions. The slices lie across
-    the third axis of the grid: axial, and sagittal in the 3T FLAIR pool.
+    Evenly spaced ones; or neighbours around the middle of the first, second or last third of those
+    with lesions (``place`` 0 to 2). The slices lie across the third axis of the grid: axial, and
+    sagittal in the 3T FLAIR pool.
     """
     (path,) = folder.rglob('*label-L_mask.nii.gz')
     mask = read(path).data > 0
     size = mask.shape[2]
     if neighbours:
-        with_lesions = np.flatnonzero(mask.any(axis=(0, 1)))
-        first = int(np.random.default_rng(seed).choice(with_lesions)) - neighbours // 2
+        third = np.array_split(np.flatnonzero(mask.any(axis=(0, 1))), PLACES)[place]
+        first = int(third[len(third) // 2]) - neighbours // 2
         indices = np.clip(first, 0, size - neighbours) + np.arange(neighbours)
     else:
         ends, count = (0.3 * size, 0.8 * size), max(2, round(SLICES * size))

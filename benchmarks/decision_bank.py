@@ -32,6 +32,8 @@ how often a rule keeps a model that is worse on further people, and refuses wher
     any increase         that, without a least gain
     highest              the former rule: of the better rungs that with the highest Dice
     always the last      the highest rung that was tested, whatever the test gives
+    any threshold        (one labelled person) the rule of the App, without its condition on
+                         lower thresholds
 """
 
 from __future__ import annotations
@@ -42,7 +44,6 @@ import math
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -51,8 +52,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bank_labels import SLICES, Labels, keep_slices, put_labels, put_masks
-from decision_rules import table_of
+from bank_labels import PLACES, SLICES, Labels, keep_slices, put_labels, put_masks
+from decision_rules import RULES, SINGLE_RULES, table_of
 
 from ssl2_bids.bids.outputs import find_results
 from ssl2_bids.files import write_json
@@ -73,7 +74,6 @@ from ssl2_bids.workflows.simulation.run import simulate
 FIRST_SEED = 5000  # of no other site of the docs
 FIRST_POOL = 6000
 POOL = 12  # people of a pool
-WINDOWS = 3  # of neighbouring slices in each person
 UNLABELLED = 3  # people of the training without labels
 # options that scores depend on, by kind of sites; and what files without them were made with
 DEFAULTS = {'model': 'fast-3t', 'steps': 100, 'further': 6, 'unlabelled': UNLABELLED}
@@ -168,7 +168,7 @@ def make_draw(
     further = put_masks(raw, folder / 'labels', labels, drawn, others)
     if labels.sparse or labels.neighbours:
         for name in drawn:
-            keep_slices(folder / 'labels' / name, labels.neighbours, seed=turn)
+            keep_slices(folder / 'labels' / name, labels.neighbours, turn // POOL)
     settings = GroupSettings(
         raw, root / 'out', folder / 'work', labels=(folder / 'labels',), holdout=further,
         rung=None if trains else RECALIBRATED, model=given.model, nprocs=given.nprocs,
@@ -176,23 +176,10 @@ def make_draw(
         random_seed=len(LABELS) * turn + kind,
     )  # fmt: skip
     found = adapt_site(settings)
-    if single:
-        with any_threshold():
-            found['Former'] = adapt_site(settings)['Rungs']
     shutil.rmtree(folder)
     shown = {field.name: getattr(labels, field.name) for field in fields(labels)}
     scanner = list(SCANNERS)[int(root.name.rpartition('-')[2])]
     return {'Scanner': scanner, 'Labels': shown, 'Labelled': drawn, **found}
-
-
-@contextmanager
-def any_threshold() -> Iterator[None]:
-    """The former rule: labels of a single person may lower the threshold as any others."""
-    rule, ladder.may_lower = ladder.may_lower, lambda before, after, annotated: True
-    try:
-        yield
-    finally:
-        ladder.may_lower = rule
 
 
 def adapt_site(settings: GroupSettings) -> dict[str, Any]:
@@ -216,7 +203,10 @@ def adapt_site(settings: GroupSettings) -> dict[str, Any]:
         after = [ladder.score_one(work, one, probability, rung.recalibration)[0] for one in held]
         found[rung.name] = {
             'Pairs': [
-                [pair.participant, *map(known, (*pair.dice, *pair.lesion_f1, pair.fitted))]
+                [
+                    pair.participant,
+                    *map(known, (*pair.dice, *pair.lesion_f1, pair.fitted, pair.span)),
+                ]
                 for pair in scoring.pairs_of(rung.rows)
             ],
             'Further': [[a.dice, b.dice] for a, b in zip(start, after, strict=True)],
@@ -249,7 +239,13 @@ def check_settings(path: Path, settings: Mapping[str, Any]) -> None:
 
     A file without settings counts as made with the defaults.
     """
-    known = json.loads(path.read_text(encoding='utf-8')).get('Settings', {})
+    content = json.loads(path.read_text(encoding='utf-8'))
+    if path.name.startswith('single-') and not has_spans(content):
+        raise SystemExit(
+            f'{path}: an earlier version made it, without the extent of what is annotated; '
+            'choose another folder as BANK'
+        )
+    known = content.get('Settings', {})
     for name, asked in settings.items():
         if (made := known.get(name, DEFAULTS[name])) != asked:
             counts = '' if name in known else 'has no settings, and counts as '
@@ -257,6 +253,12 @@ def check_settings(path: Path, settings: Mapping[str, Any]) -> None:
                 f'{path}: {counts}made with --{name} {made}, not {asked}; '
                 'choose another folder as BANK'
             )
+
+
+def has_spans(content: Mapping[str, Any]) -> bool:
+    """Whether the entries of a site have all that the decision looks at."""
+    pairs = [pair for rung in content['Rungs'].values() for pair in rung['Pairs']]
+    return all(len(pair) == 7 for pair in pairs)
 
 
 def missing_of(kind: str, paths: Iterable[Path], given: argparse.Namespace) -> list[Path]:
@@ -286,7 +288,7 @@ def make_draws(given: argparse.Namespace) -> None:
         draws += [
             ('single', kind, turn)
             for kind, labels in enumerate(SINGLES)
-            for turn in range(POOL * (WINDOWS if labels.neighbours else 1))
+            for turn in range(POOL * (PLACES if labels.neighbours else 1))
         ]
     for number in given.pools:
         paths = {given.bank / '{}-{}-{}-{}.json'.format(draw[0], number, *draw[1:]): draw
@@ -346,7 +348,7 @@ def main(arguments: list[str] | None = None) -> None:
                 check_settings(path, {n: first.get(n, DEFAULTS[n]) for n in SETTINGS[kind]})
             for heading, own in groups_of(kind, sites):
                 print(f'{heading}:')
-                print(table_of(own))
+                print(table_of(own, SINGLE_RULES if kind == 'single' else RULES))
 
 
 def groups_of(
@@ -361,11 +363,7 @@ def groups_of(
         'neighbouring slices': [site for site in sites if site['Labels'].get('neighbours')],
         'slices that lie apart': [site for site in sites if site['Labels'].get('sparse')],
     }
-    for name, own in parts.items():
-        if own:
-            yield f'single, {name}', own
-        if former := [site | {'Rungs': site['Former']} for site in own if 'Former' in site]:
-            yield f'single, {name}, where any threshold is allowed', former
+    yield from ((f'single, {name}', own) for name, own in parts.items() if own)
 
 
 def annotated_in_part(site: Mapping[str, Any]) -> bool:

@@ -17,10 +17,10 @@ BETTER, WORSE = 0.01, 0.0  # mean Dice on further people: from here on it helps,
 
 def pair_of(entry: Sequence[Any]) -> ScorePair:
     """What the decision looks at, from a file of the bank."""
-    dice, after, f1, f1_after, *fitted = [
+    dice, after, f1, f1_after, *more = [
         math.nan if value is None else float(value) for value in entry[1:]
     ]
-    return ScorePair(entry[0], (dice, after), (f1, f1_after), *fitted)
+    return ScorePair(entry[0], (dice, after), (f1, f1_after), *more)
 
 
 Tests = Mapping[str, Sequence[ScorePair]]
@@ -54,6 +54,11 @@ def always_last(tests: Tests) -> Choice:
     return choose({last: tests[last]}, always=True)
 
 
+def any_threshold(tests: Tests) -> Choice:
+    """The rule without its condition on a threshold that one participant lowers."""
+    return choose({rung: [replace(p, span=math.nan) for p in t] for rung, t in tests.items()})
+
+
 RULES: dict[str, Callable[[Tests], Choice]] = {
     'lowest within 1 SE': choose,
     'out of fold alone': out_of_fold,
@@ -61,9 +66,12 @@ RULES: dict[str, Callable[[Tests], Choice]] = {
     'highest': highest,
     'always the last': always_last,
 }
+SINGLE_RULES = RULES | {'any threshold': any_threshold}
 
 
-def table_of(sites: Sequence[dict[str, Any]]) -> str:
+def table_of(
+    sites: Sequence[dict[str, Any]], rules: Mapping[str, Callable[[Tests], Choice]] = RULES
+) -> str:
     """What each rule does at the sites: a line per rule and kind of sites."""
     lines = [
         f'{"sites":16} {"rule":20} {"n":>3} {"used":>5} {"harmful used":>13} '
@@ -77,7 +85,7 @@ def table_of(sites: Sequence[dict[str, Any]]) -> str:
         ]
         if not own:
             continue
-        for name, rule in RULES.items():
+        for name, rule in rules.items():
             used = harmful = helpful = refused = 0
             gains = []
             for site in own:

@@ -7,12 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from running_app import PROJECT
 
 from ssl2_bids.training.adaptation.decision import ScorePair
+from ssl2_bids.volume import Volume, write
 
 sys.path.append(str(PROJECT / 'benchmarks'))
+import bank_labels
 import decision_bank
 import decision_rules
 
@@ -144,30 +147,52 @@ def test_a_training_without_draws_is_refused(tmp_path, capsys):
 
 
 def test_sites_of_one_person_are_counted_by_what_is_annotated(tmp_path, capsys):
-    def rungs(found: float, true: float) -> dict:
-        pairs, further = [['01', 0.5, 0.5 + found, None, None]], [[0.5, 0.5 + true]]
-        return {'recalibrated': {'Pairs': pairs, 'Further': further}}
-
-    kinds = ({}, {'neighbours': 5}, {'sparse': True})
-    for kind, labels in enumerate(kinds):
-        content = {
-            'Labels': {'shuffled': False} | labels,
-            'Rungs': rungs(0.0, 0.0) if labels else rungs(0.05, 0.03),
-            'Former': rungs(0.05, -0.1 if labels else 0.03),
-        }
+    for kind, labels in enumerate(({}, {'neighbours': 5}, {'sparse': True})):
+        lowered = 20.0 if labels else None
+        pair, true = ['01', 0.5, 0.55, None, None, None, lowered], -0.1 if labels else 0.03
+        rungs = {'recalibrated': {'Pairs': [pair], 'Further': [[0.5, 0.5 + true]]}}
+        content = {'Labels': {'shuffled': False} | labels, 'Rungs': rungs}
         (tmp_path / f'single-0-{kind}-0.json').write_text(json.dumps(content))
     bank(tmp_path, '--table')
     tables = capsys.readouterr().out.split('single, ')[1:]
     rows = {
-        table.partition(':')[0]: ' '.join(table.split('lowest within 1 SE')[1].split()[:5])
+        (table.partition(':')[0], rule): ' '.join(table.split(rule)[1].split()[:5])
         for table in tables
+        for rule in ('lowest within 1 SE', 'any threshold')
     }
-    any_threshold = 'where any threshold is allowed'
     assert rows == {
-        'whole': '1 1 0 of 1',
-        f'whole, {any_threshold}': '1 1 0 of 1',
-        'neighbouring slices': '1 0 0 of 0',
-        f'neighbouring slices, {any_threshold}': '1 1 1 of 1',
-        'slices that lie apart': '1 0 0 of 0',
-        f'slices that lie apart, {any_threshold}': '1 1 1 of 1',
+        ('whole', 'lowest within 1 SE'): '1 1 0 of 1',
+        ('whole', 'any threshold'): '1 1 0 of 1',
+        ('neighbouring slices', 'lowest within 1 SE'): '1 0 0 of 0',
+        ('neighbouring slices', 'any threshold'): '1 1 1 of 1',
+        ('slices that lie apart', 'lowest within 1 SE'): '1 0 0 of 0',
+        ('slices that lie apart', 'any threshold'): '1 1 1 of 1',
     }
+
+
+def test_sites_of_one_person_by_an_earlier_version_are_refused(tmp_path):
+    pair = ['01', 0.5, 0.55, None, None, None]
+    rungs = {'recalibrated': {'Pairs': [pair], 'Further': [[0.5, 0.6]]}}
+    content = {'Labels': {'shuffled': False}, 'Rungs': rungs}
+    (tmp_path / 'single-0-0-0.json').write_text(json.dumps(content))
+    for words in (('--table',), ('--single', '--pools', 0)):
+        with pytest.raises(SystemExit, match='single-0-0-0.json: an earlier version made it'):
+            bank(tmp_path, *words)
+
+
+def test_neighbouring_slices_of_one_person_are_of_three_places(tmp_path):
+    mask = np.zeros((6, 6, 40), np.uint8)
+    mask[2, 2, 5:35] = 1
+    found = []
+    for place in range(bank_labels.PLACES):
+        folder = tmp_path / str(place)
+        folder.mkdir()
+        path = folder / 'sub-01_label-L_mask.nii.gz'
+        write(Volume(mask, np.eye(4)), path, dtype=np.uint8)
+        path.with_name('sub-01_label-L_mask.json').write_text('{}')
+        bank_labels.keep_slices(folder, 5, place)
+        content = json.loads(path.with_name('sub-01_label-L_mask.json').read_text())
+        found += content['AnnotatedSlices']['Indices']
+    assert found == sorted(set(found))
+    assert len(found) == 15
+    assert mask[2, 2, found].all()
