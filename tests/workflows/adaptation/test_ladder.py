@@ -649,6 +649,20 @@ def test_people_without_lesions_ask_for_no_empty_masks(site, caplog):
         assert read(path).data.any()
 
 
+def test_neighbouring_slices_of_one_participant_lower_no_threshold_unless_asked(site):
+    shutil.rmtree(site.labels[0] / 'sub-02')
+    best = int(head(1).lesion.sum(axis=(0, 1)).argmax())
+    sparse(site, 1, list(range(best - 2, best + 3)))
+    for accept, used in (('auto', False), ('always', True)):
+        code, output = run(replace(site, steps=None, accept=accept, resegment=False))
+        assert code == 0
+        assert 'lower the threshold only with a gain of 0.1 in slices over at least' in output
+        assert 'check that the labels belong' not in output
+        card = card_of(site)
+        assert card['Accepted'] is used
+        assert (card.get('Recalibration', {}).get('ThresholdMove', 0) < 0) is used
+
+
 @pytest.mark.parametrize(('axis', 'first', 'last', 'span'), [(2, 3, 7, 25.0), (0, 5, 9, 4.0)])
 def test_the_span_of_annotated_slices_is_their_least_extent(axis, first, last, span):
     annotated = np.zeros((40, 50, 12), bool)

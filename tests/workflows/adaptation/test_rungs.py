@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -54,11 +56,22 @@ def test_a_rung_is_recalibrated_where_that_is_better_and_not_refused(plain, reca
     before = scores(0.5, 0.6)
     tested = ladder.Tested(
         scores(*plain), scores(*recalibrated), FITTED, {},
-        dict.fromkeys(PEOPLE, 1.0), dict.fromkeys(PEOPLE, 100.0),
+        dict.fromkeys(PEOPLE, 1.0), dict.fromkeys(PEOPLE, 100.0), {},
     )  # fmt: skip
     rows, recalibration = ladder.better_of(cases(), tested, before, 'whole')
     assert [row.after.dice for row in rows] == [(recalibrated if taken else plain)[0]] * 3
     assert recalibration == (FITTED if taken else Recalibration())
+
+
+def test_a_rung_whose_threshold_one_participant_lowers_too_much_is_not_recalibrated():
+    tested = ladder.Tested(
+        scores(0.55, 0.6), scores(0.58, 0.6), replace(FITTED, move=-0.8), {},
+        dict.fromkeys(PEOPLE, 1.0), dict.fromkeys(PEOPLE, 100.0), dict.fromkeys(PEOPLE, 20.0),
+    )  # fmt: skip
+    rows, recalibration = ladder.better_of(cases(), tested, scores(0.5, 0.6), 'whole')
+    assert recalibration == Recalibration()
+    assert [row.after.dice for row in rows] == [0.55] * 3
+    assert all(math.isnan(row.span) for row in rows)
 
 
 def scored(drawn: np.ndarray, marked: np.ndarray) -> tuple[float, dict[float, LabelScores]]:
