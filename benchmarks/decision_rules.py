@@ -36,7 +36,7 @@ def any_increase(tests: Tests) -> Choice:
     least = decision.LEAST_GAIN, decision.LEAST_WITHIN
     decision.LEAST_GAIN, decision.LEAST_WITHIN = {}, 0.0
     try:
-        return out_of_fold(tests)
+        return out_of_fold(without_spans(tests))
     finally:
         decision.LEAST_GAIN, decision.LEAST_WITHIN = least
 
@@ -56,7 +56,12 @@ def always_last(tests: Tests) -> Choice:
 
 def any_threshold(tests: Tests) -> Choice:
     """The rule without its condition on a threshold that one participant lowers."""
-    return choose({rung: [replace(p, span=math.nan) for p in t] for rung, t in tests.items()})
+    return choose(without_spans(tests))
+
+
+def without_spans(tests: Tests) -> Tests:
+    """Tests in which no threshold counts as lowered by one participant."""
+    return {rung: [replace(p, span=math.nan) for p in t] for rung, t in tests.items()}
 
 
 RULES: dict[str, Callable[[Tests], Choice]] = {
