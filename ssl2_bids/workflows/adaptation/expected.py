@@ -125,16 +125,22 @@ def training_seconds(kinds: Sequence[tuple[float, float]], folds: int, at_a_time
 
 
 def most_steps(seconds: Callable[[int], float], limit: float, least: int, asked: int) -> int:
-    """The most steps, at most ``asked``, that fit into a limit; 0 if not even ``least`` do.
+    """The most steps, at most ``asked``, that fit into a limit; 0 if none from ``least`` on do.
+
+    Up to 16 steps a training of more steps may be measured less often, see :func:`measurements`,
+    and take less time. These are tried one by one.
 
     Parameters
     ----------
-    seconds : of the whole run, by the steps of each training.
+    seconds : of the whole run, by the steps of each training; it grows with the steps and with
+        the measurements.
     """
     least = min(least, asked)
-    if seconds(least) > limit:
-        return 0
-    fit, over = least, asked + 1
+    grows = max(least, min(asked, (MEASURED - 1) ** 2))
+    fit = next((few for few in range(grows, least - 1, -1) if seconds(few) <= limit), 0)
+    if fit < grows:
+        return fit
+    over = asked + 1
     while over - fit > 1:
         middle = (fit + over) // 2
         if seconds(middle) <= limit:

@@ -128,3 +128,17 @@ def test_the_most_steps_that_fit():
     assert most_steps(lambda steps: 3.0 * steps + 5, 34, 10, 100) == 0
     assert most_steps(lambda steps: 3.0 * steps + 5, 1000, 10, 100) == 100
     assert most_steps(lambda steps: 3.0 * steps + 5, 18, 10, 4) == 4
+
+
+@pytest.mark.parametrize('brain', [0.0, 0.5, 3.0, 10.0, 40.0])
+def test_the_most_steps_are_those_found_by_trying_all(brain):
+    """Trainings of few steps are measured more or less often: 10 take more time than 12."""
+
+    def seconds(steps):
+        return steps + brain * measurements(steps)
+
+    assert (seconds(10) > seconds(12)) is (brain > 2)
+    for least, asked in ((10, 60), (3, 60), (20, 60), (7, 7), (10, 14), (1, 1)):
+        for limit in np.arange(0.25, 310, 1.5):
+            fitting = [n for n in range(least, asked + 1) if seconds(n) <= limit]
+            assert most_steps(seconds, limit, least, asked) == max(fitting, default=0)
