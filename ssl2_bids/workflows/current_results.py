@@ -16,6 +16,7 @@ from ssl2_bids.settings import CALIBRATED
 OUT_OF_DATE = 'the result is from an earlier choice of images or settings'
 AGAIN = 'run the participant level again'
 ADAPT_AGAIN = 'adapt again'
+CALIBRATE_AGAIN = 'run the command with --calibrate-from again'
 FORMER = 'the result is of a former model {label}, not of the one in {folder}'
 IDENTITY = ('Name', 'Version', 'Sha256')
 
@@ -43,7 +44,8 @@ def current_results(results: Sequence[Result]) -> tuple[list[Result], list[tuple
     images = {_images_of(r) for r in kept if not is_second(r)}
     for result in [r for r in kept if is_second(r) and _images_of(r) not in images]:
         kept.remove(result)
-        left_out.append((result, f'{OUT_OF_DATE}; {ADAPT_AGAIN}'))
+        command = CALIBRATE_AGAIN if result.names.desc == CALIBRATED else ADAPT_AGAIN
+        left_out.append((result, f'{OUT_OF_DATE}; {command}'))
     cards: dict[tuple[Path, str], Card | None] = {}
     for result in list(kept):
         key = (result.names.root, result.names.desc)
@@ -72,7 +74,7 @@ def _of_former(result: Result, card: Card) -> str:
     if not is_second(result) or not card.content.get('Accepted', True):
         command = f'{AGAIN} with --model {label}'
     elif label == CALIBRATED:
-        command = 'run the command with --calibrate-from again'
+        command = CALIBRATE_AGAIN
     else:
         command = f'{ADAPT_AGAIN} with the same command'
     folder = output_name('model.folder', desc=label)

@@ -81,7 +81,7 @@ def run_group_level(
         raise NoInputError(
             'no results of the participant level for the selected participants'
             + (f' ({reasons[0]["name"]}: {reasons[0]["reason"]})' if reasons else ''),
-            advice='Run "ssl2-bids ... participant" first.',
+            advice='' if reasons else 'Run "ssl2-bids ... participant" first.',
             path=settings.output_dir,
         )
     results, missing = chosen.results, _missing(units, chosen, settings.output_dir)

@@ -100,7 +100,7 @@ def look_for_false_lesions(
     seen: set[str] = set()
     made_sloppily: list[tuple[str, str]] = []
     for model in models:
-        masks = by_unit(current_masks(predictions, model, old))
+        masks = by_unit(current_masks(predictions, model, old, participants))
         chosen = {u: m for u, m in masks.items() if participants is None or u[0] in participants}
         if not chosen:
             raise NoInputError(

@@ -154,7 +154,10 @@ def evaluate(
     """
     models = (model,) if model is None or isinstance(model, str) else tuple(model)
     old = segmented.out_of_date(predictions)
-    masks = {name: by_unit(segmented.current_masks(predictions, name, old)) for name in models}
+    masks = {
+        name: by_unit(segmented.current_masks(predictions, name, old, participants))
+        for name in models
+    }
     found = look_for_labels(labels, participants=participants)
     drawn, unassigned = _by_session(found.labels, masks)
     drawn, others = ranked(drawn)

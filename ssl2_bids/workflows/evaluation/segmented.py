@@ -76,8 +76,18 @@ def superseded_notes(
     return [f'{names}{text}' for names, text in named_together(found)]
 
 
-def current_masks(predictions: Path, model: str | None, old: OldResults) -> list[Mask]:
+def current_masks(
+    predictions: Path,
+    model: str | None,
+    old: OldResults,
+    participants: Iterable[str] | None = None,
+) -> list[Mask]:
     """The masks of a model, without those of results that no longer count.
+
+    Parameters
+    ----------
+    participants : labels without ``sub-``, whose reasons an error states; None is all. The masks
+        of all are returned.
 
     Raises
     ------
@@ -86,16 +96,23 @@ def current_masks(predictions: Path, model: str | None, old: OldResults) -> list
     masks = find_masks(predictions, model)
     kept = [mask for mask in masks if not _is_old(mask, old)]
     if not kept:
-        raise NoInputError(
-            f'no mask counts: {next(iter(old.values()))[0]}',
-            advice='Run the participant level again.',
-            path=predictions,
+        wanted = set(participants or ())
+        asked = [mask for mask in masks if mask.subject in wanted] or masks
+        reasons = named_together(
+            (unit_name(*_unit(m)), old[_unit(m), model or ''][0]) for m in asked
         )
+        why = '. '.join(f'{names}: {reason}' for names, reason in reasons)
+        whose = f'the model {model}' if model else 'the default model'
+        raise NoInputError(f'no mask of {whose} counts: {why}', path=predictions)
     return kept
 
 
+def _unit(mask: Mask) -> Unit:
+    return mask.subject, mask.session or ''
+
+
 def _is_old(mask: Mask, old: OldResults) -> bool:
-    found = old.get(((mask.subject, mask.session or ''), mask.desc or ''))
+    found = old.get((_unit(mask), mask.desc or ''))
     return found is not None and (not found[1] or mask.space in found[1])
 
 

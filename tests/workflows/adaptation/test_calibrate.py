@@ -253,6 +253,35 @@ def test_a_result_of_the_participant_level_by_a_former_model_does_not_count(site
     assert current_results(find_results(site.output_dir))[1] == []
 
 
+def test_where_no_mask_counts_the_reason_is_that_of_the_model_asked_for(site):
+    """Beside results of another model that are out of date for another reason."""
+    run(site)
+    for number in (1, 2):
+        path = UnitNames(site.output_dir, f'0{number}', None, 'T1w').path('anat.brain_mask')
+        write_json(sidecar_path(path), {'PreprocessingHash': 'of other images'})
+    for number in (3, 4):
+        path = sidecar_path(result_of(site, f'0{number}'))
+        write_json(path, read_sidecar(path) | {'Calibration': {'Scale': 1.5, 'Shift': 0.1}})
+    other = (
+        'sub-03, sub-04: the result is of a former model calibrated, not of the one in '
+        'models/calibrated; run the command with --calibrate-from again'
+    )
+    for participants, wanted in ((None, other), (('03', '04'), other), (('04',), other[8:])):
+        with pytest.raises(NoInputError) as raised:
+            evaluate(site.output_dir, site.calibrate_from[0], model='calibrated',
+                     participants=participants)  # fmt: skip
+        reasons = raised.value.message.removeprefix('no mask of the model calibrated counts: ')
+        assert reasons.split('. ')[-1] == wanted
+        first = f'sub-01, sub-02: {OUT_OF_DATE}; run the command with --calibrate-from again'
+        assert reasons.split('. ')[:-1] == ([first] if participants is None else [])
+        assert raised.value.advice == ''
+    group = GroupSettings(site.bids_dir, site.output_dir, site.work_dir / 'group',
+                          participants=('01', '02'))  # fmt: skip
+    with pytest.raises(NoInputError, match=OUT_OF_DATE) as raised:
+        run_group_level(group, show=lambda text: None)
+    assert raised.value.advice == ''  # the reason has it
+
+
 def test_the_pages_name_labels_that_were_left_out(site):
     """Also a label that is put there later, with which no mask changes."""
     run(site)
