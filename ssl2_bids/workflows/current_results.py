@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ssl2_bids.bids.outputs import Result, find_summary, output_name, sidecar_if_any
-from ssl2_bids.errors import UnavailableError
+from ssl2_bids.errors import UnavailableError, UsageError
 from ssl2_bids.networks.calibration import UNCHANGED, Calibration
-from ssl2_bids.networks.cards import Card
+from ssl2_bids.networks.cards import CARD_FILE, Card
 from ssl2_bids.networks.weights import read_card
 from ssl2_bids.settings import CALIBRATED
 
@@ -18,6 +18,7 @@ AGAIN = 'run the participant level again'
 ADAPT_AGAIN = 'adapt again'
 CALIBRATE_AGAIN = 'run the command with --calibrate-from again'
 FORMER = 'the result is of a former model {label}, not of the one in {folder}'
+ANOTHER = 'the result is of another model named {label}, not of the one in {folder}'
 IDENTITY = ('Name', 'Version', 'Sha256')
 
 
@@ -54,8 +55,34 @@ def current_results(results: Sequence[Result]) -> tuple[list[Result], list[tuple
         card = cards[key]
         if card and not is_of(result, card):
             kept.remove(result)
-            left_out.append((result, _of_former(result, card)))
+            left_out.append((result, _of_another(result, card)))
     return kept, left_out
+
+
+def check_model(card: Card, output_dir: Path) -> None:
+    """Check that an output folder has no other model of the same label.
+
+    Results of the participant level by this model would have the names of those of the other,
+    and not count.
+
+    Parameters
+    ----------
+    card : of the model to segment with; a copy of the folder's own is accepted.
+
+    Raises
+    ------
+    UsageError : the folder has another model of this label.
+    """
+    own = _card_here(output_dir, card.label)
+    if own is None or (own.identity, own.thresholds) == (card.identity, card.thresholds):
+        return
+    raise UsageError(
+        f'this model has the label {card.label}, and the output folder has another model of this '
+        f'label in {own.folder}: the results of both would have the same names',
+        advice=f'Give --model {card.label} for the model of this folder, or give another output '
+        f'folder, or give a copy of the model another "Label" in its {CARD_FILE}.',
+        path=card.folder,
+    )
 
 
 def _card_here(root: Path, label: str) -> Card | None:
@@ -68,9 +95,14 @@ def _card_here(root: Path, label: str) -> Card | None:
         return None
 
 
-def _of_former(result: Result, card: Card) -> str:
-    """Why a result of a former model does not count, and which command completes it."""
+def _of_another(result: Result, card: Card) -> str:
+    """Why a result of another model of this name does not count, and which command replaces it.
+
+    Only adaptations of this folder make second results. The participant level takes models of
+    other folders, too.
+    """
     label = result.names.desc
+    text = FORMER if is_second(result) else ANOTHER
     if not is_second(result) or not card.content.get('Accepted', True):
         command = f'{AGAIN} with --model {label}'
     elif label == CALIBRATED:
@@ -78,7 +110,7 @@ def _of_former(result: Result, card: Card) -> str:
     else:
         command = f'{ADAPT_AGAIN} with the same command'
     folder = output_name('model.folder', desc=label)
-    return f'{FORMER.format(label=label, folder=folder)}; {command}'
+    return f'{text.format(label=label, folder=folder)}; {command}'
 
 
 def named_together(reasons: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -27,6 +27,7 @@ from ssl2_bids.files import as_ssl2_error
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.networks.weights import find_model
 from ssl2_bids.settings import ParticipantSettings
+from ssl2_bids.workflows.current_results import check_model
 from ssl2_bids.workflows.participant.earlier import KeptResultError, kept
 from ssl2_bids.workflows.participant.make_plan import make_plan
 from ssl2_bids.workflows.participant.plan import Plan, file_name, is_given
@@ -53,8 +54,11 @@ def plan_sessions(settings: ParticipantSettings) -> list[Plan]:
     ------
     NothingSelectedError, UnavailableError, DataError : see ``bids.inputs`` and
         ``networks.weights``.
+    UsageError : the output folder has another model of the same label.
     """
     card = find_model(settings.model, settings.output_dir)
+    if not settings.reports_only:
+        check_model(card, settings.output_dir)
     digests = Digests(settings.work_dir / DIGESTS, trust=not settings.overwrite)
     missing: dict[TemplateSpace, UnavailableError] = {}
     templates = output_templates(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +13,9 @@ from phantoms import brain_image
 from site_phantom import CARD, make_low_model
 
 from ssl2_bids.bids.outputs import find_results, find_summary
-from ssl2_bids.errors import SOME_FAILED, DataError, StorageError, UnavailableError
+from ssl2_bids.errors import SOME_FAILED, DataError, StorageError, UnavailableError, UsageError
 from ssl2_bids.files import write_json
+from ssl2_bids.networks.weights import read_card
 from ssl2_bids.reports import participant
 from ssl2_bids.settings import ParticipantSettings
 from ssl2_bids.workflows.current_results import current_results
@@ -319,3 +322,38 @@ def test_weights_that_were_cut_end_a_run_with_nothing_else_to_do(settings, dry_r
     assert raised.value.path == str(weights)
     assert raised.value.exit_code == 69
     assert 'run the adaptation again' in raised.value.advice
+
+
+def test_a_model_is_refused_whose_label_another_model_of_the_output_folder_has(settings, caplog):
+    """Before anything is segmented; its results would not count beside those of the other."""
+    adapted = {**CARD, 'Label': 'adapted', 'Parent': {'Name': 'fast-3t'}}
+    models = settings.output_dir / 'models'
+    own = make_low_model(models, -1.0, adapted).folder.rename(models / 'adapted')
+    elsewhere = make_low_model(settings.work_dir / 'elsewhere', -0.5, adapted).folder
+    asked = replace(settings, model=str(elsewhere), participants=('02',))
+    for more in ({}, {'dry_run': True}, {'boilerplate_only': True}):
+        with pytest.raises(UsageError, match='the label adapted, and the output') as raised:
+            run_participant_level(replace(asked, **more))
+        assert str(own) in raised.value.message
+        assert raised.value.exit_code == 64
+        assert 'Give --model adapted for the model of this folder' in raised.value.advice
+    copied = shutil.copytree(own, settings.work_dir / 'copied')
+    for name in (str(copied), 'adapted'):
+        assert finish_all(replace(asked, model=name))
+    card = json.loads((elsewhere / 'model.json').read_text(encoding='utf-8'))
+    write_json(elsewhere / 'model.json', card | {'Label': 'other'})
+    (plan,) = finish_all(asked)
+    assert plan.names.desc == 'other'
+    counts, left_out = current_results(find_results(settings.output_dir))
+    assert sorted(r.names.desc for r in counts) == ['adapted', 'other']
+    assert not left_out
+    assert not [r for r in caplog.records if r.levelname == 'WARNING']
+    shutil.copytree(own, models / 'other')
+    write_json(models / 'other/model.json', read_card(own).content | {'Label': 'other'})
+    ((_, why),) = current_results(find_results(settings.output_dir))[1]
+    assert why == (
+        'the result is of another model named other, not of the one in models/other; '
+        'run the participant level again with --model other'
+    )
+    assert run_participant_level(replace(asked, reports_only=True))[0] == 0
+    assert why in (settings.output_dir / 'sub-02.html').read_text(encoding='utf-8')
