@@ -18,6 +18,7 @@ from ssl2_bids.errors import DataError, UnavailableError
 from ssl2_bids.files import (
     PERMISSIONS,
     finished_files,
+    pointer_of,
     read_object,
     remove_leftovers,
     sha256,
@@ -47,6 +48,7 @@ __all__ = [
     'build_network',
     'bundled_models',
     'check_tensors',
+    'check_unneeded_weights',
     'check_weights',
     'find_model',
     'initialise',
@@ -295,6 +297,20 @@ def check_weights(card: Card) -> Path:
             path=path,
         )
     return path
+
+
+def check_unneeded_weights(card: Card) -> None:
+    """:func:`check_weights` where nothing is left to segment: an absent file is accepted.
+
+    The content may be a link that was not downloaded, or lie where this job cannot read.
+
+    Raises
+    ------
+    UnavailableError : the file is not the one that the card describes.
+    """
+    path = card.folder / WEIGHTS_FILE
+    if os.access(path, os.R_OK) and not pointer_of(path):
+        check_weights(card)
 
 
 def _unreadable(path: Path, error: Exception, what: str = 'weights') -> UnavailableError:

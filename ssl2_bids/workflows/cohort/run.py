@@ -187,7 +187,7 @@ def _reason(subject: str, session: str | None, text: str) -> dict[str, str]:
 
 def _adapt(adaptation: Adaptation, show: ShowLine) -> list[dict[str, str]]:
     """Adapt, or take up what was adapted before; the sessions that were not segmented again."""
-    from ssl2_bids.networks.weights import check_weights, load_network, read_card
+    from ssl2_bids.networks.weights import check_unneeded_weights, load_network, read_card
     from ssl2_bids.workflows.adaptation.first_results import segmented_by
     from ssl2_bids.workflows.adaptation.outputs import write_adapted
     from ssl2_bids.workflows.adaptation.resegment import resegment
@@ -199,7 +199,7 @@ def _adapt(adaptation: Adaptation, show: ShowLine) -> list[dict[str, str]]:
     if finished_before(work):
         show(f'{settings.label}: already adapted with the same labels and settings')
         card = read_card(settings.output_dir / adaptation.folder)
-        check_weights(card)
+        check_unneeded_weights(card)
     else:
         card = write_adapted(work, run(work))
     if not (card.content['Accepted'] and settings.resegment):

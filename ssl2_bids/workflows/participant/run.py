@@ -22,7 +22,7 @@ from ssl2_bids.errors import (
 )
 from ssl2_bids.files import remove_leftovers
 from ssl2_bids.locks import LOCK, locked
-from ssl2_bids.networks.weights import check_output, check_weights
+from ssl2_bids.networks.weights import check_output, check_unneeded_weights, check_weights
 from ssl2_bids.progress import NodeProgress, ShowLine
 from ssl2_bids.settings import ParticipantSettings
 from ssl2_bids.workflows.participant import sloppy
@@ -77,7 +77,7 @@ def run_participant_level(
         log.warning('results are %s', sloppy.WARNING)
     if settings.dry_run:
         show(describe_plans(plans, settings))
-        _check_weights(plans)
+        _check_weights(plans, settings)
         if any(map(is_runnable, plans)):
             _show_unavailable(settings, show)
         return exit_code([expected_outcome(p) for p in plans]), []
@@ -86,7 +86,7 @@ def run_participant_level(
         return exit_code([expected_outcome(p) for p in plans]), []
     if settings.reports_only:
         return _write_pages_again(plans, settings)
-    _check_weights(plans)  # before hours of preprocessing
+    _check_weights(plans, settings)  # before hours of preprocessing
     plans = [with_checked_transforms(plan, settings) for plan in plans]
     with _held(plans, settings) as held:
         return _process(held, settings, command=command, show=show, progress=progress)
@@ -226,11 +226,13 @@ def _checked_device(settings: ParticipantSettings) -> str:
     return choose_device(settings.device)
 
 
-def _check_weights(plans: list[Plan]) -> None:
+def _check_weights(plans: list[Plan], settings: ParticipantSettings) -> None:
     """Check the weights, also where all is finished: results are not of another file's weights."""
-    if any(map(is_runnable, plans)):
+    if any(map(is_runnable, _split(plans, settings.overwrite)[1])):
         check_output(plans[0].card)
         check_weights(plans[0].card)
+    elif any(map(is_runnable, plans)):
+        check_unneeded_weights(plans[0].card)
 
 
 def _show_unavailable(settings: ParticipantSettings, show: ShowLine) -> None:

@@ -357,3 +357,21 @@ def test_a_model_is_refused_whose_label_another_model_of_the_output_folder_has(s
     )
     assert run_participant_level(replace(asked, reports_only=True))[0] == 0
     assert why in (settings.output_dir / 'sub-02.html').read_text(encoding='utf-8')
+
+
+@pytest.mark.parametrize('content', [None, 'link', b'version https://git-lfs.github.com/spec/v1'])
+def test_weights_that_are_absent_end_no_run_with_nothing_left_to_segment(settings, content):
+    card = make_low_model(settings.work_dir / 'models', 0.0, {**CARD, 'Label': 'low'})
+    asked = replace(settings, model=str(card.folder), participants=('02',))
+    finish_all(asked)
+    weights = card.folder / 'weights.safetensors'
+    weights.unlink()
+    if content == 'link':
+        weights.symlink_to('../../.git/annex/objects/x')
+    elif content:
+        weights.write_bytes(content)
+    for dry_run in (True, False):
+        assert run_participant_level(replace(asked, dry_run=dry_run))[0] == 0
+    with pytest.raises(UnavailableError) as raised:
+        run_participant_level(replace(asked, overwrite=True))
+    assert raised.value.path == str(weights)
