@@ -82,6 +82,8 @@ def place(labels: Sequence[Label], grids: Mapping[str, Grid]) -> Placed:
     for raters in images.values():
         placed = _place_one(raters, grids, problems)
         if placed:
+            for problem in problems:  # of masks of other images
+                _warn_of(problem)
             return placed
     for problem in problems[1:]:
         _warn_of(problem)

@@ -160,6 +160,17 @@ def test_every_mask_on_a_wrong_grid_is_named_once(tmp_path, caplog):
     assert 'desc-b_mask.nii.gz: label left out: the label fits no image' in other
 
 
+def test_a_mask_on_a_wrong_grid_is_named_where_that_of_another_image_fits(tmp_path, caplog):
+    put(tmp_path, moved(3))
+    put(tmp_path / 'other', oblique())
+    right = tmp_path / 'other' / NAME
+    right = right.rename(right.with_name('sub-01_space-FLAIR_label-L_mask.nii.gz'))
+    found = [*find_labels(tmp_path), *find_labels(tmp_path / 'other')]
+    assert [label.path for label in place(found, {'T1w': IMAGE}).labels] == [right]
+    (line,) = [r.getMessage() for r in caplog.records if r.levelname == 'WARNING']
+    assert line.startswith(f'{tmp_path / NAME}: label left out: the label fits no image')
+
+
 def test_a_colour_image_is_no_label(tmp_path):
     path = tmp_path / 'sub-01_label-L_mask.nii'
     colour = np.zeros(SHAPE, [(c, 'u1') for c in 'RGB'])
