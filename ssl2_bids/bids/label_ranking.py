@@ -1,4 +1,4 @@
-"""Which of several masks of a session count, and to which session a mask belongs.
+"""Which of several masks of a session count, to which session a mask belongs, lines on others.
 
 The rules for users are in docs/reference/manual-masks.md.
 """
@@ -6,7 +6,8 @@ The rules for users are in docs/reference/manual-masks.md.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ssl2_bids.steps.annotation import NOT_ANNOTATED, meaning
@@ -22,6 +23,8 @@ WHY = {
     CONSENSUS: 'a consensus mask exists',
     BY_HAND: 'automatic mask ("Manual": false); a manual mask exists',
 }
+_OF_SESSION = re.compile(r'sub-[^_]+(_ses-[^_]+)?')
+NO_TABLE = 'the meaning of its values is unknown: its table'
 
 
 def kind(label: Label) -> int:
@@ -96,3 +99,38 @@ def session_of(label: Label, sessions: Mapping[str, Sequence[str | None]]) -> tu
     if own == ['']:
         return '', f'the file name has ses-{wanted}, but sub-{label.subject} has no sessions'
     return '', f'sub-{label.subject} has no session {wanted}; there are: {names}'
+
+
+def alike(files: Iterable[tuple[Path, str]]) -> list[str]:
+    """File names with what is to be noted of each: one text for all that differ in session alone.
+
+    Parameters
+    ----------
+    files : with the reason, in which names of other files of the same session may stand.
+    """
+    texts: dict[str, list[str]] = defaultdict(list)
+    for path, reason in files:
+        text = f'{path.name}: {reason}'
+        texts[_OF_SESSION.sub(lambda m: 'sub-*' + '_ses-*' * bool(m[1]), text)].append(text)
+    return [
+        same[0] if len(same) == 1 else f'{len(same)} files {text}' for text, same in texts.items()
+    ]
+
+
+def left_out_lines(files: Iterable[tuple[Path, str]], folder: Path | None = None) -> list[str]:
+    """A line for each label that is left out; those without a table of values share one.
+
+    Parameters
+    ----------
+    files : with the reason.
+    folder : where they were found, for lines with whole paths; None for names alone.
+    """
+    lines, without_table = [], []
+    for path, reason in files:
+        if reason.startswith(NO_TABLE):
+            without_table.append((path, f'{"label " if folder else ""}left out: {reason}'))
+        else:
+            lines.append(f'{path}: label left out: {reason}' if folder else
+                         f'{path.name}: left out: {reason}')  # fmt: skip
+    where = f'{folder}: ' if folder else ''
+    return lines + [f'{where}{text}' for text in alike(without_table)]

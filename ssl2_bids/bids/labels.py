@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +32,7 @@ from ssl2_bids.bids.absent import absent_content, is_absent
 from ssl2_bids.bids.dataset import is_own_dataset, read_table
 from ssl2_bids.bids.filters import LONG_NAMES, entities_agree
 from ssl2_bids.bids.inheritance import Inheritance, session_of_folder, stem
-from ssl2_bids.bids.label_ranking import those_that_count
+from ssl2_bids.bids.label_ranking import NO_TABLE, alike, left_out_lines, those_that_count
 from ssl2_bids.errors import DataError, NoInputError
 from ssl2_bids.files import check_folder, files_below, listing, reading
 from ssl2_bids.steps.annotation import LESION, meaning
@@ -66,7 +65,7 @@ MASK = re.compile(
 )
 OWN_RESULT = 'a result of ssl2-bids, not a manual mask (else write "Manual": true in its JSON)'
 _TISSUE = re.compile('^(?:wm|gm|csf)$|(?:white|gr[ae]y).?matter', re.IGNORECASE)
-_OF_SESSION = re.compile(r'sub-[^_]+(_ses-[^_]+)?')
+_OF_LESIONS = re.compile(r'lesion|wmh|^ms(?:$|seg)', re.IGNORECASE)  # what seg- names
 _LIKE_A_MASK = re.compile(
     r'^(?!.*(?:brain|annotated|ambiguous|change|label-(?!L_|lesion)|probseg)).*'
     r'(?:lesion|(?:mask|seg|roi|label)\.)',
@@ -147,8 +146,8 @@ def find_labels(
     What is left out is named in the log; see :func:`look_for_labels`.
     """
     found = look_for_labels(folder, participants=participants, pattern=pattern)
-    for path, reason in found.left_out:
-        log.warning('%s: label left out: %s', path, reason)
+    for text in left_out_lines(found.left_out, folder):
+        log.warning('%s', text)
     for text in alike((path, f'not used: {reason}') for path, reason in found.superseded):
         log.info('%s: %s', folder, text)
     if found.unknown:
@@ -161,22 +160,6 @@ def find_labels(
             more,
         )
     return list(found.labels)
-
-
-def alike(files: Iterable[tuple[Path, str]]) -> list[str]:
-    """File names with what is to be noted of each: one text for all that differ in session alone.
-
-    Parameters
-    ----------
-    files : with the reason, in which names of other files of the same session may stand.
-    """
-    texts: dict[str, list[str]] = defaultdict(list)
-    for path, reason in files:
-        text = f'{path.name}: {reason}'
-        texts[_OF_SESSION.sub(lambda m: 'sub-*' + '_ses-*' * bool(m[1]), text)].append(text)
-    return [
-        same[0] if len(same) == 1 else f'{len(same)} files {text}' for text, same in texts.items()
-    ]
 
 
 def look_for_labels(
@@ -212,7 +195,8 @@ def look_for_labels(
         try:
             label = _as_label(path, inheritance)
         except DataError as error:
-            left_out.append((path, f'{error.path}: {error.message}. {error.advice}'.rstrip('. ')))
+            where = f'{error.path}: ' if error.path else ''
+            left_out.append((path, f'{where}{error.message}. {error.advice}'.rstrip('. ')))
             continue
         if label is None:
             if _LIKE_A_MASK.search(path.name) and not ours and not _of_tissues(path, inheritance):
@@ -338,15 +322,14 @@ def _as_label(path: Path, inheritance: Inheritance) -> Label | None:
     if problems:
         raise problems[0]  # where the label was drawn at all may stand there
     table = _dseg_table(tables[-1]) if tables else None
-    if pattern == 6 and not tables and 'AnnotationEncoding' not in sidecar and not is_own(sidecar):
+    if pattern == 6 and 'AnnotationEncoding' not in sidecar and not _has_lesion(table):
+        if tables or is_own(sidecar) or not _OF_LESIONS.search(part['seg'] or ''):
+            return None
         raise DataError(
-            f'the meaning of its values is unknown: its table {stem(path)}.tsv is missing',
+            f'{NO_TABLE} {stem(path)}.tsv is missing',
             advice='Add the table, or give a mask of 0 and 1 a name that ends in '
             '_label-lesion_mask',
-            path=path,
         )
-    if pattern == 6 and 'AnnotationEncoding' not in sidecar and not _has_lesion(table):
-        return None
     return Label(
         subject=part['subject'],
         session=part['session'] or around,

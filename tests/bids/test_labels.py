@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ssl2_bids.bids.label_ranking import ranked, session_of
-from ssl2_bids.bids.labels import alike, find_labels, find_masks, look_for_labels
+from ssl2_bids.bids.label_ranking import alike, ranked, session_of
+from ssl2_bids.bids.labels import find_labels, find_masks, look_for_labels
 from ssl2_bids.errors import NoInputError
 
 THREE_VALUES = 'index\tname\tmapping\n0\tnot annotated\tn/a\n1\tlesion\t7\n2\tnot lesion\tn/a\n'
@@ -104,6 +104,36 @@ def test_a_dseg_without_its_table_names_the_table(tmp_path):
     assert look_for_labels(tmp_path).left_out == ()  # instances of this App, in another folder
     sidecar.write_text('{"AnnotationEncoding": {"1": "lesion"}}')
     assert only(tmp_path).path == image
+
+
+def test_a_dseg_of_tissues_without_a_table_is_no_label(tmp_path, caplog):
+    """It is among names that are not recognised: one line, and none on a missing table."""
+    names = [f'sub-01_seg-{one}_dseg.nii.gz' for one in ('hypothalamus_desc-x', 'synthseg')]
+    for name in names:
+        put(tmp_path / 'tissues', f'sub-01/anat/{name}')
+        put(tmp_path / 'both', f'sub-01/anat/{name}')
+    mask = put(tmp_path / 'both', 'sub-01/anat/sub-01_label-lesion_mask.nii.gz')
+    for folder, labels in (('tissues', []), ('both', [mask])):
+        caplog.clear()
+        found = look_for_labels(tmp_path / folder)
+        assert found.left_out == ()
+        assert [path.name for path in found.unknown] == names
+        assert [label.path for label in find_labels(tmp_path / folder)] == labels
+        (line,) = caplog.messages
+        assert line.startswith('file names that are not recognised as lesion masks: ' + names[0])
+
+
+def test_dsegs_without_their_tables_share_a_line(tmp_path, caplog):
+    for subject, seg in (('01', 'lesions'), ('02', 'lesions'), ('01', 'WMH'), ('01', 'ms')):
+        put(tmp_path, f'sub-{subject}/anat/sub-{subject}_seg-{seg}_dseg.nii.gz')
+    put(tmp_path, 'sub-03/anat/sub-04_label-L_mask.nii.gz')
+    assert find_labels(tmp_path) == []
+    table = 'label left out: the meaning of its values is unknown: its table '
+    assert [line.split(' is missing')[0] for line in caplog.messages[1:]] == [
+        f'{tmp_path}: sub-01_seg-WMH_dseg.nii.gz: {table}sub-01_seg-WMH_dseg.tsv',
+        f'{tmp_path}: 2 files sub-*_seg-lesions_dseg.nii.gz: {table}sub-*_seg-lesions_dseg.tsv',
+        f'{tmp_path}: sub-01_seg-ms_dseg.nii.gz: {table}sub-01_seg-ms_dseg.tsv',
+    ]
 
 
 def test_dseg_inherits_its_table_from_the_root(tmp_path):

@@ -16,8 +16,8 @@ from ssl2_bids.bids.dataset import (
     session_labels,
     unit_name,
 )
-from ssl2_bids.bids.label_ranking import ranked, session_of
-from ssl2_bids.bids.labels import Label, alike, find_labels, look_for_labels
+from ssl2_bids.bids.label_ranking import alike, ranked, session_of
+from ssl2_bids.bids.labels import Label, find_labels, look_for_labels
 from ssl2_bids.bids.outputs import Result, read_sidecar, sidecar_path, sources_of
 from ssl2_bids.errors import DataError, NoInputError, Ssl2Error, UsageError
 from ssl2_bids.files import each_once

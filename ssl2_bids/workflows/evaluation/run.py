@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from ssl2_bids.bids.dataset import unit_name
-from ssl2_bids.bids.label_ranking import ranked, session_of
-from ssl2_bids.bids.labels import Label, Mask, alike, look_for_labels
+from ssl2_bids.bids.label_ranking import alike, left_out_lines, ranked, session_of
+from ssl2_bids.bids.labels import Label, Mask, look_for_labels
 from ssl2_bids.errors import DataError, NoInputError, Ssl2Error
 from ssl2_bids.metrics import calibration, lesionwise, voxelwise
 from ssl2_bids.settings import MINIMUM_LESION_VOLUME
@@ -154,10 +154,8 @@ def evaluate(
     """
     models = (model,) if model is None or isinstance(model, str) else tuple(model)
     old = segmented.out_of_date(predictions)
-    masks = {
-        name: by_unit(segmented.current_masks(predictions, name, old, participants))
-        for name in models
-    }
+    current = segmented.current_masks
+    masks = {name: by_unit(current(predictions, name, old, participants)) for name in models}
     found = look_for_labels(labels, participants=participants)
     drawn, unassigned = _by_session(found.labels, masks)
     drawn, others = ranked(drawn)
@@ -194,7 +192,7 @@ def evaluate(
         seen = segmented.adapted_to(predictions, name)
         if known := [unit for n, unit in pairs if n == name and f'sub-{unit[0]}' in seen]:
             notes.append(f'{names_of(known)}: {LEARNT.format(model=name)}')
-    notes += [f'{path.name}: left out: {why}' for path, why in (*found.left_out, *unassigned)]
+    notes += left_out_lines([*found.left_out, *unassigned])
     notes += alike([*((path, f'not used: {why}') for path, why in found.superseded), *others])
     notes += alike((path, 'not recognised as the name of a mask') for path in found.unknown)
     notes += segmented.superseded_notes(old, models, participants)

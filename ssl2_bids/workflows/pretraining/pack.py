@@ -252,8 +252,8 @@ def pack_dataset(work: Preparation, root: Path, labels: Path | None, number: int
     ------
     NoInputError : no session can be used; the reasons stand in the message.
     """
-    from ssl2_bids.bids.label_ranking import ranked, session_of
-    from ssl2_bids.bids.labels import alike, find_labels
+    from ssl2_bids.bids.label_ranking import alike, ranked, session_of
+    from ssl2_bids.bids.labels import find_labels
     from ssl2_bids.workflows.pretraining.sessions import pack_session
 
     data, folder, contents = work.data, work.folder, work.contents
