@@ -24,7 +24,7 @@ WHY = {
     BY_HAND: 'automatic mask ("Manual": false); a manual mask exists',
 }
 _OF_SESSION = re.compile(r'sub-[^_]+(_ses-[^_]+)?')
-NO_TABLE = 'the meaning of its values is unknown: its table'
+NO_TABLE = 'the meaning of its values is unknown'  # begins a reason
 
 
 def kind(label: Label) -> int:

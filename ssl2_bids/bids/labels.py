@@ -32,7 +32,7 @@ from ssl2_bids.bids.absent import absent_content, is_absent
 from ssl2_bids.bids.dataset import is_own_dataset, read_table
 from ssl2_bids.bids.filters import LONG_NAMES, entities_agree
 from ssl2_bids.bids.inheritance import Inheritance, session_of_folder, stem
-from ssl2_bids.bids.label_ranking import NO_TABLE, alike, left_out_lines, those_that_count
+from ssl2_bids.bids.label_ranking import alike, left_out_lines, those_that_count
 from ssl2_bids.errors import DataError, NoInputError
 from ssl2_bids.files import check_folder, files_below, listing, reading
 from ssl2_bids.steps.annotation import LESION, meaning
@@ -326,7 +326,7 @@ def _as_label(path: Path, inheritance: Inheritance) -> Label | None:
         if tables or is_own(sidecar) or not _OF_LESIONS.search(part['seg'] or ''):
             return None
         raise DataError(
-            f'{NO_TABLE} {stem(path)}.tsv is missing',
+            f'the meaning of its values is unknown: its table {stem(path)}.tsv is missing',
             advice='Add the table, or give a mask of 0 and 1 a name that ends in '
             '_label-lesion_mask',
         )
