@@ -57,6 +57,7 @@ def render(
     *,
     version: str,
     failed: Sequence[Mapping[str, Any]] = (),
+    left_out: Sequence[tuple[str, str]] = (),
     frequency_figure: str | None = None,
     covariates: Sequence[str] = ('age', 'sex', 'group'),
     dataset: str = '',
@@ -72,6 +73,7 @@ def render(
     path : the HTML file; pages and figures are linked relative to it.
     version : of the software.
     failed : :class:`Failed`, those without a result.
+    left_out : names of sessions with a result that does not count, beside one that does, and why.
     frequency_figure : SVG of :func:`ssl2_bids.reports.figures.session.draw_frequency`, relative.
     covariates : columns shown beside the results, where any row has them.
     dataset : name of the dataset.
@@ -89,6 +91,7 @@ def render(
         dataset=dataset,
         rows=shown,
         failed=[_lost(entry, path.parent) for entry in failed],
+        left_out=left_out,
         cohorts=[_cohort(shown, model) for model in models],
         flagged=[row for row in shown if row['flags']],
         participants=len({row['participant_id'] for row in shown}),

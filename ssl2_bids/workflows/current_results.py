@@ -6,8 +6,17 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ssl2_bids.bids.outputs import Result, find_summary, output_name, sidecar_if_any
+from ssl2_bids.bids.outputs import (
+    MASK_NAME,
+    Result,
+    UnitNames,
+    find_summary,
+    output_name,
+    sidecar_if_any,
+    sidecar_path,
+)
 from ssl2_bids.errors import UnavailableError, UsageError
+from ssl2_bids.files import files_below
 from ssl2_bids.networks.calibration import UNCHANGED, Calibration
 from ssl2_bids.networks.cards import CARD_FILE, Card
 from ssl2_bids.networks.weights import read_card
@@ -15,6 +24,7 @@ from ssl2_bids.settings import CALIBRATED
 
 OUT_OF_DATE = 'the result is from an earlier choice of images or settings'
 AGAIN = 'run the participant level again'
+UNFINISHED = 'the last run could not finish the result; run the same command again'
 ADAPT_AGAIN = 'adapt again'
 CALIBRATE_AGAIN = 'run the command with --calibrate-from again'
 FORMER = 'the result is of a former model {label}, not of the one in {folder}'
@@ -83,6 +93,24 @@ def check_model(card: Card, output_dir: Path) -> None:
         f'folder, or give a copy of the model another "Label" in its {CARD_FILE}.',
         path=card.folder,
     )
+
+
+def unfinished_results(root: Path) -> list[UnitNames]:
+    """Sessions and models with a mask that lacks its JSON file, which is removed first.
+
+    The mask is that of a former run, where a run that was to replace it was killed.
+    """
+    found = {}
+    for folder in sorted(root.glob('sub-*')):
+        for path in files_below(folder, '*_label-L*_mask.nii.gz'):
+            sidecar = sidecar_path(path)
+            match = MASK_NAME.fullmatch(sidecar.name)
+            if match and not (sidecar.exists() or sidecar.is_symlink()):
+                names = UnitNames(
+                    root, match['subject'], match['session'], desc=match['desc'] or ''
+                )
+                found[names.subject, names.session, names.desc] = names
+    return list(found.values())
 
 
 def _card_here(root: Path, label: str) -> Card | None:

@@ -49,7 +49,13 @@ from ssl2_bids.workflows.adaptation.plan import (
 )
 from ssl2_bids.workflows.cohort.frequency import write_frequency
 from ssl2_bids.workflows.cohort.tables import cohort_rows, name_of_model, write_tables
-from ssl2_bids.workflows.current_results import ADAPT_AGAIN, current_results, named_together
+from ssl2_bids.workflows.current_results import (
+    ADAPT_AGAIN,
+    UNFINISHED,
+    current_results,
+    named_together,
+    unfinished_results,
+)
 
 log = logging.getLogger('ssl2_bids')
 
@@ -123,7 +129,9 @@ def run_group_level(
                 log.error('%s: %s', problem['name'], problem['reason'])
             raise DataError(problems[0]['reason'])  # it has the path and the advice
         write_tables(settings, rows)
-        _write_page(settings, rows, frequency, missing + problems, command)
+        named = {one['name'] for one in missing}
+        left_out = [one for one in chosen.out_of_date if one['name'] not in named]
+        _write_page(settings, rows, frequency, missing + problems, left_out, command)
     people = len({row['participant_id'] for row in rows})
     show(f'{counted(len(rows), "result")} of {counted(people, "participant")}')
     for problem in problems:
@@ -172,9 +180,15 @@ def _select(settings: GroupSettings, units: set[tuple[str, str | None]]) -> Sele
     if usual:  # results of tests of the installation are shown where there is nothing else
         out_of_date += [(r, BESIDE_USUAL) for r in results if is_sloppy(r.sidecar)]
         results = usual
+    unfinished = [
+        _reason(names.subject, names.session, UNFINISHED)
+        for names in unfinished_results(settings.output_dir)
+        if (names.subject, names.session) in units
+        and (names.subject, names.session, names.desc) not in counting
+    ]
     return Selected(
         results,
-        [_reason(r.names.subject, r.names.session, text) for r, text in out_of_date],
+        [_reason(r.names.subject, r.names.session, text) for r, text in out_of_date] + unfinished,
         damaged,
         absent,
     )
@@ -343,6 +357,7 @@ def _write_page(
     rows: list[dict[str, Any]],
     frequency: tuple[Volume, Path],
     failed: list[dict[str, str]],
+    left_out: list[dict[str, str]],
     command: str,
 ) -> None:
     from ssl2_bids.reports import group
@@ -354,6 +369,7 @@ def _write_page(
         page,
         frequency_figure=figure,
         failed=failed,
+        left_out=named_together((one['name'], one['reason']) for one in left_out),
         version=__version__,
         command=command,
         adaptations=_adaptations(settings.output_dir),

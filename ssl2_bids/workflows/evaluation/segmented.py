@@ -26,7 +26,12 @@ from ssl2_bids.steps import annotation
 from ssl2_bids.volume import Volume, read, reorient
 from ssl2_bids.voxel_grid import same_grid
 from ssl2_bids.workflows.annotations import RasGrid, ras_grid
-from ssl2_bids.workflows.current_results import current_results, named_together
+from ssl2_bids.workflows.current_results import (
+    UNFINISHED,
+    current_results,
+    named_together,
+    unfinished_results,
+)
 
 Unit = tuple[str, str]  # participant and session, the latter empty where there is none
 OldResults = Mapping[tuple[Unit, str], tuple[str, frozenset[str]]]
@@ -35,8 +40,8 @@ OldResults = Mapping[tuple[Unit, str], tuple[str, frozenset[str]]]
 def out_of_date(predictions: Path) -> OldResults:
     """The results of an output folder that no longer count, by session and model.
 
-    These are results of former images or settings. In a folder that the App did not write there
-    are none.
+    These are results of former images or settings, and those of a run that was killed. In a
+    folder that the App did not write there are none.
 
     Returns
     -------
@@ -52,6 +57,10 @@ def out_of_date(predictions: Path) -> OldResults:
         _, former = old.get(_key(one), ('', frozenset()))
         on = former | {one.names.reference} if _key(one) in known else frozenset()
         old[_key(one)] = (why, on)
+    for names in unfinished_results(predictions):
+        key = ((names.subject, names.session or ''), names.desc)
+        if key not in known:
+            old[key] = (UNFINISHED, frozenset())
     return old
 
 

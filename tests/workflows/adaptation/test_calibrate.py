@@ -236,6 +236,27 @@ def test_results_of_two_calibrations_are_not_pooled(site, monkeypatch, caplog):
     assert len(evaluate(site.output_dir, truth, model='calibrated').cases) == PEOPLE
 
 
+def test_a_session_in_which_a_run_was_killed_is_named_and_does_not_count(site, caplog):
+    """The JSON of the former mask is removed first, the mask is replaced later."""
+    run(site)
+    sidecar_path(result_of(site, '03')).unlink()
+    truth = site.work_dir / 'truth'
+    for number in range(1, PEOPLE + 1):
+        put_label(truth, f'0{number}', head(number).lesion)
+    reason = 'the last run could not finish the result; run the same command again'
+    compared = evaluate(site.output_dir, truth, model='calibrated')
+    assert [case.subject for case in compared.cases] == ['01', '02', '04']
+    assert f'sub-03: left out: {reason}' in compared.notes
+    assert len(evaluate(site.output_dir, truth, model='low').cases) == PEOPLE
+    group = GroupSettings(site.bids_dir, site.output_dir, site.work_dir / 'group')
+    assert run_group_level(group, show=lambda text: None) == 0
+    assert calibrated_in_table(site) == ['sub-01', 'sub-02', 'sub-04']
+    assert f'left out: sub-03: {reason}' in [r.getMessage() for r in caplog.records]
+    page = (site.output_dir / 'group_report.html').read_text()
+    assert '<h2>Results left out</h2>' in page
+    assert 'sub-03: The last run could not finish the result; run the same command again.' in page
+
+
 def test_a_result_of_the_participant_level_by_a_former_model_does_not_count(site):
     run(replace(site, participants=('01', '02')))
     card = find_model('calibrated', site.output_dir)
