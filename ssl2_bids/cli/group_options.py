@@ -89,9 +89,9 @@ def add_adaptation(parser: Parser) -> None:
         '--max-time',
         type=values.positive,
         metavar='MIN',
-        help='maximum time of all trainings together, in minutes; reduces the steps if needed, '
-        'and leaves the trainings out if it is too short for any (an error where --rung asks for '
-        'one, or there are no labels)',
+        help='maximum time of all trainings together, with their tests and second results, in '
+        'minutes; reduces the steps if needed, and leaves the trainings out if it is too short '
+        'for any (an error where --rung asks for one, or there are no labels)',
     )
     add_option(
         group,

@@ -111,6 +111,12 @@ def gain_of(pairs: Sequence[ScorePair]) -> float:
     return -math.inf if mean is None else mean[1] - mean[0]
 
 
+def best_dice(pairs: Sequence[ScorePair]) -> float:
+    """The higher one of the mean Dice before and after; infinity without scores."""
+    mean = mean_of_participants([(p.participant, *p.dice) for p in pairs])
+    return math.inf if mean is None else max(mean)
+
+
 def standard_error(first: Sequence[ScorePair], second: Sequence[ScorePair]) -> float:
     """Standard error of the mean difference of two rungs' Dice; 0.01 for a single participant."""
     differences: dict[str, list[float]] = {}

@@ -360,7 +360,9 @@ def _fit(planned: Calibrating, known: Card | None, show: ShowLine) -> tuple[Card
         show(f'{CALIBRATED}: the model of an earlier run, with the same labels')
         return known, work.device
     adapted = recalibrate(work)
-    show(f'{CALIBRATED}: {adapted.decision.reason}')
+    move = adapted.recalibration.move
+    how = f'its logit moves by {move:+.2f}' if move else 'it stays'
+    show(f'{CALIBRATED}: {adapted.decision.reason}; threshold: {how}')
     compared = compare_metrics(adapted.rows, seed=settings.random_seed)
     write_history(work)
     write_json(

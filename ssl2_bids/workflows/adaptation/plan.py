@@ -134,7 +134,7 @@ def plan_adaptation(settings: GroupSettings, results: Sequence[Result]) -> Adapt
     if not asked_for(settings):
         if with_labels := [folder for folder in folders if labelled_in(folder)]:
             log.info(
-                'no model is adapted; to adapt a model to the labels found, give --labels %s',
+                'this run adapts no model; to adapt one to the labels found, give --labels %s',
                 ' '.join(map(str, with_labels)),
             )
         return None

@@ -136,8 +136,8 @@ def fit_into_time(work: Work, trainings: int) -> AdaptSettings:
     work.show(
         f'{" and ".join(kinds)}, patches of '
         f'{" x ".join(map(str, work.training.patch))} voxels: about {minutes:.3g} minutes '
-        f'({per_step} s a step, {work.memory / 1e9:.2g} GB of memory); an interruption '
-        'loses at most '
+        f'with tests, suggestions and second results ({per_step} s a step, '
+        f'{work.memory / 1e9:.2g} GB of memory); an interruption loses at most '
         f'{work.training.checkpoint_minutes:g} minutes; the same command resumes'
     )
     settled = {

@@ -13,8 +13,10 @@ from ssl2_bids.settings import BUNDLED, RECALIBRATED
 from ssl2_bids.training.adaptation import adapt as training
 from ssl2_bids.training.adaptation.decision import (
     LEAST_WITHIN,
+    MIN_DICE,
     Decision,
     ScorePair,
+    best_dice,
     decide,
     gain_of,
     in_words,
@@ -37,6 +39,7 @@ from ssl2_bids.workflows.adaptation.state import Work
 log = logging.getLogger('ssl2_bids')
 
 WITHIN = 'tested on slices of a single participant: evidence within one person'
+IN_ANY_CASE = 'calibrated whatever the test gives'
 KEPT = 'the threshold of the start model stays'
 NOT_TESTED = (
     'not tested: lesions in a single slice, or in its neighbours alone, leave nothing for a test'
@@ -95,14 +98,17 @@ def recalibrate(work: Work) -> Adapted:
     """The start model recalibrated, whatever the test gives: that is stated as evidence.
 
     With lesions of one participant alone the threshold moves only where what was left out of it
-    gains by that, and downwards only with a large gain (see :func:`may_lower`).
+    gains by that, and downwards only with a large gain (see :func:`may_lower`). Labels that fit no
+    mask, with whatever threshold, move none.
     """
     rungs, _ = test_untrained(work, make_folds(work), None)
     taken = rungs[-1]
     recalibration, pairs = taken.recalibration, scoring.pairs_of(taken.rows)
-    reason = decide(pairs, RECALIBRATED).reason if pairs else NOT_TESTED
+    decision = decide(pairs, RECALIBRATED) if pairs else Decision(True, NOT_TESTED)
+    reason = decision.reason if decision.accepted else f'{IN_ANY_CASE}: {decision.reason}'
     of_one = work.adaptation.on_slices or len({pair.participant for pair in pairs}) < 2
-    if of_one and (gain_of(pairs) < LEAST_WITHIN or not may_lower(pairs)):
+    unsure = of_one and (gain_of(pairs) < LEAST_WITHIN or not may_lower(pairs))
+    if unsure or best_dice(pairs) < MIN_DICE:
         recalibration = recalibration.with_first_masks()
         reason = f'{reason}; {KEPT}'
     if work.adaptation.on_slices and pairs:

@@ -581,6 +581,25 @@ def test_two_lesions_that_the_model_misses_change_no_mask(site):
     assert 'by models that were fitted without them, with the fitted threshold' in page
 
 
+def test_labels_that_belong_to_other_scans_change_no_mask(site):
+    for number in (1, 2):
+        one = head(number)
+        places = np.argwhere(one.brain & ~one.lesion & (one.flair < 110))
+        drawn = np.zeros(SHAPE, bool)
+        drawn[tuple(places[10:90].T)] = True
+        put_label(site.calibrate_from[0], f'0{number}', drawn)
+    _, output = run(site)
+    assert 'calibrated whatever the test gives: the Dice is below 0.15: check that' in output
+    assert 'threshold: it stays' in output
+    recalibration = content_of(site)['Recalibration']
+    assert (recalibration['ThresholdMove'], recalibration['MinimumLesionVolume']) == (0, None)
+    for number in (3, 4):
+        masks = [result_of(site, f'0{number}', desc) for desc in ('low', 'calibrated')]
+        assert (read(masks[0]).data == read(masks[1]).data).all()
+    page = (site.output_dir / 'sub-03.html').read_text()
+    assert 'Both are very low: check that the labels belong to these scans.' in page
+
+
 def test_a_probability_of_another_model_is_not_used(site):
     run(site)
     expected = content_of(site)['Calibration']
