@@ -107,8 +107,8 @@ def recalibrate(work: Work) -> Adapted:
     decision = decide(pairs, RECALIBRATED) if pairs else Decision(True, NOT_TESTED)
     reason = decision.reason if decision.accepted else f'{IN_ANY_CASE}: {decision.reason}'
     of_one = work.adaptation.on_slices or len({pair.participant for pair in pairs}) < 2
-    unsure = of_one and (gain_of(pairs) < LEAST_WITHIN or not may_lower(pairs))
-    if unsure or best_dice(pairs) < MIN_DICE:
+    uncertain = of_one and (gain_of(pairs) < LEAST_WITHIN or not may_lower(pairs))
+    if uncertain or best_dice(pairs) < MIN_DICE:
         recalibration = recalibration.with_first_masks()
         reason = f'{reason}; {KEPT}'
     if work.adaptation.on_slices and pairs:
