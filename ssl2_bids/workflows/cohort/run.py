@@ -314,7 +314,7 @@ def _missing(
 ) -> list[dict[str, str]]:
     """Sessions without a result that counts, and why; not those whose result is damaged."""
     have = {(r.names.subject, r.names.session) for r in chosen.results}
-    known = {one['name']: one for one in chosen.out_of_date}
+    known = {one['name']: one for one in chosen.out_of_date if one['reason'] != UNFINISHED}
     damaged = {one['name'] for one in chosen.damaged}
     found = [
         _reason(subject, session, _why_missing(root, subject, session))
