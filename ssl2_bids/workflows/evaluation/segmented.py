@@ -21,6 +21,7 @@ from ssl2_bids.bids.outputs import (
 )
 from ssl2_bids.bids.sidecars import is_sloppy
 from ssl2_bids.errors import DataError, NoInputError, UnavailableError, about
+from ssl2_bids.networks.cards import CARD_FILE
 from ssl2_bids.networks.weights import read_card
 from ssl2_bids.steps import annotation
 from ssl2_bids.volume import Volume, read, reorient
@@ -59,9 +60,15 @@ def out_of_date(predictions: Path) -> OldResults:
         old[_key(one)] = (why, on)
     for names in unfinished_results(predictions):
         key = ((names.subject, names.session or ''), names.desc)
-        if key not in known:
+        if key not in known and _has_model(predictions, names.desc):
             old[key] = (UNFINISHED, frozenset())
     return old
+
+
+def _has_model(predictions: Path, label: str) -> bool:
+    """Whether a model of this label was adapted here; masks of others may come without JSON."""
+    folder = predictions / output_name('model.folder', desc=label)
+    return bool(label) and (folder / CARD_FILE).is_file()
 
 
 def _key(result: Result) -> tuple[Unit, str]:

@@ -165,4 +165,5 @@ def test_every_label_on_a_wrong_grid_is_named_once_with_its_reason(tmp_path, cap
     whole = site.labelled(np.pad(drawn, ((0, 0), (0, 0), (0, 57))), 'good', 'FLAIR', Manual=True)
     found = read_labels([whole, *cases], settings)
     assert len(found.refused) == 3
-    assert not caplog.records  # the caller knows whether one of them ends the run
+    warned = [r for r in caplog.records if r.levelname == 'WARNING']
+    assert not warned  # the caller knows whether one of them ends the run
