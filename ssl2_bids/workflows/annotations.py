@@ -36,7 +36,14 @@ HALF = 0.5  # share of a voxel that must be lesion
 
 
 class MisfitError(DataError):
-    """A label is on the grid of none of the images."""
+    """A label is on the grid of none of the images.
+
+    Attributes
+    ----------
+    shifted : an image has as many voxels, at another place.
+    """
+
+    shifted = False
 
 
 @dataclass(frozen=True)
@@ -237,7 +244,7 @@ def _misfit(
         image = f'the nearest, {image},'
     else:
         off = ''
-    return MisfitError(
+    error = MisfitError(
         'the label fits no image of its session: with RAS axes it has '
         f'{describe_grid(annotation.label, axes=False)}; {image} has '
         f'{describe_grid(grid, axes=False)}{off}',
@@ -245,6 +252,8 @@ def _misfit(
         'the grid of that image.',
         path=label.path,
     )
+    error.shifted = bool(np.isfinite(distance))
+    return error
 
 
 def read_annotation(label: Label) -> Annotation:

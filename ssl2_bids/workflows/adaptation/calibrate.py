@@ -220,7 +220,7 @@ def _check_drawn(labels: dict[Unit, list[Label]]) -> None:
         log.warning('label left out: %s', problem)
     if not empty:
         raise problems[0]
-    raise all_empty(len(empty), len(empty), empty[0], refused=len(problems))
+    raise all_empty(len(empty), empty[0], refused=len(problems))
 
 
 def _check_grids(planned: Calibrating) -> None:

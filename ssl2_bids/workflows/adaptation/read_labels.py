@@ -258,7 +258,8 @@ def read_labels(cases: Sequence[Case], settings: GroupSettings) -> ReadLabels:
     if refused and not annotations and not empty:
         raise first_of(refused)
     try:
-        _check_empty(empty, annotations, len(refused))
+        used = [case for case in kept if case.name in annotations]
+        _check_empty(empty, used, annotations, len(refused))
         _check_lesions_to_fit(kept, annotations, settings.holdout)
     except DataError:
         warn_of_refused(refused)
@@ -284,33 +285,29 @@ def is_drawn(annotation: Annotation) -> bool:
     return bool(annotation.label.data.any())
 
 
-def all_empty(count: int, labels: int, first: Label, *, refused: int = 0) -> DataError:
+def all_empty(count: int, first: Label, *, refused: int = 0) -> DataError:
     """The error for labels without lesions.
 
     Parameters
     ----------
-    count, labels : how many are empty, and how many could be used.
-    first : of the empty ones.
+    count : how many could be used.
+    first : of them.
     refused : how many could not be used.
     """
     more = f'; {refused} cannot be used' if refused else ''
     return DataError(
-        f'all labels are empty ({count} of {labels + refused}{more})',
+        f'all labels are empty ({count} of {count + refused}{more})',
         advice=NO_LESION_AT_ALL,
         path=first.path,
     )
 
 
-def _check_empty(empty: Sequence[Case], annotations: dict[str, Annotation], refused: int) -> None:
-    drawn = any(is_drawn(annotation) for annotation in annotations.values())
-    if empty and not drawn:
-        usable = len(empty) + len(annotations)
-        raise all_empty(len(empty), usable, empty[0].labels[0], refused=refused)
-    if annotations and not drawn:
-        raise DataError(
-            'no label has a lesion: an adaptation needs at least one',
-            advice=NO_LESION_AT_ALL,
-        )
+def _check_empty(
+    empty: Sequence[Case], used: Sequence[Case], annotations: dict[str, Annotation], refused: int
+) -> None:
+    labelled = [*empty, *used]
+    if labelled and not any(is_drawn(annotation) for annotation in annotations.values()):
+        raise all_empty(len(labelled), labelled[0].labels[0], refused=refused)
     if empty:
         log.warning(
             'empty labels, ignored as not drawn: %s. %s',

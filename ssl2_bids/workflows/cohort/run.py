@@ -56,6 +56,7 @@ from ssl2_bids.workflows.current_results import (
     named_together,
     unfinished_results,
 )
+from ssl2_bids.workflows.mixed_settings import warn_of_mixed
 
 log = logging.getLogger('ssl2_bids')
 
@@ -96,7 +97,8 @@ def run_group_level(
         adaptation = plan_adaptation(settings, results)
     finally:
         if adaptation and not settings.dry_run:  # it may segment these again
-            former = [one for one in former if ADAPT_AGAIN not in one['reason']]
+            again = (UNFINISHED, ADAPT_AGAIN)
+            former = [one for one in former if not any(text in one['reason'] for text in again)]
         _warn_of_left_out(former)
     if settings.dry_run:
         show(_describe(settings, results, missing))
@@ -119,7 +121,7 @@ def run_group_level(
         finally:
             nodes.send_trainings(None)  # where nothing was trained, the others need not wait
         links = label_links(settings) if adaptation else {}
-        models = {_model(r): name for r in results if (name := name_of_model(r.sidecar))}
+        models = {r.names.desc: name for r in results if (name := name_of_model(r.sidecar))}
         write_dataset_files(settings.output_dir, settings.bids_dir, links, models)
         frequency, unreadable = _frequency(settings, results)
         rows, problems = cohort_rows(settings, [r for r in results if r.names not in unreadable])
@@ -129,9 +131,10 @@ def run_group_level(
                 log.error('%s: %s', problem['name'], problem['reason'])
             raise DataError(problems[0]['reason'])  # it has the path and the advice
         write_tables(settings, rows)
+        mixed = warn_of_mixed(results)
         named = {one['name'] for one in missing}
         left_out = [one for one in chosen.out_of_date if one['name'] not in named]
-        _write_page(settings, rows, frequency, missing + problems, left_out, command)
+        _write_page(settings, rows, frequency, missing + problems, left_out, mixed, command)
     people = len({row['participant_id'] for row in rows})
     show(f'{counted(len(rows), "result")} of {counted(people, "participant")}')
     for problem in problems:
@@ -278,10 +281,6 @@ REPORT: dict[str, type | tuple[type, ...]] = {
 }
 
 
-def _model(result: Result) -> str:
-    return result.names.desc
-
-
 def _frequency(
     settings: GroupSettings, results: list[Result]
 ) -> tuple[tuple[Volume, Path] | None, dict[UnitNames, str]]:
@@ -291,10 +290,10 @@ def _frequency(
     -------
     See :func:`write_frequency`, with the unreadable results of all models that were tried.
     """
-    labels = [_model(r) for r in results]
+    labels = [r.names.desc for r in results]
     unreadable: dict[UnitNames, str] = {}
     for model in sorted(set(labels), key=lambda label: (-labels.count(label), label)):
-        shown = [r for r in results if _model(r) == model]
+        shown = [r for r in results if r.names.desc == model]
         frequency, damaged = write_frequency(settings, shown, model)
         unreadable |= damaged
         if frequency:
@@ -358,6 +357,7 @@ def _write_page(
     frequency: tuple[Volume, Path],
     failed: list[dict[str, str]],
     left_out: list[dict[str, str]],
+    mixed: dict[str, list[str]],
     command: str,
 ) -> None:
     from ssl2_bids.reports import group
@@ -370,6 +370,7 @@ def _write_page(
         frequency_figure=figure,
         failed=failed,
         left_out=named_together((one['name'], one['reason']) for one in left_out),
+        mixed=mixed,
         version=__version__,
         command=command,
         adaptations=_adaptations(settings.output_dir),

@@ -362,10 +362,7 @@ def _match_grids(masks: list[Mask], labels: list[Label]) -> Matched:
     try:
         placed = place(labels, segmented.grids_of(list(by_path.values())))
     except MisfitError as error:
-        error.advice = (
-            'A label is compared on the grid of a mask: run the participant level with '
-            '--output-spaces and the contrast that the label was drawn on.'
-        )
+        error.advice = segmented.SHIFTED if error.shifted else segmented.OTHER_GRID
         raise
     mask = by_path[placed.image]
     return mask, segmented.read_mask(mask.path), placed

@@ -34,6 +34,14 @@ from ssl2_bids.workflows.current_results import (
     unfinished_results,
 )
 
+SHIFTED = (
+    'Show label and mask in a viewer. If the label lies on the lesions, save it on the grid of '
+    'the mask.'
+)
+OTHER_GRID = (
+    'A label is compared on the grid of a mask: run the participant level with --output-spaces '
+    'and the contrast that the label was drawn on.'
+)
 Unit = tuple[str, str]  # participant and session, the latter empty where there is none
 OldResults = Mapping[tuple[Unit, str], tuple[str, frozenset[str]]]
 

@@ -917,7 +917,7 @@ def mistakes(case: str, site: GroupSettings) -> GroupSettings:
     [
         ('off the grid', MisfitError, r'origin \(-63.00.*origin \(-66.00'),
         ('all empty', DataError, 'all labels are empty'),
-        ('all free of lesions', DataError, 'no label has a lesion'),
+        ('all free of lesions', DataError, r'all labels are empty \(2 of 2\)'),
         ('too many folds', UsageError, '--folds 2'),
         ('a single one', UsageError, 'there is one'),
         ('one left by empty labels', UsageError, 'there is one'),

@@ -36,7 +36,7 @@ def add_result(
     session: str | None = None,
     reference: str = 'T1w',
     desc: str = '',
-    **sidecar: str | bool,
+    **sidecar: str | bool | float | list[str],
 ) -> UnitNames:
     """What the participant level leaves of one session, as far as the group level reads it."""
     names = UnitNames(out, subject, session, reference, desc)
@@ -464,6 +464,34 @@ def test_a_sloppy_result_beside_usual_ones_is_left_out(cohort):
     )
     name = 'group_space-MNI152NLin2009aSym_lesion-frequency.json'
     assert 'sub-02' not in json.loads((cohort.output_dir / name).read_text())['Participants']
+
+
+def test_results_with_different_settings_are_named(cohort, caplog):
+    out = cohort.output_dir
+    for number in range(1, 8):
+        add_result(out, f'0{number}', 5.0, Threshold=0.5, MinimumLesionVolume=3.0)
+    assert run_group_level(cohort, show=lambda text: None) == 0
+    assert 'different' not in caplog.text
+    for subject in ('02', '04'):
+        add_result(out, subject, 5.0, Threshold=0.5, MinimumLesionVolume=10.0)
+    assert run_group_level(cohort, show=lambda text: None) == 0
+    text = 'results have different least volumes of a lesion (3 mm³ in 5 sessions; 10 mm³ in '
+    assert f'the default model: the {text}sub-02, sub-04)' in caplog.text
+    assert f'<p>The {text}sub-02, sub-04)' in (out / 'group_report.html').read_text()
+    assert 'different thresholds' not in caplog.text
+
+
+def test_thresholds_are_compared_among_results_of_the_same_contrasts(cohort, caplog):
+    add_result(cohort.output_dir, '01', 5.0, Threshold=0.4, Channels=['FLAIR'])
+    for number in range(2, 8):
+        add_result(cohort.output_dir, f'0{number}', 5.0, Threshold=0.5)
+    assert run_group_level(cohort, show=lambda text: None) == 0
+    assert 'different' not in caplog.text
+    add_result(cohort.output_dir, '02', 5.0, Threshold=0.6)
+    assert run_group_level(cohort, show=lambda text: None) == 0
+    assert 'the results of T1w have different thresholds (0.5 in 5 sessions; 0.6 in sub-02)' in (
+        caplog.text
+    )
 
 
 def test_a_second_result_counts_as_long_as_the_images_that_it_was_made_from(cohort):

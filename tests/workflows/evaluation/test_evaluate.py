@@ -18,6 +18,7 @@ from ssl2_bids.networks.weights import find_model
 from ssl2_bids.volume import Volume, read, reorient, resample, write
 from ssl2_bids.workflows.evaluation.lesion_free import look_for_false_lesions
 from ssl2_bids.workflows.evaluation.run import evaluate
+from ssl2_bids.workflows.evaluation.segmented import OTHER_GRID, SHIFTED
 
 SHAPE = (20, 22, 24)
 RAS = np.array([[1.0, 0, 0, -10], [0, 1, 0, -20], [0, 0, 1, 5], [0, 0, 0, 1]])
@@ -250,7 +251,10 @@ def test_label_on_another_grid_is_refused_with_both_grids(datasets):
     assert 'sub-01_space-FLAIR_label-L_mask.nii.gz' in text
     assert 'origin (-10.00, -20.00, 5.50)' in text
     assert 'origin (-10.00, -20.00, 5.00)' in text
-    assert '--output-spaces' in failure.error.advice
+    assert failure.error.advice == SHIFTED
+    write(Volume(label.data[:-1], label.affine), path, dtype=np.uint8)
+    (failure,) = evaluate(pred, manual).failures
+    assert failure.error.advice == OTHER_GRID
 
 
 def test_mask_in_the_space_of_the_label_is_chosen(datasets):
