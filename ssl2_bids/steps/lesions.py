@@ -104,6 +104,11 @@ def label_instances(mask: np.ndarray, *, voxel_volume: float, minimum_volume: fl
     return numbers[labels]
 
 
+def count_lesions(mask: np.ndarray) -> int:
+    """The number of 26-connected components of a mask of shape (I, J, K), of any volume."""
+    return int(ndimage.label(mask > 0, structure=NEIGHBOURS)[1])
+
+
 def find_lesions(probability: Volume, *, threshold: float, minimum_volume: float) -> Lesions:
     """Find the lesions in a lesion probability.
 

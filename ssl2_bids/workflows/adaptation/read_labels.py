@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage
 
 from ssl2_bids.bids.labels import Label
 from ssl2_bids.bids.outputs import read_sidecar, sidecar_path
@@ -17,7 +16,7 @@ from ssl2_bids.files import sha256
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.settings import GroupSettings
 from ssl2_bids.steps.annotation import Annotation
-from ssl2_bids.steps.lesions import NEIGHBOURS
+from ssl2_bids.steps.lesions import count_lesions
 from ssl2_bids.volume import Volume, resample
 from ssl2_bids.voxel_grid import Grid
 from ssl2_bids.wording import counted
@@ -175,7 +174,7 @@ def _doubt(case: Case, annotation: Annotation) -> str:
         marked = read_result(case.result.names.path('anat.mask'), dtype=np.uint8).data > 0
     except DataError:  # nothing to compare with
         return ''
-    lesions, of_model = (ndimage.label(mask, NEIGHBOURS)[1] for mask in (drawn, marked))
+    lesions, of_model = map(count_lesions, (drawn, marked))
     if lesions < SEVERAL:  # there may be no more to draw
         return '' if of_model < MANY else FEW.format(counted(lesions, 'lesion'), of_model)
     for axis in range(3):

@@ -42,7 +42,8 @@ WITHIN = 'tested on slices of a single participant: evidence within one person'
 IN_ANY_CASE = 'calibrated whatever the test gives'
 KEPT = 'the threshold of the start model stays'
 NOT_TESTED = (
-    'not tested: lesions in a single slice, or in its neighbours alone, leave nothing for a test'
+    'not tested: lesions in a single slice, or in its neighbours alone, leave nothing for a test, '
+    'nor does a single lesion'
 )
 ON_TWIN = 'recalibrated on {people} people of the scanner twin, without a test on real scans'
 AT_LEAST = 'the scanner twin asks for a move of the threshold by at least {move:+.2f}'

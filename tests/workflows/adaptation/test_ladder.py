@@ -474,6 +474,19 @@ def test_a_lesion_in_few_slices_is_not_tested_by_tissue_without_lesions(site):
     assert (mask_of(site, 1) & few).any()
 
 
+@pytest.mark.parametrize('first', range(3))
+def test_pieces_of_one_lesion_are_no_test_of_each_other(site, first):
+    """Wherever the border of two parts lies within the lesion."""
+    shutil.rmtree(site.labels[0] / 'sub-02')
+    one = np.zeros(SHAPE, bool)
+    one[8:12, 8:12, 6 + first : 14 + first] = True
+    put_label(site.labels[0], '01', one)
+    code, output = run(replace(site, resegment=False))
+    assert code == 0
+    assert 'leave nothing for a test, nor does a single lesion' in output
+    assert (card_of(site)['Accepted'], card_of(site)['Rungs']) == (False, [])
+
+
 def test_a_slice_of_another_axis_is_not_tested_on_pieces_of_itself(site):
     shutil.rmtree(site.labels[0] / 'sub-02')
     drawn = head(1).lesion
