@@ -29,7 +29,7 @@ def test_a_run_with_one_labelled_participant(run_app, simulated, tmp_path):
     ]  # fmt: skip
     refused = run_app(*words, '--participant-label', '02')
     assert refused.returncode == 66
-    assert 'neither selected nor segmented before: sub-01' in refused.stderr
+    assert 'neither selected nor segmented before by committee-3t: sub-01' in refused.stderr
     done = run_app(*words)
     assert done.returncode == 0, done.stderr
     card = json.loads((out / 'models/calibrated/model.json').read_text())

@@ -27,7 +27,7 @@ MAX_LOSS = 0.02  # of the mean Dice out of fold, where the labels of the fit gai
 LEAST_WITHIN = 0.02  # of the Dice, of any rung, where the cases are of one participant (ibid.)
 # of the Dice, and in mm: what a lower threshold by one participant alone needs (ibid.)
 LEAST_LOWERED, LEAST_SPAN = 0.1, 60.0
-RULE_OF_ONE = LEAST_WITHIN, LEAST_LOWERED, LEAST_SPAN
+RULE_OF_ONE = LEAST_WITHIN, LEAST_LOWERED, LEAST_SPAN, 'pieces of one lesion are no test'
 MIN_DICE = 0.15  # below it a model does not know these labels: they may be of other scans
 UNKNOWN_LABELS = f'the Dice is below {MIN_DICE:g}: check that the labels belong to these scans'
 MAX_F1_LOSS = 0.05  # of the mean lesion F1: a higher Dice must not cost whole lesions

@@ -70,6 +70,7 @@ from ssl2_bids.workflows.adaptation.cases import (
 from ssl2_bids.workflows.adaptation.first_results import segmented_by
 from ssl2_bids.workflows.adaptation.former_calibrations import remove_former
 from ssl2_bids.workflows.adaptation.read_labels import all_empty, is_drawn
+from ssl2_bids.workflows.adaptation.start_model import segmented_by_others
 from ssl2_bids.workflows.annotations import place, ras_grid, read_annotation
 from ssl2_bids.workflows.current_results import current_results
 from ssl2_bids.workflows.participant.outcomes import Outcome
@@ -127,7 +128,7 @@ def run_calibrated(
         show('\n'.join(describe(planned)))
         return code, outcomes
     try:
-        complete = calibrate(planned, show)
+        complete = calibrate(planned, show, command)
     except Ssl2Error as error:
         log.error('not calibrated: %s', error)
         return error.exit_code if error.exit_code in WRITING else code or error.exit_code, outcomes
@@ -190,9 +191,10 @@ def _check_segmented(planned: Calibrating) -> None:
         names = ', '.join(unit_name(*unit) for unit in missing)
         people = ' '.join(dict.fromkeys(subject for subject, _ in missing))
         raise NoInputError(
-            f'labelled, but neither selected nor segmented before: {names}',
+            f'labelled, but neither selected nor segmented before by {planned.card.name}: {names}',
             advice=f'Segment the labelled participants first (--participant-label {people}), or '
-            f'leave them out of the recalibration (--exclude-participant-label {people}).',
+            f'leave them out of the recalibration (--exclude-participant-label {people}).'
+            + segmented_by_others(planned.settings.output_dir, missing),
             path=planned.settings.output_dir,
         )
 
@@ -254,7 +256,7 @@ def _first_results(planned: Calibrating, units: Sequence[Unit]) -> list[Result]:
     return [result for result in current_results(found)[0] if not is_sloppy(result.sidecar)]
 
 
-def calibrate(planned: Calibrating, show: ShowLine) -> bool:
+def calibrate(planned: Calibrating, show: ShowLine, command: str = '') -> bool:
     """Fit and store the calibrated model, and give the sessions their second result.
 
     Returns
@@ -309,8 +311,9 @@ def calibrate(planned: Calibrating, show: ShowLine) -> bool:
                 complete = complete and not selected
             elif selected or not done:
                 cases.append(case)
+        network, start = load_network(card, device), planned.card
         failures = resegment(
-            cases, card, load_network(card, device), device=device, show=show, start=planned.card
+            cases, card, network, device=device, show=show, start=start, command=command
         )
         remove_former(root, [*planned.selected, *others], card)
     return complete and not failures

@@ -37,6 +37,7 @@ from ssl2_bids.workflows.adaptation.read_labels import (
     seen_before,
     warn_of_refused,
 )
+from ssl2_bids.workflows.adaptation.start_model import another_model, warn_of_start
 from ssl2_bids.workflows.participant.sloppy import WARNING
 
 if TYPE_CHECKING:
@@ -148,6 +149,7 @@ def plan_adaptation(settings: GroupSettings, results: Sequence[Result]) -> Adapt
     usual = _usual(results)
     card = find_model(settings.model, settings.output_dir)
     cases = find_cases(settings, usual, card)
+    warn_of_start(settings, card, [case.result for case in cases])
     if not any(case.labels for case in cases) and settings.strategy is None:
         raise without_labels(folders, 'Give the folder of labels with --labels.')
     check_output(card)
@@ -271,7 +273,7 @@ def check_existing(adaptation: Adaptation, configuration: str) -> dict[str, Any]
     UsageError : the name belongs to another model, whose results stand in the output folder.
     DataError : a card is there that cannot be read.
     """
-    folder = adaptation.settings.output_dir / adaptation.folder
+    label, folder = adaptation.settings.label, adaptation.settings.output_dir / adaptation.folder
     if not (folder / CARD_FILE).is_file():
         return None
     card = read_sidecar(folder / CARD_FILE)
@@ -279,10 +281,8 @@ def check_existing(adaptation: Adaptation, configuration: str) -> dict[str, Any]
         return card
     if card.get('Accepted', True):
         raise UsageError(
-            f'there is another model named {adaptation.settings.label}: of other labels, options '
-            'or scans',
-            advice='Choose another name with --label, or remove that folder and the results '
-            f'desc-{adaptation.settings.label}.',
+            another_model(label, card, adaptation.card.name),
+            advice=f'Choose another --label, or remove that folder and the results desc-{label}.',
             path=folder,
         )
     return None

@@ -58,7 +58,7 @@ def first_probability(work: Work) -> Probability:
             return stored.data[box]
         kept = work.folder / f'probability-{one.case.name}-first.npy'
         if one.case.name not in reported:
-            work.show(f'{one.case.name}: {stored}; the network segments it again')
+            work.show(f'{one.case.name}: {stored}; {work.adaptation.card.name} segments it again')
             reported.add(one.case.name)
             annotation = work.annotations[one.case.name]
             card = work.adaptation.card

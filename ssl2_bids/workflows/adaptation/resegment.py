@@ -57,6 +57,7 @@ def resegment(
     device: str,
     show: ShowLine,
     start: Card | None = None,
+    command: str = '',
 ) -> list[FailedSession]:
     """Segment all cases that this model has not segmented before; then the pages and citations.
 
@@ -68,6 +69,7 @@ def resegment(
     cases : all below one output folder.
     start : where the model is this one recalibrated: its stored probabilities are taken, where
         they are there, and the network does not run.
+    command : of this run, for the pages.
 
     Raises
     ------
@@ -84,7 +86,7 @@ def resegment(
         show(f'segmented by {card.label} already: {finished}')
     for number, case in enumerate(todo, start=1):
         try:
-            how = segment_case(case, card, network, device=device, start=start)
+            how = segment_case(case, card, network, device=device, start=start, command=command)
             show(f'{case.name}: segmented by {card.label} ({number} of {len(todo)}){how}')
         except Ssl2Error as error:
             if error.exit_code in WRITING and not isinstance(error, ReadError):
@@ -111,6 +113,7 @@ def segment_case(
     *,
     device: str,
     start: Card | None = None,
+    command: str = '',
 ) -> str:
     """Segment one session and write its derivatives; the sidecar of the mask comes last.
 
@@ -162,7 +165,7 @@ def segment_case(
         model=_model_keys(case, card, channels, device),
         remark=RESULT,
     )
-    write_section(case, card, images, segmentation)
+    write_section(case, card, images, segmentation, command)
     write_json(names.done_marker, write_segmentation(segmentation))
     take_away(names)
     return f': {stored}' if isinstance(stored, str) and stored else ''

@@ -35,7 +35,7 @@ BELOW = 'Lesions below {:g} mm³ were left out.'
 
 
 def write_section(
-    case: Case, card: Card, images: dict[str, Volume], found: SegmentationFiles
+    case: Case, card: Card, images: dict[str, Volume], found: SegmentationFiles, command: str = ''
 ) -> None:
     """Write the summary of a second result, its figures and the volumes of its viewer.
 
@@ -44,6 +44,7 @@ def write_section(
     Parameters
     ----------
     images : what the model saw, by contrast.
+    command : of this run; without it that of the first result stays.
     """
     names, brain = found.names, found.brain_mask
     root = names.root
@@ -94,7 +95,7 @@ def write_section(
         },
         'methods': [
             *(_without_minimum(base['methods']) if of_minimum else base['methods']),
-            *_sentences(card, float(found.model['Threshold'])),
+            *_sentences(card, float(found.model['Threshold']), base['model']['Name']),
             *of_minimum,
         ],
         'lesions': lesion_rows(found.table),
@@ -111,14 +112,16 @@ def write_section(
             [*outputs, *map(sidecar_path, outputs), *(f.path for f in figures), script],
         ),
         'provenance': base['provenance']
-        | {'configuration': found.model['ConfigurationHash'], 'model sha256': card.sha256},
+        | {'configuration': found.model['ConfigurationHash'], 'model sha256': card.sha256}
+        | ({'command': command} if command else {}),
     }
     write_json(names.path('report.summary'), content)
 
 
-def _sentences(card: Card, threshold: float) -> list[str]:
+def _sentences(card: Card, threshold: float, first: str | None = None) -> list[str]:
+    """What was done after the first segmentation, which was by the model ``first`` if given."""
     if card.content.get('Rung') == RECALIBRATED:
-        return _of_recalibration(card, threshold)
+        return _of_recalibration(card, threshold, first)
     return [*_of_training(card), *_of_numbers(card, threshold)]
 
 
@@ -160,14 +163,21 @@ def _named(parent: dict[str, str]) -> str:
     return uncited(f'{parent["Name"]} {parent["Version"]}')
 
 
-def _of_recalibration(card: Card, threshold: float) -> list[str]:
+def _of_recalibration(card: Card, threshold: float, first: str | None) -> list[str]:
     parent, fitted = card.content['Parent'], card.content['Recalibration']
     count, twin = len(card.content['Evidence']['Labelled']), card.content.get('Twin')
     masks = f'manual lesion masks of {count} participant{"s" if count > 1 else ""}'
     of_twin = f'the lesions of {_people_of(twin, twin["People"])}' if twin else ''
+    again = first is not None and first != parent['Name']  # the first result is of another model
+    which = f'The probabilities of {_named(parent)} were then'
+    if again:
+        which = (
+            f'The preprocessed images were then segmented again with {_named(parent)}, and its '
+            'probabilities were'
+        )
     sentences = [
-        f'The probabilities of {_named(parent)} were then recalibrated for '
-        f'the site (model {uncited(card.name)}; no training): the logit was multiplied by '
+        f'{which} recalibrated for the site (model {uncited(card.name)}; no training): '
+        f'the logit was multiplied by '
         f'{fitted["Scale"]:.2f} and changed by {fitted["Shift"]:.2f} [@guo2017], fitted to '
         f'{masks if count else of_twin}.'
     ]
@@ -176,6 +186,11 @@ def _of_recalibration(card: Card, threshold: float) -> list[str]:
         sentences.append(
             f'The threshold was fitted to the same lesions{also}: voxels with a recalibrated '
             f'probability of at least {threshold:.2f} were classified as lesion.'
+        )
+    elif again:
+        sentences.append(
+            f'The threshold of this model was kept: voxels with a recalibrated probability of at '
+            f'least {threshold:.2f} were classified as lesion.'
         )
     else:
         sentences.append('The threshold of the first segmentation was kept.')

@@ -142,8 +142,8 @@ def begin(adaptation: Adaptation, show: ShowLine) -> Work:
     size = cache.estimated_size(cases, adaptation.card, place) if trains else 0
     prepared = f'; prepared images take up to {size / 1e9:.2g} GB in {settings.work_dir}'
     show(
-        f'adaptation: {counted(len(cases), "session")}, {len(annotations)} of them labelled; '
-        f'device: {device}{prepared if trains else ""}'
+        f'adaptation of {adaptation.card.name}: {counted(len(cases), "session")}, '
+        f'{len(annotations)} of them labelled; device: {device}{prepared if trains else ""}'
     )
     if annotations and not settings.labels:
         found = [label.path for case in cases for label in case.labels]

@@ -45,6 +45,9 @@ NOT_TESTED = (
     'not tested: lesions in a single slice, or in its neighbours alone, leave nothing for a test, '
     'nor does a single lesion'
 )
+AGAIN_FIRST = (
+    '; before that {name} segments {count} of them again, in the time of the participant level'
+)
 ON_TWIN = 'recalibrated on {people} people of the scanner twin, without a test on real scans'
 AT_LEAST = 'the scanner twin asks for a move of the threshold by at least {move:+.2f}'
 LOWERED = (
@@ -243,7 +246,7 @@ def test_untrained(
         return [], {}
     card = work.adaptation.card
     again = [c for c in cases if stored_by_another(c.one.case.result, card)]
-    first = f'; before that the network segments {len(again)} of them again' if again else ''
+    first = AGAIN_FIRST.format(name=card.name, count=len(again)) if again else ''
     work.show(
         f'recalibration on {counted(len(cases), "labelled session")}, '
         f'without training: about {ladder.expected_seconds(cases):.2g} seconds{first}'

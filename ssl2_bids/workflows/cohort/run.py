@@ -114,7 +114,7 @@ def run_group_level(
         try:
             if adaptation:
                 with _lock_work(settings.work_dir):
-                    lost = _adapt(adaptation, show)
+                    lost = _adapt(adaptation, show, command)
                 chosen = _select(settings, set(units))
                 results, missing = chosen.results, _missing(units, chosen, settings.output_dir)
                 _warn_of_left_out([one for one in chosen.out_of_date if one not in former])
@@ -202,7 +202,7 @@ def _reason(subject: str, session: str | None, text: str) -> dict[str, str]:
     return {'name': name, 'subject': subject, 'reason': text}
 
 
-def _adapt(adaptation: Adaptation, show: ShowLine) -> list[dict[str, str]]:
+def _adapt(adaptation: Adaptation, show: ShowLine, command: str) -> list[dict[str, str]]:
     """Adapt, or take up what was adapted before; the sessions that were not segmented again."""
     from ssl2_bids.networks.weights import check_unneeded_weights, load_network, read_card
     from ssl2_bids.workflows.adaptation.first_results import segmented_by
@@ -235,6 +235,7 @@ def _adapt(adaptation: Adaptation, show: ShowLine) -> list[dict[str, str]]:
         device=work.device,
         show=show,
         start=adaptation.card if card.content.get('Rung') == RECALIBRATED else None,
+        command=command,
     )
     return [
         {'name': f.case.name, 'subject': f.case.participant, 'reason': str(f.error)}

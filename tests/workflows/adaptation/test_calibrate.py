@@ -684,7 +684,7 @@ def itself(site: ParticipantSettings) -> ParticipantSettings:
         (damaged_sidecar, DataError, 'no label of a processed participant can be used'),
         (of_another_grid, DataError, 'the label fits no image of its session'),
         (empty, DataError, r'all labels are empty \(1 of 1\)'),
-        (not_segmented, NoInputError, 'neither selected nor segmented before: sub-01'),
+        (not_segmented, NoInputError, 'neither selected nor segmented before by .*: sub-01'),
         (damaged, DataError, 'sub-01_label-lesion_mask'),
         (itself, UsageError, 'which is also the start model'),
     ],
@@ -699,6 +699,16 @@ def test_mistakes_are_named_before_anything_is_segmented(mistake, kind, text, si
     with pytest.raises(kind, match=text) as raised:
         calibrating.run_calibrated(wrong)
     assert raised.value.advice
+
+
+def test_labelled_participants_segmented_by_another_model_are_no_new_work(site, tmp_path):
+    other = shutil.copytree(site.model, tmp_path / 'other')
+    card = read_sidecar(other / 'model.json')
+    write_json(other / 'model.json', card | {'Name': 'other-3t', 'Label': 'other3t'})
+    asked = replace(site, model=str(other), participants=('02',))
+    with pytest.raises(NoInputError, match='segmented before by other-3t: sub-01') as raised:
+        plan_calibration(asked)
+    assert f'results of other models: --model {card["Name"]}.' in raised.value.advice
 
 
 def test_what_is_impossible_after_all_leaves_the_first_results(site, caplog, monkeypatch):

@@ -161,11 +161,33 @@ def test_probabilities_of_another_model_are_named_and_the_network_runs(site):
         write_json(path, content)
     code, output = run(replace(site, label='second'))
     assert code == expected[0] == 0
-    assert 'seconds; before that the network segments 1 of them again\n' in output
+    again = (
+        '; before that phantom-3t segments 1 of them again, in the time of the participant level'
+    )
+    assert again in output
     assert 'sub-01: the probability in the output folder is of elsewhere' in output
     assert 'sub-03: segmented by second (3 of 4): the probability in the output' in output
     for number, mask in ((1, expected[1]), (3, expected[2])):
         assert (mask_of(site, number, '_desc-second') == mask).mean() > 0.999
+
+
+def test_results_of_another_model_than_the_default_are_named_before_anything_is_done(
+    site, caplog, tmp_path
+):
+    """The masks that the user has are those of another start model than ``group`` would take."""
+    assert run(replace(site, label='of2', dry_run=True))[0] == 0
+    assert 'the start model is' not in caplog.text  # --model was given
+    assert run(replace(site, resegment=False))[0] == 0
+    other = shutil.copytree(site.model, tmp_path / 'other')
+    content = read_sidecar(other / 'model.json') | {'Name': 'other-3t'}
+    write_json(other / 'model.json', content)
+    with pytest.raises(UsageError, match='of another start model, phantom-3t and not other-3t'):
+        run(replace(site, model=str(other)))
+    run(replace(site, model=None, label='of3', dry_run=True))
+    assert (
+        'the start model is committee-3t, the default, and the output folder has no result of it: '
+        'its results are of phantom-3t (4 sessions). With --model phantom-3t that model is adapted'
+    ) in caplog.text
 
 
 def test_without_time_for_a_training_the_recalibration_is_taken(site, monkeypatch):

@@ -62,6 +62,18 @@ def test_a_former_card_does_not_count_people_of_the_twin_who_are_kept_apart():
     assert 'trained with 16 simulated people' in labelled
 
 
+@pytest.mark.parametrize('moved', [0.0, 0.3])
+def test_the_first_result_of_another_model_is_no_result_of_the_start_model(moved):
+    fitted = CONTENT['Recalibration'] | {'ThresholdMove': moved}
+    more = {'Rung': 'recalibrated', 'Evidence': {'Labelled': ['sub-01']}, 'Twin': None}
+    card = SimpleNamespace(name='c', content=CONTENT | more | {'Recalibration': fitted})
+    same, other = (' '.join(_sentences(card, 0.6, n)) for n in ('committee-3t', 'fast-3t'))
+    assert 'The probabilities of committee-3t 1 were then recalibrated' in same
+    assert 'segmented again with committee-3t 1, and its probabilities were recalib' in other
+    assert 'of at least 0.60 were classified as lesion' in other
+    assert 'first segmentation' not in other
+
+
 def recalibrated(parent: Card, label: str, least: float) -> Card:
     """A model with the parent's network and a minimum lesion volume in mm^3 of a site."""
     fitted = {'Scale': 1.0, 'Shift': 0.5, 'ThresholdMove': 0.2, 'MinimumLesionVolume': least}
