@@ -58,7 +58,7 @@ def render(
     version: str,
     failed: Sequence[Mapping[str, Any]] = (),
     left_out: Sequence[tuple[str, str]] = (),
-    mixed: Mapping[str, Sequence[str]] | None = None,
+    remarks: Mapping[str, Sequence[str]] | None = None,
     frequency_figure: str | None = None,
     covariates: Sequence[str] = ('age', 'sex', 'group'),
     dataset: str = '',
@@ -75,7 +75,7 @@ def render(
     version : of the software.
     failed : :class:`Failed`, those without a result.
     left_out : names of sessions with a result that does not count, beside one that does, and why.
-    mixed : by label of the model, how the settings of its results differ.
+    remarks : by label of the model, settings that differ among its results, and what it lacks.
     frequency_figure : SVG of :func:`ssl2_bids.reports.figures.session.draw_frequency`, relative.
     covariates : columns shown beside the results, where any row has them.
     dataset : name of the dataset.
@@ -94,7 +94,7 @@ def render(
         rows=shown,
         failed=[_lost(entry, path.parent) for entry in failed],
         left_out=left_out,
-        cohorts=[_cohort(shown, model, mixed or {}) for model in models],
+        cohorts=[_cohort(shown, model, remarks or {}) for model in models],
         flagged=[row for row in shown if row['flags']],
         participants=len({row['participant_id'] for row in shown}),
         regions=region_names(shown),
@@ -160,7 +160,7 @@ def _known(value: Any) -> bool:
 
 
 def _cohort(
-    rows: Sequence[dict[str, Any]], model: str, mixed: Mapping[str, Sequence[str]]
+    rows: Sequence[dict[str, Any]], model: str, remarks: Mapping[str, Sequence[str]]
 ) -> dict[str, Any]:
     """Medians, charts and remarks of the results of one model."""
     mine = [row for row in rows if row['model'] == model]
@@ -174,7 +174,7 @@ def _cohort(
         ]
     return {
         'model': model,
-        'mixed': mixed.get(mine[0]['model_label'] or '', ()),
+        'remarks': remarks.get(mine[0]['model_label'] or '', ()),
         'results': len(mine),
         'volume': _quartiles(volumes),
         'count': _quartiles(counts),

@@ -37,7 +37,6 @@ from ssl2_bids.locks import ADAPTATION_LOCK, locked
 from ssl2_bids.progress import ShowLine
 from ssl2_bids.settings import ATLAS_SPACE, RECALIBRATED, GroupSettings
 from ssl2_bids.volume import Volume
-from ssl2_bids.wording import counted
 from ssl2_bids.workflows.adaptation import torchrun as nodes
 from ssl2_bids.workflows.adaptation.cases import label_folders, labelled_in
 from ssl2_bids.workflows.adaptation.description import describe as describe_adaptation
@@ -48,6 +47,7 @@ from ssl2_bids.workflows.adaptation.plan import (
     plan_adaptation,
 )
 from ssl2_bids.workflows.cohort.frequency import write_frequency
+from ssl2_bids.workflows.cohort.remarks import in_words, warn_of_remarks
 from ssl2_bids.workflows.cohort.tables import cohort_rows, name_of_model, write_tables
 from ssl2_bids.workflows.current_results import (
     ADAPT_AGAIN,
@@ -56,7 +56,6 @@ from ssl2_bids.workflows.current_results import (
     named_together,
     unfinished_results,
 )
-from ssl2_bids.workflows.mixed_settings import warn_of_mixed
 
 log = logging.getLogger('ssl2_bids')
 
@@ -131,12 +130,11 @@ def run_group_level(
                 log.error('%s: %s', problem['name'], problem['reason'])
             raise DataError(problems[0]['reason'])  # it has the path and the advice
         write_tables(settings, rows)
-        mixed = warn_of_mixed(results)
+        remarks = warn_of_remarks(results)
         named = {one['name'] for one in missing}
         left_out = [one for one in chosen.out_of_date if one['name'] not in named]
-        _write_page(settings, rows, frequency, missing + problems, left_out, mixed, command)
-    people = len({row['participant_id'] for row in rows})
-    show(f'{counted(len(rows), "result")} of {counted(people, "participant")}')
+        _write_page(settings, rows, frequency, missing + problems, left_out, remarks, command)
+    show(in_words(rows))
     for problem in problems:
         log.error('%s: %s', problem['name'], problem['reason'])
     if missing:
@@ -358,7 +356,7 @@ def _write_page(
     frequency: tuple[Volume, Path],
     failed: list[dict[str, str]],
     left_out: list[dict[str, str]],
-    mixed: dict[str, list[str]],
+    remarks: dict[str, list[str]],
     command: str,
 ) -> None:
     from ssl2_bids.reports import group
@@ -371,7 +369,7 @@ def _write_page(
         frequency_figure=figure,
         failed=failed,
         left_out=named_together((one['name'], one['reason']) for one in left_out),
-        mixed=mixed,
+        remarks=remarks,
         version=__version__,
         command=command,
         adaptations=_adaptations(settings.output_dir),

@@ -481,6 +481,26 @@ def test_results_with_different_settings_are_named(cohort, caplog):
     assert 'different thresholds' not in caplog.text
 
 
+def test_sessions_that_a_model_of_the_site_lacks_are_named(cohort, caplog):
+    shown: list[str] = []
+    add_result(cohort.output_dir, '01', 5.0, desc='fast3t')  # of the participant level
+    assert run_group_level(cohort, show=shown.append) == 0
+    assert 'no result of' not in caplog.text
+    for subject in ('01', '03'):
+        add_result(cohort.output_dir, subject, 5.0, desc='calibrated', FirstResult='')
+    assert run_group_level(replace(cohort, participants=('01', '03')), show=shown.append) == 0
+    assert 'no result of' not in caplog.text
+    assert run_group_level(cohort, show=shown.append) == 0
+    text = (
+        'no result of sub-02, sub-04, sub-05, sub-06, sub-07: its numbers are of 2 of 7 sessions, '
+        'and cannot be compared with those of other models; run the same "participant '
+        '--calibrate-from" command again'
+    )
+    assert f'calibrated: {text}' in caplog.text
+    page = (cohort.output_dir / 'group_report.html').read_text()
+    assert page.count('o result of sub-02, sub-04, sub-05') == 1
+
+
 def test_thresholds_are_compared_among_results_of_the_same_contrasts(cohort, caplog):
     add_result(cohort.output_dir, '01', 5.0, Threshold=0.4, Channels=['FLAIR'])
     for number in range(2, 8):
