@@ -332,7 +332,7 @@ def _fit(planned: Calibrating, known: Card | None, show: ShowLine) -> tuple[Card
     from ssl2_bids.workflows.adaptation.plan import Adaptation
     from ssl2_bids.workflows.adaptation.scores import compare_metrics
     from ssl2_bids.workflows.adaptation.state import begin
-    from ssl2_bids.workflows.adaptation.untrained import recalibrate
+    from ssl2_bids.workflows.adaptation.untrained import KEPT, recalibrate
 
     settings = planned.settings
     results = _first_results(planned, list(planned.labels))
@@ -364,8 +364,10 @@ def _fit(planned: Calibrating, known: Card | None, show: ShowLine) -> tuple[Card
         return known, work.device
     adapted = recalibrate(work)
     move = adapted.recalibration.move
-    how = f'its logit moves by {move:+.2f}' if move else 'it stays'
-    show(f'{CALIBRATED}: {adapted.decision.reason}; threshold: {how}')
+    reason = adapted.decision.reason
+    if KEPT not in reason:
+        reason += f'; threshold: {f"its logit moves by {move:+.2f}" if move else "it stays"}'
+    show(f'{CALIBRATED}: {reason}')
     compared = compare_metrics(adapted.rows, seed=settings.random_seed)
     write_history(work)
     write_json(

@@ -143,7 +143,7 @@ def begin(adaptation: Adaptation, show: ShowLine) -> Work:
     prepared = f'; prepared images take up to {size / 1e9:.2g} GB in {settings.work_dir}'
     show(
         f'adaptation of {adaptation.card.name}: {counted(len(cases), "session")}, '
-        f'{len(annotations)} of them labelled; device: {device}{prepared if trains else ""}'
+        f'{len(annotations)} of them labelled; device: {device}{prepared if size else ""}'
     )
     if annotations and not settings.labels:
         found = [label.path for case in cases for label in case.labels]

@@ -22,6 +22,7 @@ from ssl2_bids.progress import ShowLine
 from ssl2_bids.settings import GroupSettings, ParticipantSettings
 from ssl2_bids.steps.annotation import Annotation
 from ssl2_bids.training.checkpoint import fingerprint
+from ssl2_bids.wording import counted
 from ssl2_bids.workflows.adaptation import prepare as cache
 from ssl2_bids.workflows.adaptation.cases import Case, find_cases
 from ssl2_bids.workflows.adaptation.prepare import PreparedSession
@@ -107,7 +108,8 @@ def draw_twin(
     parts = [asdict(site), settings.random_seed, heads, PILOTS, DRAWN, card.identity, __version__]
     folder = root / 'twin' / fingerprint(parts)[:16]
     show(
-        f'scanner twin: a protocol fitted to {site.people} people ({", ".join(site.sequences)}); '
+        f'scanner twin: a protocol fitted to {counted(site.people, "person", "people")} '
+        f'({", ".join(site.sequences)}); '
         f'{DRAWN} labelled people are drawn with it, and prepared as scans are, in {folder}'
     )
     for contrast, why in first.left_out.items():
