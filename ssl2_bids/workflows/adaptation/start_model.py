@@ -20,7 +20,6 @@ NO_RESULT = (
     'the start model is %s, the default, and the output folder has no result of it: its results '
     'are of %s. With --model %s that model is adapted'
 )
-OTHER_CHOICES = 'of other labels, options or scans'
 
 
 def warn_of_start(settings: GroupSettings, card: Card, results: Sequence[Result]) -> None:
@@ -69,6 +68,8 @@ def another_model(label: str, card: Mapping[str, Any], start: str) -> str:
     """
     parent = card.get('Parent')
     name = parent.get('Name') if isinstance(parent, dict) else None
-    other = name and name != start
-    what = f'of another start model, {name} and not {start}' if other else OTHER_CHOICES
-    return f'there is another model named {label}: {what}'
+    if name and name != start:
+        return (
+            f'there is another model named {label}: of another start model, {name} and not {start}'
+        )
+    return f'there is another model named {label}: of other labels, options or scans'

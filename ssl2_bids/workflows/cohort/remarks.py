@@ -1,4 +1,4 @@
-"""What a reader of the cohort's numbers must know of the results of each model."""
+"""What must be known beside the numbers of each model: settings that differ, missing sessions."""
 
 from __future__ import annotations
 
