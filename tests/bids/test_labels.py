@@ -448,3 +448,18 @@ def test_the_session_of_a_label_or_the_true_reason(tmp_path, name, sessions, ses
     assert found == session
     assert reason in why
     assert bool(reason) == bool(why)
+
+
+def test_files_beside_a_label_that_may_not_be_read_are_named(tmp_path, without_read_permission):
+    anat = 'sub-01/anat/sub-01_seg-lesions_dseg'
+    put(tmp_path, f'{anat}.nii.gz')
+    table, sidecar = (
+        put(tmp_path, f'{anat}.tsv', THREE_VALUES),
+        put(tmp_path, f'{anat}.json', '{}'),
+    )
+    assert look_for_labels(tmp_path).labels
+    for path in (table, sidecar):
+        without_read_permission(path)
+        ((_, reason),) = look_for_labels(tmp_path).left_out
+        assert f'{path.name}: cannot be read (Permission denied). Check the perm' in reason
+        path.chmod(0o644)

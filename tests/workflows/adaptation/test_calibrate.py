@@ -14,7 +14,14 @@ from site_phantom import CARD, SHAPE, add_person, head, make_low_model, put_labe
 
 from ssl2_bids.bids.outputs import UnitNames, find_results, read_sidecar, sidecar_path
 from ssl2_bids.bids.provenance import write_dataset_files
-from ssl2_bids.errors import SOME_FAILED, DataError, NoInputError, StorageError, UsageError
+from ssl2_bids.errors import (
+    SOME_FAILED,
+    DataError,
+    DeniedError,
+    NoInputError,
+    StorageError,
+    UsageError,
+)
 from ssl2_bids.files import sha256, write_json, write_text
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.networks.weights import find_model, load_network
@@ -699,6 +706,14 @@ def test_mistakes_are_named_before_anything_is_segmented(mistake, kind, text, si
     with pytest.raises(kind, match=text) as raised:
         calibrating.run_calibrated(wrong)
     assert raised.value.advice
+
+
+def test_a_label_that_may_not_be_read_is_66(site, without_read_permission):
+    (path,) = site.calibrate_from[0].rglob('*.nii.gz')
+    without_read_permission(path)
+    with pytest.raises(DeniedError, match='cannot be read .Permission denied.') as raised:
+        plan_calibration(site)
+    assert (raised.value.exit_code, raised.value.path) == (66, str(path))
 
 
 def test_what_is_impossible_after_all_leaves_the_first_results(site, caplog, monkeypatch):
