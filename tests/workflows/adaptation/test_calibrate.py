@@ -31,6 +31,7 @@ from ssl2_bids.workflows.adaptation import calibrate as calibrating
 from ssl2_bids.workflows.adaptation import resegment as segmenting
 from ssl2_bids.workflows.adaptation import untrained
 from ssl2_bids.workflows.adaptation.calibrate import calibrate, describe, plan_calibration
+from ssl2_bids.workflows.adaptation.cases import FILTERED, LEFT_OUT, NAMING
 from ssl2_bids.workflows.cohort.run import run_group_level
 from ssl2_bids.workflows.current_results import OUT_OF_DATE, current_results
 from ssl2_bids.workflows.evaluation.run import evaluate
@@ -706,6 +707,22 @@ def test_mistakes_are_named_before_anything_is_segmented(mistake, kind, text, si
     with pytest.raises(kind, match=text) as raised:
         calibrating.run_calibrated(wrong)
     assert raised.value.advice
+
+
+def test_the_names_of_labels_are_advised_only_where_none_is_named_so(site, caplog):
+    (path,) = site.calibrate_from[0].rglob('*.nii.gz')
+    with pytest.raises(NoInputError, match='no label of a processed') as raised:
+        plan_calibration(replace(site, excluded=('01',)))
+    assert 'label left out: not selected' in caplog.text
+    assert raised.value.advice == LEFT_OUT
+    filtered = {'labels': {'desc': 'consensus'}}
+    with pytest.raises(NoInputError, match='no label of a processed') as raised:
+        plan_calibration(replace(site, filters=filtered))
+    assert raised.value.advice == FILTERED
+    path.rename(path.with_name('sub-01_lesions.nii.gz'))
+    with pytest.raises(NoInputError, match='no label of a processed') as raised:
+        plan_calibration(site)
+    assert raised.value.advice == NAMING
 
 
 def test_a_label_that_may_not_be_read_is_66(site, without_read_permission):
