@@ -164,8 +164,7 @@ def check_geometry(image: nib.Nifti1Image, shape: tuple[int, ...], path: str | P
     if len(shape) != 3:
         raise DataError(
             f'the image has {len(shape)} axes (shape {image.shape}) where 3 are needed',
-            advice='Give one volume per file: split the series, or exclude the file with '
-            '--bids-filter-file.',
+            advice='Give one volume per file: split the series, or leave the file out.',
             path=path,
         )
     if min(shape) < 2:
@@ -174,7 +173,8 @@ def check_geometry(image: nib.Nifti1Image, shape: tuple[int, ...], path: str | P
     if int(header['sform_code']) == 0 and int(header['qform_code']) == 0:
         raise DataError(
             'the header gives no orientation (sform and qform codes are both 0)',
-            advice='Convert the image again from DICOM, or set the orientation by hand.',
+            advice='Convert the image again from DICOM, or set the orientation by hand; save a '
+            'mask on the grid of its image.',
             path=path,
         )
     affine = image.affine
@@ -184,7 +184,7 @@ def check_geometry(image: nib.Nifti1Image, shape: tuple[int, ...], path: str | P
         raise DataError(
             'the orientation in the header (sform or qform) is broken: '
             'it is not finite or not invertible',
-            advice='Convert the image again from DICOM.',
+            advice='Convert the image again from DICOM, or save a mask on the grid of its image.',
             path=path,
         )
     if int(header['sform_code']) == 0:
