@@ -153,6 +153,10 @@ class DeniedError(NoInputError):
     """A file or folder is there and may not be read."""
 
 
+class DeniedFileError(DeniedError, DataError):
+    """A file may not be read; it is passed over where a damaged one would be."""
+
+
 class UnavailableError(Ssl2Error):
     """The requested device, model or output space is not available."""
 

@@ -25,6 +25,7 @@ from zipfile import BadZipFile
 from ssl2_bids.errors import (
     CannotWriteError,
     DeniedError,
+    DeniedFileError,
     NoInputError,
     ReadError,
     Ssl2Error,
@@ -175,16 +176,19 @@ def storage_failure(error: Exception, path: str | Path) -> ReadError | None:
     )
 
 
+def outside_failure(error: Exception, path: str | Path) -> ReadError | DeniedFileError | None:
+    """:func:`storage_failure`, or the error for a file that may not be read."""
+    if isinstance(error, OSError) and error.errno in DENIED:
+        return DeniedFileError(f'cannot be read ({error.strerror})', advice=PERMISSIONS, path=path)
+    return storage_failure(error, path)
+
+
 def cannot_read(error: OSError, path: str | Path) -> NoInputError | ReadError:
     """The ``Ssl2Error`` for an ``OSError`` while reading ``path``."""
     if failed := storage_failure(error, path):
         return failed
     if error.errno in DENIED:
-        return DeniedError(
-            f'cannot be read ({error.strerror})',
-            advice=PERMISSIONS,
-            path=path,
-        )
+        return DeniedError(f'cannot be read ({error.strerror})', advice=PERMISSIONS, path=path)
     return NoInputError(f'cannot be read ({error.strerror})', path=path)
 
 

@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 
 from ssl2_bids.errors import DataError, lacks_memory
-from ssl2_bids.files import pointer_of, storage_failure, whole_file
+from ssl2_bids.files import outside_failure, pointer_of, whole_file
 from ssl2_bids.voxel_grid import Grid, spacing_of, voxel_volume_of
 
 PIECE = 1 << 20  # bytes that are read at once
@@ -60,7 +60,7 @@ def read(path: str | Path, *, contrast: str = '', dtype: type | None = np.float3
     ------
     DataError : not a NIfTI file, truncated, not three-dimensional, in colour or complex, without
         a usable orientation (neither sform nor qform), or with impossible voxel sizes.
-    ReadError : the disk failed.
+    ReadError, DeniedFileError : the disk failed; the file may not be read.
     """
     image = open_image(path)
     try:
@@ -68,7 +68,7 @@ def read(path: str | Path, *, contrast: str = '', dtype: type | None = np.float3
     except (OSError, EOFError, ValueError, zlib.error) as error:
         if lacks_memory(error):
             raise MemoryError from error
-        if failed := storage_failure(error, path):
+        if failed := outside_failure(error, path):
             raise failed from error
         raise DataError(
             f'the file is truncated or damaged ({error})',
@@ -135,7 +135,7 @@ def open_image(path: str | Path) -> nib.Nifti1Image:
     ) as error:
         if lacks_memory(error):
             raise MemoryError from error
-        if failed := storage_failure(error, path):
+        if failed := outside_failure(error, path):
             raise failed from error
         tool = pointer_of(path)
         if tool:
@@ -164,8 +164,7 @@ def check_geometry(image: nib.Nifti1Image, shape: tuple[int, ...], path: str | P
     if len(shape) != 3:
         raise DataError(
             f'the image has {len(shape)} axes (shape {image.shape}) where 3 are needed',
-            advice='Give one volume per file: split the series, or exclude the file with '
-            '--bids-filter-file.',
+            advice='Give one volume per file: split the series, or leave the file out.',
             path=path,
         )
     if min(shape) < 2:
@@ -174,7 +173,8 @@ def check_geometry(image: nib.Nifti1Image, shape: tuple[int, ...], path: str | P
     if int(header['sform_code']) == 0 and int(header['qform_code']) == 0:
         raise DataError(
             'the header gives no orientation (sform and qform codes are both 0)',
-            advice='Convert the image again from DICOM, or set the orientation by hand.',
+            advice='Convert the image again from DICOM, or set the orientation by hand; save a '
+            'mask on the grid of its image.',
             path=path,
         )
     affine = image.affine
@@ -184,7 +184,7 @@ def check_geometry(image: nib.Nifti1Image, shape: tuple[int, ...], path: str | P
         raise DataError(
             'the orientation in the header (sform or qform) is broken: '
             'it is not finite or not invertible',
-            advice='Convert the image again from DICOM.',
+            advice='Convert the image again from DICOM, or save a mask on the grid of its image.',
             path=path,
         )
     if int(header['sform_code']) == 0:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nibabel as nib
@@ -54,3 +57,32 @@ def make_dataset(tmp_path: Path) -> Callable[..., Path]:
         return root
 
     return make
+
+
+CAPABILITIES = 0x20080522  # version 3 of the interface of Linux
+READS_ALL = 1 << 1 | 1 << 2  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
+
+
+@pytest.fixture
+def without_read_permission() -> Iterator[Callable[[Path], None]]:
+    """A function that takes the read permission of a file; root loses its right to read all."""
+    if sys.platform != 'linux':
+        pytest.skip('permissions of Linux')
+    library = ctypes.CDLL(None, use_errno=True)
+    head = (ctypes.c_uint32 * 2)(CAPABILITIES, 0)
+    before = (ctypes.c_uint32 * 6)()  # effective, permitted and inheritable of two halves
+    assert library.capget(head, before) == 0
+    now = (ctypes.c_uint32 * 6)(*before)
+    now[0] &= ~READS_ALL
+    assert library.capset(head, now) == 0
+    changed: list[Path] = []
+
+    def take(path: Path) -> None:
+        path.chmod(0)
+        changed.append(path)
+        assert not os.access(path, os.R_OK, effective_ids=True)
+
+    yield take
+    assert library.capset(head, before) == 0
+    for path in changed:
+        path.chmod(0o644)

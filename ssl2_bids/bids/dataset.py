@@ -28,6 +28,7 @@ from ssl2_bids.files import (
     as_ssl2_error,
     check_folder,
     listing,
+    outside_failure,
     pointer_of,
     read_object,
     read_text,
@@ -360,14 +361,15 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
     Raises
     ------
-    DataError : the file cannot be read.
+    DataError, DeniedFileError : the file cannot be read; it may not be read.
     """
     if not path.is_file():
         return []
     try:
         lines = [line for line in re.split('\r?\n|\r', read_text(path)) if line.strip()]
     except OSError as error:
-        raise DataError(f'not a readable table ({error})', path=path) from None
+        failed = outside_failure(error, path)
+        raise failed or DataError(f'not a readable table ({error})', path=path) from None
     header, *rows = [[_unquoted(cell) for cell in line.split('\t')] for line in lines] or [[]]
     return [dict(zip_longest(header, row[: len(header)], fillvalue='')) for row in rows]
 

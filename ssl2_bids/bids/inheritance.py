@@ -10,7 +10,7 @@ from typing import Any
 
 from ssl2_bids.bids.absent import absent_content, is_absent
 from ssl2_bids.errors import DataError
-from ssl2_bids.files import read_object, storage_failure
+from ssl2_bids.files import outside_failure, read_object
 
 _EXTENSION = re.compile(r'\.nii(\.gz)?$')
 
@@ -42,7 +42,7 @@ def read_sidecar_text(path: Path, root: Path) -> dict[str, Any]:
     Raises
     ------
     DataError : it is not readable JSON, no object, or a link without content.
-    ReadError : the disk failed.
+    ReadError, DeniedFileError : the disk failed; the file may not be read.
     """
     if is_absent(path):
         raise absent_content(path, root)
@@ -50,7 +50,7 @@ def read_sidecar_text(path: Path, root: Path) -> dict[str, Any]:
         # Python and MATLAB write NaN and Infinity, which are no JSON: nothing is known there
         return read_object(path, parse_constant=lambda name: None, parse_float=_finite)
     except (ValueError, OSError) as error:
-        if failed := storage_failure(error, path):
+        if failed := outside_failure(error, path):
             raise failed from error
         raise DataError(
             f'not readable JSON ({error})', advice='Correct or remove the file.', path=path

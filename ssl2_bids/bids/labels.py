@@ -66,6 +66,7 @@ MASK = re.compile(
 OWN_RESULT = 'a result of ssl2-bids, not a manual mask (else write "Manual": true in its JSON)'
 _TISSUE = re.compile('^(?:wm|gm|csf)$|(?:white|gr[ae]y).?matter', re.IGNORECASE)
 _OF_LESIONS = re.compile(r'lesion|wmh|^ms(?:$|seg)', re.IGNORECASE)  # what seg- names
+_OF_ONE = re.compile('(?:sub|ses)-.')
 _LIKE_A_MASK = re.compile(
     r'^(?!.*(?:brain|annotated|ambiguous|change|label-(?!L_|lesion)|probseg)).*'
     r'(?:lesion|(?:mask|seg|roi|label)\.)',
@@ -182,7 +183,8 @@ def look_for_labels(
 
     Raises
     ------
-    NoInputError : there is no such folder, or it holds nothing but results of this App.
+    NoInputError : there is no such folder, it is that of one participant, or it holds nothing
+        but results of this App.
     """
     inheritance = Inheritance(folder)
     ours = is_own_dataset(folder)
@@ -292,7 +294,20 @@ def _images(folder: Path, participants: Iterable[str] | None) -> list[Path]:
                 images = below if subject.is_dir() else [subject]
                 for path in sorted(p for p in images if p.name.endswith(('.nii', '.nii.gz'))):
                     found[path.with_name(stem(path))] = path
+        if not found:
+            _check_not_of_one(folder)
     return list(found.values())
+
+
+def _check_not_of_one(folder: Path) -> None:
+    """Check that a folder without images is not that of a participant or session, with some."""
+    above = next(p for p in (folder.resolve() / 'x').parents if not _OF_ONE.match(p.name))
+    if above != folder.resolve() and files_below(folder, 'sub-*.nii*'):
+        raise NoInputError(
+            'this is the folder of one participant or session',
+            advice=f'Give the folder above the participants, {above}.',
+            path=folder,
+        )
 
 
 def _as_label(path: Path, inheritance: Inheritance) -> Label | None:

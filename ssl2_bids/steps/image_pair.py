@@ -63,7 +63,7 @@ def checked_mask(image: Volume, mask: Volume | None) -> Volume:
     if not high > low:
         raise DataError(
             f'{name} cannot be registered: it is constant within the brain mask',
-            advice='Look at the image, or exclude it with --bids-filter-file.',
+            advice='Look at the image, or leave it out (ssl2-bids: --bids-filter-file).',
         )
     return image.with_data(inside)
 

@@ -227,7 +227,7 @@ def median_mad(values: Tensor, known: Tensor, settings: Mapping[str, Any]) -> Te
     if deviation <= TINY * largest:
         raise DataError(
             'the image is constant, or nearly so, within the brain',
-            advice='Look at the image; exclude it with --bids-filter-file if it is not a scan.',
+            advice='Look at the image, or leave it out (ssl2-bids: --bids-filter-file).',
         )
     scaled = (values - median) / (MAD_TO_SIGMA * deviation + TINY * (10 * largest).clamp(max=1))
     normalised = scaled.clamp(low, high) / settings['Divide']

@@ -45,7 +45,7 @@ def check_image(image: Volume) -> tuple[Volume, list[str]]:
         if not surrounds(bad):
             warnings.append(f'{int(bad.sum())} voxels that are not finite were set to 0')
     low, high = float(data.min()), float(data.max())
-    advice = 'Convert the image again, or leave it out with --bids-filter-file.'
+    advice = 'Convert the image again, or leave it out (ssl2-bids: --bids-filter-file).'
     if low == high:
         raise DataError(f'the image is constant (every voxel is {low:g})', advice=advice)
     if bool(((data == low) | (data == high)).all()):
@@ -58,7 +58,7 @@ def check_image(image: Volume) -> tuple[Volume, list[str]]:
         raise DataError(
             'the field of view is too small for a brain: '
             f'{" x ".join(f"{e:.0f}" for e in extent)} mm',
-            advice='Leave the image out with --bids-filter-file.',
+            advice='Leave the image out (ssl2-bids: --bids-filter-file).',
         )
     return image.with_data(data), warnings
 
@@ -102,13 +102,13 @@ def in_seconds(stored: Volume) -> tuple[Volume, list[str]]:
     if not positive.size:
         raise DataError(
             'the T1 map has no value above 0',
-            advice='Convert the map again, or leave it out with --bids-filter-file.',
+            advice='Convert the map again, or leave it out (ssl2-bids: --bids-filter-file).',
         )
     negative = int((stored.data < 0).sum())
     if negative > positive.size:
         raise DataError(
             'most values of the T1 map are below 0',
-            advice='Convert the map again, or leave it out with --bids-filter-file.',
+            advice='Convert the map again, or leave it out (ssl2-bids: --bids-filter-file).',
         )
     warnings = []
     if negative > MAX_NEGATIVE * positive.size:

@@ -448,3 +448,32 @@ def test_the_session_of_a_label_or_the_true_reason(tmp_path, name, sessions, ses
     assert found == session
     assert reason in why
     assert bool(reason) == bool(why)
+
+
+def test_files_beside_a_label_that_may_not_be_read_are_named(tmp_path, without_read_permission):
+    anat = 'sub-01/anat/sub-01_seg-lesions_dseg'
+    put(tmp_path, f'{anat}.nii.gz')
+    table, sidecar = (
+        put(tmp_path, f'{anat}.tsv', THREE_VALUES),
+        put(tmp_path, f'{anat}.json', '{}'),
+    )
+    assert look_for_labels(tmp_path).labels
+    for path in (table, sidecar):
+        without_read_permission(path)
+        ((_, reason),) = look_for_labels(tmp_path).left_out
+        assert f'{path.name}: cannot be read (Permission denied). Check the perm' in reason
+        path.chmod(0o644)
+
+
+@pytest.mark.parametrize('below', ['sub-01', 'sub-01/ses-1'])
+def test_the_folder_of_one_participant_names_the_one_above(tmp_path, below):
+    name = 'sub-01_ses-1_space-FLAIR_label-L_mask.nii.gz'
+    put(tmp_path / 'masks', f'sub-01/ses-1/anat/{name}')
+    assert look_for_labels(tmp_path / 'masks').labels
+    assert look_for_labels(tmp_path / 'masks/sub-01/ses-1/anat').labels
+    for look in (look_for_labels, find_masks):
+        with pytest.raises(NoInputError, match='folder of one participant or session') as raised:
+            look(tmp_path / 'masks' / below)
+        assert raised.value.advice.endswith(f'above the participants, {tmp_path / "masks"}.')
+    (tmp_path / 'sub-empty').mkdir()
+    assert not look_for_labels(tmp_path / 'sub-empty').labels

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl2_bids.cli import values
-from ssl2_bids.errors import SOME_FAILED, SUCCESS, WRITING, DataError, UsageError
+from ssl2_bids.errors import SOME_FAILED, SUCCESS, WRITING, DataError, DeniedError, UsageError
 from ssl2_bids.files import reading
 from ssl2_bids.settings import MINIMUM_LESION_VOLUME
 from ssl2_bids.wording import counted
@@ -45,8 +45,8 @@ comparison: differences of means over participants (sessions averaged first) wit
 interval, and p of a sign permutation test, adjusted by Holm for several models; for 6 or more
 participants. p is not adjusted for several scores: choose the score before the comparison.
 
-exit codes: 0 done; 1 some cases failed; 64 wrong usage; 65 all failed; 66 nothing to compare;
-73 cannot write; 74 disk full"""
+exit codes: 0 done; 1 some cases failed; 64 wrong usage; 65 all failed; 66 nothing to compare,
+or no label may be read; 73 cannot write; 74 disk full"""
 
 
 def add_evaluate(subparsers: argparse._SubParsersAction) -> None:
@@ -249,7 +249,10 @@ def _show_failures(failures: Sequence[FailedCase], done: int) -> int:
         return SUCCESS
     names = ', '.join(dict.fromkeys(unit_name(f.subject, f.session) for f in failures))
     show(f'{len(failures)} of {counted(done + len(failures), "case")} failed: {names}')
-    return SOME_FAILED if done else DataError.exit_code
+    if done:
+        return SOME_FAILED
+    denied = all(isinstance(failure.error, DeniedError) for failure in failures)
+    return DeniedError.exit_code if denied else DataError.exit_code
 
 
 def show(text: str) -> None:

@@ -167,7 +167,7 @@ def plan_calibration(settings: ParticipantSettings) -> Calibrating:
     units = select_sessions(settings.bids_dir, participants, None)
     found = labels_by_unit(own, [(subject, session or '') for subject, session in units])
     if not found:
-        raise without_labels(settings.calibrate_from, NAMING)
+        raise without_labels(settings.calibrate_from, NAMING, own.filters.get('labels'))
     labels: dict[Unit, list[Label]] = {
         (subject, session or None): drawn for (subject, session), drawn in sorted(found.items())
     }

@@ -37,6 +37,8 @@ NAMING = (
     'Labels are named sub-X[_ses-Y]_..._label-lesion_mask.nii.gz; '
     'docs/reference/manual-masks.md lists the recognised names.'
 )
+LEFT_OUT = 'There are labels, but all were left out; the lines above give the reasons.'
+FILTERED = 'There are labels, but the key "labels" of the filter file leaves out all of them.'
 
 
 @dataclass(frozen=True)
@@ -103,24 +105,31 @@ def find_cases(
         for unit, result in sorted(units.items())
     ]
     if settings.labels and not any(case.labels for case in cases):
-        raise without_labels(settings.labels, NAMING)
+        raise without_labels(settings.labels, NAMING, settings.filters.get('labels'))
     return cases
 
 
-def without_labels(folders: Sequence[Path], advice: str) -> Ssl2Error:
+def without_labels(
+    folders: Sequence[Path], advice: str, pattern: Mapping[str, Any] | None = None
+) -> Ssl2Error:
     """The error that no label of a processed participant is left.
 
     Parameters
     ----------
     advice : what to do where the folders have no label at all.
+    pattern : what ``labels`` of a filter file asks for.
     """
-    unusable = [path for folder in folders for path, _ in look_for_labels(folder).left_out]
-    if unusable:
+    found = [look_for_labels(folder) for folder in folders]
+    if any(one.left_out for one in found):
         return DataError(
             'no label of a processed participant can be used',
             advice='Correct those that were left out; the lines above give the reasons.',
             path=folders[0],
         )
+    if any(one.labels for one in found):
+        advice = LEFT_OUT
+        if pattern and not any(look_for_labels(f, pattern=pattern).labels for f in folders):
+            advice = FILTERED
     return NoInputError(
         'no label of a processed participant was found', advice=advice, path=folders[0]
     )

@@ -16,25 +16,15 @@ from ssl2_bids.files import sha256
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.settings import GroupSettings
 from ssl2_bids.steps.annotation import Annotation
-from ssl2_bids.steps.lesions import count_lesions
 from ssl2_bids.volume import Volume, resample
 from ssl2_bids.voxel_grid import Grid
-from ssl2_bids.wording import counted
 from ssl2_bids.workflows.adaptation.cases import Case, raw_file
 from ssl2_bids.workflows.annotations import onto_model_grid, place, ras_grid
+from ssl2_bids.workflows.label_doubts import check_place, lacks_lesions
 from ssl2_bids.workflows.segmentation_files import read_result, read_transform
 
 log = logging.getLogger('ssl2_bids')
 
-MOST_OF_BRAIN = 0.25  # marked share from which a mask is none of lesions
-MOST_OUTSIDE = 0.5  # share outside of the brain from which it is not of this image
-FEW_SLICES, MANY_SLICES = 2, 8  # with lesions: of a label, and of the model's mask beside it
-SEVERAL, MANY = 3, 10  # lesions: a label with fewer than several, where the model marks many
-OR_HEALTHY = (
-    'the JSON of the label must state these slices (AnnotatedSlices), or all other lesions count '
-    'as healthy tissue'
-)
-FEW = f'{{}} drawn, and the model marks {{}}: if only some slices were looked at, {OR_HEALTHY}'
 OF_THE_PERSON = (
     'the start model {model} was adapted to labels of this participant: its scores are too high, '
     'and what is gained is not seen'
@@ -88,7 +78,7 @@ def annotation_of(case: Case, bids_dir: Path) -> tuple[Annotation, tuple[Label, 
     log.info('label of %s: %s', case.name, placed.note)
     mask = read_result(case.brain_mask, dtype=np.uint8).data > 0
     if placed.image == reference:
-        _check_place(placed.annotation, mask, placed.labels[0].path)
+        check_place(placed.annotation, mask, placed.labels[0].path)
         return placed.annotation, placed.labels, placed.annotation.whole
     contrast = {path.name: contrast for path, contrast in raw.items()}[placed.image]
     xfm = names.path('anat.transform', source=contrast, target=names.reference)
@@ -103,7 +93,7 @@ def annotation_of(case: Case, bids_dir: Path) -> tuple[Annotation, tuple[Label, 
             advice=f'Draw it on the {names.reference} of the session.',
             path=path,
         )
-    _check_place(annotation, mask, path)
+    check_place(annotation, mask, path)
     return annotation, placed.labels, placed.annotation.whole
 
 
@@ -141,51 +131,13 @@ def _on_reference(
     )
 
 
-def _check_place(annotation: Annotation, brain: np.ndarray, path: Path) -> None:
-    """Check that a label marks a part of the brain: brain masks and inverted masks do not.
-
-    Raises
-    ------
-    DataError : it marks most of the brain, or mostly what is not brain.
-    """
-    drawn = annotation.label.data > 0
-    count, inside = np.count_nonzero(drawn), np.count_nonzero(drawn & brain)
-    share = float(inside) / max(int(np.count_nonzero(brain)), 1)
-    if share > MOST_OF_BRAIN:
-        raise DataError(
-            f'it marks {share:.0%} of the brain: no mask of lesions',
-            advice='Is it a brain mask, or inverted? Give a mask that is 1 in lesions alone.',
-            path=path,
-        )
-    if count - inside > MOST_OUTSIDE * count:
-        raise DataError(
-            f'{1 - inside / count:.0%} of it lies outside of the brain',
-            advice='Check in a viewer that it lies on the lesions of this image.',
-            path=path,
-        )
-
-
 def _doubt(case: Case, annotation: Annotation) -> str:
-    """Why a label may lack most lesions although it is stated to be whole; else empty."""
-    drawn = annotation.label.data > 0
-    if not annotation.whole or not drawn.any():
-        return ''
+    """Why a label may lack most lesions, by the first mask of its session; else empty."""
     try:
         marked = read_result(case.result.names.path('anat.mask'), dtype=np.uint8).data > 0
     except DataError:  # nothing to compare with
         return ''
-    lesions, of_model = map(count_lesions, (drawn, marked))
-    if lesions < SEVERAL:  # there may be no more to draw
-        return '' if of_model < MANY else FEW.format(counted(lesions, 'lesion'), of_model)
-    for axis in range(3):
-        others = tuple({0, 1, 2} - {axis})
-        number, of_model = (int(part.any(axis=others).sum()) for part in (drawn, marked))
-        if number <= FEW_SLICES and of_model >= MANY_SLICES:
-            return (
-                f'lesions are drawn in {number} of its slices, and the model marks some in '
-                f'{of_model}: if only the first were looked at, {OR_HEALTHY}'
-            )
-    return ''
+    return lacks_lesions(annotation, marked)
 
 
 def is_reviewed(case: Case, settings: GroupSettings, *, whole: bool) -> bool:

@@ -22,6 +22,7 @@ from ssl2_bids.steps.lesions import label_instances
 from ssl2_bids.volume import Volume
 from ssl2_bids.workflows.annotations import MisfitError, Placed, place
 from ssl2_bids.workflows.evaluation import segmented
+from ssl2_bids.workflows.label_doubts import doubts
 
 SLOPPY = 'made with --sloppy: the scores have no use'
 LEARNT = (
@@ -271,6 +272,7 @@ def _compare(matched: Matched, minimum_volume: float) -> ComparedCase:
         false_volume = float((~np.isin(found, [0, *confirmed])).sum()) * voxel_volume
     brain = or_remark(remarks, segmented.brain_of, mask, prediction)
     probability = or_remark(remarks, segmented.probability_of, mask, prediction)
+    remarks += doubts(annotation, prediction, brain=brain, probability=probability)
     return ComparedCase(
         subject=mask.subject,
         session=mask.session,

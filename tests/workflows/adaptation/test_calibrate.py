@@ -14,7 +14,14 @@ from site_phantom import CARD, SHAPE, add_person, head, make_low_model, put_labe
 
 from ssl2_bids.bids.outputs import UnitNames, find_results, read_sidecar, sidecar_path
 from ssl2_bids.bids.provenance import write_dataset_files
-from ssl2_bids.errors import SOME_FAILED, DataError, NoInputError, StorageError, UsageError
+from ssl2_bids.errors import (
+    SOME_FAILED,
+    DataError,
+    DeniedError,
+    NoInputError,
+    StorageError,
+    UsageError,
+)
 from ssl2_bids.files import sha256, write_json, write_text
 from ssl2_bids.networks.cards import Card
 from ssl2_bids.networks.weights import find_model, load_network
@@ -24,6 +31,7 @@ from ssl2_bids.workflows.adaptation import calibrate as calibrating
 from ssl2_bids.workflows.adaptation import resegment as segmenting
 from ssl2_bids.workflows.adaptation import untrained
 from ssl2_bids.workflows.adaptation.calibrate import calibrate, describe, plan_calibration
+from ssl2_bids.workflows.adaptation.cases import FILTERED, LEFT_OUT, NAMING
 from ssl2_bids.workflows.cohort.run import run_group_level
 from ssl2_bids.workflows.current_results import OUT_OF_DATE, current_results
 from ssl2_bids.workflows.evaluation.run import evaluate
@@ -710,6 +718,30 @@ def test_labelled_participants_segmented_by_another_model_are_no_new_work(site, 
     with pytest.raises(NoInputError, match='segmented before by other-3t: sub-01') as raised:
         plan_calibration(asked)
     assert f'results of other models: --model {card["Name"]}.' in raised.value.advice
+
+
+def test_the_names_of_labels_are_advised_only_where_none_is_named_so(site, caplog):
+    (path,) = site.calibrate_from[0].rglob('*.nii.gz')
+    with pytest.raises(NoInputError, match='no label of a processed') as raised:
+        plan_calibration(replace(site, excluded=('01',)))
+    assert 'label left out: not selected' in caplog.text
+    assert raised.value.advice == LEFT_OUT
+    filtered = {'labels': {'desc': 'consensus'}}
+    with pytest.raises(NoInputError, match='no label of a processed') as raised:
+        plan_calibration(replace(site, filters=filtered))
+    assert raised.value.advice == FILTERED
+    path.rename(path.with_name('sub-01_lesions.nii.gz'))
+    with pytest.raises(NoInputError, match='no label of a processed') as raised:
+        plan_calibration(site)
+    assert raised.value.advice == NAMING
+
+
+def test_a_label_that_may_not_be_read_is_66(site, without_read_permission):
+    (path,) = site.calibrate_from[0].rglob('*.nii.gz')
+    without_read_permission(path)
+    with pytest.raises(DeniedError, match='cannot be read .Permission denied.') as raised:
+        plan_calibration(site)
+    assert (raised.value.exit_code, raised.value.path) == (66, str(path))
 
 
 def test_what_is_impossible_after_all_leaves_the_first_results(site, caplog, monkeypatch):

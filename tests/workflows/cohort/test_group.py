@@ -15,14 +15,22 @@ import numpy as np
 import pytest
 
 from ssl2_bids.bids.columns import VOLUME_COLUMNS
-from ssl2_bids.bids.outputs import UnitNames, sidecar_path, stored_configuration, write_table
+from ssl2_bids.bids.outputs import (
+    Result,
+    UnitNames,
+    sidecar_path,
+    stored_configuration,
+    write_table,
+)
 from ssl2_bids.errors import DataError, NoInputError
 from ssl2_bids.files import write_json, write_text
 from ssl2_bids.itk import to_itk
+from ssl2_bids.networks.weights import find_model
 from ssl2_bids.settings import ATLAS_SPACE, GroupSettings
 from ssl2_bids.steps.lesions import REGIONS
 from ssl2_bids.volume import Volume, write
 from ssl2_bids.workflows.cohort.run import run_group_level
+from ssl2_bids.workflows.mixed_settings import mixed_settings
 from ssl2_bids.workflows.segmentation_files import PROCESS_AGAIN
 
 VOLUMES = (5000.0, 6000.0, 5500.0, 0.0, 5200.0, 6100.0, 90000.0)  # the last stands out
@@ -479,6 +487,56 @@ def test_results_with_different_settings_are_named(cohort, caplog):
     assert f'the default model: the {text}sub-02, sub-04)' in caplog.text
     assert f'<p>The {text}sub-02, sub-04)' in (out / 'group_report.html').read_text()
     assert 'different thresholds' not in caplog.text
+    own = find_model(None, out).threshold_for(['T1w'])
+    more = '' if own == 0.5 else '--threshold 0.5 '
+    command = f'participant --min-lesion-volume 3 {more}--participant-label 02 04'
+    assert f'cannot be compared; run "{command}" again, with its other options' in caplog.text
+
+
+def test_the_command_for_results_of_different_settings_has_the_model(tmp_path):
+    """As an option takes it: the name of a bundled one, the label of one of the site."""
+    own = find_model('fast-3t', tmp_path)
+
+    def remedy(key: str, values: list[float], **sidecar: object) -> str:
+        results = []
+        for number, value in enumerate(values, start=1):
+            names = UnitNames(tmp_path, f'0{number}', None, 'T1w', str(sidecar['desc']))
+            content = {'Channels': ['T1w'], 'Threshold': own.threshold_for(['T1w'])}
+            results.append(Result(names, content | sidecar | {key: value}))
+        ((text,),) = mixed_settings(results).values()
+        return text.partition('cannot be compared; ')[2]
+
+    end = ' again, with its other options as before'
+    command = '"participant --model fast-3t --min-lesion-volume 3 --participant-label 03 04"'
+    volumes = [3.0, 3.0, 10.0, 5.0]
+    assert remedy('MinimumLesionVolume', volumes, desc='fast3t') == f'run {command}{end}'
+    command = '"participant --model fast-3t --min-lesion-volume 3 --threshold 0.77 --participant-'
+    text = remedy('MinimumLesionVolume', volumes, desc='fast3t', Threshold=0.77)
+    assert text.startswith(f'run {command}')
+    text = remedy('Threshold', [0.4, 0.6, 0.6], desc='fast3t')
+    assert text == f'run "participant --model fast-3t --threshold 0.6 --participant-label 01"{end}'
+    text = remedy('MinimumLesionVolume', volumes, desc='elsewhere')
+    assert text.startswith('run "participant --model PATH --min-lesion-volume 3')
+    shutil.copytree(own.folder, tmp_path / 'models/mine')
+    card = json.loads((tmp_path / 'models/mine/model.json').read_text())
+    write_json(tmp_path / 'models/mine/model.json', card | {'Name': 'ours', 'Label': 'mine'})
+    text = remedy('MinimumLesionVolume', volumes, desc='mine')
+    assert text.startswith('run "participant --model mine --min-lesion-volume 3 --participant')
+    text = remedy('MinimumLesionVolume', [3.0] * 9 + [4.0] * 21, desc='fast3t')
+    assert '--participant-label 01 02' in text
+    text = remedy('MinimumLesionVolume', [3.0] * 30 + [4.0] * 21, desc='fast3t')
+    assert text == f'run "participant --model fast-3t --min-lesion-volume 3"{end}'
+    # segmented again, by a recalibrated or an adapted model
+    text = remedy('MinimumLesionVolume', volumes, desc='calibrated', FirstResult='fast3t')
+    assert text == (
+        'run "participant --model fast-3t --calibrate-from LABELS --min-lesion-volume 3 '
+        f'--participant-label 03 04"{end}'
+    )
+    text = remedy('MinimumLesionVolume', volumes, desc='mine', FirstResult='')
+    command = '"participant --min-lesion-volume 3 --participant-label 03 04"'
+    assert text == f'run {command}{end}; then adapt again'
+    text = remedy('Threshold', [0.4, 0.4, 0.6], desc='calibrated', FirstResult='fast3t')
+    assert text == 'run the command with --calibrate-from again'
 
 
 def test_sessions_that_a_model_of_the_site_lacks_are_named(cohort, caplog):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -751,6 +752,40 @@ def test_some_failed_is_1_and_all_failed_is_65(datasets, capsys):
     command = ['evaluate', str(pred), str(manual), '--participant-label', 'sub-01']
     assert main(command) == 65
     assert capsys.readouterr().out == ''
+
+
+def test_a_label_that_may_not_be_read_is_66(datasets, capsys, without_read_permission):
+    pred, manual = datasets
+    path = manual / 'sub-01/anat/sub-01_label-lesion_mask.nii.gz'
+    without_read_permission(path)
+    command = ['evaluate', str(pred), str(manual)]
+    assert main(command) == 1
+    assert f'ssl2: sub-01: {path}: cannot be read (Permission denied). Check the permissions' in (
+        capsys.readouterr().err
+    )
+    assert main([*command, '--participant-label', '01']) == 66
+
+
+def test_a_brain_mask_that_may_not_be_read_costs_the_scores_that_need_it(
+    datasets, without_read_permission
+):
+    put_beside(datasets[0], 'sub-01')
+    without_read_permission(datasets[0] / 'sub-01/anat/sub-01_desc-brain_mask.nii.gz')
+    result = evaluate(*datasets, participants=['01'])
+    assert [case.subject for case in result.cases] == ['01']
+    assert any('cannot be read (Permission denied)' in note for note in result.notes)
+
+
+def test_the_advice_on_a_series_of_masks_holds_for_a_label(datasets, capsys):
+    """Options of ssl2-bids are none of ``ssl2 evaluate``."""
+    pred, manual = datasets
+    path = manual / 'sub-01/anat/sub-01_label-lesion_mask.nii.gz'
+    nib.Nifti1Image(np.zeros((*SHAPE, 2), np.uint8), RAS).to_filename(path)
+    assert main(['evaluate', str(pred), str(manual)]) == 1
+    error = capsys.readouterr().err
+    assert 'the image has 4 axes' in error
+    assert 'split the series, or leave the file out.' in error
+    assert '--' not in error
 
 
 def test_nothing_to_compare_is_66(datasets, tmp_path, capsys):
