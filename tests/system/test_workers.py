@@ -44,7 +44,7 @@ def test_several_processes_write_what_one_process_writes(simulated, tmp_path):
         out = tmp_path / f'out-{nprocs}'
         words = command(
             data, out, 'participant', '-w', tmp_path / f'work-{nprocs}', '--sloppy',
-            '--nprocs', nprocs,
+            '--nprocs', nprocs, '--omp-nthreads', 1,
         )  # fmt: skip
         subprocess.run(words, check=True, capture_output=True)
         files = (p for p in (out / 'sub-01').rglob('*') if p.name.endswith(WRITTEN))
